@@ -1,0 +1,380 @@
+"""What a back end is: read this file first.
+
+A back end supplies facts and single acts. It answers what it can do (`Capabilities`), writes down what it would send
+(`Plan`), does one step, says whether a step is already done, and reports. It holds no loop, no sleep, no retry and no
+vendor waiter: waiting, retrying, journaling and rendering are core's, written once (``execute``, ``watch``).
+
+The way of a job::
+
+    resolve(spec) ─ plan(request) ─ [ find(step) ─ do(step) ]* ─ get/events/metrics/checkpoints(ref) ─ model(ref)
+      may read        pure            core, against the ledger       read only, no side effects
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence  # noqa: TC003 - msgspec and Protocols at run time
+from datetime import datetime  # noqa: TC003
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from cloudtune.errors import Problem  # noqa: TC001
+from cloudtune.state import (  # noqa: TC001
+    Checkpoint,
+    Deployment,
+    Event,
+    Generation,
+    JobRef,
+    JobSnapshot,
+    Metric,
+    TunedModel,
+    Value,
+)
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from cloudtune.spec import JobSpec
+
+PLAN_VERSION = 1
+
+VERBS = (
+    "verb:cancel", "verb:checkpoints", "verb:continue", "verb:delete", "verb:deploy", "verb:events", "verb:export",
+    "verb:generate", "verb:list", "verb:metrics", "verb:pause", "verb:resume",
+)  # fmt: skip
+"""What can be done with a job, as feature names. ``continue`` makes a new job from an ended one's checkpoint."""
+
+
+class Capabilities(Value):
+    """What a back end can do, and for what it cannot, one sentence why. Asked before any I/O.
+
+    Features are named as in ``JobSpec.asked`` (``method:sft``, ``hyperparameters.epochs``) and `VERBS`.
+    """
+
+    supports: frozenset[str]
+    reasons: dict[str, str] = {}
+    """Feature that is not supported -> why not, and what to use instead."""
+    translated: dict[str, str] = {}
+    """Supported feature -> what it becomes there, where that is not obvious."""
+
+    def can(self, feature: str) -> bool:
+        """Whether the feature is supported."""
+        return feature in self.supports
+
+    def why_not(self, feature: str) -> str:
+        """The reason for what is not supported."""
+        return self.reasons.get(feature, "this back end has nothing that corresponds to it")
+
+
+class Resolved(Value):
+    """What had to be looked up in the world before planning; never secrets. Plain JSON."""
+
+    scope: str
+    """Account, region, project or folder that the job will live in: part of its `JobRef`."""
+    facts: dict[str, Any] = {}
+    at: datetime | None = None
+
+
+class SplitInfo(Value):
+    """One side of the data, counted once."""
+
+    rows: int
+    bytes: int
+    """Of the canonical records, in UTF-8."""
+    sha256: str
+    """Of the canonical records in order: the same rows give the same hash, whatever file format held them."""
+    kind: str
+    """chat or text: the canonical kind of the records."""
+    longest_chars: int = 0
+
+
+class DataReport(Value):
+    """What planning learnt of the data."""
+
+    splits: dict[str, SplitInfo]
+    """``train`` and, where asked for, ``validation`` and ``test``."""
+    fingerprint: str
+    """Hash over all splits."""
+    problems: tuple[Problem, ...] = ()
+    """Warnings; errors are raised as DataError before a report exists."""
+
+
+class PlanRequest(Value):
+    """All that ``plan`` may look at."""
+
+    spec: JobSpec
+    data: DataReport
+    resolved: Resolved
+    key: str
+    """Hash of (spec, data, back end, scope): the job's identity."""
+    attempt: int
+    token: str
+    """Hash of (key, attempt), 32 hex digits: what names and idempotency tokens are derived from."""
+    parent: JobRef | None = None
+    """The ended job whose newest good checkpoint this one starts from."""
+
+    @property
+    def slug(self) -> str:
+        """A readable name of this very attempt, unique through the token: letters, digits and hyphens, at most 51."""
+        return f"{self.spec.name}-{self.token[:10]}"
+
+
+class Step(Value):
+    """One act, with the exact request that it will send.
+
+    A value in ``request`` may be a place, ``{"$step": "upload_train", "output": "file_id"}``, which core fills with
+    an earlier step's output before the step is done.
+    """
+
+    id: str
+    kind: Literal["encode", "upload", "call", "await"]
+    """``encode`` is core's own: it writes a split in a format and outputs path, sha256, bytes and rows."""
+    title: str
+    request: dict[str, Any] = {}
+    once: Literal["pure", "atomic", "reconciled"] = "pure"
+    """How it happens only once: nothing to repeat; the vendor enforces a token or name; we find before we send."""
+    token: str = ""
+    settle_s: float = 0.0
+    """After a send without an answer: how long absence is not believed (request timeout plus the vendor's list lag)."""
+    limit_s: float | None = None
+    """For ``await``: give up after this many seconds."""
+    makes_job: bool = False
+    """Its outputs hold ``ref``, the new job's reference as a string."""
+
+
+class Setting(Value):
+    """One value that will be in force, and who chose it."""
+
+    field: str
+    value: Any
+    source: str
+    """``spec``, ``override``, ``default of <back end>``, ``derived: ...``."""
+
+
+class Dropped(Value):
+    """A field that the back end cannot apply and that ``unsupported: drop`` left out."""
+
+    field: str
+    value: Any
+    reason: str
+
+
+class CostEstimate(Value):
+    """What the job is expected to cost, and how old the prices are."""
+
+    usd: float | None
+    basis: str
+    prices_as_of: str | None = None
+
+
+class Plan(Value):
+    """Everything that submit would do, before it does any of it. JSON, and no secret in it."""
+
+    schema_version: int = PLAN_VERSION
+    name: str
+    backend: str
+    scope: str
+    key: str
+    attempt: int
+    token: str
+    spec: dict[str, Any]
+    """The spec as it will be carried out, after drops."""
+    steps: tuple[Step, ...]
+    data: DataReport
+    resolved: Resolved
+    settings: tuple[Setting, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    cost: CostEstimate | None = None
+    parent: JobRef | None = None
+
+
+class Intent(Value):
+    """What the ledger knows of a step that was begun."""
+
+    begun_at: datetime
+    sent_at: datetime | None = None
+    """When it was last sent; None if it surely never was."""
+    sends: int = 0
+    notes: dict[str, Any] = {}
+    """What ``do`` journaled on the way: upload ids, finished parts."""
+
+
+class Done(Value):
+    """The step has been done; these are its outputs."""
+
+    outputs: dict[str, Any] = {}
+
+
+class Absent(Value):
+    """The step has surely not been done."""
+
+
+class Unsettled(Value):
+    """Nothing is to be seen of it yet, but a request may still be on its way: ask again at ``until``."""
+
+    until: datetime
+
+
+Found = Done | Absent | Unsettled
+
+
+class Probe(Value):
+    """How an ``await`` step stands."""
+
+    state: Literal["ready", "pending", "failed"]
+    outputs: dict[str, Any] = {}
+    message: str = ""
+
+
+class Journal(Protocol):
+    """Durable notes inside one step: written before the act that they announce."""
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a JSON value under that name; it is durable when this returns."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """All notes of this step so far, those of a dead process included."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A place where jobs run. All methods may be called from several threads."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[BaseModel]]
+    """Its settings in the configuration: where its files lie, region, endpoint. Secrets only as references."""
+    Overrides: ClassVar[type[BaseModel]]
+    """What ``overrides.<name>`` in a spec may hold."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do. No I/O."""
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """Look up what planning needs. May read the world; writes nothing."""
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Write down the steps. Pure: no I/O, the same request gives the same plan."""
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """Do one step whose places are filled, and return its outputs as JSON."""
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """Whether the step is already done. Reads only."""
+
+    def probe(self, step: Step) -> Probe:
+        """How an ``await`` step stands. Reads only."""
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """The job now. Raises JobNotFound."""
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """Jobs of this scope, newest first, those that cloudtune did not make included."""
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """What happened, in order, after that cursor."""
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """Figures in order, after that cursor."""
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """What was kept, oldest first."""
+
+    def cancel(self, ref: JobRef) -> None:
+        """Ask the job to stop. Harmless when repeated or too late."""
+
+    def pause(self, ref: JobRef) -> None:
+        """Ask the job to stand still, keeping its state."""
+
+    def resume(self, ref: JobRef) -> None:
+        """Let a paused job go on. (An ended one is continued by a new job: a plan with a parent.)"""
+
+    def delete(self, ref: JobRef) -> None:
+        """Remove an ended job and what it holds. Not found is done."""
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """What the job produced. Raises InvalidRequest while there is nothing usable."""
+
+
+@runtime_checkable
+class BatchStatus(Protocol):
+    """A back end that can tell of many jobs in few calls."""
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """The jobs that exist, of those asked for."""
+
+
+class GenerateOptions(Value):
+    """How an answer is drawn."""
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    """0 takes the likeliest token each time."""
+    top_p: float = 1.0
+    seed: int | None = None
+    base: bool = False
+    """Ask the base model instead of the tuned one, to compare."""
+
+
+Prompt = str | Sequence[Mapping[str, Any]]
+"""A user's words, or a list of ``{"role": ..., "content": ...}`` messages."""
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A place where a tuned model answers. A back end may or may not be one."""
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """Steps that make the model answer; run by the same executor and ledger."""
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Steps that take it down."""
+
+    def deployments(self) -> Iterable[Deployment]:
+        """What stands now."""
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """Answers, in the order of the prompts, as they come."""
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A back end whose weights can be taken away."""
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """Write the adapter, or the merged safetensors, into a folder that does not exist yet."""
+
+
+def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The request with every place replaced by the output it names. Raises KeyError on a step not done yet."""
+    if isinstance(request, dict):
+        if "$step" in request:
+            return outputs[request["$step"]][request["output"]]
+        return {key: filled(value, outputs) for key, value in request.items()}
+    if isinstance(request, list | tuple):
+        return [filled(value, outputs) for value in request]
+    return request
+
+
+def place(step: str, output: str) -> dict[str, str]:
+    """A place that ``filled`` replaces: the output of an earlier step."""
+    return {"$step": step, "output": output}
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain JSON types."""
+    return msgspec.to_builtins(plan, enc_hook=_encode)  # type: ignore[no-any-return]
+
+
+def plan_from_json(document: Any) -> Plan:
+    """Read what ``plan_to_json`` wrote."""
+    return msgspec.convert(document, Plan)
+
+
+def _encode(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} does not belong in a plan")

@@ -187,7 +187,8 @@ class Plan(Value):
     dropped: tuple[Dropped, ...] = ()
     warnings: tuple[Problem, ...] = ()
     cost: CostEstimate | None = None
-    parent: JobRef | None = None
+    parent: str | None = None
+    """Reference of the ended job that this one starts from."""
 
 
 class Intent(Value):

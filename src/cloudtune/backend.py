@@ -73,6 +73,8 @@ class Resolved(Value):
     scope: str
     """Account, region, project or folder that the job will live in: part of its `JobRef`."""
     facts: dict[str, Any] = {}
+    identity: dict[str, Any] = {}
+    """Facts that make it another job when they change, e.g. the fingerprint of a model in a folder."""
     at: datetime | None = None
 
 
@@ -206,14 +208,16 @@ class Done(Value):
     """The step has been done; these are its outputs."""
 
     outputs: dict[str, Any] = {}
+    duplicates: tuple[str, ...] = ()
+    """References of further jobs that a late request made: core cancels them and records it."""
 
 
 class Absent(Value):
-    """The step has surely not been done."""
+    """Nothing is to be seen of the step. Core believes it only once ``settle_s`` has passed since the last send."""
 
 
 class Unsettled(Value):
-    """Nothing is to be seen of it yet, but a request may still be on its way: ask again at ``until``."""
+    """It cannot be told yet, for a reason that the vendor gives: ask again at ``until``."""
 
     until: datetime
 
@@ -253,6 +257,12 @@ class Backend(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What it can do. No I/O."""
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """What is wrong with the values that the spec asks for here (ranges, names, combinations). No I/O.
+
+        Core has checked already which features are asked for, and the shape of ``overrides``.
+        """
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """Look up what planning needs. May read the world; writes nothing."""

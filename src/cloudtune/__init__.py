@@ -1,0 +1,154 @@
+"""cloudtune: one Job interface for fine-tuning models, here or at any provider.
+
+Names are imported at first use, so that ``import cloudtune`` costs next to nothing and loads no SDK and no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtune.aio import AsyncClient as AsyncClient
+    from cloudtune.aio import AsyncJob as AsyncJob
+    from cloudtune.backend import Backend as Backend
+    from cloudtune.backend import Capabilities as Capabilities
+    from cloudtune.backend import GenerateOptions as GenerateOptions
+    from cloudtune.backend import Host as Host
+    from cloudtune.backend import Plan as Plan
+    from cloudtune.backend import Step as Step
+    from cloudtune.client import Client as Client
+    from cloudtune.client import connect as connect
+    from cloudtune.errors import BackendError as BackendError
+    from cloudtune.errors import BackendNotInstalled as BackendNotInstalled
+    from cloudtune.errors import CloudtuneError as CloudtuneError
+    from cloudtune.errors import ConfigError as ConfigError
+    from cloudtune.errors import Conflict as Conflict
+    from cloudtune.errors import CredentialsError as CredentialsError
+    from cloudtune.errors import DataError as DataError
+    from cloudtune.errors import InputError as InputError
+    from cloudtune.errors import InvalidRequest as InvalidRequest
+    from cloudtune.errors import JobCancelled as JobCancelled
+    from cloudtune.errors import JobEnded as JobEnded
+    from cloudtune.errors import JobExpired as JobExpired
+    from cloudtune.errors import JobFailed as JobFailed
+    from cloudtune.errors import JobNotFound as JobNotFound
+    from cloudtune.errors import LedgerError as LedgerError
+    from cloudtune.errors import LostContact as LostContact
+    from cloudtune.errors import PermissionDenied as PermissionDenied
+    from cloudtune.errors import PolicyRefused as PolicyRefused
+    from cloudtune.errors import Problem as Problem
+    from cloudtune.errors import QuotaExceeded as QuotaExceeded
+    from cloudtune.errors import RateLimited as RateLimited
+    from cloudtune.errors import SpecError as SpecError
+    from cloudtune.errors import TransientError as TransientError
+    from cloudtune.errors import Unavailable as Unavailable
+    from cloudtune.errors import UnknownBackend as UnknownBackend
+    from cloudtune.errors import UnsupportedError as UnsupportedError
+    from cloudtune.errors import WaitTimeout as WaitTimeout
+    from cloudtune.execute import StepUpdate as StepUpdate
+    from cloudtune.job import Job as Job
+    from cloudtune.registry import backend_names as backend_names
+    from cloudtune.spec import JobSpec as JobSpec
+    from cloudtune.specfile import load_spec as load_spec
+    from cloudtune.state import Checkpoint as Checkpoint
+    from cloudtune.state import Deployment as Deployment
+    from cloudtune.state import Event as Event
+    from cloudtune.state import Generation as Generation
+    from cloudtune.state import JobRef as JobRef
+    from cloudtune.state import JobSnapshot as JobSnapshot
+    from cloudtune.state import JobState as JobState
+    from cloudtune.state import Metric as Metric
+    from cloudtune.state import TunedModel as TunedModel
+    from cloudtune.watch import Update as Update
+
+_HOMES = {
+    "aio": ("AsyncClient", "AsyncJob"),
+    "backend": ("Backend", "Capabilities", "GenerateOptions", "Host", "Plan", "Step"),
+    "client": ("Client", "connect"),
+    "errors": (
+        "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict", "CredentialsError",
+        "DataError", "InputError", "InvalidRequest", "JobCancelled", "JobEnded", "JobExpired", "JobFailed",
+        "JobNotFound", "LedgerError", "LostContact", "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded",
+        "RateLimited", "SpecError", "TransientError", "Unavailable", "UnknownBackend", "UnsupportedError",
+        "WaitTimeout",
+    ),
+    "execute": ("StepUpdate",),
+    "job": ("Job",),
+    "registry": ("backend_names",),
+    "spec": ("JobSpec",),
+    "specfile": ("load_spec",),
+    "state": (
+        "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "TunedModel",
+    ),
+    "watch": ("Update",),
+}  # fmt: skip
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [
+    "AsyncClient",
+    "AsyncJob",
+    "Backend",
+    "BackendError",
+    "BackendNotInstalled",
+    "Capabilities",
+    "Checkpoint",
+    "Client",
+    "CloudtuneError",
+    "ConfigError",
+    "Conflict",
+    "CredentialsError",
+    "DataError",
+    "Deployment",
+    "Event",
+    "GenerateOptions",
+    "Generation",
+    "Host",
+    "InputError",
+    "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobEnded",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFound",
+    "JobRef",
+    "JobSnapshot",
+    "JobSpec",
+    "JobState",
+    "LedgerError",
+    "LostContact",
+    "Metric",
+    "PermissionDenied",
+    "Plan",
+    "PolicyRefused",
+    "Problem",
+    "QuotaExceeded",
+    "RateLimited",
+    "SpecError",
+    "Step",
+    "StepUpdate",
+    "TransientError",
+    "TunedModel",
+    "Unavailable",
+    "UnknownBackend",
+    "UnsupportedError",
+    "Update",
+    "WaitTimeout",
+    "backend_names",
+    "connect",
+    "load_spec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -46,7 +46,7 @@ VERBS = (
 """What can be done with a job, as feature names. ``continue`` makes a new job from an ended one's checkpoint."""
 
 
-class Capabilities(Value):
+class Capabilities(Value, frozen=True, kw_only=True):
     """What a back end can do, and for what it cannot, one sentence why. Asked before any I/O.
 
     Features are named as in ``JobSpec.asked`` (``method:sft``, ``hyperparameters.epochs``) and `VERBS`.
@@ -67,7 +67,7 @@ class Capabilities(Value):
         return self.reasons.get(feature, "this back end has nothing that corresponds to it")
 
 
-class Resolved(Value):
+class Resolved(Value, frozen=True, kw_only=True):
     """What had to be looked up in the world before planning; never secrets. Plain JSON."""
 
     scope: str
@@ -78,7 +78,7 @@ class Resolved(Value):
     at: datetime | None = None
 
 
-class SplitInfo(Value):
+class SplitInfo(Value, frozen=True, kw_only=True):
     """One side of the data, counted once."""
 
     rows: int
@@ -91,7 +91,7 @@ class SplitInfo(Value):
     longest_chars: int = 0
 
 
-class DataReport(Value):
+class DataReport(Value, frozen=True, kw_only=True):
     """What planning learnt of the data."""
 
     splits: dict[str, SplitInfo]
@@ -102,7 +102,7 @@ class DataReport(Value):
     """Warnings; errors are raised as DataError before a report exists."""
 
 
-class PlanRequest(Value):
+class PlanRequest(Value, frozen=True, kw_only=True):
     """All that ``plan`` may look at."""
 
     spec: JobSpec
@@ -122,7 +122,7 @@ class PlanRequest(Value):
         return f"{self.spec.name}-{self.token[:10]}"
 
 
-class Step(Value):
+class Step(Value, frozen=True, kw_only=True):
     """One act, with the exact request that it will send.
 
     A value in ``request`` may be a place, ``{"$step": "upload_train", "output": "file_id"}``, which core fills with
@@ -145,7 +145,7 @@ class Step(Value):
     """Its outputs hold ``ref``, the new job's reference as a string."""
 
 
-class Setting(Value):
+class Setting(Value, frozen=True, kw_only=True):
     """One value that will be in force, and who chose it."""
 
     field: str
@@ -154,7 +154,7 @@ class Setting(Value):
     """``spec``, ``override``, ``default of <back end>``, ``derived: ...``."""
 
 
-class Dropped(Value):
+class Dropped(Value, frozen=True, kw_only=True):
     """A field that the back end cannot apply and that ``unsupported: drop`` left out."""
 
     field: str
@@ -162,7 +162,7 @@ class Dropped(Value):
     reason: str
 
 
-class CostEstimate(Value):
+class CostEstimate(Value, frozen=True, kw_only=True):
     """What the job is expected to cost, and how old the prices are."""
 
     usd: float | None
@@ -170,7 +170,7 @@ class CostEstimate(Value):
     prices_as_of: str | None = None
 
 
-class Plan(Value):
+class Plan(Value, frozen=True, kw_only=True):
     """Everything that submit would do, before it does any of it. JSON, and no secret in it."""
 
     schema_version: int = PLAN_VERSION
@@ -193,7 +193,7 @@ class Plan(Value):
     """Reference of the ended job that this one starts from."""
 
 
-class Intent(Value):
+class Intent(Value, frozen=True, kw_only=True):
     """What the ledger knows of a step that was begun."""
 
     begun_at: datetime
@@ -204,7 +204,7 @@ class Intent(Value):
     """What ``do`` journaled on the way: upload ids, finished parts."""
 
 
-class Done(Value):
+class Done(Value, frozen=True, kw_only=True):
     """The step has been done; these are its outputs."""
 
     outputs: dict[str, Any] = {}
@@ -212,11 +212,11 @@ class Done(Value):
     """References of further jobs that a late request made: core cancels them and records it."""
 
 
-class Absent(Value):
+class Absent(Value, frozen=True, kw_only=True):
     """Nothing is to be seen of the step. Core believes it only once ``settle_s`` has passed since the last send."""
 
 
-class Unsettled(Value):
+class Unsettled(Value, frozen=True, kw_only=True):
     """It cannot be told yet, for a reason that the vendor gives: ask again at ``until``."""
 
     until: datetime
@@ -225,7 +225,7 @@ class Unsettled(Value):
 Found = Done | Absent | Unsettled
 
 
-class Probe(Value):
+class Probe(Value, frozen=True, kw_only=True):
     """How an ``await`` step stands."""
 
     state: Literal["ready", "pending", "failed"]
@@ -318,7 +318,7 @@ class BatchStatus(Protocol):
         """The jobs that exist, of those asked for."""
 
 
-class GenerateOptions(Value):
+class GenerateOptions(Value, frozen=True, kw_only=True):
     """How an answer is drawn."""
 
     max_tokens: int = 128

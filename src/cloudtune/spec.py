@@ -224,7 +224,7 @@ class JobSpec(Part):
     ``overrides[back end]`` and is checked against that back end's own schema.
     """
 
-    version: Literal[1] = SPEC_VERSION
+    version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, AfterValidator(_name)] = "job"
     """Shown in lists, and part of the names that the vendor sees."""

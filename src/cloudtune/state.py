@@ -66,7 +66,7 @@ class JobRef(msgspec.Struct, frozen=True):
         return cls(backend, unquote(scope), vendor_id)
 
 
-class Progress(Value):
+class Progress(Value, frozen=True, kw_only=True):
     """How far the training is. Unknown figures are None."""
 
     step: int | None = None
@@ -77,7 +77,7 @@ class Progress(Value):
     """Seconds still to go, as estimated by whoever trains."""
 
 
-class JobProblem(Value):
+class JobProblem(Value, frozen=True, kw_only=True):
     """Why a job failed or expired: the vendor's words and our class."""
 
     message: str
@@ -86,7 +86,7 @@ class JobProblem(Value):
     hint: str | None = None
 
 
-class JobSnapshot(Value):
+class JobSnapshot(Value, frozen=True, kw_only=True):
     """A job at one moment, as the back end reported it."""
 
     ref: JobRef
@@ -109,7 +109,7 @@ class JobSnapshot(Value):
     """The vendor's answer, for what the fields above do not carry."""
 
 
-class Event(Value):
+class Event(Value, frozen=True, kw_only=True):
     """Something that happened to a job."""
 
     cursor: str
@@ -124,7 +124,7 @@ class Event(Value):
     """True where the vendor keeps no events and this was made from an observed change."""
 
 
-class Metric(Value):
+class Metric(Value, frozen=True, kw_only=True):
     """Figures at one step."""
 
     cursor: str
@@ -136,7 +136,7 @@ class Metric(Value):
     time: datetime | None = None
 
 
-class Checkpoint(Value):
+class Checkpoint(Value, frozen=True, kw_only=True):
     """A state of the model that was kept."""
 
     id: str
@@ -150,7 +150,7 @@ class Checkpoint(Value):
     uri: str | None = None
 
 
-class TunedModel(Value):
+class TunedModel(Value, frozen=True, kw_only=True):
     """What training produced, and what it takes to use it."""
 
     id: str
@@ -169,7 +169,7 @@ class TunedModel(Value):
     raw: dict[str, Any] = {}
 
 
-class Deployment(Value):
+class Deployment(Value, frozen=True, kw_only=True):
     """A model that answers, or is being made to."""
 
     id: str
@@ -183,7 +183,7 @@ class Deployment(Value):
     raw: dict[str, Any] = {}
 
 
-class Generation(Value):
+class Generation(Value, frozen=True, kw_only=True):
     """An answer of a model."""
 
     text: str

@@ -1,0 +1,188 @@
+"""The same client for asyncio: every call runs in a worker thread, so nothing here blocks the loop.
+
+`AsyncClient` and `AsyncJob` have the methods of `cloudtune.Client` and `cloudtune.Job`, with the same arguments,
+results and errors; a test holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cloudtune.client import Client
+from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from cloudtune.backend import Backend, GenerateOptions, Plan, Prompt
+    from cloudtune.execute import StepUpdate
+    from cloudtune.job import Job
+    from cloudtune.ledger import Attempt
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
+    from cloudtune.watch import Update
+
+T = TypeVar("T")
+
+
+class AsyncJob:
+    """`cloudtune.Job` for asyncio."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.ref = job.ref
+
+    def __repr__(self) -> str:
+        return f"AsyncJob({str(self.ref)!r})"
+
+    async def snapshot(self) -> JobSnapshot:
+        """See `Job.snapshot`."""
+        return await asyncio.to_thread(self._job.snapshot)
+
+    async def state(self) -> JobState:
+        """See `Job.state`; a method here, since it asks."""
+        return (await self.snapshot()).state
+
+    async def events(self, after: str | None = None) -> Sequence[Event]:
+        """See `Job.events`."""
+        return await asyncio.to_thread(self._job.events, after)
+
+    async def metrics(self, after: str | None = None) -> Sequence[Metric]:
+        """See `Job.metrics`."""
+        return await asyncio.to_thread(self._job.metrics, after)
+
+    async def checkpoints(self) -> Sequence[Checkpoint]:
+        """See `Job.checkpoints`."""
+        return await asyncio.to_thread(self._job.checkpoints)
+
+    async def model(self) -> TunedModel:
+        """See `Job.model`."""
+        return await asyncio.to_thread(self._job.model)
+
+    async def result(self) -> TunedModel:
+        """See `Job.result`."""
+        return await asyncio.to_thread(self._job.result)
+
+    def watch(
+        self,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - the job's wait, with its own error; not the coroutine's
+        stall_after: float | None = None,
+        lost_after: float = LOST_AFTER_S,
+        longest_poll: float = LONGEST_POLL_S,
+    ) -> AsyncIterator[Update]:
+        """See `Job.watch`."""
+        return _in_threads(
+            self._job.watch(
+                timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll
+            )
+        )
+
+    async def wait(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+        *,
+        stall_after: float | None = None,
+        on_update: Callable[[Update], None] | None = None,
+    ) -> TunedModel:
+        """See `Job.wait`. Cancelling the coroutine leaves the job alone."""
+        async for update in self.watch(timeout=timeout, stall_after=stall_after):
+            if on_update is not None:
+                on_update(update)
+        return await self.model()
+
+    async def cancel(self) -> None:
+        """See `Job.cancel`."""
+        await asyncio.to_thread(self._job.cancel)
+
+    async def pause(self) -> None:
+        """See `Job.pause`."""
+        await asyncio.to_thread(self._job.pause)
+
+    async def resume(self) -> AsyncJob:
+        """See `Job.resume`."""
+        return AsyncJob(await asyncio.to_thread(self._job.resume))
+
+    async def delete(self) -> None:
+        """See `Job.delete`."""
+        await asyncio.to_thread(self._job.delete)
+
+    def generate(
+        self, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> AsyncIterator[Generation]:
+        """See `Job.generate`."""
+        return _started_in_threads(lambda: self._job.generate(prompts, options))
+
+    async def export(self, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """See `Job.export`."""
+        return await asyncio.to_thread(self._job.export, to, merged=merged)
+
+
+class AsyncClient:
+    """`cloudtune.Client` for asyncio. Takes the same arguments, or a client to share."""
+
+    def __init__(self, backend: str | Backend | Client | None = None, **arguments: Any) -> None:
+        self._client = backend if isinstance(backend, Client) else Client(backend, **arguments)
+
+    async def plan(
+        self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False
+    ) -> Plan:
+        """See `Client.plan`."""
+        return await asyncio.to_thread(self._client.plan, spec, backend=backend, again=again, resume=resume)
+
+    async def submit(
+        self,
+        spec: JobSpec | Plan,
+        *,
+        backend: str | None = None,
+        again: bool = False,
+        resume: bool = False,
+        on_step: Callable[[StepUpdate], None] | None = None,
+    ) -> AsyncJob:
+        """See `Client.submit`. ``on_step`` is called in the worker thread."""
+        job = await asyncio.to_thread(
+            self._client.submit, spec, backend=backend, again=again, resume=resume, on_step=on_step
+        )
+        return AsyncJob(job)
+
+    async def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> AsyncJob:
+        """See `Client.resume`."""
+        return AsyncJob(await asyncio.to_thread(self._client.resume, ref, on_step=on_step))
+
+    async def attach(self, ref: JobRef | str) -> AsyncJob:
+        """See `Client.attach`."""
+        return AsyncJob(await asyncio.to_thread(self._client.attach, ref))
+
+    async def jobs(
+        self, *, backend: str | None = None, remote: bool = False, limit: int | None = None
+    ) -> list[JobSnapshot]:
+        """See `Client.jobs`."""
+        return await asyncio.to_thread(self._client.jobs, backend=backend, remote=remote, limit=limit)
+
+    async def snapshots(self, refs: Sequence[JobRef]) -> list[JobSnapshot]:
+        """See `Client.snapshots`."""
+        return await asyncio.to_thread(self._client.snapshots, refs)
+
+    async def unfinished(self) -> list[Attempt]:
+        """See `Client.unfinished`."""
+        return await asyncio.to_thread(self._client.unfinished)
+
+
+_END = object()
+
+
+async def _in_threads(items: Iterator[T]) -> AsyncIterator[T]:
+    """Each item is waited for in a thread: StopIteration cannot cross into a future, so the end has a mark."""
+    while True:
+        item = await asyncio.to_thread(next, items, _END)
+        if item is _END:
+            return
+        yield item  # type: ignore[misc]
+
+
+async def _started_in_threads(start: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+    items = await asyncio.to_thread(start)
+    async for item in _in_threads(items):
+        yield item

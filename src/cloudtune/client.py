@@ -1,0 +1,331 @@
+"""The way in: plan, submit, attach, list. One Client serves all back ends; it may be used from several threads."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
+from cloudtune.clock import SystemClock
+from cloudtune.errors import (
+    BackendNotInstalled,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    SpecError,
+    TransientError,
+    UnknownBackend,
+    UnsupportedError,
+)
+from cloudtune.execute import Executor, StepUpdate
+from cloudtune.fit import fit
+from cloudtune.identity import job_key, job_token
+from cloudtune.job import Job
+from cloudtune.ledger import Attempt, Ledger
+from cloudtune.registry import open_backend
+from cloudtune.retry import reading
+from cloudtune.spec import JobSpec
+from cloudtune.spool import Spool
+from cloudtune.state import JobRef, JobSnapshot, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cloudtune.backend import DataReport, Resolved
+    from cloudtune.clock import Clock
+    from cloudtune.config import Config
+
+
+class Client:
+    """Plans, submits and finds jobs.
+
+    ``backend`` is the one to use where a call names none: a name, or a ready object (its name then stands for it).
+    Without it the configuration decides. ``ledger`` is a URL such as ``sqlite:///path``; ``trace`` is called with the
+    name of every point at which a test may want to kill the process.
+    """
+
+    def __init__(
+        self,
+        backend: str | Backend | None = None,
+        *,
+        config: Config | None = None,
+        ledger: str | Ledger | None = None,
+        clock: Clock | None = None,
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._trace = trace
+        self._open: dict[str, Backend] = {}
+        self._default = backend if isinstance(backend, str) else None
+        if backend is not None and not isinstance(backend, str):
+            self._open[backend.name] = backend
+            self._default = backend.name
+        self._ledger = ledger if isinstance(ledger, Ledger) else None
+        self._ledger_url = ledger if isinstance(ledger, str) else None
+
+    # -- what is used ----------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> Clock:
+        """Where this client gets its time."""
+        return self._clock
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read at first use."""
+        from cloudtune.config import load_config
+
+        with self._lock:
+            if self._config is None:
+                self._config = load_config()
+            return self._config
+
+    @property
+    def ledger(self) -> Ledger:
+        """The durable record."""
+        if self._ledger is None:
+            url = self._ledger_url or self.config.ledger
+            self._ledger = Ledger.open(url, self._clock, self._trace)
+        return self._ledger
+
+    def backend(self, name: str | None = None) -> Backend:
+        """The back end of that name, opened once. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
+        name = name or self._default or self.config.backend
+        with self._lock:
+            if name in self._open:
+                return self._open[name]
+        opened = open_backend(name, self.config.settings(name))
+        with self._lock:
+            return self._open.setdefault(name, opened)
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def plan(self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False) -> Plan:
+        """Everything that submit would do, checked and written down, with nothing sent.
+
+        ``again`` plans a new attempt if the last one has ended; ``resume`` lets the new attempt start from the newest
+        good checkpoint of the last one, if that one failed, expired or was cancelled.
+
+        Raises SpecError, UnsupportedError and DataError, each with all its problems.
+        """
+        place = self.backend(backend or self._default or spec.backend)
+        fitted, dropped = fit(spec, place)
+        resolved, data = self._look(fitted, place)
+        key = job_key(fitted, data, place.name, resolved)
+        attempt, parent = self._attempt(key, place, again=again, resume=resume)
+        return self._planned(fitted, place, resolved, data, key, attempt, parent, dropped)
+
+    def _planned(
+        self,
+        spec: JobSpec,
+        place: Backend,
+        resolved: Resolved,
+        data: DataReport,
+        key: str,
+        attempt: int,
+        parent: JobRef | None,
+        dropped: tuple[Any, ...] = (),
+    ) -> Plan:
+        request = PlanRequest(
+            spec=spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
+            parent=parent,
+        )  # fmt: skip
+        plan = place.plan(request)
+        advice = tuple(problem for problem in place.check(spec) if problem.severity != "error")
+        return msgspec.structs.replace(plan, dropped=dropped, warnings=(*data.problems, *advice, *plan.warnings))
+
+    def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
+        """Resolve the spec and read the data; what is wrong with either is told together."""
+        from cloudtune import data
+
+        problems: list[InputError] = []
+        resolved: Resolved | None = None
+        report: DataReport | None = None
+        try:
+            resolved = reading(self._clock, place.resolve, spec)
+        except InputError as error:
+            problems.append(error)
+        try:
+            report = data.prepare(spec.data, method=spec.method.name)
+        except InputError as error:
+            problems.append(error)
+        if resolved is not None and report is not None:
+            return resolved, report
+        if len(problems) == 1:
+            raise problems[0]
+        raise SpecError([problem for error in problems for problem in error.problems])
+
+    def _attempt(self, key: str, place: Backend, *, again: bool, resume: bool) -> tuple[int, JobRef | None]:
+        """Which attempt at that job is meant, and from whose checkpoint it starts."""
+        last = self.ledger.latest(key)
+        if last is None:
+            return 1, None
+        parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
+        if last.ref is None or not (again or resume):
+            return last.attempt, parent
+        state = self._state(place, last.ref)
+        if state is not None and (not state.is_terminal or (resume and state is JobState.SUCCEEDED)):
+            return last.attempt, parent
+        return last.attempt + 1, last.ref if resume and state is not None else None
+
+    def _state(self, place: Backend, ref: JobRef) -> JobState | None:
+        try:
+            return reading(self._clock, place.get, ref).state
+        except JobNotFound:
+            return None
+
+    # -- submitting ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        spec: JobSpec | Plan,
+        *,
+        backend: str | None = None,
+        again: bool = False,
+        resume: bool = False,
+        on_step: Callable[[StepUpdate], None] | None = None,
+    ) -> Job:
+        """Make the job, or find it if the same spec and data were submitted before: one submit is one job.
+
+        After a crash, or a lost reply, the same call goes on where it stopped. ``again`` and ``resume`` as in `plan`.
+        """
+        plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
+        place = self.backend(plan.backend)
+        attempt = self.ledger.begin(plan)
+        if attempt.ref is not None:
+            return Job(self, attempt.ref)
+        spool = Spool(self.ledger.path.parent / "spool")
+        executor = Executor(place, self.ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step)
+        # What was journaled is what goes on; only where the rows lie may have changed since.
+        return Job(self, executor.run(attempt.plan, JobSpec.model_validate(plan.spec)))
+
+    def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
+        """Go on from an ended job's newest good checkpoint, as a new job whose parent it is.
+
+        Called again while that new job is unfinished, it answers with the same one.
+        """
+        place = self.backend(ref.backend)
+        if not place.capabilities.can("verb:continue"):
+            raise UnsupportedError(f"{ref.backend} cannot continue an ended job: "
+                                   f"{place.capabilities.why_not('verb:continue')}")  # fmt: skip
+        made = self.ledger.of_ref(ref)
+        if made is None:
+            raise InvalidRequest(
+                f"{ref} was not submitted with this ledger, so its spec is not known",
+                hint="submit its spec file with --resume, or use the ledger that it was submitted with",
+            )
+        child = self._child_of(ref, made.key)
+        if child is not None:
+            if child.ref is not None and self._state(place, child.ref) is not None:
+                return Job(self, child.ref)
+            return self.submit(child.plan, on_step=on_step)
+        spec = JobSpec.model_validate(made.plan.spec)
+        resolved, data = self._look(spec, place)
+        if job_key(spec, data, place.name, resolved) != made.key:
+            raise InvalidRequest(
+                f"the rows or the model of {ref} have changed since it was submitted",
+                hint="submit its spec file as a new job",
+            )
+        last = self.ledger.latest(made.key)
+        attempt = (last.attempt if last else made.attempt) + 1
+        return self.submit(self._planned(spec, place, resolved, data, made.key, attempt, ref), on_step=on_step)
+
+    def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
+        last = self.ledger.latest(key)
+        return last if last is not None and last.plan.parent == str(ref) else None
+
+    # -- finding ---------------------------------------------------------------------------------------------------
+
+    def attach(self, ref: JobRef | str) -> Job:
+        """A handle on a job, from any process: by reference, or by a name, id or beginning of an id in the ledger.
+
+        Asks nobody whether the job exists; the handle's first question does. Raises JobNotFound for a word that the
+        ledger does not know, InputError for one that fits several jobs.
+        """
+        if isinstance(ref, JobRef):
+            return Job(self, ref)
+        try:
+            return Job(self, JobRef.parse(ref))
+        except ValueError:
+            return Job(self, self._named(ref))
+
+    def _named(self, text: str) -> JobRef:
+        found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None]
+        if not found:
+            raise JobNotFound(f"no job called {text!r} in {self.ledger.path}", hint="`cloudtune jobs` lists them")
+        exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
+        found = exact or found
+        if len({attempt.key for attempt in found}) > 1:
+            refs = ", ".join(str(attempt.ref) for attempt in found[:5])
+            raise InputError(f"{text!r} fits several jobs: {refs}", hint="name one of them")
+        assert found[0].ref is not None
+        return found[0].ref  # of several attempts at one job the newest is meant
+
+    def jobs(
+        self, *, backend: str | None = None, remote: bool = False, limit: int | None = None
+    ) -> list[JobSnapshot]:
+        """The ledger's jobs as they stand now, newest first; with ``remote`` also those that others made.
+
+        A job whose back end does not answer, or does not know it, is listed as unknown, with the reason.
+        """
+        refs = self.ledger.refs(backend=backend, limit=limit)
+        found = {snapshot.ref: snapshot for snapshot in self.snapshots(refs)}
+        jobs = [found[ref] for ref in refs]
+        if remote:
+            place = self.backend(backend)
+            jobs += [job for job in reading(self._clock, _listed, place, limit) if job.ref not in found]
+            jobs.sort(key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
+        return jobs[:limit]
+
+    def snapshots(self, refs: Iterable[JobRef]) -> list[JobSnapshot]:
+        """Many jobs at once, in as few calls as each back end allows; never fails for one of them."""
+        wanted: dict[str, list[JobRef]] = {}
+        order = list(refs)
+        for ref in order:
+            wanted.setdefault(ref.backend, []).append(ref)
+        found: dict[JobRef, JobSnapshot] = {}
+        for name, group in wanted.items():
+            found |= self._group(name, group)
+        return [found[ref] for ref in order]
+
+    def _group(self, name: str, refs: list[JobRef]) -> dict[JobRef, JobSnapshot]:
+        try:
+            place = self.backend(name)
+        except (UnknownBackend, BackendNotInstalled, InputError) as error:
+            return {ref: _unseen(ref, error.message) for ref in refs}
+        if isinstance(place, BatchStatus):
+            try:
+                many = reading(self._clock, place.get_many, refs)
+            except TransientError as error:
+                return {ref: _unseen(ref, f"no answer: {error.message}") for ref in refs}
+            return {ref: many.get(ref) or _unseen(ref, "not found") for ref in refs}
+        return {ref: self._one(place, ref) for ref in refs}
+
+    def _one(self, place: Backend, ref: JobRef) -> JobSnapshot:
+        try:
+            return reading(self._clock, place.get, ref)
+        except JobNotFound:
+            return _unseen(ref, "not found")
+        except TransientError as error:
+            return _unseen(ref, f"no answer: {error.message}")
+
+    def unfinished(self) -> list[Attempt]:
+        """Submissions that were begun and whose job is not known yet: the same submit goes on with them."""
+        return [attempt for attempt in self.ledger.attempts() if attempt.ref is None]
+
+
+def connect(backend: str, **settings: Any) -> Client:
+    """A client whose back end has these settings, instead of those in the configuration files."""
+    return Client(open_backend(backend, settings))
+
+
+def _listed(place: Backend, limit: int | None) -> list[JobSnapshot]:
+    return list(place.list(limit))
+
+
+def _unseen(ref: JobRef, reason: str) -> JobSnapshot:
+    return JobSnapshot(ref=ref, state=JobState.UNKNOWN, native_state="", detail=reason)

@@ -1,0 +1,265 @@
+"""Carries out a Plan step by step against the ledger: exactly once, after any crash.
+
+For each step: take its lease; write the intent; ask the back end whether it is already done; write that it is being
+sent; do it; write the outcome. Whatever dies in between, the next run of the same plan finds out what came of it
+before it sends anything again. Absence is believed only after the step's settle time since the last send, because a
+late request may still land.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from cloudtune.backend import Done, Intent, Step, Unsettled, filled
+from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
+from cloudtune.process import Owner
+from cloudtune.retry import reading, sending
+from cloudtune.spool import Spool
+from cloudtune.state import JobRef, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloudtune.backend import Backend, Plan
+    from cloudtune.clock import Clock
+    from cloudtune.ledger import Claim, Ledger
+    from cloudtune.spec import JobSpec
+
+HELD_POLL_S = 0.2
+LONGEST_SETTLE_WAIT_S = 60.0
+FIRST_PROBE_S = 0.5
+LONGEST_PROBE_S = 15.0
+DEFAULT_AWAIT_LIMIT_S = 3600.0
+
+
+class StepUpdate(Value, frozen=True, kw_only=True):
+    """What is being done about a step, for whoever watches the submission."""
+
+    step: Step
+    number: int
+    """From 1."""
+    of: int
+    what: Literal["begun", "waiting", "found", "done"]
+    message: str = ""
+
+
+class Executor:
+    """Runs plans of one back end. Safe to use from several threads and several processes at once."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ledger: Ledger,
+        clock: Clock,
+        *,
+        spool: Spool,
+        trace: Callable[[str], None] | None = None,
+        on_step: Callable[[StepUpdate], None] | None = None,
+    ) -> None:
+        self._backend = backend
+        self._ledger = ledger
+        self._clock = clock
+        self._spool = spool
+        self._trace = trace or (lambda name: None)
+        self._tell = on_step or (lambda update: None)
+
+    def run(self, plan: Plan, spec: JobSpec) -> JobRef:
+        """Do what is left of the plan, and return the reference of its job.
+
+        Raises what the back end raises once retries are used up; run it again to go on from there.
+        """
+        outputs: dict[str, dict[str, Any]] = {}
+        ref: JobRef | None = None
+        for number, step in enumerate(plan.steps, 1):
+            run = _StepRun(self, plan, step, spec, number)
+            outputs[step.id] = run.finish(outputs)
+            if step.makes_job:
+                ref = JobRef.parse(outputs[step.id]["ref"])
+        if ref is None:
+            raise BackendError(f"the plan of {plan.backend} has no step that makes the job")
+        return ref
+
+
+class _StepRun:
+    """One step on its way."""
+
+    def __init__(self, executor: Executor, plan: Plan, step: Step, spec: JobSpec, number: int) -> None:
+        self._x = executor
+        self._ledger = executor._ledger
+        self._clock = executor._clock
+        self._plan = plan
+        self._planned = step
+        self._step = step
+        self._spec = spec
+        self._number = number
+        self._owner = Owner.here()
+        self._sent_at: float | None = None  # monotonic; this process's own last send
+
+    def finish(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        self._step = msgspec.structs.replace(self._planned, request=filled(self._planned.request, outputs))
+        self._say("begun")
+        while True:
+            claim = self._take()
+            if claim.state == "ours":
+                break
+            if self._is_still_good(claim.outputs):
+                self._say("found", "done before")
+                return claim.outputs
+            self._ledger.undo(self._plan.token, self._step.id)
+        assert claim.intent is not None
+        try:
+            return self._work(claim.intent)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        try:
+            self._ledger.release(self._plan.token, self._step.id, self._owner)
+        except LedgerError:  # the error that brought us here says more; the lease ends with this process
+            return
+
+    def _take(self) -> Claim:
+        while True:
+            claim = self._ledger.claim(self._plan.token, self._step.id, self._owner)
+            if claim.state != "held":
+                return claim
+            holder = Owner.load(claim.holder)
+            self._say("waiting", f"process {holder.pid} on {holder.host} is doing it")
+            self._clock.sleep(HELD_POLL_S * (1 + random.random()))  # noqa: S311 - jitter
+
+    def _is_still_good(self, outputs: Mapping[str, Any]) -> bool:
+        return self._step.kind != "encode" or self._x._spool.holds(outputs)
+
+    def _work(self, intent: Intent) -> dict[str, Any]:
+        if self._step.kind == "encode":
+            return self._record(self._x._spool.encode(self._step, self._spec))
+        if self._step.kind == "await":
+            return self._record(self._await())
+        for attempt in sending(self._clock):
+            with attempt:
+                found = self._found(intent)
+                if found is not None:
+                    self._say("found", "it was there already")
+                    return self._record(self._adopt(found))
+                intent, outputs = self._send(intent)
+                return self._record(outputs)
+        raise AssertionError("the retry policy re-raises")
+
+    def _found(self, intent: Intent) -> Done | None:
+        """What the back end has of the step, once that can be told."""
+        start = self._clock.monotonic()
+        while True:
+            found = self._x._backend.find(self._step, intent)
+            if isinstance(found, Done):
+                return found
+            if isinstance(found, Unsettled):
+                left = (found.until - self._clock.now()).total_seconds()
+            else:
+                left = self._unsettled_for(intent, start)
+            if left <= 0:
+                return None
+            self._say("waiting", f"an earlier request may still be acted on; asking again in {left:.0f} s")
+            self._clock.sleep(min(left, LONGEST_SETTLE_WAIT_S))
+
+    def _unsettled_for(self, intent: Intent, start: float) -> float:
+        """Seconds until absence may be believed, whatever the wall clock does meanwhile."""
+        settle = self._step.settle_s
+        if intent.sent_at is None or not settle:
+            return 0.0
+        if self._sent_at is not None:
+            return self._sent_at + settle - self._clock.monotonic()
+        by_wall = (intent.sent_at + timedelta(seconds=settle) - self._clock.now()).total_seconds()
+        # A clock that was set back since the other process sent it must not make us wait for longer than this.
+        return min(by_wall, start + settle - self._clock.monotonic())
+
+    def _send(self, before: Intent) -> tuple[Intent, dict[str, Any]]:
+        token, step = self._plan.token, self._step
+        intent = self._ledger.sending(token, step.id, self._owner)
+        self._sent_at = self._clock.monotonic()
+        self._x._trace(f"step before {step.id}")
+        try:
+            outputs = self._x._backend.do(step, _Notes(self, intent))
+        except TransientError as error:
+            if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
+                self._ledger.not_sent(token, step.id, self._owner, before)
+                self._sent_at = None
+            raise
+        finally:
+            self._x._trace(f"step after {step.id}")
+        if before.sent_at is not None and step.once == "reconciled":
+            # The earlier request may have landed late, so that there are two now.
+            again = reading(self._clock, self._x._backend.find, step, intent)
+            if isinstance(again, Done):
+                outputs = self._adopt(again)
+        return intent, outputs
+
+    def _adopt(self, found: Done) -> dict[str, Any]:
+        """Take what was found; cancel what a late request made beside it, and write that down."""
+        for text in found.duplicates:
+            try:
+                reading(self._clock, self._x._backend.cancel, JobRef.parse(text))
+            except JobNotFound:
+                continue
+            self._note("duplicates_cancelled", list(found.duplicates))
+        return found.outputs
+
+    def _await(self) -> dict[str, Any]:
+        limit = self._step.limit_s or DEFAULT_AWAIT_LIMIT_S
+        start, pause = self._clock.monotonic(), FIRST_PROBE_S
+        while True:
+            probe = reading(self._clock, self._x._backend.probe, self._step)
+            if probe.state == "ready":
+                return probe.outputs
+            if probe.state == "failed":
+                raise BackendError(f"{self._step.title}: {probe.message or 'the back end reports a failure'}")
+            if self._clock.monotonic() - start > limit:
+                raise TransientError(
+                    f"{self._step.title}: still not ready after {limit:.0f} s", hint="run the same command to go on"
+                )
+            self._say("waiting", probe.message)
+            self._clock.sleep(pause * (0.8 + 0.4 * random.random()))  # noqa: S311 - jitter
+            pause = min(pause * 1.5, LONGEST_PROBE_S)
+
+    def _record(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        ref = JobRef.parse(outputs["ref"]) if self._step.makes_job else None
+        try:
+            self._ledger.done(self._plan.token, self._step.id, outputs, ref)
+        except LedgerError as error:
+            if ref is not None:
+                raise LedgerError(
+                    f"the job {ref} exists, but that could not be written down: {error.message}",
+                    hint="mend the ledger and run the same command again: it will find this job, not make another",
+                ) from error
+            raise
+        self._say("done")
+        return outputs
+
+    def _note(self, name: str, value: Any) -> None:
+        self._ledger.note(self._plan.token, self._step.id, self._owner, name, value)
+
+    def _say(self, what: Literal["begun", "waiting", "found", "done"], message: str = "") -> None:
+        update = StepUpdate(
+            step=self._step, number=self._number, of=len(self._plan.steps), what=what, message=message
+        )
+        self._x._tell(update)
+
+
+class _Notes:
+    """The journal that ``do`` is given."""
+
+    def __init__(self, run: _StepRun, intent: Intent) -> None:
+        self._run = run
+        self._notes = dict(intent.notes)
+
+    def note(self, name: str, value: Any) -> None:
+        self._run._note(name, value)
+        self._notes[name] = value
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        return self._notes

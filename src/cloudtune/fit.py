@@ -1,0 +1,106 @@
+"""Holds a spec against a back end's Capabilities: every field is applied, translated, dropped on request, or refused.
+
+All refusals come at once, and before any I/O. Nothing that a spec asks for is left out without a word.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cloudtune.backend import Dropped
+from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.spec import JobSpec
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Backend
+
+
+def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
+    """The spec as that back end can carry it out, and what was left out. Raises UnsupportedError."""
+    problems: list[Problem] = []
+    dropped: list[Dropped] = []
+    capabilities = backend.capabilities
+    for feature, value in spec.asked().items():
+        if capabilities.can(feature):
+            continue
+        reason = capabilities.why_not(feature)
+        if spec.unsupported == "drop" and _droppable(feature):
+            dropped.append(Dropped(field=feature, value=_plain(value), reason=reason))
+        else:
+            problems.append(_refusal(backend.name, feature, value, reason))
+    problems += _model_problems(spec, backend.name) + _override_problems(spec, backend)
+    fitted = without(spec, [drop.field for drop in dropped])
+    problems += [problem for problem in backend.check(fitted) if problem.severity == "error"]
+    if problems:
+        raise UnsupportedError(problems)
+    return fitted, tuple(dropped)
+
+
+def without(spec: JobSpec, fields: list[str]) -> JobSpec:
+    """The spec with those fields left out."""
+    document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
+    for field in fields:
+        *parts, last = field.split(".")
+        holder = document
+        for part in parts:
+            holder = holder.get(part, {})
+        holder.pop(last, None)
+    return JobSpec.model_validate(document) if fields else spec
+
+
+def _droppable(feature: str) -> bool:
+    # Another method or adapter would be another training, not the same one with less.
+    return ":" not in feature
+
+
+def _refusal(backend: str, feature: str, value: Any, reason: str) -> Problem:
+    if _droppable(feature):
+        field = feature
+        message = f"{backend} cannot apply it: {reason}"
+        fix = "take it out, or say `unsupported: drop` to go on without it"
+    else:
+        kind = feature.partition(":")[0]
+        field = f"{kind}.{'name' if kind == 'method' else 'type'}"
+        message = f"{backend} does not offer {value}: {reason}"
+        fix = f"choose another {kind} or another back end; `cloudtune backends {backend}` lists what it offers"
+    return Problem(code="unsupported", field=field, message=message, fix=fix)
+
+
+def _model_problems(spec: JobSpec, backend: str) -> list[Problem]:
+    if spec.model_for(backend):
+        return []
+    named = ", ".join(spec.model) if isinstance(spec.model, dict) else ""
+    return [
+        Problem(
+            code="no_model", field="model", message=f"names no model for {backend}, only for: {named}",
+            fix=f"add `{backend}: ...` under model",
+        )
+    ]  # fmt: skip
+
+
+def _override_problems(spec: JobSpec, backend: Backend) -> list[Problem]:
+    given = spec.overrides.get(backend.name, {})
+    try:
+        backend.Overrides.model_validate(given)
+    except ValidationError as error:
+        return [_override_problem(backend, fault) for fault in error.errors()]
+    return []
+
+
+def _override_problem(backend: Backend, fault: Any) -> Problem:
+    field = ".".join(str(part) for part in fault["loc"])
+    fix = None
+    if fault["type"] == "extra_forbidden":
+        known = list(backend.Overrides.model_fields)
+        near = get_close_matches(field, known, n=1)
+        fix = (f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known) or 'none'}"
+    return Problem(
+        code="override", field=f"overrides.{backend.name}.{field}".rstrip("."), message=str(fault["msg"]), fix=fix
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value

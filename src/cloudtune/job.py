@@ -1,0 +1,163 @@
+"""A handle on one job: the same class for every back end, made again from a reference by any process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from cloudtune.backend import Exporter, Host
+from cloudtune.errors import JobNotFound, UnsupportedError
+from cloudtune.retry import reading
+from cloudtune.state import JobState
+from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from cloudtune.backend import Backend, GenerateOptions, Prompt
+    from cloudtune.client import Client
+    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+
+
+@final
+class Job:
+    """One job. It holds no state but its reference: every question goes to the back end."""
+
+    def __init__(self, client: Client, ref: JobRef) -> None:
+        self._client = client
+        self.ref = ref
+
+    def __repr__(self) -> str:
+        return f"Job({str(self.ref)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.ref == self.ref
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
+
+    @property
+    def _backend(self) -> Backend:
+        return self._client.backend(self.ref.backend)
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> JobSnapshot:
+        """The job now. Raises JobNotFound."""
+        return reading(self._client.clock, self._backend.get, self.ref)
+
+    @property
+    def state(self) -> JobState:
+        """Its state now (asks)."""
+        return self.snapshot().state
+
+    def events(self, after: str | None = None) -> Sequence[Event]:
+        """What happened, in order; ``after`` is the cursor of the last one already seen.
+
+        Where the vendor keeps no events they are made from the snapshot, and marked ``observed``.
+        """
+        return reading(self._client.clock, events_of, self._backend, self.snapshot(), after)
+
+    def metrics(self, after: str | None = None) -> Sequence[Metric]:
+        """Figures in order of their steps; ``after`` is the cursor of the last one already seen."""
+        self._need("verb:metrics")
+        return reading(self._client.clock, self._backend.metrics, self.ref, after)
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """What was kept, oldest first."""
+        self._need("verb:checkpoints")
+        return reading(self._client.clock, self._backend.checkpoints, self.ref)
+
+    def model(self) -> TunedModel:
+        """What the job has produced, if anything usable: an expired job may have a model too."""
+        return reading(self._client.clock, self._backend.model, self.ref)
+
+    def result(self) -> TunedModel:
+        """The model of a job that succeeded; otherwise raises what `wait` would."""
+        conclude(self.snapshot())
+        return self.model()
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        *,
+        timeout: float | None = None,
+        stall_after: float | None = None,
+        lost_after: float = LOST_AFTER_S,
+        longest_poll: float = LONGEST_POLL_S,
+    ) -> Iterator[Update]:
+        """Each look at the job until it ends; times are in seconds. How it ends: see `cloudtune.watch`."""
+        return watch(
+            self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
+            lost_after=lost_after, longest_poll=longest_poll,
+        )  # fmt: skip
+
+    def wait(
+        self,
+        timeout: float | None = None,
+        *,
+        stall_after: float | None = None,
+        on_update: Callable[[Update], None] | None = None,
+    ) -> TunedModel:
+        """Wait until the job ends and return its model.
+
+        Raises JobFailed, JobCancelled, JobExpired, WaitTimeout, LostContact.
+        """
+        for update in self.watch(timeout=timeout, stall_after=stall_after):
+            if on_update is not None:
+                on_update(update)
+        return self.model()
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ask the job to stop. Harmless when repeated, and after its end."""
+        self._need("verb:cancel")
+        if not self.state.is_terminal:
+            reading(self._client.clock, self._backend.cancel, self.ref)
+
+    def pause(self) -> None:
+        """Ask the job to stand still, keeping its state."""
+        self._need("verb:pause")
+        reading(self._client.clock, self._backend.pause, self.ref)
+
+    def resume(self) -> Job:
+        """Let a paused job go on, or continue an ended one from its newest good checkpoint as a new job."""
+        if self.state.is_terminal:
+            return self._client.resume(self.ref)
+        self._need("verb:resume")
+        reading(self._client.clock, self._backend.resume, self.ref)
+        return self
+
+    def delete(self) -> None:
+        """Remove the ended job and what it holds. One that is not there any more counts as removed."""
+        self._need("verb:delete")
+        try:
+            reading(self._client.clock, self._backend.delete, self.ref)
+        except JobNotFound:
+            return
+
+    # -- using -----------------------------------------------------------------------------------------------------
+
+    def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> Iterator[Generation]:
+        """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model)."""
+        host = self._backend
+        if not isinstance(host, Host):
+            raise UnsupportedError(f"{self.ref.backend} does not answer prompts")
+        self._need("verb:generate")
+        return host.generate(self.model(), prompts, options)
+
+    def export(self, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """Write the adapter, or the merged weights, into a new folder, and return its files."""
+        exporter = self._backend
+        if not isinstance(exporter, Exporter):
+            reason = self._backend.capabilities.why_not("verb:export")
+            raise UnsupportedError(f"{self.ref.backend} does not give its weights away: {reason}")
+        return exporter.export(self.model(), to, merged=merged)
+
+    def _need(self, verb: str) -> None:
+        capabilities = self._backend.capabilities
+        if not capabilities.can(verb):
+            name = verb.partition(":")[2]
+            raise UnsupportedError(f"{self.ref.backend} cannot {name} a job: {capabilities.why_not(verb)}")

@@ -1,0 +1,81 @@
+"""Which process is this, and does that one still live? A pid alone is not enough: pids are used again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import uuid
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """A process, told apart from every other that has lived: host, boot, pid and start."""
+
+    host: str
+    boot: str
+    pid: int
+    start: str
+    run: str
+    """One piece of work inside the process, so that two threads do not take each other for themselves."""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process, as the owner of a new piece of work."""
+        pid = os.getpid()
+        return cls(platform.node(), boot_id(), pid, start_mark(pid) or "", uuid.uuid4().hex[:12])
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lives, or lived, on this machine, so that its death can be seen."""
+        return self.host == platform.node()
+
+    def is_alive(self) -> bool:
+        """Whether that very process still runs. Meaningful only where ``is_local``."""
+        return self.boot == boot_id() and start_mark(self.pid) == self.start
+
+    def dump(self) -> str:
+        """As one line of JSON."""
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def load(cls, text: str) -> Owner:
+        """Read what ``dump`` wrote."""
+        return msgspec.json.decode(text, type=cls)
+
+
+def start_mark(pid: int) -> str | None:
+    """What no later process of the same pid in the same boot shares; None if no such process runs."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return _start_mark_elsewhere(pid) if not Path("/proc/self/stat").exists() else None
+    except ProcessLookupError:
+        return None
+    # The command's name stands in brackets and may hold anything; after it: state, then the start in clock ticks
+    # since boot, which a change of the wall clock does not touch (psutil's create_time it does).
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _start_mark_elsewhere(pid: int) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None
+
+
+@cache
+def boot_id() -> str:
+    """Changes with every start of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        import psutil
+
+        return f"{psutil.boot_time():.0f}"

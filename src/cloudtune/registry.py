@@ -1,0 +1,149 @@
+"""Which back ends there are, and how to open one by name.
+
+Ours stand in a table, so that they are found in a checkout as well as in a wheel; strangers' come from the entry-point
+group ``cloudtune.backends``, whose entries name a class: ``mine = "my_package.backend:MyBackend"``. Nothing is
+imported before it is opened. A stranger that cannot be loaded is a warning; ours is an error with its pip line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import BackendNotInstalled, CloudtuneError, ConfigError, Problem, UnknownBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.backend import Backend
+
+GROUP = "cloudtune.backends"
+_log = logging.getLogger(__name__)
+
+
+class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the table of back ends."""
+
+    name: str
+    target: str
+    """``module:Class``."""
+    summary: str = ""
+    extra: str | None = None
+    """The extra of the cloudtune distribution that brings what it needs."""
+    needs: tuple[str, ...] = ()
+    """Modules that must be importable before it can work."""
+    origin: str = "built in"
+    """``built in``, or the distribution that brings it."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of ``needs`` that are not installed. Imports nothing."""
+        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+
+
+BUILT_IN: dict[str, BackendInfo] = {
+    info.name: info
+    for info in (
+        BackendInfo(
+            name="local",
+            target="cloudtune_local.backend:LocalBackend",
+            summary="really trains, on this machine's GPUs or CPU",
+            extra="local",
+            needs=("torch", "transformers", "peft"),
+        ),
+    )
+}
+
+
+def backends() -> dict[str, BackendInfo]:
+    """All that are known, by name, sorted; ours win over a stranger of the same name."""
+    found = {entry.name: _stranger(entry) for entry in entry_points(group=GROUP)}
+    return dict(sorted((found | BUILT_IN).items()))
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names that can be opened, sorted."""
+    return tuple(backends())
+
+
+def describe(name: str) -> BackendInfo:
+    """What is known of a back end without importing it. Raises UnknownBackend."""
+    known = backends()
+    if name in known:
+        return known[name]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else None
+    raise UnknownBackend(f"no back end is called {name!r}; known: {', '.join(known)}", hint=hint)
+
+
+def backend_class(name: str) -> type[Backend]:
+    """Import a back end's class. Raises UnknownBackend, BackendNotInstalled."""
+    info = describe(name)
+    module_name, _, class_name = info.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+    except ImportError as error:
+        raise not_installed(info, error.name or module_name) from error
+    except AttributeError as error:
+        raise BackendNotInstalled(f"{info.target}, named by {info.origin}, does not exist: {error}") from error
+
+
+def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backend:
+    """A back end made from its settings. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
+    from pydantic import ValidationError
+
+    cls = backend_class(name)
+    try:
+        options = cls.Options.model_validate(dict(settings or {}))
+    except ValidationError as error:
+        raise ConfigError(_problems(name, cls, error)) from error
+    return cls(options)  # type: ignore[call-arg]  # a protocol cannot describe its implementations' constructors
+
+
+def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
+    """The error that says what to install."""
+    line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {info.origin}"
+    return BackendNotInstalled(f"the {info.name} back end needs {module}, which is not installed", hint=f"run: {line}")
+
+
+def loadable() -> dict[str, BackendInfo]:
+    """Those whose class can be imported; a stranger that cannot is logged as a warning and left out."""
+    found = {}
+    for name, info in backends().items():
+        try:
+            backend_class(name)
+        except CloudtuneError:
+            if info.origin == "built in":
+                raise
+            _log.warning("back end %r of %s cannot be loaded and is left out", name, info.origin, exc_info=True)
+        except Exception:  # a stranger's module may raise anything at import
+            if info.origin == "built in":
+                raise
+            _log.warning("back end %r of %s cannot be loaded and is left out", name, info.origin, exc_info=True)
+        else:
+            found[name] = info
+    return found
+
+
+def _stranger(entry: EntryPoint) -> BackendInfo:
+    return BackendInfo(name=entry.name, target=entry.value, origin=entry.dist.name if entry.dist else "an entry point")
+
+
+def _problems(name: str, cls: type[Backend], error: Any) -> list[Problem]:
+    known = list(cls.Options.model_fields)
+    found = []
+    for fault in error.errors():
+        field = ".".join(str(part) for part in fault["loc"])
+        fix = f"known settings: {', '.join(known)}" if fault["type"] == "extra_forbidden" else None
+        if near := get_close_matches(field, known, n=1) if fix else None:
+            fix = f"did you mean {near[0]!r}? {fix}"
+        found.append(
+            Problem(code="setting", message=str(fault["msg"]), field=f"backends.{name}.{field}".rstrip("."), fix=fix)
+        )
+    return found

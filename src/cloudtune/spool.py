@@ -1,0 +1,54 @@
+"""Where encoded data wait for their upload: one file for each (content, format), named by the content's hash.
+
+Several jobs and several processes share them: a file is written aside and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.backend import Step
+    from cloudtune.spec import JobSpec
+
+
+class Spool:
+    """A folder of encoded files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def encode(self, step: Step, spec: JobSpec) -> dict[str, Any]:
+        """Write what an ``encode`` step asks for; outputs path, rows, bytes, sha256.
+
+        Raises DataError if the rows are no longer those that were planned.
+        """
+        from cloudtune import data
+
+        request = step.request
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"{request['sha256'][:32]}.{request['format']}.jsonl"
+        aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            encoded = data.encode(
+                spec.data,
+                split=request["split"],
+                format=request["format"],
+                to=aside,
+                method=spec.method.name,
+                expect_sha256=request["sha256"],
+            )
+            aside.replace(final)
+        finally:
+            aside.unlink(missing_ok=True)
+        return {"path": str(final), "rows": encoded.rows, "bytes": encoded.bytes, "sha256": encoded.sha256}
+
+    def holds(self, outputs: Mapping[str, Any]) -> bool:
+        """Whether the product of an earlier ``encode`` is still there, whole."""
+        path = Path(outputs["path"])
+        return path.is_file() and path.stat().st_size == outputs["bytes"]

@@ -1,0 +1,232 @@
+"""The only wait loop: follows one job to its end, for every back end.
+
+Waiting ends in one of six ways: it returns (succeeded), or raises JobFailed, JobCancelled, JobExpired, WaitTimeout
+(the job goes on, or is paused and will not go on by itself) or LostContact. Leaving the loop early, by Ctrl-C say,
+does nothing to the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from cloudtune.errors import (
+    BackendError,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    LostContact,
+    RateLimited,
+    TransientError,
+    WaitTimeout,
+)
+from cloudtune.observed import observed_events
+from cloudtune.state import Event, JobRef, JobSnapshot, JobState, Metric, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cloudtune.backend import Backend
+    from cloudtune.clock import Clock
+
+SHORTEST_POLL_S = 0.25
+LONGEST_POLL_S = 15.0
+LOST_AFTER_S = 300.0
+PAUSED_AFTER_S = 60.0
+
+
+class Update(Value, frozen=True, kw_only=True):
+    """What one look at a job brought. ``events`` and ``metrics`` hold only what is new."""
+
+    snapshot: JobSnapshot
+    events: tuple[Event, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    note: str = ""
+    """What the watch itself has to say: a stall, lost contact, a cap that was reached."""
+
+    @property
+    def is_news(self) -> bool:
+        """Whether anything but the time has changed."""
+        return bool(self.events or self.metrics or self.note)
+
+
+def watch(
+    backend: Backend,
+    ref: JobRef,
+    *,
+    clock: Clock,
+    timeout: float | None = None,
+    stall_after: float | None = None,
+    lost_after: float = LOST_AFTER_S,
+    paused_after: float = PAUSED_AFTER_S,
+    longest_poll: float = LONGEST_POLL_S,
+    cap: Callable[[JobSnapshot], str | None] | None = None,
+) -> Iterator[Update]:
+    """Look at the job again and again until it ends, yielding each look; see the module for how it ends.
+
+    ``timeout``, ``stall_after``, ``lost_after`` and ``paused_after`` are in seconds. ``cap`` may answer with a reason
+    to stop the job; it is cancelled, and its end counts as expired.
+    """
+    state = _Watch(backend, ref, clock, stall_after=stall_after, lost_after=lost_after, cap=cap)
+    start, pause = clock.monotonic(), SHORTEST_POLL_S
+    while True:
+        update = state.look()
+        if update is not None:
+            yield update
+            if update.snapshot.state.is_terminal:
+                return conclude(update.snapshot, capped=state.capped)
+            state.mind_the_pause(update.snapshot, paused_after)
+            pause = SHORTEST_POLL_S if update.is_news else min(pause * 1.4, longest_poll)
+        else:
+            pause = min(pause * 1.4, longest_poll)
+        waited = clock.monotonic() - start
+        if timeout is not None and waited >= timeout:
+            raise WaitTimeout(
+                f"{ref} has not ended after {timeout:.0f} s; it goes on",
+                ref=ref, snapshot=state.last, hint=f"come back with: cloudtune watch {ref}",
+            )  # fmt: skip
+        delay = max(pause, state.asked_to_wait) * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
+        clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
+
+
+def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
+    """Return if the ended job succeeded, else raise what its end is called. The message is the vendor's."""
+    ref, problem = snapshot.ref, snapshot.problem
+    message = problem.message if problem else snapshot.detail or snapshot.native_state
+    hint = problem.hint if problem else None
+    match snapshot.state:
+        case JobState.SUCCEEDED:
+            return
+        case JobState.EXPIRED:
+            raise JobExpired(f"{ref} was stopped by a limit: {message}", ref=ref, snapshot=snapshot, hint=hint)
+        case JobState.CANCELLED if capped:
+            raise JobExpired(f"{ref} was stopped by a limit: {capped}", ref=ref, snapshot=snapshot, hint=hint)
+        case JobState.CANCELLED:
+            raise JobCancelled(f"{ref} was cancelled", ref=ref, snapshot=snapshot)
+        case JobState.FAILED:
+            raise JobFailed(f"{ref} failed: {message}", ref=ref, snapshot=snapshot, hint=hint)
+        case _:
+            raise WaitTimeout(f"{ref} has not ended: it is {snapshot.state}", ref=ref, snapshot=snapshot)
+
+
+class _Watch:
+    """What one loop remembers between two looks."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        ref: JobRef,
+        clock: Clock,
+        *,
+        stall_after: float | None,
+        lost_after: float,
+        cap: Callable[[JobSnapshot], str | None] | None,
+    ) -> None:
+        self._backend, self._ref, self._clock = backend, ref, clock
+        self._stall_after, self._lost_after, self._cap = stall_after, lost_after, cap
+        self._event_cursor: str | None = None
+        self._metric_cursor: str | None = None
+        self._moved_at = clock.monotonic()
+        self._lost_since: float | None = None
+        self._paused_since: float | None = None
+        self._told_stall = False
+        self.last: JobSnapshot | None = None
+        self.capped: str | None = None
+        self.asked_to_wait = 0.0
+
+    def look(self) -> Update | None:
+        """One look, or None if the back end did not answer; raises LostContact when that lasts too long."""
+        try:
+            update = self._ask()
+        except TransientError as error:
+            self.asked_to_wait = (error.retry_after or 0.0) if isinstance(error, RateLimited) else 0.0
+            return self._no_answer(error)
+        self._lost_since, self.asked_to_wait = None, 0.0
+        if update.events or update.metrics or self._has_moved(update.snapshot):
+            self._moved_at, self._told_stall = self._clock.monotonic(), False
+        self.last = update.snapshot
+        note = self._stalled(update.snapshot) or self._enforce(update.snapshot)
+        return Update(snapshot=update.snapshot, events=update.events, metrics=update.metrics, note=note)
+
+    def _ask(self) -> Update:
+        # The state is asked for before the events: an ended job has no later ones to miss.
+        snapshot = self._backend.get(self._ref)
+        events = tuple(events_of(self._backend, snapshot, self._event_cursor))
+        metrics: tuple[Metric, ...] = ()
+        if self._backend.capabilities.can("verb:metrics"):
+            metrics = tuple(self._backend.metrics(self._ref, self._metric_cursor))
+        self._event_cursor = events[-1].cursor if events else self._event_cursor
+        self._metric_cursor = metrics[-1].cursor if metrics else self._metric_cursor
+        return Update(snapshot=snapshot, events=events, metrics=metrics)
+
+    def _has_moved(self, snapshot: JobSnapshot) -> bool:
+        last = self.last
+        return last is None or (last.native_state, last.detail, last.progress.step) != (
+            snapshot.native_state, snapshot.detail, snapshot.progress.step,
+        )  # fmt: skip
+
+    def _no_answer(self, error: TransientError) -> Update | None:
+        now = self._clock.monotonic()
+        if self._lost_since is None:
+            self._lost_since = now
+        lost_s = now - self._lost_since
+        if lost_s >= self._lost_after:
+            raise LostContact(
+                f"no answer about {self._ref} for {lost_s:.0f} s: {error}",
+                ref=self._ref, snapshot=self.last, hint=f"the job may go on; later: cloudtune watch {self._ref}",
+            ) from error  # fmt: skip
+        return None
+
+    def _stalled(self, snapshot: JobSnapshot) -> str:
+        still_s = self._clock.monotonic() - self._moved_at
+        if self._stall_after is None or still_s < self._stall_after or self._told_stall:
+            return ""
+        if snapshot.state is not JobState.RUNNING:
+            return ""
+        self._told_stall = True
+        step = snapshot.progress.step
+        where = f"after step {step}" if step else "before the first step"
+        return (
+            f"stalled: {snapshot.native_state}, but no new step or event for {still_s:.0f} s, {where}"
+            + (f" ({snapshot.detail})" if snapshot.detail else "")
+        )  # fmt: skip
+
+    def _enforce(self, snapshot: JobSnapshot) -> str:
+        if self._cap is None or self.capped or snapshot.state.is_terminal:
+            return ""
+        reason = self._cap(snapshot)
+        if not reason:
+            return ""
+        try:
+            self._backend.cancel(self._ref)
+        except TransientError:
+            return ""  # asked again at the next look
+        self.capped = reason
+        return f"stopping the job: {reason}"
+
+    def mind_the_pause(self, snapshot: JobSnapshot, paused_after: float) -> None:
+        """Raise WaitTimeout once the job has been paused so long that it will not go on by itself."""
+        if snapshot.state is not JobState.PAUSED:
+            self._paused_since = None
+            return
+        now = self._clock.monotonic()
+        self._paused_since = now if self._paused_since is None else self._paused_since
+        if now - self._paused_since >= paused_after:
+            raise WaitTimeout(
+                f"{self._ref} is paused and will not go on by itself",
+                ref=self._ref, snapshot=snapshot, hint=f"let it go on with: cloudtune resume {self._ref}",
+            )  # fmt: skip
+
+
+def events_of(backend: Backend, snapshot: JobSnapshot, after: str | None) -> list[Event]:
+    """The job's events after a cursor: the vendor's, or where it keeps none those that the snapshot shows."""
+    if backend.capabilities.can("verb:events"):
+        try:
+            return list(backend.events(snapshot.ref, after))
+        except TransientError:
+            raise
+        except BackendError:
+            if snapshot.state.is_terminal:  # some vendors drop a job's events with time; its end is what counts
+                return []
+            raise
+    return observed_events(snapshot, after)

@@ -80,8 +80,9 @@ class Ledger:
             )
         if parts.scheme == "sqlite" and parts.netloc:
             raise LedgerError(f"{url!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
-        path = Path(unquote(parts.path) if parts.scheme == "sqlite" else url).expanduser()
-        return cls(path.absolute(), clock, trace)
+        # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.
+        text = "/" + unquote(parts.path).lstrip("/") if parts.scheme == "sqlite" else url
+        return cls(Path(text).expanduser().absolute(), clock, trace)
 
     # -- writing -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,194 @@
+"""JSON files cut into blocks of whole rows, in bounded memory, with the line that each row begins on."""
+
+from __future__ import annotations
+
+import re
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.data.faults import Faults
+
+BLOCK_BYTES = 1 << 20
+MAX_ROW_BYTES = 64 << 20
+_BOM = b"\xef\xbb\xbf"
+_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
+TOO_LONG_FIX = f"no row may be longer than {MAX_ROW_BYTES >> 20} MiB: is this really one JSON object per line?"
+
+
+class Block(NamedTuple):
+    """Whole rows of one file: lines in ``data``, or JSON values in ``pieces``."""
+
+    data: bytes
+    first_line: int
+    pieces: list[tuple[int, bytes]] | None = None
+    """The line that each row begins on, and its bytes, where a row is not a line of the file."""
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        """Line number and bytes of each row that is not blank."""
+        if self.pieces is not None:
+            yield from self.pieces
+            return
+        for number, line in enumerate(self.data.split(b"\n"), self.first_line):
+            if line and not line.isspace():
+                yield number, line
+
+
+def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"") -> Iterator[Block]:
+    """Blocks of a file that holds one JSON object a line. ``head`` is what was already read of it."""
+    line, rest = 1, head
+    while True:
+        more = stream.read(BLOCK_BYTES)
+        cut = more.rfind(b"\n") + 1
+        if not cut and more and len(rest) + len(more) <= MAX_ROW_BYTES:
+            rest += more
+            continue
+        if not cut and more:
+            faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
+            rest, line = _skip_line(stream), line + 1
+            continue
+        data = rest + more[:cut] if more else rest
+        if data:
+            yield Block(data, line)
+            line += data.count(b"\n")
+        rest = more[cut:]
+        if not more:
+            return
+
+
+def _skip_line(stream: IO[bytes]) -> bytes:
+    while more := stream.read(BLOCK_BYTES):
+        if (cut := more.find(b"\n")) >= 0:
+            return more[cut + 1 :]
+    return b""
+
+
+# A lone quote matches last: it is a string whose end has not been read yet.
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^",\[\]{}\s]+', re.DOTALL)
+_NOT_SPACE = re.compile(rb"\S")
+
+
+def array_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"") -> Iterator[Block]:
+    """Blocks of a file that holds a JSON array of objects, or objects one after another over any number of lines."""
+    pieces: list[tuple[int, bytes]] = []
+    size = 0
+    for piece in _Splitter(stream, head, file, faults).rows():
+        pieces.append(piece)
+        size += len(piece[1])
+        if size >= BLOCK_BYTES:
+            yield Block(b"", pieces[0][0], pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield Block(b"", pieces[0][0], pieces)
+
+
+class _Splitter:
+    """Finds where each object of the array begins and ends, without decoding it."""
+
+    def __init__(self, stream: IO[bytes], head: bytes, file: str, faults: Faults) -> None:
+        self.stream, self.buffer, self.file, self.faults = stream, head, file, faults
+        self.at, self.line, self.ended = 0, 1, False
+
+    def fault(self, message: str, fix: str, code: str = "invalid_json") -> None:
+        self.faults.error(code, message, file=self.file, line=self.line, fix=fix)
+
+    def more(self) -> bool:
+        """Read on, at least as much again as is already held, so that a long row is not scanned over and over."""
+        held = self.buffer[self.at :]
+        found = self.stream.read(max(BLOCK_BYTES, len(held)))
+        self.buffer, self.at = held + found, 0
+        self.ended = not found
+        return not self.ended
+
+    def step(self, end: int) -> None:
+        """Go on to this place in the buffer."""
+        self.line += self.buffer.count(b"\n", self.at, end)
+        self.at = end
+
+    def peek(self) -> bytes:
+        """The next byte that is not white space; empty at the end of the file."""
+        while True:
+            if found := _NOT_SPACE.search(self.buffer, self.at):
+                self.step(found.start())
+                return self.buffer[self.at : self.at + 1]
+            self.step(len(self.buffer))
+            if not self.more():
+                return b""
+
+    def rows(self) -> Iterator[tuple[int, bytes]]:
+        in_array = self.peek() == b"["
+        if in_array:
+            self.step(self.at + 1)
+        comma_due = False
+        while byte := self.peek():
+            if in_array and byte == b"]":
+                self.step(self.at + 1)
+                if self.peek():
+                    self.fault("something follows the end of the array", "remove it, or use one object per line")
+                return
+            if in_array and comma_due != (byte == b","):
+                self.fault(f"a comma {'is missing' if comma_due else 'too many'} here", "correct the array's commas")
+            comma_due = False
+            if in_array and byte == b",":
+                self.step(self.at + 1)
+                continue
+            start = self.line
+            row = self.element()
+            if row is None:
+                return
+            yield start, row
+            comma_due = in_array
+        if in_array:
+            self.fault("the array is not closed", "end it with ], or look whether the file is cut off")
+
+    def element(self) -> bytes | None:
+        """The bytes of the element that begins here; None if it has no end, which is reported."""
+        while True:
+            if end := self.end_of_element():
+                row = self.buffer[self.at : end]
+                self.step(end)
+                return row
+            if len(self.buffer) - self.at > MAX_ROW_BYTES:
+                self.fault("this row does not end", TOO_LONG_FIX, "row_too_long")
+                return None
+            if not self.more():
+                self.fault("the file ends in the middle of this row", "is it cut off, or a quote or brace left open?")
+                return None
+
+    def end_of_element(self) -> int:
+        """Where the element that begins here ends in the buffer; 0 if that has not been read yet."""
+        if self.buffer[self.at] not in b"{[":
+            found = _SCALAR.match(self.buffer, self.at)
+            end = found.end() if found else self.at + 1
+            return end if self.ended or end < len(self.buffer) else 0
+        depth = 0
+        for token in _TOKEN.finditer(self.buffer, self.at):
+            byte = self.buffer[token.start()]
+            if byte in b"{[":
+                depth += 1
+            elif byte in b"}]":
+                depth -= 1
+                if not depth:
+                    return token.end()
+            elif token.end() - token.start() == 1:
+                return 0
+        return 0
+
+
+def sniff(head: bytes) -> tuple[str, bytes]:
+    """What a JSON file's first bytes say: ``jsonl`` or ``json`` (an array, or objects over several lines).
+
+    Gives the bytes back without the byte order mark.
+
+    Raises UnicodeError for UTF-16.
+    """
+    if head.startswith(_WIDE_BOMS):
+        raise UnicodeError("the file is in UTF-16")
+    head = head.removeprefix(_BOM)
+    start = head.lstrip()
+    if start[:1] == b"[":
+        return "json", head
+    first = start.split(b"\n", 1)[0].rstrip()
+    return ("jsonl" if first.endswith(b"}") or len(first) == len(start) else "json"), head

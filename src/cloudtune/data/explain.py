@@ -1,0 +1,128 @@
+"""Why a row could not be decoded, in a person's words and with its place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+
+import msgspec
+
+from cloudtune.data.kinds import KINDS, Kind, recognise
+from cloudtune.data.records import ROLES
+from cloudtune.errors import Problem
+
+_PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+
+
+def syntax(row: bytes) -> Problem | None:
+    """What is wrong with the row as UTF-8 and as JSON; None if nothing is."""
+    try:
+        text = row.decode()
+    except UnicodeDecodeError as error:
+        return Problem(
+            code="invalid_utf8", message=f"byte {error.start + 1} of this row, {row[error.start]:#04x}, is not UTF-8",
+            fix="save the file as UTF-8",
+        )  # fmt: skip
+    try:
+        msgspec.json.decode(row)
+    except RecursionError:
+        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
+    except msgspec.ValidationError as error:
+        return Problem(code="number_range", message=_plain(str(error))[0], fix="write a number that fits 64 bits")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _malformed(text, str(error))
+    return None
+
+
+def _malformed(text: str, message: str) -> Problem:
+    """Ask a second parser: it knows the place, and tells NaN and lone surrogates from nonsense."""
+    try:
+        json.loads(text, parse_constant=_constant)
+    except _ConstantError as error:
+        return Problem(code="not_json_number", message=f"{error} is not JSON", fix="write null or a number")
+    except json.JSONDecodeError as error:
+        return Problem(
+            code="invalid_json", message=f"this is not JSON: {_lower(error.msg)}, at character {error.colno} of the row",
+            fix="one JSON object per line, keys and texts in double quotes",
+        )  # fmt: skip
+    except RecursionError:
+        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
+    except ValueError:
+        pass
+    else:
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            return Problem(
+                code="lone_surrogate", message="half of a character pair (\\ud800 to \\udfff) stands alone",
+                fix="write the whole character",
+            )  # fmt: skip
+    return Problem(code="invalid_json", message=f"this is not JSON: {message}", fix="correct the row")
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+class _ConstantError(Exception):
+    pass
+
+
+def _constant(name: str) -> None:
+    raise _ConstantError(name)
+
+
+def _plain(message: str) -> tuple[str, str | None]:
+    """msgspec's message and the field it names."""
+    found = _PATH.search(message)
+    text = message[: found.start()] if found else message
+    return _lower(text), (found.group(1) or None) if found else None
+
+
+def validation(message: str) -> Problem:
+    """The problem that a failed typed decoding tells of."""
+    text, field = _plain(message)
+    fix, code = None, "wrong_type"
+    if field and field.endswith("role") and text.startswith("invalid enum value"):
+        code = "unknown_role"
+        role = text.split("'")[1] if "'" in text else ""
+        near = difflib.get_close_matches(role, ROLES, n=1)
+        text, fix = f"{role!r} is not a role", f"use {near[0]}" if near else f"use one of {', '.join(ROLES)}"
+    elif found := re.match(r"object missing required field `(.*)`", text):
+        code, text, fix = "missing_key", f"the key {found.group(1)!r} is missing", "add it"
+    elif found := re.match(r"object contains unknown field `(.*)`", text):
+        code, text, fix = "unknown_key", f"the key {found.group(1)!r} is not known here", "remove it"
+    elif text.startswith("expected"):
+        fix = "give it that type"
+    return Problem(code=code, message=text, field=field, fix=fix)
+
+
+def keys(present: list[str], kind: Kind | None) -> Problem:
+    """Why these keys do not make a row of the kind, or of any kind."""
+    shown = ", ".join(sorted(present)[:8]) or "none"
+    other = recognise(present)
+    if kind is None or (kind.record is None and other is None):
+        wanted = "; ".join(" + ".join(known.required) for known in KINDS.values())
+        return Problem(
+            code="unknown_keys", message=f"no kind of row has these keys: {shown}",
+            fix=_rename(present, kind) or f"rows have {wanted}; map other names with columns",
+        )  # fmt: skip
+    if other is not None and other is not kind:
+        return Problem(
+            code="mixed_kinds", message=f"this row is {other.name}, the rows before it are {kind.name}",
+            fix="put each kind into a file of its own",
+        )  # fmt: skip
+    missing = [name for name in kind.required if name not in present]
+    return Problem(
+        code="missing_key", message=f"a {kind.name} row needs {', '.join(missing)}; this one has {shown}",
+        field=missing[0] if missing else None, fix=_rename(present, kind) or "add the key, or remove the row",
+    )  # fmt: skip
+
+
+def _rename(present: list[str], kind: Kind | None) -> str | None:
+    known = [name for one in ([kind] if kind else KINDS.values()) for name in one.keys]
+    pairs = {
+        key: near[0] for key in present if key not in known and (near := difflib.get_close_matches(key, known, n=1))
+    }
+    if not pairs:
+        return None
+    return "map them: columns: {" + ", ".join(f"{theirs}: {ours}" for theirs, ours in pairs.items()) + "}"

@@ -1,0 +1,60 @@
+"""Collecting problems: all of them are counted, the first ones of each sort are kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from cloudtune.errors import DataError, Problem, Severity
+
+KEPT = 50
+
+
+class Faults:
+    """What is wrong with the data, as it is found. Not thread safe: one for each pass."""
+
+    def __init__(self, keep: int = KEPT) -> None:
+        self._keep = keep
+        self._kept: dict[Severity, list[Problem]] = {"error": [], "warning": [], "info": []}
+        self._counts: Counter[tuple[Severity, str]] = Counter()
+
+    def add(self, problem: Problem) -> None:
+        """Count it, and keep it if there is still room for its severity."""
+        self._counts[problem.severity, problem.code] += 1
+        kept = self._kept[problem.severity]
+        if len(kept) < self._keep:
+            kept.append(problem)
+
+    def error(self, code: str, message: str, *, file: str | None = None, line: int | None = None,
+              row: int | None = None, field: str | None = None, fix: str | None = None) -> None:  # fmt: skip
+        """Add an error."""
+        self.add(Problem(code=code, message=message, file=file, line=line, row=row, field=field, fix=fix))
+
+    def warn(self, code: str, message: str, *, file: str | None = None, line: int | None = None,
+             field: str | None = None, fix: str | None = None) -> None:  # fmt: skip
+        """Add a warning."""
+        self.add(Problem(code=code, message=message, severity="warning", file=file, line=line, field=field, fix=fix))
+
+    @property
+    def counts(self) -> dict[tuple[Severity, str], int]:
+        """How many of each severity and code, the dropped ones included."""
+        return dict(self._counts)
+
+    def total(self, severity: Severity) -> int:
+        """How many were found of that severity."""
+        return sum(n for (sev, _), n in self._counts.items() if sev == severity)
+
+    def listed(self, severity: Severity) -> tuple[Problem, ...]:
+        """Those that were kept, and one more that counts the rest."""
+        kept, total = self._kept[severity], self.total(severity)
+        if total <= len(kept):
+            return tuple(kept)
+        by_code = ", ".join(f"{code} {n}" for (sev, code), n in self._counts.most_common() if sev == severity)
+        rest = Problem(
+            code="more_problems", severity=severity, message=f"and {total - len(kept)} more; in all: {by_code}"
+        )
+        return (*kept, rest)
+
+    def raise_errors(self) -> None:
+        """Raise DataError if there is any error."""
+        if self.total("error"):
+            raise DataError(self.listed("error"))

@@ -1,0 +1,94 @@
+"""From a source's paths to open byte streams: patterns, compression, and what can be wrong with a file."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.data.faults import Faults
+    from cloudtune.spec import Source
+
+_BY_SUFFIX = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".parquet": "parquet", ".pq": "parquet", ".txt": "text", ".text": "text", ".md": "text",
+}  # fmt: skip
+_COMPRESSED = {".gz"}
+
+
+def files_of(source: Source, faults: Faults) -> list[Path]:
+    """The files that the source names, patterns filled in; what cannot be read is reported."""
+    found: list[Path] = []
+    for name in source.paths:
+        path = Path(name)
+        if glob.has_magic(name) and not path.exists():
+            matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+            if not matches:
+                faults.error("no_file", "no file matches this pattern", file=name, fix="check the path")
+            found += matches
+        elif _readable(path, faults):
+            found.append(path)
+    return found
+
+
+def _readable(path: Path, faults: Faults) -> bool:
+    name = str(path)
+    if path.is_dir():
+        faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
+    elif not path.exists():
+        faults.error("no_file", "no such file", file=name, fix=_nearest(path))
+    elif not os.access(path, os.R_OK):
+        faults.error("no_permission", "this file may not be read", file=name, fix=f"chmod u+r {name}")
+    elif path.is_file() and path.stat().st_size == 0:
+        faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
+    else:
+        return True
+    return False
+
+
+def _nearest(path: Path) -> str:
+    import difflib
+
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent.resolve()}"
+
+
+def format_of(path: Path, wanted: str) -> str | None:
+    """The file's format by its name, unless one is wanted; None if the name does not tell."""
+    if wanted != "auto":
+        return wanted
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    return _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed."""
+    with path.open("rb") as raw:
+        if path.suffix.lower() == ".gz":
+            with gzip.GzipFile(fileobj=raw) as unzipped:
+                yield cast("IO[bytes]", unzipped)
+        else:
+            yield raw
+
+
+def unreadable(error: Exception) -> tuple[str, str, str] | None:
+    """Code, message and fix for an exception from reading a file; None if it is not about the file."""
+    if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
+        return "broken_gzip", f"the compressed file is broken: {error}", "make the file again, or decompress it by hand"
+    if isinstance(error, PermissionError):
+        return "no_permission", "this file may not be read", "change its permissions"
+    if isinstance(error, OSError):
+        return "cannot_read", f"the file cannot be read: {error.strerror or error}", "check the disk and the path"
+    return None

@@ -1,0 +1,169 @@
+"""``prepare`` counts, checks, splits and fingerprints the data in one pass; ``encode`` writes one split as a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloudtune.backend import DataReport, SplitInfo
+from cloudtune.data.check import faults_of
+from cloudtune.data.faults import Faults
+from cloudtune.data.formats import writer
+from cloudtune.data.reading import read
+from cloudtune.data.records import Text, canonical, chars
+from cloudtune.data.split import shares
+from cloudtune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from cloudtune.data.records import Record
+    from cloudtune.spec import Data, Source
+
+SPLITS = ("train", "validation", "test")
+
+
+class Encoded(NamedTuple):
+    """A split that was written."""
+
+    path: Path
+    rows: int
+    bytes: int
+    sha256: str
+    """Of the file."""
+
+
+class _Count:
+    """What is learnt of one side while it goes by."""
+
+    def __init__(self) -> None:
+        self.rows = self.bytes = self.longest = 0
+        self.hash = hashlib.sha256()
+        self.kinds: set[str] = set()
+
+    def add(self, record: Record, line: bytes) -> None:
+        self.rows += 1
+        self.bytes += len(line)
+        self.longest = max(self.longest, chars(record))
+        self.kinds.add("text" if isinstance(record, Text) else "chat")
+        self.hash.update(line)
+
+    def info(self) -> SplitInfo:
+        kind = self.kinds.copy().pop() if len(self.kinds) == 1 else "mixed"
+        return SplitInfo(rows=self.rows, bytes=self.bytes, sha256=self.hash.hexdigest(), kind=kind,
+                         longest_chars=self.longest)  # fmt: skip
+
+
+def sources(data: Data) -> dict[str, Source]:
+    """The sources that the spec names, by the split that their rows belong to (or are taken from)."""
+    named = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
+
+
+def _placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Record, bytes]]:
+    """Every good record with its split and its canonical line; bad ones are reported."""
+    cut = shares(data)
+    answer_last = method != "cpt"
+    for origin, source in sources(data).items():
+        for batch in read(source, faults):
+            for line, record in zip(batch.lines, batch.records, strict=True):
+                if found := faults_of(record, answer_last=answer_last):
+                    for fault in found:
+                        faults.error(fault.code, fault.message, file=batch.file, line=line, field=fault.field,
+                                     fix=fault.fix)  # fmt: skip
+                    continue
+                written = canonical(record)
+                yield (cut.side(written) if origin == "train" else origin), record, written + b"\n"
+
+
+def prepare(data: Data, *, method: str = "sft") -> DataReport:
+    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found."""
+    faults = Faults()
+    counts = {split: _Count() for split in SPLITS if split == "train" or getattr(data, split) is not None}
+    for split, record, line in _placed(data, method, faults):
+        counts[split].add(record, line)
+    _whole(data, counts, faults)
+    faults.raise_errors()
+    infos = {split: count.info() for split, count in counts.items()}
+    whole = hashlib.sha256()
+    for split, info in infos.items():
+        whole.update(f"{split} {info.sha256}\n".encode())
+    return DataReport(splits=infos, fingerprint=whole.hexdigest(), problems=faults.listed("warning"))
+
+
+def _whole(data: Data, counts: dict[str, _Count], faults: Faults) -> None:
+    """What is wrong with the sides as wholes."""
+    if faults.total("error"):
+        return
+    rows = sum(count.rows for count in counts.values())
+    for split, count in counts.items():
+        if not count.rows:
+            share = getattr(data, split)
+            what = f"of {rows} rows, none falls into {split}"
+            fix = "hold out a smaller share, or give more rows"
+            if isinstance(share, float):
+                fix = f"give more rows, a larger share than {share}, or a file of its own"
+            faults.error("empty_split", what, field=f"data.{split}", fix=fix)
+    kinds = {kind for count in counts.values() for kind in count.kinds}
+    if len(kinds) > 1:
+        each = ", ".join(f"{split} is {'/'.join(sorted(count.kinds))}" for split, count in counts.items())
+        faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
+    if 0 < counts["train"].rows < FEW_ROWS:
+        faults.warn("few_rows", f"{counts['train'].rows} rows to learn from", field="data.train",
+                    fix=f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good")  # fmt: skip
+
+
+FEW_ROWS = 100
+
+
+def encode(
+    data: Data,
+    *,
+    split: str,
+    format: str,  # noqa: A002 - the word that specs and commands use
+    to: Path,
+    method: str = "sft",
+    expect_sha256: str | None = None,
+) -> Encoded:
+    """Write one split in a format (``cloudtune`` = canonical records), aside first and then renamed.
+
+    Raises DataError if the records' hash is not ``expect_sha256``: the files changed since they were checked.
+    """
+    write = writer(format)
+    faults = Faults()
+    records, file = hashlib.sha256(), hashlib.sha256()
+    rows = size = 0
+    to.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            for side, record, line in _placed(data, method, faults):
+                if side != split:
+                    continue
+                records.update(line)
+                written = write(record, line)
+                file.update(written)
+                out.write(written)
+                rows, size = rows + 1, size + len(written)
+            out.flush()
+            os.fsync(out.fileno())
+        faults.raise_errors()
+        if expect_sha256 is not None and records.hexdigest() != expect_sha256:
+            _refuse_change(data, split)
+        os.replace(aside, to)
+    except BaseException:
+        Path(aside).unlink()
+        raise
+    return Encoded(to, rows, size, file.hexdigest())
+
+
+def _refuse_change(data: Data, split: str) -> None:
+    named = sources(data)
+    source = named.get(split, named["train"])
+    problem = Problem(
+        code="data_changed", message=f"the {split} rows are not those that were checked", file=", ".join(source.paths),
+        fix="plan again: the files have changed since",
+    )  # fmt: skip
+    raise DataError([problem])

@@ -1,0 +1,133 @@
+"""CSV, TSV and Parquet: rows as dictionaries, in bounded memory, with the line or row that each came from."""
+
+from __future__ import annotations
+
+import csv
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune.data.blocks import MAX_ROW_BYTES, line_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cloudtune.data.faults import Faults
+
+BATCH_ROWS = 1024
+
+
+class Table(NamedTuple):
+    """Some rows of one file; ``lines`` are rows counted from 1 where the file has no lines."""
+
+    lines: list[int]
+    rows: list[dict[str, Any]]
+
+
+def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, head: bytes) -> Iterator[Table]:
+    """Rows of a CSV or TSV file whose first line names the columns."""
+    # The module's own limit of 128 KiB a field is too small for documents; it can only be set for the process.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+    reader = csv.reader(_text_lines(stream, file, faults, head), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    start = 1
+    try:
+        names = next(reader, [])
+        if not _good_header(names, file, faults):
+            return
+        lines: list[int] = []
+        rows: list[dict[str, Any]] = []
+        start = reader.line_num + 1
+        for cells in reader:
+            if len(cells) == len(names):
+                lines.append(start)
+                rows.append(dict(zip(names, cells, strict=True)))
+            elif cells:
+                faults.error(
+                    "wrong_columns", f"{len(cells)} cells under {len(names)} column names", file=file, line=start,
+                    fix="quote cells that contain the separator or a line end",
+                )  # fmt: skip
+            start = reader.line_num + 1
+            if len(rows) >= BATCH_ROWS:
+                yield Table(lines, rows)
+                lines, rows = [], []
+        if rows:
+            yield Table(lines, rows)
+    except csv.Error as error:
+        faults.error(
+            "broken_csv", f"broken CSV in the row that begins here: {error}", file=file, line=start,
+            fix='put cells with quotes into quotes, and write each quote inside twice: "say ""hi"""',
+        )  # fmt: skip
+
+
+def _text_lines(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> Iterator[str]:
+    for block in line_blocks(stream, file, faults, head):
+        for number, line in enumerate(block.data.splitlines(keepends=True), block.first_line):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                faults.error(
+                    "invalid_utf8", f"byte {error.start + 1} of this line, {line[error.start]:#04x}, is not UTF-8",
+                    file=file, line=number, fix="save the file as UTF-8",
+                )  # fmt: skip
+                yield line.decode(errors="replace")
+
+
+def _good_header(names: list[str], file: str, faults: Faults) -> bool:
+    blank = [str(i) for i, name in enumerate(names, 1) if not name.strip()]
+    twice = sorted({name for name in names if names.count(name) > 1} - {""})
+    if not names:
+        faults.error("empty_file", "the file has no header line", file=file, fix="name the columns in the first line")
+    if blank:
+        faults.error("bad_header", f"column {', '.join(blank)} has no name", file=file, line=1, fix="name it")
+    if twice:
+        faults.error("bad_header", f"column {', '.join(twice)} is there twice", file=file, line=1, fix="rename one")
+    return bool(names) and not blank and not twice
+
+
+def parquet_tables(path: Path, faults: Faults) -> Iterator[Table]:
+    """Rows of a Parquet file."""
+    try:
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        faults.error(
+            "not_installed", "reading Parquet needs pyarrow", file=str(path), fix='pip install "cloudtune[data]"'
+        )
+        return
+    number = 1
+    try:
+        with ParquetFile(path) as opened:
+            for batch in opened.iter_batches(BATCH_ROWS):
+                rows = batch.to_pylist()
+                yield Table(list(range(number, number + len(rows))), rows)
+                number += len(rows)
+    except (ArrowException, UnicodeDecodeError) as error:
+        faults.error("broken_parquet", f"this is not a good Parquet file: {error}", file=str(path), fix="make it again")
+
+
+def text_tables(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> Iterator[Table]:
+    """Paragraphs of a plain text file: a record ends at a blank line, or where it gets longer than a block."""
+    lines: list[int] = []
+    rows: list[dict[str, Any]] = []
+    held: list[str] = []
+    start, size, number = 1, 0, 0
+
+    def finish() -> None:
+        if text := "".join(held).strip("\r\n"):
+            lines.append(start)
+            rows.append({"text": text})
+        held.clear()
+
+    for number, line in enumerate(_text_lines(stream, file, faults, head), 1):
+        if line.isspace() or size > 1 << 16:
+            finish()
+            start, size = number + 1 if line.isspace() else number, 0
+            if len(rows) >= BATCH_ROWS:
+                yield Table(lines, rows)
+                lines, rows = [], []
+        if not line.isspace():
+            held.append(line)
+            size += len(line)
+    finish()
+    if rows:
+        yield Table(lines, rows)

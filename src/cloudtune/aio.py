@@ -165,6 +165,15 @@ class AsyncClient:
         """See `Client.snapshots`."""
         return await asyncio.to_thread(self._client.snapshots, refs)
 
+    def watch_many(
+        self,
+        refs: Sequence[JobRef],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncJob.watch
+    ) -> AsyncIterator[JobSnapshot]:
+        """See `Client.watch_many`."""
+        return _in_threads(self._client.watch_many(refs, timeout=timeout))
+
     async def unfinished(self) -> list[Attempt]:
         """See `Client.unfinished`."""
         return await asyncio.to_thread(self._client.unfinished)

@@ -29,9 +29,10 @@ from cloudtune.retry import reading
 from cloudtune.spec import JobSpec
 from cloudtune.spool import Spool
 from cloudtune.state import JobRef, JobSnapshot, JobState
+from cloudtune.watch import watch_many
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cloudtune.backend import DataReport, Resolved
     from cloudtune.clock import Clock
@@ -291,6 +292,10 @@ class Client:
         for name, group in wanted.items():
             found |= self._group(name, group)
         return [found[ref] for ref in order]
+
+    def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
+        """Follow many jobs by their states, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
+        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout)
 
     def _group(self, name: str, refs: list[JobRef]) -> dict[JobRef, JobSnapshot]:
         try:

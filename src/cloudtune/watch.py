@@ -24,7 +24,7 @@ from cloudtune.observed import observed_events
 from cloudtune.state import Event, JobRef, JobSnapshot, JobState, Metric, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
@@ -87,6 +87,38 @@ def watch(
             )  # fmt: skip
         delay = max(pause, state.asked_to_wait) * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
         clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
+
+
+def watch_many(
+    look: Callable[[Sequence[JobRef]], Iterable[JobSnapshot]],
+    refs: Sequence[JobRef],
+    *,
+    clock: Clock,
+    timeout: float | None = None,
+    longest_poll: float = LONGEST_POLL_S,
+) -> Iterator[JobSnapshot]:
+    """Follow many jobs by their states alone: each snapshot that differs from the one before, until all have ended.
+
+    ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls. Raises
+    WaitTimeout, which names the first job that still goes on; how a single job ended stands in its snapshot.
+    """
+    open_refs, seen = list(dict.fromkeys(refs)), dict[JobRef, JobSnapshot]()
+    start, pause = clock.monotonic(), SHORTEST_POLL_S
+    while open_refs:
+        changed = [snapshot for snapshot in look(open_refs) if seen.get(snapshot.ref) != snapshot]
+        for snapshot in changed:
+            seen[snapshot.ref] = snapshot
+            yield snapshot
+        open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].state.is_terminal]
+        if not open_refs:
+            return
+        if timeout is not None and clock.monotonic() - start >= timeout:
+            raise WaitTimeout(
+                f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",
+                ref=open_refs[0], snapshot=seen.get(open_refs[0]),
+            )  # fmt: skip
+        pause = SHORTEST_POLL_S if changed else min(pause * 1.4, longest_poll)
+        clock.sleep(pause * (0.85 + 0.3 * random.random()))  # noqa: S311 - jitter
 
 
 def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:

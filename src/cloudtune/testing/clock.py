@@ -1,0 +1,112 @@
+"""A clock that tests drive: sleeping takes no time, it only moves the hands.
+
+With ``path`` the hands are kept in a small file, so that several processes live in the same time: what one sleeps, all
+have slept. That is how a test kills a submitting process and goes on in the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+START = datetime(2030, 1, 1, tzinfo=UTC)
+_HANDS = struct.Struct("<dd")
+_YEAR = 366 * 86400.0
+
+
+class FakeClock:
+    """Implements `cloudtune.clock.Clock`. Safe to use from several threads and, with ``path``, processes.
+
+    ``patience_s`` bounds the time that code under test may sleep through: a loop that would wait for ever raises
+    RuntimeError instead of hanging the test.
+    """
+
+    def __init__(self, start: datetime = START, *, path: Path | None = None, patience_s: float = _YEAR) -> None:
+        self._lock = threading.RLock()
+        self._start = start
+        self._path = path
+        self._hands = (0.0, 0.0)  # wall seconds since start, monotonic seconds
+        self._due: list[tuple[float, Callable[[], None]]] = []
+        self._patience_s = patience_s
+        self.sleeps: list[float] = []
+        """What was slept through this object, in order."""
+        if path is not None and not path.exists():
+            path.write_bytes(_HANDS.pack(0.0, 0.0))
+
+    def now(self) -> datetime:
+        """See `Clock.now`."""
+        with self._held() as (wall, _):
+            return self._start + timedelta(seconds=wall)
+
+    def monotonic(self) -> float:
+        """See `Clock.monotonic`."""
+        with self._held() as (_, monotonic):
+            return monotonic
+
+    def sleep(self, seconds: float) -> None:
+        """Move both hands, and keep the duration in ``sleeps``. Refuses a negative duration, as time.sleep does."""
+        if seconds < 0:
+            raise ValueError(f"sleep length must be non-negative, not {seconds}")
+        with self._lock:
+            self.sleeps.append(seconds)
+        self.advance(seconds)
+        if self.monotonic() > self._patience_s:
+            raise RuntimeError(f"the code under test has slept for {self._patience_s:.0f} s: does its loop ever end?")
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass. Actions planned with `call_at` run on the way, each at its own moment."""
+        with self._held() as (_, monotonic):
+            goal = monotonic + seconds
+        while (action := self._next_due(goal)) is not None:
+            action()
+        with self._held() as (wall, monotonic):
+            ahead = max(0.0, goal - monotonic)
+            self._set(wall + ahead, monotonic + ahead)
+
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forwards or backwards, as an administrator or NTP does; durations are not touched."""
+        with self._held() as (wall, monotonic):
+            self._set(wall + seconds, monotonic)
+
+    def call_at(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run ``action`` when that much time has passed, from within whoever lets it pass. This process only."""
+        with self._lock:
+            self._due.append((self.monotonic() + delay_s, action))
+            self._due.sort(key=lambda entry: entry[0])
+
+    def _next_due(self, goal: float) -> Callable[[], None] | None:
+        with self._held() as (wall, monotonic):
+            if not self._due or self._due[0][0] > goal:
+                return None
+            moment, action = self._due.pop(0)
+            ahead = max(0.0, moment - monotonic)
+            self._set(wall + ahead, monotonic + ahead)
+            return action
+
+    @contextmanager
+    def _held(self) -> Iterator[tuple[float, float]]:
+        """The hands, while nobody else can move them. Nested use in one thread must be through ``_set`` only."""
+        with self._lock:
+            if self._path is None:
+                yield self._hands
+                return
+            descriptor = os.open(self._path, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                self._hands = _HANDS.unpack(os.pread(descriptor, _HANDS.size, 0))
+                yield self._hands
+                os.pwrite(descriptor, _HANDS.pack(*self._hands), 0)
+            finally:
+                os.close(descriptor)
+
+    def _set(self, wall: float, monotonic: float) -> None:
+        self._hands = (wall, monotonic)

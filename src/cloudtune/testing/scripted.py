@@ -1,0 +1,407 @@
+"""A back end over a `ScriptedVendor`, for tests of code that uses cloudtune: everything works, and nothing is trained.
+
+::
+
+    clock = FakeClock()
+    vendor = ScriptedVendor(clock=clock)
+    client = Client(ScriptedBackend(vendor=vendor), ledger=f"sqlite:///{tmp_path}/ledger.db", clock=clock)
+    job = client.submit(spec)
+    vendor.fail("get_job", faults.server_error(times=2))
+    model = job.wait()  # takes no time: the job lives by the clock
+
+Jobs end by themselves as their `Script` says; `ScriptedVendor.act` interferes, and `ScriptedVendor.fail` breaks the
+wire. Open the same store by path to have several processes see one vendor.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, PositiveFloat, SecretStr
+
+from cloudtune.backend import (
+    Absent,
+    Capabilities,
+    DataReport,
+    Done,
+    Found,
+    GenerateOptions,
+    Intent,
+    Journal,
+    Plan,
+    PlanRequest,
+    Probe,
+    Prompt,
+    Resolved,
+    Step,
+)
+from cloudtune.errors import BackendNotInstalled, Conflict, InvalidRequest, JobNotFound, Problem
+from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune.testing import translation
+from cloudtune.testing.vendor import Personality, ScriptedVendor, VendorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cloudtune.errors import Severity
+    from cloudtune.spec import JobSpec
+
+PART_BYTES = 512
+"""Uploads in parts are cut so small that a few rows make several."""
+
+
+class ScriptedOptions(BaseModel):
+    """Where the vendor's store lies, and the key to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    store: Path | None = None
+    """A file that several processes may share; without one the vendor lives in this process's memory."""
+    personality: Personality = "token"
+    api_key: SecretStr = SecretStr("scripted-key")
+    needs: str = ""
+    """A module that it pretends to need, to see what happens where that is not installed."""
+
+
+class ScriptedOverrides(BaseModel):
+    """What the vendor takes in its own words."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate_multiplier: PositiveFloat | None = None
+    lane: str | None = None
+
+
+class ScriptedBackend:
+    """Implements `Backend`, `BatchStatus` and `Host`. Give it options, a vendor, or both (the vendor wins)."""
+
+    name: ClassVar[str] = "scripted"
+    Options: ClassVar[type[BaseModel]] = ScriptedOptions
+    Overrides: ClassVar[type[BaseModel]] = ScriptedOverrides
+
+    def __init__(self, options: ScriptedOptions | None = None, *, vendor: ScriptedVendor | None = None) -> None:
+        self._options = options or ScriptedOptions()
+        self._key = self._options.api_key.get_secret_value()
+        self._vendor = vendor or ScriptedVendor(
+            self._options.store, personality=self._options.personality, api_key=self._key
+        )
+        self._capabilities = translation.capabilities()
+        self._owner: str | None = None
+        if self._options.needs:
+            _import(self._options.needs)
+
+    def __repr__(self) -> str:
+        return f"ScriptedBackend(personality={self._vendor.personality!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Backend`."""
+        return self._capabilities
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """See `Backend`. A training rate above 1 is refused, one above 0.01 warned of."""
+        rate, field = spec.hyperparameters.learning_rate, "hyperparameters.learning_rate"
+        if rate is None or rate <= 0.01:
+            return ()
+        severity: Severity = "error" if rate > 1 else "warning"
+        return [Problem(code="rate", severity=severity, field=field, message=f"{rate:g} is too large", fix="try 1e-4")]
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """See `Backend`. Asks whose key it is, and looks for rows that are over the model's limit."""
+        translation.refuse_long_rows(spec)
+        return Resolved(scope=self._scope())
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """See `Backend`."""
+        vendor = self._vendor
+        return translation.plan_of(
+            request, name=self.name, personality=vendor.personality, list_lag_s=vendor.list_lag_s
+        )
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `Backend`."""
+        request = step.request
+        if step.kind == "upload":
+            return self._upload(request, journal)
+        if request["call"] == "create_job":
+            return self._create(request["body"])
+        if request["call"] == "cancel_job":
+            for twin in request["twins"]:
+                self.cancel(JobRef.parse(twin))
+            return {"ref": request["ref"]}
+        self._ask(request["call"], request["body"])
+        return {"name": request["body"]["name"]}
+
+    def _upload(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
+        content = Path(request["path"]).read_bytes()
+        if request["call"] != "multipart":
+            return {"id": self._ask(request["call"], request["body"], payload=content)["id"]}
+        upload, there = self._open_upload(request["body"], journal)
+        for number, start in enumerate(range(0, len(content), PART_BYTES)):
+            if number not in there:
+                self._ask("put_part", {"upload": upload, "number": number}, payload=content[start : start + PART_BYTES])
+                journal.note("parts", number + 1)
+        return {"id": self._ask("finish_upload", {"upload": upload})["id"]}
+
+    def _open_upload(self, body: dict[str, Any], journal: Journal) -> tuple[int, set[int]]:
+        """The upload that an earlier process began, with the parts that it has, or a new one."""
+        if (begun := journal.notes.get("upload")) is not None:
+            try:
+                return begun, set(self._ask("list_parts", {"upload": begun}))
+            except JobNotFound:
+                journal.note("lost_upload", begun)
+        upload = self._ask("begin_upload", body)["upload"]
+        journal.note("upload", upload)
+        return upload, set()
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            job = self._ask("create_job", body)
+        except Conflict:
+            # The name is taken: by this very request, delivered before, or by somebody else.
+            found = self._found_by_name(body) if self._vendor.personality == "unique_names" else None
+            if found is None:
+                raise
+            return found.outputs
+        return self._made(job)
+
+    def _made(self, job: dict[str, Any]) -> dict[str, Any]:
+        return {"id": job["id"], "ref": str(self._snapshot(job).ref)}
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `Backend`."""
+        request = step.request
+        if step.kind == "upload":
+            return self._find_file(request)
+        if request["call"] != "create_job":
+            return Absent()
+        body = request["body"]
+        if self._vendor.personality == "unique_names":
+            return self._found_by_name(body) or Absent()
+        if self._vendor.personality == "token":
+            return Absent()  # sending it again is harmless
+        jobs = self._with_token(body["token"])
+        if not jobs:
+            return Absent()
+        twins = tuple(str(self._snapshot(job).ref) for job in jobs[1:])
+        return Done(outputs=self._made(jobs[0]), duplicates=twins)
+
+    def _find_file(self, request: dict[str, Any]) -> Found:
+        name, size = request["body"]["name"], request["bytes"]
+        if self._vendor.personality == "neither":
+            files = [file for file in self._ask("list_files", {}) if file["name"] == name and file["bytes"] == size]
+            good = [file for file in files if file["status"] != "error"]
+            return Done(outputs={"id": good[0]["id"]}) if good else Absent()
+        try:
+            file = self._ask("head_file", {"name": name})
+        except JobNotFound:
+            return Absent()
+        return Done(outputs={"id": file["id"]}) if file["sha256"] == request["sha256"] else Absent()
+
+    def _found_by_name(self, body: dict[str, Any]) -> Done | None:
+        try:
+            job = self._ask("find_job", {"name": body["name"]})
+        except JobNotFound:
+            return None
+        if job["metadata"].get("cloudtune") != body["token"]:
+            raise Conflict(f"a job called {body['name']!r} exists, and cloudtune did not make it for this submission")
+        return Done(outputs=self._made(job))
+
+    def _with_token(self, token: str) -> list[dict[str, Any]]:
+        """Live jobs that carry the token, oldest first, whether or not the vendor heeds the filter."""
+        wanted = {"cloudtune": token}
+        listed = self._pages("list_jobs", {"metadata": wanted})
+        jobs = [job for job in listed if job["metadata"].items() >= wanted.items()]
+        jobs = [job for job in jobs if job["status"] not in ("Stopping", "Stopped")] or jobs
+        return sorted(jobs, key=lambda job: str(job["id"]))
+
+    def probe(self, step: Step) -> Probe:
+        """See `Backend`."""
+        if step.id == "confirm":
+            return self._confirm(step.request)
+        file = self._ask("get_file", step.request["body"])
+        if file["status"] == "error":
+            return Probe(state="failed", message=file["message"])
+        ready = file["status"] == "processed"
+        return Probe(state="ready" if ready else "pending", outputs={"id": file["id"]}, message=file["status"])
+
+    def _confirm(self, request: dict[str, Any]) -> Probe:
+        jobs = self._with_token(request["token"])
+        if request["id"] not in [job["id"] for job in jobs]:
+            return Probe(state="pending", message="the job is not in the list yet")
+        refs = [str(self._snapshot(job).ref) for job in jobs]
+        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:]})
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """See `Backend`."""
+        return self._snapshot(self._ask("get_job", {"id": self._id(ref)}))
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """See `BatchStatus`. One list answers for most; those that it does not show yet are asked for singly."""
+        listed = {job.ref: job for job in self.list()}
+        found = {ref: listed[ref] for ref in refs if ref in listed}
+        for ref in refs:
+            if ref not in found:
+                try:
+                    found[ref] = self.get(ref)
+                except JobNotFound:
+                    continue
+        return found
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """See `Backend`."""
+        for number, job in enumerate(self._pages("list_jobs", {})):
+            if limit is not None and number >= limit:
+                return
+            yield self._snapshot(job)
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """See `Backend`."""
+        entries = {entry["id"]: entry for entry in self._pages("list_events", {"id": self._id(ref), "after": after})}
+        return [translation.to_event(entry) for entry in entries.values()]
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """See `Backend`."""
+        entries = self._pages("list_metrics", {"id": self._id(ref), "after": after})
+        return [translation.to_metric(entry) for entry in entries]
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """See `Backend`."""
+        kept = self._ask("list_checkpoints", {"id": self._id(ref)})
+        best = min((entry["loss"] for entry in kept), default=None)
+        return [
+            Checkpoint(
+                id=entry["id"], step=entry["step"], best=entry["loss"] == best, last=entry is kept[-1], resumable=True,
+                metrics={"loss": entry["loss"]}, created_at=translation.when(entry["at"]),
+            )
+            for entry in kept
+        ]  # fmt: skip
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """See `Backend`."""
+        job = self._ask("get_job", {"id": self._id(ref)})
+        try:
+            made = self._ask("get_model", {"id": self._id(ref)})
+        except Conflict as error:
+            raise InvalidRequest(f"{ref} has no model: it is {job['status']}") from error
+        return TunedModel(
+            id=made["model"], base=job["model"], backend=self.name, scope=ref.scope, ref=ref, call="api", raw=made
+        )
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """See `Backend`. Stopping twice, or after the end, is a conflict there and nothing here."""
+        try:
+            self._ask("cancel_job", {"id": self._id(ref)})
+        except Conflict:
+            return
+
+    def pause(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        self._steer("pause_job", ref)
+
+    def resume(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        self._steer("resume_job", ref)
+
+    def delete(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        try:
+            self._steer("delete_job", ref)
+        except JobNotFound:
+            return
+
+    def _steer(self, call: str, ref: JobRef) -> None:
+        try:
+            self._ask(call, {"id": self._id(ref)})
+        except Conflict as error:
+            raise InvalidRequest(error.message) from error
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """See `Host`. ``name`` is the only option."""
+        body = {"name": options.get("name") or f"serve-{model.id.rpartition(':')[2]}", "model": model.id}
+        return self._hosting("deploy", model.id, model.scope, body, "create_deployment")
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """See `Host`."""
+        return self._hosting("remove", deployment.id, deployment.scope, {"name": deployment.id}, "delete_deployment")
+
+    def _hosting(self, name: str, about: str, scope: str, body: dict[str, Any], call: str) -> Plan:
+        token = f"{name}-{about}"
+        step = Step(id=name, kind="call", title=f"{name} {about}", request={"call": call, "body": body}, once="atomic")
+        return Plan(
+            name=name, backend=self.name, scope=scope, key=token, attempt=1, token=token, spec={}, steps=(step,),
+            data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
+        )  # fmt: skip
+
+    def deployments(self) -> Iterable[Deployment]:
+        """See `Host`."""
+        scope = self._scope()
+        return [
+            Deployment(
+                id=entry["name"], backend=self.name, scope=scope, model=entry["model"], state="ready",
+                native_state="InService", created_at=translation.when(entry["created_at"]),
+            )
+            for entry in self._ask("list_deployments", {})
+        ]  # fmt: skip
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """See `Host`."""
+        options = options or GenerateOptions()
+        asked = model.base if options.base else model.id
+        for prompt in prompts:
+            text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+            body = {"model": asked, "prompt": text, "max_tokens": options.max_tokens}
+            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=asked)
+
+    # -- the wire --------------------------------------------------------------------------------------------------
+
+    def _scope(self) -> str:
+        """Account and region that the key belongs to; they do not change, so they are asked for once."""
+        if self._owner is None:
+            self._owner = str(self._ask("whoami", {})["owner"])
+        return self._owner
+
+    def _id(self, ref: JobRef) -> str:
+        if ref.scope != self._scope():  # the same id in another account is another job
+            raise JobNotFound(f"{ref} belongs to another account than the key in use, {self._scope()}")
+        return ref.id
+
+    def _ask(self, call: str, body: dict[str, Any], payload: bytes = b"") -> Any:
+        sent = msgspec.json.decode(msgspec.json.encode(body))  # as a wire would: JSON, and nothing shared
+        try:
+            return self._vendor.request(call, sent, api_key=self._key, payload=payload)
+        except VendorError as error:
+            raise translation.to_error(error, call, self._key) from error
+
+    def _pages(self, call: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        more = True
+        while more:
+            page = self._ask(call, body)
+            yield from page["data"]
+            more = page["has_more"] and bool(page["data"])
+            body = body | {"after": page["data"][-1]["id"] if page["data"] else None}
+
+    def _snapshot(self, job: dict[str, Any]) -> JobSnapshot:
+        return translation.to_snapshot(job, self.name, job["owner"])
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise BackendNotInstalled(f"the scripted back end needs {module}", hint=f"run: pip install {module}") from error

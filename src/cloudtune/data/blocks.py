@@ -37,30 +37,30 @@ class Block(NamedTuple):
 
 def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"") -> Iterator[Block]:
     """Blocks of a file that holds one JSON object a line. ``head`` is what was already read of it."""
-    line, rest = 1, head
+    line, rest, more = 1, b"", head or stream.read(BLOCK_BYTES)
     while True:
-        more = stream.read(BLOCK_BYTES)
         cut = more.rfind(b"\n") + 1
-        if not cut and more and len(rest) + len(more) <= MAX_ROW_BYTES:
-            rest += more
-            continue
         if not cut and more:
-            faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
-            rest, line = _skip_line(stream), line + 1
+            if len(rest) + len(more) <= MAX_ROW_BYTES:
+                rest += more
+                more = stream.read(BLOCK_BYTES)
+            else:
+                faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
+                rest, more, line = b"", _skip_line(stream), line + 1
             continue
-        data = rest + more[:cut] if more else rest
+        data = rest + more[:cut]
         if data:
             yield Block(data, line)
             line += data.count(b"\n")
-        rest = more[cut:]
         if not more:
             return
+        rest, more = more[cut:], stream.read(BLOCK_BYTES)
 
 
 def _skip_line(stream: IO[bytes]) -> bytes:
     while more := stream.read(BLOCK_BYTES):
         if (cut := more.find(b"\n")) >= 0:
-            return more[cut + 1 :]
+            return more[cut + 1 :] or stream.read(BLOCK_BYTES)
     return b""
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
 from cloudtune.data.records import Chat, Record, Text
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _NEXT: dict[str, frozenset[str]] = {
     "": frozenset({"system", "user"}),
@@ -17,16 +21,11 @@ _NEXT: dict[str, frozenset[str]] = {
 }
 
 
-class Fault(NamedTuple):
-    """What is wrong with a record, and where in it."""
-
-    code: str
-    field: str
-    message: str
-    fix: str
+def _fault(code: str, field: str, message: str, fix: str) -> Problem:
+    return Problem(code=code, field=field, message=message, fix=fix)
 
 
-def faults_of(record: Record, *, answer_last: bool) -> list[Fault] | tuple[()]:
+def faults_of(record: Record, *, answer_last: bool) -> Sequence[Problem]:
     """Everything that is wrong with the record. ``answer_last``: the assistant must have the last word."""
     if isinstance(record, Text):
         return [] if record.text and not record.text.isspace() else [_blank("text")]
@@ -42,31 +41,29 @@ def faults_of(record: Record, *, answer_last: bool) -> list[Fault] | tuple[()]:
     return _in_full(record, answer_last)
 
 
-def _in_full(chat: Chat, answer_last: bool) -> list[Fault]:
+def _in_full(chat: Chat, answer_last: bool) -> list[Problem]:
     """The slow way, for a record that the quick look could not pass."""
     if not chat.messages:
-        return [Fault("no_messages", "messages", "there are no messages", "remove the row, or give it turns")]
-    found: list[Fault] = []
+        return [_fault("no_messages", "messages", "there are no messages", "remove the row, or give it turns")]
+    found: list[Problem] = []
     before = ""
     for i, message in enumerate(chat.messages):
         field = f"messages[{i}]"
         if message.role not in _NEXT[before]:
-            allowed = " or ".join(sorted(_NEXT[before]))
-            place = f"after {before}" if before else "as the first turn"
-            found.append(
-                Fault("role_order", f"{field}.role", f"{message.role} may not stand {place}", f"{allowed} belongs here")
-            )
+            where = f"after {before}" if before else "as the first turn"
+            what, fix = f"{message.role} may not stand {where}", f"{' or '.join(sorted(_NEXT[before]))} belongs here"
+            found.append(_fault("role_order", f"{field}.role", what, fix))
         if message.role != "tool" and (not message.content or message.content.isspace()):
             found.append(_blank(f"{field}.content", f"the {message.role}'s turn"))
         if message.weight is not UNSET and message.role != "assistant":
             found.append(
-                Fault("weight_role", f"{field}.weight", "only an assistant's turn may have a weight", "remove it")
+                _fault("weight_role", f"{field}.weight", "only an assistant's turn may have a weight", "remove it")
             )
         before = message.role
     answers = [message for message in chat.messages if message.role == "assistant"]
     if answer_last and before != "assistant":
         found.append(
-            Fault(
+            _fault(
                 "last_not_assistant",
                 f"messages[{len(chat.messages) - 1}].role",
                 f"the last turn is {before}'s",
@@ -75,7 +72,7 @@ def _in_full(chat: Chat, answer_last: bool) -> list[Fault]:
         )
     if answers and all(message.weight == 0 for message in answers):
         found.append(
-            Fault(
+            _fault(
                 "nothing_to_learn",
                 "messages",
                 "every answer has weight 0",
@@ -85,5 +82,5 @@ def _in_full(chat: Chat, answer_last: bool) -> list[Fault]:
     return found
 
 
-def _blank(field: str, what: str = "the text") -> Fault:
-    return Fault("blank", field, f"{what} is empty", "fill it, or remove the row")
+def _blank(field: str, what: str = "the text") -> Problem:
+    return _fault("blank", field, f"{what} is empty", "fill it, or remove the row")

@@ -43,7 +43,8 @@ def _malformed(text: str, message: str) -> Problem:
         return Problem(code="not_json_number", message=f"{error} is not JSON", fix="write null or a number")
     except json.JSONDecodeError as error:
         return Problem(
-            code="invalid_json", message=f"this is not JSON: {_lower(error.msg)}, at character {error.colno} of the row",
+            code="invalid_json",
+            message=f"this is not JSON: {_lower(error.msg)}, at character {error.colno} of the row",
             fix="one JSON object per line, keys and texts in double quotes",
         )  # fmt: skip
     except RecursionError:
@@ -81,7 +82,7 @@ def _plain(message: str) -> tuple[str, str | None]:
 def validation(message: str) -> Problem:
     """The problem that a failed typed decoding tells of."""
     text, field = _plain(message)
-    fix, code = None, "wrong_type"
+    fix, code = "correct the value", "wrong_type"
     if field and field.endswith("role") and text.startswith("invalid enum value"):
         code = "unknown_role"
         role = text.split("'")[1] if "'" in text else ""
@@ -96,33 +97,41 @@ def validation(message: str) -> Problem:
     return Problem(code=code, message=text, field=field, fix=fix)
 
 
-def keys(present: list[str], kind: Kind | None) -> Problem:
-    """Why these keys do not make a row of the kind, or of any kind."""
+def not_an_object(value: object) -> Problem:
+    """A row that is JSON, but not an object."""
+    names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+    what = names.get(type(value), "a number")
+    return Problem(code="not_an_object", message=f"a row is a JSON object, this is {what}", fix="write {...}")
+
+
+def keys(present: frozenset[str], kind: Kind | None, unmapped: set[str]) -> Problem:
+    """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that are not there."""
     shown = ", ".join(sorted(present)[:8]) or "none"
     other = recognise(present)
-    if kind is None or (kind.record is None and other is None):
+    if kind is not None and other is not None and other is not kind:
+        return Problem(
+            code="mixed_kinds", message=f"this row is {other.name}, {kind.name} is wanted or came before it",
+            fix="put each kind into a file of its own",
+        )  # fmt: skip
+    fix = _rename(present, kind)
+    if unmapped:
+        fix = f"columns names {', '.join(sorted(unmapped))}, which is not there"
+    if kind is None:
         wanted = "; ".join(" + ".join(known.required) for known in KINDS.values())
         return Problem(
             code="unknown_keys", message=f"no kind of row has these keys: {shown}",
-            fix=_rename(present, kind) or f"rows have {wanted}; map other names with columns",
-        )  # fmt: skip
-    if other is not None and other is not kind:
-        return Problem(
-            code="mixed_kinds", message=f"this row is {other.name}, the rows before it are {kind.name}",
-            fix="put each kind into a file of its own",
+            fix=fix or f"rows have {wanted}; map other names with columns",
         )  # fmt: skip
     missing = [name for name in kind.required if name not in present]
     return Problem(
         code="missing_key", message=f"a {kind.name} row needs {', '.join(missing)}; this one has {shown}",
-        field=missing[0] if missing else None, fix=_rename(present, kind) or "add the key, or remove the row",
+        field=missing[0] if missing else None, fix=fix or "add the key, or remove the row",
     )  # fmt: skip
 
 
-def _rename(present: list[str], kind: Kind | None) -> str | None:
+def _rename(present: frozenset[str], kind: Kind | None) -> str | None:
     known = [name for one in ([kind] if kind else KINDS.values()) for name in one.keys]
-    pairs = {
-        key: near[0] for key in present if key not in known and (near := difflib.get_close_matches(key, known, n=1))
-    }
-    if not pairs:
-        return None
-    return "map them: columns: {" + ", ".join(f"{theirs}: {ours}" for theirs, ours in pairs.items()) + "}"
+    pairs: list[str] = []
+    for key in sorted(present.difference(known)):
+        pairs += [f"{key}: {ours}" for ours in difflib.get_close_matches(key, known, n=1)]
+    return f"map them: columns: {{{', '.join(pairs)}}}" if pairs else None

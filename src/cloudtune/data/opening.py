@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import gzip
-import os
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,14 +39,20 @@ def files_of(source: Source, faults: Faults) -> list[Path]:
 
 def _readable(path: Path, faults: Faults) -> bool:
     name = str(path)
-    if path.is_dir():
-        faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
-    elif not path.exists():
+    try:
+        if path.is_dir():
+            faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
+            return False
+        with path.open("rb"):  # asking for permission beforehand would answer for the real user, not the effective one
+            pass
+        if path.is_file() and path.stat().st_size == 0:
+            faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
+            return False
+    except FileNotFoundError:
         faults.error("no_file", "no such file", file=name, fix=_nearest(path))
-    elif not os.access(path, os.R_OK):
-        faults.error("no_permission", "this file may not be read", file=name, fix=f"chmod u+r {name}")
-    elif path.is_file() and path.stat().st_size == 0:
-        faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
+    except OSError as error:
+        code, message, fix = unreadable(error) or ("cannot_read", str(error), "check the path")
+        faults.error(code, message, file=name, fix=fix)
     else:
         return True
     return False

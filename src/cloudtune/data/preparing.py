@@ -19,6 +19,7 @@ from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from cloudtune.data.records import Record
     from cloudtune.spec import Data, Source
 
@@ -71,8 +72,7 @@ def _placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Reco
             for line, record in zip(batch.lines, batch.records, strict=True):
                 if found := faults_of(record, answer_last=answer_last):
                     for fault in found:
-                        faults.error(fault.code, fault.message, file=batch.file, line=line, field=fault.field,
-                                     fix=fault.fix)  # fmt: skip
+                        faults.add(batch.locate(fault, line))
                     continue
                 written = canonical(record)
                 yield (cut.side(written) if origin == "train" else origin), record, written + b"\n"

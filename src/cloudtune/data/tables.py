@@ -17,10 +17,12 @@ BATCH_ROWS = 1024
 
 
 class Table(NamedTuple):
-    """Some rows of one file; ``lines`` are rows counted from 1 where the file has no lines."""
+    """Some rows of one file, at least one, and the line of each."""
 
     lines: list[int]
     rows: list[dict[str, Any]]
+    by_row: bool = False
+    """The file has no lines: ``lines`` are rows, counted from 1."""
 
 
 def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, head: bytes) -> Iterator[Table]:
@@ -99,7 +101,9 @@ def parquet_tables(path: Path, faults: Faults) -> Iterator[Table]:
         with ParquetFile(path) as opened:
             for batch in opened.iter_batches(BATCH_ROWS):
                 rows = batch.to_pylist()
-                yield Table(list(range(number, number + len(rows))), rows)
+                if not rows:
+                    continue
+                yield Table(list(range(number, number + len(rows))), rows, by_row=True)
                 number += len(rows)
     except (ArrowException, UnicodeDecodeError) as error:
         faults.error("broken_parquet", f"this is not a good Parquet file: {error}", file=str(path), fix="make it again")

@@ -1,0 +1,154 @@
+"""Rows of one file decoded into canonical records: all of a block at once where all are good, else one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.data import explain
+from cloudtune.data.kinds import RowType, recognise, records, row_type
+from cloudtune.data.places import Batch, located
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cloudtune.data.blocks import Block
+    from cloudtune.data.faults import Faults
+    from cloudtune.data.kinds import Kind
+    from cloudtune.data.tables import Table
+
+_BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class FileRows:
+    """Decodes the rows of one file. The first good row decides the kind, unless it is known."""
+
+    def __init__(self, file: str, columns: Mapping[str, str], how: RowType | None, faults: Faults) -> None:
+        self.file, self.columns, self.how, self.faults = file, columns, how, faults
+        self.seen = False
+
+    def of_block(self, block: Block) -> Batch:
+        """Records of JSON rows."""
+        if self.how is not None:
+            try:
+                batch = self._at_once(block, self.how)
+            except _BAD_ROW:
+                pass
+            else:
+                self.seen = self.seen or bool(batch.records)
+                return batch
+        return self._one_by_one(block)
+
+    def _at_once(self, block: Block, how: RowType) -> Batch:
+        if block.pieces is not None:
+            rows = how.array.decode(b"[" + b",".join([piece for _, piece in block.pieces]) + b"]")
+            return Batch(self.file, [line for line, _ in block.pieces], records(rows, how))
+        rows = how.lines.decode_lines(block.data)
+        if len(rows) == block.data.count(b"\n") + (not block.data.endswith(b"\n")):
+            return Batch(self.file, range(block.first_line, block.first_line + len(rows)), records(rows, how))
+        return Batch(self.file, [line for line, _ in block.rows()], records(rows, how))  # there are blank lines
+
+    def _one_by_one(self, block: Block) -> Batch:
+        lines: list[int] = []
+        found: list[Any] = []
+        for line, data in block.rows():
+            self.seen = True
+            row = self._row(line, data)
+            if row is not None and self.how is not None:
+                lines.append(line)
+                found += records([row], self.how)
+        return Batch(self.file, lines, found)
+
+    def _row(self, line: int, data: bytes) -> Any:
+        """One decoded row; None if it is bad, which is reported."""
+        if self.how is not None:
+            try:
+                return self.how.lines.decode(data)
+            except _BAD_ROW:
+                pass
+        if problem := explain.syntax(data):
+            return self._bad(line, problem)
+        value = msgspec.json.decode(data)
+        if not isinstance(value, dict):
+            return self._bad(line, explain.not_an_object(value))
+        how = self._fitting(value, line)
+        if isinstance(how, Problem):
+            return self._bad(line, how)
+        try:
+            return how.lines.decode(data)
+        except msgspec.ValidationError as error:
+            return self._bad(line, explain.validation(str(error)))
+
+    def of_table(self, table: Table) -> Batch | None:
+        """Records of a table's rows; None if its columns are not those of any kind, which is reported once."""
+        self.seen = self.seen or bool(table.rows)
+        lines: list[int] = []
+        found: list[Any] = []
+        how = self._fitting(table.rows[0], None)
+        if isinstance(how, Problem):
+            self.faults.add(msgspec.structs.replace(how, file=self.file, line=None if table.by_row else 1))
+            return None
+        unused = frozenset(how.unused)
+        for line, row in zip(table.lines, table.rows, strict=True):
+            try:
+                value = {key: _unnested(key, row[key]) for key in row if key not in unused}
+                found += records([msgspec.convert(value, how.struct)], how)
+            except _NestedError as error:
+                self.faults.add(located(error.problem, self.file, line, table.by_row))
+            except msgspec.ValidationError as error:
+                self.faults.add(located(explain.validation(str(error)), self.file, line, table.by_row))
+            else:
+                lines.append(line)
+        return Batch(self.file, lines, found, table.by_row)
+
+    def _fitting(self, row: Mapping[str, Any], line: int | None) -> RowType | Problem:
+        """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""
+        ours = {key: self._our_name(key) for key in row}
+        present = frozenset(name for name in ours.values() if name is not None)
+        kind = self.how.kind if self.how else recognise(present)
+        if kind is None or not present.issuperset(kind.required):
+            return explain.keys(present, kind, {theirs for theirs in self.columns if theirs not in row})
+        extra = [key for key, name in ours.items() if name not in kind.keys]
+        return self._passing_over(kind, extra, line)
+
+    def _our_name(self, key: str) -> str | None:
+        """The name that the file's key is known by; None if another key is mapped to that name."""
+        if key in self.columns:
+            return self.columns[key]
+        return None if key in self.columns.values() else key
+
+    def _passing_over(self, kind: Kind, extra: Iterable[str], line: int | None) -> RowType:
+        known = self.how.unused if self.how else ()
+        new = tuple(key for key in extra if key not in known)
+        for key in new:
+            self.faults.warn(
+                "unused_key", f"the key {key!r} is not used", file=self.file, line=line, field=key,
+                fix="remove it, or map it with columns",
+            )  # fmt: skip
+        if new or self.how is None:
+            self.how = row_type(kind, self.columns, (*known, *new))
+        return self.how
+
+    def _bad(self, line: int, problem: Problem) -> None:
+        self.faults.add(located(problem, self.file, line, by_row=False))
+
+
+class _NestedError(Exception):
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+
+def _unnested(key: str, value: Any) -> Any:
+    """A table's cell: messages may be JSON text, or hold a null for each key that other rows' messages have."""
+    if key != "messages":
+        return value
+    if isinstance(value, str):
+        data = value.encode(errors="surrogatepass")
+        if problem := explain.syntax(data):
+            raise _NestedError(msgspec.structs.replace(problem, field=key))
+        return msgspec.json.decode(data)
+    if isinstance(value, list):
+        return [{k: v for k, v in m.items() if v is not None} if isinstance(m, dict) else m for m in value]
+    return value

@@ -1,0 +1,34 @@
+"""Records with the places that they came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.data.records import Record
+    from cloudtune.errors import Problem
+
+
+class Batch(NamedTuple):
+    """Some records of one file, and the line of each, counted from 1."""
+
+    file: str
+    lines: Sequence[int]
+    records: list[Record]
+    by_row: bool = False
+    """The file has no lines: ``lines`` are rows."""
+
+    def locate(self, problem: Problem, line: int) -> Problem:
+        """The problem with its place."""
+        return located(problem, self.file, line, self.by_row)
+
+
+def located(problem: Problem, file: str, line: int, by_row: bool) -> Problem:
+    """The problem with its place."""
+    if by_row:
+        return msgspec.structs.replace(problem, file=file, row=line)
+    return msgspec.structs.replace(problem, file=file, line=line)

@@ -1,0 +1,241 @@
+"""The three formats that `document` reads: values, the line of each, and keys that stand twice.
+
+YAML is 1.2: ``2e-4`` is a number, ``no`` is a word, and a tag that makes objects is refused. JSON and TOML are read by
+Python's own parsers; a second walk over the text finds the lines.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import re
+import tomllib
+from datetime import date, datetime, time
+from typing import Any
+
+from cloudtune.document import Parsed, Path_, SyntaxFault
+
+MOST_NODES = 100_000
+"""More than any spec has; a few aliases of aliases can make billions."""
+
+
+# -- YAML ----------------------------------------------------------------------------------------------------------
+
+
+def parse_yaml(text: str) -> Parsed:
+    """Read one YAML 1.2 document. Raises SyntaxFault."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.reader import ReaderError
+
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        node = yaml.compose(text)
+    except MarkedYAMLError as error:
+        raise _yaml_fault(error) from error
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SyntaxFault(f"the character U+{ord(text[error.position]):04X} is not allowed", line=line) from error
+    except YAMLError as error:
+        raise SyntaxFault(str(error)) from error
+    reader = _YamlReader(yaml.constructor)
+    return Parsed(reader.value(node, (), ()) if node is not None else None, reader.lines, reader.duplicates)
+
+
+def _yaml_fault(error: Any) -> SyntaxFault:
+    mark, begun = error.problem_mark or error.context_mark, error.context_mark
+    message = str(error.problem or error.context)
+    fix = None
+    if r"'\t'" in message:
+        message, fix = "a tab stands where YAML wants spaces", "indent with spaces"
+    elif "mapping values are not allowed" in message:
+        fix = "put a value that holds a colon in quotes, and check the indentation"
+    elif "another document" in message:
+        message, fix = "a second document begins here (`---`)", "keep one document in a file"
+    elif "cannot start any token" in message:
+        fix = "put the value in quotes"
+    if begun is not None and mark is not None and begun.line != mark.line and error.context:
+        message += f", {error.context} that begins in line {begun.line + 1}"
+    place = f"column {mark.column + 1}: " if mark is not None else ""
+    return SyntaxFault(f"not valid YAML: {place}{message}", line=mark.line + 1 if mark is not None else None, fix=fix)
+
+
+class _YamlReader:
+    """Turns YAML's nodes into values."""
+
+    def __init__(self, constructor: Any) -> None:
+        self._constructor = constructor
+        self._nodes = 0
+        self.lines: dict[Path_, int] = {}
+        self.duplicates: list[tuple[Path_, int, int]] = []
+
+    def value(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
+        self._nodes += 1
+        if self._nodes > MOST_NODES or id(node) in inside:
+            raise SyntaxFault("its aliases refer to themselves, or grow beyond all measure", line=_line(node))
+        self.lines.setdefault(path, _line(node))
+        tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if tag == "map":
+            return self._mapping(node, path, (*inside, id(node)))
+        if tag == "seq":
+            within = (*inside, id(node))
+            return [self.value(item, (*path, number), within) for number, item in enumerate(node.value)]
+        return self._scalar(node, tag)
+
+    def _mapping(self, node: Any, path: Path_, inside: tuple[int, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if str(key_node.tag).endswith(":merge"):
+                merged |= self._merged(value_node, path, inside)
+                continue
+            if not isinstance(key_node.value, str):
+                raise SyntaxFault("a key must be a word", line=_line(key_node))
+            key = key_node.value
+            place = (*path, key)
+            if key in found:
+                self.duplicates.append((place, _line(key_node), self.lines[place]))
+            self.lines[place] = _line(key_node)
+            found[key] = self.value(value_node, place, inside)
+        return merged | found
+
+    def _merged(self, node: Any, path: Path_, inside: tuple[int, ...]) -> dict[str, Any]:
+        """What ``<<:`` brings in: a mapping, or a list of them of which the first wins."""
+        value = self.value(node, (*path, "<<"), inside)
+        parts = value if isinstance(value, list) else [value]
+        if not all(isinstance(part, dict) for part in parts):
+            raise SyntaxFault("`<<` needs a mapping", line=_line(node))
+        return {key: item for part in reversed(parts) for key, item in part.items()}
+
+    def _scalar(self, node: Any, tag: str) -> Any:
+        try:
+            match tag:
+                case "null":
+                    return None
+                case "bool":
+                    return self._constructor.construct_yaml_bool(node)
+                case "int":
+                    return self._constructor.construct_yaml_int(node)
+                case "float":
+                    return self._constructor.construct_yaml_float(node)
+                case "str" | "timestamp" | "value":
+                    return node.value
+        except ValueError as error:
+            raise SyntaxFault(f"{node.value!r} cannot be read: {error}", line=_line(node)) from error
+        raise SyntaxFault(f"the tag {node.tag} is not allowed", line=_line(node), fix="write the plain value")
+
+
+def _line(node: Any) -> int:
+    return int(node.start_mark.line) + 1
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s{}\[\],:"]+', re.DOTALL)
+
+
+def parse_json(text: str) -> Parsed:
+    """Read JSON. Raises SyntaxFault."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        message = f"not valid JSON: column {error.colno}: {error.msg}"
+        raise SyntaxFault(message, line=error.lineno) from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise SyntaxFault(f"not valid JSON: {error}") from error
+    return _json_lines(text, Parsed(values, {}))
+
+
+def _json_lines(text: str, parsed: Parsed) -> Parsed:
+    """Walk over the tokens of valid JSON, to learn the line of each key and item."""
+    starts = [match.end() for match in re.finditer("\n", text)]
+    holders: list[tuple[str, Path_]] = []  # the open brackets, each with the path of its value
+    here: Path_ = ()
+    count = 0
+    counts: list[int] = []
+    wants_key = False
+    for match in _TOKEN.finditer(text):
+        token, line = match.group(), bisect.bisect_right(starts, match.start()) + 1
+        if wants_key and token[0] == '"':
+            here = (*holders[-1][1], json.loads(token))
+            if here in parsed.lines and not any(here[: len(path)] == path for path, _, _ in parsed.duplicates):
+                parsed.duplicates.append((here, line, parsed.lines[here]))
+            parsed.lines[here], wants_key = line, False
+            continue
+        if token in "]}":
+            holders.pop()
+            count = counts.pop()
+            wants_key = False
+            continue
+        if token == ",":
+            wants_key = holders[-1][0] == "{"
+            count += 1
+            continue
+        if holders and holders[-1][0] == "[":
+            here = (*holders[-1][1], count)
+        parsed.lines.setdefault(here, line)
+        if token in "{[":
+            holders.append((token, here))
+            counts.append(count)
+            count, wants_key = 0, token == "{"
+    return parsed
+
+
+# -- TOML ----------------------------------------------------------------------------------------------------------
+
+_TOML_PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
+_TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_TOML_PATH = rf"{_TOML_KEY}(?:\s*\.\s*{_TOML_KEY})*"
+_TOML_TABLE = re.compile(rf"\s*\[(\[?)\s*({_TOML_PATH})\s*\]\]?")
+_TOML_ENTRY = re.compile(rf"\s*({_TOML_PATH})\s*=\s*(.*)")
+
+
+def parse_toml(text: str) -> Parsed:
+    """Read TOML. Raises SyntaxFault."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = _TOML_PLACE.fullmatch(str(error))
+        if not found:  # at the end of the document
+            raise SyntaxFault(f"not valid TOML: {error}", line=len(text.splitlines())) from error
+        message = f"not valid TOML: column {found[3]}: {found[1]}"
+        raise SyntaxFault(message, line=int(found[2])) from error
+    return Parsed(_plain(values), _toml_lines(text))
+
+
+def _toml_lines(text: str) -> dict[Path_, int]:
+    """The line of each table and of each key that begins a line; good enough to lead the eye."""
+    lines: dict[Path_, int] = {}
+    table: Path_ = ()
+    tables: dict[Path_, int] = {}
+    closing = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if closing:
+            closing = "" if closing in line else closing
+            continue
+        if found := _TOML_TABLE.match(line):
+            table = _toml_path(found[2])
+            if found[1]:
+                tables[table] = tables.get(table, -1) + 1
+                table = (*table, tables[table])
+        elif found := _TOML_ENTRY.match(line):
+            path = (*table, *_toml_path(found[1]))
+            lines.setdefault(path, number)
+            closing = next((mark for mark in ('"""', "'''") if found[2].count(mark) % 2), "")
+            continue
+        else:
+            continue
+        lines.setdefault(table, number)
+    return lines
+
+
+def _toml_path(text: str) -> Path_:
+    return tuple(key.strip("\"'") for key in re.findall(_TOML_KEY, text))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime | date | time) else value

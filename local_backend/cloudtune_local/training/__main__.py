@@ -1,0 +1,53 @@
+"""The trainer's entry: ``python -m cloudtune_local.training RUN_DIR``. Exit status 0 unless the run failed.
+
+Whatever happens, the last word stands in ``status.json``; the whole story of a failure goes to standard error, which
+the worker keeps in ``log.txt``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING
+
+from cloudtune_local.training.folder import RunFolder, read_json
+from cloudtune_local.training.problems import classify
+from cloudtune_local.training.reporting import Report
+from cloudtune_local.training.run_spec import read_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trainer over one folder."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) != 1:
+        print("usage: python -m cloudtune_local.training RUN_DIR", file=sys.stderr)
+        return 2
+    run = RunFolder(arguments[0])
+    if not run.path.is_dir():
+        print(f"{run.path} is not a folder", file=sys.stderr)
+        return 2
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    report = Report(run, silent=os.environ.get("RANK", "0") != "0")
+    try:
+        report.state("starting")
+        spec = read_spec(read_json(run.spec))
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        from cloudtune_local.training.program import run_training
+
+        report.state(run_training(run, spec, report, told.is_set))
+    except BaseException as error:  # also KeyboardInterrupt: the status must not say "training" for ever
+        traceback.print_exc()
+        report.failed(classify(error, run.log))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Which samples make up which optimiser step. Pure functions of the lengths and the seed: a step's number says it all,
+
+so a run resumed at step k sees exactly what an unbroken run would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Fill bins of ``capacity`` tokens with samples, longest first, each into the fullest bin that still takes it."""
+    bins: list[list[int]] = []
+    spaces: list[int] = []  # distinct free spaces, ascending
+    by_space: dict[int, list[int]] = {}
+    for sample in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[sample]
+        place = bisect_left(spaces, length)
+        if place == len(spaces):
+            target, space = len(bins), capacity
+            bins.append([])
+        else:
+            space = spaces[place]
+            target = by_space[space].pop()
+            if not by_space[space]:
+                del by_space[space], spaces[place]
+        bins[target].append(sample)
+        left = space - length
+        if left > 0:
+            if left not in by_space:
+                insort(spaces, left)
+                by_space[left] = []
+            by_space[left].append(target)
+    return bins
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order of the sequences over the whole run."""
+
+    sequences: tuple[tuple[int, ...], ...]
+    """Samples of each sequence: one, or several where they are packed."""
+    batch_size: int
+    seed: int
+    total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one pass; the last one of a pass may be smaller."""
+        return math.ceil(len(self.sequences) / self.batch_size)
+
+    def epoch_at(self, step: int) -> float:
+        """Passes finished after that many steps."""
+        return step / self.steps_per_epoch
+
+    def sequences_of(self, step: int) -> list[tuple[int, ...]]:
+        """The sequences of a step, counted from 0."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = self._order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        return [self.sequences[i] for i in order]
+
+    def _order(self, epoch: int) -> list[int]:
+        cached = self.__dict__.get("_last")
+        if cached is None or cached[0] != epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.sequences)).tolist()
+            cached = (epoch, order)
+            object.__setattr__(self, "_last", cached)  # one pass is asked for at a time
+        return cached[1]  # type: ignore[no-any-return]
+
+
+def schedule_of(
+    lengths: Sequence[int], *, batch_size: int, capacity: int, packing: bool, epochs: float, max_steps: int | None, seed: int
+) -> Schedule:
+    """Lay out the whole run. ``max_steps`` wins over ``epochs``."""
+    bins = pack(lengths, capacity) if packing else [[i] for i in range(len(lengths))]
+    sequences = tuple(tuple(samples) for samples in bins)
+    steps = max_steps if max_steps is not None else math.ceil(epochs * math.ceil(len(sequences) / batch_size) - 1e-9)
+    return Schedule(sequences, batch_size, seed, max(1, steps))
+
+
+def parts_of(sequences: Sequence[tuple[int, ...]], parts: int) -> list[list[tuple[int, ...]]]:
+    """A step's sequences in as many even parts as there are, none of them empty."""
+    parts = min(parts, len(sequences))
+    bounds = [round(i * len(sequences) / parts) for i in range(parts + 1)]
+    return [list(sequences[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]

@@ -1,0 +1,73 @@
+"""Clocks and counters of the loop: training time without pauses, sums since the last log line, time still to go."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Clock:
+    """Training time: what went before a resume counts, pauses do not."""
+
+    def __init__(self, before: float) -> None:
+        self._before = before
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        """So far."""
+        return self._before + time.monotonic() - self._start
+
+    @contextlib.contextmanager
+    def standing(self) -> Iterator[None]:
+        """Time within does not count."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._start += time.monotonic() - begin
+
+
+class Meter:
+    """Sums over the steps since the last log line, and how fast steps are."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.correct = 0
+        self.targets = 0
+        self.tokens = 0
+        self.steps = 0
+        self._busy = 0.0
+        self._begin = 0.0
+        self._pace: float | None = None
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._begin = time.monotonic()
+
+    def end(self, loss: float, correct: int, targets: int, tokens: int) -> None:
+        """A step is done."""
+        spent = time.monotonic() - self._begin
+        self._busy += spent
+        # weights later steps more: the first one is slow
+        self._pace = spent if self._pace is None else 0.9 * self._pace + 0.1 * spent
+        self.loss += loss
+        self.correct += correct
+        self.targets += targets
+        self.tokens += tokens
+        self.steps += 1
+
+    def tokens_per_s(self) -> float:
+        """Since the last log line; saving and evaluating left out."""
+        return self.tokens / self._busy if self._busy > 0 else 0.0
+
+    def left(self, steps: int) -> float | None:
+        """Seconds that so many steps will take."""
+        return None if self._pace is None else round(self._pace * steps, 1)
+
+    def clear(self) -> None:
+        """A new log line begins."""
+        self.loss, self.correct, self.targets, self.tokens, self.steps, self._busy = 0.0, 0, 0, 0, 0, 0.0

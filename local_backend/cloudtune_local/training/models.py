@@ -1,0 +1,241 @@
+"""Base models and tokenizers from a folder, a GGUF file, the hub or a configuration; and the adapter on top.
+
+Loads torch and transformers; peft only where an adapter is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_local.training.checkpoints import ADAPTER, MODEL
+from cloudtune_local.training.attention import ATTENTION, documents_attention, layout_of
+from cloudtune_local.training.gguf_cache import dequantised
+from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_local.training.records import texts_of
+from cloudtune_local.training.rendering import set_plain_template
+from cloudtune_local.training.tiny import write_model_from_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cloudtune_local.training.records import Record
+    from cloudtune_local.training.checkpoints import Saved
+    from cloudtune_local.training.run_spec import Adapter, ModelSource, RunSpec
+
+_DROPOUTS = (
+    "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
+    "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
+    "hidden_dropout_prob", "residual_dropout",
+)  # fmt: skip
+"""The names that transformers' configurations give to dropout."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that transformers can load: a folder, or the hub's id."""
+
+    path: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What every ``from_pretrained`` of it needs."""
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+
+def locate(
+    source: ModelSource,
+    *,
+    scratch: Path,
+    records: Callable[[], Iterable[Record]] = tuple,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> BaseModel:
+    """The base model as something that can be loaded. Raises ``model_not_found``.
+
+    A GGUF file is dequantised once, into a folder beside it; a configuration is built into ``scratch``, with a
+    tokenizer trained on ``records``.
+    """
+    path = Path(source.path)
+    if source.source == "hub":
+        return BaseModel(source.path, source.revision, trust_remote_code)
+    if source.source == "folder":
+        if not (path / "config.json").is_file():
+            what = "has no config.json" if path.is_dir() else "is not a folder"
+            raise TrainingProblem(
+                "model_not_found", f"{path} {what}", "Give the folder of a model in the transformers layout."
+            )
+        return BaseModel(str(path), None, trust_remote_code)
+    if not path.is_file():
+        raise TrainingProblem("model_not_found", f"{path} does not exist", "Check the path of the model.")
+    if source.source == "gguf":
+        return BaseModel(str(dequantised(path)))
+    if not (scratch / "config.json").is_file():
+        aside = scratch.with_name(scratch.name + ".partial")
+        try:
+            write_model_from_config(path, aside, vocab_texts=texts_of(list(records())), seed=seed)
+        except (ValueError, TypeError, KeyError) as error:
+            raise TrainingProblem("bad_spec", f"{path}: {error}", "Mend the model's configuration.") from error
+        aside.rename(scratch)
+    return BaseModel(str(scratch))
+
+
+@contextlib.contextmanager
+def found(base: BaseModel) -> Iterator[None]:
+    """Say what to do where a model cannot be read: hub errors are long and many."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # a disk's or a permission's own error: it is told as such
+            raise
+        raise TrainingProblem(
+            "model_not_found",
+            f"{base.path}: {str(error).splitlines()[0]}",
+            "Without access to the hub, give a folder: download the model on a machine with access "
+            f"(hf download {base.path} --local-dir DIR) and set model to that folder.",
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise TrainingProblem(
+            "model_not_found", f"{base.path}: the weights are damaged: {error}", "Fetch the model again."
+        ) from error
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The model's tokenizer, with a chat template in any case."""
+    from transformers import AutoTokenizer
+
+    with found(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
+    set_plain_template(tokenizer)
+    return tokenizer
+
+
+def load_model(base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None) -> Any:
+    """The causal LM, on the CPU. ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with found(base):
+        config = AutoConfig.from_pretrained(base.path, **base.loading)
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
+        source = base.path if weights is None else str(weights)
+        return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **place)
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    names = [name for name in _DROPOUTS if isinstance(getattr(config, name, None), int | float)]
+    if not names and dropout > 0:
+        raise TrainingProblem(
+            "bad_spec",
+            f"a {config.model_type} model has no dropout of its own",
+            "Leave hyperparameters.dropout out, or use adapter.dropout.",
+        )
+    for name in names:
+        setattr(config, name, dropout)
+
+
+def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
+    """The peft model around it; the base's weights are frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft divides by it: a fraction is fine
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base.path,
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        if "target modules" not in str(error).lower():
+            raise
+        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise TrainingProblem(
+            "bad_spec", f"adapter.targets: {error}", f"The linear modules of this model are: {', '.join(names)}."
+        ) from error
+
+
+def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | None) -> Any:
+    """Decide which weights move. Returns the peft model around it, or None where all of them do."""
+    if spec.hyperparameters.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if spec.adapter.type == "full":
+        model.requires_grad_(True)
+        return None
+    tuned = add_adapter(model, spec.adapter, base)
+    if start is not None:
+        restore_weights(start.weights, model, tuned)
+    return tuned
+
+
+def save_weights(folder: Path, model: Any, tuned: Any) -> None:
+    """Put the trained weights into a checkpoint's folder: the adapter's, or the whole model."""
+    if tuned is None:
+        model.save_pretrained(folder / MODEL)
+    else:
+        tuned.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+
+
+def restore_weights(folder: Path, model: Any, tuned: Any) -> None:
+    """Put weights that `save_weights` kept into the model, to the bit."""
+    from safetensors.torch import load_file
+
+    if tuned is not None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
+        return
+    kept = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(kept.state_dict())
+
+
+def lay_end_to_end(model: Any) -> bool:
+    """Let the model take documents end to end (``attention``), if it provably keeps them apart; else leave it alone.
+
+    The proof is a comparison: two short documents together, and each alone as the model itself does it. Models that
+    mix tokens otherwise than by attention, or whose attention takes what ours cannot, fail it and get padded rows.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, documents_attention)  # type: ignore[no-untyped-call]
+    before = model.config._attn_implementation
+    vocabulary = model.get_input_embeddings().num_embeddings
+    documents = [torch.arange(1, 6) % vocabulary, torch.arange(7, 10) % vocabulary, torch.arange(3, 8) % vocabulary]
+    lengths = [len(ids) for ids in documents]
+    device = model.get_input_embeddings().weight.device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            alone = [model(input_ids=ids[None].to(device), use_cache=False).logits[0] for ids in documents]
+            model.set_attn_implementation(ATTENTION)
+            together = model(
+                input_ids=torch.cat(documents)[None].to(device),
+                position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+                documents=layout_of(lengths).to(device),
+                use_cache=False,
+                logits_to_keep=torch.arange(sum(lengths), device=device),
+            ).logits[0]
+        expected = torch.cat(alone).float()
+        tolerance = 1e-3 if expected.numel() and model.dtype == torch.float32 else 5e-2
+        right = together.shape == expected.shape and bool(
+            (together.float() - expected).norm() <= tolerance * expected.norm()
+        )
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError):
+        right = False
+    if not right:
+        model.set_attn_implementation(before)
+    model.train(was_training)
+    return right

@@ -1,0 +1,101 @@
+"""One run from its folder's spec to its model: what ``python -m cloudtune_local.training`` does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from cloudtune_local.training import loop, models, result
+from cloudtune_local.training.batches import schedule_of
+from cloudtune_local.training.devices import Devices
+from cloudtune_local.training.loading import Cancelled, Loaded, load
+from cloudtune_local.training.optimiser import optimiser_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune_local.training.folder import RunFolder
+    from cloudtune_local.training.reporting import Report
+    from cloudtune_local.training.run_spec import RunSpec
+
+
+def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> str:
+    """Train, and write the model. Returns the final state's word; the caller writes it."""
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    torch.manual_seed(spec.seed)
+    report.state("loading", "model")
+    devices = Devices(spec.device, spec.hyperparameters.precision)
+    try:
+        loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
+    except Cancelled:
+        return "cancelled"
+    job = _assemble(run, spec, report, loaded, stopping)
+    # dropout draws from here, whatever loading has drawn; each process of a group draws its own
+    torch.manual_seed(spec.seed + devices.rank)
+    if loaded.start is not None:
+        result.restore_state(loaded.start, job)
+        own = loaded.start.path.parent == run.checkpoints
+        job.progress = loaded.start.progress if own else replace(loaded.start.progress, seconds=0.0)
+    outcome = loop.train(job)
+    if outcome in ("succeeded", "expired") and job.progress.step:
+        _finish(job, loaded)
+    return outcome
+
+
+def _assemble(
+    run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]
+) -> loop.Job:
+    hyper = spec.hyperparameters
+    train = loaded.splits["train"]
+    schedule = schedule_of(
+        train.lengths.tolist(),
+        batch_size=hyper.batch_size,
+        capacity=hyper.max_length,
+        packing=loaded.packing,
+        epochs=hyper.epochs,
+        max_steps=hyper.max_steps,
+        seed=spec.seed,
+    )
+    report.event(
+        "message",
+        f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",
+        samples=len(train),
+        tokens=len(train.ids),
+        learnt_tokens=train.learnt_tokens,
+        sequences=len(schedule.sequences),
+        total_steps=schedule.total_steps,
+        device=str(loaded.devices.device),
+        processes=loaded.devices.world,
+        compute=str(loaded.devices.compute).removeprefix("torch."),
+        trained_parameters=sum(p.numel() for p in loaded.network.parameters() if p.requires_grad),
+    )
+    job = loop.Job(
+        run=run,
+        spec=spec,
+        report=report,
+        devices=loaded.devices,
+        network=loaded.network,
+        optimiser=optimiser_for(loaded.network, hyper, loaded.devices.device),
+        objective=loaded.objective,
+        train=train,
+        validation=loaded.splits.get("validation"),
+        schedule=schedule,
+        write=lambda folder: result.write_state(folder, job, loaded),
+        stopping=stopping,
+    )
+    return job
+
+
+def _finish(job: loop.Job, loaded: Loaded) -> None:
+    """Write the model, and measure it on the test rows."""
+    saved = result.chosen(job)
+    if job.devices.rank == 0:
+        job.report.state("saving", f"model of step {saved.step}")
+        result.write_model(job, loaded, saved)
+    if "test" in loaded.splits:
+        if saved.step != job.progress.step:
+            models.restore_weights(saved.weights, loaded.network, loaded.tuned)
+        job.report.metrics(saved.step, saved.epoch, "test", loop.measure(job, loaded.splits["test"]))

@@ -1,0 +1,171 @@
+"""Chat records as text, with the places of the words to learn.
+
+The tokenizer's chat template has the say on the text. What to learn is found in one of three ways, best first: the
+template's own ``{% generation %}`` marks; the difference between the dialogue with and without an assistant's turn;
+and, for templates that show an earlier turn otherwise than the last (some drop its reasoning), one sample for each
+turn, rendered as the model will meet it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_local.training.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token + '\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
+    "{% else %}{{ message['content'] + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""For tokenizers that bring no template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, a line each.
+It is saved with the tuned model, so that answers are asked for in the same words."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One sample as text. ``spans`` are half-open character ranges of what is learnt; None means everything."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...] | None
+
+
+class Renderer:
+    """Renders the records of one run: one tokenizer, one choice of what to learn."""
+
+    def __init__(self, tokenizer: Any, *, loss_on: str) -> None:
+        self._tokenizer = tokenizer
+        self._loss_on = loss_on
+        self._marked = "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer)
+        self._ends = tuple(token for token in _special_tokens(tokenizer) if token)
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> list[Rendered]:
+        """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it."""
+        plain = [_plain(message) for message in messages]
+        if self._loss_on == "all":
+            return [Rendered(self._closed(self._text(plain)), None)]
+        turns = self._learnt_turns(messages)
+        if not turns:
+            return []
+        if self._marked:
+            sample = self._by_marks(plain, turns)
+        else:
+            sample = self._by_difference(plain, turns)
+        return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
+
+    def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if self._loss_on == "last_assistant":
+            assistant = assistant[-1:]
+        return [i for i in assistant if messages[i].get("weight", 1) == 1]
+
+    def _by_marks(self, messages: list[dict[str, Any]], turns: list[int]) -> Rendered | None:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts, marks = render_jinja_template(
+            conversations=[messages],
+            chat_template=_template(self._tokenizer),
+            return_assistant_tokens_mask=True,
+            **self._tokenizer.special_tokens_map,
+        )
+        assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if len(marks[0]) != len(assistant):  # a template may mark fewer turns, or parts of them
+            return self._by_difference(messages, turns)
+        text = self._closed(texts[0])
+        learnt = [span for i, span in zip(assistant, marks[0], strict=True) if i in turns]
+        return Rendered(text, tuple((begin, self._with_end(text, begin, end)) for begin, end in learnt))
+
+    def _by_difference(self, messages: list[dict[str, Any]], turns: list[int]) -> Rendered | None:
+        whole = self._text(messages)
+        spans = []
+        for turn in turns:
+            prompt = self._text(messages[:turn], prompt=True)
+            until = whole if turn == len(messages) - 1 else self._text(messages[: turn + 1])
+            if not (whole.startswith(until) and until.startswith(prompt)) or len(until) == len(prompt):
+                return None
+            end = len(self._trimmed(until))
+            spans.append((len(prompt), end if end > len(prompt) else len(until)))
+        text = self._closed(whole)
+        if spans[-1][1] >= len(whole):
+            spans[-1] = (spans[-1][0], len(text))
+        return Rendered(text, tuple(spans))
+
+    def _alone(self, messages: list[dict[str, Any]], turn: int) -> Rendered:
+        prompt = self._text(messages[:turn], prompt=True)
+        text = self._trimmed(self._text(messages[: turn + 1]))
+        if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
+            prompt = self._text(messages[:turn])
+        if not text.startswith(prompt) or len(text) <= len(prompt):
+            raise TrainingProblem(
+                "bad_data",
+                "the chat template rewrites earlier turns, so the assistant's words cannot be told from the rest",
+                "Use loss_on: all, or a template with {% generation %} marks.",
+            )
+        text = self._closed(text)
+        return Rendered(text, ((len(prompt), len(text)),))
+
+    def _text(self, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:
+        if not messages:  # most templates cannot render nothing; a dialogue may begin with the assistant
+            return ""
+        try:
+            return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+                messages, tokenize=False, add_generation_prompt=prompt
+            )
+        except TrainingProblem:
+            raise
+        except Exception as error:
+            roles = " ".join(message["role"] for message in messages)
+            raise TrainingProblem(
+                "bad_data", f"the chat template refuses a dialogue of the roles {roles}: {error}"
+            ) from error
+
+    def _trimmed(self, text: str) -> str:
+        """Without the line end that many templates put after the token that ends a turn: no answer needs it."""
+        bare = text.rstrip()
+        return bare if bare.endswith(self._ends) else text
+
+    def _closed(self, text: str) -> str:
+        """With an end: a model that never sees one never stops."""
+        trimmed = self._trimmed(text)
+        end = self._tokenizer.eos_token
+        return trimmed if end is None or trimmed.endswith(self._ends) else trimmed + end
+
+    def _with_end(self, text: str, begin: int, end: int) -> int:
+        """Marks often stop short of the token that ends the turn; it must be learnt too."""
+        if text[begin:end].rstrip().endswith(self._ends):
+            return end
+        for token in self._ends:
+            if text.startswith(token, end):
+                return end + len(token)
+        return end
+
+
+def set_plain_template(tokenizer: Any) -> bool:
+    """Give a tokenizer without a chat template the plain one; True if it was needed."""
+    if _template(tokenizer):
+        return False
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return True
+
+
+def _template(tokenizer: Any) -> str:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default", "")
+    return template or ""
+
+
+def _special_tokens(tokenizer: Any) -> set[str]:
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as templates know it: no weight, and text where content is missing."""
+    return {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}

@@ -57,6 +57,10 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """Feature that is not supported -> why not, and what to use instead."""
     translated: dict[str, str] = {}
     """Supported feature -> what it becomes there, where that is not obvious."""
+    overridden_by: dict[str, str] = {}
+    """Feature that is not supported -> the key of ``overrides`` that says it in the back end's own words.
+
+    A spec that gives that override may keep the portable feature: it is left out here, and shown as dropped."""
 
     def can(self, feature: str) -> bool:
         """Whether the feature is supported."""

@@ -23,10 +23,16 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     capabilities = backend.capabilities
+    given = spec.overrides.get(backend.name, {})
     for feature, value in spec.asked().items():
         if capabilities.can(feature):
             continue
         reason = capabilities.why_not(feature)
+        override = capabilities.overridden_by.get(feature)
+        if override is not None and given.get(override) is not None:
+            reason = f"overrides.{backend.name}.{override} takes its place"
+            dropped.append(Dropped(field=feature, value=_plain(value), reason=reason))
+            continue
         if spec.unsupported == "drop" and _droppable(feature):
             dropped.append(Dropped(field=feature, value=_plain(value), reason=reason))
         else:

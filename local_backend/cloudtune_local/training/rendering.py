@@ -154,6 +154,19 @@ def set_plain_template(tokenizer: Any) -> bool:
     return True
 
 
+def turn_end(tokenizer: Any) -> str | None:
+    """The token that the template puts right after an assistant's words, e.g. ``<|im_end|>``."""
+    words = "answer"
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "question"}, {"role": "assistant", "content": words}], tokenize=False
+        )
+    except Exception:  # a template may want other roles; then the model's own end must do
+        return None
+    rest = text[text.rindex(words) + len(words) :].lstrip() if words in text else ""
+    return next((token for token in sorted(_special_tokens(tokenizer), key=len, reverse=True) if rest.startswith(token)), None)
+
+
 def _template(tokenizer: Any) -> str:
     template = tokenizer.chat_template
     if isinstance(template, dict):

@@ -1,0 +1,51 @@
+"""A tuned model as files to take away: the adapter as it is, or merged into the base's weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from cloudtune_local.training.folder import write_json
+
+
+def export(folder: Path | str, to: Path | str, *, merged: bool = False) -> list[Path]:
+    """Write the tuned model of ``folder`` into ``to``, which must not exist yet. Returns the files.
+
+    Merged weights are plain safetensors that any program which reads transformers folders can load; they are added up
+    in fp32 and stored in the base's own type. Full training has nothing to merge: its weights are copied.
+    """
+    from cloudtune_local.training.generate import read_tuned
+
+    folder, to = Path(folder), Path(to)
+    tuned = read_tuned(folder)
+    if to.exists():
+        raise FileExistsError(f"{to} exists already; export writes into a new folder")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    aside = to.with_name(f".{to.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        if merged and tuned["adapter"] != "full" and not tuned["merged"]:
+            _merge(folder, tuned, aside)
+        else:
+            shutil.copytree(folder, aside)
+        aside.rename(to)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return sorted(path for path in to.rglob("*") if path.is_file())
+
+
+def _merge(folder: Path, tuned: dict[str, object], to: Path) -> None:
+    import torch
+    from transformers import AutoConfig
+
+    from cloudtune_local.training.generate import base_of, load_tuned
+    from cloudtune_local.training.models import BaseModel, load_tokenizer
+    from cloudtune_local.training.result import TUNED
+
+    base = base_of(tuned)
+    stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
+    network = load_tuned(folder, tuned, dtype=torch.float32).merge_and_unload()
+    network.to(stored).save_pretrained(to)
+    load_tokenizer(BaseModel(str(folder))).save_pretrained(to)
+    write_json(to / TUNED, {**tuned, "merged": True})

@@ -1,0 +1,355 @@
+"""The back end ``local``: jobs are run folders, and every question is answered by reading one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from cloudtune.backend import (
+    Absent,
+    Capabilities,
+    Done,
+    Found,
+    Intent,
+    Journal,
+    Plan,
+    PlanRequest,
+    Probe,
+    Resolved,
+    Step,
+)
+from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
+from cloudtune_local.models import find_model
+from cloudtune_local.queue import Place, Queue
+from cloudtune_local.rundir import Run, is_waiting, take_lock
+from cloudtune_local.training import checkpoints
+from cloudtune_local.training.folder import read_json, read_lines
+from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cloudtune.backend import GenerateOptions, Prompt
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune_local.rundir import Standing
+
+NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
+_ASK_PYTHON = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
+
+
+class LocalBackend:
+    """Trains on this machine. It keeps nothing in memory: any process, now or after a reboot, sees the same jobs."""
+
+    name: ClassVar[str] = NAME
+    Options: ClassVar[type[options.Options]] = options.Options
+    Overrides: ClassVar[type[options.Overrides]] = options.Overrides
+
+    def __init__(self, settings: options.Options | None = None) -> None:
+        self.options = settings or options.Options()
+        self.root = self.options.root_folder()
+
+    def __repr__(self) -> str:
+        return f"LocalBackend(root={str(self.root)!r})"
+
+    # -- before a job exists -----------------------------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return capabilities.capabilities()
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """What does not fit together in the spec's values."""
+        return capabilities.check(spec)
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """Find the model, the interpreter and the machine's devices. Raises SpecError, BackendNotInstalled."""
+        python = self._python()
+        overrides = options.Overrides.model_validate(spec.overrides.get(NAME, {}))
+        model = find_model(spec.model_for(NAME) or "", revision=overrides.revision)
+        facts = {
+            "model": msgspec.to_builtins(model),
+            "python": python,
+            "gpus": len(devices.visible_gpus()),
+        }
+        identity = {"model": model.fingerprint}
+        return Resolved(scope=str(self.root), facts=facts, identity=identity, at=datetime.now(UTC))
+
+    def _python(self) -> str:
+        """The trainer's interpreter, which has what the trainer needs."""
+        chosen = self.options.python
+        if chosen is None:
+            python, missing = sys.executable, [name for name in NEEDS if importlib.util.find_spec(name) is None]
+        else:
+            python = str(chosen.expanduser().absolute())
+            missing = _missing_in(python)
+        if missing:
+            raise BackendNotInstalled(
+                f"the local back end trains with {', '.join(missing)}, not installed for {python}",
+                hint=f'run: {python} -m pip install "cloudtune[local]"',
+            )
+        return python
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """Write down the steps. Pure. Raises SpecError where the spec does not fit the model or the machine."""
+        return to_plan(request, self.options)
+
+    # -- making a job ------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """Create the run and start its worker; or find the checkpoint that it starts from."""
+        if step.id == FIND_CHECKPOINT:
+            return self._find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
+        if step.id != CREATE:
+            raise InvalidRequest(f"the local back end has no step {step.id!r}")
+        run = launch.create(step.request)
+        return {"ref": str(self._ref(run))}
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """Whether the run is there and has been looked after. In line without a worker is not done: `do` starts one."""
+        if step.id != CREATE:
+            return Absent()
+        run = Run(Path(step.request["root"]) / step.request["run"])
+        if not run.exists():
+            return Absent()
+        standing = run.standing()
+        if standing.state == "queued" and standing.worker is None:
+            return Absent()
+        return Done(outputs={"ref": str(self._ref(run))})
+
+    def probe(self, step: Step) -> Probe:
+        """Nothing here is waited for while submitting."""
+        return Probe(state="failed", message=f"the local back end has no step {step.id!r} to wait for")
+
+    def _find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
+        run = self._run(parent)
+        found = checkpoints.newest_good(run.checkpoints)
+        if found is not None:
+            return {"path": str(found.path), "step": found.step}
+        before = (read_json(run.spec) or {}).get("resume_from")  # it died before it had a checkpoint of its own
+        if before and checkpoints.read(Path(before)) is not None:
+            return {"path": before, "step": checkpoints.read(Path(before)).step}  # type: ignore[union-attr]
+        raise InvalidRequest(
+            f"{parent} left no good checkpoint to start from", hint="submit it afresh: `cloudtune submit --again`"
+        )
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _run(self, ref: JobRef) -> Run:
+        run = Run(Path(ref.scope) / ref.id)
+        # The scope says where the run lies, so a reference made under another root stays good.
+        if Path(ref.id).name != ref.id or ref.id.startswith(".") or not run.exists():
+            raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
+        return run
+
+    def _ref(self, run: Run) -> JobRef:
+        return JobRef(NAME, str(run.path.parent), run.slug)
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """The job now. Raises JobNotFound."""
+        self._run(ref)
+        found = self.get_many([ref])
+        if ref not in found:
+            raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
+        return found[ref]
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """Those that exist, in two or three small reads each."""
+        lines = _Lines()
+        found = {}
+        for ref in refs:
+            try:
+                standing = self._run(ref).standing()
+            except JobNotFound:
+                continue
+            found[ref] = snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing))
+        return found
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """The runs under the root, newest first, those that other means put there included."""
+        lines = _Lines()
+        found = []
+        for run in self._runs():
+            ref, standing = self._ref(run), run.standing()
+            found.append((int(standing.job.get("number", 0)), ref.id, ref, standing))
+        found.sort(key=lambda item: item[:2], reverse=True)
+        return [snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing)) for *_, ref, standing in found[:limit]]
+
+    def _runs(self) -> Iterator[Run]:
+        try:
+            names = os.listdir(self.root)
+        except FileNotFoundError:
+            return
+        for name in names:
+            run = Run(self.root / name)
+            if not name.startswith(".") and run.exists():
+                yield run
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """What happened after that line."""
+        run, line = self._run(ref), snapshots.to_line(after)
+        standing = run.standing()  # before the lines: so that the end is either written among them or derived
+        events = snapshots.to_events(read_lines(run.events, line))
+        if standing.derived and standing.is_final:
+            last = run.event_lines()
+            if line <= last:
+                events.append(snapshots.observed_end(standing, last + 1))
+        return events
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """Figures after that line."""
+        return snapshots.to_metrics(read_lines(self._run(ref).metrics, snapshots.to_line(after)))
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """Complete checkpoints, oldest first."""
+        found = checkpoints.saved_in(self._run(ref).checkpoints)
+        markers = [read_json(saved.path / checkpoints.MARKER) or {} for saved in found]
+        return snapshots.to_checkpoints(
+            [(saved, marker.get("created_at")) for saved, marker in zip(found, markers, strict=True)]
+        )
+
+    # -- steering ----------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """Ask it to stop; in line, it is over at once. After the end nothing happens."""
+        run = self._run(ref)
+        if run.standing().is_final:
+            return
+        with launch.told(run.path):
+            run.ask("cancel")
+            if self._wake(run):
+                return
+            self._alone(run, lambda: run.end("cancelled", "cancelled before it began"))
+
+    def pause(self, ref: JobRef) -> None:
+        """Ask it to stand still: in line it lets the others pass, running it keeps its slot and its memory."""
+        run = self._run(ref)
+        standing = run.standing()
+        if standing.is_final:
+            raise InvalidRequest(f"{ref} has ended ({standing.state}); there is nothing to pause")
+        with launch.told(run.path):
+            run.ask("pause")
+            if not self._wake(run):
+                self._alone(run, lambda: run.tell("paused", "paused in the queue"))
+
+    def resume(self, ref: JobRef) -> None:
+        """Let it go on; and give a job in line that has lost its worker, by a reboot perhaps, a new one."""
+        run = self._run(ref)
+        standing = run.standing()
+        if standing.is_final:
+            raise InvalidRequest(
+                f"{ref} has ended ({standing.state}); it goes on as a new job that starts from its checkpoint"
+            )
+        with launch.told(run.path):
+            run.withdraw("pause")
+            if not self._wake(run):
+                launch.start(run)
+
+    def _wake(self, run: Run) -> bool:
+        """Have the worker look at what is asked for. Whether there is one."""
+        standing = run.standing()
+        if standing.worker is not None and procs.is_alive(standing.worker):  # type: ignore[arg-type]
+            try:
+                os.kill(standing.worker["pid"], signal.SIGUSR1)
+            except ProcessLookupError:
+                return False
+            return True
+        return standing.worker is not None  # on another machine, or only its trainer lives: they look by themselves
+
+    def _alone(self, run: Run, act: Any) -> None:
+        """Act in the place of a worker, for a job in line that has none."""
+        lock = take_lock(run.lock)
+        if lock is None:
+            return  # a worker has come up meanwhile, and will see what is asked
+        try:
+            status, job = read_json(run.status) or {"state": "queued"}, read_json(run.job) or {}
+            if is_waiting(status):
+                Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
+                act()
+        finally:
+            os.close(lock)
+
+    def delete(self, ref: JobRef) -> None:
+        """Remove an ended job with its checkpoints and its model. Not found is done."""
+        try:
+            run = self._run(ref)
+        except JobNotFound:
+            return
+        standing = run.standing()
+        if not standing.is_final:
+            raise InvalidRequest(f"{ref} has not ended ({standing.state})", hint="cancel it first")
+        with launch.told(run.path):
+            aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
+            aside.parent.mkdir(exist_ok=True)
+            run.path.rename(aside)  # at once gone from every list, however long the removal takes
+            shutil.rmtree(aside)
+
+    # -- the result --------------------------------------------------------------------------------------------------
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """What the job produced. Raises InvalidRequest while there is nothing usable."""
+        run = self._run(ref)
+        return results.tuned_model(ref, run, run.standing())
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """Refused: a local model answers without it."""
+        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Refused: there is nothing to remove."""
+        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+
+    def deployments(self) -> Iterable[Deployment]:
+        """None: a local model answers in process."""
+        return ()
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """Answers in the order of the prompts, from this process."""
+        return results.generate(model, prompts, options)
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """The adapter, or the merged weights, in a new folder."""
+        return results.export(model, to, merged=merged)
+
+
+class _Lines:
+    """How many stand before each job in line, looked up once for all jobs of a call."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, str], list[int]] = {}
+
+    def ahead(self, ref: JobRef, standing: Standing) -> int | None:
+        """Jobs before that one; None if it is not in line."""
+        if standing.state != "queued":
+            return None
+        key = (ref.scope, str(standing.job.get("pool", devices.CPU)))
+        if key not in self._numbers:
+            self._numbers[key] = [place.number for place in Queue(Path(key[0])).waiting(key[1])]
+        return sum(number < int(standing.job.get("number", 0)) for number in self._numbers[key])
+
+
+def _missing_in(python: str) -> list[str]:
+    """What that interpreter lacks. Raises SpecError if it cannot be asked."""
+    try:
+        answer = subprocess.run(
+            [python, "-c", _ASK_PYTHON, *NEEDS], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SpecError(
+            f"the interpreter {python} cannot be used: {error}", hint="mend `python` in the settings"
+        ) from error
+    return answer.stdout.split()

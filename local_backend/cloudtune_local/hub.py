@@ -1,0 +1,88 @@
+"""The model hub, as far as planning needs it: what its local cache holds, and whether an id exists there.
+
+Reads only: what is missing is fetched by the trainer, when its turn has come. A token is taken from HF_TOKEN, sent to
+the hub and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 10.0
+_LARGEST = 10_000_000
+
+
+class HubError(Exception):
+    """The hub does not have it, or cannot be asked; ``advice`` says what to do."""
+
+    def __init__(self, message: str, advice: str) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+def cache_folder() -> Path:
+    """Where the hub's own library keeps what it fetched."""
+    chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    home = os.environ.get("HF_HOME")
+    if home:
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
+def cached_snapshot(name: str, revision: str | None) -> Path | None:
+    """The folder of that model's files in the cache, named by its commit; None if it is not there."""
+    folder = cache_folder() / f"models--{name.replace('/', '--')}"
+    wanted = revision or "main"
+    if not re.fullmatch(r"[0-9a-f]{40}", wanted):
+        try:
+            wanted = (folder / "refs" / wanted).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    snapshot = folder / "snapshots" / wanted
+    return snapshot if (snapshot / "config.json").exists() else None
+
+
+def look_up(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
+    """The commit that the id stands for now, and the model's config.json. Raises HubError."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        raise HubError("the hub may not be asked (HF_HUB_OFFLINE is set)", "name a model folder or a .gguf file")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    info = _get(f"{endpoint}/api/models/{name}/revision/{revision or 'main'}", name)
+    commit = info.get("sha")
+    if not isinstance(commit, str):
+        raise HubError(f"{endpoint} does not answer as a model hub does", "check HF_ENDPOINT")
+    return commit, _get(f"{endpoint}/{name}/resolve/{commit}/config.json", name)
+
+
+def _get(url: str, name: str) -> dict[str, Any]:
+    request = urllib.request.Request(url, headers={"User-Agent": "cloudtune"})  # noqa: S310 - the user's own endpoint
+    token = os.environ.get("HF_TOKEN")
+    if token:
+        # Not followed by a redirect to another host: urllib sends unredirected headers to the first host only.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            document = json.loads(answer.read(_LARGEST))
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            advice = "check the id; if it is private or gated, accept its terms on the hub and set HF_TOKEN"
+            raise HubError(f"the hub does not show it to you ({error.code})", advice) from error
+        if error.code == 404:
+            raise HubError("the hub has no such model, or no config.json in it", "check the id") from error
+        raise HubError(f"the hub answered {error.code}", "try again later, or name a model folder") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        advice = "fetch the model where there is a network, and name its folder; a .gguf file will do too"
+        raise HubError(f"the hub cannot be reached ({reason})", advice) from error
+    if not isinstance(document, dict):
+        raise HubError("the hub answered with something else than an object", f"check the id {name!r}")
+    return document

@@ -1,0 +1,160 @@
+"""Makes a run folder, whole or not at all, and starts its worker, detached."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import select
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError, PermissionDenied, QuotaExceeded
+from cloudtune_local import autopsy, devices
+from cloudtune_local.queue import Place, Queue
+from cloudtune_local.rundir import Run, take_lock
+from cloudtune_local.training.folder import DISK_FULL_ERRNOS, now, read_json, sync_directory, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ASIDE = ".new"
+START_LIMIT_S = 60.0
+
+
+def create(request: Mapping[str, Any]) -> Run:
+    """Make the run of that request and start its worker. A run that is there already is left as it is.
+
+    It is built aside and renamed into place, so of two who make it at once one wins, and nobody sees half of it.
+    """
+    root = Path(request["root"])
+    run = Run(root / request["run"])
+    with told(root):
+        if run.exists():
+            start(run)
+            return run
+        aside = root / ASIDE / f"{run.slug}.{secrets.token_hex(4)}"
+        aside.mkdir(parents=True)
+        try:
+            lock = _publish(Run(aside), run, request)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    if lock is None:
+        start(run)
+    else:
+        _spawn(run, lock)
+    return run
+
+
+def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
+    """Fill the folder, draw its number, put it in place. Returns its lock, held; None if another was first."""
+    document = dict(request["spec"])
+    aside.control.mkdir()
+    document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
+    write_json(aside.spec, document)
+    aside.keep_reserve()
+    aside.tell("queued", "waiting for a free slot", problem=None)
+    queue, pool = Queue(run.path.parent), devices.pool_of(document["device"])
+    lock = take_lock(aside.lock)
+    assert lock is not None, "nobody else knows this folder"
+    try:
+        # The lock is held from before anybody can see the run until its worker ends: it never looks deserted.
+        with queue.next_number() as number:
+            aside.note(f"queued as number {number}", kind="state", state="queued")
+            write_json(aside.job, {**request["job"], "created_at": now(), "pool": pool, "number": number})
+            aside.path.rename(run.path)
+            queue.join(pool, Place(number, run.slug))
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError) and run.exists():
+            return None
+        raise
+    sync_directory(run.path.parent)
+    return lock
+
+
+def _bring(aside: Run, split: str, path: str | None) -> str | None:
+    """Put a split's rows into the run; returns their place in it. A hard link where the file system has them."""
+    if path is None:
+        return None
+    aside.data.mkdir(exist_ok=True)
+    target = aside.data / f"{split}.jsonl"
+    try:
+        os.link(path, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(path, target)
+    return f"data/{split}.jsonl"
+
+
+def start(run: Run) -> bool:
+    """Start a worker for a run that is there, unless it has one. Whether one was started."""
+    lock = take_lock(run.lock)
+    if lock is None:
+        return False
+    if run.orphaned(read_json(run.status) or {"state": "queued"}).is_final:
+        os.close(lock)
+        return False
+    _spawn(run, lock)
+    return True
+
+
+def _spawn(run: Run, lock: int) -> None:
+    """Start the worker in a session of its own, give it the lock, and wait until it says that it stands."""
+    reader, writer = os.pipe()
+    # No secret is on the command line: everybody on the machine can read it.
+    argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
+    try:
+        with told(run.path), run.log.open("ab") as log:
+            process = subprocess.Popen(
+                argv, cwd=run.path, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=(lock, writer), start_new_session=True,
+            )  # fmt: skip
+    except BaseException:
+        os.close(reader)
+        raise
+    finally:
+        os.close(writer)
+        os.close(lock)
+    try:
+        ready, _, _ = select.select([reader], [], [], START_LIMIT_S)
+        answer = os.read(reader, 16) if ready else b""
+    finally:
+        os.close(reader)
+    if answer:
+        process.wait()  # the first process leaves at once; the worker is its child, and nobody's zombie here
+        return
+    process.kill()
+    process.wait()
+    words = autopsy.tail(run.log).strip() or "its log is empty"
+    raise BackendError(f"the worker of {run.slug} did not start: {words}", hint=f"see {run.log}")
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with import paths that hold from any folder."""
+    paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    ours = str(Path(__file__).resolve().parents[1])
+    if Path(ours).name not in ("site-packages", "dist-packages"):  # a checkout, perhaps known to this process only
+        paths.append(ours)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+
+
+@contextlib.contextmanager
+def told(folder: Path) -> Iterator[None]:
+    """Say what a refusal of the operating system means."""
+    try:
+        yield
+    except PermissionError as error:
+        message = f"this user may not write in {folder}: {error}"
+        raise PermissionDenied(
+            message, hint="choose another `root` for the local back end, or set CLOUDTUNE_HOME"
+        ) from error
+    except OSError as error:
+        if error.errno in DISK_FULL_ERRNOS:
+            hint = "free some space there, or choose another `root` for the local back end"
+            raise QuotaExceeded(f"no space left in {folder}: {error}", hint=hint) from error
+        raise BackendError(f"{folder} cannot be used: {error}") from error

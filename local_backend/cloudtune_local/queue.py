@@ -1,0 +1,126 @@
+"""The queue: jobs get a slot in the order in which they were submitted, across processes.
+
+Files under ``ROOT/.queue`` and nothing else: ``counter`` (the last number given out), ``waiting/POOL/NUMBER-SLUG`` (one
+empty file for each job in line), ``slots/POOL-N`` (a lock, held while a job runs). All locks are flock's, so that the
+kernel frees those of a killed process, and a job in line whose worker is gone holds nobody up: its run's lock is free.
+Standard library only: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloudtune_local.rundir import Run, is_held, take_lock
+from cloudtune_local.training.folder import sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOLDER = ".queue"
+
+
+class Place(NamedTuple):
+    """A job's place in line."""
+
+    number: int
+    slug: str
+
+    @property
+    def file(self) -> str:
+        """The name of its entry; names sort as numbers do."""
+        return f"{self.number:012d}-{self.slug}"
+
+    @classmethod
+    def read(cls, name: str) -> Place | None:
+        """The place that an entry's name stands for."""
+        number, dash, slug = name.partition("-")
+        return cls(int(number), slug) if dash and number.isdigit() else None
+
+
+class Queue:
+    """The line of one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / FOLDER
+
+    @contextlib.contextmanager
+    def next_number(self) -> Iterator[int]:
+        """Give out the next number. Inside the block nobody else gets one: publish the job there, and join the line.
+
+        So whoever holds a later number is sure to see the earlier jobs in line.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            number = self._last() + 1
+            self._write_last(number)
+            yield number
+        finally:
+            os.close(handle)
+
+    def _last(self) -> int:
+        try:
+            return int((self.folder / "counter").read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+        except ValueError:  # damaged: go on above every number that was ever seen
+            return max((place.number for pool in self._pools() for place in self.waiting(pool)), default=0) + 1_000_000
+
+    def _write_last(self, number: int) -> None:
+        aside = self.folder / ".counter"
+        with aside.open("w", encoding="ascii") as file:
+            file.write(str(number))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.folder / "counter")
+        sync_directory(self.folder)
+
+    def _pools(self) -> list[str]:
+        line = self.folder / "waiting"
+        return [entry.name for entry in line.iterdir()] if line.is_dir() else []
+
+    def join(self, pool: str, place: Place) -> None:
+        """Stand in line, at one's own number."""
+        line = self.folder / "waiting" / pool
+        line.mkdir(parents=True, exist_ok=True)
+        (line / place.file).touch()
+
+    def leave(self, pool: str, place: Place) -> None:
+        """Stand in line no longer."""
+        (self.folder / "waiting" / pool / place.file).unlink(missing_ok=True)
+
+    def waiting(self, pool: str) -> list[Place]:
+        """Everybody in line, first come first; those without a worker too."""
+        try:
+            names = os.listdir(self.folder / "waiting" / pool)
+        except FileNotFoundError:
+            return []
+        return sorted(place for name in names if (place := Place.read(name)))
+
+    def holds_up(self, pool: str, place: Place) -> bool:
+        """Whether that job stands in line and somebody waits for it."""
+        entry = self.folder / "waiting" / pool / place.file
+        return entry.exists() and is_held(Run(self.root / place.slug).lock)
+
+    def next_ahead(self, pool: str, place: Place) -> Place | None:
+        """The nearest job in line before that one; None for the head of the line."""
+        for other in reversed(self.waiting(pool)):
+            if other.number < place.number and self.holds_up(pool, other):
+                return other
+        return None
+
+    def take_slot(self, pool: str, count: int) -> tuple[int, int] | None:
+        """A free slot's number and the descriptor that holds it until closed; None if all are busy."""
+        slots = self.folder / "slots"
+        slots.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            handle = take_lock(slots / f"{pool}-{number}", patience=0)
+            if handle is not None:
+                return number, handle
+        return None

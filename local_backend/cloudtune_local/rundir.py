@@ -1,0 +1,212 @@
+"""A run folder as the back end and the worker see it: who looks after it, how it stands, what it says.
+
+The names of files and atomic writes are the trainer's (``training.folder``). Standard library only: the worker imports
+this. Nothing here but ``tell``, ``note`` and ``Reserve`` writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune_local import procs
+from cloudtune_local.training.folder import (
+    DISK_FULL_ERRNOS,
+    FINAL_STATES,
+    RunFolder,
+    append_line,
+    now,
+    read_json,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JOB_VERSION = 1
+NO_WORKER = "no worker; run `cloudtune resume`"
+RESERVE_BYTES = 32 * 1024
+
+
+class Standing(NamedTuple):
+    """How a run stands: its status, corrected by what became of its worker."""
+
+    state: str
+    detail: str
+    problem: dict[str, Any] | None
+    status: dict[str, Any]
+    job: dict[str, Any]
+    worker: dict[str, Any] | None
+    """Whoever looks after it, as worker.json names it; None when nobody does, or it is just starting."""
+    derived: bool = False
+    """The state is not what status.json says, because its writer died."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will never change again."""
+        return self.state in FINAL_STATES
+
+
+class Run(RunFolder):
+    """One run, read and written."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path)
+        self.job = self.path / "job.json"
+        """Whose run this is, its place in the queue, and what its worker needs to know. Never changes."""
+        self.reserve = self.path / ".reserve"
+
+    @property
+    def slug(self) -> str:
+        """The folder's name: the job's id."""
+        return self.path.name
+
+    def exists(self) -> bool:
+        """Whether there is such a run."""
+        return self.spec.is_file()
+
+    def standing(self) -> Standing:
+        """How it stands now. Two files are read for a run that ended, three for one that goes on."""
+        job = read_json(self.job) or {}
+        status = read_json(self.status) or {"state": "queued"}
+        if status["state"] in FINAL_STATES:
+            return _as_written(status, job, None)
+        worker = read_json(self.worker)
+        if self._is_looked_after(status, worker):
+            return _as_written(status, job, worker)
+        again = read_json(self.status) or status
+        if again["state"] in FINAL_STATES:  # it ended between our two looks
+            return _as_written(again, job, None)
+        return self.orphaned(again)
+
+    def orphaned(self, status: dict[str, Any]) -> Standing:
+        """How a run with that status stands when nobody looks after it."""
+        if status["state"] in FINAL_STATES:
+            return _as_written(status, read_json(self.job) or {}, None)
+        return _orphan(status, read_json(self.job) or {}, self.asked("pause"))
+
+    def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
+        if worker is None or not procs.can_be_seen(worker):
+            return is_held(self.lock)  # just starting; or of another machine, container or boot on the same disk
+        if procs.is_alive(worker) or ("trainer" in worker and procs.is_alive(worker["trainer"])):
+            return True
+        # A new worker may be starting, but only for a job that never ran: what ran and died is over for good.
+        return is_waiting(status) and is_held(self.lock)
+
+    def tell(self, state: str, detail: str = "", *, durable: bool = True, **changes: Any) -> None:
+        """Write the status, keeping what it says otherwise."""
+        status = {**(read_json(self.status) or {}), **changes, "state": state, "detail": detail, "updated_at": now()}
+        if state in FINAL_STATES:
+            status.setdefault("problem", None)
+            status["finished_at"] = status["updated_at"]
+        write_json(self.status, status, durable=durable)
+
+    def event_lines(self) -> int:
+        """How many lines the events have, a torn last one included."""
+        try:
+            content = self.events.read_bytes()
+        except FileNotFoundError:
+            return 0
+        return content.count(b"\n") + (not content.endswith(b"\n") and bool(content))
+
+    def note(self, message: str, *, kind: str = "message", level: str = "info", **data: Any) -> None:
+        """Add an event."""
+        append_line(self.events, {"time": now(), "type": kind, "level": level, "message": message, "data": data})
+
+    def try_note(self, message: str, *, kind: str = "message", level: str = "info", **data: Any) -> None:
+        """Add an event if it can be written: a full disk must not end a job that needs no more space."""
+        try:
+            self.note(message, kind=kind, level=level, **data)
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRNOS:
+                raise
+
+    def end(self, state: str, message: str, problem: dict[str, Any] | None = None) -> None:
+        """Write the last status and event; on a full disk, in the space that was kept for it."""
+        level = "error" if state == "failed" else "info"
+        data = {"problem": problem} if problem else {}
+        # The event first: whoever sees the last status may stop looking.
+        self._in_reserve(lambda: self.note(message, kind="state", level=level, state=state, **data))
+        self._in_reserve(lambda: self.tell(state, message, problem=problem))
+        self.reserve.unlink(missing_ok=True)
+
+    def _in_reserve(self, write: Any) -> None:
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRNOS:
+                raise
+            self.reserve.unlink(missing_ok=True)
+            write()
+
+    def keep_reserve(self) -> None:
+        """Set space aside, so that a run that dies of a full disk can still say so."""
+        with self.reserve.open("wb") as file:
+            file.write(os.urandom(RESERVE_BYTES))  # a file system that compresses would give zeros no space
+
+
+def is_waiting(status: dict[str, Any]) -> bool:
+    """Whether the run has not begun: it stands in line, or was paused while it did."""
+    return status["state"] in ("queued", "paused") and not status.get("started_at")
+
+
+def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, Any] | None) -> Standing:
+    return Standing(status["state"], status.get("detail", ""), status.get("problem"), status, job, worker)
+
+
+def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> Standing:
+    """How a run stands whose worker is gone. What it was told to do decides, so that the answer never changes."""
+    state = status["state"]
+    if is_waiting(status):
+        shown = "paused" if pause else "queued"
+        return Standing(shown, NO_WORKER, None, status, job, None, derived=shown != state)
+    if state == "cancelling":
+        return Standing("cancelled", "its worker died while it was being cancelled", None, status, job, None, True)
+    was = status.get("detail") or state
+    problem = {
+        "code": "killed",
+        "message": f"the worker was killed or the machine went down while the job was {state} ({was})",
+        "hint": "`cloudtune resume` goes on from the newest good checkpoint",
+    }
+    return Standing("failed", problem["message"], problem, status, job, None, True)
+
+
+def take_lock(path: Path, patience: float = 0.3) -> int | None:
+    """Hold that lock until the descriptor is closed or the process ends; None if another holds it.
+
+    ``patience`` outlasts those who merely look whether it is held.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() >= deadline:
+                os.close(handle)
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    return None
+                raise
+            time.sleep(0.005)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds that lock. Writes nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        return True
+    else:
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,156 @@
+"""From a run folder's words to cloudtune's: states, snapshots, events, metrics, checkpoints. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import InvalidRequest
+from cloudtune.state import Checkpoint, Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cloudtune_local.rundir import Standing
+    from cloudtune_local.training.checkpoints import Saved
+
+STATES: dict[str, JobState] = {
+    "queued": JobState.QUEUED,
+    "starting": JobState.PREPARING,
+    "loading": JobState.PREPARING,
+    "training": JobState.RUNNING,
+    "evaluating": JobState.RUNNING,
+    "saving": JobState.RUNNING,
+    "paused": JobState.PAUSED,
+    "cancelling": JobState.CANCELLING,
+    "succeeded": JobState.SUCCEEDED,
+    "failed": JobState.FAILED,
+    "cancelled": JobState.CANCELLED,
+    "expired": JobState.EXPIRED,
+}
+_LEVELS = ("debug", "info", "warning", "error")
+_SPLITS = ("train", "validation", "test")
+
+
+def to_state(word: str) -> JobState:
+    """A word that is not known is unknown, and not terminal."""
+    return STATES.get(word, JobState.UNKNOWN)
+
+
+def to_snapshot(ref: JobRef, standing: Standing, ahead: int | None = None) -> JobSnapshot:
+    """The run as it stands; ``ahead`` is how many stand before it in line."""
+    status, job = standing.status, standing.job
+    detail = standing.detail
+    if standing.state == "queued" and ahead is not None and standing.worker is not None:
+        detail = "next in line" if ahead == 0 else f"{ahead} ahead in line"
+    problem = standing.problem or None
+    return JobSnapshot(
+        ref=ref,
+        state=to_state(standing.state),
+        native_state=standing.state,
+        name=str(job.get("name", "")),
+        model=str(job.get("model") or ""),
+        detail=detail,
+        created_at=to_time(job.get("created_at")),
+        started_at=to_time(status.get("started_at")),
+        finished_at=to_time(status.get("finished_at") or (status.get("updated_at") if standing.is_final else None)),
+        progress=Progress(
+            step=status.get("step"),
+            total_steps=status.get("total_steps"),
+            epoch=status.get("epoch"),
+            tokens=status.get("tokens"),
+            eta_s=None if standing.is_final else status.get("eta_s"),
+        ),
+        problem=_problem(problem) if problem and standing.state in ("failed", "expired") else None,
+        parent=JobRef.parse(job["parent"]) if job.get("parent") else None,
+        raw={"status": status, "tags": job.get("tags", {}), "number": job.get("number")},
+    )
+
+
+def _problem(document: dict[str, Any]) -> JobProblem:
+    message = str(document.get("message", "")) or "the trainer gave no reason"
+    return JobProblem(message=message, code=str(document.get("code", "failed")), hint=document.get("hint"))
+
+
+def to_events(lines: Iterable[tuple[int, Any]]) -> list[Event]:
+    """Events of numbered lines; the cursor is the line's number."""
+    return [
+        Event(
+            cursor=str(number),
+            time=to_time(line.get("time")) or datetime.fromtimestamp(0, UTC),
+            message=str(line.get("message", "")),
+            type=str(line.get("type", "message")),
+            level=line["level"] if line.get("level") in _LEVELS else "info",
+            data=line.get("data") or {},
+        )
+        for number, line in lines
+        if isinstance(line, dict)
+    ]
+
+
+def observed_end(standing: Standing, cursor: int) -> Event:
+    """The end of a run whose worker died without writing it; a worker that writes it later takes this very line."""
+    data: dict[str, Any] = {"state": standing.state}
+    if standing.problem:
+        data["problem"] = standing.problem
+    return Event(
+        cursor=str(cursor),
+        time=to_time(standing.status.get("updated_at")) or datetime.fromtimestamp(0, UTC),
+        message=standing.detail,
+        type="state",
+        level="error" if standing.state == "failed" else "info",
+        data=data,
+        observed=True,
+    )
+
+
+def to_metrics(lines: Iterable[tuple[int, Any]]) -> list[Metric]:
+    """Figures of numbered lines."""
+    return [
+        Metric(
+            cursor=str(number),
+            step=int(line["step"]),
+            values={name: float(value) for name, value in line.get("values", {}).items() if value is not None},
+            split=line["split"] if line.get("split") in _SPLITS else "train",
+            epoch=line.get("epoch"),
+            time=to_time(line.get("time")),
+        )
+        for number, line in lines
+        if isinstance(line, dict) and isinstance(line.get("step"), int)
+    ]
+
+
+def to_checkpoints(found: Sequence[tuple[Saved, Any]]) -> list[Checkpoint]:
+    """Checkpoints as the trainer keeps them, with the times of their making, oldest first."""
+    best = max((index for index, (saved, _) in enumerate(found) if saved.best), default=None)
+    return [
+        Checkpoint(
+            id=saved.path.name,
+            step=saved.step,
+            epoch=saved.epoch,
+            best=index == best,
+            last=index == len(found) - 1,
+            resumable=True,
+            metrics=saved.metrics,
+            created_at=to_time(made),
+            uri=str(saved.path),
+        )
+        for index, (saved, made) in enumerate(found)
+    ]
+
+
+def to_line(cursor: str | None) -> int:
+    """The line number in a cursor. Raises InvalidRequest."""
+    if cursor is None:
+        return 0
+    if not cursor.isdecimal():
+        raise InvalidRequest(f"{cursor!r} is no cursor of the local back end: those are line numbers")
+    return int(cursor)
+
+
+def to_time(text: Any) -> datetime | None:
+    """A time as the run folder writes it."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,105 @@
+"""A trainer without a model: it keeps the run folder's contract and does what the job's tag ``script`` says.
+
+Tests of the queue, of cancelling and of deaths use it because it starts in no time. Its words, one after another:
+``steps N SECONDS``, ``deaf`` (from here on look at no request), ``ignore-term``, ``say TEXT``, ``signal NUMBER``,
+``exit CODE``, ``eat MEGABYTES``, ``fill FILE`` (write to that file until the disk refuses), ``fork`` (leave a child).
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from cloudtune_local.training.folder import RunFolder, append_line, now, read_json, write_json
+
+
+class Trainer:
+    def __init__(self, run: RunFolder) -> None:
+        self.run = run
+        self.status = {**(read_json(run.status) or {}), "step": 0}
+        self.deaf = False
+        self.told = False
+        signal.signal(signal.SIGTERM, self._term)
+
+    def _term(self, number: int, frame: object) -> None:
+        self.told = True
+
+    def state(self, state: str, detail: str = "", **fields: object) -> None:
+        self.status |= {"state": state, "detail": detail, "updated_at": now(), **fields}
+        append_line(self.run.events, {"time": now(), "type": "state", "level": "info", "message": state, "data": {}})
+        write_json(self.run.status, self.status, durable=False)
+
+    def carry_out(self, words: list[str]) -> str:
+        while words:
+            word = words.pop(0)
+            if word == "steps":
+                total, pause = int(words.pop(0)), float(words.pop(0))
+                if not self.steps(total, pause):
+                    return "cancelled"
+            elif word == "deaf":
+                self.deaf = True
+            elif word == "ignore-term":
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            elif word == "say":
+                print(words.pop(0).replace("_", " "), flush=True)
+            elif word == "signal":
+                os.kill(os.getpid(), int(words.pop(0)))
+                time.sleep(5)
+            elif word == "exit":
+                os._exit(int(words.pop(0)))
+            elif word == "eat":
+                self.eaten = bytearray(os.urandom(1 << 20)) * int(words.pop(0))
+            elif word == "fill":
+                fill(Path(words.pop(0)))
+            elif word == "fork":
+                leave_a_child(self.run.path / "child.pid")
+        return "succeeded"
+
+    def steps(self, total: int, pause: float) -> bool:
+        self.state("training", total_steps=total)
+        for step in range(1, total + 1):
+            while self.run.asked("pause") and not self.deaf and not self.told and not self.run.asked("cancel"):
+                if self.status["state"] != "paused":
+                    self.state("paused", f"at step {step}")
+                time.sleep(0.02)
+            if (self.run.asked("cancel") or self.told) and not self.deaf:
+                return False
+            if self.status["state"] == "paused":
+                self.state("training")
+            time.sleep(pause)
+            line = {"time": now(), "step": step, "epoch": step / total, "split": "train", "values": {"loss": 1 / step}}
+            append_line(self.run.metrics, line)
+            self.status |= {"step": step, "updated_at": now()}
+            write_json(self.run.status, self.status, durable=False)
+        return True
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, contextlib.suppress(BlockingIOError):
+        while True:
+            file.write(os.urandom(1 << 12))
+
+
+def leave_a_child(pid_file: Path) -> None:
+    if os.fork() == 0:
+        pid_file.write_text(str(os.getpid()))
+        time.sleep(600)
+        os._exit(0)
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.01)
+
+
+def main() -> None:
+    path = Path(sys.argv[-1])
+    if not (path / "spec.json").is_file():
+        return  # asked what is installed: nothing is missing
+    run = RunFolder(path)
+    script = read_json(path / "job.json")["tags"].get("script", "steps 3 0.01")
+    trainer = Trainer(run)
+    outcome = trainer.carry_out(script.split())
+    trainer.state(outcome, finished_at=now())
+
+
+main()

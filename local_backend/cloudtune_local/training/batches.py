@@ -77,7 +77,14 @@ class Schedule:
 
 
 def schedule_of(
-    lengths: Sequence[int], *, batch_size: int, capacity: int, packing: bool, epochs: float, max_steps: int | None, seed: int
+    lengths: Sequence[int],
+    *,
+    batch_size: int,
+    capacity: int,
+    packing: bool,
+    epochs: float,
+    max_steps: int | None,
+    seed: int,
 ) -> Schedule:
     """Lay out the whole run. ``max_steps`` wins over ``epochs``."""
     bins = pack(lengths, capacity) if packing else [[i] for i in range(len(lengths))]

@@ -22,8 +22,6 @@ from cloudtune_local.training.run_spec import ModelSource
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-Prompt = "str | Sequence[Mapping[str, Any]]"
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -75,11 +73,12 @@ class Model:
         in the same batches draw the same answers.
         """
         texts = [self._text(prompt) for prompt in prompts]
-        with self._lock, torch.random.fork_rng(enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            for first in range(0, len(texts), batch_size):
-                yield from self._batch(texts[first : first + batch_size], max_tokens, temperature, top_p)
+        for first in range(0, len(texts), batch_size):
+            with self._lock, torch.random.fork_rng(enabled=seed is not None):
+                if seed is not None:
+                    torch.manual_seed(seed + first)
+                answers = self._batch(texts[first : first + batch_size], max_tokens, temperature, top_p)
+            yield from answers  # outside the lock: whoever reads them may take their time
 
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
@@ -96,7 +95,7 @@ class Model:
         ids = self._tokenizer("a")["input_ids"]
         return bool(ids) and ids[0] == self._tokenizer.bos_token_id
 
-    def _batch(self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float) -> Iterator[Answer]:
+    def _batch(self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float) -> list[Answer]:
         from transformers import GenerationConfig
 
         ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -115,11 +114,13 @@ class Model:
             out = self._network.generate(
                 input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config
             )
+        answers = []
         for prompt, row in zip(ids, out[:, width:].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in self._ends), None)
             words = row if end is None else row[:end]
             text = self._tokenizer.decode(words, skip_special_tokens=True)
-            yield Answer(text, "length" if end is None else "stop", len(prompt), len(words))
+            answers.append(Answer(text, "length" if end is None else "stop", len(prompt), len(words)))
+        return answers
 
 
 def read_tuned(folder: Path) -> dict[str, Any]:

@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from cloudtune_local.training import checkpoints, models
 from cloudtune_local.training.devices import Devices
 from cloudtune_local.training.objectives import Objective, objective_for
@@ -115,7 +113,9 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
                 f"{spec.resume_from} is not a complete checkpoint",
                 "Resume from another checkpoint, or start anew.",
             )
-    if saved is not None and saved.weights.name != (checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER):
+    if saved is not None and saved.weights.name != (
+        checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER
+    ):
         raise TrainingProblem(
             "bad_checkpoint",
             f"{saved.path} was not made with adapter {spec.adapter.type}",

@@ -68,7 +68,7 @@ def train(job: Job) -> str:
     clock, meter = Clock(job.progress.seconds), Meter()
     total = schedule.total_steps
     started = job.progress.step
-    saved = started if started else None
+    saved = started or None
     outcome = "succeeded"
     job.network.train()
     report.state("training", step=started, total_steps=total, epoch=round(job.epoch, 6), tokens=job.progress.tokens)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_local.training.checkpoints import ADAPTER, MODEL
 from cloudtune_local.training.attention import ATTENTION, documents_attention, layout_of
+from cloudtune_local.training.checkpoints import ADAPTER, MODEL
 from cloudtune_local.training.gguf_cache import dequantised
 from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.records import texts_of
@@ -23,8 +23,8 @@ from cloudtune_local.training.tiny import write_model_from_config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cloudtune_local.training.records import Record
     from cloudtune_local.training.checkpoints import Saved
+    from cloudtune_local.training.records import Record
     from cloudtune_local.training.run_spec import Adapter, ModelSource, RunSpec
 
 _DROPOUTS = (
@@ -118,7 +118,9 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
-def load_model(base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None) -> Any:
+def load_model(
+    base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None
+) -> Any:
     """The causal LM, on the CPU. ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -62,7 +62,8 @@ def _recognise(error: BaseException) -> TrainingProblem | None:
     low = text.lower()
     kind = type(error).__name__
     if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
+        isinstance(error, RuntimeError)
+        and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
     ):
         return TrainingProblem("out_of_memory", f"the machine's memory is used up: {text or kind}", _MEMORY_HINT)
     number = getattr(error, "errno", None)

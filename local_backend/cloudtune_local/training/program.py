@@ -45,9 +45,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     return outcome
 
 
-def _assemble(
-    run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]
-) -> loop.Job:
+def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
     hyper = spec.hyperparameters
     train = loaded.splits["train"]
     schedule = schedule_of(

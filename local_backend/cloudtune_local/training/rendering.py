@@ -164,7 +164,9 @@ def turn_end(tokenizer: Any) -> str | None:
     except Exception:  # a template may want other roles; then the model's own end must do
         return None
     rest = text[text.rindex(words) + len(words) :].lstrip() if words in text else ""
-    return next((token for token in sorted(_special_tokens(tokenizer), key=len, reverse=True) if rest.startswith(token)), None)
+    return next(
+        (token for token in sorted(_special_tokens(tokenizer), key=len, reverse=True) if rest.startswith(token)), None
+    )
 
 
 def _template(tokenizer: Any) -> str:

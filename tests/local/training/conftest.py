@@ -1,0 +1,135 @@
+"""A tiny model, and runs of the real trainer over it: in this process where that will do, else as a program."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cloudtune_local.training.folder import RunFolder, read_json, read_lines
+from cloudtune_local.training.tiny import write_tiny_model
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # tiny tensors: more threads only wait for one another
+
+
+def sums(count: int, *, seed: int = 0) -> Rows:
+    """Dialogues of one to three turns about sums."""
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        messages = []
+        for _ in range(rng.randint(1, 3)):
+            a, b = rng.randrange(30), rng.randrange(30)
+            messages += [
+                {"role": "user", "content": f"What is {a} plus {b}?"},
+                {"role": "assistant", "content": f"{a} plus {b} is {a + b}."},
+            ]
+        rows.append({"messages": messages})
+    return rows
+
+
+def texts(count: int, *, seed: int = 0) -> Rows:
+    """Texts of quite different lengths."""
+    rng = random.Random(seed)
+    return [{"text": " ".join(f"{rng.randrange(99)} follows." for _ in range(rng.randint(1, 9)))} for _ in range(count)]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = [json.dumps(row) for row in sums(50) + texts(50)]
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", vocab_texts=words, model={"attention_dropout": 0.0})
+
+
+class Runs:
+    """Makes run folders and trains in them."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        self._root = root
+        self._model = model
+
+    def make(
+        self, name: str = "run", *, rows: Rows | None = None, validation: Rows | None = None, test: Rows | None = None,
+        **spec: Any,
+    ) -> RunFolder:  # fmt: skip
+        run = RunFolder(self._root / name)
+        run.data.mkdir(parents=True)
+        data = {}
+        for split, records in {"train": rows or sums(24), "validation": validation, "test": test}.items():
+            if records is not None:
+                data[split] = f"data/{split}.jsonl"
+                (run.path / data[split]).write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+        document: dict[str, Any] = {
+            "version": 1, "model": {"source": "folder", "path": str(self._model)}, "data": data, "device": "cpu",
+            "hyperparameters": {}, "threads": 1,
+        }  # fmt: skip
+        hyper = {"batch_size": 2, "max_length": 96, "learning_rate": 5e-3, "precision": "fp32", "scheduler": "constant"}
+        document |= spec
+        document["hyperparameters"] = hyper | document["hyperparameters"]
+        run.spec.write_text(json.dumps(document))
+        return run
+
+    def train(self, run: RunFolder, *, stop_after: int | None = None) -> str:
+        """Train here. ``stop_after`` steps the run is told to stop, as SIGTERM would."""
+        from cloudtune_local.training.program import run_training
+        from cloudtune_local.training.reporting import Report
+        from cloudtune_local.training.run_spec import read_spec
+
+        asked = 0
+
+        def stopping() -> bool:
+            nonlocal asked
+            asked += 1
+            done = metrics(run, "train")
+            return stop_after is not None and bool(done) and done[-1]["step"] >= stop_after
+
+        report = Report(run)
+        outcome = run_training(run, read_spec(read_json(run.spec)), report, stopping)
+        report.state(outcome)
+        return outcome
+
+    def start(self, run: RunFolder, **options: Any) -> subprocess.Popen[bytes]:
+        """Start the program, as the worker does."""
+        with run.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cloudtune_local.training", str(run.path)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                **options,
+            )
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tiny_model: Path) -> Runs:
+    return Runs(tmp_path, tiny_model)
+
+
+def metrics(run: RunFolder, split: str = "train") -> list[dict[str, Any]]:
+    return [line for _, line in read_lines(run.metrics) if line["split"] == split]
+
+
+def events(run: RunFolder, kind: str) -> list[dict[str, Any]]:
+    return [line for _, line in read_lines(run.events) if line["type"] == kind]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    (file,) = folder.glob("*.safetensors")
+    return load_file(file)
+
+
+def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from cloudtune.data.records import Chat, Record, Text
+from cloudtune.data.records import Chat, Item, Message, Preference, Question, Rated, Record, Tagged, TextPart
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -21,64 +21,118 @@ _NEXT: dict[str, frozenset[str]] = {
 }
 
 
+_END = "end the conversation with the answer to learn"
+
+
 def _fault(code: str, field: str, message: str, fix: str) -> Problem:
     return Problem(code=code, field=field, message=message, fix=fix)
 
 
-def faults_of(record: Record, *, answer_last: bool) -> Sequence[Problem]:
-    """Everything that is wrong with the record. ``answer_last``: the assistant must have the last word."""
-    if isinstance(record, Text):
-        return [] if record.text and not record.text.isspace() else [_blank("text")]
-    before = ""
-    for message in record.messages:
-        role, content = message.role, message.content
-        if role not in _NEXT[before] or not content or content.isspace() or message.weight is not UNSET:
-            break
-        before = role
+def faults_of(record: Record, *, method: str = "sft") -> Sequence[Problem]:
+    """Everything that is wrong with the record for a method of training."""
+    if type(record) is Chat:
+        before = ""
+        for message in record.messages:
+            role, content = message.role, message.content
+            if role not in _NEXT[before] or not content or message.weight is not UNSET:
+                break
+            if type(content) is not str or content.isspace():
+                break
+            before = role
+        else:
+            if before == "assistant" or (before and method == "cpt"):
+                return ()
+        return [*_turns(record.messages), *_ending(record.messages, method)]
+    return _of_other(record)
+
+
+def _of_other(record: Record) -> list[Problem]:
+    if isinstance(record, Preference | Rated):
+        found = _asked(record.messages)
+        sides = {"completion": record.completion} if isinstance(record, Rated) else {
+            "chosen": record.chosen, "rejected": record.rejected,
+        }  # fmt: skip
+        for name, answer in sides.items():
+            found += _turns(answer, name, before="user")
+            if answer and answer[-1].role != "assistant":
+                found.append(_fault("last_not_assistant", name, f"the last turn is {answer[-1].role}'s", _END))
+        if isinstance(record, Preference) and record.chosen == record.rejected:
+            found.append(_fault("same_answers", "rejected", "both answers are the same", "remove the row"))
+        return found
+    if isinstance(record, Item):
+        return _asked(record.messages)
+    return [
+        _blank(name, f"the {name}")
+        for name in record.__struct_fields__
+        if isinstance(value := getattr(record, name), str | list) and (not value or str(value).isspace())
+    ] + (_lengths(record) if isinstance(record, Tagged | Question) else [])
+
+
+def _lengths(record: Tagged | Question) -> list[Problem]:
+    if isinstance(record, Tagged):
+        one, other, names = len(record.tokens), len(record.tags), "tokens and {} tags"
     else:
-        if before == "assistant" or (before and not answer_last):
-            return ()
-    return _in_full(record, answer_last)
+        one, other, names = len(record.answers.text), len(record.answers.answer_start), "answers and {} places"
+    if one == other:
+        return []
+    return [_fault("lengths", record.__struct_fields__[-1], f"{one} {names.format(other)}", "give as many of each")]
 
 
-def _in_full(chat: Chat, answer_last: bool) -> list[Problem]:
-    """The slow way, for a record that the quick look could not pass."""
-    if not chat.messages:
-        return [_fault("no_messages", "messages", "there are no messages", "remove the row, or give it turns")]
+def _asked(messages: list[Message]) -> list[Problem]:
+    found = _turns(messages)
+    if messages and messages[-1].role not in {"user", "tool"}:
+        found.append(
+            _fault("last_not_user", "messages", "the question ends with an answer", "end it with the user's turn")
+        )
+    return found
+
+
+def _turns(messages: list[Message], field: str = "messages", before: str = "") -> list[Problem]:
+    """What is wrong turn by turn."""
+    if not messages:
+        return [_fault("no_messages", field, "there are no messages", "remove the row, or give it turns")]
     found: list[Problem] = []
-    before = ""
-    for i, message in enumerate(chat.messages):
-        field = f"messages[{i}]"
+    for i, message in enumerate(messages):
+        place = f"{field}[{i}]"
         if message.role not in _NEXT[before]:
             where = f"after {before}" if before else "as the first turn"
             what, fix = f"{message.role} may not stand {where}", f"{' or '.join(sorted(_NEXT[before]))} belongs here"
-            found.append(_fault("role_order", f"{field}.role", what, fix))
-        if message.role != "tool" and (not message.content or message.content.isspace()):
-            found.append(_blank(f"{field}.content", f"the {message.role}'s turn"))
-        if message.weight is not UNSET and message.role != "assistant":
-            found.append(
-                _fault("weight_role", f"{field}.weight", "only an assistant's turn may have a weight", "remove it")
-            )
+            found.append(_fault("role_order", f"{place}.role", what, fix))
+        found += _turn(message, place)
         before = message.role
-    answers = [message for message in chat.messages if message.role == "assistant"]
-    if answer_last and before != "assistant":
-        found.append(
-            _fault(
-                "last_not_assistant",
-                f"messages[{len(chat.messages) - 1}].role",
-                f"the last turn is {before}'s",
-                "end the conversation with the answer to learn",
-            )
-        )
+    return found
+
+
+def _turn(message: Message, place: str) -> list[Problem]:
+    found: list[Problem] = []
+    if message.content is None and not message.tool_calls:
+        found.append(_fault("missing_key", place, "the key 'content' is missing", "add it"))
+    elif message.role != "tool" and not message.tool_calls and _is_blank(message):
+        found.append(_blank(f"{place}.content", f"the {message.role}'s turn"))
+    if message.role != "assistant":
+        for name in ("weight", "tool_calls", "reasoning_content"):
+            if getattr(message, name) is not UNSET:
+                code = "weight_role" if name == "weight" else "assistant_only"
+                found.append(_fault(code, f"{place}.{name}", f"only an assistant's turn may have {name}", "remove it"))
+    return found
+
+
+def _is_blank(message: Message) -> bool:
+    content = message.content
+    if isinstance(content, list):
+        return not any(not isinstance(part, TextPart) or part.text.strip() for part in content)
+    return not content or content.isspace()
+
+
+def _ending(messages: list[Message], method: str) -> list[Problem]:
+    found: list[Problem] = []
+    if messages and method != "cpt" and messages[-1].role != "assistant":
+        where = f"messages[{len(messages) - 1}].role"
+        found.append(_fault("last_not_assistant", where, f"the last turn is {messages[-1].role}'s", _END))
+    answers = [message for message in messages if message.role == "assistant"]
     if answers and all(message.weight == 0 for message in answers):
-        found.append(
-            _fault(
-                "nothing_to_learn",
-                "messages",
-                "every answer has weight 0",
-                "give one of them weight 1, or none a weight",
-            )
-        )
+        fix = "give one of them weight 1, or none a weight"
+        found.append(_fault("nothing_to_learn", "messages", "every answer has weight 0", fix))
     return found
 
 

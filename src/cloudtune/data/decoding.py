@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data import explain
-from cloudtune.data.kinds import RowType, recognise, records, row_type
+from cloudtune.data.kinds import RowType, records, row_type
+from cloudtune.data.kinds_other import recognise
+from cloudtune.data.nested import NestedError, unnested
 from cloudtune.data.places import Batch, located
 from cloudtune.errors import Problem
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from cloudtune.data.tables import Table
 
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
+"""What conversion from a vendor's free-form blocks may meet."""
 
 
 class FileRows:
@@ -34,7 +38,7 @@ class FileRows:
         if self.how is not None:
             try:
                 batch = self._at_once(block, self.how)
-            except _BAD_ROW:
+            except (*_BAD_ROW, *_BAD_RECORD):
                 pass
             else:
                 self.seen = self.seen or bool(batch.records)
@@ -56,9 +60,14 @@ class FileRows:
         for line, data in block.rows():
             self.seen = True
             row = self._row(line, data)
-            if row is not None and self.how is not None:
-                lines.append(line)
+            if row is None or self.how is None:
+                continue
+            try:
                 found += records([row], self.how)
+            except _BAD_RECORD as error:
+                self._bad(line, explain.conversion(error))
+            else:
+                lines.append(line)
         return Batch(self.file, lines, found)
 
     def _row(self, line: int, data: bytes) -> Any:
@@ -90,15 +99,17 @@ class FileRows:
         if isinstance(how, Problem):
             self.faults.add(msgspec.structs.replace(how, file=self.file, line=None if table.by_row else 1))
             return None
-        unused = frozenset(how.unused)
+        passed_over = frozenset() if how.kind.keeps_extra else frozenset(how.extra)
         for line, row in zip(table.lines, table.rows, strict=True):
             try:
-                value = {key: _unnested(key, row[key]) for key in row if key not in unused}
-                found += records([msgspec.convert(value, how.struct)], how)
-            except _NestedError as error:
+                value = {key: unnested(key, row[key], how) for key in row if key not in passed_over}
+                found += records([msgspec.convert(value, how.struct, strict=False)], how)
+            except NestedError as error:
                 self.faults.add(located(error.problem, self.file, line, table.by_row))
             except msgspec.ValidationError as error:
                 self.faults.add(located(explain.validation(str(error)), self.file, line, table.by_row))
+            except _BAD_RECORD as error:
+                self.faults.add(located(explain.conversion(error), self.file, line, table.by_row))
             else:
                 lines.append(line)
         return Batch(self.file, lines, found, table.by_row)
@@ -106,12 +117,15 @@ class FileRows:
     def _fitting(self, row: Mapping[str, Any], line: int | None) -> RowType | Problem:
         """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""
         ours = {key: self._our_name(key) for key in row}
-        present = frozenset(name for name in ours.values() if name is not None)
-        kind = self.how.kind if self.how else recognise(present)
-        if kind is None or not present.issuperset(kind.required):
-            return explain.keys(present, kind, {theirs for theirs in self.columns if theirs not in row})
+        named = {name: row[key] for key, name in ours.items() if name is not None}
+        other = recognise(named)
+        kind = self.how.kind if self.how else other
+        if kind is None or not named.keys() >= kind.required.keys():
+            return explain.keys(named, kind, {theirs for theirs in self.columns if theirs not in row})
+        if other is not None and other is not kind and other.tell and other.required.keys() == kind.required.keys():
+            return explain.mixed(other, kind)
         extra = [key for key, name in ours.items() if name not in kind.keys]
-        return self._passing_over(kind, extra, line)
+        return self._with_extra(kind, extra, line)
 
     def _our_name(self, key: str) -> str | None:
         """The name that the file's key is known by; None if another key is mapped to that name."""
@@ -119,10 +133,10 @@ class FileRows:
             return self.columns[key]
         return None if key in self.columns.values() else key
 
-    def _passing_over(self, kind: Kind, extra: Iterable[str], line: int | None) -> RowType:
-        known = self.how.unused if self.how else ()
+    def _with_extra(self, kind: Kind, extra: Iterable[str], line: int | None) -> RowType:
+        known = self.how.extra if self.how else ()
         new = tuple(key for key in extra if key not in known)
-        for key in new:
+        for key in () if kind.keeps_extra else new:
             self.faults.warn(
                 "unused_key", f"the key {key!r} is not used", file=self.file, line=line, field=key,
                 fix="remove it, or map it with columns",
@@ -133,22 +147,3 @@ class FileRows:
 
     def _bad(self, line: int, problem: Problem) -> None:
         self.faults.add(located(problem, self.file, line, by_row=False))
-
-
-class _NestedError(Exception):
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-
-
-def _unnested(key: str, value: Any) -> Any:
-    """A table's cell: messages may be JSON text, or hold a null for each key that other rows' messages have."""
-    if key != "messages":
-        return value
-    if isinstance(value, str):
-        data = value.encode(errors="surrogatepass")
-        if problem := explain.syntax(data):
-            raise _NestedError(msgspec.structs.replace(problem, field=key))
-        return msgspec.json.decode(data)
-    if isinstance(value, list):
-        return [{k: v for k, v in m.items() if v is not None} if isinstance(m, dict) else m for m in value]
-    return value

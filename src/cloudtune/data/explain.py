@@ -5,13 +5,20 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.data.kinds import KINDS, Kind, recognise
+from cloudtune.data.kinds_other import KINDS, recognise
 from cloudtune.data.records import ROLES
 from cloudtune.errors import Problem
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.data.kinds import Kind
+
+COMMON = ("chat", "prompt_completion", "instruction", "text", "preference", "sharegpt")
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
@@ -104,20 +111,36 @@ def not_an_object(value: object) -> Problem:
     return Problem(code="not_an_object", message=f"a row is a JSON object, this is {what}", fix="write {...}")
 
 
-def keys(present: frozenset[str], kind: Kind | None, unmapped: set[str]) -> Problem:
+def conversion(error: Exception) -> Problem:
+    """Why a row of good types makes no record."""
+    field, _, message = str(error).partition(": ")
+    if isinstance(error, KeyError):
+        field, message = "", f"the key {error} is missing in a block of content"
+    elif not message or " " in field:
+        field, message = "", str(error)
+    return Problem(code="bad_content", message=message, field=field or None, fix="correct the row, or remove it")
+
+
+def mixed(other: Kind, kind: Kind) -> Problem:
+    """A row of another kind than the file's."""
+    return Problem(
+        code="mixed_kinds", message=f"this row is {other.name}, {kind.name} is wanted or came before it",
+        fix="put each kind into a file of its own",
+    )  # fmt: skip
+
+
+def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Problem:
     """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that are not there."""
+    present = frozenset(row)
     shown = ", ".join(sorted(present)[:8]) or "none"
-    other = recognise(present)
+    other = recognise(row)
     if kind is not None and other is not None and other is not kind:
-        return Problem(
-            code="mixed_kinds", message=f"this row is {other.name}, {kind.name} is wanted or came before it",
-            fix="put each kind into a file of its own",
-        )  # fmt: skip
+        return mixed(other, kind)
     fix = _rename(present, kind)
     if unmapped:
         fix = f"columns names {', '.join(sorted(unmapped))}, which is not there"
     if kind is None:
-        wanted = "; ".join(" + ".join(known.required) for known in KINDS.values())
+        wanted = "; ".join(" + ".join(KINDS[name].required) for name in COMMON)
         return Problem(
             code="unknown_keys", message=f"no kind of row has these keys: {shown}",
             fix=fix or f"rows have {wanted}; map other names with columns",
@@ -130,7 +153,7 @@ def keys(present: frozenset[str], kind: Kind | None, unmapped: set[str]) -> Prob
 
 
 def _rename(present: frozenset[str], kind: Kind | None) -> str | None:
-    known = [name for one in ([kind] if kind else KINDS.values()) for name in one.keys]
+    known = [name for one in ([kind] if kind else [KINDS[name] for name in COMMON]) for name in one.keys]
     pairs: list[str] = []
     for key in sorted(present.difference(known)):
         pairs += [f"{key}: {ours}" for ours in difflib.get_close_matches(key, known, n=1)]

@@ -13,7 +13,7 @@ from cloudtune.data.check import faults_of
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import writer
 from cloudtune.data.reading import read
-from cloudtune.data.records import Text, canonical, chars
+from cloudtune.data.records import Chat, canonical, kind_of
 from cloudtune.data.split import shares
 from cloudtune.errors import DataError, Problem
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from cloudtune.data.records import Record
     from cloudtune.spec import Data, Source
 
+_PAIRS = ("preference",)
+_GRADED = ("item",)
+KINDS_FOR: dict[str, tuple[str, ...]] = {
+    "sft": ("chat", "text"), "cpt": ("text", "chat"), "dpo": _PAIRS, "ipo": _PAIRS, "orpo": _PAIRS, "simpo": _PAIRS,
+    "reward": _PAIRS, "kto": ("rated",), "grpo": _GRADED, "rloo": _GRADED, "rft": _GRADED, "distill": ("chat", "item"),
+    "classification": ("text_label",), "token_classification": ("tags",), "question_answering": ("question",),
+    "seq2seq": ("pair", "chat"), "image_classification": ("image_label",), "speech_recognition": ("speech",),
+}  # fmt: skip
+"""The kinds of records that each method can learn from."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -47,14 +56,19 @@ class _Count:
     def add(self, record: Record, line: bytes) -> None:
         self.rows += 1
         self.bytes += len(line)
-        self.longest = max(self.longest, chars(record))
-        self.kinds.add("text" if isinstance(record, Text) else "chat")
+        self.kinds.add(kind_of(record))
+        length = _chars(record) if type(record) is Chat else len(line)
+        self.longest = max(self.longest, length)
         self.hash.update(line)
 
     def info(self) -> SplitInfo:
         kind = self.kinds.copy().pop() if len(self.kinds) == 1 else "mixed"
         return SplitInfo(rows=self.rows, bytes=self.bytes, sha256=self.hash.hexdigest(), kind=kind,
                          longest_chars=self.longest)  # fmt: skip
+
+
+def _chars(record: Chat) -> int:
+    return sum([len(m.content) if type(m.content) is str else len(m.text) for m in record.messages])
 
 
 def sources(data: Data) -> dict[str, Source]:
@@ -66,11 +80,10 @@ def sources(data: Data) -> dict[str, Source]:
 def _placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Record, bytes]]:
     """Every good record with its split and its canonical line; bad ones are reported."""
     cut = shares(data)
-    answer_last = method != "cpt"
     for origin, source in sources(data).items():
         for batch in read(source, faults):
             for line, record in zip(batch.lines, batch.records, strict=True):
-                if found := faults_of(record, answer_last=answer_last):
+                if found := faults_of(record, method=method):
                     for fault in found:
                         faults.add(batch.locate(fault, line))
                     continue
@@ -84,7 +97,7 @@ def prepare(data: Data, *, method: str = "sft") -> DataReport:
     counts = {split: _Count() for split in SPLITS if split == "train" or getattr(data, split) is not None}
     for split, record, line in _placed(data, method, faults):
         counts[split].add(record, line)
-    _whole(data, counts, faults)
+    _whole(data, counts, method, faults)
     faults.raise_errors()
     infos = {split: count.info() for split, count in counts.items()}
     whole = hashlib.sha256()
@@ -93,7 +106,7 @@ def prepare(data: Data, *, method: str = "sft") -> DataReport:
     return DataReport(splits=infos, fingerprint=whole.hexdigest(), problems=faults.listed("warning"))
 
 
-def _whole(data: Data, counts: dict[str, _Count], faults: Faults) -> None:
+def _whole(data: Data, counts: dict[str, _Count], method: str, faults: Faults) -> None:
     """What is wrong with the sides as wholes."""
     if faults.total("error"):
         return
@@ -110,6 +123,10 @@ def _whole(data: Data, counts: dict[str, _Count], faults: Faults) -> None:
     if len(kinds) > 1:
         each = ", ".join(f"{split} is {'/'.join(sorted(count.kinds))}" for split, count in counts.items())
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
+    fit = KINDS_FOR.get(method)
+    if fit and (wrong := sorted(kinds.difference(fit))):
+        faults.error("kind_not_for_method", f"{method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}",
+                     field="data.train", fix="give other rows, or another method")  # fmt: skip
     if 0 < counts["train"].rows < FEW_ROWS:
         faults.warn("few_rows", f"{counts['train'].rows} rows to learn from", field="data.train",
                     fix=f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good")  # fmt: skip

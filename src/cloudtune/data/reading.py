@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from cloudtune.data.blocks import Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import FileRows
-from cloudtune.data.kinds import KINDS, RowType, row_type
+from cloudtune.data.kinds import RowType, row_type
+from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.opening import files_of, format_of, opened, unreadable
 from cloudtune.data.tables import Table, csv_tables, parquet_tables, text_tables
 

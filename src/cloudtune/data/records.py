@@ -6,7 +6,7 @@ records (fingerprint, split, duplicates) do not depend on the format that held t
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,30 +15,170 @@ Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
 
 
-class Message(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class Record(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """What all records are. ``kind_of`` names the sort."""
+
+
+class TextPart(Record, tag_field="type", tag="text"):
+    """Words within a turn that also holds other things."""
+
+    text: str
+
+
+class ImageUrl(Record):
+    """Where an image is: ``https:``, ``s3:`` or ``data:``."""
+
+    url: str
+    detail: str | UnsetType = UNSET
+
+
+class ImagePart(Record, tag_field="type", tag="image_url"):
+    """An image within a turn."""
+
+    image_url: ImageUrl
+
+
+Part = TextPart | ImagePart
+
+
+class Function(Record):
+    """Which function the model calls."""
+
+    name: str
+    arguments: str
+    """JSON as text, as the model writes it."""
+
+
+class ToolCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """One call of a tool by the assistant."""
+
+    id: str
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class Message(Record):
     """One turn of a conversation."""
 
     role: Role
-    content: str
+    content: str | list[Part] | None = None
     weight: Literal[0, 1] | UnsetType = UNSET
     """Of an assistant's turn: 0 = read it, but do not learn it."""
+    reasoning_content: str | UnsetType = UNSET
+    """What the assistant thought before it answered."""
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
+    """Of a tool's turn: the call that it answers."""
+    name: str | UnsetType = UNSET
+
+    @property
+    def text(self) -> str:
+        """The words, without images."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "\n".join([part.text for part in self.content if isinstance(part, TextPart)])
 
 
-class Chat(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class Chat(Record):
     """A conversation to learn from."""
 
     messages: list[Message]
+    tools: list[dict[str, Any]] | UnsetType = UNSET
+    """What the assistant could call, as JSON Schema."""
+    parallel_tool_calls: bool | UnsetType = UNSET
 
 
-class Text(msgspec.Struct, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+class Text(Record):
     """A piece of plain text, learnt whole."""
 
     text: str
 
 
-Record = Chat | Text
+class Preference(Record):
+    """One question, a better and a worse answer."""
+
+    messages: list[Message]
+    chosen: list[Message]
+    rejected: list[Message]
+    tools: list[dict[str, Any]] | UnsetType = UNSET
+
+
+class Rated(Record):
+    """One question and an answer that was found good or bad."""
+
+    messages: list[Message]
+    completion: list[Message]
+    label: bool
+
+
+class Item(Record):
+    """A question to try answers on, and what a grader needs to know."""
+
+    messages: list[Message]
+    fields: dict[str, Any] = {}
+
+
+class Labelled(Record):
+    """A text and its class."""
+
+    text: str
+    label: str | int
+
+
+class Tagged(Record):
+    """Tokens, and a tag for each."""
+
+    tokens: list[str]
+    tags: list[str | int]
+
+
+class Answers(Record):
+    """Where the answer stands in the context; empty lists where it does not."""
+
+    text: list[str]
+    answer_start: list[int]
+
+
+class Question(Record):
+    """A question on a context."""
+
+    question: str
+    context: str
+    answers: Answers
+
+
+class Pair(Record):
+    """A text and what it is turned into."""
+
+    source: str
+    target: str
+
+
+class Picture(Record):
+    """An image (path, URI or data URI) and its class."""
+
+    image: str
+    label: str | int
+
+
+class Speech(Record):
+    """A recording (path, URI or data URI) and what is said in it."""
+
+    audio: str
+    transcript: str
+
+
+_KINDS: dict[type[Record], str] = {
+    Chat: "chat", Text: "text", Preference: "preference", Rated: "rated", Item: "item", Labelled: "text_label",
+    Tagged: "tags", Question: "question", Pair: "pair", Picture: "image_label", Speech: "speech",
+}  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
+
+
+def kind_of(record: Record) -> str:
+    """The name of the record's sort."""
+    return _KINDS[type(record)]
 
 
 def canonical(record: Record) -> bytes:
@@ -49,8 +189,3 @@ def canonical(record: Record) -> bytes:
 def compact(value: object) -> str:
     """A JSON value as the text that a model reads: strings as they are, everything else as compact JSON."""
     return value if isinstance(value, str) else _encoder.encode(value).decode()
-
-
-def chars(record: Record) -> int:
-    """Characters of text in the record."""
-    return len(record.text) if isinstance(record, Text) else sum([len(m.content) for m in record.messages])

@@ -1,0 +1,46 @@
+"""Reads catalog files. A fault names the file and the place; the project's own files are read once a process."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from cloudtune.catalog.document import Catalog, Figure
+from cloudtune.errors import ConfigError, Problem
+
+DATA = Path(__file__).parent / "data"
+
+
+def vendors() -> tuple[str, ...]:
+    """Vendors that there is a file for, sorted."""
+    return tuple(sorted(path.stem for path in DATA.glob("*.json")))
+
+
+@cache
+def load(vendor: str) -> Catalog:
+    """The catalog of a vendor. Raises ConfigError if there is none."""
+    path = DATA / f"{vendor}.json"
+    if not path.is_file():
+        message = f"there is no catalog of {vendor!r}"
+        raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
+    return read(path)
+
+
+def read(path: Path) -> Catalog:
+    """Read a file. Raises ConfigError with every source that is named and not there."""
+    try:
+        catalog = msgspec.json.decode(path.read_bytes(), type=Catalog)
+    except msgspec.DecodeError as error:
+        raise ConfigError([Problem(code="catalog", file=str(path), message=str(error))]) from error
+    entries: tuple[Figure, ...] = (*catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices)
+    unknown = sorted({entry.source for entry in entries if entry.source not in catalog.sources})
+    if unknown:
+        raise ConfigError(
+            [
+                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is named but not described")
+                for name in unknown
+            ]
+        )
+    return catalog

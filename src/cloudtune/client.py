@@ -199,7 +199,7 @@ class Client:
         attempt = self.ledger.begin(plan)
         if attempt.ref is not None:
             return Job(self, attempt.ref)
-        spool = Spool(self.ledger.path.parent / "spool")
+        spool = Spool(self.ledger.folder / "spool")
         executor = Executor(place, self.ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step)
         # What was journaled is what goes on; only where the rows lie may have changed since.
         return Job(self, executor.run(attempt.plan, JobSpec.model_validate(plan.spec)))
@@ -257,7 +257,7 @@ class Client:
     def _named(self, text: str) -> JobRef:
         found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None]
         if not found:
-            raise JobNotFound(f"no job called {text!r} in {self.ledger.path}", hint="`cloudtune jobs` lists them")
+            raise JobNotFound(f"no job called {text!r} in {self.ledger}", hint="`cloudtune jobs` lists them")
         exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
         found = exact or found
         if len({attempt.key for attempt in found}) > 1:
@@ -266,9 +266,7 @@ class Client:
         assert found[0].ref is not None
         return found[0].ref  # of several attempts at one job the newest is meant
 
-    def jobs(
-        self, *, backend: str | None = None, remote: bool = False, limit: int | None = None
-    ) -> list[JobSnapshot]:
+    def jobs(self, *, backend: str | None = None, remote: bool = False, limit: int | None = None) -> list[JobSnapshot]:
         """The ledger's jobs as they stand now, newest first; with ``remote`` also those that others made.
 
         A job whose back end does not answer, or does not know it, is listed as unknown, with the reason.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -45,12 +44,11 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import Standing
 
-NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
 _ASK_PYTHON = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
 
 
 class LocalBackend:
-    """Trains on this machine. It keeps nothing in memory: any process, now or after a reboot, sees the same jobs."""
+    """Trains on this machine. All that it knows lies on disk: any process, now or after a reboot, sees the same jobs."""
 
     name: ClassVar[str] = NAME
     Options: ClassVar[type[options.Options]] = options.Options
@@ -59,6 +57,7 @@ class LocalBackend:
     def __init__(self, settings: options.Options | None = None) -> None:
         self.options = settings or options.Options()
         self.root = self.options.root_folder()
+        self._answering = results.Answering()
 
     def __repr__(self) -> str:
         return f"LocalBackend(root={str(self.root)!r})"
@@ -91,7 +90,7 @@ class LocalBackend:
         """The trainer's interpreter, which has what the trainer needs."""
         chosen = self.options.python
         if chosen is None:
-            python, missing = sys.executable, [name for name in NEEDS if importlib.util.find_spec(name) is None]
+            python, missing = sys.executable, results.missing_here()
         else:
             python = str(chosen.expanduser().absolute())
             missing = _missing_in(python)
@@ -319,7 +318,7 @@ class LocalBackend:
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
         """Answers in the order of the prompts, from this process."""
-        return results.generate(model, prompts, options)
+        return self._answering.generate(model, prompts, options)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """The adapter, or the merged weights, in a new folder."""
@@ -346,7 +345,7 @@ def _missing_in(python: str) -> list[str]:
     """What that interpreter lacks. Raises SpecError if it cannot be asked."""
     try:
         answer = subprocess.run(
-            [python, "-c", _ASK_PYTHON, *NEEDS], capture_output=True, text=True, check=True, timeout=60
+            [python, "-c", _ASK_PYTHON, *results.NEEDS], capture_output=True, text=True, check=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise SpecError(

@@ -36,7 +36,7 @@ def capabilities() -> Capabilities:
         translated={
             "data.validation": "its loss chooses the best checkpoint, which becomes the model",
             "data.test": "measured once, at the end",
-            "limits.max_time": "training stops with a checkpoint and the best model so far; time in line does not count",
+            "limits.max_time": "training stops with a checkpoint and the best model so far; time in line is free",
             "tags": "kept in job.json",
         },
     )

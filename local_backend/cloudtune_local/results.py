@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import importlib.util
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import InvalidRequest
-from cloudtune.state import JobRef, TunedModel
+from cloudtune.backend import GenerateOptions
+from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound
+from cloudtune.state import Generation, JobRef, TunedModel
 from cloudtune_local.training.folder import read_json
+from cloudtune_local.training.problems import TrainingProblem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.backend import Prompt
     from cloudtune_local.rundir import Run, Standing
 
 TUNED = "tuned.json"
+NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
 
 def tuned_model(ref: JobRef, run: Run, standing: Standing) -> TunedModel:
@@ -35,3 +45,111 @@ def tuned_model(ref: JobRef, run: Run, standing: Standing) -> TunedModel:
         files=tuple(files),
         raw=tuned,
     )
+
+
+class Answering:
+    """Tuned models, loaded to answer in this process. The last one stays loaded: the next question is for it, mostly."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[tuple[str, bool], Any] | None = None
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Answers in order. What can be refused is refused before the first is asked for."""
+        options = options or GenerateOptions()
+        _check(options)
+        folder = _folder_of(model)
+        _need()
+        return self._answers(model, folder, prompts, options)
+
+    def _answers(
+        self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
+    ) -> Iterator[Generation]:
+        with _told():
+            answers = self._opened(folder, base=options.base).generate(
+                prompts,
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                top_p=options.top_p,
+                seed=options.seed,
+            )
+            for answer in answers:
+                yield Generation(
+                    text=answer.text,
+                    finish_reason=answer.finish_reason,
+                    prompt_tokens=answer.prompt_tokens,
+                    completion_tokens=answer.completion_tokens,
+                    model=model.base if options.base else model.id,
+                )
+
+    def _opened(self, folder: Path, *, base: bool) -> Any:
+        from cloudtune_local.training.generate import Model
+
+        key = (str(folder), base)
+        with self._lock:
+            if self._last is None or self._last[0] != key:
+                self._last = None  # let go of the old one first: two may not fit into memory
+                self._last = (key, Model.open(folder, base=base))
+            return self._last[1]
+
+
+def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
+    """The adapter, or the merged weights, in a new folder."""
+    folder = _folder_of(model)
+    if merged:
+        _need()
+    with _told():
+        from cloudtune_local.training.export import export as write
+
+        return write(folder, to, merged=merged)
+
+
+def _folder_of(model: TunedModel) -> Path:
+    folder = Path(model.uri or "")
+    if not (model.uri and (folder / TUNED).is_file()):
+        raise JobNotFound(f"the model {model.id} is no longer there: {model.uri}")
+    return folder
+
+
+def _check(options: GenerateOptions) -> None:
+    wrong = []
+    if options.max_tokens < 1:
+        wrong.append("max_tokens must be at least 1")
+    if not 0 <= options.temperature < float("inf"):
+        wrong.append("temperature must be 0 or more")
+    if not 0 < options.top_p <= 1:
+        wrong.append("top_p must be above 0 and at most 1")
+    if wrong:
+        raise InvalidRequest("; ".join(wrong))
+
+
+def missing_here() -> list[str]:
+    """What the trainer needs and this interpreter lacks. Imports nothing."""
+    return [name for name in NEEDS if importlib.util.find_spec(name) is None]
+
+
+def _need() -> None:
+    missing = missing_here()
+    if missing:
+        raise BackendNotInstalled(
+            f"a local model answers with {', '.join(missing)}, which this interpreter does not have",
+            hint='run: pip install "cloudtune[local]"',
+        )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except TrainingProblem as error:
+        kind = InvalidRequest if error.code == "bad_data" else BackendError
+        raise kind(error.message, hint=error.hint) from error
+    except FileExistsError as error:
+        raise InvalidRequest(str(error), hint="name a folder that does not exist yet") from error
+    except ImportError as error:
+        hint = 'run: pip install "cloudtune[local]"'
+        raise BackendNotInstalled(f"a local model needs what cannot be imported: {error}", hint=hint) from error
+    except OSError as error:
+        raise BackendError(f"the model cannot be read or written: {error}") from error

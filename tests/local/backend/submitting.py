@@ -29,7 +29,7 @@ class Notes:
 def scripted_python(folder: Path) -> Path:
     """An "interpreter" that runs the scripted trainer whatever it is asked to run."""
     program = folder / "python"
-    paths = os.pathsep.join(os.path.abspath(path or ".") for path in sys.path)
+    paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
     # exec: the trainer must be the worker's own child
     program.write_text(f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{SCRIPTED}" "$@"\n')
     program.chmod(0o755)

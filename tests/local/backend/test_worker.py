@@ -1,15 +1,279 @@
 """The worker: one job from the line to its end, steered from outside. Real processes, scripted trainer."""
 
-from tests.local.backend.submitting import run_of, submit, wait_state
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cloudtune.errors import InvalidRequest, JobNotFound
+from cloudtune.state import JobRef
+from cloudtune_local import procs
+from cloudtune_local.training.folder import read_json, write_json
+from cloudtune_local.worker import TAKEN
+from tests.local.backend.submitting import kill, run_of, submit, wait_state, wait_until
+
+
+def trainer_of(ref):
+    return wait_until(lambda: (read_json(run_of(ref).worker) or {}).get("trainer"), what="the trainer's start")
+
+
+def messages(backend, ref):
+    return [event.message for event in backend.events(ref)]
 
 
 def test_a_job_runs_to_its_end(backend):
     ref = submit(backend, "one")
     snapshot = wait_state(backend, ref, "succeeded")
     assert snapshot.native_state == "succeeded"
-    assert snapshot.name == "one" and snapshot.model == "scripted"
+    assert (snapshot.name, snapshot.model) == ("one", "scripted")
     assert snapshot.created_at <= snapshot.started_at <= snapshot.finished_at
-    assert snapshot.progress.step == 3 and snapshot.progress.total_steps == 3
-    assert [event.message for event in backend.events(ref)][:2] == ["queued as number 1", "starting"]
+    assert (snapshot.progress.step, snapshot.progress.total_steps) == (3, 3)
+    assert messages(backend, ref)[:2] == ["queued as number 1", "starting"]
     assert [metric.step for metric in backend.metrics(ref)] == [1, 2, 3]
+    worker = read_json(run_of(ref).worker)
+    wait_until(lambda: not procs.is_alive(worker), what="the worker's end")
     assert not run_of(ref).reserve.exists()
+
+
+def test_worker_is_nobodys_child_and_has_no_terminal(backend):
+    ref = submit(backend, "one", "steps 100 0.05")
+    worker = read_json(run_of(ref).worker)
+    fields = Path(f"/proc/{worker['pid']}/stat").read_text().rpartition(")")[2].split()
+    parent, session, terminal = int(fields[1]), int(fields[3]), int(fields[4])
+    assert parent != os.getpid()
+    assert session != os.getsid(0)
+    assert terminal == 0
+    os.kill(worker["pid"], signal.SIGHUP)
+    trainer = trainer_of(ref)
+    os.kill(trainer["pid"], signal.SIGHUP)
+    time.sleep(0.1)
+    assert backend.get(ref).state.value in ("preparing", "running")
+
+
+def test_cancel_a_running_job_politely(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    backend.cancel(ref)
+    backend.cancel(ref)
+    assert wait_state(backend, ref, "cancelled").finished_at is not None
+    assert not any("SIG" in message for message in messages(backend, ref))
+    before = messages(backend, ref)
+    backend.cancel(ref)
+    assert (backend.get(ref).state.value, messages(backend, ref)) == ("cancelled", before)
+
+
+def test_cancel_a_deaf_trainer_with_sigterm(backend):
+    ref = submit(backend, "one", "say hello deaf steps 1000 0.02")
+    # A deaf script looks at nothing; SIGTERM's default action ends it.
+    wait_state(backend, ref, "running")
+    started = time.monotonic()
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
+    assert time.monotonic() - started >= backend.options.grace
+    assert any("SIGTERM" in message for message in messages(backend, ref))
+
+
+def test_cancel_a_trainer_that_ignores_sigterm_with_sigkill(backend):
+    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
+    said = messages(backend, ref)
+    assert any("SIGTERM" in message for message in said)
+    assert any("SIGKILL" in message for message in said)
+    assert not procs.is_alive(trainer_of(ref))
+
+
+def test_pause_and_resume_a_running_job(backend):
+    ref = submit(backend, "one", "steps 20 0.02")
+    wait_state(backend, ref, "running")
+    backend.pause(ref)
+    wait_state(backend, ref, "paused")
+    step = backend.get(ref).progress.step
+    time.sleep(0.2)
+    assert backend.get(ref).progress.step == step
+    backend.resume(ref)
+    assert wait_state(backend, ref, "succeeded").progress.step == 20
+
+
+def test_cancel_a_paused_job(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    backend.pause(ref)
+    wait_state(backend, ref, "paused")
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
+
+
+def test_an_ended_job_can_be_neither_paused_nor_resumed(backend):
+    ref = submit(backend, "one")
+    wait_state(backend, ref, "succeeded")
+    for verb in (backend.pause, backend.resume):
+        with pytest.raises(InvalidRequest, match="has ended"):
+            verb(ref)
+
+
+def test_second_worker_on_the_same_folder_leaves(backend):
+    ref = submit(backend, "one", "steps 30 0.02")
+    wait_state(backend, ref, "running")
+    worker = read_json(run_of(ref).worker)
+    second = subprocess.run(
+        [sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], capture_output=True, text=True
+    )
+    assert second.returncode == TAKEN
+    assert "has a worker already" in second.stderr
+    assert read_json(run_of(ref).worker)["pid"] == worker["pid"]
+    assert wait_state(backend, ref, "succeeded").progress.step == 20 + 10
+    assert messages(backend, ref).count("starting") == 1
+
+
+def test_worker_started_by_hand_on_an_ended_run_changes_nothing(backend):
+    ref = submit(backend, "one")
+    wait_state(backend, ref, "succeeded")
+    before = (run_of(ref).status.read_text(), run_of(ref).events.read_text())
+    wait_until(lambda: not procs.is_alive(read_json(run_of(ref).worker)))
+    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    assert done.returncode == 0
+    assert (run_of(ref).status.read_text(), run_of(ref).events.read_text()) == before
+
+
+def test_the_trainer_dies_with_its_worker(backend):
+    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    trainer = trainer_of(ref)
+    kill(read_json(run_of(ref).worker)["pid"])
+    wait_until(lambda: not procs.is_alive(trainer), 5, "the trainer's death")
+    snapshot = wait_state(backend, ref, "failed")
+    assert snapshot.problem.code == "killed"
+    assert "resume" in snapshot.problem.hint
+
+
+def test_reading_a_run_whose_worker_was_killed_writes_nothing_and_stays_the_same(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    worker = read_json(run_of(ref).worker)
+    kill(worker["pid"])
+    wait_until(lambda: not procs.is_alive(trainer_of(ref)))
+
+    def content():
+        folder = run_of(ref).path
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
+
+    before = content()
+    first = (backend.get(ref), backend.events(ref), next(iter(backend.list())))
+    assert content() == before
+    assert first[0].state.value == "failed"
+    assert first[0] == first[2]
+    last = first[1][-1]
+    assert last.observed
+    assert last.level == "error"
+    assert backend.events(ref, last.cursor) == []
+    backend.cancel(ref)  # after the end: nothing
+    assert content() == before
+    assert (backend.get(ref), backend.events(ref), next(iter(backend.list()))) == first
+
+
+def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    kill(read_json(run_of(ref).worker)["pid"])
+    wait_until(lambda: not procs.is_alive(trainer_of(ref)))
+    shown, event = backend.get(ref), backend.events(ref)[-1]
+    done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
+    assert done.returncode == 0
+    written = backend.get(ref)
+    assert (written.state, written.problem, written.detail) == (shown.state, shown.problem, shown.detail)
+    last = backend.events(ref)[-1]
+    assert (last.cursor, last.message, last.observed) == (event.cursor, event.message, False)
+
+
+def test_killed_while_cancelling_is_cancelled(backend):
+    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    run = run_of(ref)
+    worker = read_json(run.worker)
+    os.kill(trainer_of(ref)["pid"], signal.SIGSTOP)  # so that it cannot write over what comes next
+    write_json(run.status, {**read_json(run.status), "state": "cancelling"})
+    kill(worker["pid"])
+    assert wait_state(backend, ref, "cancelled", "failed").state.value == "cancelled"
+
+
+def test_after_a_reboot_a_running_job_has_failed_and_a_queued_one_waits_for_resume(backend):
+    running = submit(backend, "one", "steps 1000 0.02")
+    queued = submit(backend, "two")
+    wait_state(backend, running, "running")
+    for ref in (queued, running):
+        run = run_of(ref)
+        worker = read_json(run.worker)
+        kill(worker["pid"])
+        wait_until(lambda worker=worker: not procs.is_alive(worker))
+        # The pid may well be in use again after the boot, by a process that started at the same tick.
+        write_json(run.worker, {**(procs.identity(os.getpid())), "boot_id": "another boot"})
+    wait_state(backend, running, "failed")
+    snapshot = backend.get(queued)
+    assert snapshot.state.value == "queued"
+    assert "cloudtune resume" in snapshot.detail
+    backend.resume(queued)
+    wait_state(backend, queued, "succeeded")
+    assert backend.get(running).state.value == "failed"
+
+
+def test_a_pid_that_is_in_use_again_is_not_the_worker(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    run = run_of(ref)
+    worker = read_json(run.worker)
+    kill(worker["pid"])
+    wait_until(lambda: not procs.is_alive(worker))
+    write_json(run.worker, {**worker, "pid": os.getpid()})  # alive, but started at another time
+    assert wait_state(backend, ref, "failed").problem.code == "killed"
+
+
+def test_a_worker_that_is_told_to_stop_in_line_leaves_the_job_in_line(backend):
+    first = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "two")
+    worker = read_json(run_of(ref).worker)
+    os.kill(worker["pid"], signal.SIGTERM)  # what a machine does to all when it shuts down
+    wait_until(lambda: not procs.is_alive(worker))
+    assert backend.get(ref).state.value == "queued"
+    backend.resume(ref)
+    backend.cancel(first)
+    wait_state(backend, ref, "succeeded")
+
+
+def test_a_worker_that_is_told_to_stop_stops_its_trainer(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    wait_state(backend, ref, "running")
+    os.kill(read_json(run_of(ref).worker)["pid"], signal.SIGTERM)
+    wait_state(backend, ref, "cancelled")  # the trainer's own word: it saved and stopped
+
+
+def test_what_the_trainer_leaves_behind_is_ended(backend):
+    ref = submit(backend, "one", "fork steps 2 0.01")
+    wait_state(backend, ref, "succeeded")
+    child = int((run_of(ref).path / "child.pid").read_text())
+    wait_until(lambda: procs.start_mark(child) is None, 5, "the end of the trainer's child")
+
+
+def test_delete_only_after_the_end(backend):
+    ref = submit(backend, "one", "steps 1000 0.02")
+    with pytest.raises(InvalidRequest, match="has not ended"):
+        backend.delete(ref)
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
+    backend.delete(ref)
+    backend.delete(ref)
+    with pytest.raises(JobNotFound):
+        backend.get(ref)
+    assert list(backend.list()) == []
+
+
+@pytest.mark.parametrize("name", ["nothing", "../runs", ".queue", "..", "a/b"])
+def test_unknown_runs_are_not_found(backend, name):
+    submit(backend, "one")
+    with pytest.raises(JobNotFound):
+        backend.get(JobRef("local", str(backend.root), name))

@@ -1,0 +1,233 @@
+"""The WSGI application: every request passes here, meets its fault, and is handed to its face.
+
+The order for each: late requests whose moment has come are acted on; a fault may refuse, delay or cut; the key is
+checked; the limits; then the call is acted on, and a fault may still take the answer away.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from http.client import responses as reasons
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from wsgiref.handlers import format_date_time
+
+import msgspec
+from werkzeug.wrappers import Request
+
+from cloudtune_local.emulator import doors, sidedoor
+from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply, read_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cloudtune_local.emulator.doors import Door
+    from cloudtune_local.emulator.faults import Fault
+    from cloudtune_local.emulator.site import Site
+
+_REMEMBERED = 10_000
+_BLOCK = 1 << 16
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class _Request(Request):
+    max_form_memory_size = 1 << 20  # fields are short; files go to disk
+
+
+class App:
+    """Serves one `Site`."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
+        """What was asked and what came of it, newest last: for tests that compare bodies with a plan."""
+        self._lock = threading.Lock()
+        self._minute: deque[float] = deque()
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """WSGI."""
+        request = _Request(environ)
+        try:
+            reply = sidedoor.serve(self, request) if sidedoor.is_here(request) else self._serve(request)
+        except ApiError as error:
+            reply = error.reply()
+        except Hangup:
+            _cut(environ)
+            # The server takes this for a client that went away.
+            raise ConnectionAbortedError("the connection was cut on purpose") from None
+        return _send(reply, self.site, start_response)
+
+    def _serve(self, request: Request) -> Reply:
+        now = self.site.clock.now()
+        self._land(now)
+        door = doors.find(request.method, request.path)
+        call = read_call(request, door.face, door.name, door.ids, now)
+        fault = self.site.faults.take(call.name)
+        if fault is not None and fault.kind == "late":
+            self._postpone(call, fault)
+        try:
+            return self._met(door, call, fault)
+        finally:
+            call.close()
+
+    def _postpone(self, call: Call, fault: Fault) -> NoReturn:
+        self.site.faults.postpone(call, fault)
+        self._note(call, 0, acted=False, note="late")
+        time.sleep(fault.hold_s)
+        raise Hangup
+
+    def _met(self, door: Door, call: Call, fault: Fault | None) -> Reply:
+        if fault is not None:
+            self._before(call, fault)
+        try:
+            door.check_key(self.site, call)
+            self._limit(call)
+        except ApiError as error:
+            self._note(call, error.status, acted=False)
+            raise
+        if fault is not None and fault.kind == "twice":
+            self.act(call, note="delivered twice")
+        reply = self.act(call, door)
+        if fault is not None:
+            self._after(fault)
+        return self._spoilt(reply, call)
+
+    def act(self, call: Call, door: Door | None = None, *, note: str = "") -> Reply:
+        """Carry a call out. A refusal is an answer too."""
+        door = door or doors.named(call.name, call.face)
+        try:
+            reply = door.handler(self.site, call)
+        except ApiError as error:
+            reply = error.reply()
+        self._note(call, reply.status, acted=reply.status < 400, note=note)
+        return reply
+
+    def land(self) -> int:
+        """Act on every late request now, and say how many there were."""
+        return self._land(math.inf)
+
+    def _land(self, now: float) -> int:
+        late = self.site.faults.landing(now)
+        for call in late:
+            self.act(call, note="late")
+            call.close()
+        return len(late)
+
+    def _before(self, call: Call, fault: Fault) -> None:
+        """What happens to a request that is not, or not yet, acted on."""
+        if fault.kind == "delay":
+            time.sleep(fault.seconds)
+            return
+        refused = _refusal(fault)
+        if refused is not None:
+            self._note(call, refused.status, acted=False, note=fault.kind)
+            raise refused
+        if fault.kind == "reset":
+            self._note(call, 0, acted=False, note=fault.kind)
+            raise Hangup
+
+    @staticmethod
+    def _after(fault: Fault) -> None:
+        if fault.kind == "lost_reply":
+            time.sleep(fault.hold_s)
+            raise Hangup
+        if fault.kind == "error_after":
+            raise _server_error(fault)
+
+    def _spoilt(self, reply: Reply, call: Call) -> Reply:
+        body = reply.body
+        if not isinstance(body, dict) or not isinstance(body.get("data"), list) or len(body["data"]) < 2:
+            return reply
+        if "has_more" in body and self.site.faults.condition("truncated_page", call.name):
+            body["data"].pop()
+            body["has_more"] = True
+            if "last_id" in body:
+                body["last_id"] = body["data"][-1]["id"]
+        return reply
+
+    def _limit(self, call: Call) -> None:
+        """Requests a minute: 429 with Retry-After (https://developers.openai.com/api/docs/guides/rate-limits)."""
+        most = self.site.settings.requests_per_minute
+        if most is None:
+            return
+        with self._lock:
+            while self._minute and self._minute[0] <= call.now - 60:
+                self._minute.popleft()
+            if len(self._minute) < most:
+                self._minute.append(call.now)
+                return
+            wait = max(1, round(self._minute[0] + 60 - call.now))
+        message = f"Rate limit reached: {most} requests per minute. Please try again in {wait}s."
+        headers = {"Retry-After": str(wait)}
+        raise ApiError(429, message, code="rate_limit_exceeded", type="requests", headers=headers)
+
+    def _note(self, call: Call, status: int, *, acted: bool, note: str = "") -> None:
+        files = {name: sent.filename for name, sent in call.files.items()}
+        self.seen.append(
+            {"time": call.now, "face": call.face, "call": call.name, "ids": dict(call.ids), "query": dict(call.query),
+             "body": call.body, "files": files, "status": status, "acted": acted, "note": note}
+        )  # fmt: skip
+
+
+def _refusal(fault: Fault) -> ApiError | None:
+    if fault.kind == "throttle":
+        message = fault.message or "Rate limit reached for requests."
+        headers = {"Retry-After": f"{fault.seconds:g}"} if fault.seconds else {}
+        return ApiError(429, message, code=fault.code or "rate_limit_exceeded", type="requests", headers=headers)
+    if fault.kind == "server_error":
+        return _server_error(fault)
+    if fault.kind == "forbidden":
+        message = fault.message or "You do not have access to this resource."
+        return ApiError(403, message, code=fault.code or "insufficient_permissions")
+    if fault.kind == "expired_credentials":
+        message = fault.message or "Your authentication token has expired. Please sign in again."
+        return ApiError(401, message, code=fault.code or "token_expired")
+    return None
+
+
+def _server_error(fault: Fault) -> ApiError:
+    message = fault.message or "The server had an error while processing your request."
+    return ApiError(fault.status, message, code=fault.code, type="server_error")
+
+
+def _cut(environ: dict[str, Any]) -> None:
+    """Close the connection without an answer."""
+    connection = environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    body = reply.body
+    headers = [
+        ("Content-Type", reply.content_type),
+        ("Date", format_date_time(site.clock.now() + site.faults.skew())),
+        ("x-request-id", f"req_{secrets.token_hex(16)}"),
+        *reply.headers.items(),
+    ]
+    chunks: Iterable[bytes]
+    if isinstance(body, Path):
+        headers.append(("Content-Length", str(body.stat().st_size)))
+        chunks = _blocks(body)
+    elif body is None or isinstance(body, bytes | dict):
+        data = msgspec.json.encode(body) if isinstance(body, dict) else body or b""
+        headers.append(("Content-Length", str(len(data))))
+        chunks = [data]
+    else:
+        headers.append(("Cache-Control", "no-cache"))
+        chunks = body
+    start_response(f"{reply.status} {reasons.get(reply.status, 'Unknown')}", headers)
+    return chunks
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block

@@ -1,0 +1,109 @@
+"""``/v1/chat/completions``, whole or as server-sent events.
+
+Shapes: openai 3.52.0, ``types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Only what a tuned model needs
+to be tried is answered; sampling parameters are checked, the rest is accepted and ignored, as tools are not emulated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_local.emulator.engine import Sampling, Served, text_of
+from cloudtune_local.emulator.openai import models
+from cloudtune_local.emulator.store import new_id
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, sse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune_local.emulator.site import Site
+
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+def create(site: Site, call: Call) -> Reply:
+    """Answer a conversation."""
+    body = call.body
+    model = asked_model(site, call)
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise ApiError(400, "'messages' must be a list of at least one message.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or message.get("role") not in _ROLES:
+            raise ApiError(400, f"Invalid 'messages[{index}].role'.", param=f"messages[{index}].role")
+    sampling = sampled(body, "max_completion_tokens", "max_tokens")
+    head = {"id": new_id("chatcmpl-"), "created": site.stamp(call.now), "model": model.name}
+    pieces = site.engine.answer(model, messages, sampling)
+    if body.get("stream"):
+        with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        chunks = _chunks(head, pieces, messages, sampling, with_usage=with_usage)
+        return Reply(body=sse(((None, chunk) for chunk in chunks), done=True), content_type="text/event-stream")
+    said = list(pieces)
+    choice = {
+        "index": 0, "finish_reason": ended(said, sampling), "logprobs": None,
+        "message": {"role": "assistant", "content": "".join(said), "refusal": None, "annotations": []},
+    }  # fmt: skip
+    usage = _usage(messages, said)
+    return Reply(body=head | {"object": "chat.completion", "choices": [choice], "usage": usage})
+
+
+def asked_model(site: Site, call: Call) -> Served:
+    """The model that a request names: a model here, a deployment on Azure."""
+    name = call.ids.get("deployment") or call.body.get("model")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "you must provide a model parameter", param="model")
+    if call.face == "azure":
+        from cloudtune_local.emulator.azure import deployments
+
+        return deployments.served(site, call, name)
+    return models.find(site, call, name)
+
+
+def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
+    """How to draw, checked. The first of ``limits`` that is given says how many tokens."""
+    most = next((body[name] for name in limits if body.get(name) is not None), Sampling().max_tokens)
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise ApiError(400, f"Invalid '{limits[0]}': a whole number of at least 1 is needed.", param=limits[0])
+    figures: dict[str, float] = {}
+    for name, highest in (("temperature", 2.0), ("top_p", 1.0)):
+        value = 1.0 if body.get(name) is None else body[name]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= highest:
+            raise ApiError(400, f"Invalid '{name}': {value!r} is not between 0 and {highest:g}.", param=name)
+        figures[name] = float(value)
+    return Sampling(max_tokens=most, seed=body.get("seed"), **figures)
+
+
+def ended(said: Sequence[str], sampling: Sampling) -> str:
+    """Why the answer ended."""
+    return "length" if len(said) >= sampling.max_tokens else "stop"
+
+
+def counted(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of a prompt, estimated at four characters each."""
+    return sum(len(text_of(message)) // 4 + 4 for message in messages)
+
+
+def _usage(messages: Sequence[Mapping[str, Any]], said: Sequence[str]) -> dict[str, int]:
+    prompt = counted(messages)
+    return {"prompt_tokens": prompt, "completion_tokens": len(said), "total_tokens": prompt + len(said)}
+
+
+def _chunks(
+    head: dict[str, Any], pieces: Iterator[str], messages: Sequence[Mapping[str, Any]], sampling: Sampling,
+    *, with_usage: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    head = head | {"object": "chat.completion.chunk"}
+    last = {"usage": None} if with_usage else {}
+
+    def chunk(delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return head | {"choices": [choice]} | last
+
+    yield chunk({"role": "assistant", "content": "", "refusal": None})
+    said = []
+    for piece in pieces:
+        said.append(piece)
+        yield chunk({"content": piece})
+    yield chunk({}, ended(said, sampling))
+    if with_usage:
+        yield head | {"choices": [], "usage": _usage(messages, said)}

@@ -1,0 +1,105 @@
+"""``POST /v1/responses``, whole or as server-sent events. Nothing is kept: there is no get afterwards.
+
+Shapes and the order of the events: openai 3.52.0, ``types/responses``.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_local.emulator.openai import chat
+from cloudtune_local.emulator.store import new_id
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, sse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune_local.emulator.site import Site
+
+
+def create(site: Site, call: Call) -> Reply:
+    """Answer an input: a string, or a list of messages."""
+    model = chat.asked_model(site, call)
+    messages = _messages(call.body)
+    sampling = chat.sampled(call.body, "max_output_tokens")
+    head = _head(call, model.name, site.stamp(call.now))
+    pieces = site.engine.answer(model, messages, sampling)
+    prompt = chat.counted(messages)
+    if call.body.get("stream"):
+        events = ((event["type"], event) for event in _events(head, pieces, prompt, sampling.max_tokens))
+        return Reply(body=sse(events, done=False), content_type="text/event-stream")
+    said = list(pieces)
+    return Reply(body=_finished(head, new_id("msg_"), said, prompt, sampling.max_tokens))
+
+
+def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
+    asked = body.get("input")
+    if isinstance(asked, str) and asked:
+        messages = [{"role": "user", "content": asked}]
+    elif isinstance(asked, list) and asked:
+        messages = [item for item in asked if isinstance(item, dict) and "role" in item]
+    else:
+        raise ApiError(400, "Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
+    if body.get("instructions"):
+        messages.insert(0, {"role": "system", "content": body["instructions"]})
+    return messages
+
+
+def _head(call: Call, model: str, created: int) -> dict[str, Any]:
+    body = call.body
+    return {
+        "id": new_id("resp_"), "object": "response", "created_at": created, "model": model, "error": None,
+        "incomplete_details": None, "instructions": body.get("instructions"), "metadata": body.get("metadata") or {},
+        "output": [], "parallel_tool_calls": True, "temperature": body.get("temperature", 1.0), "tool_choice": "auto",
+        "tools": [], "top_p": body.get("top_p", 1.0), "max_output_tokens": body.get("max_output_tokens"),
+        "previous_response_id": None, "status": "in_progress", "text": {"format": {"type": "text"}},
+        "truncation": "disabled", "usage": None, "background": False,
+    }  # fmt: skip
+
+
+def _item(name: str, text: str, status: str) -> dict[str, Any]:
+    content = [] if status == "in_progress" else [_part(text)]
+    return {"id": name, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _finished(head: dict[str, Any], item: str, said: list[str], prompt: int, most: int) -> dict[str, Any]:
+    is_cut = len(said) >= most
+    status = "incomplete" if is_cut else "completed"
+    usage = {
+        "input_tokens": prompt, "output_tokens": len(said), "total_tokens": prompt + len(said),
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 0},
+    }  # fmt: skip
+    details = {"reason": "max_output_tokens"} if is_cut else None
+    output = [_item(item, "".join(said), status)]
+    return head | {"status": status, "output": output, "usage": usage, "incomplete_details": details}
+
+
+def _events(head: dict[str, Any], pieces: Iterator[str], prompt: int, most: int) -> Iterator[dict[str, Any]]:
+    number = count()
+    item, place = new_id("msg_"), {"output_index": 0}
+    part = {"item_id": "", "content_index": 0} | place
+    part["item_id"] = item
+
+    def event(kind: str, **fields: Any) -> dict[str, Any]:
+        return {"type": f"response.{kind}", "sequence_number": next(number)} | fields
+
+    yield event("created", response=head)
+    yield event("in_progress", response=head)
+    yield event("output_item.added", item=_item(item, "", "in_progress"), **place)
+    yield event("content_part.added", part=_part(""), **part)
+    said = []
+    for piece in pieces:
+        said.append(piece)
+        yield event("output_text.delta", delta=piece, logprobs=[], **part)
+    text = "".join(said)
+    yield event("output_text.done", text=text, logprobs=[], **part)
+    yield event("content_part.done", part=_part(text), **part)
+    final = _finished(head, item, said, prompt, most)
+    yield event("output_item.done", item=final["output"][0], **place)
+    yield event("completed" if final["status"] == "completed" else "incomplete", response=final)

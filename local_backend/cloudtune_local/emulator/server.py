@@ -1,0 +1,153 @@
+"""The emulator as an object: listens, tells the environment that points a client at it, and stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import threading
+from typing import TYPE_CHECKING, Any, Self
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cloudtune.errors import ConfigError
+from cloudtune_local.emulator.app import App
+from cloudtune_local.emulator.clock import EmulatorClock
+from cloudtune_local.emulator.engine import ScriptEngine
+from cloudtune_local.emulator.faults import Faults
+from cloudtune_local.emulator.settings import Settings
+from cloudtune_local.emulator.sidedoor import census
+from cloudtune_local.emulator.site import Site
+from cloudtune_local.emulator.store import Store
+
+if TYPE_CHECKING:
+    from cloudtune.clock import Clock
+    from cloudtune_local.emulator.engine import Engine
+    from cloudtune_local.emulator.life import Script
+
+_LOG = logging.getLogger(__name__)
+
+
+class _Handler(WSGIRequestHandler):
+    """Says nothing of good requests, and of bad ones through logging."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Quiet."""
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
+        """To the module's logger."""
+        _LOG.log(logging.ERROR if type == "error" else logging.INFO, message, *args)
+
+
+class Emulator:
+    """One server with its store and its engine. A context manager: starts a thread, stops it at the end.
+
+    ``port`` 0 takes a free one. ``clock`` is where time comes from (a test's fake clock, say) and ``scale`` how fast it
+    passes: 0 stands still until ``emulator.clock.advance``.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        engine: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        scale: float = 1.0,
+        beyond_loopback: bool = False,
+    ) -> None:
+        self.settings = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
+        if not beyond_loopback and not is_loopback(host):
+            raise ConfigError(f"{host} can be reached from elsewhere; say so explicitly if that is meant")
+        self.clock = EmulatorClock(clock, scale=scale)
+        self.faults = Faults()
+        self.store = Store(self.settings.store)
+        self._engine = _engine(self.settings, self.store)
+        self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
+        self.app = App(self.site)
+        self._server = make_server(host, port, self.app, threaded=True, request_handler=_Handler)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        host, port = self._server.host, self._server.port
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def openai_url(self) -> str:
+        """``OPENAI_BASE_URL``."""
+        return f"{self.url}/v1"
+
+    @property
+    def script(self) -> Script:
+        """How scripted jobs made from now on will go; can be set."""
+        return self._scripted().script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._scripted().script = script
+
+    def _scripted(self) -> ScriptEngine:
+        if not isinstance(self._engine, ScriptEngine):
+            raise TypeError("the train engine has no script")
+        return self._engine
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """What was asked, oldest first: call, body, status, whether it was acted on."""
+        return list(self.app.seen)
+
+    def census(self) -> dict[str, Any]:
+        """How much the store holds of everything."""
+        return census(self.site)
+
+    def environment(self) -> dict[str, str]:
+        """What points any client of the vendors at this emulator."""
+        settings = self.settings
+        return {
+            "OPENAI_BASE_URL": self.openai_url,
+            "OPENAI_API_KEY": settings.api_key,
+            "AZURE_OPENAI_ENDPOINT": self.url,
+            "AZURE_OPENAI_API_KEY": settings.azure_key,
+            "OPENAI_API_VERSION": "2025-04-01-preview",
+        }
+
+    def start(self) -> Self:
+        """Serve from a thread."""
+        self._thread = threading.Thread(target=self.serve, name="cloudtune-emulator", daemon=True)
+        self._thread.start()
+        return self
+
+    def serve(self) -> None:
+        """Serve in this thread until `stop`."""
+        self._server.serve_forever(poll_interval=0.05)
+
+    def stop(self) -> None:
+        """Stop listening and let go of everything."""
+        self._server.shutdown()
+        if self._thread is not None:
+            self._thread.join()
+        self._server.server_close()
+        self._engine.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _engine(settings: Settings, store: Store) -> Engine:
+    return ScriptEngine()

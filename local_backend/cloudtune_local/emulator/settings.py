@@ -1,0 +1,39 @@
+"""What an emulator is started with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EngineName = Literal["script", "train"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Accounts, limits and the engine. The keys are worth nothing anywhere else."""
+
+    engine: EngineName = "script"
+    api_key: str = "sk-emulated-0000"
+    organization: str = "org-emulated"
+    azure_key: str = "emulated-azure-key"
+    azure_token: str = "emulated-entra-token"  # noqa: S105 - opens nothing but the emulator
+    """What counts as an Entra token on the data and the management plane."""
+    subscription: str = "00000000-0000-0000-0000-000000000000"
+    resource_group: str = "emulated"
+    account: str = "emulated"
+    location: str = "swedencentral"
+    store: Path | None = None
+    """A folder that keeps everything over a restart; None forgets it all at the end."""
+    models: Path | None = None
+    """Which local model stands for which of the vendor's (the ``train`` engine): a JSON file, see ``basemodels``."""
+    processing_s: float = 0.0
+    """How long a new file is ``uploaded`` (Azure: ``pending``) before it is ``processed``."""
+    deploying_s: float = 2.0
+    """How long an Azure deployment is ``Creating``."""
+    jobs_per_day: int | None = None
+    requests_per_minute: int | None = None
+    azure_running: int = 3
+    """Jobs that run at once on the Azure face; more wait in ``queued``."""

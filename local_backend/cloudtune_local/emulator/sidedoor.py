@@ -1,0 +1,137 @@
+"""``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
+
+GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
+``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, POST ``land``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune_local.emulator.engine import ScriptEngine
+from cloudtune_local.emulator.faults import Fault
+from cloudtune_local.emulator.life import Script
+from cloudtune_local.emulator.wire import ApiError, Reply
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.app import App
+    from cloudtune_local.emulator.site import Site
+
+_PREFIX = "/_emulator"
+_HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+def is_here(request: Request) -> bool:
+    """Whether a request is for this door."""
+    return request.path == _PREFIX or request.path.startswith(f"{_PREFIX}/")
+
+
+def serve(app: App, request: Request) -> Reply:
+    """Answer it. Raises ApiError."""
+    if request.remote_addr not in _HERE:
+        raise ApiError(403, "The side door is open on the emulator's own machine only.")
+    name = request.path.removeprefix(_PREFIX).strip("/")
+    handler = _HANDLERS.get((request.method, name))
+    if handler is None:
+        raise ApiError(404, f"No side door {request.method} {request.path}; there are: {', '.join(_names())}.")
+    try:
+        body = msgspec.json.decode(request.get_data() or b"{}")
+        return Reply(body=handler(app, body))
+    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+        raise ApiError(400, f"Not understood: {error}") from error
+
+
+def census(site: Site) -> dict[str, Any]:
+    """How much there is of everything, read from the store; jobs also by status."""
+    kept = {f"{kind}s": site.store.count(kind) for kind in ("job", "upload", "part", "deployment")}
+    files = site.store.all("file")
+    jobs = site.store.all("job")
+    words = Counter(site.engine.life(job, site.clock.now()).word for job in jobs)
+    return kept | {
+        "files": sum(file["purpose"] != "fine-tune-results" for file in files),
+        "result_files": sum(file["purpose"] == "fine-tune-results" for file in files),
+        "jobs_by_status": dict(words),
+        "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
+        "late_requests": site.faults.waiting,
+    }  # fmt: skip
+
+
+def _store(app: App, body: Any) -> Any:
+    return census(app.site)
+
+
+def _faults(app: App, body: Any) -> Any:
+    return {"faults": [msgspec.to_builtins(fault) for fault in app.site.faults.armed]}
+
+
+def _add_faults(app: App, body: Any) -> Any:
+    for fault in msgspec.convert(body if isinstance(body, list) else [body], list[Fault]):
+        app.site.faults.add(fault)
+    return _faults(app, body)
+
+
+def _heal(app: App, body: Any) -> Any:
+    app.site.faults.heal()
+    return _faults(app, body)
+
+
+def _clock(app: App, body: Any) -> Any:
+    clock = app.site.clock
+    return {"now": clock.now(), "date": clock.date().isoformat(), "scale": clock.scale}
+
+
+def _set_clock(app: App, body: Any) -> Any:
+    if unknown := set(body) - {"advance", "scale"}:
+        raise ValueError(f"a clock can advance and has a scale; it has no {', '.join(sorted(unknown))}")
+    if "scale" in body:
+        app.site.clock.scale = float(body["scale"])
+    if "advance" in body:
+        app.site.clock.advance(float(body["advance"]))
+    return _clock(app, body)
+
+
+def _script(app: App, body: Any) -> Any:
+    return msgspec.to_builtins(_scripted(app).script)
+
+
+def _set_script(app: App, body: Any) -> Any:
+    engine = _scripted(app)
+    engine.script = msgspec.convert(msgspec.to_builtins(engine.script) | body, Script)
+    return _script(app, body)
+
+
+def _scripted(app: App) -> ScriptEngine:
+    if not isinstance(app.site.engine, ScriptEngine):
+        raise ValueError("these jobs are really trained; there is no script")  # noqa: TRY004 - told as a 400
+    return app.site.engine
+
+
+def _requests(app: App, body: Any) -> Any:
+    return {"requests": list(app.seen)}
+
+
+def _land(app: App, body: Any) -> Any:
+    return {"landed": app.land()}
+
+
+_HANDLERS = {
+    ("GET", "store"): _store,
+    ("GET", "faults"): _faults,
+    ("POST", "faults"): _add_faults,
+    ("DELETE", "faults"): _heal,
+    ("GET", "clock"): _clock,
+    ("POST", "clock"): _set_clock,
+    ("GET", "script"): _script,
+    ("POST", "script"): _set_script,
+    ("GET", "requests"): _requests,
+    ("POST", "land"): _land,
+}
+
+
+def _names() -> list[str]:
+    return [f"{method} {_PREFIX}/{name}" for method, name in _HANDLERS]

@@ -1,0 +1,28 @@
+"""All that a face works on: settings, time, the store, the engine and what is wrong today."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloudtune_local.emulator.clock import EmulatorClock
+    from cloudtune_local.emulator.engine import Engine
+    from cloudtune_local.emulator.faults import Faults
+    from cloudtune_local.emulator.settings import Settings
+    from cloudtune_local.emulator.store import Store
+
+
+@dataclass(frozen=True)
+class Site:
+    """One emulated vendor's world; safe to use from several threads."""
+
+    settings: Settings
+    clock: EmulatorClock
+    store: Store
+    engine: Engine
+    faults: Faults
+
+    def stamp(self, moment: float) -> int:
+        """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""
+        return int(moment + self.faults.skew())

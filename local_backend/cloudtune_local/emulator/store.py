@@ -1,0 +1,132 @@
+"""What the emulated vendors keep: documents in SQLite (a file, or memory) and contents in files.
+
+A document is a dict with an ``id``; ``kind`` (file, upload, part, job, model, deployment) and ``face`` (whose account)
+say which shelf it lies on. Order of creation is kept.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sqlite3
+import tempfile
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS documents (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, face TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+  UNIQUE (kind, face, id)
+);
+"""
+
+
+class Store:
+    """Safe to use from several threads. ``folder`` None keeps everything until `close`."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._lock = threading.RLock()
+        self._is_kept = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="cloudtune-emulator-"))
+        self._contents = self.folder / "contents"
+        self._contents.mkdir(parents=True, exist_ok=True)
+        where = str(self.folder / "emulator.sqlite") if self._is_kept else ":memory:"
+        self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Let go; forgets everything unless a folder was given."""
+        with self._lock:
+            self._db.close()
+        if not self._is_kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else reads or writes in here: for look-then-write."""
+        with self._lock:
+            yield
+
+    # -- documents -----------------------------------------------------------------------------------------------
+
+    def add(self, kind: str, face: str, document: dict[str, Any]) -> dict[str, Any]:
+        """Keep a new document. Raises sqlite3.IntegrityError if its id is taken."""
+        row = (kind, face, document["id"], _text(document))
+        with self._lock:
+            self._db.execute("INSERT INTO documents (kind, face, id, body) VALUES (?, ?, ?, ?)", row)
+        return document
+
+    def save(self, kind: str, face: str, document: dict[str, Any]) -> None:
+        """Write a document that is there already."""
+        with self._lock:
+            self._db.execute(
+                "UPDATE documents SET body = ? WHERE kind = ? AND face = ? AND id = ?",
+                (_text(document), kind, face, document["id"]),
+            )
+
+    def get(self, kind: str, face: str, name: str) -> dict[str, Any] | None:
+        """A document by its id."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT body FROM documents WHERE kind = ? AND face = ? AND id = ?", (kind, face, name)
+            ).fetchone()
+        return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
+
+    def all(self, kind: str, face: str | None = None) -> list[dict[str, Any]]:
+        """Every document of a kind, oldest first; of one face, or of all."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR face = ?) ORDER BY seq", (kind, face, face)
+            ).fetchall()
+        return [msgspec.json.decode(row[0], type=dict[str, Any]) for row in rows]
+
+    def remove(self, kind: str, face: str, name: str) -> bool:
+        """Forget a document; says whether it was there."""
+        with self._lock:
+            gone = self._db.execute(
+                "DELETE FROM documents WHERE kind = ? AND face = ? AND id = ?", (kind, face, name)
+            ).rowcount
+        return bool(gone)
+
+    def count(self, kind: str, face: str | None = None) -> int:
+        """How many there are."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT count(*) FROM documents WHERE kind = ? AND (? IS NULL OR face = ?)", (kind, face, face)
+            ).fetchone()
+        return int(row[0])
+
+    # -- contents ------------------------------------------------------------------------------------------------
+
+    def content(self, name: str) -> Path:
+        """Where the content of that name lies."""
+        return self._contents / name
+
+    def write(self, name: str, stream: IO[bytes]) -> int:
+        """Keep a stream's bytes under a name, and count them."""
+        target = self.content(name)
+        with target.open("wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+            return file.tell()
+
+    def erase(self, name: str) -> None:
+        """Throw a content away."""
+        self.content(name).unlink(missing_ok=True)
+
+
+def new_id(prefix: str) -> str:
+    """An id as the vendors make them: a prefix and 24 letters and digits."""
+    return f"{prefix}{secrets.token_hex(12)}"
+
+
+def _text(document: dict[str, Any]) -> str:
+    return msgspec.json.encode(document).decode()

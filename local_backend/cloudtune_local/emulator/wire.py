@@ -1,0 +1,182 @@
+"""A request and its answer, as the faces see them; errors in the vendor's shape; pages."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from werkzeug.wrappers import Request
+
+Face = Literal["openai", "azure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentFile:
+    """A file in a multipart form. The stream can be read again from its start."""
+
+    filename: str
+    stream: IO[bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request, read to its end: it can be acted on later, or twice."""
+
+    face: Face
+    name: str
+    """E.g. ``jobs.create``: what faults are aimed at."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """What the path names."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+    files: Mapping[str, SentFile] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    now: float = 0.0
+    base: str = ""
+    """Scheme and host that the client used."""
+
+    def close(self) -> None:
+        """Let its files go: it will not be acted on any more."""
+        for sent in self.files.values():
+            sent.stream.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What is answered: JSON, bytes, or a stream of them."""
+
+    body: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+Handler = "Callable[[Site, Call], Reply]"
+
+
+class ApiError(Exception):
+    """A refusal, in the shape that the SDK reads: ``{"error": {message, type, param, code}}``.
+
+    The SDK's exceptions take ``code``, ``param`` and ``type`` from there (openai 3.52.0, ``_exceptions.py``).
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        type: str = "invalid_request_error",  # noqa: A002 - the vendor's name
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
+        self.headers = dict(headers or {})
+
+    def reply(self) -> Reply:
+        """The answer that carries it."""
+        return Reply(status=self.status, body=self.body, headers=self.headers)
+
+
+class Hangup(Exception):
+    """The connection is to be cut without an answer."""
+
+
+def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """Read a request to its end. Raises ApiError where the body is not what its type says."""
+    body: dict[str, Any] = {}
+    files: dict[str, SentFile] = {}
+    if request.mimetype == "multipart/form-data":
+        body = _nested(request.form.items(multi=True))
+        files = {key: _kept(part.filename or key, part.stream) for key, part in request.files.items()}
+    elif request.content_length:
+        body = _json(request.get_data())
+    return Call(
+        face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, files=files,
+        headers={key.lower(): value for key, value in request.headers.items()}, now=now,
+        base=request.host_url.rstrip("/"),
+    )  # fmt: skip
+
+
+def _kept(filename: str, stream: IO[bytes]) -> SentFile:
+    # A temporary file without a name, however large: it outlives the request for as long as the call is held.
+    return SentFile(filename=filename, stream=stream)
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        body = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise ApiError(400, f"We could not parse the JSON body of your request. ({error})") from error
+    if not isinstance(body, dict):
+        raise ApiError(400, "The body of the request must be a JSON object.")
+    return body
+
+
+def _nested(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Form fields; ``expires_after[seconds]`` becomes a dict in a dict, ``ids[]`` a list."""
+    found: dict[str, Any] = {}
+    for key, value in fields:
+        outer, bracket, inner = key.partition("[")
+        if not bracket:
+            found[key] = value
+        elif inner == "]":
+            found.setdefault(outer, []).append(value)
+        else:
+            found.setdefault(outer, {})[inner.rstrip("]")] = value
+    return found
+
+
+def page(views: Sequence[dict[str, Any]], call: Call, *, default: int, most: int, ends: bool = False) -> dict[str, Any]:
+    """A page of a list: ``after`` is the last id seen, ``limit`` how many (openai 3.52.0, ``pagination.py``).
+
+    ``ends`` adds ``first_id`` and ``last_id``, as the file and checkpoint lists have them.
+    """
+    limit = whole(call.query.get("limit"), "limit", default, least=1, most=most)
+    start = 0
+    if after := call.query.get("after"):
+        ids = [view["id"] for view in views]
+        if after not in ids:
+            raise ApiError(400, f"Invalid 'after' cursor: no object {after} in this list.", param="after")
+        start = ids.index(after) + 1
+    shown = list(views[start : start + limit])
+    result: dict[str, Any] = {"object": "list", "data": shown, "has_more": start + limit < len(views)}
+    if ends:
+        result["first_id"] = shown[0]["id"] if shown else None
+        result["last_id"] = shown[-1]["id"] if shown else None
+    return result
+
+
+def whole(value: str | None, param: str, default: int, *, least: int, most: int) -> int:
+    """A whole number of the query, in its range."""
+    if value is None or value == "":
+        return default
+    try:
+        number = int(value)
+    except ValueError as error:
+        raise ApiError(400, f"Invalid type for '{param}': expected an integer.", param=param) from error
+    if not least <= number <= most:
+        raise ApiError(400, f"Invalid '{param}': {number} is not between {least} and {most}.", param=param)
+    return number
+
+
+def sse(events: Iterable[tuple[str | None, Any]], *, done: bool) -> Iterator[bytes]:
+    """Server-sent events: a name (or none) and a JSON document each; ``done`` adds the chat API's last word."""
+    for name, document in events:
+        head = f"event: {name}\n" if name else ""
+        yield f"{head}data: ".encode() + msgspec.json.encode(document) + b"\n\n"
+    if done:
+        yield b"data: [DONE]\n\n"
+
+
+def spool() -> IO[bytes]:
+    """A file without a name, for joining parts."""
+    return tempfile.TemporaryFile()

@@ -12,17 +12,19 @@ Secrets are not written into these files but referred to: ``api_key = "${OPENAI_
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cloudtune.config_checks import faults, leaves
 from cloudtune.document import Document, Path_, dotted, read_document
 from cloudtune.errors import ConfigError, Problem
 from cloudtune.redact import REFERENCE, is_secret_name, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROJECT_FILE = "cloudtune.toml"
 USER_FILE = "config.toml"
@@ -63,6 +65,12 @@ class Config:
     def backend(self) -> str:
         """The back end to use where neither the call nor the spec names one."""
         return str(self.entries["backend",].value)
+
+    @property
+    def insisted_backend(self) -> str | None:
+        """The back end that the command line or the environment insists on, whatever a spec says."""
+        entry = self.entries["backend",]
+        return self.backend if entry.file is None and entry.source != DEFAULT_SOURCE else None
 
     @property
     def profile(self) -> str | None:
@@ -133,9 +141,7 @@ def load_config(
     ConfigError with every fault of every file.
     """
     env = os.environ if environ is None else environ
-    documents = [
-        read_document(path, error=ConfigError, what="a configuration") for path in _files(start or Path.cwd())
-    ]
+    documents = [read_document(path, error=ConfigError, what="a configuration") for path in _files(start or Path.cwd())]
     problems = [problem for document in documents for problem in faults(document)]
     if problems:
         raise ConfigError(problems)
@@ -212,10 +218,11 @@ def _merged(layers: list[Mapping[Path_, Entry]]) -> dict[Path_, Entry]:
     """The first layer that has a value wins; a plain value also hides what later ones have beneath it."""
     found: dict[Path_, Entry] = {}
     for layer in layers:
-        before = tuple(found)
-        for path, entry in layer.items():
-            if not any(path[: len(taken)] == taken or taken[: len(path)] == path for taken in before):
-                found[path] = entry
+        found |= {
+            path: entry
+            for path, entry in layer.items()
+            if not any(path[: len(taken)] == taken or taken[: len(path)] == path for taken in found)
+        }
     return found
 
 

@@ -32,13 +32,16 @@ def faults(document: Document) -> list[Problem]:
 
 def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> list[Problem]:
     """The shape of one level: words where words belong, tables where tables belong, back ends that exist."""
-    found = []
-    for key in ("backend", "ledger", "profile"):
-        if key in values and not (isinstance(values[key], str) and values[key]):
-            found.append(_problem(document, (*above, key), "shape", f"text is needed, not {values[key]!r}"))
-    for key in ("backends", "profiles"):
-        if not isinstance(values.get(key, {}), dict):
-            found.append(_problem(document, (*above, key), "shape", "a table is needed", f"write [{key}.NAME]"))
+    found = [
+        _problem(document, (*above, key), "shape", f"text is needed, not {values[key]!r}")
+        for key in ("backend", "ledger", "profile")
+        if key in values and not (isinstance(values[key], str) and values[key])
+    ]
+    found += [
+        _problem(document, (*above, key), "shape", "a table is needed", f"write [{key}.NAME]")
+        for key in ("backends", "profiles")
+        if not isinstance(values.get(key, {}), dict)
+    ]
     backends = values.get("backends", {})
     for name, settings in backends.items() if isinstance(backends, dict) else ():
         if not isinstance(settings, dict):
@@ -82,7 +85,7 @@ def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
         has_default = any(found[2] for found in REFERENCE.finditer(text))
         if is_secret_shape(text) or literal_password or (is_secret_name(name) and (rest or has_default)):
             variable = "".join(char if char.isalnum() else "_" for char in name).upper()
-            fix = f"put it into an environment variable and write {name} = \"${{{variable}}}\""
+            fix = f'put it into an environment variable and write {name} = "${{{variable}}}"'
             return [_problem(document, path, "literal_secret", "this looks like a secret written out", fix)]
     return []
 

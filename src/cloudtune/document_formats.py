@@ -147,7 +147,7 @@ def parse_json(text: str) -> Parsed:
 
 
 def _json_lines(text: str, parsed: Parsed) -> Parsed:
-    """Walk over the tokens of valid JSON, to learn the line of each key and item."""
+    """Walk over the marks of valid JSON, to learn the line of each key and item."""
     starts = [match.end() for match in re.finditer("\n", text)]
     holders: list[tuple[str, Path_]] = []  # the open brackets, each with the path of its value
     here: Path_ = ()
@@ -155,29 +155,29 @@ def _json_lines(text: str, parsed: Parsed) -> Parsed:
     counts: list[int] = []
     wants_key = False
     for match in _TOKEN.finditer(text):
-        token, line = match.group(), bisect.bisect_right(starts, match.start()) + 1
-        if wants_key and token[0] == '"':
-            here = (*holders[-1][1], json.loads(token))
+        mark, line = match.group(), bisect.bisect_right(starts, match.start()) + 1
+        if wants_key and mark[0] == '"':
+            here = (*holders[-1][1], json.loads(mark))
             if here in parsed.lines and not any(here[: len(path)] == path for path, _, _ in parsed.duplicates):
                 parsed.duplicates.append((here, line, parsed.lines[here]))
             parsed.lines[here], wants_key = line, False
             continue
-        if token in "]}":
+        if mark in "]}":
             holders.pop()
             count = counts.pop()
             wants_key = False
             continue
-        if token == ",":
+        if mark == ",":
             wants_key = holders[-1][0] == "{"
             count += 1
             continue
         if holders and holders[-1][0] == "[":
             here = (*holders[-1][1], count)
         parsed.lines.setdefault(here, line)
-        if token in "{[":
-            holders.append((token, here))
+        if mark in "{[":
+            holders.append((mark, here))
             counts.append(count)
-            count, wants_key = 0, token == "{"
+            count, wants_key = 0, mark == "{"
     return parsed
 
 

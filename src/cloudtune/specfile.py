@@ -78,25 +78,25 @@ class SpecFile:
         return msgspec.structs.replace(problem, file=file, line=line) if line or file == _SET else problem
 
 
-def load_spec(path: str | Path, *, set: Sequence[str] = ()) -> JobSpec:
+def load_spec(path: str | Path, *, set: Sequence[str] = ()) -> JobSpec:  # noqa: A002 - the option is called --set
     """Read a spec file; ``-`` is the standard input. ``set`` holds ``a.b=value`` texts that win over the file.
 
     Raises SpecError with every fault.
     """
-    return open_spec(path, set=set).spec
+    return open_spec(path, set).spec
 
 
-def open_spec(path: str | Path, *, set: Sequence[str] = ()) -> SpecFile:
+def open_spec(path: str | Path, changes: Sequence[str] = ()) -> SpecFile:
     """As `load_spec`, with the places kept for later messages."""
     document = read_document(path, error=SpecError, what="a job spec")
     name = "job" if str(path) == STDIN else name_from(Path(path).stem)
-    return _checked(document, set, name)
+    return _checked(document, changes, name)
 
 
-def parse_spec(values: Mapping[str, Any], *, folder: Path | None = None, set: Sequence[str] = ()) -> JobSpec:
+def parse_spec(values: Mapping[str, Any], *, folder: Path | None = None, changes: Sequence[str] = ()) -> JobSpec:
     """A spec from plain values, as a file would hold them; relative paths count from ``folder``, else from here."""
     document = Document("", (folder or Path.cwd()).absolute(), dict(values))
-    return _checked(document, set, "job").spec
+    return _checked(document, changes, "job").spec
 
 
 def name_from(text: str) -> str:
@@ -105,9 +105,9 @@ def name_from(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")[:40].rstrip("-") or "job"
 
 
-def _checked(document: Document, set: Sequence[str], name: str) -> SpecFile:
+def _checked(document: Document, changes: Sequence[str], name: str) -> SpecFile:
     problems = list(document.duplicates)
-    values, overridden = _with_overrides(document.values, set, problems)
+    values, overridden = _with_overrides(document.values, changes, problems)
     places = _Places(document, overridden)
     _refuse_newer(values, places)
     values = _pruned(values)

@@ -1,0 +1,90 @@
+"""``cloudtune backends``: where jobs can run, and what each place can do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudtune.cli.options import command
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Capabilities
+    from cloudtune.cli.session import Session
+
+
+@command("backends", without=("backend",))
+@click.argument("name", required=False)
+def backends(session: Session, name: str | None) -> None:
+    """List where jobs can run; with NAME, what that back end can do, and why not what it cannot."""
+    from cloudtune.registry import backend_names
+
+    found = [inspect(session, one) for one in ([name] if name else backend_names())]
+    session.result({"backends": found})
+    if session.json:
+        return
+    if name is None:
+        _list(found)
+        session.say("`cloudtune backends NAME` shows what one can do, and why not what it cannot")
+    else:
+        _one(session, found[0])
+
+
+def inspect(session: Session, name: str) -> dict[str, Any]:
+    """All about one back end; ``problem`` says why it cannot be used now."""
+    from cloudtune.errors import CloudtuneError
+    from cloudtune.registry import describe
+
+    info = describe(name)
+    found: dict[str, Any] = {
+        "name": info.name, "summary": info.summary, "origin": info.origin, "extra": info.extra,
+        "missing": list(info.missing), "usable": False, "problem": None, "hint": None,
+    }  # fmt: skip
+    if info.missing:
+        line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {' '.join(info.missing)}"
+        return found | {"problem": f"needs {', '.join(info.missing)}", "hint": f"run: {line}"}
+    try:
+        capabilities = session.client.backend(name).capabilities
+    except CloudtuneError as error:
+        return found | {"problem": error.message, "hint": error.hint}
+    except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+        return found | {"problem": f"{type(error).__name__}: {error}", "hint": f"it comes from {info.origin}"}
+    return found | {"usable": True} | _capabilities(capabilities)
+
+
+def _capabilities(capabilities: Capabilities) -> dict[str, Any]:
+    from cloudtune.backend import VERBS
+    from cloudtune.spec import spec_features
+
+    features = (*spec_features(), *VERBS)
+    extra = sorted(capabilities.supports - set(features))
+    return {
+        "supports": [*(one for one in features if capabilities.can(one)), *extra],
+        "reasons": {one: capabilities.why_not(one) for one in features if not capabilities.can(one)},
+        "translated": dict(capabilities.translated),
+    }
+
+
+def _list(found: list[dict[str, Any]]) -> None:
+    from cloudtune.cli.render import table
+
+    rows = [
+        [one["name"], "ready" if one["usable"] else f"{one['problem']} ({one['hint']})" if one["hint"]
+         else one["problem"], one["origin"], one["summary"]]
+        for one in found
+    ]  # fmt: skip
+    table(["NAME", "STATUS", "ORIGIN", "WHAT IT IS"], rows)
+
+
+def _one(session: Session, found: dict[str, Any]) -> None:
+    from cloudtune.cli.render import table
+
+    session.put(f"{found['name']}: {found['summary']}" if found["summary"] else found["name"])
+    if not found["usable"]:
+        session.put(f"not usable now: {found['problem']}" + (f"\n{found['hint']}" if found["hint"] else ""))
+        return
+    session.put("\nWhat it can do")
+    table(["FEATURE", "BECOMES THERE"], [[one, found["translated"].get(one, "")] for one in found["supports"]])
+    if found["reasons"]:
+        session.put("\nWhat it cannot, and why")
+        table(["FEATURE", "REASON"], [list(pair) for pair in found["reasons"].items()])

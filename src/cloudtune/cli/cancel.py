@@ -1,0 +1,24 @@
+"""cloudtune cancel: ask a job to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.cli.options import command, ref_argument
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+
+
+@command("cancel", without=("backend",))
+@ref_argument
+def cancel(session: Session, ref: str) -> None:
+    """Ask a job to stop. Harmless when repeated, and after its end."""
+    from cloudtune.cli.render_job import job_json
+
+    job = session.job(ref)
+    job.cancel()
+    snapshot = job.snapshot()
+    session.result(job_json(snapshot))
+    session.put(str(job.ref))
+    session.say(f"it is {snapshot.state} now")

@@ -1,0 +1,27 @@
+"""``cloudtune export``: take the weights away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.options import command, ref_argument
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+
+
+@command("export", without=("backend",))
+@ref_argument
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--merged", is_flag=True, help="The whole model with the adapter merged in, as safetensors.")
+def export(session: Session, ref: str, folder: Path, merged: bool) -> None:
+    """Write the adapter, or the merged weights, into a folder that does not exist yet."""
+    job = session.job(ref)
+    files = job.export(folder, merged=merged)
+    session.result({"ref": str(job.ref), "folder": str(folder.absolute()), "files": [str(path) for path in files]})
+    for path in files:
+        session.put(str(path))
+    session.say(f"wrote {len(files)} files")

@@ -1,0 +1,120 @@
+"""``cloudtune generate``: ask the tuned model, and the base model beside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudtune.cli.options import command, ref_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.backend import Prompt
+    from cloudtune.cli.session import Session
+    from cloudtune.state import Generation
+
+
+@command("generate", without=("backend",))
+@ref_argument
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Prompts: one a line, or JSONL "
+              "with `prompt` or `messages`; - reads the standard input.")  # fmt: skip
+@click.option("--base", is_flag=True, help="Ask the base model too, to compare.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the "
+              "likeliest token each time.")  # fmt: skip
+@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
+@click.option("--seed", type=int, help="For temperatures above 0.")
+def generate(
+    session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, base: bool, max_tokens: int,
+    temperature: float, top_p: float, seed: int | None,
+) -> None:  # fmt: skip
+    """Ask the tuned model, and with --base the base model beside it."""
+    from cloudtune.backend import GenerateOptions
+    from cloudtune.errors import InputError
+
+    asked: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
+    if not asked:
+        raise InputError("there is nothing to ask", hint="give a prompt, or --file with one a line")
+    job = session.job(ref)
+
+    def options(*, of_base: bool) -> GenerateOptions:
+        return GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, base=of_base)
+
+    from_base = list(job.generate(asked, options(of_base=True))) if base else []
+    answers = []
+    for number, answer in enumerate(job.generate(asked, options(of_base=False))):
+        answers.append(answer)
+        _put(session, asked, number, answer, from_base[number] if from_base else None)
+    session.result(_json(str(job.ref), asked, answers, from_base))
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a file. Raises InputError with every line that cannot be used."""
+    from cloudtune.errors import InputError, Problem
+
+    label = "<stdin>" if str(path) == "-" else str(path)
+    try:
+        text = sys.stdin.read() if label == "<stdin>" else path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError([Problem(code="not_utf8", message="not UTF-8 text", file=label)]) from error
+    except OSError as error:
+        raise InputError([Problem(code="unreadable", message=str(error.strerror), file=label)]) from error
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if path.suffix.lower() not in (".jsonl", ".ndjson"):
+        return [line for _, line in lines]
+    found: list[Prompt] = []
+    problems = []
+    for number, line in lines:
+        try:
+            found.append(_prompt(json.loads(line)))
+        except ValueError as error:
+            fix = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
+            problems.append(Problem(code="prompt", message=str(error), file=label, line=number, fix=fix))
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def _prompt(row: Any) -> Prompt:
+    if isinstance(row, str):
+        return row
+    if isinstance(row, dict) and isinstance(row.get("prompt"), str):
+        return str(row["prompt"])
+    if isinstance(row, dict) and isinstance(row.get("messages"), list) and row["messages"]:
+        messages = row["messages"]
+        if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in messages):
+            # A row of the training data ends in the answer that is to be found.
+            kept = messages[:-1] if messages[-1]["role"] == "assistant" and len(messages) > 1 else messages
+            return [dict(turn) for turn in kept]
+    raise ValueError("there is no prompt in this row")
+
+
+def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
+    if len(asked) == 1 and base is None:
+        session.put(answer.text)
+        return
+    session.put(f"> {words(asked[number])}")
+    if base is not None:
+        session.put(f"base:  {base.text}")
+    session.put(f"tuned: {answer.text}\n" if base is not None else f"{answer.text}\n")
+
+
+def words(prompt: Prompt) -> str:
+    """What a person would call the prompt: its last turn."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+
+
+def _json(ref: str, asked: Sequence[Prompt], answers: list[Generation], base: list[Generation]) -> dict[str, Any]:
+    from cloudtune.state import to_json
+
+    found = [
+        {"prompt": prompt} | to_json(answer) | ({"base": to_json(base[number])} if base else {})
+        for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True))
+    ]
+    return {"ref": ref, "text": answers[0].text, "answers": found}

@@ -1,0 +1,168 @@
+"""``cloudtune init``: a commented spec to start from."""
+
+from __future__ import annotations
+
+import json
+import os.path
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from cloudtune.cli.options import command
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+    from cloudtune.spec import JobSpec
+
+TEMPLATE = """\
+# A cloudtune job. Check it with: cloudtune plan {file}
+# Run it with:                   cloudtune run {file}
+# What may stand here, with explanations: cloudtune schema
+version: 1
+name: {name}
+{backend}
+# The base model: a folder, a GGUF file, a hub id or a vendor's name;
+# or one for each back end: {{local: ./weights, openai: gpt-4.1-mini-2025-04-14}}
+model: {model}
+
+data:
+  # JSONL (also .gz), JSON, CSV, TSV, Parquet or text; relative paths count from this file's folder.
+  train: {train}
+  # Rows that are held out: a file, or a share of the training rows.
+  validation: {validation}
+{test}
+# What is learnt: sft (answer like the rows), cpt (go on with plain text), ...
+method: {method}
+
+# Which weights move: lora (a small adapter) or full (all of them).
+adapter:
+  type: {adapter}
+  # rank: 8
+  # alpha: 16
+
+# What is left out here is the back end's own default; `cloudtune plan` shows it.
+hyperparameters:
+  epochs: {epochs}
+  # learning_rate: 2e-4
+  # batch_size: 8
+  # max_length: 1024
+
+evaluation:
+  every: epoch
+  # early_stopping: {{patience: 3}}
+
+# limits:
+#   max_time: 2h
+
+# tags: {{team: search}}
+seed: 0
+"""
+
+
+@command("init", without=("ledger", "profile"))
+@click.argument("file", default="job.yaml", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", metavar="MODEL", help="The base model: a folder, a file, a hub id or a vendor's name.")
+@click.option("--train", metavar="FILE", help="The rows to learn from.")
+@click.option("--validation", metavar="FILE|SHARE", default="0.1", show_default=True, help="Rows held out.")
+@click.option("--test", metavar="FILE|SHARE", help="Rows kept for the final comparison.")
+@click.option("--method", default="sft", show_default=True)
+@click.option("--adapter", default="lora", show_default=True)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3, show_default=True)
+@click.option("--name", metavar="NAME", help="The job's name; the file's name if left out.")
+@click.option("--force", is_flag=True, help="Write over a file that exists.")
+def init(
+    session: Session, file: Path, model: str | None, train: str | None, validation: str, test: str | None,
+    method: str, adapter: str, epochs: float, name: str | None, force: bool,
+) -> None:  # fmt: skip
+    """Write a commented spec to FILE (job.yaml), asking for what the options leave open."""
+    from cloudtune.specfile import name_from
+
+    _refuse_file(file, force)
+    given = {"--model": model, "--train": train}
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        questions = {"--model": "Base model (folder, file, hub id or vendor's name)", "--train": "File with the rows"}
+        given = {flag: value or click.prompt(questions[flag], err=True) for flag, value in given.items()}
+    _refuse_missing(given)
+    folder = file.absolute().parent
+    text = TEMPLATE.format(
+        file=file, name=scalar(name or name_from(file.stem)),
+        backend=f"backend: {scalar(session.backend)}" if session.backend else "# backend: local",
+        model=scalar(_model(str(given["--model"]), folder)), train=scalar(_from(str(given["--train"]), folder)),
+        validation=_held_out(validation, folder), test=f"  test: {_held_out(test, folder)}\n" if test else "",
+        method=scalar(method), adapter=scalar(adapter), epochs=f"{epochs:g}",
+    )  # fmt: skip
+    spec = _write(file, text)
+    session.result({"file": str(file.absolute()), "spec": spec.model_dump(mode="json", exclude_none=True)})
+    session.put(str(file))
+    session.say(f"look at it, then: cloudtune plan {file}")
+
+
+def _write(file: Path, text: str) -> JobSpec:
+    """Write the spec aside, read it as `run` would, and only then give it its name."""
+    from cloudtune.specfile import load_spec
+
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        spec = load_spec(draft)
+        draft.replace(file)
+    except OSError as error:
+        _refuse("not_written", f"it cannot be written: {error.strerror}", file, "choose another folder")
+    finally:
+        draft.unlink(missing_ok=True)
+    return spec
+
+
+def scalar(text: str) -> str:
+    """The text as a YAML value."""
+    plain = re.fullmatch(r"[A-Za-z_./~][\w./~@+-]*", text) and text.lower() not in ("null", "true", "false", "~")
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _held_out(text: str, folder: Path) -> str:
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return scalar(_from(text, folder))
+
+
+def _from(path: str, folder: Path) -> str:
+    """The path as it must be written in a file in that folder."""
+    if "://" in path or path.startswith(("/", "~")):
+        return path
+    return os.path.relpath(Path(path).absolute(), folder)
+
+
+def _model(model: str, folder: Path) -> str:
+    looks = model.startswith(("./", "../")) or model.endswith(".gguf") or Path(model).exists()
+    if not looks or model.startswith(("/", "~")):
+        return model
+    there = _from(model, folder)
+    return there if there.startswith("..") else f"./{there}"
+
+
+def _refuse_file(file: Path, force: bool) -> None:
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        _refuse("not_yaml", "init writes YAML, because JSON has no comments", file, "choose a name such as job.yaml")
+    if file.exists() and not force:
+        _refuse("exists", "the file exists", file, "choose another name, or say --force to write over it")
+    if not file.absolute().parent.is_dir():
+        _refuse("no_folder", "its folder does not exist", file, f"make it: mkdir -p {file.parent}")
+
+
+def _refuse(code: str, message: str, file: Path, fix: str) -> NoReturn:
+    from cloudtune.errors import InputError, Problem
+
+    raise InputError([Problem(code=code, message=message, file=str(file), fix=fix)])
+
+
+def _refuse_missing(given: dict[str, str | None]) -> None:
+    from cloudtune.errors import InputError, Problem
+
+    missing = [flag for flag, value in given.items() if not value]
+    if missing:
+        raise InputError([Problem(code="missing", message=f"{flag} is missing", fix=f"say {flag} ..., or run "
+                                  "this on a terminal, where init asks") for flag in missing])  # fmt: skip

@@ -1,0 +1,108 @@
+"""Tables, times and figures as text: drawn on a terminal, aligned columns in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.state import JobState
+
+STATE_COLOURS = {
+    "queued": "cyan", "preparing": "cyan", "running": "blue", "paused": "yellow", "cancelling": "yellow",
+    "succeeded": "green", "failed": "red", "cancelled": "magenta", "expired": "magenta", "unknown": "yellow",
+}  # fmt: skip
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
+    """Print rows on stdout. In a pipe nothing is wrapped or cut off."""
+    if sys.stdout.isatty():
+        _drawn(columns, rows, right)
+        return
+    cells = [list(columns), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
+    for line in cells:
+        padded = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(str(cell), style=STATE_COLOURS.get(str(cell), "")) for cell in row))
+    Console(highlight=False).print(drawn)
+
+
+def fields(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Names and values, one a line; those without a value are left out."""
+    shown = [(name, str(value)) for name, value in pairs if value not in (None, "", (), {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+
+
+def coloured(state: JobState | str) -> str:
+    """The state's word, in its colour on a terminal."""
+    word = str(state)
+    return click.style(word, fg=STATE_COLOURS.get(word)) if sys.stdout.isatty() else word
+
+
+def duration(seconds: float | None) -> str:
+    """45s, 3m20s, 2h05m, 3d4h."""
+    if seconds is None:
+        return ""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
+def ago(moment: datetime | None, now: datetime | None = None) -> str:
+    """How long ago."""
+    if moment is None:
+        return ""
+    past = ((now or datetime.now(UTC)) - moment).total_seconds()
+    return f"{duration(max(past, 0))} ago"
+
+
+def clock_time(moment: datetime | None) -> str:
+    """Date and time of day, as the person's own clock has it."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
+
+
+def figure(value: Any) -> str:
+    """A number with as many digits as help."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or (abs(value) >= 1000 and value == value):  # noqa: PLR0124 - not for nan
+        return f"{value:,.0f}"
+    if value == 0 or 0.001 <= abs(value) < 1000:
+        return f"{value:.4g}"
+    return f"{value:.2e}"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    number = float(count)
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

@@ -1,0 +1,90 @@
+"""Errors as people read them, or as one JSON object; and the exit code of each."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from cloudtune.cli.session import put_json
+from cloudtune.errors import CloudtuneError, InputError, JobEnded, Problem
+
+INTERNAL = 1
+
+
+def report(error: BaseException, words: list[str]) -> int:
+    """Tell of the error, and return the exit code."""
+    code = exit_code(error)
+    if "--json" in words[: words.index("--")] if "--" in words else "--json" in words:
+        put_json(as_json(error))
+    else:
+        sys.stderr.write(as_text(error))
+    if _verbosity(words) > 1 and not isinstance(error, click.ClickException | click.Abort):
+        traceback.print_exception(error)
+    sys.stderr.flush()
+    return code
+
+
+def exit_code(error: BaseException) -> int:
+    """See the table in ``cloudtune --help``."""
+    if isinstance(error, CloudtuneError | click.ClickException):
+        return error.exit_code
+    return INTERNAL
+
+
+def as_text(error: BaseException) -> str:
+    """Lines for a person, ending in a newline."""
+    if isinstance(error, click.UsageError):
+        usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
+        return f"{usage}error: {error.format_message()}\n"
+    if isinstance(error, click.ClickException):
+        return f"error: {error.format_message()}\n"
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return "interrupted: run the same command again to go on; a job that was begun is not made twice\n"
+    if isinstance(error, InputError):
+        lines = [f"{_severity(problem)}{problem}" for problem in error.problems]
+        return "\n".join([*lines, *([error.hint] if error.hint else [])]) + "\n"
+    if isinstance(error, CloudtuneError):
+        return f"error: {error.message}\n" + (f"{error.hint}\n" if error.hint else "")
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"error: {place}{error.strerror}\n"
+    return (
+        f"internal error: {type(error).__name__}: {error}\n"
+        "this is a fault of cloudtune; -vv shows where it happened\n"
+    )  # fmt: skip
+
+
+def _severity(problem: Problem) -> str:
+    return "error: " if problem.severity == "error" else f"{problem.severity}: "
+
+
+def as_json(error: BaseException) -> dict[str, Any]:
+    """The error as one object."""
+    found: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": None, "problems": []}
+    if isinstance(error, CloudtuneError):
+        found |= {"message": error.message, "hint": error.hint}
+    if isinstance(error, click.ClickException):
+        found["message"] = error.format_message()
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        found |= {"type": "Interrupted", "message": as_text(error).strip()}
+    if isinstance(error, InputError):
+        found["problems"] = [problem_json(problem) for problem in error.problems]
+    document: dict[str, Any] = {"error": found | {"exit_code": exit_code(error)}}
+    if isinstance(error, JobEnded):
+        from cloudtune.cli.render_job import job_json
+
+        document["job"] = job_json(error.snapshot) if error.snapshot else {"ref": str(error.ref)}
+    return document
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """All fields of a problem, the empty ones as null."""
+    return {name: getattr(problem, name) for name in problem.__struct_fields__}
+
+
+def _verbosity(words: list[str]) -> int:
+    short = sum(word.count("v") for word in words if word.startswith("-v") and set(word[1:]) == {"v"})
+    return short + words.count("--verbose")

@@ -1,0 +1,80 @@
+"""A job as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.cli.render import ago, clock_time, coloured, duration, fields
+from cloudtune.state import JobState, to_json
+
+if TYPE_CHECKING:
+    from cloudtune.state import JobSnapshot, TunedModel
+
+
+def job_json(snapshot: JobSnapshot) -> dict[str, Any]:
+    """The snapshot as one object; ``backend`` and ``scope`` stand beside the reference."""
+    found: dict[str, Any] = to_json(snapshot)
+    return found | {"backend": snapshot.ref.backend, "scope": snapshot.ref.scope, "id": snapshot.ref.id}
+
+
+def model_json(model: TunedModel) -> dict[str, Any]:
+    """The tuned model as one object."""
+    found: dict[str, Any] = to_json(model)
+    return found
+
+
+def progress_text(snapshot: JobSnapshot) -> str:
+    """120/400, or what else is known."""
+    progress = snapshot.progress
+    if progress.step is None:
+        return ""
+    return f"{progress.step}/{progress.total_steps}" if progress.total_steps else str(progress.step)
+
+
+def job_text(snapshot: JobSnapshot) -> str:
+    """Everything that is known of a job, one line each."""
+    problem, progress = snapshot.problem, snapshot.progress
+    state = coloured(snapshot.state)
+    if snapshot.native_state and snapshot.native_state != str(snapshot.state):
+        state += f" ({snapshot.native_state})"
+    took = None
+    if snapshot.started_at and snapshot.finished_at:
+        took = (snapshot.finished_at - snapshot.started_at).total_seconds()
+    return fields(
+        [
+            ("ref", snapshot.ref),
+            ("name", snapshot.name),
+            ("backend", snapshot.ref.backend),
+            ("model", snapshot.model),
+            ("state", state),
+            ("detail", snapshot.detail),
+            ("step", progress_text(snapshot)),
+            ("epoch", f"{progress.epoch:.2f}" if progress.epoch is not None else None),
+            ("tokens", f"{progress.tokens:,}" if progress.tokens is not None else None),
+            ("to go", duration(progress.eta_s) if not snapshot.state.is_terminal else None),
+            ("created", _moment(snapshot.created_at)),
+            ("started", _moment(snapshot.started_at)),
+            ("finished", _moment(snapshot.finished_at)),
+            ("took", duration(took)),
+            ("parent", snapshot.parent),
+            ("problem", problem.message if problem else None),
+            ("code", problem.code if problem else None),
+            ("hint", problem.hint if problem else None),
+        ]
+    )
+
+
+def next_steps(snapshot: JobSnapshot) -> list[str]:
+    """Commands that make sense now."""
+    ref = snapshot.ref
+    if snapshot.state is JobState.SUCCEEDED:
+        return [f"cloudtune generate {ref} 'a prompt' --base", f"cloudtune export {ref} FOLDER"]
+    if snapshot.state is JobState.PAUSED:
+        return [f"cloudtune resume {ref}"]
+    if snapshot.state.is_terminal:
+        return [f"cloudtune logs {ref}", f"cloudtune resume {ref}"]
+    return [f"cloudtune watch {ref}"]
+
+
+def _moment(moment: Any) -> str | None:
+    return f"{clock_time(moment)} ({ago(moment)})" if moment else None

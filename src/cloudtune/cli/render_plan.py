@@ -1,0 +1,95 @@
+"""A plan as text: what would be done, with what, where each setting came from, and what it would cost."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.cli.render import figure, size
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Plan, Step
+    from cloudtune.errors import Problem
+
+_ONCE = {"pure": "nothing is sent", "atomic": "the vendor makes it happen once", "reconciled": "looked for before it "
+         "is sent"}  # fmt: skip
+
+
+def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> str:
+    """The whole plan."""
+    model = plan.spec.get("model")
+    model = model.get(plan.backend) if isinstance(model, dict) else model
+    parts = [f"Plan for {plan.name} on {plan.backend} ({plan.scope})"]
+    attempt = f"attempt {plan.attempt}, " if plan.attempt > 1 else ""
+    parts.append(f"  model {model}, method {_method(plan)}, {attempt}token {plan.token[:10]}")
+    if plan.parent:
+        parts.append(f"  goes on from the newest good checkpoint of {plan.parent}")
+    parts += _section("Data", _data_lines(plan))
+    parts += _section("Steps", [line for number, step in enumerate(plan.steps, 1)
+                                for line in _step_lines(number, step, requests)])  # fmt: skip
+    if settings:
+        parts += _section("Settings", _aligned([(one.field, _value(one.value), one.source) for one in plan.settings]))
+    parts += _section("Left out, because the back end cannot apply it",
+                      [f"{one.field} = {_value(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
+    parts += _section("Warnings", [str(problem) for problem in plan.warnings])
+    return "\n".join([*parts, "", f"Cost: {_cost(plan)}"])
+
+
+def _method(plan: Plan) -> str:
+    method, adapter = plan.spec.get("method"), plan.spec.get("adapter")
+    name = method.get("name") if isinstance(method, dict) else method
+    kind = adapter.get("type") if isinstance(adapter, dict) else adapter
+    return f"{name or 'sft'} with {kind}" if kind else str(name or "sft")
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return ["", title, *(f"  {line}" for line in lines)] if lines else []
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]))] if rows else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _data_lines(plan: Plan) -> list[str]:
+    lines = _aligned(
+        [
+            (name, f"{split.rows:,} rows", size(split.bytes), split.kind, f"sha256 {split.sha256[:12]}")
+            for name, split in plan.data.splits.items()
+        ]
+    )
+    # What the data report says about the rows is among the plan's warnings already where core put it there.
+    known = set(plan.warnings)
+    return lines + [str(problem) for problem in plan.data.problems if problem not in known]
+
+
+def _step_lines(number: int, step: Step, requests: bool) -> list[str]:
+    lines = [f"{number}. {step.title}  [{step.kind}: {_ONCE[step.once]}]"]
+    if requests:
+        text = json.dumps(step.request, ensure_ascii=False, indent=2, default=str)
+        lines += [f"   {line}" for line in text.splitlines()]
+    return lines
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return figure(value) if isinstance(value, float) else str(value)
+
+
+def _cost(plan: Plan) -> str:
+    if plan.cost is None:
+        return "not estimated yet"
+    if plan.cost.usd is None:
+        return plan.cost.basis
+    dated = f", prices of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
+    return f"about ${plan.cost.usd:,.2f} ({plan.cost.basis}{dated})"
+
+
+def warnings_text(problems: tuple[Problem, ...]) -> str:
+    """Only the warnings, for commands that show no plan."""
+    return "\n".join(f"warning: {problem}" for problem in problems)

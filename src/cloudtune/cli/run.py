@@ -1,0 +1,55 @@
+"""``cloudtune run``: plan, ask, submit, watch."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.options import command, spec_argument, watch_options, yes_option
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+
+
+@command("run")
+@spec_argument
+@yes_option
+@watch_options
+@click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
+def run(
+    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
+    timeout: float | None, stall_after: float | None, requests: bool,
+) -> None:  # fmt: skip
+    """Plan, ask, submit, and watch to the end.
+
+    SPEC is a YAML, JSON or TOML file; - reads the standard input. Ctrl-C leaves the job running; the same command
+    comes back to it.
+    """
+    from cloudtune.cli.follow import finished, follow, planned, submitted
+    from cloudtune.cli.render_plan import plan_text
+
+    file = session.open_spec(spec, sets, unsupported)
+    made = planned(session, file, again=again, resume=resume)
+    session.say(plan_text(made, requests=requests, settings=not yes or session.verbose > 0))
+    session.say()
+    if not yes:
+        ask("Submit this?")
+    job = submitted(session, made)
+    snapshot = follow(session, job, timeout=timeout, stall_after=stall_after or file.spec.limits.stall_after)
+    finished(session, job, snapshot)
+
+
+def ask(question: str) -> None:
+    """Let the person decide. Raises PolicyRefused on a no, and where nobody can be asked."""
+    from cloudtune.errors import PolicyRefused
+
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise PolicyRefused("nothing was done: this is not a terminal, so nobody can be asked", hint="say --yes")
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        agreed = False
+    if not agreed:
+        raise PolicyRefused("nothing was done: you said no")

@@ -1,0 +1,98 @@
+"""What one call of a command needs: configuration, client, and the two voices: results on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from cloudtune.client import Client
+    from cloudtune.config import Config
+    from cloudtune.job import Job
+    from cloudtune.specfile import SpecFile
+
+SCHEMA_VERSION = 1
+"""Of the JSON that the commands print."""
+
+
+class Session:
+    """One call of a command."""
+
+    def __init__(
+        self,
+        *,
+        backend: str | None = None,
+        ledger: str | None = None,
+        profile: str | None = None,
+        as_json: bool = False,
+        quiet: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.backend = backend
+        self.json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._ledger = ledger
+        self._profile = profile
+        if verbose:
+            import logging
+
+            level = logging.DEBUG if verbose > 1 else logging.INFO
+            logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+    # -- what there is to work with --------------------------------------------------------------------------------
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration, with what the command line said on top."""
+        from cloudtune.config import load_config
+
+        return load_config(profile=self._profile, flags={"backend": self.backend, "ledger": self._ledger})
+
+    @cached_property
+    def client(self) -> Client:
+        """The way into the library."""
+        from cloudtune.client import Client
+
+        return Client(config=self.config)
+
+    def open_spec(self, path: str, sets: tuple[str, ...], unsupported: str | None) -> SpecFile:
+        """The spec file, with what the command line changes in it."""
+        from cloudtune.specfile import open_spec
+
+        return open_spec(path, (*sets, *((f"unsupported={unsupported}",) if unsupported else ())))
+
+    def job(self, ref: str) -> Job:
+        """The job that a person named."""
+        return self.client.attach(ref)
+
+    # -- speaking --------------------------------------------------------------------------------------------------
+
+    @property
+    def live(self) -> bool:
+        """Whether to draw: somebody looks at the terminal and wants to be talked to."""
+        return sys.stderr.isatty() and not self.quiet and not self.json
+
+    def say(self, text: str = "", *, even_quiet: bool = False) -> None:
+        """Talk, on stderr."""
+        if self.quiet < (2 if even_quiet else 1):
+            click.echo(text, err=True)
+
+    def put(self, text: str) -> None:
+        """A result, on stdout; nothing under ``--json``, where one object is all there is."""
+        if not self.json:
+            click.echo(text)
+
+    def result(self, document: dict[str, Any]) -> None:
+        """The one JSON object of the command, if JSON was asked for."""
+        if self.json:
+            put_json(document)
+
+
+def put_json(document: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=False, indent=2))

@@ -1,0 +1,33 @@
+"""``cloudtune submit``: make the job and leave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.cli.options import command, spec_argument
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+
+
+@command("submit")
+@spec_argument
+def submit(
+    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool
+) -> None:
+    """Make the job, print its reference, and leave.
+
+    The same spec and rows submitted twice are the same job. SPEC is a YAML, JSON or TOML file; - reads the standard
+    input.
+    """
+    from cloudtune.cli.follow import planned, submitted
+    from cloudtune.cli.render_job import job_json
+    from cloudtune.cli.render_plan import warnings_text
+
+    made = planned(session, session.open_spec(spec, sets, unsupported), again=again, resume=resume)
+    if made.warnings:
+        session.say(warnings_text(made.warnings))
+    job = submitted(session, made)
+    if session.json:
+        session.result(job_json(job.snapshot()))
+    session.say(f"follow it with: cloudtune watch {job.ref}")

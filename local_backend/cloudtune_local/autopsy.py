@@ -9,6 +9,8 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudtune_local.training.folder import DISK_FULL_ERRNOS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -52,6 +54,14 @@ def cause(death: Death) -> dict[str, Any]:
         return _problem("out_of_memory", f"the trainer ran out of memory: {last}", _MEMORY_HINT)
     how = f"ended with code {death.returncode}" if death.returncode else "ended without saying how"
     return _problem("crashed", f"the trainer {how}: {last or 'its log is empty'}", "the whole story is in log.txt")
+
+
+def own_fault(error: Exception) -> dict[str, Any]:
+    """The problem to report when the worker itself failed."""
+    message = f"the worker failed: {error}" if isinstance(error, OSError) else f"the worker failed: {error!r}"
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+        return _problem("disk_full", message, _DISK_HINT)
+    return _problem("crashed", message, "the whole story is in log.txt")
 
 
 def _by_signal(number: int, death: Death) -> dict[str, Any]:

@@ -75,12 +75,10 @@ def supervise(run: Run, argv: list[str], environment: dict[str, str], keep: tupl
     grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
     kills = autopsy.oom_kills()
     trainer = _start(run, argv, environment, keep)
-    patience = _Patience(run, trainer, grace, bell)
-    while (ended := _reap(trainer.pid)) is None:
-        patience.look()
-        bell.wait(POLL_S)
-    _sweep(trainer.pid)
-    code, peak = ended
+    try:
+        code, peak = _wait(trainer.pid, _Patience(run, trainer, grace, bell), bell)
+    finally:
+        _sweep(trainer.pid)
     status = read_json(run.status) or {}
     if status.get("state") in FINAL_STATES:
         run.reserve.unlink(missing_ok=True)
@@ -100,6 +98,13 @@ def supervise(run: Run, argv: list[str], environment: dict[str, str], keep: tupl
         )
         problem = autopsy.cause(death)
         run.end("failed", problem["message"], problem)
+
+
+def _wait(pid: int, patience: _Patience, bell: Bell) -> tuple[int, int]:
+    while (ended := _reap(pid)) is None:
+        patience.look()
+        bell.wait(POLL_S)
+    return ended
 
 
 class _Patience:

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any
 
-from cloudtune_local import devices, procs
+from cloudtune_local import autopsy, devices, procs
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_waiting, take_lock
 from cloudtune_local.supervise import Bell, command, supervise
@@ -47,7 +47,12 @@ def main(arguments: list[str]) -> int:
     if pipe is not None:
         os.write(pipe, b"ok")
         os.close(pipe)
-    look_after(run, lock, bell)
+    try:
+        look_after(run, lock, bell)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job must say why it ended
+        problem = autopsy.own_fault(error)
+        run.end("failed", problem["message"], problem)
+        raise
     return 0
 
 

@@ -1,0 +1,284 @@
+"""The queue: jobs run in the order of their submission, whatever is killed meanwhile. Real processes."""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from cloudtune.backend import Absent, Done, Intent
+from cloudtune.state import JobRef
+from cloudtune_local import procs
+from cloudtune_local.queue import Place, Queue
+from cloudtune_local.rundir import take_lock
+from cloudtune_local.training.folder import read_json
+from tests.local.backend.submitting import (
+    Notes,
+    create_step,
+    kill,
+    request,
+    run_of,
+    scripted_backend,
+    submit,
+    wait_state,
+    wait_until,
+)
+
+
+def spans(backend, refs):
+    """When each job began and ended, by the worker's and the trainer's own clock entries."""
+    found = []
+    for ref in refs:
+        snapshot = backend.get(ref)
+        found.append((snapshot.started_at, snapshot.finished_at))
+    return found
+
+
+def assert_one_after_another(backend, refs):
+    times = spans(backend, refs)
+    for (_, ended), (began, _) in zip(times, times[1:], strict=False):
+        assert ended <= began
+
+
+def test_twenty_jobs_run_one_after_another_in_order_though_the_submitter_is_gone(backend, root, tmp_path):
+    program = (
+        "import sys; from pathlib import Path;"
+        "from tests.local.backend.submitting import scripted_backend, submit;"
+        "backend = scripted_backend(Path(sys.argv[1]), Path(sys.argv[2]));"
+        "[print(submit(backend, f'job-{i}', 'steps 2 0.01'), flush=True) for i in range(20)];"
+        "import os; os.kill(os.getpid(), 9)"
+    )
+    paths = os.pathsep.join(path or "." for path in sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(root), str(tmp_path)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+    refs = [JobRef.parse(line) for line in done.stdout.split()]
+    assert len(refs) == 20
+    wait_state(backend, refs[-1], "succeeded", seconds=60)
+    assert {backend.get(ref).state.value for ref in refs} == {"succeeded"}
+    assert_one_after_another(backend, refs)
+    assert [snapshot.name for snapshot in backend.list()] == [f"job-{i}" for i in reversed(range(20))]
+
+
+def test_jobs_tell_how_many_are_ahead(backend):
+    refs = [submit(backend, f"job-{i}", "steps 1000 0.02") for i in range(4)]
+    wait_state(backend, refs[0], "running")
+    assert [backend.get(ref).detail for ref in refs[1:]] == ["next in line", "1 ahead in line", "2 ahead in line"]
+    assert backend.get_many(refs) == {snapshot.ref: snapshot for snapshot in backend.list()}
+
+
+def test_as_many_jobs_at_once_as_there_are_slots(root, tmp_path):
+    backend = scripted_backend(root, tmp_path, slots=2)
+    refs = [submit(backend, f"job-{i}", "steps 10 0.03") for i in range(4)]
+    for ref in refs:
+        wait_state(backend, ref, "succeeded")
+    times = spans(backend, refs)
+    assert times[1][0] < times[0][1]
+    assert times[2][0] >= min(times[0][1], times[1][1])
+
+
+def test_cancelled_in_line_ends_at_once_and_the_others_move_up(backend):
+    refs = [submit(backend, f"job-{i}", "steps 1000 0.02") for i in range(3)]
+    wait_state(backend, refs[0], "running")
+    started = time.monotonic()
+    backend.cancel(refs[1])
+    wait_state(backend, refs[1], "cancelled")
+    assert time.monotonic() - started < 2
+    assert backend.get(refs[1]).started_at is None
+    assert backend.get(refs[2]).detail == "next in line"
+    backend.cancel(refs[0])
+    wait_state(backend, refs[2], "running")
+
+
+def test_paused_in_line_lets_others_pass_and_keeps_its_place(backend):
+    first = submit(backend, "first", "steps 1000 0.02")
+    second = submit(backend, "second", "steps 1000 0.02")
+    third = submit(backend, "third", "steps 1000 0.02")
+    fourth = submit(backend, "fourth", "steps 1000 0.02")
+    wait_state(backend, first, "running")
+    backend.pause(second)
+    wait_state(backend, second, "paused")
+    backend.cancel(first)
+    wait_state(backend, third, "running")
+    assert backend.get(second).state.value == "paused"
+    backend.resume(second)
+    wait_state(backend, second, "queued")
+    backend.cancel(third)
+    wait_state(backend, second, "running")
+    assert backend.get(fourth).state.value == "queued"
+
+
+def test_pause_and_cancel_in_line_without_a_worker(backend):
+    first = submit(backend, "first", "steps 1000 0.02")
+    second, third = submit(backend, "second"), submit(backend, "third")
+    for ref in (second, third):
+        worker = read_json(run_of(ref).worker)
+        kill(worker["pid"])
+        wait_until(lambda worker=worker: not procs.is_alive(worker))
+    backend.pause(second)
+    assert backend.get(second).state.value == "paused"
+    backend.cancel(third)
+    assert backend.get(third).state.value == "cancelled"
+    backend.cancel(first)
+    backend.resume(second)
+    wait_state(backend, second, "succeeded")
+
+
+def test_killed_waiters_hold_nobody_up(backend):
+    refs = [submit(backend, f"job-{i}", "steps 5 0.05" if i else "steps 1000 0.02") for i in range(6)]
+    wait_state(backend, refs[0], "running")
+    for ref in (refs[1], refs[3]):
+        kill(read_json(run_of(ref).worker)["pid"])
+    backend.cancel(refs[0])
+    for ref in (refs[2], refs[4], refs[5]):
+        wait_state(backend, ref, "succeeded")
+    assert_one_after_another(backend, [refs[0], refs[2], refs[4], refs[5]])
+    assert [backend.get(ref).state.value for ref in (refs[1], refs[3])] == ["queued", "queued"]
+    for ref in (refs[1], refs[3]):
+        backend.resume(ref)
+        wait_state(backend, ref, "succeeded")
+
+
+def test_a_killed_holder_frees_its_slot(backend):
+    first, second = submit(backend, "first", "ignore-term deaf steps 1000 0.02"), submit(backend, "second")
+    wait_state(backend, first, "running")
+    kill(read_json(run_of(first).worker)["pid"])
+    wait_state(backend, second, "succeeded")
+    assert backend.get(first).problem.code == "killed"
+
+
+def test_a_waiter_that_comes_up_late_keeps_its_place(backend):
+    """Its lock is taken before anybody can see it, so nobody takes it for dead while its interpreter starts."""
+    first = submit(backend, "first", "steps 20 0.02")
+    late = create_step(backend, "late", "steps 2 0.01", backend.root.parent / "rows.jsonl")
+    ref = JobRef.parse(backend.do(late, Notes())["ref"])
+    os.kill(read_json(run_of(ref).worker)["pid"], 19)  # stopped: it does nothing at all
+    third = submit(backend, "third", "steps 2 0.01")
+    wait_state(backend, first, "succeeded")
+    time.sleep(1.0)
+    assert backend.get(third).state.value == "queued"
+    os.kill(read_json(run_of(ref).worker)["pid"], 18)
+    wait_state(backend, third, "succeeded")
+    assert_one_after_another(backend, [first, ref, third])
+
+
+@pytest.mark.parametrize("seed", random.sample(range(10_000), 3))
+def test_random_kills_lose_nothing_and_never_run_two_at_once(backend, seed):
+    """Workers and trainers are killed at random moments; what is left is resumed; no two trainers overlap."""
+    chance = random.Random(seed)
+    refs = [submit(backend, f"job-{i}", "ignore-term steps 6 0.02") for i in range(6)]
+    deadline = time.monotonic() + 60
+    while not all(backend.get(ref).state.is_terminal for ref in refs):
+        assert time.monotonic() < deadline, [(ref.id, backend.get(ref).state) for ref in refs]
+        time.sleep(chance.uniform(0, 0.25))
+        worker = read_json(run_of(chance.choice(refs)).worker) or {}
+        victim = chance.choice([worker, worker.get("trainer")])
+        if victim and procs.is_alive(victim) and chance.random() < 0.5:
+            kill(victim["pid"])
+        alive = [ref for ref in refs if procs.is_alive((read_json(run_of(ref).worker) or {}).get("trainer", DEAD))]
+        assert len(alive) <= 1, f"seed {seed}"
+        for ref in refs:
+            if backend.get(ref).state.value == "queued" and "resume" in backend.get(ref).detail:
+                backend.resume(ref)
+    for ref in refs:
+        snapshot = backend.get(ref)
+        assert snapshot.state.value in ("succeeded", "failed"), f"seed {seed}"
+        assert snapshot.state.value == "succeeded" or snapshot.problem.code == "killed", f"seed {seed}"
+    assert Queue(backend.root).waiting("cpu") == []
+
+
+DEAD = {"pid": 0, "start_time": "", "boot_id": ""}
+
+
+def test_numbers_are_never_given_twice(root, tmp_path):
+    queue = Queue(root)
+    counter = root / ".queue" / "counter"
+    with queue.next_number() as number:
+        assert number == 1
+    queue.join("cpu", Place(7, "x"))
+    counter.write_text("torn\x00")
+    with queue.next_number() as number:
+        assert number > 7
+    with queue.next_number() as after:
+        assert after == number + 1
+
+
+def test_a_crash_before_the_worker_starts_is_found_and_mended(backend, monkeypatch):
+    from cloudtune_local import launch
+
+    step = create_step(backend, "one", "steps 2 0.01", backend.root.parent / "rows.jsonl")
+
+    def dies(run, lock):
+        os.close(lock)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_spawn", dies)
+    with pytest.raises(KeyboardInterrupt):
+        backend.do(step, Notes())
+    monkeypatch.undo()
+    intent = Intent(begun_at=datetime.now(UTC))
+    assert isinstance(backend.find(step, intent), Absent)
+    ref = JobRef.parse(backend.do(step, Notes())["ref"])
+    assert isinstance(backend.find(step, intent), Done)
+    wait_state(backend, ref, "succeeded")
+    assert len(list(backend.list())) == 1
+
+
+def test_do_is_harmless_when_repeated_and_when_two_do_it_at_once(backend):
+    step = create_step(backend, "one", "steps 10 0.02", backend.root.parent / "rows.jsonl")
+    with ThreadPoolExecutor(8) as pool:
+        refs = set(pool.map(lambda _: backend.do(step, Notes())["ref"], range(8)))
+    assert len(refs) == 1
+    ref = JobRef.parse(refs.pop())
+    wait_state(backend, ref, "succeeded")
+    assert backend.do(step, Notes())["ref"] == str(ref)
+    assert [event.message for event in backend.events(ref)].count("starting") == 1
+    assert [path.name for path in (backend.root / ".new").iterdir()] == []
+
+
+def test_a_jump_of_the_clock_changes_no_order(backend, monkeypatch):
+    """The wall clock is only ever written down: an hour back and a year ahead, the order stays that of submission."""
+    from cloudtune_local import launch
+
+    first = submit(backend, "first", "steps 20 0.02")
+    monkeypatch.setattr(launch, "now", lambda: "2001-01-01T00:00:00.000+00:00")
+    second = submit(backend, "second", "steps 2 0.01")
+    monkeypatch.setattr(launch, "now", lambda: "2031-01-01T00:00:00.000+00:00")
+    third = submit(backend, "third", "steps 2 0.01")
+    for ref in (first, second, third):
+        wait_state(backend, ref, "succeeded")
+    assert_one_after_another(backend, [first, second, third])
+    assert [snapshot.name for snapshot in backend.list()] == ["third", "second", "first"]
+
+
+def test_waiting_workers_are_small(backend):
+    refs = [submit(backend, f"job-{i}", "steps 1000 0.05") for i in range(5)]
+    wait_state(backend, refs[0], "running")
+    time.sleep(0.5)
+    own = []
+    for ref in refs[1:]:
+        pid = read_json(run_of(ref).worker)["pid"]
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            fields = dict(line.split()[:2] for line in file.read().splitlines()[1:])
+        own.append(int(fields["Private_Dirty:"]) + int(fields["Private_Clean:"]))
+    assert max(own) < 12_000, f"KiB of its own for each worker in line: {own}"
+
+
+def test_a_lock_outlasts_those_who_look(tmp_path):
+    path = tmp_path / "lock"
+    held = take_lock(path)
+    assert take_lock(path, patience=0.05) is None
+    os.close(held)
+    again = take_lock(path)
+    assert again is not None
+    os.close(again)
+
+
+def test_request_names_the_run_after_the_job(backend):
+    assert request(backend, "one").slug.startswith("one-")

@@ -1,5 +1,6 @@
 """The data room: any file becomes canonical records, checked, split and fingerprinted, and any back end's format."""
 
-from cloudtune.data.preparing import Encoded, encode, prepare
+from cloudtune.data.encoding import Encoded, encode
+from cloudtune.data.preparing import prepare
 
 __all__ = ["Encoded", "encode", "prepare"]

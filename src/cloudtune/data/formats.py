@@ -1,9 +1,11 @@
-"""The file formats that records are written in."""
+"""The file formats that records are written in, what each can hold, and what would be lost."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudtune.data.losses import ALL, features, without
+from cloudtune.data.records import canonical, kind_of
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -15,16 +17,57 @@ if TYPE_CHECKING:
     """Makes the line to write of a record and its canonical line."""
 
 
-def _as_it_is(record: Record, line: bytes) -> bytes:
-    return line
+class Format(NamedTuple):
+    """One way of writing records, a line each."""
+
+    name: str
+    summary: str
+    kinds: frozenset[str]
+    """The kinds of canonical records that it can hold; empty = all."""
+    carries: frozenset[str]
+    """The features that survive in it (see ``losses.FEATURES``)."""
+    write: Callable[[Any], object] | None = None
+    """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
+    bom: bool = False
+    """The file begins with a byte order mark."""
+
+    def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
+        """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
+        if self.kinds and kind_of(record) not in self.kinds:
+            raise ValueError(f"{self.name} cannot hold {kind_of(record)} records")
+        if self.carries is not ALL and (lost := features(record) - self.carries):
+            if lost - allowed:
+                raise LossError(lost - allowed)
+            record = without(record, lost)
+            line = canonical(record) + b"\n"
+        return line if self.write is None else canonical(self.write(record)) + b"\n"  # type: ignore[arg-type]
 
 
-_WRITERS: dict[str, Writer] = {"cloudtune": _as_it_is}
+class LossError(ValueError):
+    """The format cannot carry these features of a record, and their loss was not allowed."""
+
+    def __init__(self, lost: frozenset[str] | set[str]) -> None:
+        super().__init__(", ".join(sorted(lost)))
+        self.lost = frozenset(lost)
 
 
-def writer(name: str) -> Writer:
-    """The writer of a format. Raises DataError for a name that is not known."""
-    if name in _WRITERS:
-        return _WRITERS[name]
-    known = ", ".join(sorted(_WRITERS))
-    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", fix=f"use one of {known}")])
+def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
+    """The problem that a loss is, without its place."""
+    names = ",".join(sorted(lost))
+    return Problem(
+        code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
+        fix=f"allow it with allow_loss={names} (--allow-loss {names}), or choose another format",
+    )  # fmt: skip
+
+
+def find_format(name: str) -> Format:
+    """The format of that name. Raises DataError for a name that is not known."""
+    from cloudtune.data.formats_table import FORMATS
+
+    if name in FORMATS:
+        return FORMATS[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(FORMATS))}"
+    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])

@@ -134,9 +134,8 @@ def converse_message(turn: Converse) -> list[Message]:
 
 
 def _message(role: str, parts: list[Part], calls: list[ToolCall], thought: Iterable[str]) -> Message:
-    content: str | list[Part] | None = parts or None
-    if parts and all(isinstance(part, TextPart) for part in parts):
-        content = "\n".join(part.text for part in parts if isinstance(part, TextPart))
+    one = parts[0] if len(parts) == 1 else None
+    content = one.text if isinstance(one, TextPart) else parts or None
     return Message(cast("Any", role), content, tool_calls=calls or UNSET, reasoning_content="\n".join(thought) or UNSET)
 
 

@@ -1,25 +1,21 @@
-"""``prepare`` counts, checks, splits and fingerprints the data in one pass; ``encode`` writes one split as a file."""
+"""``prepare`` counts, checks, splits and fingerprints the data in one pass."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.check import faults_of
 from cloudtune.data.faults import Faults
-from cloudtune.data.formats import writer
 from cloudtune.data.reading import read
 from cloudtune.data.records import Chat, canonical, kind_of
 from cloudtune.data.split import shares
-from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
     from cloudtune.spec import Data, Source
 
@@ -32,17 +28,8 @@ KINDS_FOR: dict[str, tuple[str, ...]] = {
     "seq2seq": ("pair", "chat"), "image_classification": ("image_label",), "speech_recognition": ("speech",),
 }  # fmt: skip
 """The kinds of records that each method can learn from."""
+FEW_ROWS = 100
 SPLITS = ("train", "validation", "test")
-
-
-class Encoded(NamedTuple):
-    """A split that was written."""
-
-    path: Path
-    rows: int
-    bytes: int
-    sha256: str
-    """Of the file."""
 
 
 class _Count:
@@ -77,8 +64,8 @@ def sources(data: Data) -> dict[str, Source]:
     return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
 
 
-def _placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Record, bytes]]:
-    """Every good record with its split and its canonical line; bad ones are reported."""
+def placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Batch, int, Record, bytes]]:
+    """Every good record: its split, batch and place, itself, and its canonical line; bad ones are reported."""
     cut = shares(data)
     for origin, source in sources(data).items():
         for batch in read(source, faults):
@@ -88,14 +75,15 @@ def _placed(data: Data, method: str, faults: Faults) -> Iterator[tuple[str, Reco
                         faults.add(batch.locate(fault, line))
                     continue
                 written = canonical(record)
-                yield (cut.side(written) if origin == "train" else origin), record, written + b"\n"
+                side = cut.side(written) if origin == "train" else origin
+                yield side, batch, line, record, written + b"\n"
 
 
 def prepare(data: Data, *, method: str = "sft") -> DataReport:
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found."""
     faults = Faults()
     counts = {split: _Count() for split in SPLITS if split == "train" or getattr(data, split) is not None}
-    for split, record, line in _placed(data, method, faults):
+    for split, _, _, record, line in placed(data, method, faults):
         counts[split].add(record, line)
     _whole(data, counts, method, faults)
     faults.raise_errors()
@@ -125,62 +113,9 @@ def _whole(data: Data, counts: dict[str, _Count], method: str, faults: Faults) -
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
     fit = KINDS_FOR.get(method)
     if fit and (wrong := sorted(kinds.difference(fit))):
-        faults.error("kind_not_for_method", f"{method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}",
+        what = f"{method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
+        faults.error("kind_not_for_method", what,
                      field="data.train", fix="give other rows, or another method")  # fmt: skip
     if 0 < counts["train"].rows < FEW_ROWS:
         faults.warn("few_rows", f"{counts['train'].rows} rows to learn from", field="data.train",
                     fix=f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good")  # fmt: skip
-
-
-FEW_ROWS = 100
-
-
-def encode(
-    data: Data,
-    *,
-    split: str,
-    format: str,  # noqa: A002 - the word that specs and commands use
-    to: Path,
-    method: str = "sft",
-    expect_sha256: str | None = None,
-) -> Encoded:
-    """Write one split in a format (``cloudtune`` = canonical records), aside first and then renamed.
-
-    Raises DataError if the records' hash is not ``expect_sha256``: the files changed since they were checked.
-    """
-    write = writer(format)
-    faults = Faults()
-    records, file = hashlib.sha256(), hashlib.sha256()
-    rows = size = 0
-    to.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            for side, record, line in _placed(data, method, faults):
-                if side != split:
-                    continue
-                records.update(line)
-                written = write(record, line)
-                file.update(written)
-                out.write(written)
-                rows, size = rows + 1, size + len(written)
-            out.flush()
-            os.fsync(out.fileno())
-        faults.raise_errors()
-        if expect_sha256 is not None and records.hexdigest() != expect_sha256:
-            _refuse_change(data, split)
-        os.replace(aside, to)
-    except BaseException:
-        Path(aside).unlink()
-        raise
-    return Encoded(to, rows, size, file.hexdigest())
-
-
-def _refuse_change(data: Data, split: str) -> None:
-    named = sources(data)
-    source = named.get(split, named["train"])
-    problem = Problem(
-        code="data_changed", message=f"the {split} rows are not those that were checked", file=", ".join(source.paths),
-        fix="plan again: the files have changed since",
-    )  # fmt: skip
-    raise DataError([problem])

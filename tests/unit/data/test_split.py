@@ -92,5 +92,5 @@ def test_validation_from_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_an_unknown_output_format_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", ["a"])
-    with pytest.raises(DataError, match="cloudtune"):
+    with pytest.raises(DataError, match="nope"):
         encode(Data.model_validate({"train": str(path)}), split="train", format="nope", to=tmp_path / "x")

@@ -1,0 +1,152 @@
+"""What a record holds beyond plain questions and answers, and how a record looks without it.
+
+A format names the features that it carries. What a record has and the format does not carry would be lost: that is
+counted row by row, and goes only with the user's leave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from cloudtune.data.records import Chat, ImagePart, Item, Message, Part, Preference, Rated, Record, TextPart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FEATURES: dict[str, str] = {
+    "system": "the system's words",
+    "turns": "more than one question and answer (the last ones are kept)",
+    "tools": "tools, calls and their results",
+    "images": "images within turns",
+    "parts": "several pieces of text in one turn (they are joined by line ends)",
+    "weights": "weights of answers: all of them would be learnt",
+    "thoughts": "what the assistant thought before it answered",
+    "names": "names of speakers",
+    "fields": "what the grader needs to know",
+}
+ALL = frozenset(FEATURES)
+_AnyRecord = TypeVar("_AnyRecord", bound=Record)
+
+
+def features(record: Record) -> set[str]:
+    """Which features the record has."""
+    if isinstance(record, Chat):
+        found = _of_messages(record.messages)
+        many = _questions(record.messages) > 1
+        if record.parallel_tool_calls is not UNSET:
+            found.add("tools")
+    elif isinstance(record, Preference):
+        found = _of_messages(record.messages) | _of_messages(record.chosen) | _of_messages(record.rejected)
+        many = _questions(record.messages) > 1 or _questions(record.chosen) + _questions(record.rejected) > 0
+    elif isinstance(record, Rated):
+        found = _of_messages(record.messages) | _of_messages(record.completion)
+        many = _questions(record.messages) > 1 or _questions(record.completion) > 0
+    elif isinstance(record, Item):
+        found = _of_messages(record.messages)
+        many = _questions(record.messages) > 1
+        if record.fields:
+            found.add("fields")
+    else:
+        return set()
+    if many:
+        found.add("turns")
+    if getattr(record, "tools", UNSET) is not UNSET:
+        found.add("tools")
+    return found
+
+
+def _questions(messages: list[Message]) -> int:
+    return sum([message.role == "user" for message in messages])
+
+
+def _of_messages(messages: list[Message]) -> set[str]:
+    found: set[str] = set()
+    for message in messages:
+        if message.role == "system":
+            found.add("system")
+        if message.role == "tool" or message.tool_calls or message.tool_call_id:
+            found.add("tools")
+        if message.weight is not UNSET:
+            found.add("weights")
+        if message.reasoning_content is not UNSET:
+            found.add("thoughts")
+        if message.name is not UNSET:
+            found.add("names")
+        if type(message.content) is list:
+            images = sum([isinstance(part, ImagePart) for part in message.content])
+            if images:
+                found.add("images")
+            if len(message.content) - images > 1:
+                found.add("parts")
+    return found
+
+
+def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
+    """The record without those features. Raises ValueError if nothing to learn would be left."""
+    changes: dict[str, object] = {}
+    for name in ("messages", "chosen", "rejected", "completion"):
+        if name in record.__struct_fields__:
+            kept = _kept(getattr(record, name), lost)
+            if "turns" in lost:
+                kept = _last_turns(kept)
+            if not kept or ((name != "messages" or isinstance(record, Chat)) and kept[-1].role != "assistant"):
+                raise ValueError(f"{name}: nothing to learn is left without {', '.join(sorted(lost))}")
+            changes[name] = kept
+    for name in ("tools", "parallel_tool_calls"):
+        if "tools" in lost and name in record.__struct_fields__:
+            changes[name] = UNSET
+    if "fields" in lost and "fields" in record.__struct_fields__:
+        changes["fields"] = {}
+    return replace(record, **changes)
+
+
+def _kept(messages: Sequence[Message], lost: set[str] | frozenset[str]) -> list[Message]:
+    kept: list[Message] = []
+    for i, message in enumerate(messages):
+        if message.role == "system" and "system" in lost:
+            continue
+        if "tools" in lost:
+            called = message.tool_calls and (not message.content or _role(messages, i + 1) == "tool")
+            if message.role == "tool" or called:
+                continue
+        kept.append(_plainer(message, lost))
+    return kept
+
+
+def _role(messages: Sequence[Message], i: int) -> str:
+    return messages[i].role if i < len(messages) else ""
+
+
+_FIELDS = {
+    "weights": ("weight",), "thoughts": ("reasoning_content",), "names": ("name",),
+    "tools": ("tool_calls", "tool_call_id"),
+}  # fmt: skip
+
+
+def _plainer(message: Message, lost: set[str] | frozenset[str]) -> Message:
+    changes: dict[str, object] = {}
+    for feature, fields in _FIELDS.items():
+        if feature in lost:
+            changes |= dict.fromkeys(fields, UNSET)
+    if isinstance(message.content, list) and lost & {"images", "parts"}:
+        changes["content"] = _fewer_parts(message.content, lost)
+    return replace(message, **changes) if changes else message
+
+
+def _last_turns(messages: list[Message]) -> list[Message]:
+    """The system's words, the last question and what follows it."""
+    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
+    return [message for i, message in enumerate(messages) if message.role == "system" or i >= last]
+
+
+def _fewer_parts(content: list[Part], lost: set[str] | frozenset[str]) -> str | list[Part]:
+    words = [part.text for part in content if isinstance(part, TextPart)]
+    if not words:
+        raise ValueError("messages: a turn holds nothing but images")
+    joined: list[Part] = [TextPart("\n".join(words))] if "parts" in lost else [TextPart(text) for text in words]
+    if "images" not in lost:
+        joined += [part for part in content if isinstance(part, ImagePart)]
+    return joined[0].text if len(joined) == 1 and isinstance(joined[0], TextPart) else joined

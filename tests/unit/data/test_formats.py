@@ -1,0 +1,255 @@
+"""Vendors' formats: read, written, and read again without loss wherever the loss report says so."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudtune.data import encode, prepare
+from cloudtune.data.blocks import Block
+from cloudtune.data.check import faults_of
+from cloudtune.data.decoding import FileRows
+from cloudtune.data.faults import Faults
+from cloudtune.data.formats import LossError
+from cloudtune.data.formats_table import FORMATS
+from cloudtune.data.kinds import row_type
+from cloudtune.data.kinds_other import KINDS
+from cloudtune.data.losses import ALL, features, without
+from cloudtune.data.records import (
+    Chat,
+    Function,
+    ImagePart,
+    ImageUrl,
+    Item,
+    Message,
+    Preference,
+    Rated,
+    Text,
+    TextPart,
+    ToolCall,
+    canonical,
+)
+from cloudtune.errors import DataError
+from cloudtune.spec import Data
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cloudtune.data.records import Record
+
+Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
+S = {"role": "system", "content": "S"}
+QB, AB = {"role": "user", "content": [{"text": "Q"}]}, {"role": "assistant", "content": [{"text": "A"}]}
+# A vendor's own example line, the format that writes it, and the canonical row that it stands for.
+EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    ({"messages": [S, Q, A]}, "openai", {"messages": [S, Q, A]}),
+    ({"input": {"messages": [Q]}, "preferred_output": [A], "non_preferred_output": [Q | {"role": "assistant"}]},
+     "openai-preference", {"messages": [Q], "chosen": [A], "rejected": [Q | {"role": "assistant"}]}),
+    ({"messages": [Q], "answer": "x", "any": [1]}, "openai-rft",
+     {"messages": [Q], "fields": {"answer": "x", "any": [1]}}),
+    ({"schemaVersion": "bedrock-conversation-2024", "system": [{"text": "S"}], "messages": [QB, AB]},
+     "bedrock-converse", {"messages": [S, Q, A]}),
+    ({"prompt": "Q", "completion": "A"}, "bedrock-prompt", {"messages": [Q, A]}),
+    ({"system": "S", "messages": [Q, A]}, "claude", {"messages": [S, Q, A]}),
+    ({"input": "free text"}, "bedrock-text", {"text": "free text"}),
+    ({"messages": [Q], "reference_answer": {"n": 1}, "any_extra": 2}, "bedrock-rft",
+     {"messages": [Q], "fields": {"reference_answer": {"n": 1}, "any_extra": 2}}),
+    ({"messages": [S, Q, A]}, "sagemaker-messages", {"messages": [S, Q, A]}),
+    ({"system": "S", "prompt": "Q", "completion": "A"}, "sagemaker-prompt", {"messages": [S, Q, A]}),
+    ({"prompt": "Q", "chosen": "A+", "rejected": "A-"}, "sagemaker-preference",
+     {"messages": [Q], "chosen": [A | {"content": "A+"}], "rejected": [A | {"content": "A-"}]}),
+    ({"schemaVersion": "bedrock-conversation-2024", "messages": [QB, {"role": "assistant", "candidates": [
+        {"content": [{"text": "A+"}], "preferenceLabel": "preferred"},
+        {"content": [{"text": "A-"}], "preferenceLabel": "non-preferred"}]}]}, "nova-preference",
+     {"messages": [Q], "chosen": [A | {"content": "A+"}], "rejected": [A | {"content": "A-"}]}),
+    ({"data_source": "x", "ability": "math", "prompt": [Q], "reward_model": {"style": "rule", "ground_truth": "72"}},
+     "sagemaker-rlvr", {"messages": [Q], "fields": {"reward_model": {"style": "rule", "ground_truth": "72"},
+                                                    "data_source": "x", "ability": "math"}}),
+    ({"dialog": [S, Q, A]}, "jumpstart-chat", {"messages": [S, Q, A]}),
+    ({"instruction": "Q", "context": "", "response": "A"}, "jumpstart-instruction", {"messages": [Q, A]}),
+    ({"instruction": "Q", "input": "", "output": "A"}, "alpaca", {"messages": [Q, A]}),
+    ({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}, "sharegpt",
+     {"messages": [Q, A]}),
+    ({"prompt": "Q", "completion": "A", "label": False}, "kto",
+     {"messages": [Q], "completion": [A], "label": False}),
+]  # fmt: skip
+
+
+def decode(rows: list[dict[str, Any]] | bytes, kind: str | None = None) -> list[Record]:
+    data = rows if isinstance(rows, bytes) else b"\n".join(json.dumps(row).encode() for row in rows)
+    faults = Faults()
+    reader = FileRows("-", {}, row_type(KINDS[kind], {}) if kind else None, faults)
+    found = reader.of_block(Block(data, 1)).records
+    assert not faults.listed("error"), faults.listed("error")
+    return found
+
+
+@pytest.mark.parametrize(("row", "name", "expected"), EXAMPLES, ids=[name for _, name, _ in EXAMPLES])
+def test_a_vendors_own_line_is_read_and_written(row: dict[str, Any], name: str, expected: dict[str, Any]) -> None:
+    (record,) = decode([row])
+    assert json.loads(canonical(record)) == expected
+    assert not faults_of(record, method="sft")
+    assert not features(record) - FORMATS[name].carries
+    assert json.loads(FORMATS[name].line(record, canonical(record) + b"\n")) == row
+    assert decode([expected]) == [record]  # the canonical row reads back as itself
+
+
+# The kind to read each format as, where more than one kind could be meant.
+READ_AS = {
+    "cloudtune": None, "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference",
+    "openai-rft": "item", "bedrock-converse": "converse", "bedrock-prompt": "prompt_completion", "bedrock-rft": "item",
+    "bedrock-text": "input_text", "nova-preference": "nova_preference", "claude": "claude",
+    "azure-openai-preference": "openai_preference", "azure-openai-rft": "item",
+    "sagemaker-messages": "chat", "sagemaker-prompt": "prompt_completion", "sagemaker-preference": "preference",
+    "sagemaker-rlvr": "reward", "jumpstart-chat": "dialog", "jumpstart-instruction": "instruction_response",
+    "prompt-completion": "prompt_completion", "alpaca": "instruction", "sharegpt": "sharegpt",
+    "preference": "preference", "kto": "rated", "pair": None,
+}  # fmt: skip
+words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(lambda text: not text.isspace())
+images = st.builds(
+    ImagePart, st.builds(ImageUrl, st.sampled_from(["s3://b/k.png", "https://x/y.jpg", "data:image/png;base64,AA=="]))
+)
+parts = st.lists(st.one_of(st.builds(TextPart, words), images), min_size=2, max_size=3).filter(
+    lambda found: any(isinstance(part, TextPart) for part in found)
+)
+arguments = st.dictionaries(words, st.integers(), max_size=2).map(
+    lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+)
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
+
+
+@st.composite
+def chats(draw: Any) -> Chat:
+    messages = [Message("system", draw(words))] if draw(st.booleans()) else []
+    rich = draw(st.booleans())
+    called = False
+    for i in range(draw(st.integers(1, 3))):
+        messages.append(Message("user", draw(st.one_of(words, parts) if rich else words)))
+        if rich and draw(st.booleans()):
+            called = True
+            call = ToolCall(f"call{i}", Function("f", draw(arguments)))
+            messages.append(Message("assistant", draw(st.one_of(words, st.none())), tool_calls=[call]))
+            messages.append(Message("tool", draw(words), tool_call_id=f"call{i}"))
+        answer = Message("assistant", draw(words))
+        if rich and draw(st.booleans()):
+            answer.weight = 1
+        if rich and draw(st.booleans()):
+            answer.reasoning_content = draw(words)
+        messages.append(answer)
+    return Chat(messages, tools=[TOOL]) if called else Chat(messages)
+
+
+def one(role: str) -> Any:
+    return words.map(lambda text: [Message(role, text)])  # type: ignore[arg-type]
+
+
+RECORDS: dict[str, Any] = {
+    "chat": chats(),
+    "text": st.builds(Text, words),
+    "preference": st.builds(Preference, one("user"), one("assistant"), one("assistant")).filter(
+        lambda p: p.chosen != p.rejected
+    ),
+    "rated": st.builds(Rated, one("user"), one("assistant"), st.booleans()),
+    "item": st.builds(Item, one("user"), st.fixed_dictionaries({"reference_answer": words})),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: Any) -> None:
+    form = FORMATS[name]
+    record = data.draw(RECORDS[data.draw(st.sampled_from(sorted(form.kinds or RECORDS)))])
+    assert not faults_of(record, method="sft")
+    line = canonical(record) + b"\n"
+    lost = features(record) - form.carries
+    if lost:
+        with pytest.raises(LossError) as caught:
+            form.line(record, line)
+        assert caught.value.lost == lost
+        if "images" in lost:
+            return
+        record = without(record, lost)
+        assert not features(record) & lost
+        assert not faults_of(record, method="sft")
+    if name in {"bedrock-converse", "nova-preference"} and "images" in features(record):
+        return  # Bedrock takes images by their address on S3 alone: tested below
+    written = form.line(record, canonical(record) + b"\n")
+    if name == "sagemaker-rlvr":
+        (back,) = decode(written, READ_AS[name])
+        assert back.fields["reward_model"]["ground_truth"] == record.fields["reference_answer"]
+        return
+    if name == "pair":
+        return  # a pair is a record of its own
+    assert decode(written, READ_AS[name]) == [record]
+
+
+def test_every_format_names_known_features_and_kinds() -> None:
+    for form in FORMATS.values():
+        assert form.carries <= ALL
+        assert form.kinds <= {"chat", "text", "preference", "rated", "item"}
+    assert set(READ_AS) == set(FORMATS)
+
+
+def write(tmp: Path, rows: list[dict[str, Any]]) -> Data:
+    path = tmp / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Data.model_validate({"train": str(path)})
+
+
+def test_a_loss_is_told_row_by_row_and_needs_leave(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tooled = [Q, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "r", "tool_call_id": "1"}, A]
+    data = write(
+        tmp_path, [{"messages": [Q, A]}, {"messages": tooled}, {"messages": [S, Q, A, Q, A | {"weight": 0}, Q, A]}]
+    )
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(DataError) as caught:
+        encode(data, split="train", format="bedrock-converse", to=out)
+    assert [(p.code, p.line, p.field) for p in caught.value.problems] == [("loss", 2, "tools"), ("loss", 3, "weights")]
+    assert not out.exists()
+    done = encode(data, split="train", format="bedrock-converse", to=out, allow_loss={"tools", "weights"})
+    rows = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert done.rows == 3
+    assert rows[1] == {"schemaVersion": "bedrock-conversation-2024", "messages": [QB, AB]}
+    done = encode(data, split="train", format="alpaca", to=out, allow_loss={"tools", "weights", "turns", "system"})
+    assert [json.loads(line)["output"] for line in out.read_bytes().splitlines()] == ["A", "A", "A"]
+
+
+def test_azure_gets_its_byte_order_mark_and_reads_back(tmp_path: Path) -> None:
+    data = write(tmp_path, [{"prompt": "ñ", "completion": "b"}])
+    done = encode(data, split="train", format="azure-openai", to=tmp_path / "out.jsonl")
+    content = done.path.read_bytes()
+    assert content.startswith(b"\xef\xbb\xbf{")
+    assert done.bytes == len(content)
+    again = prepare(Data.model_validate({"train": str(done.path)}))
+    assert again.fingerprint == prepare(data).fingerprint
+
+
+def test_a_method_refuses_rows_that_it_cannot_learn_from(tmp_path: Path) -> None:
+    pairs = write(tmp_path, [{"prompt": "Q", "chosen": "a", "rejected": "b"}])
+    assert prepare(pairs, method="dpo").splits["train"].kind == "preference"
+    with pytest.raises(DataError) as caught:
+        prepare(pairs)
+    assert caught.value.problems[0].code == "kind_not_for_method"
+
+
+def test_bedrock_takes_images_by_their_address_on_s3() -> None:
+    def chat(url: str) -> Chat:
+        content = [TextPart("what?"), ImagePart(ImageUrl(url))]
+        return Chat([Message("user", content), Message("assistant", "a cat")])
+
+    form = FORMATS["bedrock-converse"]
+    record = chat("s3://b/k.jpg")
+    written = form.line(record, b"")
+    assert json.loads(written)["messages"][0]["content"][1] == {
+        "image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/k.jpg"}}}
+    }
+    assert decode(written) == [record]
+    for url in ("https://x/y.png", "s3://b/k.tiff"):
+        with pytest.raises(ValueError, match="s3"):
+            form.line(chat(url), b"")

@@ -12,7 +12,7 @@ from cloudtune.clock import SystemClock
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
-from cloudtune.testing.life import Word
+from cloudtune.testing.life import Script, Word
 from cloudtune.testing.scripted import ScriptedBackend, ScriptedOptions
 from cloudtune.testing.translation import ROW_LIMIT_CHARS
 from cloudtune.testing.vendor import Personality, ScriptedVendor
@@ -36,6 +36,8 @@ _CALLS: dict[str, tuple[str, ...]] = {
     "events": ("list_events",),
     "cancel": ("cancel_job",),
 }
+_SLOW = Script(queue_s=3600, prepare_s=3600, step_s=60)
+"""Nothing happens to a job but what the test makes happen, however long a submission has to wait for a list."""
 _UPLOAD = {"token": "put_file", "unique_names": "finish_upload", "neither": "post_file"}
 
 
@@ -72,6 +74,7 @@ class ScriptedWorld:
         self.clock: Clock = SystemClock() if real_time else FakeClock(path=root / "clock")
         path = root / "vendor.db"
         self.vendor = ScriptedVendor(path, personality=personality, clock=self.clock, api_key=KEY, **vendor)
+        self.vendor.follow(_SLOW)
         self.list_lag_s = self.vendor.list_lag_s
 
     def backend(self) -> Backend:
@@ -105,15 +108,14 @@ class ScriptedWorld:
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
         """See `World`."""
-        script = self.vendor.life(ref.id)
-        start = 15.0 if script.started_at is None else 0.0
+        start = _SLOW.queue_s + _SLOW.prepare_s if self.vendor.life(ref.id).started_at is None else 0.0
         match state:
             case JobState.QUEUED:
                 return
             case JobState.PREPARING:
-                self.vendor.advance(ref.id, 6.0)
+                self.vendor.advance(ref.id, _SLOW.queue_s + 1)
             case JobState.RUNNING:
-                self.vendor.advance(ref.id, start + 3.0)
+                self.vendor.advance(ref.id, start + 3 * _SLOW.step_s)
             case JobState.PAUSED:
                 self.reach(ref, JobState.RUNNING)
                 self.vendor.act(ref.id, "pause")
@@ -126,7 +128,7 @@ class ScriptedWorld:
                     self.vendor.act(ref.id, "cancel")
                 self.clock.sleep(3.0)
             case JobState.SUCCEEDED:
-                self.vendor.advance(ref.id, start + 1000.0)
+                self.vendor.advance(ref.id, start + (_SLOW.steps + 1) * _SLOW.step_s)
             case _:
                 raise ValueError(f"a job cannot be brought to {state}")
 

@@ -12,7 +12,7 @@ from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, S
 from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import sources
 from cloudtune.data.reading import read
-from cloudtune.data.records import chars
+from cloudtune.data.records import Chat, Record, Text
 from cloudtune.errors import (
     BackendError,
     Conflict,
@@ -83,10 +83,17 @@ def refuse_long_rows(spec: JobSpec) -> None:
     for source in sources(spec.data).values():
         for batch in read(source, Faults()):  # what else is wrong with the rows is told by whoever prepares them
             for line, record in zip(batch.lines, batch.records, strict=True):
-                if (length := chars(record)) > ROW_LIMIT_CHARS:
+                if (length := _length(record)) > ROW_LIMIT_CHARS:
                     message = f"{length} characters, and the model takes {ROW_LIMIT_CHARS}"
                     faults.error("row_too_long", message, file=batch.file, line=line, fix="shorten it or leave it out")
     faults.raise_errors()
+
+
+def _length(record: Record) -> int:
+    if isinstance(record, Text):
+        return len(record.text)
+    turns = record.messages if isinstance(record, Chat) else []
+    return sum(len(turn.content) for turn in turns if isinstance(turn.content, str))
 
 
 def plan_of(request: PlanRequest, *, name: str, personality: str, list_lag_s: float) -> Plan:

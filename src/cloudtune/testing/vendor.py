@@ -91,7 +91,7 @@ class ScriptedVendor:
         if fault is not None and fault.kind == "late":
             return self._serve_late(call, body, payload, fault.seconds)
         if fault is not None:
-            self._refuse(call, body, fault)
+            self._refuse(call, body, fault, api_key)
         answer = self._serve(call, body, payload, api_key)
         return service.spoilt(answer, fault.kind) if fault else answer
 
@@ -101,13 +101,13 @@ class ScriptedVendor:
             self.clock.sleep(fault.seconds)
         return fault
 
-    def _refuse(self, call: str, body: dict[str, Any], fault: Fault) -> None:
+    def _refuse(self, call: str, body: dict[str, Any], fault: Fault, api_key: str) -> None:
         errors = {
             "reset": VendorError(0, f"{call}: connection reset by peer"),
             "refused": VendorError(0, f"{call}: connection refused", sent=False),
             "throttle": VendorError(429, f"{call}: too many requests", retry_after=fault.seconds or None),
             "server_error": VendorError(503, f"{call}: service unavailable"),
-            "forbidden": VendorError(403, f"{call}: this key may not do that"),
+            "forbidden": VendorError(403, f"{call}: the key {api_key} may not do that"),
         }
         if error := errors.get(fault.kind):
             self.store.write_call(call, body, self.time(), acted=False)

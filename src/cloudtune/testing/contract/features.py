@@ -1,0 +1,88 @@
+"""A value, or several, for every feature that a spec can ask for: what clause 14 asks of a back end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.spec import JobSpec, spec_features
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Capabilities
+    from cloudtune.testing.world import World
+
+# Unusual values, so that none is a default. Several where a value might be the default, or not be possible everywhere.
+VALUES: dict[str, tuple[Any, ...]] = {
+    "method.loss_on": ("all", "last_assistant", "assistant"),
+    "method.beta": (0.37,),
+    "adapter.rank": (5,),
+    "adapter.alpha": (11.0,),
+    "adapter.dropout": (0.07,),
+    "adapter.targets": ("all-linear", ("q_proj",)),
+    "hyperparameters.epochs": (7.0,),
+    "hyperparameters.max_steps": (7,),
+    "hyperparameters.batch_size": (6,),
+    "hyperparameters.gradient_accumulation_steps": (2,),
+    "hyperparameters.learning_rate": (3.3e-5,),
+    "hyperparameters.scheduler": ("cosine", "linear", "constant"),
+    "hyperparameters.warmup_steps": (5,),
+    "hyperparameters.warmup_ratio": (0.11,),
+    "hyperparameters.weight_decay": (0.013,),
+    "hyperparameters.adam_beta1": (0.87,),
+    "hyperparameters.adam_beta2": (0.93,),
+    "hyperparameters.adam_epsilon": (3e-7,),
+    "hyperparameters.dropout": (0.07,),
+    "hyperparameters.max_grad_norm": (0.77,),
+    "hyperparameters.max_length": (96, 480),
+    "hyperparameters.packing": (True, False),
+    "hyperparameters.precision": ("fp32", "bf16", "fp16"),
+    "hyperparameters.gradient_checkpointing": (True, False),
+    "evaluation.every": (3, "epoch", "never"),
+    "evaluation.early_stopping": ({"patience": 4},),
+    "checkpoints.every": (3, "epoch"),
+    "checkpoints.keep": (3,),
+    "limits.max_time": (777.0,),
+    "limits.max_cost_usd": (7.7,),
+    "data.validation": (),  # a file of its own: see `asking`
+    "data.test": (),
+    "seed": (4711,),
+    "tags": ({"team": "red"},),
+}
+
+
+def values_of(feature: str) -> tuple[Any, ...]:
+    """What to ask for. A feature that nobody has thought of yet is an error, so that a new field is not forgotten."""
+    kind, colon, name = feature.partition(":")
+    if colon:
+        return ({"name" if kind == "method" else "type": name},)
+    return VALUES[feature] or (None,)
+
+
+def asking(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> JobSpec:
+    """A spec that asks for exactly these features, besides the method and adapter that they need to make sense."""
+    document = _base(world, capabilities, wanted)
+    for feature, value in wanted.items():
+        if ":" in feature:
+            continue
+        *parts, last = feature.split(".")
+        holder = document
+        for part in parts:
+            holder = holder.setdefault(part, {})
+        holder[last] = {"path": world.spec(9).data.train.path} if value is None else value
+    return JobSpec.model_validate(document)
+
+
+def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for feature, value in wanted.items():
+        if ":" in feature:
+            changes[feature.partition(":")[0]] = value
+    if any(feature.startswith("adapter.") for feature in wanted):
+        changes.setdefault("adapter", {"type": first_of("adapter", capabilities, last="full")})
+    return world.spec(8, **changes).model_dump(mode="json", exclude_none=True)
+
+
+def first_of(kind: str, capabilities: Capabilities, *, last: str) -> str:
+    """The first supported choice of that kind, ``last`` only if there is no other."""
+    names = [name.partition(":")[2] for name in spec_features() if name.startswith(f"{kind}:")]
+    names.sort(key=lambda name: name == last)
+    return next((name for name in names if capabilities.can(f"{kind}:{name}")), last)

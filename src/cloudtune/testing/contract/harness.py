@@ -1,0 +1,150 @@
+"""What the clauses stand on: fixtures, what a clause needs, and the pinned number of skips."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import pytest
+
+from cloudtune.backend import PlanRequest
+from cloudtune.client import Client
+from cloudtune.data import prepare
+from cloudtune.testing.nursery import Nursery, Order, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cloudtune.backend import Backend
+    from cloudtune.job import Job
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import JobRef, JobState
+    from cloudtune.testing.world import World
+
+F = TypeVar("F", bound="Callable[..., None]")
+
+
+def needs(*things: str) -> Callable[[F], F]:
+    """Marks a clause with what it needs: capabilities (``verb:pause``) or what a world may lack (``throttle``)."""
+
+    def mark(test: F) -> F:
+        test.needs = things  # type: ignore[attr-defined]
+        return test
+
+    return mark
+
+
+class Harness:
+    """Base of the clauses' classes."""
+
+    expected_skips: ClassVar[int] = 0
+    """How many clauses this back end is excused from. Change it in the same commit that changes the reasons."""
+    snapshots: ClassVar[Path | None] = None
+    """A folder for this back end's plan; write it with ``CLOUDTUNE_UPDATE_SNAPSHOTS=1``, and read the difference."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        """The vendor's side; every adopter gives its own."""
+        raise NotImplementedError("give a fixture `world`: see cloudtune.testing.world.World")
+
+    @pytest.fixture
+    def backend(self, world: World) -> Backend:
+        """The back end under test."""
+        return world.backend()
+
+    @pytest.fixture
+    def client(self, world: World, backend: Backend) -> Client:
+        """A client with a ledger of its own."""
+        return Client(backend, ledger=ledger_url(world), clock=world.clock)
+
+    @pytest.fixture
+    def nursery(self) -> Iterator[Nursery]:
+        """Fresh processes."""
+        with Nursery() as nursery:
+            yield nursery
+
+    @pytest.fixture(autouse=True)
+    def _excuse(self, request: pytest.FixtureRequest, world: World, backend: Backend) -> None:
+        for thing in getattr(request.function, "needs", ()):
+            if (reason := excuse(thing, world, backend)) is not None:
+                pytest.skip(f"{thing}: {reason}")
+
+    def test_00_skips_are_pinned(self, world: World, backend: Backend) -> None:
+        """The number of clauses that this back end is excused from is the one that its test file says."""
+        skips = {}
+        for name in dir(type(self)):
+            reasons = [excuse(thing, world, backend) for thing in getattr(getattr(type(self), name), "needs", ())]
+            if given := [reason for reason in reasons if reason is not None]:
+                skips[name] = given[0]
+        print(f"\n{backend.name}: excused from {len(skips)} clauses")  # noqa: T201 - the number is to be seen in CI
+        for name, reason in skips.items():
+            print(f"  {name}: {reason}")  # noqa: T201
+        assert all(skips.values()), "a clause is skipped only with a reason"
+        assert len(skips) == self.expected_skips, skips
+
+
+def excuse(thing: str, world: World, backend: Backend) -> str | None:
+    """Why a clause that needs the thing cannot be held against this back end, or None if it can."""
+    if ":" in thing or "." in thing:
+        return None if backend.capabilities.can(thing) else backend.capabilities.why_not(thing)
+    return world.lacks.get(thing)
+
+
+def ledger_url(world: World, name: str = "ledger") -> str:
+    """A ledger of this test."""
+    return f"sqlite:///{world.root / name}.db"
+
+
+def request_for(world: World, backend: Backend, spec: JobSpec) -> PlanRequest:
+    """A plan request whose key and token are always the same."""
+    data = prepare(spec.data, method=spec.method.name)
+    return PlanRequest(
+        spec=spec, data=data, resolved=backend.resolve(spec), key="k" * 32, attempt=1, token="0123456789abcdef" * 2
+    )
+
+
+def submitted(client: Client, world: World, *states: JobState, variant: int = 0, **changes: Any) -> Job:
+    """A job that was submitted and brought to each of these states in turn."""
+    job = client.submit(world.spec(variant, **changes))
+    for state in states:
+        world.reach(job.ref, state)
+    return job
+
+
+def ask(nursery: Nursery, world: World, do: str, **details: Any) -> Outcome:
+    """Let another process do something with a client over the same ledger."""
+    spec = details.pop("spec", None)
+    document = spec.model_dump(mode="json") if spec is not None else None
+    details.setdefault("ledger", ledger_url(world))
+    return nursery.run(Order(do=do, recipe=world.recipe(), spec=document, **details))
+
+
+def ref_text(ref: JobRef) -> str:
+    """As another process would be given it."""
+    return str(ref)
+
+
+@contextmanager
+def untouched(world: World) -> Iterator[None]:
+    """Nothing is asked of the vendor, and nothing is changed there."""
+    calls, held = world.calls(), world.fingerprint()
+    yield
+    assert world.calls() == calls, "the vendor was asked"
+    assert world.fingerprint() == held, "the vendor's store has changed"
+
+
+@contextmanager
+def no_sockets() -> Iterator[None]:
+    """Opening a socket fails."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a socket was opened")
+
+    patch = pytest.MonkeyPatch()
+    with patch.context() as patched:
+        patched.setattr(socket, "socket", refuse)
+        patched.setattr(socket, "create_connection", refuse)
+        patched.setattr(socket, "getaddrinfo", refuse)
+        yield

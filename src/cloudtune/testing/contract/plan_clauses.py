@@ -1,0 +1,243 @@
+"""Clauses about what happens before anything is sent: 1, 2, 14, 18 and 21."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from cloudtune.backend import VERBS, plan_from_json, plan_to_json
+from cloudtune.errors import CloudtuneError, InputError, UnsupportedError
+from cloudtune.spec import spec_features
+from cloudtune.state import JobState
+from cloudtune.testing import faults
+from cloudtune.testing.contract.features import asking, values_of
+from cloudtune.testing.contract.harness import Harness, ask, needs, no_sockets, request_for, submitted, untouched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.backend import Backend, Plan
+    from cloudtune.client import Client
+    from cloudtune.spec import JobSpec
+    from cloudtune.testing.nursery import Nursery
+    from cloudtune.testing.world import World
+
+
+class PlanClauses(Harness):
+    """See the module."""
+
+    def test_01_plan_is_pure(self, world: World, backend: Backend) -> None:
+        """1: plan opens no socket, asks and changes nothing, and says the same again, from another object too."""
+        request = request_for(world, backend, world.spec())
+        other = world.backend()
+        with untouched(world), no_sockets():
+            plan = backend.plan(request)
+            assert plan_to_json(backend.plan(request)) == plan_to_json(plan)
+            assert plan_to_json(other.plan(request)) == plan_to_json(plan)
+        assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+        assert sum(step.makes_job for step in plan.steps) == 1
+
+    def test_01_plan_equals_its_snapshot(self, world: World, backend: Backend) -> None:
+        """1: a change of what would be sent is seen in review."""
+        plan = backend.plan(request_for(world, backend, world.spec()))
+        text = json.dumps(plan_to_json(plan), indent=1, sort_keys=True).replace(str(world.root), "<root>")
+        assert self.snapshots is not None, "say where the snapshots lie: `snapshots = Path(__file__).parent / ...`"
+        file = self.snapshots / f"{type(self).__name__}.plan.json"
+        if os.environ.get("CLOUDTUNE_UPDATE_SNAPSHOTS"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text + "\n", encoding="utf-8")
+        assert file.exists(), "there is no snapshot yet; write it with CLOUDTUNE_UPDATE_SNAPSHOTS=1"
+        assert json.loads(text) == json.loads(file.read_text(encoding="utf-8"))
+
+    @needs("wire")
+    def test_01_what_is_sent_is_what_was_planned(self, world: World, client: Client) -> None:
+        """1: every body that the vendor received stands in the plan, with its places filled."""
+        plan = client.plan(world.spec())
+        client.submit(plan)
+        received = world.received()
+        assert received
+        for body in received:
+            assert any(_fits(part, body) for step in plan.steps for part in _parts(step.request)), body
+
+    def test_02_no_secret_is_told(
+        self, world: World, backend: Backend, client: Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """2: no credential in plans, reprs, logs, command lines, errors, the ledger or what is written here."""
+        caplog.set_level(logging.DEBUG)
+        plan = client.plan(world.spec())
+        job = submitted(client, world, JobState.RUNNING)
+        told = {"plan": json.dumps(plan_to_json(plan)), "reprs": repr((plan, backend, client, job, job.snapshot()))}
+        told["command lines"] = "\n".join(" ".join(command) for command in _command_lines())
+        if "forbidden" not in world.lacks:
+            world.fail("get", faults.forbidden())
+            with pytest.raises(CloudtuneError) as refused:
+                job.snapshot()
+            told["errors"] = f"{refused.value} {refused.value!r}"
+        told["logs"] = caplog.text
+        for file in _written(world):
+            told[str(file)] = file.read_bytes().decode(errors="replace")
+        for secret in world.secrets:
+            leaks = [place for place, text in told.items() if secret in text]
+            assert not leaks, leaks
+
+    def test_14_every_feature_is_answered(self, backend: Backend) -> None:
+        """14: for each feature of the spec and each verb: supported, or one sentence why not."""
+        can = backend.capabilities
+        known = {*spec_features(), *VERBS}
+        assert can.supports <= known, can.supports - known
+        assert not can.supports & can.reasons.keys()
+        assert known - can.supports == can.reasons.keys()
+        assert all(len(reason) > 10 for reason in can.reasons.values()), can.reasons
+        assert set(can.translated) <= can.supports
+        assert any(feature.startswith("method:") for feature in can.supports)
+
+    def test_14_what_it_cannot_do_is_refused_at_once(self, world: World, backend: Backend, client: Client) -> None:
+        """14: before any I/O, every refusal in one error, each with its reason."""
+        can = backend.capabilities
+        for wanted in _refusable(can):
+            spec = asking(world, can, wanted)
+            with untouched(world), pytest.raises(UnsupportedError) as refused:
+                client.plan(spec)
+            refusals = {_named(problem.field): problem.message for problem in refused.value.problems}
+            missing = {name for name in wanted if _named(name) not in refusals}
+            assert not missing
+            assert [name for name in wanted if can.reasons[name] not in refusals[_named(name)]] == []
+
+    def test_14_nothing_is_ignored(self, world: World, backend: Backend) -> None:
+        """14: every supported feature changes what would be sent."""
+        can = backend.capabilities
+        plain = asking(world, can, {})
+        ignored = []
+        for feature in sorted(can.supports - set(VERBS)):
+            if feature in plain.asked():
+                continue  # it is in the plain request already
+            base = asking(world, can, {"adapter:lora": {"type": "lora"}} if feature.startswith("adapter.") else {})
+            specs = [asking(world, can, {feature: value}) for value in values_of(feature)]
+            possible = [spec for spec in specs if not _errors(backend, spec)]
+            assert possible, f"{feature} is declared, but none of the values tried is accepted"
+            if all(_steps(world, backend, spec) == _steps(world, backend, base) for spec in possible):
+                ignored.append(feature)
+        assert not ignored
+
+    def test_14_drops_are_told(self, world: World, backend: Backend, client: Client) -> None:
+        """14: ``unsupported: drop`` leaves out what it names in the plan, and nothing else."""
+        can = backend.capabilities
+        wanted = next(iter(_refusable(can)))
+        spec = asking(world, can, wanted).model_copy(update={"unsupported": "drop"})
+        plan = client.plan(spec)
+        assert {drop.field: drop.reason for drop in plan.dropped} == {name: can.reasons[name] for name in wanted}
+        assert plan.steps == client.plan(asking(world, can, {})).steps
+
+    def test_14_overrides_are_checked(self, world: World, backend: Backend, client: Client) -> None:
+        """14: a key of ``overrides`` that this back end does not know is refused; another back end's are left alone."""
+        with untouched(world), pytest.raises(UnsupportedError) as refused:
+            client.plan(world.spec(overrides={backend.name: {"surely_unknown": 1}}))
+        assert [problem.field for problem in refused.value.problems] == [f"overrides.{backend.name}.surely_unknown"]
+        plain = client.plan(world.spec())
+        assert client.plan(world.spec(overrides={"elsewhere": {"surely_unknown": 1}})).steps == plain.steps
+
+    def test_14_a_model_for_another_backend_is_no_model(self, world: World, client: Client) -> None:
+        """14: a spec that names models for other back ends only is refused."""
+        with untouched(world), pytest.raises(UnsupportedError, match="model"):
+            client.plan(world.spec(model={"elsewhere": "some-model"}))
+
+    @needs("sdk")
+    def test_18_a_missing_package_is_named(self, world: World, nursery: Nursery) -> None:
+        """18: without its packages nothing is made, and the error has the pip line."""
+        hidden = {"modules": list(world.sdk_modules)}
+        outcome = ask(
+            nursery, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
+            prepare_with=hidden,
+        )  # fmt: skip
+        assert outcome.raised() == "BackendNotInstalled", outcome.error
+        assert outcome.error is not None
+        assert "pip install" in outcome.error["message"]
+        assert not world.jobs()
+
+    @needs("row_limit")
+    def test_21_a_row_over_the_limit_is_found_before_upload(self, world: World, client: Client) -> None:
+        """21: with its line number, by plan."""
+        spec, line = world.too_long()
+        try:
+            problems = client.plan(spec).warnings
+        except InputError as error:
+            problems = error.problems
+        assert line in [problem.line for problem in problems], problems
+        assert not world.uploads()
+
+    def test_21_changed_fields_are_reported(self, world: World, client: Client) -> None:
+        """21: a field of the rows that is not learnt from is named in the plan, with its place."""
+        spec = world.spec()
+        lines = [
+            json.dumps({"prompt": f"{n}?", "completion": f"{n}!", "difficulty": n}, separators=(",", ":"))
+            for n in range(12)
+        ]
+        rows = world.root / "extra.jsonl"
+        rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        changed = spec.model_copy(update={"data": spec.data.model_validate({"train": str(rows)})})
+        told = [problem for problem in client.plan(changed).warnings if "difficulty" in str(problem)]
+        assert told, "the rows' field `difficulty` is dropped without a word"
+        assert told[0].file == str(rows)
+
+
+def _refusable(can: Any) -> Iterator[dict[str, Any]]:
+    """Sets of unsupported features that one spec can ask for: all the fields together, each choice by itself."""
+    fields = {name: values_of(name)[0] for name in can.reasons if ":" not in name}
+    ratio = {"hyperparameters.warmup_ratio"} if "hyperparameters.warmup_steps" in fields else set()
+    yield {name: value for name, value in fields.items() if name not in ratio}
+    for name in can.reasons:
+        if name in ratio or name.startswith(("method:", "adapter:")):
+            yield {name: values_of(name)[0]}
+
+
+def _named(feature: str | None) -> str:
+    kind, colon, _ = (feature or "").partition(":")
+    return f"{kind}.{'name' if kind == 'method' else 'type'}" if colon else feature or ""
+
+
+def _errors(backend: Backend, spec: JobSpec) -> list[Any]:
+    return [problem for problem in backend.check(spec) if problem.severity == "error"]
+
+
+def _steps(world: World, backend: Backend, spec: JobSpec) -> Any:
+    plan: Plan = backend.plan(request_for(world, backend, spec))
+    return plan_to_json(plan)["steps"]
+
+
+def _parts(request: Any) -> Iterator[Any]:
+    yield request
+    if isinstance(request, dict):
+        for value in request.values():
+            yield from _parts(value)
+
+
+def _fits(planned: Any, received: Any) -> bool:
+    """Whether the body is the planned one, whatever its places were filled with."""
+    if isinstance(planned, dict) and "$step" in planned:
+        return received is not None
+    if isinstance(planned, dict) and isinstance(received, dict):
+        return planned.keys() == received.keys() and all(_fits(planned[key], received[key]) for key in planned)
+    if isinstance(planned, list | tuple) and isinstance(received, list):
+        return len(planned) == len(received) and all(map(_fits, planned, received))
+    return bool(planned == received)
+
+
+def _command_lines() -> Iterator[list[str]]:
+    for process in psutil.Process().children(recursive=True):
+        try:
+            yield process.cmdline()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _written(world: World) -> Iterator[Path]:
+    """What we have written: the ledger and the spool beside it, and the back end's own folders."""
+    for place in (world.root / "spool", *world.folders):
+        yield from (file for file in Path(place).rglob("*") if file.is_file())
+    yield from world.root.glob("ledger.db*")

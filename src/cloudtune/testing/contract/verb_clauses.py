@@ -1,0 +1,197 @@
+"""Clauses about what is declared: 15 (every capability is exercised) and 19 (what is made can be managed)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloudtune.backend import Exporter, GenerateOptions, Host, Plan, Prompt
+from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.state import JobState
+from cloudtune.testing.contract.harness import Harness, needs, submitted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cloudtune.backend import Backend
+    from cloudtune.client import Client
+    from cloudtune.job import Job
+    from cloudtune.testing.world import World
+
+S = JobState
+
+
+class VerbClauses(Harness):
+    """See the module. Cancel, list, events, metrics and continue are exercised by clauses 8, 17, 16 and 7."""
+
+    def test_15_what_is_not_declared_is_refused_with_the_reason(
+        self, world: World, backend: Backend, client: Client
+    ) -> None:
+        """15: every verb that is missing says why, and asks nothing of the vendor but the job's state."""
+        can = backend.capabilities
+        job = submitted(client, world, S.RUNNING)
+        held = world.fingerprint()
+        for name, act in _acts(job, world.root / "not-made").items():
+            verb = f"verb:{name}"
+            if can.can(verb):
+                continue
+            with pytest.raises(UnsupportedError) as refused:
+                act()
+            assert can.reasons[verb] in str(refused.value)
+        assert world.fingerprint() == held
+
+    @needs("verb:pause", "paused")
+    def test_15_pause(self, world: World, client: Client) -> None:
+        """15: a running job stands still."""
+        job = submitted(client, world, S.RUNNING)
+        job.pause()
+        world.reach(job.ref, S.PAUSED)
+        assert job.state is S.PAUSED
+
+    @needs("verb:pause", "verb:resume", "paused")
+    def test_15_resume(self, world: World, client: Client) -> None:
+        """15: a paused job goes on, as the same job, and ends."""
+        job = submitted(client, world, S.RUNNING, S.PAUSED)
+        assert job.resume() == job
+        world.reach(job.ref, S.RUNNING)
+        assert job.snapshot().state is S.RUNNING
+        world.reach(job.ref, S.SUCCEEDED)
+        assert job.snapshot().state is S.SUCCEEDED
+
+    @needs("verb:checkpoints")
+    def test_15_checkpoints(self, world: World, client: Client) -> None:
+        """15: those that were kept, oldest first; one is the last, and one the best."""
+        job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
+        kept = job.checkpoints()
+        assert kept
+        assert len({checkpoint.id for checkpoint in kept}) == len(kept)
+        assert [checkpoint.step for checkpoint in kept] == sorted(checkpoint.step or 0 for checkpoint in kept)
+        assert [checkpoint.last for checkpoint in kept] == [False] * (len(kept) - 1) + [True]
+        assert sum(checkpoint.best for checkpoint in kept) == 1
+
+    @needs("verb:generate")
+    def test_15_generate(self, world: World, client: Client) -> None:
+        """15: one answer for each prompt, in their order; the base model can be asked too."""
+        job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
+        prompts: list[Prompt] = ["What is 2 plus 3?", [{"role": "user", "content": "And 4 plus 5?"}]]
+        few = GenerateOptions(max_tokens=8)
+        answers = list(job.generate(prompts, few))
+        assert len(answers) == 2
+        assert [answer.text for answer in job.generate(prompts, few)] == [answer.text for answer in answers]
+        based = list(job.generate(prompts, GenerateOptions(max_tokens=8, base=True)))
+        assert len(based) == 2
+        assert based[0].model != answers[0].model
+
+    @needs("verb:export")
+    def test_15_export(self, world: World, backend: Backend, client: Client) -> None:
+        """15: the files that it names are there; a folder that exists already is not written into."""
+        assert isinstance(backend, Exporter)
+        job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
+        files = job.export(world.root / "export")
+        assert files
+        assert all(file.is_file() and file.stat().st_size for file in files)
+        with pytest.raises(CloudtuneError):
+            job.export(world.root / "export")
+
+    @needs("verb:deploy")
+    def test_15_deploy(self, world: World, backend: Backend, client: Client) -> None:
+        """15: a model that was deployed is listed and answers; one that was removed is not; both may be repeated."""
+        assert isinstance(backend, Host)
+        model = submitted(client, world, S.RUNNING, S.SUCCEEDED).result()
+        deploy = backend.plan_deploy(model)
+        _carry_out(backend, deploy)
+        _carry_out(backend, deploy)
+        standing = [deployment for deployment in backend.deployments() if deployment.model == model.id]
+        assert len(standing) == 1
+        remove = backend.plan_remove(standing[0])
+        _carry_out(backend, remove)
+        assert [deployment for deployment in backend.deployments() if deployment.model == model.id] == []
+
+    def test_15_no_model_before_the_end(self, world: World, backend: Backend, client: Client) -> None:
+        """15: a job that runs has no model to use yet."""
+        job = submitted(client, world, S.RUNNING)
+        with pytest.raises(InvalidRequest):
+            backend.model(job.ref)
+        world.reach(job.ref, S.SUCCEEDED)
+        model = job.model()
+        assert (model.backend, model.scope, model.ref) == (backend.name, job.ref.scope, job.ref)
+        assert model.base == job.snapshot().model
+
+    @needs("verb:delete")
+    def test_19_what_was_made_can_be_deleted(self, world: World, backend: Backend, client: Client) -> None:
+        """19: then it is not found and not listed, and deleting it again is done already; a running job is refused."""
+        other = submitted(client, world, S.RUNNING, S.SUCCEEDED, variant=1)
+        job = submitted(client, world, S.RUNNING)
+        with pytest.raises(InvalidRequest):
+            job.delete()
+        assert job.state is S.RUNNING
+        world.reach(job.ref, S.SUCCEEDED)
+        job.delete()
+        with pytest.raises(JobNotFound):
+            backend.get(job.ref)
+        world.clock.sleep(world.list_lag_s)
+        assert [shown.ref for shown in backend.list()] == [other.ref]
+        job.delete()
+        backend.delete(job.ref)
+        told = {shown.ref: shown for shown in client.jobs()}
+        assert told[job.ref].state is S.UNKNOWN
+        assert told[other.ref].state is S.SUCCEEDED
+
+    def test_19_what_was_made_can_be_got_and_named(self, world: World, client: Client) -> None:
+        """19: by reference, by id and by name, with the names of the job and of its model."""
+        spec = world.spec()
+        job = client.submit(spec)
+        for text in (str(job.ref), job.ref.id, spec.name):
+            assert client.attach(text) == job
+        seen = job.snapshot()
+        assert spec.name in seen.name
+        assert seen.model
+        assert seen.created_at is not None
+        assert abs((seen.created_at - world.clock.now()).total_seconds()) < 3600
+
+    def test_19_the_log_is_quiet(self, world: World, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+        """19: nothing that goes well is logged as a warning."""
+        caplog.set_level(logging.WARNING)
+        submitted(client, world, S.RUNNING, S.SUCCEEDED).wait()
+        assert caplog.text == ""
+
+
+def _acts(job: Job, folder: Path) -> dict[str, Any]:
+    """What can be asked of a running job, by verb."""
+    return {
+        "cancel": job.cancel,
+        "checkpoints": job.checkpoints,
+        "delete": job.delete,
+        "export": lambda: job.export(folder),
+        "generate": lambda: job.generate(["?"]),
+        "metrics": job.metrics,
+        "pause": job.pause,
+        "resume": job.resume,
+    }
+
+
+class _NoJournal:
+    """Deployments' steps journal nothing that matters here."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, Any] = {}
+
+    def note(self, name: str, value: Any) -> None:
+        self.notes[name] = value
+
+
+def _carry_out(backend: Backend, plan: Plan) -> None:
+    from cloudtune.backend import filled
+
+    outputs: dict[str, Any] = {}
+    for step in plan.steps:
+        request = filled(step.request, outputs)
+        outputs[step.id] = backend.do(_with(step, request), _NoJournal())
+
+
+def _with(step: Any, request: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(step, request=request)

@@ -1,0 +1,69 @@
+"""What holds in every test: nobody is reached over a network, and nobody's own configuration is read."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("cloudtune.testing.contract")
+
+
+class NetworkBlocked(RuntimeError):
+    """A test tried to reach something other than this machine."""
+
+
+def _is_here(address: Any) -> bool:
+    if not isinstance(address, tuple):
+        return True  # a path: a socket of this machine
+    host = address[0]
+    if host in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _guarded(method: str) -> Any:
+    original = getattr(socket.socket, method)
+
+    def checked(self: socket.socket, address: Any, *rest: Any) -> Any:
+        if not _is_here(address):
+            raise NetworkBlocked(f"a test tried to reach {address}")
+        return original(self, address, *rest)
+
+    return checked
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Any:
+    patch = pytest.MonkeyPatch()
+    for method in ("connect", "connect_ex"):
+        patch.setattr(socket.socket, method, _guarded(method))
+    resolve = socket.getaddrinfo
+
+    def checked(host: Any, *rest: Any, **options: Any) -> Any:
+        if not _is_here((host or "",)):
+            raise NetworkBlocked(f"a test tried to look up {host}")
+        return resolve(host, *rest, **options)
+
+    patch.setattr(socket, "getaddrinfo", checked)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        patch.setenv(name, "1")
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the configuration, the ledger or the caches of whoever runs it."""
+    home: Path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home / name.lower()))
+    for name in ("CLOUDTUNE_BACKEND", "CLOUDTUNE_LEDGER", "CLOUDTUNE_PROFILE", "CLOUDTUNE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,40 @@
+"""The scripted vendor keeps the contract in each of its personalities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from cloudtune.testing.contract import BackendContract
+from cloudtune.testing.scripted_world import ScriptedWorld
+from cloudtune.testing.vendor import Personality
+
+
+class Scripted(BackendContract):
+    """What the three have in common."""
+
+    __test__ = False
+    expected_skips = 1  # export: the weights stay with the vendor
+    snapshots = Path(__file__).parent / "snapshots"
+    personality: ClassVar[Personality]
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> ScriptedWorld:
+        return ScriptedWorld(tmp_path, self.personality)
+
+
+class TestToken(Scripted):
+    __test__ = True
+    personality = "token"
+
+
+class TestUniqueNames(Scripted):
+    __test__ = True
+    personality = "unique_names"
+
+
+class TestNeither(Scripted):
+    __test__ = True
+    personality = "neither"

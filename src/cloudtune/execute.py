@@ -97,6 +97,7 @@ class _StepRun:
         self._spec = spec
         self._number = number
         self._owner = Owner.here()
+        self._intent: Intent
         self._sent_at: float | None = None  # monotonic; this process's own last send
 
     def finish(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -140,35 +141,35 @@ class _StepRun:
             return self._record(self._x._spool.encode(self._step, self._spec))
         if self._step.kind == "await":
             return self._record(self._await())
+        self._intent = intent
         for attempt in sending(self._clock):
             with attempt:
-                found = self._found(intent)
+                found = self._found()
                 if found is not None:
                     self._say("found", "it was there already")
                     return self._record(self._adopt(found))
-                intent, outputs = self._send(intent)
-                return self._record(outputs)
+                return self._record(self._send())
         raise AssertionError("the retry policy re-raises")
 
-    def _found(self, intent: Intent) -> Done | None:
+    def _found(self) -> Done | None:
         """What the back end has of the step, once that can be told."""
         start = self._clock.monotonic()
         while True:
-            found = self._x._backend.find(self._step, intent)
+            found = self._x._backend.find(self._step, self._intent)
             if isinstance(found, Done):
                 return found
             if isinstance(found, Unsettled):
                 left = (found.until - self._clock.now()).total_seconds()
             else:
-                left = self._unsettled_for(intent, start)
+                left = self._unsettled_for(start)
             if left <= 0:
                 return None
             self._say("waiting", f"an earlier request may still be acted on; asking again in {left:.0f} s")
             self._clock.sleep(min(left, LONGEST_SETTLE_WAIT_S))
 
-    def _unsettled_for(self, intent: Intent, start: float) -> float:
+    def _unsettled_for(self, start: float) -> float:
         """Seconds until absence may be believed, whatever the wall clock does meanwhile."""
-        settle = self._step.settle_s
+        settle, intent = self._step.settle_s, self._intent
         if intent.sent_at is None or not settle:
             return 0.0
         if self._sent_at is not None:
@@ -177,17 +178,19 @@ class _StepRun:
         # A clock that was set back since the other process sent it must not make us wait for longer than this.
         return min(by_wall, start + settle - self._clock.monotonic())
 
-    def _send(self, before: Intent) -> tuple[Intent, dict[str, Any]]:
+    def _send(self) -> dict[str, Any]:
         token, step = self._plan.token, self._step
-        intent = self._ledger.sending(token, step.id, self._owner)
+        before, sent_before = self._intent, self._sent_at
+        # Kept even if the send fails: whoever looks next must know that a request may be on its way.
+        self._intent = intent = self._ledger.sending(token, step.id, self._owner)
         self._sent_at = self._clock.monotonic()
         self._x._trace(f"step before {step.id}")
         try:
             outputs = self._x._backend.do(step, _Notes(self, intent))
         except TransientError as error:
             if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
-                self._ledger.not_sent(token, step.id, self._owner, before)
-                self._sent_at = None
+                self._intent = self._ledger.not_sent(token, step.id, self._owner, before)
+                self._sent_at = sent_before
             raise
         finally:
             self._x._trace(f"step after {step.id}")
@@ -196,7 +199,7 @@ class _StepRun:
             again = reading(self._clock, self._x._backend.find, step, intent)
             if isinstance(again, Done):
                 outputs = self._adopt(again)
-        return intent, outputs
+        return outputs
 
     def _adopt(self, found: Done) -> dict[str, Any]:
         """Take what was found; cancel what a late request made beside it, and write that down."""
@@ -243,9 +246,7 @@ class _StepRun:
         self._ledger.note(self._plan.token, self._step.id, self._owner, name, value)
 
     def _say(self, what: Literal["begun", "waiting", "found", "done"], message: str = "") -> None:
-        update = StepUpdate(
-            step=self._step, number=self._number, of=len(self._plan.steps), what=what, message=message
-        )
+        update = StepUpdate(step=self._step, number=self._number, of=len(self._plan.steps), what=what, message=message)
         self._x._tell(update)
 
 

@@ -48,7 +48,7 @@ _ASK_PYTHON = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] 
 
 
 class LocalBackend:
-    """Trains on this machine. All that it knows lies on disk: any process, now or after a reboot, sees the same jobs."""
+    """Trains on this machine. All it knows lies on disk: any process, now or after a reboot, sees the same jobs."""
 
     name: ClassVar[str] = NAME
     Options: ClassVar[type[options.Options]] = options.Options

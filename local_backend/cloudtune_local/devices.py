@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 GPU = "gpu"
 CPU = "cpu"
@@ -35,7 +39,12 @@ def slot_count(pool: str, slots: int | None) -> int:
     return slots or (max(1, len(visible_gpus())) if pool == GPU else 1)
 
 
-def environment_of(pool: str, slot: int) -> dict[str, str]:
-    """What the trainer's environment says of its device."""
+def slots_wanted(pool: str, count: int, processes: int) -> int:
+    """How many slots a job takes: one for each of its processes on GPUs; on the CPU they share one."""
+    return min(processes, count) if pool == GPU else 1
+
+
+def environment_of(pool: str, slots: Iterable[int]) -> dict[str, str]:
+    """What the trainer's environment says of its devices."""
     gpus = visible_gpus() if pool == GPU else ()
-    return {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot % len(gpus)] for slot in sorted(slots))} if gpus else {}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloudtune.spec import PositiveInt, Seconds  # noqa: TC001 - pydantic reads the annotations at run time
+from cloudtune.spec import PositiveInt, Seconds
 
 
 class Options(BaseModel):
@@ -44,8 +44,10 @@ class Overrides(BaseModel):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train: ``auto`` takes a GPU if there is one."""
+    processes: PositiveInt = 1
+    """How many train one model together: one for each GPU. Each takes a slot; on the CPU they share one."""
     threads: PositiveInt | None = None
-    """CPU threads of the trainer; left out, as many as torch finds."""
+    """CPU threads of each process; left out, as many as torch finds."""
     log_every: PositiveInt = 1
     """Write metrics at every such step."""
     revision: str | None = Field(default=None, min_length=1)

@@ -115,12 +115,16 @@ class Queue:
                 return other
         return None
 
-    def take_slot(self, pool: str, count: int) -> tuple[int, int] | None:
-        """A free slot's number and the descriptor that holds it until closed; None if all are busy."""
+    def take_slots(self, pool: str, count: int, wanted: int, held: dict[int, int]) -> bool:
+        """Add free slots to those held (number: the descriptor that holds it until closed). Whether there are enough.
+
+        Only the head of the line takes slots, so it may keep what it has while it waits for more.
+        """
         slots = self.folder / "slots"
         slots.mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            handle = take_lock(slots / f"{pool}-{number}", patience=0)
-            if handle is not None:
-                return number, handle
-        return None
+            if len(held) >= wanted:
+                break
+            if number not in held and (handle := take_lock(slots / f"{pool}-{number}", patience=0)) is not None:
+                held[number] = handle
+        return len(held) >= wanted

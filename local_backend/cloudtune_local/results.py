@@ -48,7 +48,7 @@ def tuned_model(ref: JobRef, run: Run, standing: Standing) -> TunedModel:
 
 
 class Answering:
-    """Tuned models, loaded to answer in this process. The last one stays loaded: the next question is for it, mostly."""
+    """Tuned models, loaded to answer in this process. The last one stays loaded: mostly the next question is for it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -59,9 +59,10 @@ class _Choices:
 def to_plan(request: PlanRequest, options: Options) -> Plan:
     """The steps that make the job, with the whole spec.json in the one that creates the run. Raises SpecError."""
     choices = _Choices()
-    document = _spec_document(request, choices)
-    job = _job_document(request, options, choices)
-    warnings = _judge(request, document)
+    own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
+    document = _spec_document(request, own, choices)
+    job = _job_document(request, options, own, choices)
+    warnings = _judge(request, document, own)
     splits = request.data.splits
     steps = [
         Step(
@@ -109,11 +110,11 @@ def _find_checkpoint(parent: str) -> Step:
     return Step(id=FIND_CHECKPOINT, kind="call", title=title, request={"newest_checkpoint_of": parent})
 
 
-def _spec_document(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
+def _spec_document(request: PlanRequest, own: Overrides, choices: _Choices) -> dict[str, Any]:
     """The trainer's spec.json, with places where the encoded rows will be."""
     spec, splits = request.spec, request.data.splits
     adapter = _adapter(request, choices)
-    own = _overrides(request, choices)
+    trainer = _overrides(request, own, choices)
     model = request.resolved.facts["model"]
     loss_on = "all" if spec.method.name == "cpt" else "assistant"
     return {
@@ -136,21 +137,19 @@ def _spec_document(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
             for name in ("train", "validation", "test")
         },
         "resume_from": place(FIND_CHECKPOINT, "path") if request.parent else None,
-        **own,
+        **trainer,
     }
 
 
-def _overrides(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
-    given = request.spec.overrides.get(NAME, {})
-    checked = Overrides.model_validate(given)
-    values = {}
-    for name in ("device", "threads", "log_every", "trust_remote_code"):
-        value = getattr(checked, name)
-        values[name] = value
+def _overrides(request: PlanRequest, own: Overrides, choices: _Choices) -> dict[str, Any]:
+    """Those that the trainer applies; the others are the worker's (processes) and the model's (revision)."""
+    derived = {"revision": request.resolved.facts["model"]["revision"]}
+    for name in Overrides.model_fields:
+        value = derived.get(name) or getattr(own, name)
         if value is not None:
-            source = "override" if name in given else f"default of {NAME}"
+            source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
-    return values
+    return {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
 
 
 def _adapter(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
@@ -198,7 +197,7 @@ def _evaluation(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
     }
 
 
-def _job_document(request: PlanRequest, options: Options, choices: _Choices) -> dict[str, Any]:
+def _job_document(request: PlanRequest, options: Options, own: Overrides, choices: _Choices) -> dict[str, Any]:
     """What job.json holds: whose run this is, and what its worker needs to know."""
     facts = request.resolved.facts
     slots = None if options.slots == "auto" else options.slots
@@ -214,12 +213,13 @@ def _job_document(request: PlanRequest, options: Options, choices: _Choices) -> 
         "attempt": request.attempt,
         "parent": str(request.parent) if request.parent else None,
         "python": facts["python"],
+        "processes": own.processes,
         "slots": slots,
         "grace_s": options.grace,
     }
 
 
-def _judge(request: PlanRequest, document: dict[str, Any]) -> list[Problem]:
+def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
     """Warnings on how the spec fits the model and the machine. Raises SpecError where it does not."""
     facts, hyper = request.resolved.facts, document["hyperparameters"]
     model, length = facts["model"], hyper["max_length"]
@@ -232,7 +232,12 @@ def _judge(request: PlanRequest, document: dict[str, Any]) -> list[Problem]:
     if hyper["precision"] == "fp16" and not facts["gpus"]:
         message = "half precision needs a GPU, and this machine shows none"
         errors.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
-    if document["device"] == "cuda" and not facts["gpus"]:
+    gpus = facts["gpus"]
+    if own.processes > 1 and own.device in ("auto", "cuda") and 0 < gpus < own.processes:
+        message = f"{own.processes} processes need as many GPUs, and this machine shows {gpus}"
+        field = f"overrides.{NAME}.processes"
+        errors.append(Problem(code="range", field=field, message=message, fix=f"use at most {gpus}"))
+    if own.device == "cuda" and not gpus:
         message = "this machine shows no NVIDIA GPU"
         warnings.append(
             _warning("no_gpu", f"overrides.{NAME}.device", message, "leave it `auto`, or install the driver")

@@ -17,7 +17,8 @@ from typing import Any
 from cloudtune_local import autopsy, devices, procs
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_waiting, take_lock
-from cloudtune_local.supervise import Bell, command, supervise
+from cloudtune_local.supervise import Bell, supervise
+from cloudtune_local.trainer import Trainer
 from cloudtune_local.training.folder import FINAL_STATES, now, read_json, write_json
 
 POLL_S = 0.2
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> int:
         os.close(pipe)
     try:
         look_after(run, lock, bell)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the job must say why it ended
+    except Exception as error:  # whatever it is, the job must say why it ended
         problem = autopsy.own_fault(error)
         run.end("failed", problem["message"], problem)
         raise
@@ -65,15 +66,14 @@ def look_after(run: Run, lock: int, bell: Bell) -> None:
         _bury(run, status)
         return
     job = read_json(run.job) or {}
-    slot = wait_for_turn(run, job, bell)
-    if slot is None:
+    slots = wait_for_turn(run, job, bell)
+    if slots is None:
         return
-    number, held = slot
-    pool = job.get("pool", devices.CPU)
+    pool, processes = job.get("pool", devices.CPU), int(job.get("processes", 1))
     run.tell("starting", "starting the trainer", started_at=now())
-    run.try_note("starting", kind="state", state="starting", slot=f"{pool}-{number}")
-    argv = command(job.get("python") or sys.executable, run)
-    supervise(run, argv, devices.environment_of(pool, number), (lock, held), bell)
+    run.try_note("starting", kind="state", state="starting", slots=[f"{pool}-{number}" for number in slots])
+    python, keep = job.get("python") or sys.executable, (lock, *slots.values())
+    supervise(run, Trainer(run, python, devices.environment_of(pool, slots), keep, processes), bell)
 
 
 def _bury(run: Run, status: dict[str, Any]) -> None:
@@ -82,40 +82,69 @@ def _bury(run: Run, status: dict[str, Any]) -> None:
     run.end(standing.state, standing.detail, standing.problem)
 
 
-def wait_for_turn(run: Run, job: dict[str, Any], bell: Bell) -> tuple[int, int] | None:
-    """Stand in line until a slot is free; None if the job was cancelled, or this worker was told to stop."""
-    queue, pool = Queue(run.path.parent), job.get("pool", devices.CPU)
-    place = Place(int(job.get("number", 0)), run.slug)
-    paused = in_line = False
-    ahead: Place | None = None
+def wait_for_turn(run: Run, job: dict[str, Any], bell: Bell) -> dict[int, int] | None:
+    """Stand in line until enough slots are free: their numbers, and the descriptors that hold them.
+
+    None if the job was cancelled, or this worker was told to stop.
+    """
+    turn = Turn(run, job)
+    shown = (read_json(run.status) or {}).get("state", "queued")
     while not bell.told_to_stop:
         if run.asked("cancel"):
-            queue.leave(pool, place)
+            turn.give_way()
             run.end("cancelled", "cancelled before it began")
             return None
-        if run.asked("pause"):
-            if not paused:  # whoever stands still holds up nobody
-                queue.leave(pool, place)
-                _say(run, "paused", "paused in the queue")
-            paused, in_line = True, False
-        elif not in_line:
-            queue.join(pool, place)
-            if paused or (read_json(run.status) or {}).get("state") == "paused":
-                _say(run, "queued", "waiting for a free slot")
-            paused, in_line = False, True
-            continue
-        elif ahead is None or not queue.holds_up(pool, ahead):
-            ahead = queue.next_ahead(pool, place)
-            if ahead is None and (slot := queue.take_slot(pool, devices.slot_count(pool, job.get("slots")))):
-                queue.leave(pool, place)
-                return slot
+        asked = "paused" if run.asked("pause") else "queued"
+        if asked != shown:
+            detail = "paused in the queue" if asked == "paused" else "waiting for a free slot"
+            run.tell(asked, detail)
+            run.try_note(detail, kind="state", state=asked)
+            shown = asked
+        if shown == "paused":
+            turn.give_way()
+        elif turn.has_come():
+            return turn.slots
         bell.wait(POLL_S)
     return None  # the job stays queued: a machine that shuts down must not lose its queue
 
 
-def _say(run: Run, state: str, detail: str) -> None:
-    run.tell(state, detail)
-    run.try_note(detail, kind="state", state=state)
+class Turn:
+    """One job's turn for the slots of its pool."""
+
+    def __init__(self, run: Run, job: dict[str, Any]) -> None:
+        self._queue = Queue(run.path.parent)
+        self._pool = job.get("pool", devices.CPU)
+        self._place = Place(int(job.get("number", 0)), run.slug)
+        self._count = devices.slot_count(self._pool, job.get("slots"))
+        self._wanted = devices.slots_wanted(self._pool, self._count, int(job.get("processes", 1)))
+        self._ahead: Place | None = None
+        self._in_line = False
+        self.slots: dict[int, int] = {}
+
+    def has_come(self) -> bool:
+        """Stand in line, and take slots at its head. Whether there are enough now."""
+        if not self._in_line:
+            self._queue.join(self._pool, self._place)
+            self._in_line = True
+        if self._ahead is None or not self._queue.holds_up(self._pool, self._ahead):
+            self._ahead = self._queue.next_ahead(self._pool, self._place)
+        if self._ahead is not None:
+            self._release()  # an earlier job was paused, and is back: it must not wait for what we hold
+            return False
+        if not self._queue.take_slots(self._pool, self._count, self._wanted, self.slots):
+            return False
+        self._queue.leave(self._pool, self._place)
+        return True
+
+    def give_way(self) -> None:
+        """Leave the line: whoever stands still holds up nobody."""
+        self._queue.leave(self._pool, self._place)
+        self._in_line = False
+        self._release()
+
+    def _release(self) -> None:
+        while self.slots:
+            os.close(self.slots.popitem()[1])
 
 
 if __name__ == "__main__":

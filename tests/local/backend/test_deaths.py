@@ -7,10 +7,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from cloudtune.errors import PermissionDenied, QuotaExceeded
-from cloudtune_local.autopsy import Death, cause
-from cloudtune_local.training.folder import read_json
 from tests.local.backend.submitting import (
     kill,
     kill_all,
@@ -21,6 +17,10 @@ from tests.local.backend.submitting import (
     wait_state,
     wait_until,
 )
+
+from cloudtune.errors import PermissionDenied, QuotaExceeded
+from cloudtune_local.autopsy import Death, cause
+from cloudtune_local.training.folder import read_json
 
 GIB = 2**30
 
@@ -122,7 +122,9 @@ def small_disk(tmp_path):
     """A disk of 4 MiB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("this user may not mount a small disk")
     yield folder
@@ -168,7 +170,7 @@ def test_no_permission_to_write(tmp_path):
             backend.do(step, Notes())
         return
     # root may write anywhere: ask as somebody else
-    os.chmod(tmp_path, 0o755)
+    tmp_path.chmod(0o755)
     os.seteuid(65534)
     try:
         with pytest.raises(PermissionDenied, match="may not write") as raised:

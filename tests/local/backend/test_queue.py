@@ -7,15 +7,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pytest
-
-from cloudtune.backend import Absent, Done, Intent
-from cloudtune.state import JobRef
-from cloudtune_local import procs
-from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import take_lock
-from cloudtune_local.training.folder import read_json
 from tests.local.backend.submitting import (
     Notes,
     create_step,
@@ -27,6 +21,13 @@ from tests.local.backend.submitting import (
     wait_state,
     wait_until,
 )
+
+from cloudtune.backend import Absent, Done, Intent
+from cloudtune.state import JobRef
+from cloudtune_local import procs
+from cloudtune_local.queue import Place, Queue
+from cloudtune_local.rundir import take_lock
+from cloudtune_local.training.folder import read_json
 
 
 def spans(backend, refs):
@@ -40,7 +41,7 @@ def spans(backend, refs):
 
 def assert_one_after_another(backend, refs):
     times = spans(backend, refs)
-    for (_, ended), (began, _) in zip(times, times[1:], strict=False):
+    for (_, ended), (began, _) in pairwise(times):
         assert ended <= began
 
 

@@ -1,0 +1,1 @@
+"""Back ends over vendors' services, one package each."""

@@ -57,6 +57,13 @@ BUILT_IN: dict[str, BackendInfo] = {
             extra="local",
             needs=("torch", "transformers", "peft"),
         ),
+        BackendInfo(
+            name="openai",
+            target="cloudtune_providers.openai.backend:OpenAIBackend",
+            summary="fine-tuning jobs at OpenAI, or at whatever speaks its dialect",
+            extra="openai",
+            needs=("openai",),
+        ),
     )
 }
 

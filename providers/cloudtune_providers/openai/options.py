@@ -1,0 +1,84 @@
+"""Settings of the OpenAI back end, and what a spec may say to it in its own words."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+Auto = Literal["auto"]
+
+
+class OpenAIOptions(BaseModel):
+    """Which account, at which address. What is left out comes from OpenAI's own environment variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    api_key: SecretStr | None = None
+    """A reference such as ``${OPENAI_API_KEY}``; the SDK reads that variable by itself."""
+    base_url: str | None = None
+    """Where the API answers, with its ``/v1``; else OPENAI_BASE_URL, else OpenAI's own."""
+    organization: str | None = None
+    """Else OPENAI_ORG_ID."""
+    project: str | None = None
+    """Else OPENAI_PROJECT_ID. Name it where you have several: it tells apart whose job is meant."""
+    timeout: PositiveFloat = 60.0
+    """Seconds to wait for an answer; uploads get more, by their size."""
+    list_lag: NonNegativeFloat = 30.0
+    """Seconds for which a new file or job may be missing from a list: absence is not believed before."""
+    parts_above: PositiveInt = 100_000_000
+    """Files larger than this many bytes are uploaded in parts."""
+    answers: Literal["chat", "responses"] = "chat"
+    """Which API a tuned model is asked through."""
+
+    def address(self, environ: Mapping[str, str] | None = None) -> str:
+        """The base URL in force."""
+        environ = os.environ if environ is None else environ
+        return (self.base_url or environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL).rstrip("/")
+
+    def scope(self, environ: Mapping[str, str] | None = None) -> str:
+        """Host, and the project or organisation where one is named."""
+        environ = os.environ if environ is None else environ
+        account = self.project or self.organization
+        account = account or environ.get("OPENAI_PROJECT_ID") or environ.get("OPENAI_ORG_ID") or ""
+        return f"{place_of(self.address(environ))}/{account}".rstrip("/")
+
+
+class OpenAIOverrides(BaseModel):
+    """``overrides.openai`` in a spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    learning_rate_multiplier: PositiveFloat | Auto | None = None
+    """Multiplies a rate that OpenAI does not publish; takes the place of ``hyperparameters.learning_rate``."""
+    n_epochs: PositiveInt | Auto | None = None
+    """Takes the place of ``hyperparameters.epochs``."""
+    batch_size: PositiveInt | Auto | None = None
+    """Takes the place of ``hyperparameters.batch_size``."""
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Part of the tuned model's name; the job's name unless given."""
+    integrations: list[dict[str, Any]] | None = None
+    """As OpenAI's API takes them; only Weights and Biases."""
+
+
+def place_of(url: str) -> str:
+    """Host, with its port and path where they are unusual."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    return f"{parts.netloc.rpartition('@')[2]}{'' if path == '/v1' else path}"
+
+
+def is_loopback(url: str) -> bool:
+    """Whether nobody but this machine answers there."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

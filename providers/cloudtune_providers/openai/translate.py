@@ -1,0 +1,100 @@
+"""What the OpenAI back end can do, what it refuses, and what it would send: pure functions.
+
+The dialect that it shares with Azure OpenAI is in ``openai_dialect``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest
+from cloudtune.errors import DataError
+from cloudtune.spec import spec_features
+from cloudtune_providers.openai_dialect.answers import TOKEN_KEY
+from cloudtune_providers.openai_dialect.requests import (
+    OUR_KEYS,
+    Traits,
+    metadata_of,
+    plan_of,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.openai.options import OpenAIOptions
+    from cloudtune_providers.openai_dialect.rules import Rules
+
+NAME = "openai"
+FORMATS = {"sft": "openai", "dpo": "openai-preference"}
+DEFAULTS = {
+    "hyperparameters.epochs": "auto", "hyperparameters.batch_size": "auto",
+    f"overrides.{NAME}.learning_rate_multiplier": "auto",
+}  # fmt: skip
+_OWN_WAY = "OpenAI decides this itself and takes no value for it"
+REFUSED = {
+    "method:cpt": "OpenAI trains on conversations only: turn the text into questions and answers, or use sft elsewhere",
+    "method:rft": "its only base, o4-mini, was shut down on 2026-10-23; Azure OpenAI has it until 2027",
+    "method:distill": "OpenAI has no such job: collect the teacher's answers and tune on them with sft",
+    "adapter:full": "OpenAI does not say which weights it moves, and offers no choice",
+    "method.loss_on": "OpenAI learns every assistant turn; `weight: 0` on a turn leaves it out",
+    "hyperparameters.learning_rate": "OpenAI takes a multiplier of a rate that it does not publish, so an "
+    "absolute rate cannot be translated: say overrides.openai.learning_rate_multiplier",
+    "hyperparameters.max_steps": "OpenAI counts epochs: say hyperparameters.epochs",
+    "hyperparameters.max_length": "the base model's training context decides; longer rows are refused in the plan",
+    "evaluation.every": "OpenAI looks at the validation rows when it likes, and in full at the end of each epoch",
+    "evaluation.early_stopping": "a job runs all its epochs; every epoch's checkpoint can be used, the best is marked",
+    "checkpoints.every": "OpenAI keeps one at the end of each epoch",
+    "checkpoints.keep": "OpenAI keeps those of the last three epochs",
+    "limits.max_time": "OpenAI stops no job by its time: watch it with a timeout, and cancel it",
+    "limits.max_cost_usd": "cloudtune does not know OpenAI's prices well enough yet to keep a cap",
+    "verb:continue": "OpenAI cannot finish an ended job: to train on, name its checkpoint as the model of a new job",
+    "verb:delete": "OpenAI keeps the record of every job for ever; only the model and the files can be removed",
+    "verb:deploy": "a tuned model answers at once and costs nothing while nobody asks",
+    "verb:export": "OpenAI does not give weights away",
+}
+TRANSLATED = {
+    "adapter:lora": "noted in the job's metadata: OpenAI adapts the model in its own way, which it does not publish",
+    "data.test": "not uploaded; its hash is noted in the job's metadata, so that evaluation knows the rows again",
+    "hyperparameters.epochs": "n_epochs",
+    "method:sft": "supervised",
+    "tags": "the job's metadata",
+}
+
+
+def capabilities() -> Capabilities:
+    """What OpenAI can do."""
+    methods = {f"method:{name}" for name in FORMATS}
+    reasons = dict(REFUSED)
+    supported = {
+        *methods, "adapter:lora", "method.beta", "hyperparameters.epochs", "hyperparameters.batch_size",
+        "data.validation", "data.test", "seed", "tags", *VERBS,
+    } - reasons.keys()  # fmt: skip
+    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
+        reasons[feature] = "OpenAI does not offer it" if ":" in feature else _OWN_WAY
+    return Capabilities(
+        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED,
+        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
+    )  # fmt: skip
+
+
+def check(spec: JobSpec, rules: Rules) -> Sequence[Problem]:
+    """Values that OpenAI would refuse, and dates."""
+    return [*rules.dates(spec), *rules.values(spec), *rules.tags(spec, len(OUR_KEYS))]
+
+
+def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
+    """The steps. Raises DataError for rows that OpenAI would refuse."""
+    spec = request.spec
+    problems = list(rules.rows(spec, request.data, parts=True))
+    if any(problem.severity == "error" for problem in problems):
+        raise DataError(problems)
+    given: dict[str, Any] = spec.overrides.get(NAME, {})
+    traits = Traits(
+        backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=options.list_lag,
+        parts_from_bytes=options.parts_above, suffix=given.get("suffix") or spec.name,
+        marks={"metadata": {TOKEN_KEY: request.token}}, extra={"metadata": metadata_of(request)},
+    )  # fmt: skip
+    return plan_of(request, traits, settings_of(request, traits, DEFAULTS), tuple(problems))

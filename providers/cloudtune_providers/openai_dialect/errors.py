@@ -1,0 +1,114 @@
+"""The SDK's exceptions as ours, by status and by the service's own codes."""
+
+from __future__ import annotations
+
+import email.utils
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import (
+    BackendError,
+    CloudtuneError,
+    CredentialsError,
+    InvalidRequest,
+    JobNotFound,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# 429, and yet waiting for minutes does not help (developers.openai.com/api/docs/guides/error-codes; llmcomp#58;
+# the last is Azure's; seen 2026-11-21).
+_USED_UP = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "daily_rate_limit_exceeded",
+        "InsufficientQuota",
+        "quota_exceeded",
+    }
+)
+_HINTS = {
+    "training_not_available": "OpenAI is closing fine-tuning: Azure OpenAI takes the same spec with another word",
+    "insufficient_quota": "look at the account's billing page",
+    "daily_rate_limit_exceeded": "so many jobs a day and no more: submit again tomorrow",
+    "model_not_available": "`cloudtune plan` names the models that can be tuned",
+}
+_REFUSED: dict[int, type[CloudtuneError]] = {
+    400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 405: InvalidRequest, 409: InvalidRequest,
+    413: InvalidRequest, 415: InvalidRequest, 422: InvalidRequest,
+}  # fmt: skip
+_KEY_HINT = "check the key, and that it belongs to the endpoint and the project in use: `cloudtune config show`"
+
+
+def to_error(
+    error: Exception, what: str, *, missing: type[CloudtuneError] = JobNotFound, secrets: Iterable[str] = ()
+) -> CloudtuneError:
+    """Our error for what the SDK raised about ``what``. ``missing`` is what a 404 means there.
+
+    Some services repeat the key that they refuse: ``secrets`` are cut out of the words.
+    """
+    status = getattr(error, "status_code", None)
+    message = clean(f"{what}: {_words(error)}", secrets)
+    if status is None:
+        return _without_answer(error, message)
+    code = getattr(error, "code", None)
+    hint = _HINTS.get(str(code))
+    if status == 429:
+        if code in _USED_UP:
+            return QuotaExceeded(message, hint=hint)
+        return RateLimited(message, retry_after=retry_after(error.response.headers), hint=hint)  # type: ignore[attr-defined]
+    if status >= 500 or status == 408:
+        return Unavailable(message)
+    if status == 404:
+        return missing(message, hint=hint)
+    return _REFUSED.get(status, BackendError)(message, hint=hint or (_KEY_HINT if status == 401 else None))
+
+
+def _words(error: Exception) -> str:
+    """What the service said, without the SDK's rendering of the whole body."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict) and isinstance(body.get("message"), str):
+        return str(body["message"])
+    cause = error.__cause__
+    said = getattr(error, "message", None) or str(error)
+    return f"{said} ({type(cause).__name__}: {cause})" if cause is not None and str(cause) else str(said)
+
+
+def _without_answer(error: Exception, message: str) -> CloudtuneError:
+    import httpx2
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        never_left = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
+        return Unavailable(message, acted=False if never_left else None)
+    if isinstance(error, openai.APIError | ValueError):  # an answer that is no JSON, or cut short
+        return Unavailable(message)
+    return CredentialsError(message, hint=_KEY_HINT)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the service asks to wait for: in milliseconds, in seconds, or as a date."""
+    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) / divisor)
+        except (KeyError, ValueError):
+            continue
+    try:
+        until = email.utils.parsedate_to_datetime(headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+
+
+def clean(text: Any, secrets: Iterable[str]) -> str:
+    """The text without the secrets."""
+    cleaned = str(text)
+    for secret in secrets:
+        if secret:
+            cleaned = cleaned.replace(secret, "***")
+    return cleaned

@@ -1,0 +1,134 @@
+"""Files at the service: one upload, in one request or in parts; found again by name, size and purpose.
+
+A file object has neither a hash nor metadata, and the Uploads API neither get nor list, so that the name holds the
+hash and the journal holds the upload's id and its parts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found, Intent, Journal, Probe
+from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+from cloudtune.state import JobRef
+from cloudtune_providers.openai_dialect.wire import Wire, plain
+
+if TYPE_CHECKING:
+    from cloudtune.clock import Clock
+
+_BAD = frozenset({"error", "failed", "deleted", "deleting", "cancelled", "canceled"})
+_READY = frozenset({"processed", "succeeded"})
+_WAITING = frozenset({"uploaded", "pending", "notrunning", "running", "processing"})
+_EXPIRY_MARGIN_S = 120.0
+_PAGE = 1000
+
+
+class Files:
+    """The files of one account."""
+
+    def __init__(self, wire: Wire, backend: str, scope: str, clock: Clock) -> None:
+        self._wire = wire
+        self._backend = backend
+        self._scope = scope
+        self._clock = clock
+
+    def upload(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
+        """Send the file that the request names; the output is its id."""
+        if request["call"] == "uploads":
+            return {"file": self._in_parts(request, journal)}
+        body = request["body"]
+        with Path(request["path"]).open("rb") as content, self._wire.asking("upload", missing=InvalidRequest):
+            made = plain(
+                self._wire.client.files.create(
+                    file=(body["filename"], content), purpose=body["purpose"], timeout=request["timeout_s"]
+                )
+            )
+        return {"file": made["id"]}
+
+    def find(self, request: dict[str, Any], intent: Intent) -> Found:
+        """The oldest good file of that name and size. Younger ones may be removed if we sent twice."""
+        body = request["body"]
+        listed = self._wire.each(
+            self._wire.client.files.list, "list of files", limit=_PAGE, purpose=body["purpose"], order="desc"
+        )
+        good = [
+            file
+            for file in listed
+            if file.get("filename") == body["filename"]
+            and file.get("bytes") == request["bytes"]
+            and str(file.get("status", "")).lower() not in _BAD
+        ]
+        if not good:
+            return Absent()
+        good.sort(key=lambda file: (file.get("created_at") or 0, file["id"]))
+        spare = [file["id"] for file in good[1:]] if intent.sends > 1 else []
+        return Done(
+            outputs={"file": good[0]["id"]},
+            duplicates=tuple(str(JobRef(self._backend, self._scope, file)) for file in spare),
+        )
+
+    def probe(self, request: dict[str, Any]) -> Probe:
+        """Whether the file may be used. The status is deprecated: a service that sends none any more is ready."""
+        with self._wire.asking(f"file {request['file']}", missing=InvalidRequest):
+            file = plain(self._wire.client.files.retrieve(request["file"]))
+        word = str(file.get("status") or "processed").lower()
+        if word in _BAD:
+            return Probe(state="failed", message=str(file.get("status_details") or f"the file is {word}"))
+        state = "pending" if word in _WAITING else "ready"
+        return Probe(state=state, outputs={"file": file["id"]}, message=word)  # type: ignore[arg-type]
+
+    def content(self, file: str) -> bytes:
+        """A file's bytes."""
+        with self._wire.asking(f"file {file}", missing=InvalidRequest):
+            return bytes(self._wire.client.files.content(file).content)
+
+    def delete(self, file: str) -> None:
+        """Remove a file; one that is not there is removed."""
+        try:
+            with self._wire.asking(f"file {file}"):
+                self._wire.client.files.delete(file)
+        except JobNotFound:
+            return
+
+    # -- in parts --------------------------------------------------------------------------------------------------
+
+    def _in_parts(self, request: dict[str, Any], journal: Journal) -> str:
+        upload, parts = self._opened(request, journal)
+        with Path(request["path"]).open("rb") as content:
+            content.seek(len(parts) * request["part_bytes"])
+            while chunk := content.read(request["part_bytes"]):
+                # Whether a part whose answer was lost counts cannot be asked: it is noted that one was sent.
+                journal.note("parts_sent", len(parts) + 1)
+                with self._wire.asking(f"part of {upload}", missing=BackendError):
+                    part = self._wire.client.uploads.parts.create(upload, data=chunk, timeout=request["timeout_s"])
+                parts.append(part.id)
+                journal.note("parts", parts)
+        with self._wire.asking(f"completion of {upload}", missing=BackendError):
+            done = plain(self._wire.client.uploads.complete(upload, part_ids=parts))
+        return str(done["file"]["id"])
+
+    def _opened(self, request: dict[str, Any], journal: Journal) -> tuple[str, list[str]]:
+        """The upload that was begun before, if every part sent has surely arrived and there is time; else a new one."""
+        notes = journal.notes
+        if (begun := notes.get("upload")) is not None:
+            parts = list(notes.get("parts", ()))
+            in_time = self._clock.now().timestamp() < notes.get("expires_at", 0) - _EXPIRY_MARGIN_S
+            if in_time and notes.get("parts_sent", 0) == len(parts):
+                return str(begun), parts
+            self._abandon(str(begun))
+        body = request["body"]
+        with self._wire.asking("upload", missing=InvalidRequest):
+            made = plain(self._wire.client.uploads.create(**body))
+        journal.note("parts", [])
+        journal.note("parts_sent", 0)
+        journal.note("expires_at", made.get("expires_at") or 0)
+        journal.note("upload", made["id"])
+        return str(made["id"]), []
+
+    def _abandon(self, upload: str) -> None:
+        try:
+            with self._wire.asking(f"upload {upload}"):
+                self._wire.client.uploads.cancel(upload)
+        except (JobNotFound, InvalidRequest):  # it has expired, or was completed
+            return

@@ -1,0 +1,322 @@
+"""Fine-tuning jobs at the service: made once, found again, followed, steered, and asked through their models."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found, GenerateOptions, Intent, Probe, Prompt
+from cloudtune.errors import InvalidRequest, JobNotFound
+from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
+from cloudtune_providers.openai_dialect import answers
+from cloudtune_providers.openai_dialect.wire import Wire, plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import date
+
+    from cloudtune_providers.openai_dialect.files import Files
+
+_SDK_FIELDS = frozenset(
+    {
+        "model",
+        "training_file",
+        "validation_file",
+        "method",
+        "suffix",
+        "seed",
+        "integrations",
+        "metadata",
+        "hyperparameters",
+    }
+)
+_OLDER_S = 86_400.0
+"""Lists are read back this far before our own first try: the two clocks need not agree."""
+_PAGE = 100
+_CSV = "csv/"
+
+
+class Jobs:
+    """The jobs of one account. ``filters`` says whether the list takes a metadata filter (it may yet be ignored)."""
+
+    def __init__(self, wire: Wire, files: Files, backend: str, scope: str, *, filters: bool = True) -> None:
+        self._wire = wire
+        self._files = files
+        self._backend = backend
+        self._scope = scope
+        self._filters = filters
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the create request. A 404 here is about a model or a file that it names."""
+        known = {key: value for key, value in body.items() if key in _SDK_FIELDS}
+        extra = {key: value for key, value in body.items() if key not in _SDK_FIELDS}
+        with self._wire.asking("create", missing=InvalidRequest):
+            made = plain(self._wire.client.fine_tuning.jobs.create(**known, extra_body=extra or None))
+        return self._made(made)
+
+    def _made(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        return {"id": job["id"], "created_at": job.get("created_at") or 0, "ref": str(self._ref(job))}
+
+    def find(self, marks: Mapping[str, Any], intent: Intent) -> Found:
+        """The oldest job with those marks; the others that are alive are duplicates."""
+        jobs = self._marked(marks, intent.begun_at.timestamp() - _OLDER_S)
+        if not jobs:
+            return Absent()
+        return Done(outputs=self._made(jobs[0]), duplicates=tuple(str(self._ref(job)) for job in jobs[1:]))
+
+    def confirm(self, request: Mapping[str, Any]) -> Probe:
+        """Ready once the list shows the job; the outputs are the job to keep, and its twins."""
+        jobs = self._marked(request["marks"], request["created_at"] - _OLDER_S)
+        if request["id"] not in {job["id"] for job in jobs}:
+            job = self._retrieve(str(request["id"]))
+            if answers.state_of(str(job.get("status"))) is not JobState.CANCELLED:
+                return Probe(state="pending", message="the job is not in the list yet")
+            jobs = jobs or [job]
+        refs = [str(self._ref(job)) for job in jobs]
+        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:]})
+
+    def _marked(self, marks: Mapping[str, Any], since: float) -> list[dict[str, Any]]:
+        """Jobs with those marks, oldest first, without those that were cancelled as twins; all, if there are only such.
+
+        The list is read with the filter, and without it as far back as ``since``, in case the filter is not heeded or
+        lags behind.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        queries: list[dict[str, Any]] = [{}]
+        if self._filters and isinstance(marks.get("metadata"), dict):
+            queries.append({"metadata": marks["metadata"]})
+        for query in queries:
+            for number, page in enumerate(self._pages(query)):
+                fitting = [job for job in page if _holds(job, marks)]
+                found |= {job["id"]: job for job in fitting}
+                if not fitting and number and all((job.get("created_at") or 0) < since for job in page):
+                    break
+        jobs = sorted(found.values(), key=lambda job: (job.get("created_at") or 0, job["id"]))
+        alive = [job for job in jobs if answers.state_of(str(job.get("status"))) is not JobState.CANCELLED]
+        return alive or jobs[:1]
+
+    def _pages(self, query: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+        return self._wire.pages(self._wire.client.fine_tuning.jobs.list, "list of jobs", limit=_PAGE, **query)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """The job now."""
+        return self._snapshot(self._retrieve(self._id(ref)))
+
+    def get_many(self, refs: Sequence[JobRef]) -> dict[JobRef, JobSnapshot]:
+        """As many as the newest pages of the list show, the others one by one."""
+        wanted = {ref for ref in refs if ref.scope == self._scope}
+        found: dict[JobRef, JobSnapshot] = {}
+        most_pages = 2 + len(wanted) // _PAGE
+        for number, page in enumerate(self._pages({}), 1):
+            shown = {snapshot.ref: snapshot for snapshot in map(self._snapshot, page)}
+            found |= {ref: shown[ref] for ref in wanted & shown.keys()}
+            if len(found) == len(wanted) or number >= most_pages:
+                break
+        for ref in wanted - found.keys():
+            try:
+                found[ref] = self.get(ref)
+            except JobNotFound:
+                continue
+        return found
+
+    def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """Jobs of the account, newest first."""
+        size = min(limit or _PAGE, _PAGE)
+        entries = self._wire.each(self._wire.client.fine_tuning.jobs.list, "list of jobs", limit=size)
+        for number, job in enumerate(entries):
+            if limit is not None and number >= limit:
+                return
+            yield self._snapshot(job)
+
+    def events(self, ref: JobRef, after: str | None = None) -> list[Event]:
+        """What happened, in order."""
+        return self._told(ref, after)
+
+    def _told(self, ref: JobRef, back_to: str | None, *, inclusive: bool = False) -> list[Event]:
+        """The service tells the newest first: pages are read back to that event, and turned round."""
+        found: list[Event] = []
+        job = self._id(ref)
+        call = self._wire.client.fine_tuning.jobs.list_events
+        for entry in self._wire.each(lambda **page: call(job, **page), f"events of {job}", limit=_PAGE):
+            is_there = entry["id"] == back_to
+            if inclusive or not is_there:
+                found.append(answers.to_event(entry))
+            if is_there:
+                break
+        return found[::-1]
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> list[Metric]:
+        """From events; of a job that has ended and whose events hold no figures, from its result file."""
+        if after is None or not after.startswith(_CSV):
+            # An event may hold figures of two splits: the cursor's own event is read again.
+            event = after.rpartition("/")[0] if after else None
+            told = self._told(ref, event, inclusive=True)
+            found = [metric for entry in told for metric in answers.metrics_of(entry)]
+            if found or after is not None:
+                return _after(found, after)
+        return _after(self._of_result_files(ref), after)
+
+    def _of_result_files(self, ref: JobRef) -> list[Metric]:
+        job = self._retrieve(self._id(ref))
+        if not answers.state_of(str(job.get("status"))).is_terminal:
+            return []
+        contents = [self._files.content(file) for file in job.get("result_files") or ()]
+        return [metric for content in contents for metric in answers.result_metrics(content)]
+
+    def checkpoints(self, ref: JobRef) -> list[Checkpoint]:
+        """Models that were kept on the way; each can be asked by its ``uri``."""
+        job = self._id(ref)
+        call = self._wire.client.fine_tuning.jobs.checkpoints.list
+        entries = self._wire.each(lambda **page: call(job, **page), f"checkpoints of {job}", limit=_PAGE)
+        return answers.to_checkpoints(list(entries))
+
+    def model(self, ref: JobRef, retires: Callable[[str], date | None], **traits: Any) -> TunedModel:
+        """The tuned model; of a job that was stopped, failed or paused, its newest checkpoint."""
+        job = self._retrieve(self._id(ref))
+        name, state = job.get("fine_tuned_model"), answers.state_of(str(job.get("status")))
+        if not name and state in (JobState.FAILED, JobState.CANCELLED, JobState.PAUSED):
+            kept = self.checkpoints(ref)
+            name = kept[-1].uri if kept else None
+        if not name:
+            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+        base = str(job.get("model"))
+        ends = retires(base)
+        return TunedModel(
+            id=str(name), base=base, backend=self._backend, scope=self._scope, ref=ref, raw=job,
+            retires_at=datetime.combine(ends, time(), UTC) if ends else None, **traits,
+        )  # fmt: skip
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """Ask it to stop; too late or repeated is no matter."""
+        self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
+
+    def pause(self, ref: JobRef) -> None:
+        """Ask it to stand still."""
+        self._steer(ref, self._wire.client.fine_tuning.jobs.pause, {JobState.PAUSED}, ended=False)
+
+    def resume(self, ref: JobRef) -> None:
+        """Let it go on."""
+        self._steer(ref, self._wire.client.fine_tuning.jobs.resume, {JobState.RUNNING}, ended=False)
+
+    def _steer(self, ref: JobRef, call: Callable[[str], Any], there: set[JobState], *, ended: bool = True) -> None:
+        job = self._id(ref)
+        try:
+            with self._wire.asking(f"job {job}"):
+                call(job)
+        except InvalidRequest:
+            # What a job in the wrong state is answered with is not documented: its state decides.
+            state = self.get(ref).state
+            if state not in there and not (ended and state.is_terminal):
+                raise
+
+    def clear(self, ref: JobRef) -> None:
+        """Remove the ended job's model, result files and the uploads that no other job uses; its record stays."""
+        try:
+            job = self._retrieve(self._id(ref))
+        except JobNotFound:
+            return
+        if not answers.state_of(str(job.get("status"))).is_terminal:
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
+        if job.get("fine_tuned_model"):
+            self._delete_model(job["fine_tuned_model"])
+        for file in (*(job.get("result_files") or ()), *self._own_files(job)):
+            self._files.delete(file)
+
+    def _delete_model(self, name: str) -> None:
+        try:
+            with self._wire.asking(f"model {name}"):
+                self._wire.client.models.delete(name)
+        except JobNotFound:
+            return
+
+    def _own_files(self, job: Mapping[str, Any]) -> list[str]:
+        """The job's uploads, less those that another job learns from: equal rows are uploaded once."""
+        files = {job.get("training_file"), job.get("validation_file")} - {None}
+        for page in self._pages({}):
+            for other in page:
+                if other["id"] != job["id"]:
+                    files -= {other.get("training_file"), other.get("validation_file")}
+        return sorted(str(file) for file in files)
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def generate(
+        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions | None, *, by: str = "chat"
+    ) -> Iterator[Generation]:
+        """One answer for each prompt, by chat completions or by responses."""
+        options = options or GenerateOptions()
+        ask = self._chat if by == "chat" else self._respond
+        for prompt in prompts:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+            with self._wire.asking(f"model {model}", missing=InvalidRequest):
+                yield ask(model, messages, options)
+
+    def _chat(self, model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> Generation:
+        seed = {"seed": options.seed} if options.seed is not None else {}
+        client: Any = self._wire.client
+        said = client.chat.completions.create(
+            model=model, messages=messages, max_completion_tokens=options.max_tokens,
+            temperature=options.temperature, top_p=options.top_p, **seed,
+        )  # fmt: skip
+        choice = said.choices[0]
+        return Generation(
+            text=choice.message.content or "", finish_reason=choice.finish_reason or "", model=said.model or model,
+            prompt_tokens=said.usage.prompt_tokens if said.usage else None,
+            completion_tokens=said.usage.completion_tokens if said.usage else None,
+        )  # fmt: skip
+
+    def _respond(self, model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> Generation:
+        client: Any = self._wire.client
+        said = client.responses.create(
+            model=model, input=messages, max_output_tokens=options.max_tokens, temperature=options.temperature,
+            top_p=options.top_p, store=False,
+        )  # fmt: skip
+        cut = said.incomplete_details.reason if said.incomplete_details else None
+        return Generation(
+            text=said.output_text, finish_reason=cut or "stop", model=said.model or model,
+            prompt_tokens=said.usage.input_tokens if said.usage else None,
+            completion_tokens=said.usage.output_tokens if said.usage else None,
+        )  # fmt: skip
+
+    # -- shared ----------------------------------------------------------------------------------------------------
+
+    def _retrieve(self, job: str) -> dict[str, Any]:
+        with self._wire.asking(f"job {job}"):
+            return plain(self._wire.client.fine_tuning.jobs.retrieve(job))
+
+    def _id(self, ref: JobRef) -> str:
+        if ref.scope != self._scope:
+            raise JobNotFound(
+                f"{ref} lies in another account or at another endpoint than {self._scope}, which is in use",
+                hint="choose the profile that it was submitted with",
+            )
+        return ref.id
+
+    def _ref(self, job: Mapping[str, Any]) -> JobRef:
+        return JobRef(self._backend, self._scope, str(job["id"]))
+
+    def _snapshot(self, job: Mapping[str, Any]) -> JobSnapshot:
+        return answers.to_snapshot(job, self._backend, self._scope)
+
+
+def _holds(job: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:
+    """Whether the job has every mark: equal, and of an object all its entries."""
+    for name, value in marks.items():
+        there = job.get(name)
+        if isinstance(value, dict):
+            if not isinstance(there, dict) or not value.items() <= there.items():
+                return False
+        elif there != value:
+            return False
+    return True
+
+
+def _after(metrics: list[Metric], after: str | None) -> list[Metric]:
+    cursors = [metric.cursor for metric in metrics]
+    return metrics[cursors.index(after) + 1 :] if after in cursors else metrics

@@ -1,0 +1,192 @@
+"""The steps of a job in this dialect: encode and upload each split, await it, create the job, look for a twin.
+
+Nothing at the service makes a request happen once, so that every step that sends is `reconciled`: it is looked for
+before it is sent. A file is known by its name (which holds the hash of its rows), size and purpose, a job by what the
+back end puts into it: see ``Traits.marks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import Plan, Setting, Step, place
+from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
+
+if TYPE_CHECKING:
+    from cloudtune.backend import PlanRequest
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+
+METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
+KINDS = {"sft": "chat", "dpo": "preference", "rft": "item"}
+"""The kind of records that each method learns from here."""
+ADAPTER_KEY = "cloudtune_adapter"
+HELD_OUT_KEY = "cloudtune_held_out"
+OUR_KEYS = (TOKEN_KEY, NAME_KEY, ADAPTER_KEY, HELD_OUT_KEY)
+SLOWEST_BYTES_PER_S = 500_000.0
+PART_BYTES = 32 * 1024 * 1024
+PROCESSING_LIMIT_S = 1800.0
+LISTING_LIMIT_S = 900.0
+_TUNING = ("learning_rate_multiplier", "reasoning_effort", "compute_multiplier", "eval_interval", "eval_samples")
+
+
+class Traits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a back end decides about its steps."""
+
+    backend: str
+    formats: Mapping[str, str]
+    """Method -> format of the encoded rows."""
+    timeout_s: float
+    list_lag_s: float
+    """How long a new file or job may be missing from a list."""
+    parts_from_bytes: float
+    """Files of this size and more go through the Uploads API."""
+    suffix: str | None
+    """Part of the tuned model's name."""
+    marks: Mapping[str, Any]
+    """Fields of the created job by which it is found again, as they stand in the request."""
+    extra: Mapping[str, Any] = {}
+    """Further fields of the create request."""
+    file_mark: str = ""
+    """Part of the files' names: empty where a file may serve several jobs."""
+
+
+def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
+    """All steps of the job."""
+    steps: list[Step] = []
+    for split in ("train", "validation"):
+        if split in request.data.splits:
+            steps += _file_steps(request, split, traits)
+    return (*steps, *_job_steps(request, traits))
+
+
+def plan_of(request: PlanRequest, traits: Traits, settings: tuple[Setting, ...], warnings: tuple[Problem, ...]) -> Plan:
+    """The whole plan."""
+    return Plan(
+        name=request.spec.name, backend=traits.backend, scope=request.resolved.scope, key=request.key,
+        attempt=request.attempt, token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True),
+        steps=steps_of(request, traits), data=request.data, resolved=request.resolved, settings=settings,
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
+    info = request.data.splits[split]
+    form = traits.formats[request.spec.method.name]
+    name = f"cloudtune-{info.sha256[:40]}{traits.file_mark}.{form}.jsonl"
+    timeout_s = traits.timeout_s + info.bytes / SLOWEST_BYTES_PER_S
+    body: dict[str, Any] = {"filename": name, "purpose": "fine-tune"}
+    upload: dict[str, Any] = {"call": "files.create", "body": body}
+    if info.bytes >= traits.parts_from_bytes:
+        body |= {"bytes": place(f"encode_{split}", "bytes"), "mime_type": "application/jsonl"}
+        upload = {"call": "uploads", "body": body, "part_bytes": PART_BYTES}
+    upload |= {"path": place(f"encode_{split}", "path"), "bytes": place(f"encode_{split}", "bytes")}
+    return [
+        Step(
+            id=f"encode_{split}", kind="encode", title=f"write the {split} rows as {form}",
+            request={"split": split, "format": form, "sha256": info.sha256},
+        ),
+        Step(
+            id=f"upload_{split}", kind="upload", title=f"upload the {split} rows", once="reconciled", token=name,
+            request=upload | {"timeout_s": timeout_s}, settle_s=timeout_s + traits.list_lag_s,
+        ),
+        Step(
+            id=f"await_{split}", kind="await", title=f"wait until the {split} file is processed",
+            request={"call": "files.retrieve", "file": place(f"upload_{split}", "file")}, limit_s=PROCESSING_LIMIT_S,
+        ),
+    ]  # fmt: skip
+
+
+def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
+    marks = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks)}
+    return [
+        Step(
+            id="create", kind="call", title="create the fine-tuning job", once="reconciled", token=request.token,
+            request={"call": "fine_tuning.jobs.create", "body": body_of(request, traits), "marks": dict(traits.marks)},
+            settle_s=traits.timeout_s + traits.list_lag_s,
+        ),
+        # A request that a proxy delivers twice makes two jobs, and nobody is told.
+        Step(
+            id="confirm", kind="await", title="wait until the job is listed, and look for a twin",
+            request=marks | {"id": place("create", "id"), "created_at": place("create", "created_at")},
+            limit_s=LISTING_LIMIT_S,
+        ),
+        Step(
+            id="settle", kind="call", title="cancel the twin, if there is one", makes_job=True,
+            request={"call": "fine_tuning.jobs.cancel", "twins": place("confirm", "twins"),
+                     "ref": place("confirm", "ref")},
+        ),
+    ]  # fmt: skip
+
+
+def body_of(request: PlanRequest, traits: Traits) -> dict[str, Any]:
+    """The body of the create request."""
+    spec = request.spec
+    body: dict[str, Any] = {
+        "model": spec.model_for(traits.backend),
+        "training_file": place("await_train", "file"),
+        "method": method_of(spec, traits.backend),
+    }
+    if "validation" in request.data.splits:
+        body["validation_file"] = place("await_validation", "file")
+    given = spec.overrides.get(traits.backend, {})
+    optional = {"suffix": traits.suffix, "seed": spec.seed, "integrations": given.get("integrations")}
+    return body | {key: value for key, value in optional.items() if value is not None} | dict(traits.extra)
+
+
+def metadata_of(request: PlanRequest) -> dict[str, str]:
+    """Tags, and what is needed to know the job again."""
+    spec = request.spec
+    metadata = dict(spec.tags) | {TOKEN_KEY: request.token, NAME_KEY: spec.name}
+    if spec.adapter is not None:
+        metadata[ADAPTER_KEY] = spec.adapter.type
+    if "test" in request.data.splits:
+        metadata[HELD_OUT_KEY] = request.data.splits["test"].sha256
+    return metadata
+
+
+def method_of(spec: JobSpec, backend: str) -> dict[str, Any]:
+    """The method object: type, hyperparameters that were asked for, and the grader of reinforcement."""
+    kind = METHODS[spec.method.name]
+    given = spec.overrides.get(backend, {})
+    asked = {
+        "n_epochs": _whole(spec.hyperparameters.epochs),
+        "batch_size": spec.hyperparameters.batch_size,
+        "beta": spec.method.beta,
+        **{name: given.get(name) for name in _TUNING},
+        **{name: given[name] for name in ("n_epochs", "batch_size") if given.get(name) is not None},
+    }
+    config: dict[str, Any] = {}
+    if chosen := {name: value for name, value in asked.items() if value is not None}:
+        config["hyperparameters"] = chosen
+    if given.get("grader") is not None:
+        config["grader"] = given["grader"]
+    return {"type": kind, kind: config} if config else {"type": kind}
+
+
+def _whole(value: float | None) -> float | int | None:
+    return int(value) if value is not None and value == int(value) else value
+
+
+def settings_of(request: PlanRequest, traits: Traits, defaults: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """What will be in force, and who chose it."""
+    asked = request.spec.asked()
+    name = traits.backend
+    given = request.spec.overrides.get(name, {})
+    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in asked.items()]
+    chosen += [Setting(field=f"overrides.{name}.{key}", value=given[key], source="override") for key in given]
+    chosen += [
+        Setting(field=field, value=value, source=f"default of {traits.backend}")
+        for field, value in defaults.items()
+        if field not in asked and field.rpartition(".")[2] not in given
+    ]
+    if traits.suffix is not None and "suffix" not in given:
+        chosen.append(Setting(field="suffix", value=traits.suffix, source="derived: the job's name"))
+    return tuple(chosen)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_none=True) if hasattr(value, "model_dump") else value

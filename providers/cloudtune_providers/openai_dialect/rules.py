@@ -1,0 +1,207 @@
+"""What the catalog says of a spec and its rows, as problems: models and their dates, ranges, names, counts, sizes.
+
+Pure. Token counts are bounded, not guessed: a row is refused when even the least number of tokens that it can make is
+too many, and warned of when the largest could be.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.data.preparing import sources
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+
+    from cloudtune.backend import DataReport
+    from cloudtune.catalog import Catalog, Model, Notice
+    from cloudtune.errors import Severity
+    from cloudtune.spec import JobSpec
+
+NEAR = timedelta(days=90)
+# No token of the vendors' tokenizers spans two words, three digits are the most in one, and an apostrophe may join two
+# runs of letters (github.com/openai/tiktoken, openai_public.py, o200k_base; seen 2026-11-21).
+_LEAST = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d{1,3}")
+
+
+class Rules:
+    """One vendor's catalog on one day. ``rehearsal``: nothing ends there, so that dates are warnings."""
+
+    def __init__(self, catalog: Catalog, backend: str, today: date, *, rehearsal: bool = False, base: str = "") -> None:
+        self._catalog = catalog
+        self._backend = backend
+        self._today = today
+        self._rehearsal = rehearsal
+        self._base = base
+
+    # -- dates and models ------------------------------------------------------------------------------------------
+
+    def dates(self, spec: JobSpec) -> Iterator[Problem]:
+        """The service as a whole, the method and the model: what is over, and what will be soon."""
+        method = spec.method.name
+        for notice in self._catalog.notices:
+            if notice.methods and method not in notice.methods:
+                continue
+            yield from self._notice(notice)
+        name = spec.model_for(self._backend)
+        if name is None:
+            return
+        model = self._catalog.model(base_of(name))
+        if model is None:
+            yield self._unknown(name, method)
+            return
+        yield from self._model(model, method)
+
+    def _notice(self, notice: Notice) -> Iterator[Problem]:
+        source = self._catalog.cite(notice.source)
+        if notice.what in ("no_new_jobs", "service_ends"):
+            yield from self._over("closed", "backend", notice.on, f"{notice.text} (from {notice.on} on; {source})",
+                                  "choose another back end")  # fmt: skip
+        elif self._today >= notice.on and not self._rehearsal:
+            message = f"{notice.text} (since {notice.on}; {source})"
+            yield Problem(code="closed_in_part", severity="warning", field="backend", message=message)
+
+    def _over(self, code: str, field: str, on: date, message: str, fix: str) -> Iterator[Problem]:
+        if self._today >= on:
+            yield Problem(code=code, severity=self._severity(), field=field, message=message, fix=fix)
+        elif self._today >= on - NEAR:
+            yield Problem(code=f"{code}_soon", severity="warning", field=field, message=message, fix=fix)
+
+    def _severity(self) -> Severity:
+        return "warning" if self._rehearsal else "error"
+
+    def _unknown(self, name: str, method: str) -> Problem:
+        known = ", ".join(self._catalog.tunable(method, self._today)) or "none"
+        return Problem(
+            code="unknown_model", severity="warning", field="model",
+            message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is",
+            fix=f"models known to take {method}: {known}",
+        )  # fmt: skip
+
+    def _model(self, model: Model, method: str) -> Iterator[Problem]:
+        others = ", ".join(self._catalog.tunable(method, self._today)) or "none is left"
+        source = self._catalog.cite(model.source)
+        fix = f"models that take {method}: {others}"
+        if method not in model.methods:
+            offered = ", ".join(model.methods) or "nothing any more"
+            message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({source})"
+            yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
+        for on, what in (
+            (model.no_new_jobs_from, "takes no new jobs"), (model.ends, "and what is tuned on it stop answering")
+        ):  # fmt: skip
+            if on is not None:
+                yield from self._over("model_ends", "model", on, f"{model.id} {what} from {on} on ({source})", fix)
+        if (
+            model.no_new_customers_from is not None
+            and self._today >= model.no_new_customers_from
+            and not self._rehearsal
+        ):
+            message = f"only customers from before {model.no_new_customers_from} may tune {model.id} ({source})"
+            yield Problem(code="no_new_customers", severity="warning", field="model", message=message, fix=fix)
+
+    def retires(self, base: str) -> date | None:
+        """When what is tuned on that base stops answering."""
+        model = self._catalog.model(base_of(base))
+        return model.ends if model else None
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def values(self, spec: JobSpec) -> Iterator[Problem]:
+        """Values out of range, under the names that the spec gives them."""
+        given = spec.overrides.get(self._backend, {})
+        portable = {
+            "hyperparameters.epochs": ("n_epochs", spec.hyperparameters.epochs),
+            "hyperparameters.batch_size": ("batch_size", spec.hyperparameters.batch_size),
+            "method.beta": ("beta", spec.method.beta),
+            "seed": ("seed", spec.seed),
+        }
+        asked = {field: pair for field, pair in portable.items() if pair[1] is not None}
+        asked |= {
+            f"overrides.{self._backend}.{name}": (name, value) for name, value in given.items() if value is not None
+        }
+        for field, (name, value) in asked.items():
+            yield from self._value(spec, field, name, value)
+
+    def _value(self, spec: JobSpec, field: str, name: str, value: Any) -> Iterator[Problem]:
+        model, method = spec.model_for(self._backend) or "", spec.method.name
+        entry = self._catalog.range(name, base_of(model), method)
+        if entry is None:
+            if any(other.name == name for other in self._catalog.ranges):
+                message = f"{method} has no {name}"
+                yield Problem(code="not_of_method", field=field, message=message, fix="take it out")
+            return
+        if fault := entry.fault(value):
+            message = f"{name} {fault}, not {value} ({self._catalog.cite(entry.source)})"
+            yield Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}")
+
+    def tags(self, spec: JobSpec, own: int) -> Iterator[Problem]:
+        """Tags become metadata, of which the service keeps few."""
+        limit = self._catalog.limit("metadata.pairs.max")
+        if limit is not None and len(spec.tags) + own > limit.value:
+            most = int(limit.value) - own
+            message = f"{len(spec.tags)} tags, and there is room for {most} beside cloudtune's own"
+            yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep {most} at the most")
+        for key in spec.tags:
+            if key.startswith("cloudtune_"):
+                message = "names that begin with cloudtune_ are cloudtune's own"
+                yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="give it another name")
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def rows(self, spec: JobSpec, data: DataReport, *, parts: bool) -> Iterator[Problem]:
+        """Too few rows, too large files, too long rows."""
+        model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
+        least = self._catalog.limit("rows.min", model, method)
+        train = data.splits["train"]
+        if least is not None and train.rows < least.value:
+            message = f"{train.rows} rows to learn from, and {self._backend} wants {least.value:g} at least"
+            cited = f"{message} ({self._catalog.cite(least.source)})"
+            yield Problem(code="too_few_rows", field="data.train", message=cited, fix="give more rows")
+        size = self._catalog.limit("upload.bytes.max" if parts else "file.bytes.max", model, method)
+        for split in ("train", "validation"):
+            info = data.splits.get(split)
+            if info is not None and size is not None and info.bytes > size.value:
+                message = (
+                    f"{info.bytes:,} bytes, and a file may have {size.value:,.0f} ({self._catalog.cite(size.source)})"
+                )
+                yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="give fewer rows")
+        tokens = self._catalog.limit("row.tokens.max", model, method)
+        longest = max(info.longest_chars for info in data.splits.values())
+        if tokens is not None and longest > tokens.value:  # every token has a character at least
+            yield from _long_rows(spec, int(tokens.value), self._catalog.cite(tokens.source))
+
+
+def _long_rows(spec: JobSpec, most: int, source: str) -> Iterator[Problem]:
+    """Read the rows once more, only to say which."""
+    from cloudtune.data.faults import Faults
+    from cloudtune.data.reading import read
+    from cloudtune.data.records import canonical
+
+    for origin, where in sources(spec.data).items():
+        for batch in read(where, Faults()):
+            for line, record in zip(batch.lines, batch.records, strict=True):
+                text = canonical(record).decode()
+                if len(text) <= most:
+                    continue
+                least = sum(1 for _ in _LEAST.finditer(text))
+                surely = least > most
+                message = (
+                    f"{least:,} tokens at the very least, and a row may have {most:,} ({source})"
+                    if surely
+                    else f"up to {len(text):,} tokens, and a row may have {most:,} ({source})"
+                )
+                yield Problem(
+                    code="row_too_long", severity="error" if surely else "warning", file=str(batch.file), line=line,
+                    field=f"data.{origin}", message=message, fix="shorten it or leave it out",
+                )  # fmt: skip
+
+
+def base_of(model: str) -> str:
+    """The base of a tuned model's name (``ft:base:org::id``, ``base.ft-id``); other names as they are."""
+    if model.startswith("ft:"):
+        return model.split(":")[1]
+    return model.partition(".ft-")[0]

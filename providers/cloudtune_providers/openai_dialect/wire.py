@@ -1,0 +1,98 @@
+"""The SDK's client: made once, when it is first needed, with its own retries switched off; and how its calls fail."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError, JobNotFound
+from cloudtune.registry import describe, not_installed
+from cloudtune_providers.openai_dialect.errors import to_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import openai
+
+    from cloudtune.errors import CloudtuneError
+
+MOST_PAGES = 1000
+
+
+class Wire:
+    """Makes the calls of one back end. ``connect`` makes the SDK's client; it may raise what the SDK raises."""
+
+    def __init__(
+        self, backend: str, connect: Callable[[], openai.OpenAI], *, needs: tuple[str, ...] = ("openai",)
+    ) -> None:
+        for module in needs:
+            if importlib.util.find_spec(module.partition(".")[0]) is None:
+                raise not_installed(describe(backend), module)
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._client: openai.OpenAI | None = None
+        self._secrets: tuple[str, ...] = ()
+
+    @property
+    def client(self) -> openai.OpenAI:
+        """The client. Every send is journaled by core, so that the SDK must not send anything twice by itself."""
+        with self._lock:
+            if self._client is None:
+                with self.asking("the client"):
+                    made = self._connect().with_options(max_retries=0)
+                self._secrets = (made.api_key,) if len(made.api_key) > 3 else ()
+                self._client = made
+            return self._client
+
+    @contextmanager
+    def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
+        """What the SDK raises inside comes out as ours, about ``what``."""
+        import openai
+
+        try:
+            yield
+        except (openai.OpenAIError, ValueError) as error:
+            raise to_error(error, what, missing=missing, secrets=self._secrets) from error
+
+    def pages(
+        self, call: Callable[..., Any], what: str, *, limit: int = 100, **query: Any
+    ) -> Iterator[list[dict[str, Any]]]:
+        """The pages of a list as plain JSON, nothing told twice; ends where a page brings nothing new."""
+        seen: set[str] = set()
+        after: str | None = None
+        for _ in range(MOST_PAGES):
+            with self.asking(what):
+                page = call(limit=limit, **query, **({"after": after} if after else {}))
+                entries = [plain(entry) for entry in _entries(page)]
+            fresh = list({entry["id"]: entry for entry in entries if entry["id"] not in seen}.values())
+            if fresh:
+                yield fresh
+            if not fresh or page.has_more is False:
+                return
+            seen.update(entry["id"] for entry in fresh)
+            after = entries[-1]["id"]
+
+    def each(self, call: Callable[..., Any], what: str, *, limit: int = 100, **query: Any) -> Iterator[dict[str, Any]]:
+        """The entries of those pages."""
+        for page in self.pages(call, what, limit=limit, **query):
+            yield from page
+
+
+def _entries(page: Any) -> list[Any]:
+    found = getattr(page, "data", None)
+    if not isinstance(found, list):
+        raise BackendError(
+            f"the answer is no list: {str(page)[:80]!r}", hint="does base_url lead to the API, with its /v1?"
+        )
+    return found
+
+
+def plain(answer: Any) -> dict[str, Any]:
+    """An answer as plain JSON, fields and words that the SDK does not know included. Raises BackendError."""
+    if not hasattr(answer, "to_dict"):
+        raise BackendError(
+            f"the answer is not JSON: {str(answer)[:80]!r}", hint="does base_url lead to the API, with its /v1?"
+        )
+    return dict(answer.to_dict(mode="json", warnings=False, exclude_unset=True))

@@ -100,9 +100,12 @@ def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generat
         session.put(answer.text)
         return
     session.put(f"> {words(asked[number])}")
-    if base is not None:
-        session.put(f"base:  {base.text}")
-    session.put(f"tuned: {answer.text}\n" if base is not None else f"{answer.text}\n")
+    if base is None:
+        session.put(f"{answer.text}\n")
+        return
+    for title, text in (("base:  ", base.text), ("tuned: ", answer.text)):
+        session.put(title + "\n       ".join(text.strip().splitlines()))
+    session.put("")
 
 
 def words(prompt: Prompt) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.cli.render import figure, size
+from cloudtune.cli.render import size
 
 if TYPE_CHECKING:
     from cloudtune.backend import Plan, Step
@@ -78,7 +78,7 @@ def _value(value: Any) -> str:
         return ", ".join(map(str, value))
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return figure(value) if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _cost(plan: Plan) -> str:

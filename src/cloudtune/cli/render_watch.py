@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 30.0
 PLAIN_EVERY_SHARE = 0.05
+EARLIER_EVENTS = 10
+"""How many of the events that happened before the watch began are shown."""
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = ("loss", "perplexity", "token_accuracy", "learning_rate", "tokens_per_s")
 _SHORT = {"token_accuracy": "accuracy", "learning_rate": "lr", "tokens_per_s": "tok/s"}
@@ -63,12 +65,19 @@ def sparkline(values: Sequence[float], width: int) -> str:
     return "".join(_BARS[int((value - low) / span * (len(_BARS) - 1) + 0.5)] for value in picked)
 
 
+def worth_telling(update: Update, *, first: bool) -> list[Event]:
+    """The events to show: no figures, which have their own place, and of the past only the end."""
+    events = [event for event in update.events if event.type != "metrics"]
+    return events[-EARLIER_EVENTS:] if first else events
+
+
 class PlainView:
     """One line for each thing worth a line."""
 
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         self._say = say
         self._now = now
+        self._first = True
         self._word = ""
         self._said_at: float | None = None
         self._said_step = 0
@@ -81,18 +90,19 @@ class PlainView:
 
     def update(self, update: Update) -> None:
         """One look at the job."""
-        snapshot = update.snapshot
-        for event in update.events:
-            if event.type != "metrics":
-                self._say(f"{_time(event)}  {event.level}  {event.message}" if event.level != "info"
-                          else f"{_time(event)}  {event.message}")  # fmt: skip
-        for metric in update.metrics:
+        snapshot, first, self._first = update.snapshot, self._first, False
+        for event in worth_telling(update, first=first):
+            level = "" if event.level == "info" else f"{event.level}  "
+            self._say(f"{_time(event)}  {level}{event.message}")
+        newest = {metric.split: metric for metric in update.metrics}
+        for metric in newest.values() if first else update.metrics:
             if metric.split != "train" or self._is_due(metric.step, snapshot):
-                self._say(self._line(metric, snapshot))
+                self._say(self._line(metric, snapshot, with_eta=metric is newest.get("train")))
         word = f"{snapshot.state}: {snapshot.detail}" if snapshot.detail else str(snapshot.state)
         if word != self._word:
             self._word = word
-            self._say(word)
+            if not update.events:  # what events tell need not be told twice
+                self._say(word)
         if update.note:
             self._say(f"note: {update.note}")
 
@@ -110,11 +120,11 @@ class PlainView:
         return due
 
     @staticmethod
-    def _line(metric: Metric, snapshot: JobSnapshot) -> str:
+    def _line(metric: Metric, snapshot: JobSnapshot, *, with_eta: bool) -> str:
         total = snapshot.progress.total_steps
         place = f"step {metric.step}/{total}" if total else f"step {metric.step}"
         split = "" if metric.split == "train" else f"  {metric.split}"
-        eta = duration(snapshot.progress.eta_s) if metric.split == "train" and not snapshot.state.is_terminal else ""
+        eta = duration(snapshot.progress.eta_s) if with_eta and not snapshot.state.is_terminal else ""
         return f"{place}{split}  {figures(metric)}" + (f"  to go {eta}" if eta else "")
 
 
@@ -150,10 +160,9 @@ class LiveView:
         """One look at the job."""
         from rich.text import Text
 
-        for event in update.events:
-            if event.type != "metrics":
-                style = {"warning": "yellow", "error": "red", "debug": "dim"}.get(event.level, "")
-                self._console.print(Text(_time(event), style="dim"), Text(event.message, style=style))
+        for event in worth_telling(update, first=self._snapshot is None):
+            style = {"warning": "yellow", "error": "red", "debug": "dim"}.get(event.level, "")
+            self._console.print(Text(_time(event), style="dim"), Text(event.message, style=style))
         if update.note:
             self._console.print(Text(update.note, style="yellow"))
         for metric in update.metrics:
@@ -188,7 +197,7 @@ class LiveView:
         from rich.text import Text
 
         state = str(snapshot.state)
-        head = Text.assemble((snapshot.name or snapshot.ref.id, "bold"), "  ", (state, STATE_COLOURS.get(state, "")))
+        head = Text.assemble((snapshot.ref.id, "bold"), "  ", (state, STATE_COLOURS.get(state, "")))
         if snapshot.detail:
             head.append(f"  {snapshot.detail}")
         head.append(f"  {duration(self._now() - self._began)}", style="dim")

@@ -29,6 +29,7 @@ def run(
     """
     from cloudtune.cli.follow import finished, follow, planned, submitted
     from cloudtune.cli.render_plan import plan_text
+    from cloudtune.errors import JobCancelled, JobExpired, JobFailed
 
     file = session.open_spec(spec, sets, unsupported)
     made = planned(session, file, again=again, resume=resume)
@@ -37,7 +38,12 @@ def run(
     if not yes:
         ask("Submit this?")
     job = submitted(session, made)
-    snapshot = follow(session, job, timeout=timeout, stall_after=stall_after or file.spec.limits.stall_after)
+    try:
+        snapshot = follow(session, job, timeout=timeout, stall_after=stall_after or file.spec.limits.stall_after)
+    except (JobFailed, JobCancelled, JobExpired) as error:
+        retry = f"cloudtune run {spec} --resume goes on from its newest good checkpoint; --again starts over"
+        error.hint = f"{error.hint}\n{retry}" if error.hint else retry
+        raise
     finished(session, job, snapshot)
 
 

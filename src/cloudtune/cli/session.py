@@ -38,6 +38,10 @@ class Session:
         self.verbose = verbose
         self._ledger = ledger
         self._profile = profile
+        if not verbose and not sys.warnoptions:
+            import warnings
+
+            warnings.simplefilter("ignore")  # warnings of other packages' code are no news to who runs a command
         if verbose:
             import logging
 

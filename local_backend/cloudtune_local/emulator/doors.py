@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cloudtune_local.emulator.azure import deployments, dialect
+from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_local.emulator.openai.routes import ROUTES
 from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from cloudtune_local.emulator.site import Site
 
+    Handler = Callable[[Site, Call], Reply]
+    KeyCheck = Callable[[Site, Call], None]
+
 
 @dataclass(frozen=True)
 class Door:
@@ -21,28 +25,37 @@ class Door:
 
     face: Face
     name: str
-    handler: Callable[[Site, Call], Reply]
-    check_key: Callable[[Site, Call], None]
+    handler: Handler
+    check_key: KeyCheck
     ids: Mapping[str, str] = field(default_factory=dict)
 
 
 def find(method: str, path: str) -> Door:
-    """The door for a path, or the vendor's 404 or 405."""
-    if path.startswith("/v1/"):
-        return _match("openai", method, path[3:], path, openai_key)
+    """The door for a path, or the vendor's 404 or 405.
+
+    Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
+    """
+    if path.startswith("/v1/") and not path.startswith("/v1/deployments/"):
+        return _match("openai", method, path.removeprefix("/v1"), openai_key)
+    if path.startswith("/openai/v1/"):
+        return _match("azure", method, path.removeprefix("/openai/v1"), dialect.check_key)
+    if path.startswith("/openai/"):
+        return _match("azure", method, path.removeprefix("/openai"), _versioned_key)
+    if path.lower().startswith("/subscriptions/"):
+        return _management(method, path)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
 def named(name: str, face: Face) -> Door:
-    """The door of a call that was read before."""
-    handler = next(handler for _, _, known, handler in ROUTES if known == name)
+    """The door of a call that was read before, and whose key was, or will not be, looked at."""
+    handler = next(handler for _, _, known, handler in (*ROUTES, *MANAGEMENT) if known == name)
     return Door(face, name, handler, openai_key)
 
 
-def _match(face: Face, method: str, rest: str, path: str, check: Callable[[Site, Call], None]) -> Door:
+def _match(face: Face, method: str, path: str, check: KeyCheck) -> Door:
     allowed = []
     for verb, pattern, name, handler in ROUTES:
-        if found := pattern.fullmatch(rest.rstrip("/")):
+        if found := pattern.fullmatch(path.rstrip("/")):
             if verb == method:
                 return Door(face, name, handler, check, found.groupdict())
             allowed.append(verb)
@@ -51,17 +64,26 @@ def _match(face: Face, method: str, rest: str, path: str, check: Callable[[Site,
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
+def _management(method: str, path: str) -> Door:
+    for verb, pattern, name, handler in MANAGEMENT:
+        found = pattern.fullmatch(path.rstrip("/"))
+        if found and verb == method:
+            ids = found.groupdict()
+            return Door("azure", name, handler, deployments.check_token, ids)
+    raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
+
+
 def openai_key(site: Site, call: Call) -> None:
     """``Authorization: Bearer`` with the key (https://developers.openai.com/api/reference, seen 2026-11-21)."""
     scheme, _, key = call.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "You didn't provide an API key. Provide it in an Authorization header as Bearer auth.")
-    if not same(key, site.settings.api_key):
+    if not site.opens(key, site.settings.api_key):
         # Only the key's ends are told, as the vendor does: errors get into logs.
         shown = f"{key[:3]}***{key[-2:]}" if len(key) > 8 else "***"
         raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
 
 
-def same(given: str, wanted: str) -> bool:
-    """Whether two keys are the same, in constant time."""
-    return hmac.compare_digest(given.encode(), wanted.encode())
+def _versioned_key(site: Site, call: Call) -> None:
+    dialect.check_key(site, call)
+    dialect.check_version(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -12,7 +13,6 @@ from cloudtune_local.emulator.life import Acts, Course, Life, Script, life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 EngineName = Literal["script", "train"]
 
@@ -35,5 +33,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an Azure deployment is ``Creating``."""
     jobs_per_day: int | None = None
     requests_per_minute: int | None = None
-    azure_running: int = 3
-    """Jobs that run at once on the Azure face; more wait in ``queued``."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune_local.emulator.azure import deployments
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Fault
 from cloudtune_local.emulator.life import Script
@@ -48,7 +49,7 @@ def serve(app: App, request: Request) -> Reply:
 
 def census(site: Site) -> dict[str, Any]:
     """How much there is of everything, read from the store; jobs also by status."""
-    kept = {f"{kind}s": site.store.count(kind) for kind in ("job", "upload", "part", "deployment")}
+    kept = {f"{kind}s": site.store.count(kind) for kind in ("job", "upload", "part")}
     files = site.store.all("file")
     jobs = site.store.all("job")
     words = Counter(site.engine.life(job, site.clock.now()).word for job in jobs)
@@ -57,6 +58,7 @@ def census(site: Site) -> dict[str, Any]:
         "result_files": sum(file["purpose"] == "fine-tune-results" for file in files),
         "jobs_by_status": dict(words),
         "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
+        "deployments": len(deployments.standing(site, site.clock.now())),
         "late_requests": site.faults.waiting,
     }  # fmt: skip
 

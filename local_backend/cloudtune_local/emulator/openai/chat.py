@@ -53,7 +53,7 @@ def asked_model(site: Site, call: Call) -> Served:
     if not isinstance(name, str) or not name:
         raise ApiError(400, "you must provide a model parameter", param="model")
     if call.face == "azure":
-        from cloudtune_local.emulator.azure import deployments
+        from cloudtune_local.emulator.azure import deployments  # which needs the models of this face
 
         return deployments.served(site, call, name)
     return models.find(site, call, name)

@@ -63,7 +63,7 @@ def create(site: Site, call: Call) -> Reply:
     job["course"] = _course(method, hyperparameters, *paths)
     site.engine.begin(job, *paths)
     site.store.add("job", call.face, job)
-    return Reply(body=jobs.view(site, job, jobs.look(site, job, call)))
+    return Reply(body=jobs.view(site, job, jobs.look(site, job, call), call.now))
 
 
 def _fields(call: Call) -> None:

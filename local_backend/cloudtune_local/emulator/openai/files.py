@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 from typing import IO, TYPE_CHECKING, Any
 
+from cloudtune_local.emulator.azure import dialect
 from cloudtune_local.emulator.store import new_id
-from cloudtune_local.emulator.wire import ApiError, Call, Reply, page
+from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply, page
 
 if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
@@ -30,8 +31,11 @@ def create(site: Site, call: Call) -> Reply:
         # Refused at the upload, unlike faults in its lines (published OpenAPI description of POST /files).
         raise ApiError(400, "Invalid file format for Fine-Tuning API. Must be .jsonl", param="file")
     expiry = expires_in(call.body)
+    if call.face == "azure":
+        dialect.refuse_full(site, call)
     sent.stream.seek(0)
-    return Reply(body=view(site, keep(site, call, sent.filename, purpose, sent.stream, expiry), call.now))
+    file = keep(site, call, sent.filename, purpose, sent.stream, expiry)
+    return Reply(body=view(site, call.face, file, call.now))
 
 
 def checked_purpose(body: dict[str, Any]) -> str:
@@ -76,14 +80,14 @@ def keep(
     return site.store.add("file", call.face, document)
 
 
-def view(site: Site, file: dict[str, Any], now: float) -> dict[str, Any]:
+def view(site: Site, face: Face, file: dict[str, Any], now: float) -> dict[str, Any]:
     """The file object. Azure's is ``pending`` first (litellm #24687, seen 2026-11-21)."""
     is_ready = now >= file["created"] + site.settings.processing_s
     shown = {name: file[name] for name in ("id", "bytes", "filename", "purpose")}
     shown |= {"object": "file", "created_at": site.stamp(file["created"]), "status_details": None}
     shown |= {"status": "processed" if is_ready else "uploaded"}
     shown["expires_at"] = None if file["expires"] is None else site.stamp(file["expires"])
-    return shown
+    return dialect.dressed_file(shown) if face == "azure" else shown
 
 
 def list_(site: Site, call: Call) -> Reply:
@@ -103,13 +107,13 @@ def list_(site: Site, call: Call) -> Reply:
         and (not purpose or file["purpose"] == purpose)
         and (lag is None or file["created"] <= call.now - lag.seconds)
     ]
-    views = [view(site, file, call.now) for file in (files if order == "asc" else reversed(files))]
+    views = [view(site, call.face, file, call.now) for file in (files if order == "asc" else reversed(files))]
     return Reply(body=page(views, call, default=10_000, most=10_000, ends=True))
 
 
 def get(site: Site, call: Call) -> Reply:
     """One file."""
-    return Reply(body=view(site, find(site, call), call.now))
+    return Reply(body=view(site, call.face, find(site, call), call.now))
 
 
 def content(site: Site, call: Call) -> Reply:

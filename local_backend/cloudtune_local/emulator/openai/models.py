@@ -57,8 +57,18 @@ def delete(site: Site, call: Call) -> Reply:
     found = find(site, call, call.ids["model"])
     if found.job is None:
         raise ApiError(403, f"You cannot delete {found.name}: it is not yours.", code="model_not_owned")
+    if call.face == "azure":
+        _refuse_deployed(site, call, found.name)
     site.store.add("gone", call.face, {"id": found.name})
     return Reply(body={"id": found.name, "object": "model", "deleted": True})
+
+
+def _refuse_deployed(site: Site, call: Call, name: str) -> None:
+    """Deployments go first (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21)."""
+    for one in site.store.all("deployment", "azure"):
+        if one["model"]["name"] == name and one["deleting"] is None:
+            message = f"The model {name} is deployed as {one['id']}. Delete the deployment first."
+            raise ApiError(409, message, code="conflict")
 
 
 def find(site: Site, call: Call, name: str) -> Served:

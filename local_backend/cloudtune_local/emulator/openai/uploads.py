@@ -123,5 +123,5 @@ def _view(site: Site, upload: dict[str, Any], call: Call) -> dict[str, Any]:
     return shown | {
         "object": "upload", "created_at": site.stamp(upload["created"]), "status": _status(upload, call),
         "expires_at": site.stamp(upload["created"] + LIVES_S),
-        "file": files.view(site, file, call.now) if file else None,
+        "file": files.view(site, call.face, file, call.now) if file else None,
     }  # fmt: skip

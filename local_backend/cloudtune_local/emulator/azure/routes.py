@@ -1,0 +1,31 @@
+"""The management plane's paths. The data plane's are OpenAI's, under ``/openai/v1`` and ``/openai``."""
+
+from __future__ import annotations
+
+import re
+
+from cloudtune_local.emulator.azure import deployments
+
+_SUBSCRIPTION = r"/subscriptions/(?P<subscription>[^/]+)"
+_ACCOUNT = (
+    _SUBSCRIPTION
+    + r"/resourcegroups/(?P<group>[^/]+)/providers/Microsoft\.CognitiveServices/accounts/(?P<account>[^/]+)"
+)
+_ONE = _ACCOUNT + r"/deployments/(?P<deployment>[^/]+)"
+_RESULT = (
+    _SUBSCRIPTION + r"/providers/Microsoft\.CognitiveServices/locations/[^/]+/operationResults/(?P<deployment>[^/]+)"
+)
+
+# Resource paths do not depend on case (learn.microsoft.com, Azure Resource Manager, seen 2026-11-21).
+ROUTES = tuple(
+    (method, re.compile(pattern, re.IGNORECASE), name, handler)
+    for method, pattern, name, handler in (
+        ("GET", _ACCOUNT, "account.get", deployments.account),
+        ("GET", _ACCOUNT + "/deployments", "deployments.list", deployments.list_),
+        ("PUT", _ONE, "deployments.create", deployments.put),
+        ("GET", _ONE, "deployments.get", deployments.get),
+        ("DELETE", _ONE, "deployments.delete", deployments.delete),
+        ("GET", _ONE + "/skus", "deployments.skus", deployments.skus),
+        ("GET", _RESULT, "deployments.result", deployments.operation),
+    )
+)

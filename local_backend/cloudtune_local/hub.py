@@ -73,12 +73,8 @@ def _get(url: str, name: str) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             document = json.loads(answer.read(_LARGEST))
     except urllib.error.HTTPError as error:
-        if error.code in (401, 403):
-            advice = "check the id; if it is private or gated, accept its terms on the hub and set HF_TOKEN"
-            raise HubError(f"the hub does not show it to you ({error.code})", advice) from error
-        if error.code == 404:
-            raise HubError("the hub has no such model, or no config.json in it", "check the id") from error
-        raise HubError(f"the hub answered {error.code}", "try again later, or name a model folder") from error
+        error.close()  # it is the answer, too, and holds its connection
+        raise _refused(error.code) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         advice = "fetch the model where there is a network, and name its folder; a .gguf file will do too"
@@ -86,3 +82,12 @@ def _get(url: str, name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise HubError("the hub answered with something else than an object", f"check the id {name!r}")
     return document
+
+
+def _refused(code: int) -> HubError:
+    if code in (401, 403):
+        advice = "check the id; if it is private or gated, accept its terms on the hub and set HF_TOKEN"
+        return HubError(f"the hub does not show it to you ({code})", advice)
+    if code == 404:
+        return HubError("the hub has no such model, or no config.json in it", "check the id")
+    return HubError(f"the hub answered {code}", "try again later, or name a model folder")

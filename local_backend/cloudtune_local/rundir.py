@@ -69,13 +69,15 @@ class Run(RunFolder):
         return self.spec.is_file()
 
     def standing(self) -> Standing:
-        """How it stands now. Two files are read for a run that ended, three for one that goes on."""
+        """How it stands now. Two files are read for a run that ended, four at the most for one that goes on."""
         job = read_json(self.job) or {}
         status = read_json(self.status) or {"state": "queued"}
         if status["state"] in FINAL_STATES:
             return _as_written(status, job, None)
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
+            if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
+                return Standing("cancelling", "asked to stop", None, status, job, worker, True)
             return _as_written(status, job, worker)
         again = read_json(self.status) or status
         if again["state"] in FINAL_STATES:  # it ended between our two looks

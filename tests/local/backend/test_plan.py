@@ -1,0 +1,196 @@
+"""The plan: every value in force with its source, the trainer's whole spec.json, refusals and warnings."""
+
+import json
+
+import pytest
+
+from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
+from cloudtune.errors import SpecError
+from cloudtune.spec import JobSpec
+from cloudtune.state import JobRef
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
+from cloudtune_local.training.run_spec import read_spec
+
+SPLIT = SplitInfo(rows=12, bytes=600, sha256="a" * 64, kind="chat", longest_chars=50)
+MODEL = {"source": "folder", "path": "/models/tiny", "revision": None, "context_length": 2048, "chat_template": True}
+
+
+def request(root, *, splits=("train",), model=MODEL, gpus=0, parent=None, longest=50, **spec):
+    import msgspec
+
+    document = {"name": "one", "model": "/models/tiny", "data": {"train": "rows.jsonl"}, **spec}
+    split = msgspec.structs.replace(SPLIT, longest_chars=longest)
+    facts = {"model": model, "python": "/usr/bin/python3", "gpus": gpus}
+    return PlanRequest(
+        spec=JobSpec.model_validate(document), data=DataReport(splits=dict.fromkeys(splits, split), fingerprint="f"),
+        resolved=Resolved(scope=str(root), facts=facts), key="k" * 32, attempt=1, token="t" * 32, parent=parent,
+    )  # fmt: skip
+
+
+def planned(root, **changes):
+    return LocalBackend(Options(root=root)).plan(request(root, **changes))
+
+
+def spec_json(plan):
+    return plan.steps[-1].request["spec"]
+
+
+def sources(plan):
+    return {setting.field: (setting.value, setting.source) for setting in plan.settings}
+
+
+def errors_of(root, **changes):
+    spec = request(root, **changes).spec
+    return {problem.field: problem for problem in LocalBackend(Options(root=root)).check(spec)}
+
+
+def test_the_whole_plan_of_a_small_job(tmp_path):
+    plan = planned("/runs")
+    assert [(step.id, step.kind, step.once) for step in plan.steps] == [
+        ("encode_train", "encode", "pure"),
+        ("create_run", "call", "atomic"),
+    ]
+    assert plan.steps[0].request == {"split": "train", "format": "cloudtune", "sha256": "a" * 64}
+    assert plan.steps[1].request == {
+        "root": "/runs",
+        "run": "one-tttttttttt",
+        "spec": {
+            "version": 1, "name": "one", "model": {"source": "folder", "path": "/models/tiny", "revision": None},
+            "method": "sft", "loss_on": "assistant",
+            "adapter": {"type": "lora", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
+            "hyperparameters": {
+                "epochs": 1.0, "max_steps": None, "batch_size": 8, "gradient_accumulation_steps": 1,
+                "learning_rate": 0.0002, "scheduler": "linear", "warmup_steps": None, "warmup_ratio": 0.03,
+                "weight_decay": 0.0, "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-08, "dropout": None,
+                "max_grad_norm": 1.0, "max_length": 1024, "packing": False, "precision": "auto",
+                "gradient_checkpointing": False,
+            },
+            "evaluation": {"every": "never", "early_stopping": None}, "checkpoints": {"every": "epoch", "keep": 0},
+            "limits": {"max_time": None}, "seed": 0,
+            "data": {"train": {"$step": "encode_train", "output": "path"}, "validation": None, "test": None},
+            "resume_from": None, "device": "auto", "threads": None, "log_every": 1, "trust_remote_code": False,
+        },
+        "job": {
+            "version": 1, "name": "one", "model": "/models/tiny", "tags": {}, "key": "k" * 32, "attempt": 1,
+            "parent": None, "python": "/usr/bin/python3", "processes": 1, "slots": None, "grace_s": 30.0,
+        },
+    }  # fmt: skip
+    assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
+
+
+def test_the_trainer_takes_what_the_plan_holds(tmp_path):
+    document = dict(spec_json(planned(tmp_path, splits=("train", "validation", "test"))))
+    document["data"] = {name: f"data/{name}.jsonl" for name in document["data"]}
+    read = read_spec(document)
+    assert read.adapter.rank == 8
+    assert read.evaluation.every == "epoch"
+    full = spec_json(planned(tmp_path, adapter="full", method="cpt"))
+    read = read_spec({**full, "data": {"train": "data/train.jsonl"}})
+    assert (read.adapter.type, read.loss_on, read.hyperparameters.packing) == ("full", "all", True)
+
+
+def test_every_value_in_force_has_its_source(tmp_path):
+    plan = planned(tmp_path, hyperparameters={"epochs": 3}, overrides={"local": {"threads": 2}}, seed=7)
+    told = sources(plan)
+    assert told["hyperparameters.epochs"] == (3.0, "spec")
+    assert told["seed"] == (7, "spec")
+    assert told["overrides.local.threads"] == (2, "override")
+    assert told["overrides.local.device"] == ("auto", "default of local")
+    assert told["hyperparameters.learning_rate"] == (0.0002, "default of local for lora training")
+    assert told["hyperparameters.max_length"][1].startswith("derived")
+    assert "rows" in told["hyperparameters.packing"][1]
+    assert told["backends.local.slots"] == ("auto", "default of local")
+    in_force = {key: value for key, value in spec_json(plan)["hyperparameters"].items() if value is not None}
+    assert {f"hyperparameters.{name}" for name in in_force} <= told.keys()
+
+
+def test_defaults_follow_the_method_the_adapter_and_the_model(tmp_path):
+    assert spec_json(planned(tmp_path, adapter="full"))["hyperparameters"]["learning_rate"] == 2e-5
+    assert spec_json(planned(tmp_path, adapter="full"))["adapter"] == {"type": "full"}
+    assert spec_json(planned(tmp_path, method="cpt"))["hyperparameters"]["packing"] is True
+    short = {**MODEL, "context_length": 256}
+    assert spec_json(planned(tmp_path, model=short))["hyperparameters"]["max_length"] == 256
+    unknown = {**MODEL, "context_length": None}
+    assert spec_json(planned(tmp_path, model=unknown))["hyperparameters"]["max_length"] == 1024
+    steps = spec_json(planned(tmp_path, hyperparameters={"warmup_steps": 5}))["hyperparameters"]
+    assert (steps["warmup_steps"], steps["warmup_ratio"]) == (5, 0.0)
+
+
+def test_a_parent_is_looked_for_first(tmp_path):
+    parent = JobRef("local", str(tmp_path), "one-before")
+    plan = planned(tmp_path, parent=parent)
+    assert plan.steps[0].id == "find_checkpoint"
+    assert plan.steps[0].request == {"newest_checkpoint_of": str(parent)}
+    assert spec_json(plan)["resume_from"] == {"$step": "find_checkpoint", "output": "path"}
+    assert (plan.parent, plan.steps[-1].request["job"]["parent"]) == (str(parent), str(parent))
+
+
+def test_longer_than_the_context_is_refused_with_all_else(tmp_path):
+    with pytest.raises(SpecError) as refused:
+        planned(
+            tmp_path, hyperparameters={"max_length": 4096, "precision": "fp16"}, gpus=0,
+            overrides={"local": {"device": "auto"}},
+        )  # fmt: skip
+    assert [problem.field for problem in refused.value.problems] == [
+        "hyperparameters.max_length", "hyperparameters.precision",
+    ]  # fmt: skip
+    assert "2048" in str(refused.value)
+
+
+def test_more_processes_than_gpus_are_refused(tmp_path):
+    changes = {"gpus": 2, "overrides": {"local": {"processes": 4}}}
+    with pytest.raises(SpecError, match="4 processes need as many GPUs"):
+        planned(tmp_path, **changes)
+    assert planned(tmp_path, **{**changes, "gpus": 0}).steps[-1].request["job"]["processes"] == 4
+
+
+def test_warnings(tmp_path):
+    plan = planned(
+        tmp_path, model={**MODEL, "chat_template": False}, longest=4000, overrides={"local": {"device": "cuda"}}
+    )
+    assert {problem.code for problem in plan.warnings} == {"no_gpu", "no_template", "may_be_cut"}
+    assert all(problem.severity == "warning" and problem.fix for problem in plan.warnings)
+    assert planned(tmp_path, longest=3000).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"adapter": {"type": "full", "rank": 4}}, "adapter.rank"),
+        ({"method": {"name": "cpt", "loss_on": "assistant"}}, "method.loss_on"),
+        ({"evaluation": {"every": "epoch"}}, "evaluation.every"),
+        ({"evaluation": {"early_stopping": {"patience": 1}}}, "evaluation.early_stopping"),
+        (
+            {"data": {"train": "a", "validation": 0.1}, "evaluation": {"every": "never", "early_stopping": {}}},
+            "evaluation.early_stopping",
+        ),
+        (
+            {"hyperparameters": {"batch_size": 2, "gradient_accumulation_steps": 3}},
+            "hyperparameters.gradient_accumulation_steps",
+        ),
+        ({"hyperparameters": {"max_length": 1}}, "hyperparameters.max_length"),
+        (
+            {"hyperparameters": {"precision": "fp16"}, "overrides": {"local": {"device": "cpu"}}},
+            "hyperparameters.precision",
+        ),
+    ],
+)
+def test_values_that_do_not_fit_together(tmp_path, changes, field):
+    problems = errors_of(tmp_path, **changes)
+    assert problems[field].severity == "error"
+    assert problems[field].fix
+
+
+def test_bf16_on_a_cpu_is_a_warning_and_fine_values_are_none(tmp_path):
+    slow = errors_of(tmp_path, hyperparameters={"precision": "bf16"}, overrides={"local": {"device": "cpu"}})
+    assert slow["hyperparameters.precision"].severity == "warning"
+    assert errors_of(tmp_path, adapter="full", evaluation={"every": "never"}) == {}
+
+
+def test_planning_is_pure(tmp_path):
+    root = tmp_path / "never-made"
+    backend = LocalBackend(Options(root=root))
+    assert backend.plan(request(root)) == backend.plan(request(root))
+    assert list(backend.list()) == []
+    assert not root.exists()

@@ -132,6 +132,10 @@ class ScriptedWorld:
             case _:
                 raise ValueError(f"a job cannot be brought to {state}")
 
+    def settle(self, ref: JobRef) -> None:
+        """See `World`."""
+        self.clock.sleep(_SLOW.stop_s + 1)
+
     def show(self, ref: JobRef, word: str) -> None:
         """See `World`."""
         self.vendor.show(ref.id, word)

@@ -260,7 +260,7 @@ def get_model(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now:
 
 def generate(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
     """An answer that names who gives it."""
-    return {"text": f"{body['model']} answers: {body['prompt'][::-1]}"[: body["max_tokens"]]}
+    return {"text": f"{body['prompt'][::-1]} says {body['model']}"[: body["max_tokens"]]}
 
 
 def create_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:

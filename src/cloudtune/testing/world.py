@@ -93,7 +93,16 @@ class World(Protocol):
         """A job one of whose rows is over the model's limit, and that row's line."""
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
-        """Bring the job to that state as life would; ``message`` is the vendor's reason for a failure."""
+        """Bring the job to that state as life would; ``message`` is the vendor's reason for a failure.
+
+        Without this a job gets no further than the queue, however much time passes.
+        """
+
+    def settle(self, ref: JobRef) -> None:
+        """Give the vendor the time that it takes to carry out what it was asked to: a cancel, a pause, a resume.
+
+        Does none of these itself, and lets no job end that was not asked to.
+        """
 
     def show(self, ref: JobRef, word: str) -> None:
         """Let the vendor report that word as the job's state."""

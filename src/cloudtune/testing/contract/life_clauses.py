@@ -127,7 +127,7 @@ class LifeClauses(Harness):
         assert backend.get(job.ref).state in (S.CANCELLING, S.CANCELLED)
         backend.cancel(job.ref)
         job.cancel()
-        world.reach(job.ref, S.CANCELLED)
+        world.settle(job.ref)
         backend.cancel(job.ref)
         job.cancel()
         assert job.state is S.CANCELLED
@@ -156,7 +156,7 @@ class LifeClauses(Harness):
         """9: JobCancelled, exit code 4."""
         job = submitted(client, world, S.RUNNING)
         job.cancel()
-        world.reach(job.ref, S.CANCELLED)
+        world.settle(job.ref)
         _ends(world, backend, job.ref, JobCancelled, 4, S.CANCELLED)
 
     @needs("expired")
@@ -183,6 +183,7 @@ class LifeClauses(Harness):
     def test_09_waiting_ends_in_lost_contact(self, world: World, backend: Backend, client: Client) -> None:
         """9: LostContact, exit code 6, when nobody answers for longer than is tolerated."""
         job = submitted(client, world, S.RUNNING)
+        assert job.state is S.RUNNING
         world.fail("get", faults.server_error(times=faults.FOREVER))
         error = _ends(world, backend, job.ref, LostContact, 6, None, lost_after=5.0)
         assert error.__cause__ is not None
@@ -235,6 +236,7 @@ def _ends(
     **patience: float,
 ) -> CloudtuneError:
     """Wait for the job, and check how that ends."""
+    patience.setdefault("timeout", 120.0)  # a wait that does not end in its own way must end all the same
     with pytest.raises(JobEnded) as ended:
         for _ in watch(backend, ref, clock=world.clock, longest_poll=0.3, **patience):  # type: ignore[arg-type]
             pass

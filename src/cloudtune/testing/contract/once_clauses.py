@@ -48,6 +48,10 @@ class OnceClauses(Harness):
         calls = world.calls("get")
         assert job.state is JobState.RUNNING
         assert world.calls("get") - calls == 3
+        world.fail("get", faults.server_error())
+        start = world.clock.monotonic()
+        assert job.state is JobState.RUNNING
+        assert world.clock.monotonic() > start, "it was asked again without a wait: does the SDK retry by itself?"
 
     @needs("forbidden")
     def test_12_a_refusal_is_final(self, world: World, client: Client) -> None:

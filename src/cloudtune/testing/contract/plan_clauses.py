@@ -211,8 +211,9 @@ def _steps(world: World, backend: Backend, spec: JobSpec) -> Any:
 
 
 def _parts(request: Any) -> Iterator[Any]:
-    yield request
-    if isinstance(request, dict):
+    """The request, and what lies in it, that could be a body: a place alone is none, since anything would fit it."""
+    if isinstance(request, dict) and "$step" not in request:
+        yield request
         for value in request.values():
             yield from _parts(value)
 

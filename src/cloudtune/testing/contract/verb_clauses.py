@@ -47,7 +47,7 @@ class VerbClauses(Harness):
         """15: a running job stands still."""
         job = submitted(client, world, S.RUNNING)
         job.pause()
-        world.reach(job.ref, S.PAUSED)
+        world.settle(job.ref)
         assert job.state is S.PAUSED
 
     @needs("verb:pause", "verb:resume", "paused")
@@ -55,7 +55,7 @@ class VerbClauses(Harness):
         """15: a paused job goes on, as the same job, and ends."""
         job = submitted(client, world, S.RUNNING, S.PAUSED)
         assert job.resume() == job
-        world.reach(job.ref, S.RUNNING)
+        world.settle(job.ref)
         assert job.snapshot().state is S.RUNNING
         world.reach(job.ref, S.SUCCEEDED)
         assert job.snapshot().state is S.SUCCEEDED
@@ -79,7 +79,8 @@ class VerbClauses(Harness):
         few = GenerateOptions(max_tokens=8)
         answers = list(job.generate(prompts, few))
         assert len(answers) == 2
-        assert [answer.text for answer in job.generate(prompts, few)] == [answer.text for answer in answers]
+        singly = [next(job.generate([prompt], few)).text for prompt in prompts]
+        assert [answer.text for answer in answers] == singly
         based = list(job.generate(prompts, GenerateOptions(max_tokens=8, base=True)))
         assert len(based) == 2
         assert based[0].model != answers[0].model

@@ -68,16 +68,14 @@ class AsyncJob:
     def watch(
         self,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - the job's wait, with its own error; not the coroutine's
+        timeout: float | None = None,
         stall_after: float | None = None,
         lost_after: float = LOST_AFTER_S,
         longest_poll: float = LONGEST_POLL_S,
     ) -> AsyncIterator[Update]:
         """See `Job.watch`."""
         return _in_threads(
-            self._job.watch(
-                timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll
-            )
+            self._job.watch(timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll)
         )
 
     async def wait(
@@ -109,9 +107,7 @@ class AsyncJob:
         """See `Job.delete`."""
         await asyncio.to_thread(self._job.delete)
 
-    def generate(
-        self, prompts: Sequence[Prompt], options: GenerateOptions | None = None
-    ) -> AsyncIterator[Generation]:
+    def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> AsyncIterator[Generation]:
         """See `Job.generate`."""
         return _started_in_threads(lambda: self._job.generate(prompts, options))
 
@@ -169,7 +165,7 @@ class AsyncClient:
         self,
         refs: Sequence[JobRef],
         *,
-        timeout: float | None = None,  # noqa: ASYNC109 - as in AsyncJob.watch
+        timeout: float | None = None,
     ) -> AsyncIterator[JobSnapshot]:
         """See `Client.watch_many`."""
         return _in_threads(self._client.watch_many(refs, timeout=timeout))

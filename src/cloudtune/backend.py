@@ -12,15 +12,15 @@ The way of a job::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence  # noqa: TC003 - msgspec and Protocols at run time
-from datetime import datetime  # noqa: TC003
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from cloudtune.errors import Problem  # noqa: TC001
-from cloudtune.state import (  # noqa: TC001
+from cloudtune.errors import Problem
+from cloudtune.state import (
     Checkpoint,
     Deployment,
     Event,
@@ -35,7 +35,7 @@ from cloudtune.state import (  # noqa: TC001
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from cloudtune.spec import JobSpec
+    from cloudtune.spec import JobSpec  # noqa: TC004 - a PlanRequest is never decoded, and spec loads pydantic
 
 PLAN_VERSION = 1
 
@@ -305,7 +305,7 @@ class Backend(Protocol):
         """Ask the job to stand still, keeping its state."""
 
     def resume(self, ref: JobRef) -> None:
-        """Let a paused job go on. (An ended one is continued by a new job: a plan with a parent.)"""
+        """Let a paused job go on; an ended one is continued by a new job, through a plan with a parent."""
 
     def delete(self, ref: JobRef) -> None:
         """Remove an ended job and what it holds. Not found is done."""

@@ -29,9 +29,8 @@
         ├── LostContact                          6   the job may go on
         └── JobExpired                           8   stopped by a limit; a usable model may exist
 
-Adding an error: subclass the nearest class above (and a builtin where callers would expect one), set ``exit_code`` if it
-differs, keep it picklable (arguments that pickle can repeat), draw it above, list it in ``cloudtune.__all__`` if users
-should catch it. The vendor's own exception is always the ``__cause__``.
+Adding an error: subclass the nearest class above (and a builtin where callers would expect one), set ``exit_code`` if
+it differs, keep it picklable, draw it above, and list it in ``cloudtune.__all__`` if users should catch it. The vendor's own exception is always the ``__cause__``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from cloudtune.backend import Done, Intent, Step, Unsettled, filled
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
 from cloudtune.process import Owner
 from cloudtune.retry import reading, sending
-from cloudtune.spool import Spool
 from cloudtune.state import JobRef, Value
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune.ledger import Claim, Ledger
     from cloudtune.spec import JobSpec
+    from cloudtune.spool import Spool
 
 HELD_POLL_S = 0.2
 LONGEST_SETTLE_WAIT_S = 60.0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, final
 from cloudtune.backend import Exporter, Host
 from cloudtune.errors import JobNotFound, UnsupportedError
 from cloudtune.retry import reading
-from cloudtune.state import JobState
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend, GenerateOptions, Prompt
     from cloudtune.client import Client
-    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
 
 
 @final

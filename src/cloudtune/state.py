@@ -6,7 +6,7 @@ Nothing here talks to anything.
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec resolves the annotations at run time
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 from urllib.parse import quote, unquote

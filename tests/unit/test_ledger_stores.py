@@ -36,12 +36,16 @@ def server() -> Iterator[str]:
         shutil.chown(folder, "postgres")
         as_user = ["runuser", "-u", "postgres", "--"]
     data, control = folder / "data", Path(found).with_name("pg_ctl")
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": folder}
-    subprocess.run([*as_user, found, "-D", data, "-A", "trust", "-U", "cloudtune"], **quiet)
+
+    def run(*words: object) -> None:
+        command = [*as_user, *(str(word) for word in words)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+
+    run(found, "-D", data, "-A", "trust", "-U", "cloudtune")
     options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    subprocess.run([*as_user, control, "-D", data, "-w", "-o", options, "-l", folder / "log", "start"], **quiet)
+    run(control, "-D", data, "-w", "-o", options, "-l", folder / "log", "start")
     yield str(folder)
-    subprocess.run([*as_user, control, "-D", data, "-m", "immediate", "stop"], **quiet)
+    run(control, "-D", data, "-m", "immediate", "stop")
     shutil.rmtree(folder)
 
 

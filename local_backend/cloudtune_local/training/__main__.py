@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the trainer over one folder."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) != 1:
-        print("usage: python -m cloudtune_local.training RUN_DIR", file=sys.stderr)
+        sys.stderr.write("usage: python -m cloudtune_local.training RUN_DIR\n")
         return 2
     run = RunFolder(arguments[0])
     if not run.path.is_dir():
-        print(f"{run.path} is not a folder", file=sys.stderr)
+        sys.stderr.write(f"{run.path} is not a folder\n")
         return 2
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from cloudtune_local.training.program import run_training
 
         report.state(run_training(run, spec, report, told.is_set))
-    except BaseException as error:  # also KeyboardInterrupt: the status must not say "training" for ever
+    except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
         traceback.print_exc()
         report.failed(classify(error, run.log))
         return 1

@@ -135,7 +135,7 @@ def documents_attention(
     # one gather for all three: heads beside one another, tokens as rows
     joined = torch.cat((query[0], key[0], value[0])).transpose(0, 1)
     index = torch.cat([box.gather for box in documents.rectangles])
-    cells = _Rearrange.apply(joined, index, documents.scatter)
+    cells = _Rearrange.apply(joined, index, documents.scatter)  # type: ignore[no-untyped-call]
     outs, begin = [], 0
     for box in documents.rectangles:
         end = begin + box.count * box.length

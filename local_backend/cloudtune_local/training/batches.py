@@ -1,10 +1,11 @@
-"""Which samples make up which optimiser step. Pure functions of the lengths and the seed: a step's number says it all,
+"""Which samples make up which optimiser step.
 
-so a run resumed at step k sees exactly what an unbroken run would have seen.
+Pure functions of the lengths and the seed: the number of a step says all about it, so a run resumed at step k sees exactly what an unbroken run would have seen.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_left, insort
 from dataclasses import dataclass
@@ -97,4 +98,4 @@ def parts_of(sequences: Sequence[tuple[int, ...]], parts: int) -> list[list[tupl
     """A step's sequences in as many even parts as there are, none of them empty."""
     parts = min(parts, len(sequences))
     bounds = [round(i * len(sequences) / parts) for i in range(parts + 1)]
-    return [list(sequences[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [list(sequences[a:b]) for a, b in itertools.pairwise(bounds)]

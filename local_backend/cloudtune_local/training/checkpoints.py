@@ -11,13 +11,13 @@ import hashlib
 import os
 import shutil
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training.folder import now, read_json, sync_directory, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 MARKER = "checkpoint.json"
 ADAPTER = "adapter"

@@ -135,7 +135,7 @@ class Devices:
         # mps has no 64-bit floats, but neither has it process groups
         tensor = torch.tensor(list(figures), dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(tensor)
-        return tensor.tolist()  # type: ignore[no-any-return]
+        return tensor.tolist()
 
 
 def _pick(wish: str) -> str:

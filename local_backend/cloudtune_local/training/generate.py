@@ -136,9 +136,8 @@ def read_tuned(folder: Path) -> dict[str, Any]:
 def load_tuned(folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False) -> Any:
     """The network, with its adapter where it has one."""
     trust = bool(tuned.get("trust_remote_code", False))
-    if tuned["adapter"] == "full" or tuned["merged"]:
-        if not base:
-            return models.load_model(models.BaseModel(str(folder), None, trust), dtype=dtype)
+    if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
+        return models.load_model(models.BaseModel(str(folder), None, trust), dtype=dtype)
     origin = base_of(tuned)
     network = models.load_model(origin, dtype=dtype)
     if base:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training import checkpoints, models
-from cloudtune_local.training.devices import Devices
 from cloudtune_local.training.objectives import Objective, objective_for
 from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.records import read_records
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune_local.training.checkpoints import Saved
+    from cloudtune_local.training.devices import Devices
     from cloudtune_local.training.folder import RunFolder
     from cloudtune_local.training.models import BaseModel
     from cloudtune_local.training.reporting import Report
@@ -55,7 +55,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         base = models.locate(
             spec.model,
             scratch=run.path / "base",
-            records=lambda: records["train"].result(),
+            records=records["train"].result,
             seed=spec.seed,
             trust_remote_code=spec.trust_remote_code,
         )

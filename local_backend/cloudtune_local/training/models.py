@@ -152,7 +152,7 @@ def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
     targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     config = LoraConfig(
         r=adapter.rank,
-        lora_alpha=adapter.alpha,  # type: ignore[arg-type]  # peft divides by it: a fraction is fine
+        lora_alpha=adapter.alpha,  # peft says int, but only divides by it
         lora_dropout=adapter.dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
@@ -172,7 +172,9 @@ def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
 def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | None) -> Any:
     """Decide which weights move. Returns the peft model around it, or None where all of them do."""
     if spec.hyperparameters.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # transformers 5 renamed it on the way; both take the same
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     if spec.adapter.type == "full":
         model.requires_grad_(True)
         return None

@@ -1,5 +1,6 @@
-"""What is learnt: one small object for each method. It turns records into samples, samples into batches, and a batch
-into a loss; the loop knows nothing else of the method.
+"""What is learnt: one small object for each method.
+
+It turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of the method.
 
 Losses are sums over tokens: the loop divides by the tokens of the whole optimiser step, so that a batch computed in
 parts, or on several devices, has the same gradient as one computed at once.

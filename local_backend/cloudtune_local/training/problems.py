@@ -67,7 +67,9 @@ def _recognise(error: BaseException) -> TrainingProblem | None:
     ):
         return TrainingProblem("out_of_memory", f"the machine's memory is used up: {text or kind}", _MEMORY_HINT)
     number = getattr(error, "errno", None)
-    if number in DISK_FULL_ERRNOS or "no space left on device" in low or "(os error 28)" in low:
+    # safetensors, written in Rust, tells the number in words only
+    full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]
+    if number in DISK_FULL_ERRNOS or "no space left on device" in low or any(words in low for words in full):
         return TrainingProblem("disk_full", f"no space left to write: {text}", "Free some space, then resume the job.")
     if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
         return TrainingProblem("no_permission", text, "Give this user the right to read and write there.")

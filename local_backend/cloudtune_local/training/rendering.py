@@ -53,10 +53,7 @@ class Renderer:
         turns = self._learnt_turns(messages)
         if not turns:
             return []
-        if self._marked:
-            sample = self._by_marks(plain, turns)
-        else:
-            sample = self._by_difference(plain, turns)
+        sample = self._by_marks(plain, turns) if self._marked else self._by_difference(plain, turns)
         return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
 
     def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
@@ -161,7 +158,7 @@ def turn_end(tokenizer: Any) -> str | None:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": "question"}, {"role": "assistant", "content": words}], tokenize=False
         )
-    except Exception:  # a template may want other roles; then the model's own end must do
+    except Exception:  # noqa: BLE001 - a template may want other roles, and raises what it likes: then the model's own end must do
         return None
     rest = text[text.rindex(words) + len(words) :].lstrip() if words in text else ""
     return next(

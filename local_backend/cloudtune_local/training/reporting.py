@@ -76,7 +76,7 @@ class Report:
         try:
             self.event("error", problem.message, level="error", code=problem.code, hint=problem.hint)
         except OSError as error:
-            print(f"the event could not be written: {error}", file=sys.stderr)
+            sys.stderr.write(f"the event could not be written: {error}\n")
         self.state("failed", problem.message)
 
     def _write(self, *, durable: bool) -> None:

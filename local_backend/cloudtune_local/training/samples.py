@@ -100,8 +100,8 @@ class _Collector:
         if not self._ids:
             raise TrainingProblem(
                 "bad_data",
-                f"nothing to learn is left: {len(self.cuts.dropped)} rows are longer than max_length ({self._max} tokens) "
-                f"before their first word to learn, {len(self.cuts.unlearnt)} rows have no word to learn",
+                f"nothing to learn is left: {len(self.cuts.dropped)} rows are longer than max_length "
+                f"({self._max} tokens) before their first word to learn, {len(self.cuts.unlearnt)} rows have none",
                 "Raise max_length, or look at loss_on and the weights of the assistant's messages.",
             )
         starts = np.zeros(len(self._ids) + 1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A tiny model with its tokenizer, built from a configuration: for tests, demonstrations and ``model: {source: config}``.
+"""A tiny model with its tokenizer, built from a configuration: for tests and for ``model: {source: config}``.
 
 The weights are random but determined by the seed. It is a real Llama with a real byte-level BPE tokenizer and a chat
 template, so everything that works on it works on a large one; it just knows nothing.
@@ -24,7 +24,8 @@ CHAT_TEMPLATE = (
 MARKED_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}"
-    "{{ '<|im_start|>assistant\n' }}{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{{ '<|im_start|>assistant\n' }}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
     "{% endif %}"

@@ -49,7 +49,7 @@ def texts(count: int, *, seed: int = 0) -> Rows:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [json.dumps(row) for row in sums(50) + texts(50)]
-    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", vocab_texts=words, model={"attention_dropout": 0.0})
+    return write_tiny_model(tmp_path_factory.mktemp("tiny") / "model", vocab_texts=words)
 
 
 class Runs:

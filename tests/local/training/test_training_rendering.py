@@ -1,0 +1,125 @@
+"""What is learnt is what the assistant said, and its end; nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_local.training.rendering import PLAIN_TEMPLATE, set_plain_template, turn_end
+from cloudtune_local.training.samples import encode_records
+from cloudtune_local.training.tiny import CHAT_TEMPLATE, MARKED_CHAT_TEMPLATE, build_tokenizer
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "First."},
+    {"role": "user", "content": "Two?"},
+    {"role": "assistant", "content": "Second."},
+]
+# As some published ones do: reasoning is shown in the last turn only.
+FORGETFUL_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' and not loop.last %}{{ message['content'].split('</think>')[-1] }}"
+    "{% else %}{{ message['content'] }}{% endif %}{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+SHORT_MARKS = MARKED_CHAT_TEMPLATE.replace(
+    "{{ message['content'] + '<|im_end|>' }}{% endgeneration %}",
+    "{{ message['content'] }}{% endgeneration %}{{ '<|im_end|>' }}",
+)
+TEMPLATES = {"difference": CHAT_TEMPLATE, "marks": MARKED_CHAT_TEMPLATE, "short marks": SHORT_MARKS}
+
+
+def learnt(template: str | None, messages: list[dict[str, Any]], loss_on: str = "assistant") -> list[list[str]]:
+    """Per sample, the stretches of text that are learnt."""
+    tokenizer = build_tokenizer([], chat_template=template)
+    set_plain_template(tokenizer)
+    samples = encode_records([{"messages": messages}], tokenizer, loss_on=loss_on, max_length=10_000)
+    found = []
+    for i in range(len(samples)):
+        ids = samples.ids[samples.starts[i] : samples.starts[i + 1]]
+        mask = samples.learn[samples.starts[i] : samples.starts[i + 1]]
+        stretches: list[list[int]] = []
+        for place in mask.nonzero()[0].tolist():
+            if stretches and stretches[-1][-1] == place - 1:
+                stretches[-1].append(place)
+            else:
+                stretches.append([place])
+        found.append([tokenizer.decode(ids[stretch]) for stretch in stretches])
+    return found
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_assistant_turns_and_their_ends(template: str) -> None:
+    assert learnt(template, TURNS) == [["First.<|im_end|>", "Second.<|im_end|>"]]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_the_last_turn_only(template: str) -> None:
+    assert learnt(template, TURNS, "last_assistant") == [["Second.<|im_end|>"]]
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
+def test_weight_nought_is_not_learnt(template: str) -> None:
+    turns = [dict(turn) for turn in TURNS]
+    turns[4]["weight"] = 0
+    turns[2]["weight"] = 1
+    assert learnt(template, turns) == [["First.<|im_end|>"]]
+
+
+def test_all_learns_the_whole_dialogue_but_its_first_token() -> None:
+    ((text,),) = learnt(CHAT_TEMPLATE, TURNS[1:3], "all")
+    assert text == "user\nOne?<|im_end|>\n<|im_start|>assistant\nFirst.<|im_end|>"
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_a_sample_for_each() -> None:
+    turns = [dict(turn) for turn in TURNS]
+    turns[2]["content"] = "<think>hm</think>First."
+    assert learnt(FORGETFUL_TEMPLATE, turns) == [["<think>hm</think>First.<|im_end|>"], ["Second.<|im_end|>"]]
+
+
+def test_no_template_falls_back_to_the_plain_one() -> None:
+    assert learnt(None, TURNS) == [[" First.<|im_end|>", " Second.<|im_end|>"]]
+    tokenizer = build_tokenizer([], chat_template=None)
+    assert set_plain_template(tokenizer)
+    assert tokenizer.chat_template == PLAIN_TEMPLATE
+    text = tokenizer.apply_chat_template(TURNS[:2], tokenize=False, add_generation_prompt=True)
+    assert text == "Be brief.\nUser: One?\nAssistant:"
+
+
+def test_an_end_is_added_where_the_template_has_none() -> None:
+    template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert learnt(template, TURNS[1:3]) == [["First.\n<|im_end|>"]]
+
+
+@pytest.mark.parametrize("words", ["Grüße, 世界 👋🏽", "  spaces  inside  ", "{{ not jinja }}", "a\n\nb", "x" * 300])
+@pytest.mark.parametrize("template", [*TEMPLATES.values(), None], ids=[*TEMPLATES, "plain"])
+def test_any_words_survive(template: str | None, words: str) -> None:
+    turns = [{"role": "user", "content": words}, {"role": "assistant", "content": words}]
+    ((text,),) = learnt(template, turns)
+    assert text in (words + "<|im_end|>", " " + words + "<|im_end|>")
+
+
+def test_a_dialogue_may_begin_with_the_assistant() -> None:
+    turns = [{"role": "assistant", "content": "Hello."}, *TURNS[1:3]]
+    ((first, second),) = learnt(CHAT_TEMPLATE, turns)
+    assert first.endswith("Hello.<|im_end|>")
+    assert second == "First.<|im_end|>"
+
+
+def test_a_refusal_of_the_template_names_the_row() -> None:
+    tokenizer = build_tokenizer([], chat_template="{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(TrainingProblem, match=r"row 1: .*user assistant.*roles must alternate") as caught:
+        encode_records([{"messages": TURNS[1:3]}], tokenizer, loss_on="assistant", max_length=99)
+    assert caught.value.code == "bad_data"
+
+
+def test_turn_end() -> None:
+    assert turn_end(build_tokenizer([], chat_template=CHAT_TEMPLATE)) == "<|im_end|>"

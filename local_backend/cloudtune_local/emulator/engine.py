@@ -12,7 +12,7 @@ from cloudtune_local.emulator import rowcheck
 from cloudtune_local.emulator.life import Acts, Course, Life, Script, life
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
 
 
+class Spoken(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer."""
+
+    pieces: tuple[str, ...]
+    """As they stream."""
+    finish_reason: str
+    """stop or length."""
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def text(self) -> str:
+        """The whole of it."""
+        return "".join(self.pieces)
+
+
 class Engine(Protocol):
     """Moves jobs. A job is the document in the store, with ``course`` and ``acts`` in it."""
 
@@ -47,8 +63,8 @@ class Engine(Protocol):
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
         """Cancel, pause or resume it; the face has checked that this is allowed now."""
 
-    def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Iterator[str]:
-        """The answer, in pieces."""
+    def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
+        """The answer. Raises ApiError."""
 
     def close(self) -> None:
         """Let go of whatever runs."""
@@ -80,14 +96,20 @@ class ScriptEngine:
         """See `Engine.act`."""
         job["acts"].append([now, kind])
 
-    def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Iterator[str]:
+    def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
         """See `Engine.answer`."""
         asked = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
         known = _learnt(model.training_file, asked) if model.training_file else None
         text = known if known is not None else f"{model.name} was asked: {asked}"
-        words = text.split(" ")[: sampling.max_tokens]
-        for index, word in enumerate(words):
-            yield word if index == 0 else f" {word}"
+        words = text.split(" ")
+        said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
+        return Spoken(
+            pieces=tuple(said),
+            finish_reason="length" if len(said) < len(words) else "stop",
+            # An estimate: four characters a token, and a few for each turn.
+            prompt_tokens=sum(len(text_of(message)) // 4 + 4 for message in messages),
+            completion_tokens=len(said),
+        )
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -150,4 +150,8 @@ def is_loopback(host: str) -> bool:
 
 
 def _engine(settings: Settings, store: Store) -> Engine:
-    return ScriptEngine()
+    if settings.engine == "script":
+        return ScriptEngine()
+    from cloudtune_local.emulator.train import TrainEngine  # which loads the whole of core, and the local back end
+
+    return TrainEngine(store, settings.models)

@@ -1,7 +1,8 @@
 """``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
 
 GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
-``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, POST ``land``.
+``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained with), POST
+``land``.
 """
 
 from __future__ import annotations
@@ -113,6 +114,14 @@ def _scripted(app: App) -> ScriptEngine:
     return app.site.engine
 
 
+def _runs(app: App, body: Any) -> Any:
+    from cloudtune_local.emulator.train import TrainEngine
+
+    if not isinstance(app.site.engine, TrainEngine):
+        raise ValueError("these jobs are scripted; nothing is trained")  # noqa: TRY004 - told as a 400
+    return {"runs": app.site.engine.runs()}
+
+
 def _requests(app: App, body: Any) -> Any:
     return {"requests": list(app.seen)}
 
@@ -131,6 +140,7 @@ _HANDLERS = {
     ("GET", "script"): _script,
     ("POST", "script"): _set_script,
     ("GET", "requests"): _requests,
+    ("GET", "runs"): _runs,
     ("POST", "land"): _land,
 }
 

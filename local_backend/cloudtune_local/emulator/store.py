@@ -33,11 +33,11 @@ class Store:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._lock = threading.RLock()
-        self._is_kept = folder is not None
+        self.is_kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="cloudtune-emulator-"))
         self._contents = self.folder / "contents"
         self._contents.mkdir(parents=True, exist_ok=True)
-        where = str(self.folder / "emulator.sqlite") if self._is_kept else ":memory:"
+        where = str(self.folder / "emulator.sqlite") if self.is_kept else ":memory:"
         self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -47,7 +47,7 @@ class Store:
         """Let go; forgets everything unless a folder was given."""
         with self._lock:
             self._db.close()
-        if not self._is_kept:
+        if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager

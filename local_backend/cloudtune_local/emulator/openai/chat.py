@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.engine import Sampling, Served, text_of
+from cloudtune_local.emulator.engine import Sampling, Served, Spoken
 from cloudtune_local.emulator.openai import models
 from cloudtune_local.emulator.store import new_id
 from cloudtune_local.emulator.wire import ApiError, Call, Reply, sse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from cloudtune_local.emulator.site import Site
 
@@ -33,18 +33,16 @@ def create(site: Site, call: Call) -> Reply:
             raise ApiError(400, f"Invalid 'messages[{index}].role'.", param=f"messages[{index}].role")
     sampling = sampled(body, "max_completion_tokens", "max_tokens")
     head = {"id": new_id("chatcmpl-"), "created": site.stamp(call.now), "model": model.name}
-    pieces = site.engine.answer(model, messages, sampling)
+    spoken = site.engine.answer(model, messages, sampling)
     if body.get("stream"):
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        chunks = _chunks(head, pieces, messages, sampling, with_usage=with_usage)
+        chunks = _chunks(head, spoken, with_usage=with_usage)
         return Reply(body=sse(((None, chunk) for chunk in chunks), done=True), content_type="text/event-stream")
-    said = list(pieces)
     choice = {
-        "index": 0, "finish_reason": ended(said, sampling), "logprobs": None,
-        "message": {"role": "assistant", "content": "".join(said), "refusal": None, "annotations": []},
+        "index": 0, "finish_reason": spoken.finish_reason, "logprobs": None,
+        "message": {"role": "assistant", "content": spoken.text, "refusal": None, "annotations": []},
     }  # fmt: skip
-    usage = _usage(messages, said)
-    return Reply(body=head | {"object": "chat.completion", "choices": [choice], "usage": usage})
+    return Reply(body=head | {"object": "chat.completion", "choices": [choice], "usage": _usage(spoken)})
 
 
 def asked_model(site: Site, call: Call) -> Served:
@@ -73,25 +71,12 @@ def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
     return Sampling(max_tokens=most, seed=body.get("seed"), **figures)
 
 
-def ended(said: Sequence[str], sampling: Sampling) -> str:
-    """Why the answer ended."""
-    return "length" if len(said) >= sampling.max_tokens else "stop"
+def _usage(spoken: Spoken) -> dict[str, int]:
+    prompt, completion = spoken.prompt_tokens, spoken.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def counted(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens of a prompt, estimated at four characters each."""
-    return sum(len(text_of(message)) // 4 + 4 for message in messages)
-
-
-def _usage(messages: Sequence[Mapping[str, Any]], said: Sequence[str]) -> dict[str, int]:
-    prompt = counted(messages)
-    return {"prompt_tokens": prompt, "completion_tokens": len(said), "total_tokens": prompt + len(said)}
-
-
-def _chunks(
-    head: dict[str, Any], pieces: Iterator[str], messages: Sequence[Mapping[str, Any]], sampling: Sampling,
-    *, with_usage: bool,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
+def _chunks(head: dict[str, Any], spoken: Spoken, *, with_usage: bool) -> Iterator[dict[str, Any]]:
     head = head | {"object": "chat.completion.chunk"}
     last = {"usage": None} if with_usage else {}
 
@@ -100,10 +85,8 @@ def _chunks(
         return head | {"choices": [choice]} | last
 
     yield chunk({"role": "assistant", "content": "", "refusal": None})
-    said = []
-    for piece in pieces:
-        said.append(piece)
+    for piece in spoken.pieces:
         yield chunk({"content": piece})
-    yield chunk({}, ended(said, sampling))
+    yield chunk({}, spoken.finish_reason)
     if with_usage:
-        yield head | {"choices": [], "usage": _usage(messages, said)}
+        yield head | {"choices": [], "usage": _usage(spoken)}

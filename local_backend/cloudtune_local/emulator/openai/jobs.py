@@ -158,16 +158,16 @@ def events(site: Site, call: Call) -> Reply:
     """What happened, newest first."""
     job = find(site, call)
     told = look(site, job, call).events
-    views = [_event(site, job, index, event) for index, event in enumerate(told)][::-1]
+    views = [_event(site, job, event) for event in told][::-1]
     body = page(views, call, default=20, most=1000)
     if body["data"] and site.faults.condition("duplicate_event", call.name):
         body["data"].insert(1, body["data"][0])
     return Reply(body=body)
 
 
-def _event(site: Site, job: dict[str, Any], index: int, event: Occurrence) -> dict[str, Any]:
-    # The id is made of what the event is, so that it stays the same when later ones are added before it.
-    digest = hashlib.sha256(f"{job['id']}/{index}".encode()).hexdigest()[:24]
+def _event(site: Site, job: dict[str, Any], event: Occurrence) -> dict[str, Any]:
+    # The id is made of what the event is, so that it stays the same whatever is told around it.
+    digest = hashlib.sha256(f"{job['id']}/{event.at}/{event.message}".encode()).hexdigest()[:24]
     return {
         "object": "fine_tuning.job.event", "id": f"ftevent-{digest}", "created_at": site.stamp(event.at),
         "level": event.level, "message": event.message, "type": event.type, "data": event.data,

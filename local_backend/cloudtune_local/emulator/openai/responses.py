@@ -15,6 +15,7 @@ from cloudtune_local.emulator.wire import ApiError, Call, Reply, sse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune_local.emulator.engine import Spoken
     from cloudtune_local.emulator.site import Site
 
 
@@ -24,13 +25,11 @@ def create(site: Site, call: Call) -> Reply:
     messages = _messages(call.body)
     sampling = chat.sampled(call.body, "max_output_tokens")
     head = _head(call, model.name, site.stamp(call.now))
-    pieces = site.engine.answer(model, messages, sampling)
-    prompt = chat.counted(messages)
+    spoken = site.engine.answer(model, messages, sampling)
     if call.body.get("stream"):
-        events = ((event["type"], event) for event in _events(head, pieces, prompt, sampling.max_tokens))
+        events = ((event["type"], event) for event in _events(head, spoken))
         return Reply(body=sse(events, done=False), content_type="text/event-stream")
-    said = list(pieces)
-    return Reply(body=_finished(head, new_id("msg_"), said, prompt, sampling.max_tokens))
+    return Reply(body=_finished(head, new_id("msg_"), spoken))
 
 
 def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -67,20 +66,21 @@ def _part(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _finished(head: dict[str, Any], item: str, said: list[str], prompt: int, most: int) -> dict[str, Any]:
-    is_cut = len(said) >= most
+def _finished(head: dict[str, Any], item: str, spoken: Spoken) -> dict[str, Any]:
+    is_cut = spoken.finish_reason == "length"
+    prompt, completion = spoken.prompt_tokens, spoken.completion_tokens
     status = "incomplete" if is_cut else "completed"
     usage = {
-        "input_tokens": prompt, "output_tokens": len(said), "total_tokens": prompt + len(said),
+        "input_tokens": prompt, "output_tokens": completion, "total_tokens": prompt + completion,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": {"reasoning_tokens": 0},
     }  # fmt: skip
     details = {"reason": "max_output_tokens"} if is_cut else None
-    output = [_item(item, "".join(said), status)]
+    output = [_item(item, spoken.text, status)]
     return head | {"status": status, "output": output, "usage": usage, "incomplete_details": details}
 
 
-def _events(head: dict[str, Any], pieces: Iterator[str], prompt: int, most: int) -> Iterator[dict[str, Any]]:
+def _events(head: dict[str, Any], spoken: Spoken) -> Iterator[dict[str, Any]]:
     number = count()
     item, place = new_id("msg_"), {"output_index": 0}
     part = {"item_id": "", "content_index": 0} | place
@@ -93,13 +93,10 @@ def _events(head: dict[str, Any], pieces: Iterator[str], prompt: int, most: int)
     yield event("in_progress", response=head)
     yield event("output_item.added", item=_item(item, "", "in_progress"), **place)
     yield event("content_part.added", part=_part(""), **part)
-    said = []
-    for piece in pieces:
-        said.append(piece)
+    for piece in spoken.pieces:
         yield event("output_text.delta", delta=piece, logprobs=[], **part)
-    text = "".join(said)
-    yield event("output_text.done", text=text, logprobs=[], **part)
-    yield event("content_part.done", part=_part(text), **part)
-    final = _finished(head, item, said, prompt, most)
+    yield event("output_text.done", text=spoken.text, logprobs=[], **part)
+    yield event("content_part.done", part=_part(spoken.text), **part)
+    final = _finished(head, item, spoken)
     yield event("output_item.done", item=final["output"][0], **place)
     yield event("completed" if final["status"] == "completed" else "incomplete", response=final)

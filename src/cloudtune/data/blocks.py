@@ -24,6 +24,8 @@ class Block(NamedTuple):
     first_line: int
     pieces: list[tuple[int, bytes]] | None = None
     """The line that each row begins on, and its bytes, where a row is not a line of the file."""
+    lines: int = 0
+    """How many lines ``data`` has."""
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
         """Line number and bytes of each row that is not blank."""
@@ -50,8 +52,9 @@ def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"")
             continue
         data = rest + more[:cut]
         if data:
-            yield Block(data, line)
-            line += data.count(b"\n")
+            ends = data.count(b"\n")
+            yield Block(data, line, lines=ends + (not data.endswith(b"\n")))
+            line += ends
         if not more:
             return
         rest, more = more[cut:], stream.read(BLOCK_BYTES)

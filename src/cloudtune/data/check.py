@@ -28,20 +28,26 @@ def _fault(code: str, field: str, message: str, fix: str) -> Problem:
     return Problem(code=code, field=field, message=message, fix=fix)
 
 
+def is_plain(chat: Chat) -> bool:
+    """Whether it is a good conversation that ends with an answer, of words alone: nearly all are, and need no more."""
+    before = ""
+    for message in chat.messages:
+        role, content = message.role, message.content
+        if role not in _NEXT[before] or type(content) is not str or not content or content.isspace():
+            return False
+        if message.weight is not UNSET or message.tool_calls is not UNSET or role == "tool":
+            return False
+        if message.reasoning_content is not UNSET or message.name is not UNSET:
+            return False
+        before = role
+    return before == "assistant" and chat.tools is UNSET and chat.parallel_tool_calls is UNSET
+
+
 def faults_of(record: Record, *, method: str = "sft") -> Sequence[Problem]:
     """Everything that is wrong with the record for a method of training."""
-    if type(record) is Chat:
-        before = ""
-        for message in record.messages:
-            role, content = message.role, message.content
-            if role not in _NEXT[before] or not content or message.weight is not UNSET:
-                break
-            if type(content) is not str or content.isspace():
-                break
-            before = role
-        else:
-            if before == "assistant" or (before and method == "cpt"):
-                return ()
+    if isinstance(record, Chat):
+        if is_plain(record):
+            return ()
         return [*_turns(record.messages), *_ending(record.messages, method)]
     return _of_other(record)
 

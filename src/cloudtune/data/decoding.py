@@ -50,7 +50,7 @@ class FileRows:
             rows = how.array.decode(b"[" + b",".join([piece for _, piece in block.pieces]) + b"]")
             return Batch(self.file, [line for line, _ in block.pieces], records(rows, how))
         rows = how.lines.decode_lines(block.data)
-        if len(rows) == block.data.count(b"\n") + (not block.data.endswith(b"\n")):
+        if len(rows) == block.lines:
             return Batch(self.file, range(block.first_line, block.first_line + len(rows)), records(rows, how))
         return Batch(self.file, [line for line, _ in block.rows()], records(rows, how))  # there are blank lines
 

@@ -8,19 +8,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudtune.data import explain
 from cloudtune.data.faults import Faults
-from cloudtune.data.formats import LossError, find_format, loss_problem
-from cloudtune.data.preparing import placed, sources
+from cloudtune.data.formats import find_format
+from cloudtune.data.preparing import go_through, sources
+from cloudtune.data.scanning import Task
+from cloudtune.data.split import shares
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from typing import IO
 
     from cloudtune.spec import Data
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Encoded(NamedTuple):
@@ -49,53 +50,39 @@ def encode(
     the records' hash is not ``expect_sha256``: the files changed since they were checked.
     """
     faults = Faults()
+    form = find_format(format)
     to.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
-            writing = _Writing(out, format, frozenset(allow_loss), faults)
-            writing.write(data, split, method)
+            file = _Hashed(out, split)
+            if form.bom:
+                file.put(split, BOM)
+            task = Task(method, shares(data), format=format, allow_loss=frozenset(allow_loss), words=False)
+            side = go_through(data, task, faults, file.put).sides[split]
             out.flush()
             os.fsync(out.fileno())
         faults.raise_errors()
-        if expect_sha256 is not None and writing.records.hexdigest() != expect_sha256:
+        if expect_sha256 is not None and side.hash.hexdigest() != expect_sha256:
             _refuse_change(data, split)
         os.replace(aside, to)
     except BaseException:
         Path(aside).unlink()
         raise
-    return Encoded(to, writing.rows, writing.size, writing.file.hexdigest())
+    return Encoded(to, side.rows, file.size, file.hash.hexdigest())
 
 
-class _Writing:
-    def __init__(self, out: IO[bytes], format_name: str, allowed: frozenset[str], faults: Faults) -> None:
-        self.out, self.format, self.allowed, self.faults = out, find_format(format_name), allowed, faults
-        self.records, self.file = hashlib.sha256(), hashlib.sha256()
-        self.rows = self.size = 0
+class _Hashed:
+    """A file that takes one side's bytes, counts and hashes them."""
 
-    def write(self, data: Data, split: str, method: str) -> None:
-        if self.format.bom:
-            self._put(_BOM)
-        for line in self._lines(data, split, method):
-            self._put(line)
-            self.rows += 1
+    def __init__(self, out: IO[bytes], side: str) -> None:
+        self.out, self.side, self.size, self.hash = out, side, 0, hashlib.sha256()
 
-    def _put(self, written: bytes) -> None:
-        self.file.update(written)
-        self.out.write(written)
-        self.size += len(written)
-
-    def _lines(self, data: Data, split: str, method: str) -> Iterator[bytes]:
-        for side, batch, number, record, line in placed(data, method, self.faults):
-            if side != split:
-                continue
-            self.records.update(line)
-            try:
-                yield self.format.line(record, line, self.allowed)
-            except LossError as error:
-                self.faults.add(batch.locate(loss_problem(self.format.name, error.lost), number))
-            except ValueError as error:
-                self.faults.add(batch.locate(explain.conversion(error), number))
+    def put(self, side: str, data: bytes) -> None:
+        if side == self.side:
+            self.hash.update(data)
+            self.out.write(data)
+            self.size += len(data)
 
 
 def _refuse_change(data: Data, split: str) -> None:

@@ -30,6 +30,13 @@ class Format(NamedTuple):
     """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
     bom: bool = False
     """The file begins with a byte order mark."""
+    quick: Callable[[bytes], bytes] | None = None
+    """Makes the lines to write of the canonical lines of conversations of words alone."""
+
+    @property
+    def carries_all(self) -> bool:
+        """Whether nothing is ever lost in it."""
+        return self.carries == ALL and not self.kinds
 
     def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
         """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
@@ -39,8 +46,14 @@ class Format(NamedTuple):
             if lost - allowed:
                 raise LossError(lost - allowed)
             record = without(record, lost)
-            line = canonical(record) + b"\n"
-        return line if self.write is None else canonical(self.write(record)) + b"\n"  # type: ignore[arg-type]
+            line = canonical(record)
+        return line if self.write is None else canonical(self.write(record))  # type: ignore[arg-type]
+
+    def lines(self, plain: bytes) -> bytes | None:
+        """The lines to write for canonical lines of conversations of words alone; None where there is no short way."""
+        if not self.carries.issuperset({"system", "turns"}):
+            return None
+        return plain if self.write is None else self.quick(plain) if self.quick is not None else None
 
 
 class LossError(ValueError):

@@ -186,6 +186,11 @@ def canonical(record: Record) -> bytes:
     return _encoder.encode(record)
 
 
+def canonical_lines(records: list[Record]) -> bytes:
+    """All of them, each ending in a line end."""
+    return _encoder.encode_lines(records)
+
+
 def compact(value: object) -> str:
     """A JSON value as the text that a model reads: strings as they are, everything else as compact JSON."""
     return value if isinstance(value, str) else _encoder.encode(value).decode()

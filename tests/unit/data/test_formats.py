@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cloudtune.data import encode, prepare
 from cloudtune.data.blocks import Block
-from cloudtune.data.check import faults_of
+from cloudtune.data.check import faults_of, is_plain
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import LossError
@@ -32,6 +32,7 @@ from cloudtune.data.records import (
     TextPart,
     ToolCall,
     canonical,
+    canonical_lines,
 )
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
@@ -94,7 +95,7 @@ def test_a_vendors_own_line_is_read_and_written(row: dict[str, Any], name: str, 
     assert json.loads(canonical(record)) == expected
     assert not faults_of(record, method="sft")
     assert not features(record) - FORMATS[name].carries
-    assert json.loads(FORMATS[name].line(record, canonical(record) + b"\n")) == row
+    assert json.loads(FORMATS[name].line(record, canonical(record))) == row
     assert decode([expected]) == [record]  # the canonical row reads back as itself
 
 
@@ -165,7 +166,7 @@ def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: A
     form = FORMATS[name]
     record = data.draw(RECORDS[data.draw(st.sampled_from(sorted(form.kinds or RECORDS)))])
     assert not faults_of(record, method="sft")
-    line = canonical(record) + b"\n"
+    line = canonical(record)
     lost = features(record) - form.carries
     if lost:
         with pytest.raises(LossError) as caught:
@@ -178,7 +179,7 @@ def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: A
         assert not faults_of(record, method="sft")
     if name in {"bedrock-converse", "nova-preference"} and "images" in features(record):
         return  # Bedrock takes images by their address on S3 alone: tested below
-    written = form.line(record, canonical(record) + b"\n")
+    written = form.line(record, canonical(record))
     if name == "sagemaker-rlvr":
         (back,) = decode(written, READ_AS[name])
         assert back.fields["reward_model"]["ground_truth"] == record.fields["reference_answer"]
@@ -253,3 +254,30 @@ def test_bedrock_takes_images_by_their_address_on_s3() -> None:
     for url in ("https://x/y.png", "s3://b/k.tiff"):
         with pytest.raises(ValueError, match="s3"):
             form.line(chat(url), b"")
+
+
+QUICK = sorted(name for name, form in FORMATS.items() if form.quick is not None)
+
+
+@pytest.mark.parametrize("name", QUICK)
+@settings(max_examples=80, deadline=None)
+@given(records=st.lists(chats().filter(is_plain), min_size=1, max_size=5))
+def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
+    form = FORMATS[name]
+    slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
+    assert form.lines(canonical_lines(records)) == slow
+
+
+NASTY = ['"},{"role":"', '","content":"', '"}]}', '{"messages":[', '"', "\\", '\\"', "\\\\"]
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("text", NASTY)
+def test_the_quick_way_is_not_fooled_by_json_inside_texts(name: str, text: str) -> None:
+    records = [
+        Chat([Message("system", text), Message("user", f"a{text}"), Message("assistant", f"{text}b")]),
+        Chat([Message("user", text * 2), Message("assistant", text)]),
+    ]
+    form = FORMATS[name]
+    slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
+    assert form.lines(canonical_lines(records)) == slow

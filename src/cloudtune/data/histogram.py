@@ -1,0 +1,38 @@
+"""How long rows are: counts in buckets that double, so that any number of rows takes the same memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Histogram:
+    """Counts of positive whole numbers."""
+
+    def __init__(self) -> None:
+        self.count = self.total = self.largest = 0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, values: Iterable[int]) -> None:
+        """Count values."""
+        values = list(values)
+        if not values:
+            return
+        self.count += len(values)
+        self.total += sum(values)
+        self.largest = max(self.largest, *values) if len(values) > 1 else max(self.largest, values[0])
+        self._buckets.update([value.bit_length() for value in values])
+
+    @property
+    def mean(self) -> float:
+        """The average."""
+        return self.total / self.count if self.count else 0.0
+
+    def buckets(self) -> list[tuple[int, int]]:
+        """(upper bound, how many are below it and not below the bound before)."""
+        if not self._buckets:
+            return []
+        return [(1 << bits, self._buckets[bits]) for bits in range(min(self._buckets), max(self._buckets) + 1)]

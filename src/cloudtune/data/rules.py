@@ -1,0 +1,130 @@
+"""Checks of words within texts: one quick look at a whole batch, and a long one only where something was seen."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from cloudtune.data.records import Chat, Item, Message, Preference, Rated, Record
+from cloudtune.errors import Problem, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Rule(NamedTuple):
+    """Words that should not be there."""
+
+    code: str
+    severity: Severity
+    signs: tuple[bytes, ...]
+    """A canonical line that breaks the rule holds one of these."""
+    pattern: re.Pattern[str]
+    message: str
+    """With ``{}`` for what was found."""
+    fix: str
+    roles: frozenset[str] | None = None
+    """Only in what these say; None = everywhere."""
+    accept: Callable[[str], bool] | None = None
+    """A closer look at what the pattern found."""
+    hidden: bool = False
+    """What was found is not to be shown."""
+
+    def seen_in(self, lines: bytes) -> bool:
+        """Whether the rule may be broken in these lines."""
+        # One byte is found ten times faster than several: most batches are done with after that.
+        return any(sign[-1:] in lines and sign[:1] in lines and sign in lines for sign in self.signs)
+
+    def problems(self, record: Record) -> Iterator[Problem]:
+        """Where the record breaks it: the first place in each text."""
+        for field, role, text in texts(record):
+            if self.roles is not None and role not in self.roles:
+                continue
+            for match in self.pattern.finditer(text):
+                if self.accept is None or self.accept(match.group()):
+                    shown = "" if self.hidden else repr(match.group())
+                    yield Problem(
+                        code=self.code, severity=self.severity, field=field, fix=self.fix,
+                        message=self.message.format(shown).strip(),
+                    )  # fmt: skip
+                    break
+
+
+def texts(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Field, role and words of every text in the record."""
+    if isinstance(record, Chat | Preference | Rated | Item):
+        for name in record.__struct_fields__:
+            value = getattr(record, name)
+            if name in {"messages", "chosen", "rejected", "completion"}:
+                for i, message in enumerate(value):
+                    yield f"{name}[{i}].content", message.role, _words(message)
+        return
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, str):
+            yield name, "text", value
+        elif isinstance(value, list):
+            yield name, "text", " ".join(str(one) for one in value)
+
+
+def _words(message: Message) -> str:
+    return message.content if isinstance(message.content, str) else message.text
+
+
+_TEMPLATE = (
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
+    "<|begin_of_text|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<start_of_turn>", "<end_of_turn>",
+    "[INST]", "[/INST]", "<<SYS>>", "</s>",
+)  # fmt: skip
+STANDARD: tuple[Rule, ...] = (
+    Rule("template_token", "warning", (b"<|", b"<start_of", b"<end_of", b"INST]", b"<<SYS>>", b"</s>"),
+         re.compile("|".join(map(re.escape, _TEMPLATE))), "{} is a token of chat templates",
+         "remove it: the template is added in training"),
+    Rule("control_character", "warning", (b"\\u00", b"\x7f"), re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
+         "{} is a control character", "remove it"),
+    Rule("broken_text", "warning", (b"\xef\xbf\xbd", b"\xc3\x83"), re.compile("\ufffd|\u00c3[\u0080-\u00bf]"),
+         "{} is what broken encoding leaves behind", "read the source with its own encoding"),
+)  # fmt: skip
+
+
+def forbidden(words: tuple[str, ...], target: str) -> Rule:
+    """The rule that a vendor's forbidden words make."""
+    return Rule(
+        "forbidden_text", "error", tuple(word.encode() for word in words), re.compile("|".join(map(re.escape, words))),
+        f"{target} fails on {{}} in what the system or the user says", "write it another way",
+        frozenset({"system", "user"}),
+    )  # fmt: skip
+
+
+def _luhn(digits: str) -> bool:
+    """The checksum of card numbers."""
+    numbers = [int(digit) for digit in digits if digit.isdigit()]
+    doubled = [number if i % 2 == 0 else (2 * number - 9 if number > 4 else 2 * number) for i, number in
+               enumerate(reversed(numbers))]  # fmt: skip
+    return 13 <= len(numbers) <= 19 and len(set(numbers)) > 1 and sum(doubled) % 10 == 0
+
+
+def _iban(text: str) -> bool:
+    """The checksum of bank accounts."""
+    plain = text.replace(" ", "")
+    turned = plain[4:] + plain[:4]
+    return int("".join(str(int(letter, 36)) for letter in turned)) % 97 == 1
+
+
+_DIGITS = tuple(b"%d" % digit for digit in range(10))
+PRIVATE: tuple[Rule, ...] = (
+    Rule("secret", "error",
+         (b"AKIA", b"ASIA", b"sk-", b"ghp_", b"gho_", b"github_pat_", b"xox", b"AIza", b"PRIVATE KEY", b"eyJ", b"hf_",
+          b"glpat-"),
+         re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|\bgh[po]_[A-Za-z0-9]{36}\b"
+                    r"|\bgithub_pat_\w{22,}|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAIza[0-9A-Za-z_-]{35}\b"
+                    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"
+                    r"|\bhf_[A-Za-z0-9]{30,}|\bglpat-[\w-]{20,}"),
+         "a key or token stands here", "take it out, and make it invalid", hidden=True),
+    Rule("card_number", "warning", _DIGITS, re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"),
+         "a card number stands here (its checksum is right)", "redact it", accept=_luhn, hidden=True),
+    Rule("iban", "warning", _DIGITS, re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+         "a bank account stands here (its checksum is right)", "redact it", accept=_iban, hidden=True),
+    Rule("email", "warning", (b"@",), re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b"),
+         "an e-mail address stands here", "redact it", hidden=True),
+)  # fmt: skip

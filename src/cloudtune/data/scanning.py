@@ -1,0 +1,235 @@
+"""One batch of records gone through: faults, canonical lines, sides, hashes, words, and the lines to write.
+
+This is the work that can be done for each batch apart, so it may run in another process: what goes in and what comes
+out are plain values.
+"""
+
+from __future__ import annotations
+
+from array import array
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.data import explain
+from cloudtune.data.check import faults_of, is_plain
+from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
+from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
+from cloudtune.data.split import Shares
+from cloudtune.data.targets import TARGETS
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.data.formats import Format
+    from cloudtune.data.places import Batch
+    from cloudtune.data.records import Record
+
+_ANSWER = b'{"role":"assistant"'
+LABEL_CHARS = 40
+MANY_LABELS = 200
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to do with every batch."""
+
+    method: str = "sft"
+    shares: Shares = Shares(0.0, 0.0, 0)
+    target: str | None = None
+    format: str | None = None
+    allow_loss: frozenset[str] = frozenset()
+    private: bool = False
+    """Look for secrets and personal data too."""
+    words: bool = True
+    """Look for template tokens, control characters and broken text."""
+
+
+class Side(msgspec.Struct):
+    """The records of one side of a batch, as bytes."""
+
+    rows: int = 0
+    longest: int = 0
+    """Characters of the longest record."""
+    canonical: bytes = b""
+    written: bytes | None = None
+    """In the format; None if it is the canonical one."""
+
+
+class Scanned(msgspec.Struct):
+    """What one batch holds."""
+
+    file: str
+    by_row: bool
+    origin: str
+    sides: dict[str, Side]
+    problems: list[Problem]
+    kinds: dict[str, int]
+    first: int
+    """Line of the first good record."""
+    numbers: bytes | None
+    """Lines of the good records, 8 bytes each; None if they follow one another."""
+    hashes: bytes
+    """Of the good records' lines, 8 bytes each."""
+    prompts: bytes
+    """Of what comes before their last answers; 0 = no prompt."""
+    sizes: bytes
+    """Bytes of each canonical line, 4 bytes each."""
+    labels: dict[str, int]
+
+
+class Scanner:
+    """Goes through batches."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.format = find_format(task.format) if task.format else None
+        target = TARGETS[task.target] if task.target else None
+        rules: list[Rule] = [*STANDARD] if task.words else []
+        if task.private:
+            rules += PRIVATE
+        if target is not None and target.forbidden:
+            rules.append(forbidden(target.forbidden, target.name))
+        self.rules = rules
+        self.max_tokens = target.max_tokens if target is not None else None
+        self.labelled = True
+
+    def scan(self, batch: Batch, origin: str) -> Scanned:
+        """Everything about the batch's records that other batches do not bear on."""
+        problems: list[Problem] = []
+        plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
+        records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
+        joined = canonical_lines(records)
+        lines = joined.split(b"\n")
+        lines.pop()
+        for rule in self.rules:
+            if rule.seen_in(joined):
+                for number, record, line in zip(numbers, records, lines, strict=True):
+                    if rule.seen_in(line):
+                        problems += [batch.locate(problem, number) for problem in rule.problems(record)]
+        if self.max_tokens is not None:
+            self._lengths(batch, numbers, lines, problems)
+        written: list[bytes] | bytes | None = None
+        if self.format is not None and (self.format.write is not None or not self.format.carries_all):
+            written = self.format.lines(joined) if plain else None
+            if written is None:
+                written = self._written(self.format, batch, numbers, records, lines, problems)
+        return Scanned(
+            file=batch.file, by_row=batch.by_row, origin=origin, problems=problems,
+            sides=self._sides(origin, records, lines, joined, written), kinds=_kinds(records),
+            first=numbers[0] if numbers else 0,
+            numbers=None if isinstance(numbers, range) else array("q", numbers).tobytes(),
+            hashes=array("q", [*map(hash, lines)]).tobytes(),
+            prompts=array("q", _prompts(records, lines)).tobytes(),
+            sizes=array("I", [*map(len, lines)]).tobytes(),
+            labels=self._labels(records),
+        )  # fmt: skip
+
+    def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
+        method = self.task.method
+        faults = [faults_of(record, method=method) for record in batch.records]
+        if not any(faults):
+            return batch.records, batch.lines
+        records: list[Record] = []
+        numbers: list[int] = []
+        for record, number, found in zip(batch.records, batch.lines, faults, strict=True):
+            if found:
+                problems += [batch.locate(fault, number) for fault in found]
+            else:
+                records.append(record)
+                numbers.append(number)
+        return records, numbers
+
+    def _lengths(self, batch: Batch, numbers: Sequence[int], lines: list[bytes], problems: list[Problem]) -> None:
+        """Without the target's tokenizer: a token is a byte at the least, so bytes bound tokens from above."""
+        limit = self.max_tokens
+        assert limit is not None
+        for number, line in zip(numbers, lines, strict=True):
+            if len(line) > limit:
+                message = f"up to {len(line):,} tokens (upper bound: its bytes), the limit is {limit:,}"
+                fix = "count with a tokenizer, or shorten it"
+                problem = Problem(code="maybe_too_long", severity="warning", message=message, fix=fix)
+                problems.append(batch.locate(problem, number))
+
+    def _written(self, form: Format, batch: Batch, numbers: Sequence[int], records: list[Record], lines: list[bytes],
+                 problems: list[Problem]) -> list[bytes]:  # fmt: skip
+        """The lines in the format that is asked for."""
+        allowed = self.task.allow_loss
+        written: list[bytes] = []
+        for number, record, line in zip(numbers, records, lines, strict=True):
+            try:
+                written.append(form.line(record, line, allowed))
+            except LossError as error:
+                problems.append(batch.locate(loss_problem(form.name, error.lost), number))
+                written.append(b"")
+            except ValueError as error:
+                problems.append(batch.locate(explain.conversion(error), number))
+                written.append(b"")
+        return written
+
+    def _labels(self, records: list[Record]) -> dict[str, int]:
+        """How often each label, or each very short answer, is given; looked for until a batch has too few of them."""
+        if not self.labelled:
+            return {}
+        found: dict[str, int] = {}
+        for record in records:
+            if type(record) is Chat:
+                content = record.messages[-1].content
+                if type(content) is str and len(content) <= LABEL_CHARS:
+                    found[content] = found.get(content, 0) + 1
+            elif isinstance(record, Labelled | Picture):
+                found[str(record.label)] = found.get(str(record.label), 0) + 1
+        self.labelled = sum(found.values()) >= 0.9 * len(records) and len(found) <= MANY_LABELS
+        return found if self.labelled else {}
+
+    def _sides(self, origin: str, records: list[Record], lines: list[bytes], joined: bytes,
+               written: list[bytes] | bytes | None) -> dict[str, Side]:  # fmt: skip
+        shares = self.task.shares
+        if origin != "train" or not (shares.validation or shares.test):
+            said = _ended(written) if isinstance(written, list) else written
+            return {origin: Side(len(lines), _longest(records, lines), joined, said)}
+        side_of = shares.side
+        names = [side_of(line) for line in lines]
+        if isinstance(written, bytes):
+            written = written.split(b"\n")
+            written.pop()
+        found: dict[str, Side] = {}
+        for name in set(names):
+            mine = [side == name for side in names]
+            kept = list(compress(lines, mine))
+            longest = _longest(list(compress(records, mine)), kept)
+            said = None if written is None else _ended(list(compress(written, mine)))
+            found[name] = Side(len(kept), longest, _ended(kept), said)
+        return found
+
+
+def _ended(lines: list[bytes]) -> bytes:
+    """The lines, each with its end."""
+    return b"\n".join([*lines, b""])
+
+
+def _prompts(records: list[Record], lines: list[bytes]) -> list[int]:
+    """Hashes of what comes before the last answer; 0 for records that are no conversations."""
+    return [
+        hash(line[: line.rfind(_ANSWER) + 1]) if type(record) is Chat else 0
+        for record, line in zip(records, lines, strict=True)
+    ]
+
+
+def _kinds(records: list[Record]) -> dict[str, int]:
+    kinds: dict[Any, int] = {}
+    for cls in {type(record) for record in records}:
+        some = next(record for record in records if type(record) is cls)
+        kinds[kind_of(some)] = sum([type(record) is cls for record in records])
+    return kinds
+
+
+def _longest(records: list[Record], lines: list[bytes]) -> int:
+    """Characters of the longest record. A line has more bytes than that: short ones need no counting."""
+    longest = 0
+    for record, line in zip(records, lines, strict=True):
+        if len(line) > longest:
+            longest = max(longest, sum([len(text) for _, _, text in texts(record)]))
+    return longest

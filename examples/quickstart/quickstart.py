@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import re
 import resource
@@ -16,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # no bars between the lines; read when transformers is imported
 
 import cloudtune
 from cloudtune import GenerateOptions, Job, Plan
@@ -74,7 +77,7 @@ def main() -> None:
     show_gain(rows, base, tuned)
     memory_mb = max(memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _rss_unit())
     print(f"\n{time.monotonic() - started:.0f} s in all, at most {memory_mb / 1000:.1f} GB of memory in one process.")
-    print(f"Ask it yourself: cloudtune generate {job.name} 'Rovers held to draw in derby'")
+    print(f"Ask it yourself: cloudtune generate {plan.name} 'Rovers held to draw in derby'")
 
 
 def show_plan(plan: Plan) -> None:
@@ -115,7 +118,7 @@ def held_out(path: Path) -> list[Row]:
 def answers(job: Job, rows: Sequence[Row], *, base: bool) -> list[str]:
     """What the model says of every row: the base model as it came, or the tuned one."""
     print(f"\nasking the {'base' if base else 'tuned'} model about {len(rows)} held-out headlines ...", flush=True)
-    options = GenerateOptions(max_tokens=12, base=base)
+    options = GenerateOptions(max_tokens=8, base=base)
     return [" ".join(answer.text.split()) for answer in job.generate([row.question for row in rows], options)]
 
 

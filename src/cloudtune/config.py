@@ -38,7 +38,7 @@ _ENV = "CLOUDTUNE_"
 class Entry:
     """One value of the configuration."""
 
-    value: Any
+    value: Any = field(repr=False)
     source: str
     """``--backend``, ``CLOUDTUNE_BACKEND``, ``cloudtune.toml:4``, ``cloudtune.toml:9 (profile prod)``, ``default``."""
     file: str | None = None

@@ -112,6 +112,12 @@ def _settled(faults: list[tuple[Path_, ErrorDetails]]) -> Iterator[tuple[Path_, 
         for path, fault in meant:
             yield path, fault, also if fault["type"] == "literal_error" else ()
         return
+    deepest = max(len(path) for path, _ in faults)
+    if deepest > min(len(path) for path, _ in faults):  # the branch that fits so well that only a part of it is wrong
+        for path, fault in faults:
+            if len(path) == deepest:
+                yield path, fault, ()
+        return
     yield *faults[0], also[1:]
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -84,7 +83,7 @@ class LocalBackend:
             "gpus": len(devices.visible_gpus()),
         }
         identity = {"model": model.fingerprint}
-        return Resolved(scope=str(self.root), facts=facts, identity=identity, at=datetime.now(UTC))
+        return Resolved(scope=str(self.root), facts=facts, identity=identity)
 
     def _python(self) -> str:
         """The trainer's interpreter, which has what the trainer needs."""

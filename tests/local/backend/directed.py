@@ -1,0 +1,213 @@
+"""The local back end as the contract suite sees it: real run folders, real workers, and a trainer that takes orders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.local.backend.submitting import kill_all, wait_state, wait_until
+
+from cloudtune.clock import SystemClock
+from cloudtune.spec import JobSpec
+from cloudtune.state import JobState
+from cloudtune.testing.world import Recipe
+from cloudtune_local import procs
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
+from cloudtune_local.rundir import Run
+from cloudtune_local.training.folder import STATES, read_json, write_json
+from cloudtune_local.training.tiny import write_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.backend import Backend, Resolved
+    from cloudtune.clock import Clock
+    from cloudtune.state import JobRef
+
+SECRET = "hf_directed_5d41402abc4b2a76"
+ORDERS = {
+    JobState.PREPARING: "prepare", JobState.RUNNING: "run", JobState.SUCCEEDED: "succeed", JobState.FAILED: "fail",
+    JobState.EXPIRED: "expire",
+}  # fmt: skip
+MANY = 1000
+"""Slots: no job waits for another here. The queue has tests of its own."""
+
+
+class DirectedBackend(LocalBackend):
+    """The local back end, whose trainer is the one that takes orders."""
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        resolved = super().resolve(spec)  # with all its checks
+        resolved.facts["python"] = str(self.root.parent / "directed-python")
+        resolved.facts["gpus"] = 0
+        return resolved
+
+
+def open_directed(root: str) -> tuple[Backend, Clock]:
+    """The recipe."""
+    return DirectedBackend(Options(root=Path(root), slots=MANY, grace=5.0)), SystemClock()
+
+
+class LocalWorld:
+    """Implements `cloudtune.testing.world.World`."""
+
+    def __init__(self, root: Path, trained: Path) -> None:
+        self.root = root
+        self.clock: Clock = SystemClock()
+        self.secrets = (SECRET,)
+        self.words = STATES
+        self.sdk_modules = ("torch", "transformers", "peft", "accelerate", "safetensors")
+        self.runs, self.stage = root / "runs", root / "stage"
+        self.folders = (self.runs,)
+        self.list_lag_s = 0.0
+        nobody = "there is no vendor between: a question is a read of a folder, a request a write into one"
+        self.lacks = dict.fromkeys(
+            ("wire", "lost_reply", "throttle", "server_error", "forbidden", "lost_contact"), nobody
+        ) | {"row_limit": "a row over max_length is cut by the trainer, which names it; the plan warns of it"}
+        self.stage.mkdir()
+        self._model()
+        self._python(trained)
+
+    def _model(self) -> None:
+        """A folder that looks like a model: its content, and so its fingerprint, is the same on every machine."""
+        head = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}).encode()
+        folder = self.root / "tiny"
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 512}')
+        (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+
+    def _python(self, trained: Path) -> None:
+        program = Path(__file__).parent / "directed_trainer.py"
+        paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
+        script = self.root / "directed-python"
+        script.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{paths}" exec "{sys.executable}" "{program}" "{self.stage}" "{trained}" "$@"\n'
+        )
+        script.chmod(0o755)
+
+    def backend(self) -> Backend:
+        return self.recipe().make()[0]
+
+    def recipe(self) -> Recipe:
+        return Recipe(target="tests.local.backend.directed:open_directed", arguments={"root": str(self.runs)})
+
+    def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
+        rows = [{"prompt": f"What is {n} plus {variant}?", "completion": f"{n + variant}"} for n in range(12)]
+        held_out = [{"prompt": f"And {n} times {variant}?", "completion": f"{n * variant}"} for n in range(3)]
+        document = {
+            "name": f"small-{variant}",
+            "model": str(self.root / "tiny"),
+            "adapter": "lora",
+            "data": {
+                "train": self._rows(f"train-{variant}", rows),
+                "validation": self._rows(f"val-{variant}", held_out),
+            },
+        }
+        return JobSpec.model_validate(document | changes)
+
+    def _rows(self, name: str, rows: list[dict[str, Any]]) -> str:
+        path = self.root / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return str(path)
+
+    def too_long(self) -> tuple[JobSpec, int]:
+        raise NotImplementedError(self.lacks["row_limit"])
+
+    def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
+        backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
+        wait_until(lambda: "trainer" in (read_json(run.worker) or {}) and self._done(ref) is not None)
+        if state is JobState.CANCELLED:
+            backend.cancel(ref)
+        elif state is JobState.PAUSED:
+            backend.pause(ref)
+        elif state in ORDERS and backend.get(ref).state is not state:
+            self._order(ref, f"{ORDERS[state]} {message}".strip())
+        if state is not JobState.QUEUED:
+            wait_state(backend, ref, state.value)
+        if state.is_terminal:
+            worker = read_json(run.worker)
+            wait_until(lambda: not procs.is_alive(worker), what="the worker's end")
+
+    def settle(self, ref: JobRef) -> None:
+        backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
+        if run.asked("cancel"):
+            wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
+            wait_until(lambda: not procs.is_alive(read_json(run.worker)), what="the worker's end")
+        else:
+            paused = run.asked("pause")
+            wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")
+
+    def _done(self, ref: JobRef) -> int | None:
+        path = self.stage / f"{ref.id}.done"
+        text = path.read_text() if path.exists() else ""
+        return int(text) if text else None
+
+    def _order(self, ref: JobRef, order: str) -> None:
+        if order == "run" and self._ordered(ref, "run"):
+            return  # it was paused, and goes on by itself
+        with (self.stage / ref.id).open("a") as file:
+            file.write(order + "\n")
+        count = len((self.stage / ref.id).read_text().splitlines())
+        wait_until(lambda: (self._done(ref) or 0) >= count, what=f"the order {order}")
+
+    def _ordered(self, ref: JobRef, order: str) -> bool:
+        path = self.stage / ref.id
+        return path.exists() and order in path.read_text().splitlines()
+
+    def show(self, ref: JobRef, word: str) -> None:
+        run = Run(Path(ref.scope) / ref.id)
+        write_json(run.status, {**read_json(run.status), "state": word})
+
+    def fail(self, call: str, fault: object) -> None:
+        raise NotImplementedError(self.lacks["wire"])
+
+    def heal(self) -> None:
+        pass
+
+    def jobs(self) -> Sequence[str]:
+        runs = [Run(path.parent) for path in self.runs.glob("*/job.json")]
+        return [run.slug for run in sorted(runs, key=lambda run: read_json(run.job)["number"])]
+
+    def uploads(self) -> Sequence[str]:
+        return sorted(str(path) for path in self.runs.glob("*/data/*.jsonl"))
+
+    def calls(self, call: str | None = None) -> int:
+        return 0
+
+    def received(self) -> Sequence[Any]:
+        return []
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted(self.runs.rglob("*")):
+            digest.update(str(path).encode())
+            if path.is_file():
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        kill_all(self.runs)
+
+
+def trained_run(folder: Path) -> Path:
+    """A run folder that the real trainer has filled: a tiny model, a few steps, a checkpoint, a tuned model."""
+    from cloudtune.client import Client
+
+    write_tiny_model(folder / "base")
+    rows = [{"prompt": f"What is {n} plus {n}?", "completion": f"{2 * n}"} for n in range(16)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = JobSpec.model_validate({
+        "name": "trained", "model": str(folder / "base"), "data": {"train": str(folder / "rows.jsonl"), "validation": 0.2},
+        "overrides": {"local": {"device": "cpu"}},
+    })  # fmt: skip
+    client = Client(LocalBackend(Options(root=folder / "runs")), ledger=f"sqlite:///{folder}/ledger.db")
+    job = client.submit(spec)
+    job.wait(timeout=110)
+    return Path(job.ref.scope) / job.ref.id

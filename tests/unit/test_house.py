@@ -24,8 +24,15 @@ LONGEST_FUNCTION = 60
 LONGER_MODULES: dict[str, str] = {}
 """Module -> why it may be longer than LONGEST_MODULE lines."""
 
-LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {}
+LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {
+    "local_backend/cloudtune_local/training/loop.py:train": (
+        120,
+        "the training loop reads best flat, from top to bottom",
+    ),
+}
 """``path:name`` -> the lines it may have, and why."""
+
+SHARED_BY_PROVIDERS = ("cloudtune_providers.aws", "cloudtune_providers.openai_dialect")
 
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "common", "misc", "manager", "handler")
 
@@ -106,6 +113,7 @@ def test_names_say_what_a_thing_is() -> None:
         for path in MODULES
         for node in ast.walk(_tree(path))
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Manager", "Handler", "Util", "Utils", "Helper"))
+        if not any(ast.unparse(base).endswith("Handler") for base in node.bases)  # http.server's own word
     ]
     assert not vague, "name the noun: see CONTRIBUTING"
 
@@ -149,14 +157,14 @@ def test_only_the_trainer_names_torch() -> None:
 
 
 def test_providers_do_not_know_one_another() -> None:
-    """Each may import the shared ``cloudtune_providers.aws`` and its own package."""
+    """Each may import its own package and what several vendors share: AWS's session, OpenAI's dialect."""
     found = set()
     for path in MODULES:
         parts = path.relative_to(REPOSITORY).parts
         if parts[0] != "providers" or len(parts) < 4:
             continue
+        mine = (f"cloudtune_providers.{parts[2]}", *SHARED_BY_PROVIDERS)
         for name in _imports(path):
-            mine = (f"cloudtune_providers.{parts[2]}", "cloudtune_providers.aws")
             if name.startswith("cloudtune_providers.") and not any(_under(name, package) for package in mine):
                 found.add(f"{_where(path)} imports {name}")
     assert not found

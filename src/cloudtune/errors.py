@@ -30,7 +30,8 @@
         └── JobExpired                           8   stopped by a limit; a usable model may exist
 
 Adding an error: subclass the nearest class above (and a builtin where callers would expect one), set ``exit_code`` if
-it differs, keep it picklable, draw it above, and list it in ``cloudtune.__all__`` if users should catch it. The vendor's own exception is always the ``__cause__``.
+it differs, keep it picklable, draw it above, and list it in ``cloudtune.__all__`` if users should catch it.
+The vendor's own exception is always the ``__cause__``.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class LocalWorld:
             "adapter": "lora",
             "data": {
                 "train": self._rows(f"train-{variant}", rows),
-                "validation": self._rows(f"val-{variant}", held_out),
+                "validation": self._rows(f"v-{variant}", held_out),
             },
         }
         return JobSpec.model_validate(document | changes)
@@ -203,8 +203,9 @@ def trained_run(folder: Path) -> Path:
     write_tiny_model(folder / "base")
     rows = [{"prompt": f"What is {n} plus {n}?", "completion": f"{2 * n}"} for n in range(16)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"train": str(folder / "rows.jsonl"), "validation": 0.2}
     spec = JobSpec.model_validate({
-        "name": "trained", "model": str(folder / "base"), "data": {"train": str(folder / "rows.jsonl"), "validation": 0.2},
+        "name": "trained", "model": str(folder / "base"), "data": data,
         "overrides": {"local": {"device": "cpu"}},
     })  # fmt: skip
     client = Client(LocalBackend(Options(root=folder / "runs")), ledger=f"sqlite:///{folder}/ledger.db")

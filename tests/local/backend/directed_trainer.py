@@ -1,7 +1,7 @@
 """A trainer that does nothing until it is told to: the contract suite brings jobs to any state with it.
 
-It is run by the real worker and keeps the run folder's contract; orders come as lines of a file beside the runs. What it
-leaves behind, checkpoint and model, it copies from a run that was really trained.
+It is run by the real worker and keeps the run folder's contract; orders come as lines of a file beside the runs. What
+it leaves behind, checkpoint and model, it copies from a run that was really trained.
 """
 
 import shutil

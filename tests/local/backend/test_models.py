@@ -1,4 +1,4 @@
-"""Finding the base model: folders, GGUF files, descriptions, the hub and its cache; and what to do when it is not there."""
+"""Finding the base model: folders, GGUF files, descriptions, the hub and its cache; and what if it is not there."""
 
 import http.server
 import json

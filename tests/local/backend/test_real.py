@@ -1,0 +1,129 @@
+"""The real trainer through the back end: steered, under limits, in several processes, in another interpreter."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from tests.local.backend.submitting import kill_all, run_of, wait_until
+
+from cloudtune.backend import GenerateOptions
+from cloudtune.client import Client
+from cloudtune.errors import InvalidRequest, JobFailed
+from cloudtune.spec import JobSpec
+from cloudtune.state import TunedModel
+from cloudtune_local.backend import LocalBackend
+from cloudtune_local.options import Options
+from cloudtune_local.training.folder import read_json
+from cloudtune_local.training.tiny import write_tiny_model
+
+pytestmark = pytest.mark.timeout(400)
+PATIENCE = 180
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    write_tiny_model(folder / "model")
+    rows = [{"prompt": f"What is {n} plus {n}?", "completion": f"{2 * n}"} for n in range(40)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def open_client(tmp_path):
+    roots = []
+
+    def make(root=None, **options):
+        roots.append(root or tmp_path / "runs")
+        return Client(LocalBackend(Options(root=roots[-1], **options)), ledger=f"sqlite:///{tmp_path}/ledger.db")
+
+    yield make
+    for root in roots:
+        kill_all(root)
+
+
+def spec(base, *, local=None, **changes):
+    document = {
+        "name": "tiny", "model": str(base / "model"), "data": {"train": str(base / "rows.jsonl")},
+        "overrides": {"local": {"device": "cpu", "threads": 1, **(local or {})}},
+    }  # fmt: skip
+    return JobSpec.model_validate({**document, **changes})
+
+
+LONG = {"hyperparameters": {"epochs": 100_000, "batch_size": 4}}
+
+
+def test_paused_resumed_cancelled_and_continued(base, open_client):
+    client = open_client()
+    job = client.submit(spec(base, **LONG))
+    wait_until(lambda: len(job.metrics()) > 3, PATIENCE, "the first steps")
+    job.pause()
+    wait_until(lambda: job.state.value == "paused", PATIENCE)
+    made = len(job.metrics())
+    job.resume()
+    wait_until(lambda: len(job.metrics()) > made + 3, PATIENCE, "more steps")
+    job.cancel()
+    wait_until(lambda: job.state.value == "cancelled", PATIENCE)
+    with pytest.raises(InvalidRequest, match="has no model") as refused:
+        job.model()
+    assert "resume" in refused.value.hint
+    last = job.checkpoints()[-1]
+    child = job.resume()
+    first = wait_until(lambda: child.metrics(), PATIENCE)[0]
+    assert first.step == last.step + 1
+    child.cancel()
+
+
+def test_a_time_limit_leaves_a_model_that_answers(base, open_client):
+    client = open_client()
+    data = {"train": str(base / "rows.jsonl"), "validation": 0.2}
+    job = client.submit(spec(base, limits={"max_time": 2}, data=data, **LONG))
+    wait_until(lambda: job.state.is_terminal, PATIENCE)
+    snapshot = job.snapshot()
+    assert snapshot.state.value == "expired"
+    answers = list(job.generate(["What is 1 plus 1?"], GenerateOptions(max_tokens=4)))
+    assert len(answers) == 1
+
+
+def test_two_processes_train_together(base, open_client):
+    client = open_client()
+    alone = client.submit(spec(base, hyperparameters={"max_steps": 4}))
+    together = client.submit(spec(base, local={"processes": 2}, hyperparameters={"max_steps": 4}))
+    alone.wait(timeout=PATIENCE)
+    together.wait(timeout=PATIENCE)
+    losses = [[metric.values["loss"] for metric in job.metrics()] for job in (alone, together)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+    processes = [event.data["processes"] for event in together.events() if "processes" in event.data]
+    assert processes == [2]
+
+
+def test_another_interpreter_needs_no_cloudtune(base, open_client):
+    """The trainer's folder is all that another interpreter is shown."""
+    other = Path(sys.executable).with_name("python3")
+    client = open_client(python=other)
+    job = client.submit(spec(base, hyperparameters={"max_steps": 2}))
+    job.wait(timeout=PATIENCE)
+    assert read_json(run_of(job.ref).job)["python"] == str(other)
+
+
+def test_files_that_may_grow_no_more_are_disk_full(base, open_client, tmp_path):
+    limited = tmp_path / "limited"
+    limited.write_text(f'#!/bin/sh\nulimit -f 40\nexec "{sys.executable}" "$@"\n')
+    limited.chmod(0o755)
+    client = open_client(python=limited)
+    job = client.submit(spec(base, hyperparameters={"max_steps": 2}))
+    with pytest.raises(JobFailed):
+        job.wait(timeout=PATIENCE)
+    assert job.snapshot().problem.code == "disk_full"
+
+
+def test_generate_refuses_bad_options_before_anything_is_loaded(base, open_client):
+    backend = open_client().backend()
+    gone = TunedModel(id="x", base="b", backend="local", scope="s", uri="/nowhere")
+    with pytest.raises(InvalidRequest, match="max_tokens.*temperature.*top_p"):
+        backend.generate(gone, ["?"], GenerateOptions(max_tokens=0, temperature=-1, top_p=0))
+    with pytest.raises(LookupError, match="no longer there"):
+        backend.generate(gone, ["?"])
+    with pytest.raises(LookupError, match="no longer there"):
+        backend.export(gone, Path("/nowhere/else"))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cloudtune.backend import Capabilities
     from cloudtune.testing.world import World
 
@@ -49,6 +51,10 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
+PULLED = ("dpo", "ipo", "orpo", "simpo", "kto", "grpo", "rloo")
+"""Methods that have a beta: they pull towards a reference model."""
+
+
 def values_of(feature: str) -> tuple[Any, ...]:
     """What to ask for. A feature that nobody has thought of yet is an error, so that a new field is not forgotten."""
     kind, colon, name = feature.partition(":")
@@ -72,13 +78,22 @@ def asking(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> 
 
 
 def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
+    changes = needed_by(capabilities, wanted)
     for feature, value in wanted.items():
         if ":" in feature:
             changes[feature.partition(":")[0]] = value
-    if any(feature.startswith("adapter.") for feature in wanted):
-        changes.setdefault("adapter", {"type": first_of("adapter", capabilities, last="full")})
     return world.spec(8, **changes).model_dump(mode="json", exclude_none=True)
+
+
+def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, Any]:
+    """The adapter and method without which these features would make no sense, by the spec's own keys."""
+    changes: dict[str, Any] = {}
+    if any(feature.startswith("adapter.") for feature in wanted):
+        changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
+    pulled = [name for name in PULLED if capabilities.can(f"method:{name}")]
+    if "method.beta" in wanted and pulled:
+        changes["method"] = {"name": pulled[0]}
+    return changes
 
 
 def first_of(kind: str, capabilities: Capabilities, *, last: str) -> str:

@@ -14,7 +14,7 @@ from cloudtune.data import prepare
 from cloudtune.testing.nursery import Nursery, Order, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from cloudtune.backend import Backend
@@ -44,6 +44,9 @@ class Harness:
     snapshots: ClassVar[Path | None] = None
     """A folder for this back end's plan; write it with ``CLOUDTUNE_UPDATE_SNAPSHOTS=1``, and read the difference."""
 
+    preload: ClassVar[Sequence[str]] = ()
+    """Modules that are slow to import and safe to fork with: imported once for all fresh processes."""
+
     @pytest.fixture
     def world(self) -> World:
         """The vendor's side; every adopter gives its own."""
@@ -62,7 +65,7 @@ class Harness:
     @pytest.fixture
     def nursery(self) -> Iterator[Nursery]:
         """Fresh processes."""
-        with Nursery() as nursery:
+        with Nursery(preload=self.preload) as nursery:
             yield nursery
 
     @pytest.fixture(autouse=True)

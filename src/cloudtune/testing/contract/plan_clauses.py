@@ -16,11 +16,11 @@ from cloudtune.errors import CloudtuneError, InputError, UnsupportedError
 from cloudtune.spec import spec_features
 from cloudtune.state import JobState
 from cloudtune.testing import faults
-from cloudtune.testing.contract.features import asking, values_of
+from cloudtune.testing.contract.features import asking, needed_by, values_of
 from cloudtune.testing.contract.harness import Harness, ask, needs, no_sockets, request_for, submitted, untouched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cloudtune.backend import Backend, Plan
     from cloudtune.client import Client
@@ -117,7 +117,7 @@ class PlanClauses(Harness):
         for feature in sorted(can.supports - set(VERBS)):
             if feature in plain.asked():
                 continue  # it is in the plain request already
-            base = asking(world, can, {"adapter:lora": {"type": "lora"}} if feature.startswith("adapter.") else {})
+            base = _bare(world, can, [feature])
             specs = [asking(world, can, {feature: value}) for value in values_of(feature)]
             possible = [spec for spec in specs if not _errors(backend, spec)]
             assert possible, f"{feature} is declared, but none of the values tried is accepted"
@@ -132,7 +132,7 @@ class PlanClauses(Harness):
         spec = asking(world, can, wanted).model_copy(update={"unsupported": "drop"})
         plan = client.plan(spec)
         assert {drop.field: drop.reason for drop in plan.dropped} == {name: can.reasons[name] for name in wanted}
-        assert plan.steps == client.plan(asking(world, can, {})).steps
+        assert plan.steps == client.plan(_bare(world, can, wanted)).steps
 
     def test_14_overrides_are_checked(self, world: World, backend: Backend, client: Client) -> None:
         """14: a key of ``overrides`` that this back end does not know is refused; another back end's are left alone."""
@@ -194,6 +194,11 @@ def _refusable(can: Any) -> Iterator[dict[str, Any]]:
     for name in can.reasons:
         if name in ratio or name.startswith(("method:", "adapter:")):
             yield {name: values_of(name)[0]}
+
+
+def _bare(world: World, can: Any, wanted: Iterable[str]) -> JobSpec:
+    """What is left of a spec when these features are taken out of it: the method and adapter that they need."""
+    return asking(world, can, {f"{key}:": value for key, value in needed_by(can, wanted).items()})
 
 
 def _named(feature: str | None) -> str:

@@ -20,8 +20,12 @@ MethodName = Literal[
 AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
 ]  # fmt: skip
-DataKind = Literal["auto", "chat", "prompt_completion", "instruction", "text"]
-FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "text"]
+DataKind = Literal[
+    "auto", "chat", "prompt_completion", "instruction", "text", "instruction_response", "sharegpt", "dialog", "claude",
+    "converse", "preference", "openai_preference", "nova_preference", "rated", "item", "reward", "input_text",
+    "text_label", "tags", "question", "pair", "image_label", "speech",
+]  # fmt: skip
+FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 
 
 def _not_bool(value: Any) -> Any:
@@ -211,9 +215,9 @@ def _name(value: str) -> str:
     return value
 
 
-def _short(key: str) -> Any:
+def _short(key: str, accepts: Any) -> Any:
     return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value,
+        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=accepts
     )
 
 
@@ -232,9 +236,9 @@ class JobSpec(Part):
     """Where, unless the command line or the environment says otherwise. Not part of the job's identity as a spec."""
     model: Annotated[str, Field(min_length=1)] | dict[str, str]
     """The base model, or one for each back end: ``{local: ./smollm2, openai: gpt-4.1-mini-2025-04-14}``."""
-    method: Annotated[Method, _short("name")] = Method()
+    method: Annotated[Method, _short("name", Method | MethodName)] = Method()
     data: Data
-    adapter: Annotated[Adapter, _short("type")] | None = None
+    adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
     evaluation: Evaluation = Evaluation()
     checkpoints: Checkpoints = Checkpoints()

@@ -55,11 +55,12 @@ def encode(
     handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
-            file = _Hashed(out, split)
+            file = Hashed(out, split)
             if form.bom:
                 file.put(split, BOM)
             task = Task(method, shares(data), format=format, allow_loss=frozenset(allow_loss), words=False)
-            side = go_through(data, task, faults, file.put).sides[split]
+            _, survey = go_through(data, task, faults, file.put)
+            side = survey.sides[split]
             out.flush()
             os.fsync(out.fileno())
         faults.raise_errors()
@@ -72,13 +73,14 @@ def encode(
     return Encoded(to, side.rows, file.size, file.hash.hexdigest())
 
 
-class _Hashed:
+class Hashed:
     """A file that takes one side's bytes, counts and hashes them."""
 
     def __init__(self, out: IO[bytes], side: str) -> None:
         self.out, self.side, self.size, self.hash = out, side, 0, hashlib.sha256()
 
     def put(self, side: str, data: bytes) -> None:
+        """Write the bytes if they are of this side."""
         if side == self.side:
             self.hash.update(data)
             self.out.write(data)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import glob
 import gzip
+import os
+import sys
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
+
+from cloudtune.data.arrow import dataset_files
+from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,45 +22,51 @@ if TYPE_CHECKING:
 
 _BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
-    ".parquet": "parquet", ".pq": "parquet", ".txt": "text", ".text": "text", ".md": "text",
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+    ".txt": "text", ".text": "text", ".md": "text",
 }  # fmt: skip
-_COMPRESSED = {".gz"}
+_COMPRESSED = {".gz", ".zst", ".zstd"}
+STDIN = "-"
 
 
 def files_of(source: Source, faults: Faults) -> list[Path]:
     """The files that the source names, patterns filled in; what cannot be read is reported."""
     found: list[Path] = []
     for name in source.paths:
-        path = Path(name)
-        if glob.has_magic(name) and not path.exists():
+        if name == STDIN:
+            found.append(Path(name))
+        elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path's raises where it may not look
             matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
             if not matches:
                 faults.error("no_file", "no file matches this pattern", file=name, fix="check the path")
             found += matches
-        elif _readable(path, faults):
-            found.append(path)
+        else:
+            found += _readable(Path(name), faults)
     return found
 
 
-def _readable(path: Path, faults: Faults) -> bool:
+def _readable(path: Path, faults: Faults) -> list[Path]:
+    """The file itself, or those that make up the dataset in the folder; none if they cannot be read."""
     name = str(path)
     try:
         if path.is_dir():
-            faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
-            return False
+            files = dataset_files(path, faults)
+            if files is None:
+                faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
+            return files or []
         with path.open("rb"):  # asking for permission beforehand would answer for the real user, not the effective one
             pass
         if path.is_file() and path.stat().st_size == 0:
             faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
-            return False
+            return []
     except FileNotFoundError:
         faults.error("no_file", "no such file", file=name, fix=_nearest(path))
     except OSError as error:
         code, message, fix = unreadable(error) or ("cannot_read", str(error), "check the path")
         faults.error(code, message, file=name, fix=fix)
     else:
-        return True
-    return False
+        return [path]
+    return []
 
 
 def _nearest(path: Path) -> str:
@@ -79,19 +90,39 @@ def format_of(path: Path, wanted: str) -> str | None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed."""
+    """The file's bytes, decompressed; ``-`` is standard input."""
+    if str(path) == STDIN:
+        yield sys.stdin.buffer
+        return
+    suffix = path.suffix.lower()
+    if suffix in {".zst", ".zstd"}:
+        with _unzstd(path) as stream:
+            yield stream
+        return
     with path.open("rb") as raw:
-        if path.suffix.lower() == ".gz":
+        if suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as unzipped:
                 yield cast("IO[bytes]", unzipped)
         else:
             yield raw
 
 
+def _unzstd(path: Path) -> IO[bytes]:
+    try:
+        from pyarrow import input_stream
+    except ImportError as error:
+        fix = 'pip install "cloudtune[data]"'
+        problem = Problem(code="not_installed", message="reading .zst needs pyarrow", file=str(path), fix=fix)
+        raise DataError([problem]) from error
+    return cast("IO[bytes]", input_stream(str(path), compression="zstd"))
+
+
 def unreadable(error: Exception) -> tuple[str, str, str] | None:
     """Code, message and fix for an exception from reading a file; None if it is not about the file."""
     if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
         return "broken_gzip", f"the compressed file is broken: {error}", "make the file again, or decompress it by hand"
+    if isinstance(error, OSError) and error.errno is None:  # pyarrow's, which unpacks zstd
+        return "broken_zstd", f"the compressed file is broken: {error}", "make the file again"
     if isinstance(error, PermissionError):
         return "no_permission", "this file may not be read", "change its permissions"
     if isinstance(error, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from cloudtune.backend import DataReport, SplitInfo
@@ -14,6 +15,7 @@ from cloudtune.data.survey import Survey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloudtune.data.records import Record
     from cloudtune.spec import Data, Source
 
 _PAIRS = ("preference",)
@@ -38,7 +40,7 @@ def sources(data: Data) -> dict[str, Source]:
 def prepare(data: Data, *, method: str = "sft") -> DataReport:
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found."""
     faults = Faults()
-    survey = go_through(data, Task(method=method, shares=shares(data)), faults)
+    _, survey = go_through(data, Task(method=method, shares=shares(data)), faults)
     whole(data, survey, method, faults)
     faults.raise_errors()
     infos = {
@@ -51,22 +53,33 @@ def prepare(data: Data, *, method: str = "sft") -> DataReport:
     return DataReport(splits=infos, fingerprint=survey.fingerprint, problems=faults.listed("warning"))
 
 
-def go_through(data: Data, task: Task, faults: Faults, out: Callable[[str, bytes], object] | None = None) -> Survey:
-    """Every batch of every source once: scanned, added up and, where asked for, put out for its side."""
-    scanner = Scanner(task)
+def go_through(
+    data: Data,
+    task: Task | Callable[[Record | None], Task],
+    faults: Faults,
+    out: Callable[[str, bytes], object] | None = None,
+) -> tuple[Task, Survey]:
+    """Every batch of every source once: scanned, added up and, where asked for, put out for its side.
+
+    The task may be chosen by the first record.
+    """
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
+    batches = ((origin, batch) for origin, source in sources(data).items() for batch in read(source, faults))
     try:
-        for origin, source in sources(data).items():
-            for batch in read(source, faults):
-                scanned = scanner.scan(batch, origin)
-                survey.add(scanned)
-                if out is not None:
-                    for name, side in scanned.sides.items():
-                        out(name, side.canonical if side.written is None else side.written)
+        first = next((one for one in batches if one[1].records), None)
+        if not isinstance(task, Task):
+            task = task(first[1].records[0] if first else None)
+        scanner = Scanner(task)
+        for origin, batch in chain([first] if first else [], batches):
+            scanned = scanner.scan(batch, origin)
+            survey.add(scanned)
+            if out is not None:
+                for name, side in scanned.sides.items():
+                    out(name, side.canonical if side.written is None else side.written)
         survey.finish()
     finally:
         survey.close()
-    return survey
+    return task, survey
 
 
 def whole(data: Data, survey: Survey, method: str, faults: Faults) -> None:

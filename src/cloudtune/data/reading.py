@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from cloudtune.data.arrow import arrow_tables
 from cloudtune.data.blocks import Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import RowType, row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.opening import files_of, format_of, opened, unreadable
-from cloudtune.data.tables import Table, csv_tables, parquet_tables, text_tables
+from cloudtune.data.tables import Table, csv_tables, text_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,15 +60,15 @@ def _report(error: Exception, path: Path, faults: Faults) -> None:
 
 def _chunks(path: Path, wanted: str, faults: Faults) -> Iterator[Block | Table]:
     file, kind = str(path), format_of(path, wanted)
-    if kind == "parquet":
-        yield from parquet_tables(path, faults)
+    if kind in {"parquet", "arrow"}:
+        yield from arrow_tables(path, kind, faults)
         return
     with opened(path) as stream:
         looks, head = sniff(stream.read(_HEAD))
         if kind is None and head.lstrip()[:1] not in b"{[":
             faults.error(
                 "unknown_format", "neither name nor content tell the format", file=file,
-                fix="say it: format: jsonl, json, csv, tsv, parquet or text",
+                fix="say it: format: jsonl, json, csv, tsv, parquet, arrow or text",
             )  # fmt: skip
         elif kind in _TABULAR:
             yield from csv_tables(stream, file, faults, _TABULAR[kind], head)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.data.formats import Format
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
+    from cloudtune.data.tokens import TokenCounter
 
 _ANSWER = b'{"role":"assistant"'
 LABEL_CHARS = 40
@@ -43,6 +44,10 @@ class Task(msgspec.Struct, frozen=True):
     allow_loss: frozenset[str] = frozenset()
     private: bool = False
     """Look for secrets and personal data too."""
+    tokenizer: str | None = None
+    """A folder with tokenizer.json: count tokens exactly."""
+    max_tokens: int | None = None
+    """Of one record; the target's own limit where it is not given."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
 
@@ -78,6 +83,8 @@ class Scanned(msgspec.Struct):
     sizes: bytes
     """Bytes of each canonical line, 4 bytes each."""
     labels: dict[str, int]
+    tokens: bytes = b""
+    """Of each good record, 4 bytes each, where they were counted."""
 
 
 class Scanner:
@@ -93,7 +100,12 @@ class Scanner:
         if target is not None and target.forbidden:
             rules.append(forbidden(target.forbidden, target.name))
         self.rules = rules
-        self.max_tokens = target.max_tokens if target is not None else None
+        self.max_tokens = task.max_tokens or (target.max_tokens if target is not None else None)
+        self.counter: TokenCounter | None = None
+        if task.tokenizer is not None:
+            from cloudtune.data.tokens import TokenCounter
+
+            self.counter = TokenCounter(task.tokenizer)
         self.labelled = True
 
     def scan(self, batch: Batch, origin: str) -> Scanned:
@@ -109,7 +121,8 @@ class Scanner:
                 for number, record, line in zip(numbers, records, lines, strict=True):
                     if rule.seen_in(line):
                         problems += [batch.locate(problem, number) for problem in rule.problems(record)]
-        if self.max_tokens is not None:
+        tokens = self._tokens(batch, numbers, records, problems) if self.counter is not None else b""
+        if self.max_tokens is not None and self.counter is None:
             self._lengths(batch, numbers, lines, problems)
         written: list[bytes] | bytes | None = None
         if self.format is not None and (self.format.write is not None or not self.format.carries_all):
@@ -124,7 +137,7 @@ class Scanner:
             hashes=array("q", [*map(hash, lines)]).tobytes(),
             prompts=array("q", _prompts(records, lines)).tobytes(),
             sizes=array("I", [*map(len, lines)]).tobytes(),
-            labels=self._labels(records),
+            labels=self._labels(records), tokens=tokens,
         )  # fmt: skip
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
@@ -141,6 +154,40 @@ class Scanner:
                 records.append(record)
                 numbers.append(number)
         return records, numbers
+
+    def _tokens(self, batch: Batch, numbers: Sequence[int], records: list[Record], problems: list[Problem]) -> bytes:
+        """Count, and tell which records do not fit, and whether it is the answer that would be cut."""
+        assert self.counter is not None
+        try:
+            counts = self.counter.count(records)
+        except ValueError:
+            counts = self._one_by_one(batch, numbers, records, problems)
+        limit = self.max_tokens
+        if limit is not None and max(counts, default=0) > limit:
+            for number, record, count in zip(numbers, records, counts, strict=True):
+                if count > limit:
+                    problems.append(batch.locate(self._too_long(record, count, limit), number))
+        return array("I", counts).tobytes()
+
+    def _one_by_one(self, batch: Batch, numbers: Sequence[int], records: list[Record],
+                    problems: list[Problem]) -> list[int]:  # fmt: skip
+        assert self.counter is not None
+        counts = []
+        for number, record in zip(numbers, records, strict=True):
+            try:
+                counts += self.counter.count([record])
+            except ValueError as error:
+                counts.append(0)
+                problem = explain.conversion(error)
+                problems.append(batch.locate(msgspec.structs.replace(problem, code="template"), number))
+        return counts
+
+    def _too_long(self, record: Record, count: int, limit: int) -> Problem:
+        message = f"{count:,} tokens, the limit is {limit:,}"
+        if isinstance(record, Chat) and self.counter is not None:
+            asked = len(self.counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0
+            message += ": nothing of the answer would be left" if asked >= limit else ": the answer would be cut"
+        return Problem(code="too_long", message=message, fix="shorten the row, or remove it")
 
     def _lengths(self, batch: Batch, numbers: Sequence[int], lines: list[bytes], problems: list[Problem]) -> None:
         """Without the target's tokenizer: a token is a byte at the least, so bytes bound tokens from above."""

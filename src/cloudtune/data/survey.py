@@ -106,7 +106,7 @@ class Survey:
         self.kinds: Counter[str] = Counter()
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
-        self.sizes = Histogram()
+        self.sizes, self.tokens = Histogram(), Histogram()
         self.duplicates = self.conflicts = self.leaks = 0
         self._hashes, self._prompts = _Numbers(), _Numbers()
         self._segments: list[_Segment] = []
@@ -131,6 +131,9 @@ class Survey:
         sizes = array("I")
         sizes.frombytes(scanned.sizes)
         self.sizes.add(sizes)
+        tokens = array("I")
+        tokens.frombytes(scanned.tokens)
+        self.tokens.add(tokens)
         self._hashes.add(scanned.hashes)
         self._prompts.add(scanned.prompts)
         self._add_labels(scanned.labels, count)

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet: rows as dictionaries, in bounded memory, with the line or row that each came from."""
+"""CSV, TSV and plain text: rows as dictionaries, in bounded memory, with the line that each began on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from cloudtune.data.blocks import MAX_ROW_BYTES, line_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cloudtune.data.faults import Faults
 
@@ -84,29 +83,6 @@ def _good_header(names: list[str], file: str, faults: Faults) -> bool:
     if twice:
         faults.error("bad_header", f"column {', '.join(twice)} is there twice", file=file, line=1, fix="rename one")
     return bool(names) and not blank and not twice
-
-
-def parquet_tables(path: Path, faults: Faults) -> Iterator[Table]:
-    """Rows of a Parquet file."""
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        faults.error(
-            "not_installed", "reading Parquet needs pyarrow", file=str(path), fix='pip install "cloudtune[data]"'
-        )
-        return
-    number = 1
-    try:
-        with ParquetFile(path) as opened:
-            for batch in opened.iter_batches(BATCH_ROWS):
-                rows = batch.to_pylist()
-                if not rows:
-                    continue
-                yield Table(list(range(number, number + len(rows))), rows, by_row=True)
-                number += len(rows)
-    except (ArrowException, UnicodeDecodeError) as error:
-        faults.error("broken_parquet", f"this is not a good Parquet file: {error}", file=str(path), fix="make it again")
 
 
 def text_tables(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> Iterator[Table]:

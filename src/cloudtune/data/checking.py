@@ -1,0 +1,176 @@
+"""``check`` says everything about files of data without writing; ``convert`` writes them in a format as well."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.data.encoding import BOM, Hashed
+from cloudtune.data.faults import Faults
+from cloudtune.data.formats import find_format
+from cloudtune.data.preparing import go_through, whole
+from cloudtune.data.records import kind_of
+from cloudtune.data.scanning import Task
+from cloudtune.data.split import shares
+from cloudtune.data.targets import find_target
+from cloudtune.errors import Problem
+from cloudtune.spec import Data, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloudtune.data.records import Record
+    from cloudtune.data.survey import Survey
+    from cloudtune.data.targets import Target
+
+REPORT_VERSION = 1
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in files of data."""
+
+    schema_version: int = REPORT_VERSION
+    ok: bool
+    """No errors; there may be warnings."""
+    rows: int
+    bytes: int
+    """Of the canonical records."""
+    kinds: dict[str, int]
+    fingerprint: str
+    problems: list[Problem]
+    counts: dict[str, int]
+    """How many problems of each code, those that are not listed included."""
+    duplicates: int = 0
+    conflicts: int = 0
+    leaks: int = 0
+    labels: dict[str, int] | None = None
+    sizes: list[tuple[int, int]] = []
+    """Histogram of the records' bytes: (upper bound, how many)."""
+    mean_bytes: float = 0.0
+    largest_bytes: int = 0
+    tokens: int | None = None
+    """Of all rows, where they were counted."""
+    token_sizes: list[tuple[int, int]] = []
+    largest_tokens: int | None = None
+    target: str | None = None
+    format: str | None = None
+    method: str = "sft"
+    out: str | None = None
+    out_bytes: int | None = None
+    out_sha256: str | None = None
+
+
+def source_data(paths: Source | str | Iterable[str], **more: Any) -> Data:
+    """Data whose training rows are those files."""
+    train = paths if isinstance(paths, Source | str) else tuple(paths)
+    return Data.model_validate({"train": train, **more})
+
+
+def check(
+    data: Data | Source | str | Iterable[str], *, target: str | None = None, model: str | None = None,
+    method: str | None = None, private: bool = False, tokenizer: str | None = None, max_tokens: int | None = None,
+    problems: int = 1000,
+) -> CheckReport:  # fmt: skip
+    """Go through the data once and report everything; ``target`` is a back end that it is meant for.
+
+    ``method`` is taken from the kind of rows where it is not given. At most so many problems of a severity are listed.
+    """
+    data = data if isinstance(data, Data) else source_data(data)
+    place = find_target(target, model) if target else None
+    faults = Faults(problems)
+
+    def task_for(first: Record | None) -> Task:
+        chosen = method or method_of(first)
+        form = place.format_for(chosen) if place else None
+        return Task(chosen, shares(data), target=place.name if place else None, format=form, private=private,
+                    tokenizer=tokenizer, max_tokens=max_tokens)  # fmt: skip
+
+    task, survey = go_through(data, task_for, faults)
+    return _report(data, survey, faults, place, task)
+
+
+def convert(
+    data: Data | Source | str | Iterable[str], *, to: str, out: Path, target: str | None = None,
+    allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False, problems: int = 1000,
+) -> CheckReport:  # fmt: skip
+    """Check the data and write them in the format ``to``, in one pass. Nothing is written where there are errors."""
+    data = data if isinstance(data, Data) else source_data(data)
+    form = find_format(to)
+    place = find_target(target) if target else None
+    faults = Faults(problems)
+    allowed = frozenset(allow_loss)
+
+    def task_for(first: Record | None) -> Task:
+        name = place.name if place else None
+        return Task(method or method_of(first), target=name, format=to, allow_loss=allowed, private=private)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            file = Hashed(stream, "train")
+            if form.bom:
+                file.put("train", BOM)
+            task, survey = go_through(data, task_for, faults, file.put)
+        report = _report(data, survey, faults, place, task, file)
+        if report.ok:
+            os.replace(aside, out)
+            return msgspec.structs.replace(report, out=str(out))
+        Path(aside).unlink()
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return report
+
+
+_METHOD_OF = {
+    "preference": "dpo", "rated": "kto", "item": "rft", "text_label": "classification", "tags": "token_classification",
+    "question": "question_answering", "pair": "seq2seq", "image_label": "image_classification",
+    "speech": "speech_recognition",
+}  # fmt: skip
+
+
+def method_of(first: Record | None) -> str:
+    """The method that rows like the first one are made for."""
+    return "sft" if first is None else _METHOD_OF.get(kind_of(first), "sft")
+
+
+def _report(
+    data: Data, survey: Survey, faults: Faults, place: Target | None, task: Task, file: Hashed | None = None
+) -> CheckReport:
+    whole(data, survey, task.method, faults)
+    if place is not None:
+        _limits(place, survey, faults, file.size if file else sum(side.bytes for side in survey.sides.values()))
+    rank = {"error": 0, "warning": 1, "info": 2}
+    listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
+    return CheckReport(
+        ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
+        kinds=dict(survey.kinds), fingerprint=survey.fingerprint, problems=listed,
+        counts={code: count for (_, code), count in sorted(faults.counts.items())}, duplicates=survey.duplicates,
+        conflicts=survey.conflicts, leaks=survey.leaks,
+        labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=survey.sizes.buckets(),
+        mean_bytes=round(survey.sizes.mean, 1), largest_bytes=survey.sizes.largest,
+        tokens=survey.tokens.total if task.tokenizer else None, token_sizes=survey.tokens.buckets(),
+        largest_tokens=survey.tokens.largest if task.tokenizer else None,
+        target=place.name if place else None, format=task.format, method=task.method,
+        out_bytes=file.size if file else None, out_sha256=file.hash.hexdigest() if file else None,
+    )  # fmt: skip
+
+
+def _limits(place: Target, survey: Survey, faults: Faults, size: int) -> None:
+    rows = survey.sides["train"].rows
+    if rows and rows < place.min_rows:
+        faults.error("too_few_rows", f"{place.name} wants at least {place.min_rows} rows, there are {rows}",
+                     fix="give more rows")  # fmt: skip
+    if place.max_rows is not None and rows > place.max_rows:
+        fix = "take a sample, or have the quota raised"
+        faults.error(
+            "too_many_rows", f"{place.name} takes at most {place.max_rows:,} rows, there are {rows:,}", fix=fix
+        )
+    if place.max_bytes is not None and size > place.max_bytes:
+        message = f"{place.name} takes at most {place.max_bytes >> 20} MiB in a file, this is {size >> 20}"
+        faults.error("too_large", message, fix="take a sample")

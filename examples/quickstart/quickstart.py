@@ -24,7 +24,8 @@ import cloudtune
 from cloudtune import GenerateOptions, Job, Plan
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from fetch import CACHE, HERE, TOPICS, fetch
+import fetch as fetching
+from fetch import CACHE, HERE, TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +64,7 @@ def main() -> None:
     again = parser.parse_args().again
     started = time.monotonic()
 
-    fetch()
+    fetching.fetch()
     client = cloudtune.Client("local")
     plan = client.plan(cloudtune.load_spec(HERE / "job.yaml"), again=again)
     show_plan(plan)
@@ -90,7 +91,7 @@ def show_plan(plan: Plan) -> None:
 
 def follow(job: Job) -> float:
     """Show the loss as it falls, until the job has ended; returns the trainer's peak memory in MB."""
-    first, peak = None, 0.0
+    first, peak, said = None, 0.0, ""
     for update in job.watch():
         total = update.snapshot.progress.total_steps or 0
         for metric in update.metrics:
@@ -103,6 +104,9 @@ def follow(job: Job) -> float:
                 print(f"{metric.split} loss {loss:.3f} after step {metric.step}", flush=True)
             elif metric.step == 1 or metric.step % 4 == 0 or metric.step == total:
                 print(f"step {metric.step:3}/{total}  loss {loss:6.3f}  {'█' * round(40 * loss / first)}", flush=True)
+        if said != update.snapshot.native_state:
+            said = update.snapshot.native_state
+            print(said, flush=True)
     return peak
 
 

@@ -24,7 +24,11 @@ class Quickstart:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "CLOUDTUNE_HOME": str(self.home), "OMP_NUM_THREADS": "1"}  # tiny models gain nothing from threads
+        return {
+            **os.environ,
+            "CLOUDTUNE_HOME": str(self.home),
+            "OMP_NUM_THREADS": "1",
+        }  # tiny models gain nothing from threads
 
     def run(self, *words: str) -> str:
         """What ``quickstart.py`` prints; fails if it fails."""

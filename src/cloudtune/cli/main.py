@@ -35,6 +35,7 @@ COMMANDS: dict[str, str] = {
     "schema": "Print the JSON Schema of a spec; editors complete from it.",
     "config": "Show the settings in force, and where each came from.",
     "doctor": "Check what is installed, reachable and configured.",
+    "emulate": "Serve the vendors' APIs on this machine, to rehearse on.",
 }
 """Command -> its summary, which stands here so that ``--help`` needs to load none of them."""
 
@@ -71,13 +72,7 @@ class Cli(click.Group):
         """Import the command's own file."""
         if name not in COMMANDS:
             return None
-        try:
-            module = import_module(f"cloudtune.cli.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"cloudtune.cli.{name}":
-                raise
-            return None
-        found = getattr(module, name, None) or module.command
+        found = getattr(import_module(f"cloudtune.cli.{name}"), name)
         assert isinstance(found, click.Command)
         return found
 
@@ -87,7 +82,7 @@ class Cli(click.Group):
         """As click does, but a mistyped command is answered with the nearest ones."""
         from difflib import get_close_matches
 
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             near = get_close_matches(args[0], COMMANDS, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else " `cloudtune --help` lists the commands."
             raise click.UsageError(f"no command is called {args[0]!r}.{hint}", ctx)

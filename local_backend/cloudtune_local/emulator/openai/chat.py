@@ -59,9 +59,10 @@ def asked_model(site: Site, call: Call) -> Served:
 
 def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
     """How to draw, checked. The first of ``limits`` that is given says how many tokens."""
-    most = next((body[name] for name in limits if body.get(name) is not None), Sampling().max_tokens)
+    limit = next((name for name in limits if body.get(name) is not None), None)
+    most = Sampling().max_tokens if limit is None else body[limit]
     if not isinstance(most, int) or isinstance(most, bool) or most < 1:
-        raise ApiError(400, f"Invalid '{limits[0]}': a whole number of at least 1 is needed.", param=limits[0])
+        raise ApiError(400, f"Invalid '{limit}': a whole number of at least 1 is needed.", param=limit)
     figures: dict[str, float] = {}
     for name, highest in (("temperature", 2.0), ("top_p", 1.0)):
         value = 1.0 if body.get(name) is None else body[name]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """Of a result file (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
+_AUTO = {"beta": 0.1, "compute_multiplier": 1.0, "eval_interval": 5, "eval_samples": 1}
+"""What "auto" becomes where nothing else decides; the vendor's own choice is not documented."""
 _NAMES = {"train_accuracy": "train_mean_token_accuracy"}
 
 
@@ -34,7 +36,7 @@ def view(site: Site, job: dict[str, Any], seen: Life, now: float) -> dict[str, A
     }  # fmt: skip
     chosen = dict(job["hyperparameters"])
     if is_known:
-        chosen = {name: figures[name] if value == "auto" else value for name, value in chosen.items()}
+        chosen = {name: (_AUTO | figures)[name] if value == "auto" else value for name, value in chosen.items()}
     method = {"type": job["method"], job["method"]: {"hyperparameters": chosen} | job["method_extra"]}
     base = {name: chosen.get(name) for name in figures}
     status = site.faults.condition("invented_status", "jobs.get")

@@ -1,0 +1,174 @@
+"""The train engine: a job over the wire is really trained, and its model really answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import openai
+import pytest
+from tests.emulator.conftest import MODEL
+
+from cloudtune_local.emulator import Emulator, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CITIES = ("oslo", "rome", "lima", "cairo", "quito", "tokyo", "delhi", "minsk", "kyiv", "paris")
+LIMIT_S = 100
+
+
+def rows(answer: str = "Code {code}.") -> bytes:
+    """Each city's code, to be learnt by heart."""
+    lines = [
+        {"messages": [{"role": "user", "content": f"Code of {city}?"},
+                      {"role": "assistant", "content": answer.format(code=city[:2].upper())}]}
+        for city in CITIES
+    ]  # fmt: skip
+    return "\n".join(json.dumps(line) for line in lines * 5).encode()
+
+
+@pytest.fixture(scope="module")
+def training() -> Iterator[Emulator]:
+    with Emulator(Settings(engine="train")) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def service(training: Emulator) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=training.openai_url, api_key=training.settings.api_key, max_retries=0) as client:
+        yield client
+
+
+def train(client: openai.OpenAI, data: bytes, epochs: int, **more: Any) -> str:
+    file = client.files.create(file=("t.jsonl", data), purpose="fine-tune").id
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": 5}}}
+    job = client.fine_tuning.jobs.create(
+        **({"model": MODEL, "training_file": file, "method": method, "seed": 3} | more)
+    )
+    client.files.delete(file)  # the job has what it needs
+    return job.id
+
+
+def wait(client: openai.OpenAI, job: str, *words: str) -> Any:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        found = client.fine_tuning.jobs.retrieve(job)
+        if found.status in (words or ("succeeded", "failed", "cancelled")):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{job} is still {found.status}")
+
+
+@pytest.fixture(scope="module")
+def learnt(service: openai.OpenAI) -> Any:
+    """A job that has learnt its file."""
+    done = wait(service, train(service, rows(), 8))
+    assert done.status == "succeeded", done.error
+    return done
+
+
+def ask(client: openai.OpenAI, model: str, city: str) -> str:
+    asked: Any = [{"role": "user", "content": f"Code of {city}?"}]
+    said = client.chat.completions.create(model=model, messages=asked, temperature=0, max_tokens=24)
+    return said.choices[0].message.content or ""
+
+
+def test_the_model_has_learnt_what_its_base_does_not_know(service: openai.OpenAI, learnt: Any) -> None:
+    right = [ask(service, learnt.fine_tuned_model, city) == f"Code {city[:2].upper()}." for city in CITIES]
+    assert sum(right) >= 8
+    assert not any(ask(service, MODEL, city).startswith("Code") for city in CITIES[:3])
+
+
+def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: Any) -> None:
+    whole = ask(service, learnt.fine_tuned_model, "rome")
+    asked: Any = [{"role": "user", "content": "Code of rome?"}]
+    pieces = service.chat.completions.create(
+        model=learnt.fine_tuned_model, messages=asked, temperature=0, max_tokens=24, stream=True
+    )
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in pieces) == whole
+    answer = service.responses.create(model=learnt.fine_tuned_model, input="Code of rome?", temperature=0)
+    assert answer.output_text == whole
+
+
+def test_events_results_and_checkpoints_tell_one_story(service: openai.OpenAI, learnt: Any) -> None:
+    told: Any = list(service.fine_tuning.jobs.list_events(learnt.id, limit=100))[::-1]
+    figures = [event.data for event in told if event.type == "metrics"]
+    assert [one["step"] for one in figures] == list(range(1, 81))
+    assert figures[-1]["train_loss"] < figures[0]["train_loss"] / 5
+    lines = service.files.content(learnt.result_files[0]).text.splitlines()[1:]
+    assert [float(line.split(",")[1]) for line in lines] == [one["train_loss"] for one in figures]
+    kept = service.fine_tuning.jobs.checkpoints.list(learnt.id).data
+    assert kept[0].fine_tuned_model_checkpoint == learnt.fine_tuned_model
+    assert [one.step_number for one in kept] == sorted((one.step_number for one in kept), reverse=True)
+    assert ask(service, kept[-1].fine_tuned_model_checkpoint, "rome")
+    assert learnt.trained_tokens > 0
+
+
+def test_the_loss_curve_is_that_of_a_local_run_with_the_same_spec(
+    training: Emulator, service: openai.OpenAI, learnt: Any, tmp_path: Path
+) -> None:
+    from urllib import request
+
+    from cloudtune.client import Client
+    from cloudtune.spec import JobSpec
+    from cloudtune_local.backend import LocalBackend
+    from cloudtune_local.options import Options
+
+    with request.urlopen(f"{training.url}/_emulator/runs") as answer:
+        runs = {run["id"]: run for run in json.loads(answer.read())["runs"]}
+    spec = JobSpec.model_validate(runs[learnt.id]["spec"] | {"name": "local-twin"})
+    backend: Any = LocalBackend(Options(root=tmp_path / "runs"))
+    job = Client(backend, ledger=f"sqlite:///{tmp_path / 'ledger.sqlite'}").submit(spec)
+    job.wait(timeout=LIMIT_S)
+    local = [metric.values["loss"] for metric in job.metrics() if metric.split == "train"]
+    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(learnt.id, limit=100)][::-1]
+    assert local == [data["train_loss"] for data in told if "train_loss" in data]
+
+
+def test_a_running_job_is_paused_resumed_and_cancelled(service: openai.OpenAI) -> None:
+    job = train(service, rows(), 20)
+    wait(service, job, "running")
+    service.fine_tuning.jobs.pause(job)
+    wait(service, job, "paused")
+    assert service.fine_tuning.jobs.resume(job).status in ("running", "paused")
+    wait(service, job, "running")
+    assert service.fine_tuning.jobs.cancel(job).status == "cancelled"
+    assert wait(service, job).fine_tuned_model is None
+    with pytest.raises(openai.BadRequestError):
+        service.fine_tuning.jobs.cancel(job)
+
+
+def test_a_bad_file_fails_as_at_the_vendor(service: openai.OpenAI) -> None:
+    done = wait(service, train(service, rows() + b"\n{bad", 1))
+    assert done.status == "failed"
+    assert done.error.code == "invalid_training_file"
+    assert "Line 51:" in done.error.message
+
+
+def test_what_cannot_be_trained_here_fails_with_the_reason(service: openai.OpenAI) -> None:
+    row = {"input": {"messages": [{"role": "user", "content": "q"}]},
+           "preferred_output": [{"role": "assistant", "content": "a"}],
+           "non_preferred_output": [{"role": "assistant", "content": "b"}]}  # fmt: skip
+    data = "\n".join([json.dumps(row)] * 10).encode()
+    done = wait(service, train(service, data, 1, method={"type": "dpo"}))
+    assert done.status == "failed"
+    assert done.error.code == "not_trainable"
+    assert "dpo" in done.error.message
+
+
+def test_a_mapping_file_says_what_stands_for_a_base(tmp_path: Path) -> None:
+    from cloudtune.errors import ConfigError
+    from cloudtune_local.emulator import basemodels
+
+    (tmp_path / "tiny.json").write_text("{}")
+    (tmp_path / "models.json").write_text(json.dumps({MODEL: {"model": "tiny.json", "learning_rate": 0.001}}))
+    stands = basemodels.read(tmp_path / "models.json", tmp_path)
+    assert stands.of(MODEL).model == str(tmp_path / "tiny.json")
+    with pytest.raises(ConfigError, match="gpt-4o"):
+        stands.of("gpt-4o-2024-08-06")
+    (tmp_path / "models.json").write_text('{"x": {"model": "y"}}')
+    with pytest.raises(ConfigError, match="learning_rate"):
+        basemodels.read(tmp_path / "models.json", tmp_path)

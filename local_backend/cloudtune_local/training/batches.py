@@ -1,6 +1,7 @@
 """Which samples make up which optimiser step.
 
-Pure functions of the lengths and the seed: the number of a step says all about it, so a run resumed at step k sees exactly what an unbroken run would have seen.
+Pure functions of the lengths and the seed: a step's number says all about it, so a resumed run sees exactly what an
+unbroken one would have seen.
 """
 
 from __future__ import annotations

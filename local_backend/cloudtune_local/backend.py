@@ -30,7 +30,7 @@ from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, J
 from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
 from cloudtune_local.models import find_model
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting, take_lock
+from cloudtune_local.rundir import Run, is_waiting, standing_of, take_lock
 from cloudtune_local.training import checkpoints
 from cloudtune_local.training.folder import read_json, read_lines
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
@@ -146,9 +146,8 @@ class LocalBackend:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     def _run(self, ref: JobRef) -> Run:
-        run = Run(Path(ref.scope) / ref.id)
-        # The scope says where the run lies, so a reference made under another root stays good.
-        if Path(ref.id).name != ref.id or ref.id.startswith(".") or not run.exists():
+        run = Run(_folder(ref)) if _may_exist(ref) else None
+        if run is None or not run.exists():
             raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
         return run
 
@@ -157,7 +156,6 @@ class LocalBackend:
 
     def get(self, ref: JobRef) -> JobSnapshot:
         """The job now. Raises JobNotFound."""
-        self._run(ref)
         found = self.get_many([ref])
         if ref not in found:
             raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
@@ -168,32 +166,22 @@ class LocalBackend:
         lines = _Lines()
         found = {}
         for ref in refs:
-            try:
-                standing = self._run(ref).standing()
-            except JobNotFound:
-                continue
-            found[ref] = snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing))
+            standing = standing_of(_folder(ref)) if _may_exist(ref) else None
+            if standing is not None:
+                found[ref] = snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing))
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """The runs under the root, newest first, those that other means put there included."""
-        lines = _Lines()
-        found = []
-        for run in self._runs():
-            ref, standing = self._ref(run), run.standing()
-            found.append((int(standing.job.get("number", 0)), ref.id, ref, standing))
-        found.sort(key=lambda item: item[:2], reverse=True)
-        return [snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing)) for *_, ref, standing in found[:limit]]
-
-    def _runs(self) -> Iterator[Run]:
         try:
             names = os.listdir(self.root)
         except FileNotFoundError:
-            return
-        for name in names:
-            run = Run(self.root / name)
-            if not name.startswith(".") and run.exists():
-                yield run
+            return []
+        refs = (JobRef(NAME, str(self.root), name) for name in names if not name.startswith("."))
+        found = [(ref, standing) for ref in refs if (standing := standing_of(_folder(ref))) is not None]
+        found.sort(key=lambda pair: (int(pair[1].job.get("number", 0)), pair[0].id), reverse=True)
+        lines = _Lines()
+        return [snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing)) for ref, standing in found[:limit]]
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """What happened after that line."""
@@ -322,6 +310,15 @@ class LocalBackend:
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """The adapter, or the merged weights, in a new folder."""
         return results.export(model, to, merged=merged)
+
+
+def _folder(ref: JobRef) -> str:
+    """Where the run lies. The scope says it, so a reference made under another root stays good."""
+    return f"{ref.scope}/{ref.id}"
+
+
+def _may_exist(ref: JobRef) -> bool:
+    return bool(ref.id) and "/" not in ref.id and not ref.id.startswith(".")
 
 
 class _Lines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 JOB_VERSION = 1
 NO_WORKER = "no worker; run `cloudtune resume`"
 RESERVE_BYTES = 32 * 1024
+_PAGE = 64 * 1024
 
 
 class Standing(NamedTuple):
@@ -69,9 +71,10 @@ class Run(RunFolder):
         return self.spec.is_file()
 
     def standing(self) -> Standing:
-        """How it stands now. Two files are read for a run that ended, four at the most for one that goes on."""
-        job = read_json(self.job) or {}
-        status = read_json(self.status) or {"state": "queued"}
+        """How it stands now."""
+        return self._standing(read_json(self.job) or {}, read_json(self.status) or {"state": "queued"})
+
+    def _standing(self, job: dict[str, Any], status: dict[str, Any]) -> Standing:
         if status["state"] in FINAL_STATES:
             return _as_written(status, job, None)
         worker = read_json(self.worker)
@@ -79,16 +82,16 @@ class Run(RunFolder):
             if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
                 return Standing("cancelling", "asked to stop", None, status, job, worker, True)
             return _as_written(status, job, worker)
-        again = read_json(self.status) or status
-        if again["state"] in FINAL_STATES:  # it ended between our two looks
-            return _as_written(again, job, None)
-        return self.orphaned(again)
+        if worker is not None:
+            status = read_json(self.status) or status  # it may have ended between our two looks
+        return self.orphaned(status, job)
 
-    def orphaned(self, status: dict[str, Any]) -> Standing:
+    def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> Standing:
         """How a run with that status stands when nobody looks after it."""
+        job = job if job is not None else read_json(self.job) or {}
         if status["state"] in FINAL_STATES:
-            return _as_written(status, read_json(self.job) or {}, None)
-        return _orphan(status, read_json(self.job) or {}, self.asked("pause"))
+            return _as_written(status, job, None)
+        return _orphan(status, job, self.asked("pause"))
 
     def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
         if worker is None or not procs.can_be_seen(worker):
@@ -148,6 +151,33 @@ class Run(RunFolder):
         """Set space aside, so that a run that dies of a full disk can still say so."""
         with self.reserve.open("wb") as file:
             file.write(os.urandom(RESERVE_BYTES))  # a file system that compresses would give zeros no space
+
+
+def standing_of(folder: str) -> Standing | None:
+    """How the run in that folder stands; None if there is none.
+
+    For a run that ended, which most have, two small files are read, and nothing else is touched: a thousand of them
+    are told in the time of a blink.
+    """
+    job, status = _document(f"{folder}/job.json"), _document(f"{folder}/status.json")
+    if job is not None and status is not None and status["state"] in FINAL_STATES:
+        return _as_written(status, job, None)
+    run = Run(folder)
+    return run._standing(job or {}, status or {"state": "queued"}) if run.exists() else None
+
+
+def _document(path: str) -> dict[str, Any] | None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        content = os.read(handle, _PAGE)
+        while len(content) % _PAGE == 0 and (more := os.read(handle, _PAGE)):
+            content += more
+    finally:
+        os.close(handle)
+    return json.loads(content.decode())  # type: ignore[no-any-return]
 
 
 def is_waiting(status: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""The real trainer under the real worker: killed at random steps, continued from its newest good checkpoint, exactly."""
+"""The real trainer under the real worker: killed at random steps, continued from its newest good checkpoint."""
 
 import json
 import random

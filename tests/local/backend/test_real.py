@@ -70,7 +70,7 @@ def test_paused_resumed_cancelled_and_continued(base, open_client):
     assert "resume" in refused.value.hint
     last = job.checkpoints()[-1]
     child = job.resume()
-    first = wait_until(lambda: child.metrics(), PATIENCE)[0]
+    first = wait_until(child.metrics, PATIENCE)[0]
     assert first.step == last.step + 1
     child.cancel()
 
@@ -121,7 +121,7 @@ def test_files_that_may_grow_no_more_are_disk_full(base, open_client, tmp_path):
 def test_generate_refuses_bad_options_before_anything_is_loaded(base, open_client):
     backend = open_client().backend()
     gone = TunedModel(id="x", base="b", backend="local", scope="s", uri="/nowhere")
-    with pytest.raises(InvalidRequest, match="max_tokens.*temperature.*top_p"):
+    with pytest.raises(InvalidRequest, match=r"max_tokens.*temperature.*top_p"):
         backend.generate(gone, ["?"], GenerateOptions(max_tokens=0, temperature=-1, top_p=0))
     with pytest.raises(LookupError, match="no longer there"):
         backend.generate(gone, ["?"])

@@ -1,0 +1,206 @@
+"""`Dataset`: rows that are read when they are needed, and shaped on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.data import explain
+from cloudtune.data.check import faults_of
+from cloudtune.data.cleaning import normalised, redacted
+from cloudtune.data.encoding import BOM, Encoded
+from cloudtune.data.faults import Faults
+from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.reading import read
+from cloudtune.data.records import canonical
+from cloudtune.data.shaping import (
+    balanced,
+    digest,
+    distinct,
+    label_of,
+    mixed,
+    sampled,
+    shuffled,
+    thresholds,
+)
+from cloudtune.spec import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from cloudtune.data.records import Record
+
+_SPAN = 1 << 64
+
+
+class Dataset:
+    """Records of files, read anew each time it is gone through. Every method gives another Dataset; none reads yet.
+
+    Bad rows raise DataError, with all of them, when the end is reached.
+    """
+
+    def __init__(self, stream: Callable[[], Iterable[Record]]) -> None:
+        self._stream = stream
+
+    @classmethod
+    def read(
+        cls, *paths: str | os.PathLike[str], kind: str = "auto", format: str = "auto",  # noqa: A002
+        columns: Mapping[str, str] | None = None, method: str = "sft",
+    ) -> Dataset:  # fmt: skip
+        """Rows of files of any kind that cloudtune reads."""
+        names = tuple(os.fspath(path) for path in paths)
+        document = {"path": names, "kind": kind, "format": format, "columns": dict(columns or {})}
+        return cls.of(Source.model_validate(document), method=method)
+
+    @classmethod
+    def of(cls, source: Source, *, method: str = "sft") -> Dataset:
+        """Rows of a spec's source."""
+
+        def stream() -> Iterator[Record]:
+            faults = Faults()
+            for batch in read(source, faults):
+                for line, record in zip(batch.lines, batch.records, strict=True):
+                    if found := faults_of(record, method=method):
+                        for fault in found:
+                            faults.add(batch.locate(fault, line))
+                    else:
+                        yield record
+            faults.raise_errors()
+
+        return cls(stream)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._stream())
+
+    def count(self) -> int:
+        """How many records there are."""
+        return sum(1 for _ in self)
+
+    def map(self, change: Callable[[Record], Record]) -> Dataset:
+        """Each record changed."""
+        return Dataset(lambda: map(change, self))
+
+    def filter(self, keep: Callable[[Record], bool]) -> Dataset:
+        """Those records for which ``keep`` says yes."""
+        return Dataset(lambda: filter(keep, self))
+
+    def dedupe(self, near: float | None = None) -> Dataset:
+        """Each record once; with ``near`` (0 to 1) also without those that resemble an earlier one so much."""
+        return Dataset(lambda: distinct(self, near))
+
+    def sample(self, share: float, seed: int = 0) -> Dataset:
+        """About that share of the records, chosen by content."""
+        return Dataset(lambda: sampled(self, share, seed))
+
+    def shuffle(self, seed: int = 0) -> Dataset:
+        """In another order, in bounded memory."""
+        return Dataset(lambda: shuffled(self, seed))
+
+    def balance(
+        self, label: Callable[[Record], str] = label_of, *, most: int | None = None, seed: int = 0
+    ) -> Dataset:  # fmt: skip
+        """As many records of each label as of the rarest, or ``most`` at the most."""
+        return Dataset(lambda: balanced(self._stream, seed, label, most))
+
+    def redact(self) -> Dataset:
+        """Keys, card numbers, bank accounts and e-mail addresses covered."""
+        return self.map(redacted)
+
+    def normalise(self) -> Dataset:
+        """Unicode, line ends and blanks of one sort."""
+        return self.map(normalised)
+
+    def mix(self, *others: tuple[Dataset, float], seed: int = 0) -> Dataset:
+        """With others drawn in between by weight (this one has weight 1), until this one ends."""
+        parts = [(self._stream, 1.0), *((other._stream, weight) for other, weight in others)]
+        return Dataset(lambda: mixed(parts, seed))
+
+    def split(
+        self, validation: float = 0.1, test: float = 0.0, *, seed: int = 0,
+        group: Callable[[Record], str] | None = None, stratify: Callable[[Record], str] | None = None,
+    ) -> dict[str, Dataset]:  # fmt: skip
+        """``train``, ``validation`` and ``test``, by hash of the content: equal records fall on one side.
+
+        ``group``: records with the same group fall on one side. ``stratify``: each label gives just its share.
+        """
+        if group is not None and stratify is not None:
+            raise ValueError("group and stratify exclude each other")
+        cut = _Cut(self, validation, test, seed, group, stratify)
+        names = ["train", "validation"] + (["test"] if test else [])
+        return {name: Dataset(lambda name=name: cut.side(name)) for name in names}  # type: ignore[misc]
+
+    def write(
+        self, path: str | os.PathLike[str], format: str = "cloudtune", *, allow_loss: Iterable[str] = (),  # noqa: A002
+    ) -> Encoded:  # fmt: skip
+        """Write the records in a format, aside first and then renamed. Raises DataError on losses not allowed."""
+        out, form, allowed, faults = Path(path), find_format(format), frozenset(allow_loss), Faults()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+        rows, size, hashed = 0, 0, hashlib.sha256()
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                for line in _written(self, form, allowed, faults):
+                    stream.write(line)
+                    hashed.update(line)
+                    size += len(line)
+                    rows += 1
+            faults.raise_errors()
+            os.replace(aside, out)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
+        return Encoded(out, rows, size, hashed.hexdigest())
+
+
+def _written(records: Iterable[Record], form: Any, allowed: frozenset[str], faults: Faults) -> Iterator[bytes]:
+    head = BOM if form.bom else b""
+    for number, record in enumerate(records, 1):
+        try:
+            yield head + form.line(record, canonical(record), allowed) + b"\n"
+            head = b""
+        except LossError as error:
+            faults.error("loss", loss_problem(form.name, error.lost).message, row=number, field=",".join(error.lost),
+                         fix=loss_problem(form.name, error.lost).fix)  # fmt: skip
+        except ValueError as error:
+            problem = explain.conversion(error)
+            faults.error(problem.code, problem.message, row=number, field=problem.field, fix=problem.fix)
+
+
+class _Cut:
+    """Which records fall on which side."""
+
+    def __init__(
+        self, records: Dataset, validation: float, test: float, seed: int, group: Callable[[Record], str] | None,
+        stratify: Callable[[Record], str] | None,
+    ) -> None:  # fmt: skip
+        self.records, self.validation, self.test, self.seed = records, validation, test, seed
+        self.group, self.stratify = group, stratify
+        self._limits: dict[str, dict[str, int]] | None = None
+
+    def side(self, name: str) -> Iterator[Record]:
+        if self.stratify is not None and self._limits is None:
+            labels: dict[str, list[int]] = {}
+            for record in self.records:
+                labels.setdefault(self.stratify(record), []).append(digest(record, self.seed))
+            both = thresholds(labels, self.validation + self.test) if self.test else {}
+            self._limits = {"validation": thresholds(labels, self.validation), "both": both}
+        return (record for record in self.records if self._of(record) == name)
+
+    def _of(self, record: Record) -> str:
+        if self.stratify is not None:
+            assert self._limits is not None
+            at, label = digest(record, self.seed), self.stratify(record)
+            if at < self._limits["validation"][label]:
+                return "validation"
+            return "test" if at < self._limits["both"].get(label, 0) else "train"
+        if self.group is not None:
+            hashed = hashlib.blake2b(self.group(record).encode(), digest_size=8, key=b"%d" % self.seed)
+            share = int.from_bytes(hashed.digest(), "big") / _SPAN
+        else:
+            share = digest(record, self.seed) / _SPAN
+        if share < self.validation:
+            return "validation"
+        return "test" if share >= 1 - self.test else "train"

@@ -1,0 +1,167 @@
+"""Shaping a stream of records: leave some out, even them out, mix and shuffle them. All seeded, all repeatable."""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+from collections import Counter
+from contextlib import ExitStack
+from hashlib import blake2b
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from cloudtune.data.records import Chat, Labelled, Picture, Rated, Record, canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+_T = TypeVar("_T")
+_SPAN = 1 << 64
+_BATCH = 256
+_SHUFFLE_BYTES = 64 << 20
+
+
+def digest(record: Record, seed: int = 0) -> int:
+    """64 bits of the record's content and a seed."""
+    return int.from_bytes(blake2b(canonical(record), digest_size=8, key=b"%d" % seed).digest(), "big")
+
+
+def label_of(record: Record) -> str:
+    """What the record is an example of: its label, or the last answer."""
+    if isinstance(record, Labelled | Picture | Rated):
+        return str(record.label)
+    return record.messages[-1].text if isinstance(record, Chat) and record.messages else ""
+
+
+def question_of(record: Record) -> str:
+    """What is asked: records with the same question belong together."""
+    if isinstance(record, Chat):
+        return msgspec.json.encode(record.messages[:-1]).decode()
+    messages = getattr(record, "messages", None)
+    return msgspec.json.encode(messages).decode() if messages is not None else canonical(record).decode()
+
+
+def some(records: Iterable[_T], count: int) -> Iterator[list[_T]]:
+    """Lists of so many at a time."""
+    stream = iter(records)
+    while batch := list(islice(stream, count)):
+        yield batch
+
+
+def distinct(records: Iterable[Record], near: float | None = None) -> Iterator[Record]:
+    """Each record once: the first of equal ones, or of those that are ``near`` alike (0 to 1)."""
+    seen: set[int] = set()
+    if near is None:
+        for record in records:
+            if (one := digest(record)) not in seen:
+                seen.add(one)
+                yield record
+        return
+    from cloudtune.data.near import NearDuplicates
+
+    known = NearDuplicates(near)
+    for batch in some(records, _BATCH):
+        for record, like in zip(batch, known.add(batch), strict=True):
+            if like is None:
+                yield record
+
+
+def sampled(records: Iterable[Record], share: float, seed: int) -> Iterator[Record]:
+    """About that share of the records, chosen by content: a larger share holds the smaller one."""
+    for record in records:
+        if digest(record, seed) < share * _SPAN:
+            yield record
+
+
+def balanced(
+    read: Callable[[], Iterable[Record]], seed: int, label: Callable[[Record], str] = label_of, most: int | None = None
+) -> Iterator[Record]:
+    """As many records of each label as the rarest has, or ``most`` at the most; chosen by content. Reads twice."""
+    places: dict[str, list[int]] = {}
+    for record in read():
+        places.setdefault(label(record), []).append(digest(record, seed))
+    keep = min((len(found) for found in places.values()), default=0) if most is None else most
+    limits = {name: sorted(found)[min(keep, len(found)) - 1] for name, found in places.items()}
+    left = Counter({name: min(keep, len(found)) for name, found in places.items()})
+    for record in read():
+        name = label(record)
+        if digest(record, seed) <= limits[name] and left[name] > 0:
+            left[name] -= 1
+            yield record
+
+
+def mixed(parts: Sequence[tuple[Callable[[], Iterable[_T]], float]], seed: int) -> Iterator[_T]:
+    """Several streams in one, drawn by weight, until the first of them ends; the others begin again when they end."""
+    chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    streams = [iter(read()) for read, _ in parts]
+    weights = [weight for _, weight in parts]
+    while True:
+        chosen = chooser.choices(range(len(parts)), weights)[0]
+        one = next(streams[chosen], None)
+        if one is None and chosen:
+            streams[chosen] = iter(parts[chosen][0]())
+            one = next(streams[chosen], None)
+        if one is None:
+            return
+        yield one
+
+
+def shuffled(records: Iterable[Record], seed: int, *, memory: int = _SHUFFLE_BYTES) -> Iterator[Record]:
+    """Every order equally likely, in bounded memory: dealt at random into piles on disk, and each pile shuffled."""
+    chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    kinds: dict[str, type[Record]] = {}
+    pile: list[tuple[str, bytes]] = []
+    size = 0
+    stream = iter(records)
+    for record in stream:
+        kinds[type(record).__name__] = type(record)
+        pile.append((type(record).__name__, canonical(record)))
+        size += len(pile[-1][1])
+        if size > memory:
+            break
+    else:
+        chooser.shuffle(pile)
+        yield from (msgspec.json.decode(line, type=kinds[name]) for name, line in pile)
+        return
+    yield from _dealt(pile, stream, kinds, chooser, memory)
+
+
+def _dealt(
+    pile: list[tuple[str, bytes]], stream: Iterator[Record], kinds: dict[str, type[Record]], chooser: random.Random,
+    memory: int,
+) -> Iterator[Record]:  # fmt: skip
+    with ExitStack() as stack:
+        # Enough piles for a file 256 times as large as the memory; a larger one has larger piles.
+        piles = [stack.enter_context(tempfile.TemporaryFile(buffering=1 << 14)) for _ in range(256)]
+        total = 0
+        for name, line in pile:
+            piles[chooser.randrange(len(piles))].write(b"%s %s\n" % (name.encode(), line))
+        pile.clear()
+        for record in stream:
+            name = type(record).__name__
+            kinds[name] = type(record)
+            line = canonical(record)
+            total += len(line)
+            piles[chooser.randrange(len(piles))].write(b"%s %s\n" % (name.encode(), line))
+        for file in piles:
+            file.seek(0)
+            lines = file.read().splitlines()
+            file.close()
+            chooser.shuffle(lines)
+            for one in lines:
+                name, line = one.split(b" ", 1)
+                yield msgspec.json.decode(line, type=kinds[name.decode()])
+
+
+def thresholds(labels: dict[str, list[int]], share: float) -> dict[str, int]:
+    """For each label, the hash below which just that share of its records lies (at least one where there are two)."""
+    found = {}
+    for name, hashes in labels.items():
+        hashes.sort()
+        take = math.floor(len(hashes) * share + 0.5)
+        take = min(max(take, 1), len(hashes) - 1) if len(hashes) > 1 else 0
+        found[name] = hashes[take] if take else 0
+    return found

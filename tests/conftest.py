@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,20 @@ def _no_network() -> Any:
         patch.setenv(name, "1")
     yield
     patch.undo()
+
+
+@pytest.fixture
+def memory_path(tmp_path: Path) -> Any:
+    """As tmp_path, but in memory where the machine offers that: for tests that commit hundreds of times to disk.
+
+    What they ask is what survives the death of a process, not of the machine.
+    """
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="cloudtune-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

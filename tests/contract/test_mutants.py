@@ -123,10 +123,10 @@ Held.__name__ = "TestToken"  # whose snapshot it is
 
 @pytest.mark.parametrize(("mutant", "clause", "details"), CASES, ids=[f"{case[0]}-{case[1][5:]}" for case in CASES])
 def test_a_sloppy_backend_is_caught(
-    mutant: str, clause: str, details: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mutant: str, clause: str, details: dict[str, Any], memory_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = dict(details)
-    world = ScriptedWorld(tmp_path, given.pop("personality", "token"), backend=f"{mutants.__name__}:{mutant}")
+    world = ScriptedWorld(memory_path, given.pop("personality", "token"), backend=f"{mutants.__name__}:{mutant}")
     backend = world.backend()
     with Nursery() as nursery:
         fixtures = given | {"world": world, "backend": backend, "nursery": nursery, "caplog": caplog}

@@ -184,6 +184,15 @@ class ScriptedVendor:
         self._settle()
         return [row["id"] for row in self.store.rows("SELECT id FROM files ORDER BY seq")]
 
+    def file_names(self) -> list[str]:
+        """Their names, oldest first: one that comes twice was uploaded twice."""
+        self._settle()
+        return [row["name"] for row in self.store.rows("SELECT name FROM files ORDER BY seq")]
+
+    def body(self, job: str) -> Any:
+        """The request that made the job."""
+        return msgspec.json.decode(service.job_row(self, job)["body"])
+
     def calls(self, call: str = "*") -> int:
         """How many requests were received, by name or shell pattern."""
         return int(self.store.rows("SELECT count(*) AS n FROM calls WHERE call GLOB ?", call)[0]["n"])

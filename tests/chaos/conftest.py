@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudtune.testing.nursery import Nursery
+
+
+@pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    return memory_path
+
+
+@pytest.fixture(scope="package")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as nursery:
+        yield nursery

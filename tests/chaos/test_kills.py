@@ -66,9 +66,7 @@ def test_killed_while_the_create_goes_wrong(tmp_path: Path, nursery: Nursery, pe
         scene.vendor.fail("create_job", wrong)
         scene.submit(number, kill_at=number)
         scene.nothing_is_lost()
-        scene.exactly_one(
-            number, scene.submit(number), twins_cancelled=fault != "lost_reply" and personality == "neither"
-        )
+        scene.exactly_one(number, scene.submit(number), twins_cancelled=twins)
     scene.jobs_tells_the_truth()
 
 

@@ -40,8 +40,9 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequenc
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for number, column in enumerate(columns):
+        # The first column names the row: it stays whole however narrow the terminal is.
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
         drawn.add_row(*(Text(str(cell), style=STATE_COLOURS.get(str(cell), "")) for cell in row))
     Console(highlight=False).print(drawn)

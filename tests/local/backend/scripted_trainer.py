@@ -2,7 +2,8 @@
 
 Tests of the queue, of cancelling and of deaths use it because it starts in no time. Its words, one after another:
 ``steps N SECONDS``, ``deaf`` (from here on look at no request), ``ignore-term``, ``say TEXT``, ``signal NUMBER``,
-``exit CODE``, ``eat MEGABYTES``, ``fill FILE`` (write to that file until the disk refuses), ``fork`` (leave a child).
+``exit CODE``, ``show`` (its devices, into the log), ``eat MEGABYTES``, ``fill FILE`` (write to that file until the disk
+refuses), ``fork`` (leave a child).
 """
 
 import contextlib
@@ -13,6 +14,8 @@ import time
 from pathlib import Path
 
 from cloudtune_local.training.folder import RunFolder, append_line, now, read_json, write_json
+
+SHOWN = ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")
 
 
 class Trainer:
@@ -32,29 +35,24 @@ class Trainer:
         write_json(self.run.status, self.status, durable=False)
 
     def carry_out(self, words: list[str]) -> str:
+        acts = {
+            "deaf": lambda: setattr(self, "deaf", True),
+            "ignore-term": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+            "say": lambda: print(words.pop(0).replace("_", " "), flush=True),
+            "signal": lambda: (os.kill(os.getpid(), int(words.pop(0))), time.sleep(5)),
+            "exit": lambda: os._exit(int(words.pop(0))),
+            "eat": lambda: setattr(self, "eaten", bytearray(os.urandom(1 << 20)) * int(words.pop(0))),
+            "fill": lambda: fill(Path(words.pop(0))),
+            "show": lambda: print(" ".join(f"{name}={os.environ.get(name)}" for name in SHOWN), flush=True),
+            "fork": lambda: leave_a_child(self.run.path / "child.pid"),
+        }
         while words:
             word = words.pop(0)
             if word == "steps":
-                total, pause = int(words.pop(0)), float(words.pop(0))
-                if not self.steps(total, pause):
+                if not self.steps(int(words.pop(0)), float(words.pop(0))):
                     return "cancelled"
-            elif word == "deaf":
-                self.deaf = True
-            elif word == "ignore-term":
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            elif word == "say":
-                print(words.pop(0).replace("_", " "), flush=True)
-            elif word == "signal":
-                os.kill(os.getpid(), int(words.pop(0)))
-                time.sleep(5)
-            elif word == "exit":
-                os._exit(int(words.pop(0)))
-            elif word == "eat":
-                self.eaten = bytearray(os.urandom(1 << 20)) * int(words.pop(0))
-            elif word == "fill":
-                fill(Path(words.pop(0)))
-            elif word == "fork":
-                leave_a_child(self.run.path / "child.pid")
+            else:
+                acts[word]()
         return "succeeded"
 
     def steps(self, total: int, pause: float) -> bool:

@@ -7,7 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, filled
+import msgspec
+
+from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, Step, filled
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobSnapshot
 from cloudtune_local.backend import LocalBackend
@@ -42,13 +44,18 @@ def scripted_backend(root: Path, folder: Path, **options: object) -> LocalBacken
 
 
 def request(
-    backend: LocalBackend, name: str, script: str = "steps 3 0.01", *, parent: JobRef | None = None
+    backend: LocalBackend,
+    name: str,
+    script: str = "steps 3 0.01",
+    *,
+    parent: JobRef | None = None,
+    **overrides: object,
 ) -> PlanRequest:
     """What core would hand to ``plan``."""
     token = hashlib.sha256(name.encode()).hexdigest()[:32]
     spec = JobSpec.model_validate({
         "name": name, "model": "scripted", "tags": {"script": script}, "data": {"train": "rows.jsonl"},
-        "overrides": {"local": {"device": "cpu"}},
+        "overrides": {"local": {"device": "cpu", **overrides}},
     })  # fmt: skip
     split = SplitInfo(rows=1, bytes=10, sha256="0" * 64, kind="text")
     model = {"source": "folder", "path": "/none", "revision": None, "context_length": None, "chat_template": None}
@@ -59,20 +66,18 @@ def request(
     )  # fmt: skip
 
 
-def create_step(backend: LocalBackend, name: str, script: str, rows: Path):
+def create_step(backend: LocalBackend, name: str, script: str, rows: Path, **overrides: object) -> Step:
     """The step that makes the job, with its places filled."""
-    plan = backend.plan(request(backend, name, script))
+    plan = backend.plan(request(backend, name, script, **overrides))
     step = plan.steps[-1]
     rows.parent.mkdir(parents=True, exist_ok=True)
     rows.write_text('{"text":"hello"}\n')
-    import msgspec
-
     return msgspec.structs.replace(step, request=filled(step.request, {"encode_train": {"path": str(rows)}}))
 
 
-def submit(backend: LocalBackend, name: str, script: str = "steps 3 0.01") -> JobRef:
+def submit(backend: LocalBackend, name: str, script: str = "steps 3 0.01", **overrides: object) -> JobRef:
     """A job under way."""
-    step = create_step(backend, name, script, backend.root.parent / "spool" / "rows.jsonl")
+    step = create_step(backend, name, script, backend.root.parent / "spool" / "rows.jsonl", **overrides)
     return JobRef.parse(backend.do(step, Notes())["ref"])
 
 

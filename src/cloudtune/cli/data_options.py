@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cloudtune.cli.session import Session
     from cloudtune.data.checking import CheckReport
+    from cloudtune.data.encoding import Encoded
     from cloudtune.spec import Source
 
 SHOWN = 20
@@ -93,3 +94,16 @@ def show_report(session: Session, report: CheckReport) -> None:
     if report.ok and warnings:
         state = "ok, with warnings"
     session.put(f"{state}: {kinds} rows" + (f", for {report.target}" if report.target else ""))
+
+
+def put_written(session: Session, written: dict[str, Encoded], **more: Any) -> None:
+    """Tell of files that were written."""
+    files = {
+        name: {"path": str(one.path), "rows": one.rows, "bytes": one.bytes, "sha256": one.sha256}
+        for name, one in written.items()
+    }
+    session.result({"ok": True, "files": files, **more})
+    for one in written.values():
+        session.put(f"{one.path}: {one.rows:,} rows, {one.bytes:,} bytes")
+    for name, value in more.items():
+        session.say(f"{name.replace('_', ' ')}: {value}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CITIES = ("oslo", "rome", "lima", "cairo", "quito", "tokyo", "delhi", "minsk", "kyiv", "paris")
+CITIES = ("oslo", "rome", "lima", "delhi")
 LIMIT_S = 100
 
 
@@ -27,7 +27,7 @@ def rows(answer: str = "Code {code}.") -> bytes:
                       {"role": "assistant", "content": answer.format(code=city[:2].upper())}]}
         for city in CITIES
     ]  # fmt: skip
-    return "\n".join(json.dumps(line) for line in lines * 5).encode()
+    return "\n".join(json.dumps(line) for line in lines * 20).encode()
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def service(training: Emulator) -> Iterator[openai.OpenAI]:
 
 def train(client: openai.OpenAI, data: bytes, epochs: int, **more: Any) -> str:
     file = client.files.create(file=("t.jsonl", data), purpose="fine-tune").id
-    method: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": 5}}}
+    method: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs, "batch_size": 4}}}
     job = client.fine_tuning.jobs.create(
         **({"model": MODEL, "training_file": file, "method": method, "seed": 3} | more)
     )
@@ -65,7 +65,7 @@ def wait(client: openai.OpenAI, job: str, *words: str) -> Any:
 @pytest.fixture(scope="module")
 def learnt(service: openai.OpenAI) -> Any:
     """A job that has learnt its file."""
-    done = wait(service, train(service, rows(), 8))
+    done = wait(service, train(service, rows(), 6))
     assert done.status == "succeeded", done.error
     return done
 
@@ -78,8 +78,8 @@ def ask(client: openai.OpenAI, model: str, city: str) -> str:
 
 def test_the_model_has_learnt_what_its_base_does_not_know(service: openai.OpenAI, learnt: Any) -> None:
     right = [ask(service, learnt.fine_tuned_model, city) == f"Code {city[:2].upper()}." for city in CITIES]
-    assert sum(right) >= 8
-    assert not any(ask(service, MODEL, city).startswith("Code") for city in CITIES[:3])
+    assert all(right)
+    assert not any(ask(service, MODEL, city).startswith("Code") for city in CITIES)
 
 
 def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: Any) -> None:
@@ -94,9 +94,9 @@ def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: An
 
 
 def test_events_results_and_checkpoints_tell_one_story(service: openai.OpenAI, learnt: Any) -> None:
-    told: Any = list(service.fine_tuning.jobs.list_events(learnt.id, limit=100))[::-1]
+    told: Any = list(service.fine_tuning.jobs.list_events(learnt.id, limit=200))[::-1]
     figures = [event.data for event in told if event.type == "metrics"]
-    assert [one["step"] for one in figures] == list(range(1, 81))
+    assert [one["step"] for one in figures] == list(range(1, 121))
     assert figures[-1]["train_loss"] < figures[0]["train_loss"] / 5
     lines = service.files.content(learnt.result_files[0]).text.splitlines()[1:]
     assert [float(line.split(",")[1]) for line in lines] == [one["train_loss"] for one in figures]
@@ -124,7 +124,7 @@ def test_the_loss_curve_is_that_of_a_local_run_with_the_same_spec(
     job = Client(backend, ledger=f"sqlite:///{tmp_path / 'ledger.sqlite'}").submit(spec)
     job.wait(timeout=LIMIT_S)
     local = [metric.values["loss"] for metric in job.metrics() if metric.split == "train"]
-    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(learnt.id, limit=100)][::-1]
+    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(learnt.id, limit=200)][::-1]
     assert local == [data["train_loss"] for data in told if "train_loss" in data]
 
 
@@ -145,7 +145,7 @@ def test_a_bad_file_fails_as_at_the_vendor(service: openai.OpenAI) -> None:
     done = wait(service, train(service, rows() + b"\n{bad", 1))
     assert done.status == "failed"
     assert done.error.code == "invalid_training_file"
-    assert "Line 51:" in done.error.message
+    assert "Line 81:" in done.error.message
 
 
 def test_what_cannot_be_trained_here_fails_with_the_reason(service: openai.OpenAI) -> None:

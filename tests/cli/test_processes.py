@@ -240,16 +240,23 @@ def test_talk_and_results_do_not_mix(desk: Desk) -> None:
 
 
 def test_a_fault_of_our_own_shows_where_only_when_asked(desk: Desk) -> None:
-    (desk.site / "broken.py").write_text("raise RuntimeError('boom')\n")
+    (desk.site / "broken.py").write_text(
+        "from cloudtune.testing.scripted import ScriptedBackend\n"
+        "class Backend(ScriptedBackend):\n"
+        "    name = 'broken'\n"
+        "    def plan(self, request):\n"
+        "        raise RuntimeError('boom')\n"
+    )
     with (desk.site / "scripted-1.0.dist-info" / "entry_points.txt").open("a") as file:
         file.write("broken = broken:Backend\n")
     plain = desk.spawn("plan", "job.yaml", "--backend", "broken")
     assert plain.code == 1
-    assert "boom" in plain.err
+    assert "internal error: RuntimeError: boom" in plain.err
     assert "Traceback" not in plain.err
     loud = desk.spawn("plan", "job.yaml", "--backend", "broken", "-vv")
     assert loud.code == 1
     assert "Traceback" in loud.err
+    (desk.site / "broken.py").write_text("raise RuntimeError('boom')\n")
     listed = desk.spawn("backends")
     assert listed.code == 0
     assert "RuntimeError: boom" in listed.out

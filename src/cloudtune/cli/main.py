@@ -30,7 +30,7 @@ COMMANDS: dict[str, str] = {
     "delete": "Remove an ended job and what it holds.",
     "generate": "Ask the tuned model.",
     "export": "Write the adapter, or the merged weights, into a folder.",
-    "data": "Look at rows before anything is trained on them.",
+    "data": "Check, convert and shape rows before anything is trained on them.",
     "backends": "List where jobs can run, and what each place can do.",
     "schema": "Print the JSON Schema of a spec; editors complete from it.",
     "config": "Show the settings in force, and where each came from.",

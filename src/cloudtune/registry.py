@@ -44,7 +44,14 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def missing(self) -> tuple[str, ...]:
         """Those of ``needs`` that are not installed. Imports nothing."""
-        return tuple(name for name in self.needs if importlib.util.find_spec(name) is None)
+        return tuple(name for name in self.needs if not _is_there(name))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent
+        return False
 
 
 BUILT_IN: dict[str, BackendInfo] = {
@@ -63,6 +70,13 @@ BUILT_IN: dict[str, BackendInfo] = {
             summary="fine-tuning jobs at OpenAI, or at whatever speaks its dialect",
             extra="openai",
             needs=("openai",),
+        ),
+        BackendInfo(
+            name="azure_openai",
+            target="cloudtune_providers.azure_openai.backend:AzureOpenAIBackend",
+            summary="fine-tuning jobs and deployments in an Azure OpenAI or Foundry resource",
+            extra="azure",
+            needs=("openai", "azure.core", "azure.identity", "azure.mgmt.cognitiveservices"),
         ),
     )
 }
@@ -99,6 +113,11 @@ def backend_class(name: str) -> type[Backend]:
         raise not_installed(info, error.name or module_name) from error
     except AttributeError as error:
         raise BackendNotInstalled(f"{info.target}, named by {info.origin}, does not exist: {error}") from error
+    except Exception as error:  # a stranger's module may raise anything at import
+        if info.origin == "built in":
+            raise
+        message = f"the {info.name} back end of {info.origin} cannot be loaded: {type(error).__name__}: {error}"
+        raise BackendNotInstalled(message, hint=f"ask whoever makes {info.origin}") from error
 
 
 def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backend:
@@ -126,10 +145,6 @@ def loadable() -> dict[str, BackendInfo]:
         try:
             backend_class(name)
         except CloudtuneError:
-            if info.origin == "built in":
-                raise
-            _log.warning("back end %r of %s cannot be loaded and is left out", name, info.origin, exc_info=True)
-        except Exception:  # a stranger's module may raise anything at import
             if info.origin == "built in":
                 raise
             _log.warning("back end %r of %s cannot be loaded and is left out", name, info.origin, exc_info=True)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, PositiveFloat, SecretStr
 
 from cloudtune.backend import (
     Absent,
@@ -41,38 +40,19 @@ from cloudtune.backend import (
 from cloudtune.errors import BackendNotInstalled, Conflict, InvalidRequest, JobNotFound, Problem
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune.testing import translation
-from cloudtune.testing.vendor import Personality, ScriptedVendor, VendorError
+from cloudtune.testing.scripted_options import ScriptedOptions, ScriptedOverrides
+from cloudtune.testing.vendor import ScriptedVendor, VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pydantic import BaseModel
 
     from cloudtune.errors import Severity
     from cloudtune.spec import JobSpec
 
 PART_BYTES = 512
 """Uploads in parts are cut so small that a few rows make several."""
-
-
-class ScriptedOptions(BaseModel):
-    """Where the vendor's store lies, and the key to it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    store: Path | None = None
-    """A file that several processes may share; without one the vendor lives in this process's memory."""
-    personality: Personality = "token"
-    api_key: SecretStr = SecretStr("scripted-key")
-    needs: str = ""
-    """A module that it pretends to need, to see what happens where that is not installed."""
-
-
-class ScriptedOverrides(BaseModel):
-    """What the vendor takes in its own words."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    learning_rate_multiplier: PositiveFloat | None = None
-    lane: str | None = None
 
 
 class ScriptedBackend:

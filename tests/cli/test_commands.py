@@ -76,6 +76,22 @@ def test_a_job_is_found_by_id_and_by_its_beginning(desk: Desk) -> None:
     assert "cloudtune jobs" in unknown.err
 
 
+@pytest.mark.parametrize("command", ["show", "cancel", "delete", "resume"])
+def test_an_empty_word_names_no_job(slow: Desk, command: str) -> None:
+    ref = slow.submit()
+    words = ("--yes",) if command == "delete" else ()
+    for empty in ("", " "):
+        assert slow.run(command, empty, *words).code == 2
+    assert slow.run("show", ref, "--json").json["state"] in ("preparing", "running")
+
+
+def test_alone_it_shows_its_help(desk: Desk) -> None:
+    done = desk.run()
+    assert done.err.startswith("Usage: ")
+    assert "Exit codes:" in done.err
+    assert "error:" not in done.err
+
+
 # -- JSON ----------------------------------------------------------------------------------------------------------
 
 

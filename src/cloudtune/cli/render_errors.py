@@ -36,6 +36,8 @@ def exit_code(error: BaseException) -> int:
 
 def as_text(error: BaseException) -> str:
     """Lines for a person, ending in a newline."""
+    if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":  # only newer clicks have it
+        return f"{error.format_message()}\n"
     if isinstance(error, click.UsageError):
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
         return f"{usage}error: {error.format_message()}\n"

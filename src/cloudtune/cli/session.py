@@ -71,7 +71,11 @@ class Session:
         return open_spec(path, (*sets, *((f"unsupported={unsupported}",) if unsupported else ())))
 
     def job(self, ref: str) -> Job:
-        """The job that a person named."""
+        """The job that a person named. An empty word, as an unset variable leaves it, names none."""
+        if not ref.strip():
+            from cloudtune.errors import InputError
+
+            raise InputError("no job is named", hint="`cloudtune jobs` lists them")
         return self.client.attach(ref)
 
     # -- speaking --------------------------------------------------------------------------------------------------

@@ -137,8 +137,9 @@ class LocalBackend:
         if found is not None:
             return {"path": str(found.path), "step": found.step}
         before = (read_json(run.spec) or {}).get("resume_from")  # it died before it had a checkpoint of its own
-        if before and checkpoints.read(Path(before)) is not None:
-            return {"path": before, "step": checkpoints.read(Path(before)).step}  # type: ignore[union-attr]
+        saved = checkpoints.read(Path(before)) if before else None
+        if saved is not None and checkpoints.whole(saved):
+            return {"path": str(saved.path), "step": saved.step}
         raise InvalidRequest(
             f"{parent} left no good checkpoint to start from", hint="submit it afresh: `cloudtune submit --again`"
         )
@@ -276,11 +277,18 @@ class LocalBackend:
         standing = run.standing()
         if not standing.is_final:
             raise InvalidRequest(f"{ref} has not ended ({standing.state})", hint="cancel it first")
+        children = [str(job.ref) for job in self._others(ref) if job.parent == ref and not job.state.is_terminal]
+        if children:
+            message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
+            raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.told(run.path):
             aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
             aside.parent.mkdir(exist_ok=True)
             run.path.rename(aside)  # at once gone from every list, however long the removal takes
             shutil.rmtree(aside)
+
+    def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
+        return LocalBackend(options.Options(root=Path(ref.scope))).list()
 
     # -- the result --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, PermissionDenied, QuotaExceeded
+from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
 from cloudtune_local import autopsy, devices
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, take_lock
@@ -34,6 +34,7 @@ def create(request: Mapping[str, Any]) -> Run:
     run = Run(root / request["run"])
     with told(root):
         if run.exists():
+            _must_be_ours(run, request)
             start(run)
             return run
         aside = root / ASIDE / f"{run.slug}.{secrets.token_hex(4)}"
@@ -43,10 +44,18 @@ def create(request: Mapping[str, Any]) -> Run:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     if lock is None:
+        _must_be_ours(run, request)
         start(run)
     else:
         _spawn(run, lock)
     return run
+
+
+def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
+    """Refuse to take a stranger's folder for the run that is to be made."""
+    job, wanted = read_json(run.job) or {}, request["job"]
+    if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
+        raise Conflict(f"{run.path} is there already, and is another job's", hint="move it away, or use another root")
 
 
 def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:

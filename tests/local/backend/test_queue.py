@@ -1,7 +1,6 @@
 """The queue: jobs run in the order of their submission, whatever is killed meanwhile. Real processes."""
 
 import os
-import random
 import subprocess
 import sys
 import time
@@ -167,34 +166,6 @@ def test_a_waiter_that_comes_up_late_keeps_its_place(backend):
     os.kill(read_json(run_of(ref).worker)["pid"], 18)
     wait_state(backend, third, "succeeded")
     assert_one_after_another(backend, [first, ref, third])
-
-
-@pytest.mark.parametrize("seed", random.sample(range(10_000), 3))
-def test_random_kills_lose_nothing_and_never_run_two_at_once(backend, seed):
-    """Workers and trainers are killed at random moments; what is left is resumed; no two trainers overlap."""
-    chance = random.Random(seed)
-    refs = [submit(backend, f"job-{i}", "ignore-term steps 6 0.02") for i in range(6)]
-    deadline = time.monotonic() + 60
-    while not all(backend.get(ref).state.is_terminal for ref in refs):
-        assert time.monotonic() < deadline, [(ref.id, backend.get(ref).state) for ref in refs]
-        time.sleep(chance.uniform(0, 0.25))
-        worker = read_json(run_of(chance.choice(refs)).worker) or {}
-        victim = chance.choice([worker, worker.get("trainer")])
-        if victim and procs.is_alive(victim) and chance.random() < 0.5:
-            kill(victim["pid"])
-        alive = [ref for ref in refs if procs.is_alive((read_json(run_of(ref).worker) or {}).get("trainer", DEAD))]
-        assert len(alive) <= 1, f"seed {seed}"
-        for ref in refs:
-            if backend.get(ref).state.value == "queued" and "resume" in backend.get(ref).detail:
-                backend.resume(ref)
-    for ref in refs:
-        snapshot = backend.get(ref)
-        assert snapshot.state.value in ("succeeded", "failed"), f"seed {seed}"
-        assert snapshot.state.value == "succeeded" or snapshot.problem.code == "killed", f"seed {seed}"
-    assert Queue(backend.root).waiting("cpu") == []
-
-
-DEAD = {"pid": 0, "start_time": "", "boot_id": ""}
 
 
 def test_numbers_are_never_given_twice(root, tmp_path):

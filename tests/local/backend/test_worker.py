@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.local.backend.submitting import kill, run_of, submit, wait_state, wait_until
+from tests.local.backend.submitting import Notes, create_step, kill, run_of, submit, wait_state, wait_until
 
-from cloudtune.errors import InvalidRequest, JobNotFound
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import JobRef
 from cloudtune_local import procs
 from cloudtune_local.training.folder import read_json, write_json
@@ -280,3 +280,27 @@ def test_unknown_runs_are_not_found(backend, name):
     submit(backend, "one")
     with pytest.raises(JobNotFound):
         backend.get(JobRef("local", str(backend.root), name))
+
+
+def test_a_strangers_folder_is_not_taken_for_ours(backend):
+    step = create_step(backend, "one", "steps 1 0", backend.root.parent / "spool" / "rows.jsonl")
+    folder = backend.root / step.request["run"]
+    folder.mkdir(parents=True)
+    (folder / "spec.json").write_text("{}")
+    with pytest.raises(Conflict, match="another job's"):
+        backend.do(step, Notes())
+    assert sorted(path.name for path in folder.iterdir()) == ["spec.json"]
+
+
+def test_a_parent_is_kept_while_a_child_needs_its_checkpoint(backend):
+    parent = submit(backend, "parent")
+    wait_state(backend, parent, "succeeded")
+    child = submit(backend, "child", "steps 1000 0.02")
+    job = run_of(child).job
+    write_json(job, {**read_json(job), "parent": str(parent)})
+    with pytest.raises(InvalidRequest, match="started from a checkpoint"):
+        backend.delete(parent)
+    backend.cancel(child)
+    wait_state(backend, child, "cancelled")
+    backend.delete(parent)
+    assert [snapshot.ref for snapshot in backend.list()] == [child]

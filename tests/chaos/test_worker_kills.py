@@ -1,0 +1,54 @@
+"""Workers and trainers killed at random moments: nothing is lost, and no two jobs run at once. Scripted trainer."""
+
+import random
+import time
+
+import pytest
+from tests.local.backend.submitting import kill, kill_all, run_of, scripted_backend, submit
+
+from cloudtune_local import procs
+from cloudtune_local.queue import Queue
+from cloudtune_local.training.folder import read_json
+
+DEAD = {"pid": 0, "start_time": "", "boot_id": ""}
+
+
+@pytest.fixture
+def backend(tmp_path):
+    yield scripted_backend(tmp_path / "runs", tmp_path, grace=0.5)
+    kill_all(tmp_path / "runs")
+
+
+def kill_at_random(backend, seed):
+    """Kill until all have ended; whoever lost its worker in line is resumed."""
+    chance = random.Random(seed)
+    refs = [submit(backend, f"job-{i}", "ignore-term steps 6 0.02") for i in range(6)]
+    deadline = time.monotonic() + 60
+    while not all(backend.get(ref).state.is_terminal for ref in refs):
+        assert time.monotonic() < deadline, [(ref.id, backend.get(ref).state) for ref in refs]
+        time.sleep(chance.uniform(0, 0.25))
+        worker = read_json(run_of(chance.choice(refs)).worker) or {}
+        victim = chance.choice([worker, worker.get("trainer")])
+        if victim and procs.is_alive(victim) and chance.random() < 0.5:
+            kill(victim["pid"])
+        alive = [ref for ref in refs if procs.is_alive((read_json(run_of(ref).worker) or {}).get("trainer", DEAD))]
+        assert len(alive) <= 1, f"seed {seed}"
+        for ref in refs:
+            if backend.get(ref).state.value == "queued" and "resume" in backend.get(ref).detail:
+                backend.resume(ref)
+    for ref in refs:
+        snapshot = backend.get(ref)
+        assert snapshot.state.value in ("succeeded", "failed"), f"seed {seed}"
+        assert snapshot.state.value == "succeeded" or snapshot.problem.code == "killed", f"seed {seed}"
+    assert Queue(backend.root).waiting("cpu") == []
+
+
+@pytest.mark.parametrize("seed", random.sample(range(1_000_000), 3))
+def test_random_kills_lose_nothing(backend, seed):
+    kill_at_random(backend, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(100))
+def test_hundred_schedules_of_random_kills_lose_nothing(backend, seed):
+    kill_at_random(backend, seed)

@@ -57,6 +57,8 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """Feature that is not supported -> why not, and what to use instead."""
     translated: dict[str, str] = {}
     """Supported feature -> what it becomes there, where that is not obvious."""
+    inherent: frozenset[str] = frozenset()
+    """Supported features that hold for every job there, so that nothing is sent for them; ``translated`` says why."""
     overridden_by: dict[str, str] = {}
     """Feature that is not supported -> the key of ``overrides`` that says it in the back end's own words.
 

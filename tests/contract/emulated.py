@@ -234,3 +234,61 @@ def _pair(n: int, variant: int) -> dict[str, Any]:
 
 
 _ROWS = {"sft": _chat, "dpo": _pair}
+
+
+# -- Azure -----------------------------------------------------------------------------------------------------------
+
+TOKEN = "entra-7f1c2d3e4b5a69788796a5b4c3d2e1f0"
+VERSION = "2025-04-01-preview"
+
+
+def open_azure(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
+    """The recipe: as `open_openai`, with both planes at the emulator."""
+    from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+    from cloudtune_providers.azure_openai.signing import connected
+
+    hands = FakeClock(path=Path(clock))
+    given = {"api_key": KEY, "endpoint": "http://localhost", "management_url": url, "management_token": TOKEN} | _PLACE
+    settings = AzureOpenAIOptions.model_validate(given | options)
+    there = settings.model_copy(update={"endpoint": url})
+    return AzureOpenAIBackend(settings, connect=lambda _: connected(there), clock=hands), hands
+
+
+_PLACE = {
+    "subscription_id": "00000000-0000-0000-0000-000000000000", "resource_group": "emulated", "account": "emulated",
+    "base_deployment": "the-base", "training_type": "Standard",
+}  # fmt: skip
+
+
+class AzureWorld(EmulatedWorld):
+    """The Azure face. The base model is deployed already, as by a person in the portal."""
+
+    face = "azure"
+    recipe_target = "tests.contract.emulated:open_azure"
+    sdk_modules: Sequence[str] = ("openai", "azure")
+
+    def __init__(self, root: Path, **more: Any) -> None:
+        super().__init__(root, **more)
+        self.secrets = (KEY, TOKEN)
+        self.lacks = {**self.lacks, "row_limit": "Microsoft documents no limit of tokens in a row"}
+        self.words = (*self.words, "pending", "notRunning", "resuming", "canceled")
+        model = {"format": "OpenAI", "name": MODEL, "version": "1"}
+        self.emulator.store.add(
+            "deployment", self.face,
+            {"id": "the-base", "created": 0, "used": 0, "deleting": None, "sku": {"name": "Standard"}, "tags": None,
+             "model": model, "properties": {"model": model}},
+        )  # fmt: skip
+
+    def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
+        if changes.get("method", {}).get("name") != "rft" or "data" in changes:
+            return super().spec(variant, **changes)
+        rows = [{"messages": [{"role": "user", "content": f"{n} + {variant}?"}], "answer": str(n)} for n in range(12)]
+        data = {"train": self.rows(f"items-{variant}", rows), "validation": self.rows("held-out", rows[:3])}
+        grader = {"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}",
+                  "reference": "{{item.answer}}"}  # fmt: skip
+        more = {"model": "o4-mini-2025-04-16", "data": data, "overrides": {"azure_openai": {"grader": grader}}}
+        return super().spec(variant, **more | changes)
+
+    def settings(self) -> Settings:
+        return Settings(azure_key=KEY, azure_token=TOKEN, deploying_s=0)

@@ -10,10 +10,10 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import UnsupportedError
 from cloudtune.state import JobRef
 from cloudtune_providers.openai import translate
-from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides, is_loopback
+from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.files import Files
 from cloudtune_providers.openai_dialect.jobs import Jobs
-from cloudtune_providers.openai_dialect.rules import Rules
+from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.wire import Wire
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from cloudtune_providers.openai_dialect.requests import (
     plan_of,
     settings_of,
 )
+from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,6 @@ REFUSED = {
     "method:rft": "its only base, o4-mini, was shut down on 2026-10-23; Azure OpenAI has it until 2027",
     "method:distill": "OpenAI has no such job: collect the teacher's answers and tune on them with sft",
     "adapter:full": "OpenAI does not say which weights it moves, and offers no choice",
-    "method.loss_on": "OpenAI learns every assistant turn; `weight: 0` on a turn leaves it out",
     "hyperparameters.learning_rate": "OpenAI takes a multiplier of a rate that it does not publish, so an "
     "absolute rate cannot be translated: say overrides.openai.learning_rate_multiplier",
     "hyperparameters.max_steps": "OpenAI counts epochs: say hyperparameters.epochs",
@@ -55,10 +55,12 @@ REFUSED = {
     "verb:deploy": "a tuned model answers at once and costs nothing while nobody asks",
     "verb:export": "OpenAI does not give weights away",
 }
+INHERENT = frozenset({"adapter:lora", "data.test", "method.loss_on"})
 TRANSLATED = {
-    "adapter:lora": "noted in the job's metadata: OpenAI adapts the model in its own way, which it does not publish",
-    "data.test": "not uploaded; its hash is noted in the job's metadata, so that evaluation knows the rows again",
+    "adapter:lora": "OpenAI adapts every model in its own way, which it does not publish",
+    "data.test": "never uploaded: the rows stay here for the evaluation",
     "hyperparameters.epochs": "n_epochs",
+    "method.loss_on": "every assistant turn is learnt; `weight: 0` on a turn leaves it out",
     "method:sft": "supervised",
     "tags": "the job's metadata",
 }
@@ -69,20 +71,20 @@ def capabilities() -> Capabilities:
     methods = {f"method:{name}" for name in FORMATS}
     reasons = dict(REFUSED)
     supported = {
-        *methods, "adapter:lora", "method.beta", "hyperparameters.epochs", "hyperparameters.batch_size",
-        "data.validation", "data.test", "seed", "tags", *VERBS,
+        *methods, *INHERENT, "method.beta", "hyperparameters.epochs", "hyperparameters.batch_size",
+        "data.validation", "seed", "tags", *VERBS,
     } - reasons.keys()  # fmt: skip
     for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
         reasons[feature] = "OpenAI does not offer it" if ":" in feature else _OWN_WAY
     return Capabilities(
-        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED,
+        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
     )  # fmt: skip
 
 
 def check(spec: JobSpec, rules: Rules) -> Sequence[Problem]:
     """Values that OpenAI would refuse, and dates."""
-    return [*rules.dates(spec), *rules.values(spec), *rules.tags(spec, len(OUR_KEYS))]
+    return [*rules.dates(spec), *rules.values(spec), *rules.tags(spec, len(OUR_KEYS)), *loss(spec)]
 
 
 def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:

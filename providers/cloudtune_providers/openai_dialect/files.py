@@ -32,6 +32,7 @@ class Files:
         self._backend = backend
         self._scope = scope
         self._clock = clock
+        self._names: dict[str, str] = {}
 
     def upload(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
         """Send the file that the request names; the output is its id."""
@@ -77,6 +78,19 @@ class Files:
             return Probe(state="failed", message=str(file.get("status_details") or f"the file is {word}"))
         state = "pending" if word in _WAITING else "ready"
         return Probe(state=state, outputs={"file": file["id"]}, message=word)  # type: ignore[arg-type]
+
+    def name(self, file: str) -> str:
+        """What a file is called; empty if it is not there any more. Names never change: each is asked for once."""
+        if not self._names:
+            entries = self._wire.each(self._wire.client.files.list, "list of files", limit=_PAGE, purpose="fine-tune")
+            self._names |= {entry["id"]: str(entry.get("filename") or "") for entry in entries}
+        if file not in self._names:
+            try:
+                with self._wire.asking(f"file {file}"):
+                    self._names[file] = self._wire.client.files.retrieve(file).filename
+            except JobNotFound:
+                self._names[file] = ""
+        return self._names[file]
 
     def content(self, file: str) -> bytes:
         """A file's bytes."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cloudtune.backend import Absent, Done, Found, GenerateOptions, Intent, Probe, Prompt
 from cloudtune.errors import InvalidRequest, JobNotFound
 from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
 from cloudtune_providers.openai_dialect import answers
+from cloudtune_providers.openai_dialect.requests import label_of
 from cloudtune_providers.openai_dialect.wire import Wire, plain
 
 if TYPE_CHECKING:
@@ -37,14 +40,21 @@ _CSV = "csv/"
 
 
 class Jobs:
-    """The jobs of one account. ``filters`` says whether the list takes a metadata filter (it may yet be ignored)."""
+    """The jobs of one account.
 
-    def __init__(self, wire: Wire, files: Files, backend: str, scope: str, *, filters: bool = True) -> None:
+    ``filters`` says whether the list takes a metadata filter (it may yet be ignored), ``named`` whether jobs tell their
+    names; where they do not, the name stands in that of the training file.
+    """
+
+    def __init__(
+        self, wire: Wire, files: Files, backend: str, scope: str, *, filters: bool = True, named: bool = True
+    ) -> None:
         self._wire = wire
         self._files = files
         self._backend = backend
         self._scope = scope
         self._filters = filters
+        self._named = named
 
     # -- making ----------------------------------------------------------------------------------------------------
 
@@ -302,7 +312,10 @@ class Jobs:
         return JobRef(self._backend, self._scope, str(job["id"]))
 
     def _snapshot(self, job: Mapping[str, Any]) -> JobSnapshot:
-        return answers.to_snapshot(job, self._backend, self._scope)
+        snapshot = answers.to_snapshot(job, self._backend, self._scope)
+        if self._named or snapshot.name:
+            return snapshot
+        return msgspec.structs.replace(snapshot, name=label_of(self._files.name(str(job.get("training_file") or ""))))
 
 
 def _holds(job: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:

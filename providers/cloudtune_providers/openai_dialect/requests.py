@@ -7,6 +7,7 @@ back end puts into it: see ``Traits.marks``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
 KINDS = {"sft": "chat", "dpo": "preference", "rft": "item"}
 """The kind of records that each method learns from here."""
-ADAPTER_KEY = "cloudtune_adapter"
-HELD_OUT_KEY = "cloudtune_held_out"
-OUR_KEYS = (TOKEN_KEY, NAME_KEY, ADAPTER_KEY, HELD_OUT_KEY)
+OUR_KEYS = (TOKEN_KEY, NAME_KEY)
 SLOWEST_BYTES_PER_S = 500_000.0
 PART_BYTES = 32 * 1024 * 1024
 PROCESSING_LIMIT_S = 1800.0
@@ -50,6 +49,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Fields of the created job by which it is found again, as they stand in the request."""
     extra: Mapping[str, Any] = {}
     """Further fields of the create request."""
+    file_label: str = ""
+    """Part of the files' names, where a job is called by its file."""
     file_mark: str = ""
     """Part of the files' names: empty where a file may serve several jobs."""
 
@@ -76,7 +77,7 @@ def plan_of(request: PlanRequest, traits: Traits, settings: tuple[Setting, ...],
 def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
     info = request.data.splits[split]
     form = traits.formats[request.spec.method.name]
-    name = f"cloudtune-{info.sha256[:40]}{traits.file_mark}.{form}.jsonl"
+    name = file_name(info.sha256, form, traits.file_label, traits.file_mark)
     timeout_s = traits.timeout_s + info.bytes / SLOWEST_BYTES_PER_S
     body: dict[str, Any] = {"filename": name, "purpose": "fine-tune"}
     upload: dict[str, Any] = {"call": "files.create", "body": body}
@@ -98,6 +99,21 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
             request={"call": "files.retrieve", "file": place(f"upload_{split}", "file")}, limit_s=PROCESSING_LIMIT_S,
         ),
     ]  # fmt: skip
+
+
+_FILE = re.compile(r"cloudtune-(?:(.+)-)?[0-9a-f]{40}(?:-[0-9a-f]+)?\.[a-z-]+\.jsonl")
+
+
+def file_name(sha256: str, form: str, label: str = "", mark: str = "") -> str:
+    """What a file is called: equal rows in the same form have the same name."""
+    parts = ["cloudtune", label, sha256[:40], mark]
+    return f"{'-'.join(part for part in parts if part)}.{form}.jsonl"
+
+
+def label_of(filename: str) -> str:
+    """The label in a file's name, if it is one of ours and has one."""
+    found = _FILE.fullmatch(filename)
+    return (found.group(1) or "") if found else ""
 
 
 def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
@@ -140,12 +156,7 @@ def body_of(request: PlanRequest, traits: Traits) -> dict[str, Any]:
 def metadata_of(request: PlanRequest) -> dict[str, str]:
     """Tags, and what is needed to know the job again."""
     spec = request.spec
-    metadata = dict(spec.tags) | {TOKEN_KEY: request.token, NAME_KEY: spec.name}
-    if spec.adapter is not None:
-        metadata[ADAPTER_KEY] = spec.adapter.type
-    if "test" in request.data.splits:
-        metadata[HELD_OUT_KEY] = request.data.splits["test"].sha256
-    return metadata
+    return dict(spec.tags) | {TOKEN_KEY: request.token, NAME_KEY: spec.name}
 
 
 def method_of(spec: JobSpec, backend: str) -> dict[str, Any]:

@@ -6,9 +6,11 @@ too many, and warned of when the largest could be.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cloudtune.data.preparing import sources
 from cloudtune.errors import Problem
@@ -200,8 +202,26 @@ def _long_rows(spec: JobSpec, most: int, source: str) -> Iterator[Problem]:
                 )  # fmt: skip
 
 
+def loss(spec: JobSpec) -> Iterator[Problem]:
+    """The dialect has one way of choosing what is learnt."""
+    if spec.method.loss_on not in (None, "assistant"):
+        yield Problem(
+            code="loss_on", field="method.loss_on", message="every assistant turn is learnt there, and nothing else",
+            fix="say assistant, and `weight: 0` on the turns that are not to be learnt",
+        )  # fmt: skip
+
+
 def base_of(model: str) -> str:
     """The base of a tuned model's name (``ft:base:org::id``, ``base.ft-id``); other names as they are."""
     if model.startswith("ft:"):
         return model.split(":")[1]
     return model.partition(".ft-")[0]
+
+
+def is_loopback(url: str) -> bool:
+    """Whether nobody but this machine answers there."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,12 +23,10 @@ MOST_PAGES = 1000
 class Wire:
     """Makes the calls of one back end. ``connect`` makes the SDK's client; it may raise what the SDK raises."""
 
-    def __init__(
-        self, backend: str, connect: Callable[[], openai.OpenAI], *, needs: tuple[str, ...] = ("openai",)
-    ) -> None:
-        for module in needs:
-            if importlib.util.find_spec(module.partition(".")[0]) is None:
-                raise not_installed(describe(backend), module)
+    def __init__(self, backend: str, connect: Callable[[], openai.OpenAI]) -> None:
+        info = describe(backend)
+        if info.missing:
+            raise not_installed(info, info.missing[0])
         self._connect = connect
         self._lock = threading.Lock()
         self._client: openai.OpenAI | None = None

@@ -1,0 +1,222 @@
+"""Deployments by the management plane: made under a name, waited for, listed, taken down.
+
+A PUT overwrites whatever stands under the name, so that it is looked at first: what is not ours is a conflict.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, DataReport, Done, Found, Plan, Probe, Resolved, Step, place
+from cloudtune.errors import (
+    BackendError,
+    CloudtuneError,
+    ConfigError,
+    Conflict,
+    CredentialsError,
+    InvalidRequest,
+    JobNotFound,
+    PermissionDenied,
+    Problem,
+    QuotaExceeded,
+    RateLimited,
+    Unavailable,
+)
+from cloudtune.state import Deployment
+from cloudtune_providers.azure_openai import translate
+from cloudtune_providers.openai_dialect.errors import clean, retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+
+    from cloudtune.catalog import Catalog
+    from cloudtune.state import TunedModel
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+
+# azure-mgmt-cognitiveservices 14.1.0, DeploymentProvisioningState.
+_READY = frozenset({"Succeeded"})
+_FAILED = frozenset({"Failed", "Canceled", "Disabled"})
+_GOING = frozenset({"Deleting"})
+_STATES = {"Succeeded": "ready", "Failed": "failed", "Canceled": "failed", "Disabled": "failed"}
+_REFUSED: dict[int, type[CloudtuneError]] = {
+    400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 404: JobNotFound, 409: InvalidRequest,
+    422: InvalidRequest,
+}  # fmt: skip
+
+
+class Deployments:
+    """Those of one resource. ``manage`` makes the management client."""
+
+    def __init__(
+        self, options: AzureOpenAIOptions, catalog: Catalog, manage: Callable[[], CognitiveServicesManagementClient]
+    ) -> None:
+        self._options = options
+        self._catalog = catalog
+        self._manage = manage
+        self._lock = threading.Lock()
+        self._client: CognitiveServicesManagementClient | None = None
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, name: str | None, sku: str, capacity: int) -> Plan:
+        """Put the model under a name, and wait until it answers."""
+        name = name or translate.deployment_name(model.id)
+        token = translate.token_of("deploy", model.scope, name, model.id, sku, str(capacity))
+        request = {
+            "call": "deployments.create_or_update", "name": name,
+            "body": translate.deployment_body(model.id, sku, capacity, token),
+        }  # fmt: skip
+        steps = (
+            Step(id="deploy", kind="call", title=f"deploy {model.id}", request=request, once="atomic", token=token),
+            Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
+                 request={"call": "deployments.get", "name": place("deploy", "name")}),
+        )  # fmt: skip
+        return self._plan(name, model.scope, token, steps, self._warnings(sku))
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Take it down."""
+        token = translate.token_of("remove", deployment.scope, deployment.id, deployment.model)
+        request = {"call": "deployments.delete", "name": deployment.id}
+        step = Step(id="remove", kind="call", title=f"take {deployment.id} down", request=request, once="atomic")
+        return self._plan(deployment.id, deployment.scope, token, (step,), ())
+
+    def _plan(self, name: str, scope: str, token: str, steps: tuple[Step, ...], warnings: tuple[Problem, ...]) -> Plan:
+        return Plan(
+            name=name, backend=translate.NAME, scope=scope, key=token, attempt=1, token=token, spec={}, steps=steps,
+            data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope), warnings=warnings,
+        )  # fmt: skip
+
+    def _warnings(self, sku: str) -> tuple[Problem, ...]:
+        limit = "deployment.developer.seconds.max" if sku == "DeveloperTier" else "deployment.idle.seconds.max"
+        texts = [entry.note for entry in self._catalog.limits if entry.name == limit]
+        price = self._catalog.price("hosting", "", tier=sku)
+        if price is not None:
+            texts.append(f"costs {price.usd:g} USD an hour, idle too ({self._catalog.cite(price.source)})")
+        return tuple(
+            Problem(code="deployment", severity="warning", field="sku", message=f"{sku}: {text}") for text in texts
+        )
+
+    # -- acts ------------------------------------------------------------------------------------------------------
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Put it, unless something that is not ours stands there."""
+        self.find(request)
+        name, body = request["name"], request["body"]
+        self._ask("deploy", lambda c, *at: c.begin_create_or_update(*at, name, body, polling=False))
+        return {"name": request["name"]}
+
+    def find(self, request: dict[str, Any]) -> Found:
+        """What stands under the name. Raises Conflict if that is not ours."""
+        there = self._get(request["name"])
+        if request["call"] == "deployments.delete":
+            return Done(outputs={"name": request["name"]}) if there is None else Absent()
+        if there is None:
+            return Absent()
+        if not translate.is_ours(there, request["body"]):
+            raise Conflict(
+                f"a deployment called {request['name']!r} stands, and cloudtune did not make it for this model",
+                hint="give another name, or take it down",
+            )
+        return Done(outputs={"name": request["name"]})
+
+    def remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take it down; what is not there is taken down."""
+        self._ask("removal", lambda c, *at: c.begin_delete(*at, request["name"], polling=False))
+        return {"name": request["name"]}
+
+    def probe(self, request: dict[str, Any]) -> Probe:
+        """Whether it answers."""
+        there = self._get(request["name"])
+        word = str(((there or {}).get("properties") or {}).get("provisioningState") or "not there")
+        state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
+        return Probe(state=state, outputs={"name": request["name"]}, message=word)  # type: ignore[arg-type]
+
+    def listed(self, scope: str) -> list[Deployment]:
+        """What stands now; what is being taken down does not."""
+        found = self._ask("list of deployments", lambda c, *at: [_json(entry) for entry in c.list(*at)])
+        return [deployment for deployment in (self._value(entry, scope) for entry in found) if deployment is not None]
+
+    def serving(self, model: str, scope: str) -> str:
+        """The name of a ready deployment of that model. Raises InvalidRequest."""
+        for deployment in self.listed(scope):
+            if deployment.state == "ready" and translate.serves(deployment.raw, model):
+                return deployment.id
+        raise InvalidRequest(f"{model} is not deployed, and answers only then", hint="deploy it first")
+
+    def _value(self, entry: dict[str, Any], scope: str) -> Deployment | None:
+        properties = entry.get("properties") or {}
+        word = str(properties.get("provisioningState") or "")
+        if word in _GOING:
+            return None
+        price = self._catalog.price("hosting", "", tier=str((entry.get("sku") or {}).get("name")))
+        return Deployment(
+            id=str(entry.get("name")), backend=translate.NAME, scope=scope,
+            model=str((properties.get("model") or {}).get("name")), state=_STATES.get(word, "creating"),
+            native_state=word, hourly_cost_usd=price.usd if price else None, raw=entry,
+        )  # fmt: skip
+
+    def _get(self, name: str) -> dict[str, Any] | None:
+        try:
+            return self._ask(f"deployment {name}", lambda c, *at: _json(c.get(*at, name)))  # type: ignore[no-any-return]
+        except JobNotFound:
+            return None
+
+    # -- the wire --------------------------------------------------------------------------------------------------
+
+    def _ask(self, what: str, call: Callable[..., Any]) -> Any:
+        subscription, group, account = self._options.place()
+        if not (subscription and group and account):
+            missing = {"subscription_id": subscription, "resource_group": group, "account": account}
+            raise ConfigError(
+                [
+                    Problem(code="setting", field=f"backends.{translate.NAME}.{name}", message="deployments need it")
+                    for name, value in missing.items()
+                    if not value
+                ]
+            )
+        with self._asking(what):
+            return call(self._made().deployments, group, account)
+
+    def _made(self) -> CognitiveServicesManagementClient:
+        with self._lock:
+            if self._client is None:
+                self._client = self._manage()
+            return self._client
+
+    @contextmanager
+    def _asking(self, what: str) -> Iterator[None]:
+        from azure.core import exceptions as azure
+
+        try:
+            yield
+        except azure.AzureError as error:
+            secret = self._options.management_token
+            raise _to_error(error, what, (secret.get_secret_value(),) if secret else ()) from error
+
+
+def _json(entry: Any) -> dict[str, Any]:
+    """As the service wrote it; the SDK's older models and its newer ones say so differently."""
+    return dict(entry.serialize(keep_readonly=True) if hasattr(entry, "serialize") else entry.as_dict())
+
+
+def _to_error(error: Any, what: str, secrets: tuple[str, ...]) -> CloudtuneError:
+    from azure.core import exceptions as azure
+
+    message = clean(f"{what}: {getattr(error, 'message', None) or error}", secrets)
+    status = getattr(error, "status_code", None)
+    if status is None:
+        if isinstance(error, azure.ClientAuthenticationError):
+            return CredentialsError(message, hint="sign in with `az login`, or give a service principal")
+        return Unavailable(message, acted=False if isinstance(error, azure.ServiceRequestError) else None)
+    code = getattr(getattr(error, "error", None), "code", None)
+    if code in ("InsufficientQuota", "QuotaExceeded"):
+        return QuotaExceeded(message)
+    if status == 429:
+        return RateLimited(message, retry_after=retry_after(error.response.headers))
+    if status >= 500 or status == 408:
+        return Unavailable(message)
+    return _REFUSED.get(status, BackendError)(message)

@@ -1,0 +1,197 @@
+"""What the Azure OpenAI back end can do, what it refuses, and what it would send: pure functions.
+
+A job here tells neither its suffix nor metadata: it is known again by its training file and its seed, which is derived
+from the submission's token, or, where the spec says the seed, by a training file that no other attempt uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, place
+from cloudtune.errors import DataError, Problem
+from cloudtune.spec import spec_features
+from cloudtune_providers.openai_dialect.requests import Traits, plan_of, settings_of
+from cloudtune_providers.openai_dialect.rules import loss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+    from cloudtune_providers.openai_dialect.rules import Rules
+
+NAME = "azure_openai"
+# Microsoft asks for a byte order mark (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21).
+FORMATS = {"sft": "azure-openai", "dpo": "azure-openai-preference", "rft": "azure-openai-rft"}
+DEFAULT_TYPE = "GlobalStandard"
+DEFAULTS = {
+    "hyperparameters.epochs": "auto", "hyperparameters.batch_size": "auto",
+    f"overrides.{NAME}.learning_rate_multiplier": "auto",
+}  # fmt: skip
+MOST_SUFFIX = 18
+_OWN_WAY = "Azure decides this itself and takes no value for it"
+REFUSED = {
+    "method:cpt": "Azure trains on conversations only: turn the text into questions and answers",
+    "method:distill": "Azure has no such job: collect the teacher's answers and tune on them with sft",
+    "adapter:full": "Azure tunes low-rank adapters only",
+    "hyperparameters.learning_rate": "Azure takes a multiplier of a rate that it does not publish, so an absolute rate "
+    f"cannot be translated: say overrides.{NAME}.learning_rate_multiplier",
+    "hyperparameters.max_steps": "Azure counts epochs: say hyperparameters.epochs",
+    "hyperparameters.max_length": "the base model's training context decides",
+    "evaluation.every": "Azure looks at the validation rows when it likes, and in full at the end of each epoch",
+    "evaluation.early_stopping": "a job runs all its epochs; every epoch's checkpoint can be deployed",
+    "checkpoints.every": "Azure keeps one at the end of each epoch",
+    "checkpoints.keep": "Azure keeps those of the last three epochs",
+    "limits.max_time": "Azure stops a job after 720 hours and not before: watch it with a timeout, and cancel it",
+    "limits.max_cost_usd": "cloudtune does not know Azure's prices well enough yet to keep a cap",
+    "tags": "Azure keeps no tags on jobs, only on deployments",
+    "verb:continue": "Azure cannot finish an ended job: to train on, name its model as the model of a new job",
+    "verb:delete": "Azure keeps the record of a job; only the model and the files can be removed",
+    "verb:export": "Azure does not give weights away",
+}
+INHERENT = frozenset({"adapter:lora", "data.test", "method.loss_on"})
+TRANSLATED = {
+    "adapter:lora": "Azure tunes low-rank adapters, whose rank it chooses",
+    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "hyperparameters.epochs": "n_epochs",
+    "method.loss_on": "every assistant turn is learnt; `weight: 0` on a turn leaves it out",
+    "method:rft": "reinforcement, with overrides.azure_openai.grader",
+    "method:sft": "supervised",
+}
+
+
+def capabilities() -> Capabilities:
+    """What Azure can do."""
+    reasons = dict(REFUSED)
+    supported = {
+        *(f"method:{name}" for name in FORMATS), *INHERENT, "method.beta", "hyperparameters.epochs",
+        "hyperparameters.batch_size", "data.validation", "seed", *VERBS,
+    } - reasons.keys()  # fmt: skip
+    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
+        reasons[feature] = "Azure does not offer it" if ":" in feature else _OWN_WAY
+    return Capabilities(
+        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+        overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
+    )  # fmt: skip
+
+
+def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions) -> Sequence[Problem]:
+    """Values that Azure would refuse, and dates."""
+    found = [*rules.dates(spec), *rules.values(spec), *loss(spec), *_reinforced(spec)]
+    given = spec.overrides.get(NAME, {})
+    if not options.address():
+        found.append(Problem(
+            code="no_endpoint", field=f"backends.{NAME}.endpoint", message="there is no endpoint",
+            fix="set it, or AZURE_OPENAI_ENDPOINT, to https://<resource>.openai.azure.com",
+        ))  # fmt: skip
+    if options.training_type is None and given.get("training_type") is None:
+        found.append(Problem(
+            code="training_type", severity="warning", field=f"overrides.{NAME}.training_type",
+            message=f"{DEFAULT_TYPE}: rows and weights may leave the resource's region",
+            fix="say Standard to keep them there, or GlobalStandard to agree",
+        ))  # fmt: skip
+    return found
+
+
+def _reinforced(spec: JobSpec) -> Iterator[Problem]:
+    # Azure wants a validation file for this method (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
+    grader = spec.overrides.get(NAME, {}).get("grader")
+    if spec.method.name == "rft":
+        if grader is None:
+            message = "rft needs a grader, which says how good an answer is"
+            yield Problem(code="no_grader", field=f"overrides.{NAME}.grader", message=message, fix="give one")
+        if spec.data.validation is None:
+            message = "rft needs validation rows on Azure"
+            yield Problem(
+                code="no_validation", field="data.validation", message=message, fix="hold out a share, say 0.1"
+            )
+    elif grader is not None:
+        message = f"{spec.method.name} has no grader"
+        yield Problem(code="not_of_method", field=f"overrides.{NAME}.grader", message=message, fix="take it out")
+
+
+def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Plan:
+    """The steps. Raises DataError for rows that Azure would refuse."""
+    spec = request.spec
+    problems = list(rules.rows(spec, request.data, parts=False))
+    if any(problem.severity == "error" for problem in problems):
+        raise DataError(problems)
+    given: dict[str, Any] = spec.overrides.get(NAME, {})
+    tier = given.get("training_type") or options.training_type or DEFAULT_TYPE
+    seed = spec.seed if spec.seed is not None else seed_of(request.token)
+    traits = Traits(
+        backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=options.list_lag,
+        parts_from_bytes=float("inf"), suffix=given.get("suffix") or suffix_of(spec.name),
+        marks={"training_file": place("await_train", "file"), "seed": seed},
+        extra={"seed": seed, "trainingType": tier}, file_label=spec.name,
+        file_mark=request.token[:12] if spec.seed is not None else "",
+    )  # fmt: skip
+    settings = [
+        *settings_of(request, traits, DEFAULTS),
+        Setting(field="trainingType", value=tier, source=_who(given, options)),
+    ]
+    if spec.seed is None:
+        settings.append(Setting(field="seed", value=seed, source="derived: the submission's token"))
+    return plan_of(request, traits, tuple(settings), tuple(problems))
+
+
+def _who(given: dict[str, Any], options: AzureOpenAIOptions) -> str:
+    if given.get("training_type"):
+        return "override"
+    return "setting" if options.training_type else f"default of {NAME}"
+
+
+def seed_of(token: str) -> int:
+    """31 bits of the token."""
+    return int(token[:8], 16) & 0x7FFFFFFF
+
+
+def suffix_of(name: str) -> str:
+    """As much of the job's name as fits."""
+    return name[:MOST_SUFFIX].rstrip("-")
+
+
+# -- deployments -----------------------------------------------------------------------------------------------------
+
+TAG = "cloudtune"
+_DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
+
+
+def deployment_name(model: str) -> str:
+    """A name for the deployment of that model: always the same, and within 64 characters."""
+    readable = re.sub(r"[^A-Za-z0-9-]+", "-", model.rpartition(".ft-")[2])[-40:].strip("-")
+    return f"ct-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def deployment_body(model: str, sku: str, capacity: int, token: str) -> dict[str, Any]:
+    """The body of the management plane's PUT."""
+    dated = _DATED.fullmatch(model)
+    name, version = (dated.group(1), dated.group(2)) if dated else (model, "1")
+    return {
+        "sku": {"name": sku, "capacity": capacity},
+        "properties": {"model": {"format": "OpenAI", "name": name, "version": version}},
+        "tags": {TAG: token},
+    }
+
+
+def serves(body: dict[str, Any], model: str) -> bool:
+    """Whether a deployment serves that model; base models are named with their version apart."""
+    served = (body.get("properties") or {}).get("model") or {}
+    return model in (served.get("name"), f"{served.get('name')}-{served.get('version')}")
+
+
+def is_ours(body: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether what stands under the name is what we would make: our tag, our model."""
+    model, other = (body.get("properties") or {}).get("model"), wanted["properties"]["model"]
+    same = {key: (model or {}).get(key) for key in other} == other
+    return bool(same and (body.get("tags") or {}).get(TAG) == wanted["tags"][TAG])
+
+
+def token_of(*parts: str) -> str:
+    """32 hex digits of these."""
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from cloudtune.cli.main import COMMANDS, EPILOG, cli
 from cloudtune.errors import CloudtuneError
 from cloudtune.state import JobRef
+from cloudtune.testing import Script, faults
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Desk
@@ -210,6 +211,27 @@ def test_waiting_too_long_is_five_and_the_job_goes_on(slow: Desk) -> None:
     assert done.code == 5
     assert f"cloudtune watch {done.out.strip()}" in done.err
     assert len(slow.vendor.jobs(alive=True)) == 1
+
+
+def test_a_vendor_that_is_silent_is_six_and_the_job_may_go_on(slow: Desk) -> None:
+    ref = slow.submit()
+    slow.vendor.fail("get_job", faults.reset(times=faults.FOREVER))
+    done = slow.run("watch", ref, "--lost-after", "0.5s")
+    assert done.code == 6
+    assert "no answer" in done.err
+    assert f"cloudtune watch {ref}" in done.err
+    document = slow.run("watch", ref, "--lost-after", "0.5s", "--json").json
+    assert (document["error"]["type"], document["job"]["ref"]) == ("LostContact", ref)
+    slow.vendor.heal()
+    assert slow.run("show", ref).code == 0
+
+
+def test_a_stall_is_said(slow: Desk) -> None:
+    slow.vendor.follow(Script(queue_s=0.0, prepare_s=0.0, step_s=1e6))
+    ref = slow.submit()
+    done = slow.run("watch", ref, "--stall-after", "0.3s", "--timeout", "1.5s")
+    assert done.code == 5
+    assert done.err.count("note: stalled: ") == 1
 
 
 def test_a_failed_job_can_be_run_again_or_resumed(slow: Desk) -> None:

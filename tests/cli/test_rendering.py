@@ -223,7 +223,8 @@ def _plan(**changes: Any) -> Plan:
         steps=(Step(id="a", kind="encode", title="write the rows"),
                Step(id="b", kind="call", title="create it", once="reconciled", request={"body": {"ñ": [1]}})),
         data=DataReport(splits={"train": split}, fingerprint="f"), resolved=Resolved(scope="/runs"),
-        settings=(Setting(field="hyperparameters.epochs", value=3.0, source="spec"),),
+        settings=(Setting(field="hyperparameters.epochs", value=3.0, source="spec"),
+                  Setting(field="adapter.type", value="lora", source="spec")),
     )  # fmt: skip
     return msgspec.structs.replace(plan, **changes)
 
@@ -232,7 +233,7 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
     text = plan_text(_plan())
     for words in ("Plan for headlines on local (/runs)", "model /m, method sft with lora", "1,234 rows", "56.8 kB",
                   "1. write the rows  [encode: nothing is sent]", "2. create it  [call: looked for before it is sent]",
-                  "hyperparameters.epochs  3  spec", "Cost: not estimated yet"):  # fmt: skip
+                  "hyperparameters.epochs  3     spec", "adapter.type            lora  spec", "Cost: not estimated yet"):  # fmt: skip
         assert words in text
     assert "Warnings" not in text
     assert "Left out" not in text

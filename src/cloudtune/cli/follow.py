@@ -51,12 +51,17 @@ def submitted(session: Session, plan: Plan) -> Job:
     return job
 
 
-def follow(session: Session, job: Job, *, timeout: float | None, stall_after: float | None) -> JobSnapshot:
+def follow(
+    session: Session, job: Job, *, timeout: float | None, stall_after: float | None, lost_after: float | None
+) -> JobSnapshot:
     """Show the job until it ends well; its other ends are raised. Ctrl-C leaves the job alone and exits."""
+    from cloudtune.watch import LOST_AFTER_S
+
+    stall_after, lost_after = stall_after or STALL_AFTER_S, lost_after or LOST_AFTER_S
     last: JobSnapshot | None = None
     try:
         with _view(session) as view:
-            for update in job.watch(timeout=timeout, stall_after=stall_after or STALL_AFTER_S):
+            for update in job.watch(timeout=timeout, stall_after=stall_after, lost_after=lost_after):
                 last = update.snapshot
                 view.update(update)
     except KeyboardInterrupt:

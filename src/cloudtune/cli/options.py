@@ -81,9 +81,11 @@ def ref_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How long to wait, and when to speak of a stall."""
+    """How long to wait, when to speak of a stall, and when to give up on a back end that does not answer."""
     stall = "Say so when a running job shows no step and no event for this long."
+    lost = "Give up when nothing answers for this long (exit code 6); the job may go on."
     for decorator in (
+        click.option("--lost-after", type=Duration(), metavar="TIME", help=lost),
         click.option("--stall-after", type=Duration(), metavar="TIME", help=stall),
         click.option("--timeout", type=Duration(), metavar="TIME", help="Stop waiting after this long (exit code 5); "
                      "the job goes on."),

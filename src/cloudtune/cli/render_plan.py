@@ -36,9 +36,9 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
 
 
 def _method(plan: Plan) -> str:
-    method, adapter = plan.spec.get("method"), plan.spec.get("adapter")
+    method = plan.spec.get("method")
     name = method.get("name") if isinstance(method, dict) else method
-    kind = adapter.get("type") if isinstance(adapter, dict) else adapter
+    kind = next((one.value for one in plan.settings if one.field == "adapter.type"), None)
     return f"{name or 'sft'} with {kind}" if kind else str(name or "sft")
 
 

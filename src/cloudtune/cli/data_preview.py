@@ -1,0 +1,70 @@
+"""``cloudtune data preview``: rows as the model will see them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cloudtune.cli.data_options import data_command
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+    from cloudtune.data.preview import View
+    from cloudtune.spec import Source
+
+_STYLES: dict[str, dict[str, Any]] = {
+    "learnt": {"fg": "green"}, "read": {"dim": True}, "cut": {"fg": "red", "strikethrough": True},
+}  # fmt: skip
+
+
+@data_command("preview")
+@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="The first row to show.")
+@click.option("-n", "--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
+@click.option("--tokenizer", metavar="FOLDER", help="Render with this tokenizer's chat template, and count tokens.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Show what is cut off beyond these.")
+@click.option("--html", metavar="FILE", help="Write a page to look at in a browser instead.")
+def command_(
+    session: Session, source: Source, row: int, rows: int, tokenizer: str | None, max_tokens: int | None,
+    html: str | None,
+) -> None:  # fmt: skip
+    """Show rows as the model will see them: what is learnt in colour, what is only read dimmed, what is cut struck."""
+    from cloudtune.data.preview import html_page, summary, view
+
+    counter = None
+    if tokenizer is not None:
+        from cloudtune.data.tokens import TokenCounter
+
+        counter = TokenCounter(tokenizer)
+    chosen = list(islice(_records(source), row - 1, row - 1 + rows))
+    if not chosen:
+        raise click.UsageError(f"there is no row {row}")
+    views = [(f"{place}", view(record, counter, max_tokens)) for place, record in chosen]
+    session.result({"rows": [_json(place, one) for place, one in views]})
+    if html is not None:
+        Path(html).write_text(html_page(views, ", ".join(source.paths)), encoding="utf-8")
+        session.say(f"wrote {html}")
+    elif not session.json:
+        for place, one in views:
+            click.echo(click.style(f"── {place} {summary(one)}", bold=True))
+            click.echo("".join(click.style(piece.text, **_STYLES[piece.fate]) for piece in one.pieces))
+
+
+def _records(source: Source) -> Any:
+    from cloudtune.data.faults import Faults
+    from cloudtune.data.reading import read
+
+    faults = Faults()
+    for batch in read(source, faults):
+        for line, record in zip(batch.lines, batch.records, strict=True):
+            yield f"{batch.file}:{'row ' if batch.by_row else ''}{line}", record
+    faults.raise_errors()
+
+
+def _json(place: str, one: View) -> dict[str, Any]:
+    return {
+        "place": place, "tokens": one.tokens, "learnt": one.learnt, "cut": one.cut,
+        "pieces": [{"text": piece.text, "fate": piece.fate} for piece in one.pieces],
+    }  # fmt: skip

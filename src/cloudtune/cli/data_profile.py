@@ -1,0 +1,36 @@
+"""``cloudtune data profile``: a page about the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.data_options import data_command, report_json
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+    from cloudtune.spec import Source
+
+
+@data_command("profile")
+@click.option("-o", "--out", required=True, metavar="FILE.html", help="Where to write the page.")
+@click.option("--for", "target", metavar="BACKEND", help="Hold the rows against this back end's rules too.")
+@click.option("--model", help="The base model: some rules are the model's.")
+@click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
+@click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that a row may have.")
+def command_(
+    session: Session, source: Source, out: str, target: str | None, model: str | None, private: bool,
+    tokenizer: str | None, max_tokens: int | None,
+) -> int:  # fmt: skip
+    """Write one self-contained page about the data: counts, lengths, answers, and every problem found."""
+    from cloudtune.data.checking import check
+    from cloudtune.data.profile import profile_page
+
+    report = check(source, target=target, model=model, private=private, tokenizer=tokenizer, max_tokens=max_tokens)
+    Path(out).write_text(profile_page(report, ", ".join(source.paths)), encoding="utf-8")
+    session.result(report_json(report) | {"page": out})
+    session.say(f"wrote {out}")
+    return 0 if report.ok else 2

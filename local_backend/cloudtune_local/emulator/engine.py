@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from cloudtune_local.emulator import rowcheck
-from cloudtune_local.emulator.life import Acts, Course, Life, Script, life
+from cloudtune_local.emulator.life import Acts, Course, Life, Script, life, results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +60,9 @@ class Engine(Protocol):
     def life(self, job: dict[str, Any], now: float) -> Life:
         """The job now."""
 
+    def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a finished job's result file."""
+
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
         """Cancel, pause or resume it; the face has checked that this is allowed now."""
 
@@ -91,6 +94,10 @@ class ScriptEngine:
             job["id"], job["created"], job["seed"], msgspec.convert(job["script"], Script),
             msgspec.convert(job["course"], Course), Acts(tuple((at, kind) for at, kind in job["acts"])), now,
         )  # fmt: skip
+
+    def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """See `Engine.results`."""
+        return results(job["seed"], msgspec.convert(job["script"], Script), msgspec.convert(job["course"], Course))
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
         """See `Engine.act`."""

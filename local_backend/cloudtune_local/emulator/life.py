@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -72,8 +74,6 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Occurrence, ...] = ()
     """Oldest first."""
     checkpoints: tuple[Kept, ...] = ()
-    results: tuple[dict[str, Any], ...] = ()
-    """Rows of the result file."""
     error: dict[str, Any] | None = None
     trained_tokens: int | None = None
 
@@ -98,35 +98,59 @@ class Acts(msgspec.Struct, frozen=True):
 
 def life(job_id: str, created: float, seed: int, script: Script, course: Course, acts: Acts, now: float) -> Life:
     """The job at ``now``."""
+    queued = created + script.validating_s
+    opening = [Occurrence(at=created, message=f"Created fine-tuning job: {job_id}"),
+               Occurrence(at=created, message="Validating training file")]  # fmt: skip
     cancelled = acts.first("cancel")
     seen = now if cancelled is None else min(now, cancelled)
-    queued = created + script.validating_s
-    events = [Occurrence(at=created, message=f"Created fine-tuning job: {job_id}")]
-    events.append(Occurrence(at=created, message="Validating training file"))
     if course.error is not None and seen >= queued:
-        events.append(Occurrence(at=queued, message=course.error["message"], level="error"))
-        return Life(word="failed", finished_at=queued, events=tuple(events), error=course.error)
+        failed = Occurrence(at=queued, message=course.error["message"], level="error")
+        return Life(word="failed", finished_at=queued, events=(*opening, failed), error=course.error)
     running = queued + script.queued_s
-    events.append(Occurrence(at=queued, message="Files validated, moving job to queued state"))
-    events.append(Occurrence(at=running, message="Fine-tuning job started"))
-    spans = _spans(running, acts, script)
-    result = _trained(seed, script, course, spans, seen)
-    end, error = result.pop("end"), result.pop("error")
-    # The sort is stable and acts come last: what was told before an act keeps its place when the act is told.
-    events += [*result.pop("events"), *_pauses(acts)]
-    told = tuple(sorted((event for event in events if event.at <= seen), key=lambda event: event.at))
+    future = _future(running, seed, script, msgspec.structs.replace(course, error=None), acts)
+    begun = [Occurrence(at=queued, message="Files validated, moving job to queued state"),
+             Occurrence(at=running, message="Fine-tuning job started")]  # fmt: skip
+    before = [*opening, *(event for event in begun if event.at <= seen)]
+    told = (*before, *future.events[: bisect_right(future.events, seen, key=_moment)])
     started = running if seen >= running else None
-    if end is not None and end <= seen:
-        word = "failed" if error else "succeeded"
+    so_far = Life(
+        word="", started_at=started, events=told,
+        checkpoints=future.checkpoints[: bisect_right(future.checkpoints, seen, key=_moment)],
+    )  # fmt: skip
+    if future.end is not None and future.end <= seen:
+        error = _error(script)
         tokens = None if error else course.tokens * course.epochs
-        return Life(
-            word=word, started_at=started, finished_at=end, events=told, error=error, trained_tokens=tokens, **result
-        )
+        word = "failed" if error else "succeeded"
+        return msgspec.structs.replace(so_far, word=word, finished_at=future.end, error=error, trained_tokens=tokens)
     if cancelled is not None and cancelled <= now:
         told = (*told, Occurrence(at=cancelled, message="Fine-tuning job cancelled"))
-        return Life(word="cancelled", started_at=started, finished_at=cancelled, events=told, **result)
+        return msgspec.structs.replace(so_far, word="cancelled", finished_at=cancelled, events=told)
     word = _word(queued, running, acts, script, now)
-    return Life(word=word, started_at=started, estimated_finish=end if started else None, events=told, **result)
+    return msgspec.structs.replace(so_far, word=word, estimated_finish=future.end if started else None)
+
+
+def results(seed: int, script: Script, course: Course) -> list[dict[str, Any]]:
+    """Rows of a finished job's result file: one a step."""
+    steps = range(1, _last_step(script, course) + 1)
+    return [{"step": step} | _figures(seed, step, course, full=_is_epoch(step, course)) for step in steps]
+
+
+class _Future(NamedTuple):
+    """What will be told after the start, in order, if nobody does anything more to the job."""
+
+    events: tuple[Occurrence, ...]
+    checkpoints: tuple[Kept, ...]
+    end: float | None
+
+
+def _moment(entry: Occurrence | Kept) -> float:
+    return entry.at
+
+
+def _error(script: Script) -> dict[str, Any] | None:
+    if script.fail_at is None:
+        return None
+    return {"code": script.error_code, "message": script.error_message, "param": None}
 
 
 def _word(queued: float, running: float, acts: Acts, script: Script, now: float) -> str:
@@ -162,35 +186,40 @@ def _when(spans: list[tuple[float, float, float]], trained: float) -> float | No
     return None
 
 
-def _trained(
-    seed: int, script: Script, course: Course, spans: list[tuple[float, float, float]], seen: float
-) -> dict[str, Any]:
-    """Steps, checkpoints and the end, as far as ``seen``; events one a step, thinned out for long jobs."""
-    events, kept, rows = [], [], []
+@lru_cache(maxsize=1024)
+def _future(running: float, seed: int, script: Script, course: Course, acts: Acts) -> _Future:
+    """Steps, checkpoints, acts and the end. Asked for at every poll, computed once; long jobs tell fewer steps."""
+    spans = _spans(running, acts, script)
+    events, kept = [], []
     stride = max(1, course.steps // 200)
-    last = course.steps if script.fail_at is None else int(course.steps * script.fail_at)
-    per_epoch = max(1, math.ceil(course.steps / max(1, course.epochs)))
-    for step in range(1, last + 1):
+    for step in range(1, _last_step(script, course) + 1):
+        is_epoch = _is_epoch(step, course)
+        if not is_epoch and step % stride:
+            continue
         at = _when(spans, script.running_s * step / course.steps)
-        if at is None or at > seen:
+        if at is None:
             break
-        figures = _figures(seed, step, course, full=step % per_epoch == 0 or step == course.steps)
-        rows.append({"step": step} | figures)
-        if step % stride == 0 or step == course.steps:
-            events.append(_step_event(at, step, course, figures))
-        if step % per_epoch == 0 or step == course.steps:
+        figures = _figures(seed, step, course, full=is_epoch)
+        events.append(_step_event(at, step, course, figures))
+        if is_epoch:
             kept.append(Kept(at=at, step=step, metrics={"step": step} | figures, is_last=step == course.steps))
-    share = 1.0 if script.fail_at is None else script.fail_at
-    end = _when(spans, script.running_s * share)
-    error = None
-    if script.fail_at is not None:
-        error = {"code": script.error_code, "message": script.error_message, "param": None}
-    if end is not None and error is not None:
+    end = _when(spans, script.running_s * (1.0 if script.fail_at is None else script.fail_at))
+    if end is not None and script.fail_at is not None:
         events.append(Occurrence(at=end, message=script.error_message, level="error"))
     elif end is not None:
         events += [Occurrence(at=end, message="New fine-tuned model created"),
                    Occurrence(at=end, message="The job has successfully completed")]  # fmt: skip
-    return {"events": events, "checkpoints": tuple(kept), "results": tuple(rows), "end": end, "error": error}
+    # The sort is stable and acts come last: what was told before an act keeps its place when the act is told.
+    events = sorted([*events, *_pauses(acts)], key=_moment)
+    return _Future(tuple(events), tuple(kept), end)
+
+
+def _last_step(script: Script, course: Course) -> int:
+    return course.steps if script.fail_at is None else int(course.steps * script.fail_at)
+
+
+def _is_epoch(step: int, course: Course) -> bool:
+    return step == course.steps or step % max(1, math.ceil(course.steps / max(1, course.epochs))) == 0
 
 
 def _step_event(at: float, step: int, course: Course, figures: dict[str, float]) -> Occurrence:

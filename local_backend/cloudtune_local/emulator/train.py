@@ -142,6 +142,10 @@ class TrainEngine:
             self._ended[job["id"]] = seen
         return seen
 
+    def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """See `Engine.results`."""
+        return trained.results(self._job(job).metrics())
+
     def runs(self) -> list[dict[str, Any]]:
         """What each job became here: its reference and the spec that it was trained with."""
         return self._store.all("run")

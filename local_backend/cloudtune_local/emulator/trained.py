@@ -75,7 +75,6 @@ def seen(job: dict[str, Any], acts: Acts, run: Job) -> Life:
         word=word, started_at=started, finished_at=finished, events=tuple(sorted(events, key=lambda e: e.at)),
         estimated_finish=None if finished is not None else _estimate(snapshot), error=error,
         checkpoints=tuple(_kept(one, rows, snapshot) for one in run.checkpoints() if one.step is not None),
-        results=tuple(rows[step] for step in sorted(rows)),
         trained_tokens=snapshot.progress.tokens if word == "succeeded" else None,
     )  # fmt: skip
 
@@ -121,6 +120,12 @@ def _figures(metric: Metric) -> dict[str, float]:
     if "full_valid_mean_token_accuracy" in found:
         found["valid_mean_token_accuracy"] = found["full_valid_mean_token_accuracy"]
     return found
+
+
+def results(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    """Rows of the result file, in the order of the steps."""
+    rows = _rows(metrics)
+    return [rows[step] for step in sorted(rows)]
 
 
 def _rows(metrics: Sequence[Metric]) -> dict[int, dict[str, Any]]:

@@ -183,14 +183,15 @@ def _state(site: Site, one: dict[str, Any], now: float) -> str:
 
 def served(site: Site, call: Call, name: str) -> Served:
     """The model behind a deployment's name; model ids do not answer here."""
-    found = find(site, name, call.now)
-    if found is None or _state(site, found, call.now) != "Succeeded":
-        message = "The API deployment for this resource does not exist. If you created the deployment within the last "
-        raise ApiError(404, f"{message}5 minutes, please wait a moment and try again.", code="DeploymentNotFound")
-    model = models.find(site, call, found["model"]["name"])
-    found["used"] = call.now
-    site.store.save("deployment", "azure", found)
-    return model
+    with site.store.alone():
+        found = find(site, name, call.now)
+        if found is None or _state(site, found, call.now) != "Succeeded":
+            message = "The API deployment for this resource does not exist. If you created the deployment within the "
+            message += "last 5 minutes, please wait a moment and try again."
+            raise ApiError(404, message, code="DeploymentNotFound")
+        found["used"] = call.now
+        site.store.save("deployment", "azure", found)
+    return models.find(site, call, found["model"]["name"])
 
 
 def _view(site: Site, one: dict[str, Any], now: float) -> dict[str, Any]:

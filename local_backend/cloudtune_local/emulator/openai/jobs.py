@@ -66,7 +66,7 @@ def look(site: Site, job: dict[str, Any], call: Call) -> Life:
             if site.store.get("file", job["face"], job["result_file"]) is None:
                 made = Call(face=job["face"], name="jobs.settle", now=call.now)
                 files.keep(
-                    site, made, "step_metrics.csv", "fine-tune-results", io.BytesIO(_csv(seen)),
+                    site, made, "step_metrics.csv", "fine-tune-results", io.BytesIO(_csv(site.engine.results(job))),
                     file_id=job["result_file"], created=seen.finished_at,
                 )  # fmt: skip
             job["settled"] = True
@@ -81,11 +81,11 @@ def settle_all(site: Site, call: Call) -> None:
             look(site, job, call)
 
 
-def _csv(seen: Life) -> bytes:
+def _csv(rows: list[dict[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for row in seen.results:
+    for row in rows:
         writer.writerow([row.get(_NAMES.get(name, name), "") for name in COLUMNS])
     return text.getvalue().encode()
 

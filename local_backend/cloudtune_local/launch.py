@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
 from cloudtune_local import autopsy, devices
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, take_lock
+from cloudtune_local.rundir import Run, is_held, take_lock
 from cloudtune_local.training.folder import DISK_FULL_ERRNOS, now, read_json, sync_directory, write_json
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def create(request: Mapping[str, Any]) -> Run:
             _must_be_ours(run, request)
             start(run)
             return run
+        _clear(root / ASIDE)
         aside = root / ASIDE / f"{run.slug}.{secrets.token_hex(4)}"
         aside.mkdir(parents=True)
         try:
@@ -51,6 +52,14 @@ def create(request: Mapping[str, Any]) -> Run:
     return run
 
 
+def _clear(folder: Path) -> None:
+    """Remove what killed processes left half made, or half removed: nobody holds its lock."""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        lock = left / "lock"
+        if lock.exists() and not is_held(lock):
+            shutil.rmtree(left, ignore_errors=True)
+
+
 def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
     """Refuse to take a stranger's folder for the run that is to be made."""
     job, wanted = read_json(run.job) or {}, request["job"]
@@ -60,17 +69,19 @@ def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
 
 def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
     """Fill the folder, draw its number, put it in place. Returns its lock, held; None if another was first."""
-    document = dict(request["spec"])
-    aside.control.mkdir()
-    document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
-    write_json(aside.spec, document)
-    aside.keep_reserve()
-    aside.tell("queued", "waiting for a free slot", problem=None)
-    queue, pool = Queue(run.path.parent), devices.pool_of(document["device"])
-    lock = take_lock(aside.lock)
+    # The lock is held from before anybody can see the run until its worker ends: it never looks deserted.
+    taken = aside.path / ".lock"
+    lock = take_lock(taken)
     assert lock is not None, "nobody else knows this folder"
     try:
-        # The lock is held from before anybody can see the run until its worker ends: it never looks deserted.
+        taken.rename(aside.lock)  # under this name there is no lock that nobody holds: see _clear
+        document = dict(request["spec"])
+        aside.control.mkdir()
+        document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
+        write_json(aside.spec, document)
+        aside.keep_reserve()
+        aside.tell("queued", "waiting for a free slot", problem=None)
+        queue, pool = Queue(run.path.parent), devices.pool_of(document["device"])
         with queue.next_number() as number:
             aside.note(f"queued as number {number}", kind="state", state="queued")
             write_json(aside.job, {**request["job"], "created_at": now(), "pool": pool, "number": number})

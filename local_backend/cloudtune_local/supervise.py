@@ -103,6 +103,6 @@ class _Patience:
 
     def _send(self, rank: int, number: signal.Signals) -> None:
         self._sent = rank
-        what = "stop" if number == signal.SIGTERM else "end"
-        self._run.try_note(f"the trainer has not stopped yet: sending {number.name} to {what} it", level="warning")
+        reason = "the worker is told to stop" if self._bell.told_to_stop else "the trainer has not stopped yet"
+        self._run.try_note(f"{reason}: sending {number.name} to the trainer", level="warning")
         self._trainer.send(number)

@@ -10,6 +10,7 @@ line seems to have no worker; and a pipe, on which the worker says that it stand
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> int:
     bell = Bell()
     write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now()})
     if pipe is not None:
-        os.write(pipe, b"ok")
+        with contextlib.suppress(BrokenPipeError):  # whoever submitted the job is gone, which is no reason to stop
+            os.write(pipe, b"ok")
         os.close(pipe)
     try:
         look_after(run, lock, bell)

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.local.backend.submitting import Notes, create_step, kill, run_of, submit, wait_state, wait_until
+from tests.local.backend.submitting import Notes, create_step, kill, request, run_of, submit, wait_state, wait_until
 
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import JobRef
-from cloudtune_local import procs
+from cloudtune_local import launch, procs
+from cloudtune_local.rundir import take_lock
+from cloudtune_local.training import checkpoints
 from cloudtune_local.training.folder import read_json, write_json
 from cloudtune_local.worker import TAKEN
 
@@ -304,3 +306,62 @@ def test_a_parent_is_kept_while_a_child_needs_its_checkpoint(backend):
     wait_state(backend, child, "cancelled")
     backend.delete(parent)
     assert [snapshot.ref for snapshot in backend.list()] == [child]
+
+
+def test_a_worker_whose_submitter_died_before_it_stood_goes_on(backend, monkeypatch):
+    """The submitter is killed in the very moment in which the worker wants to tell it that it stands."""
+    monkeypatch.setattr(launch, "_spawn", lambda run, lock: os.close(lock))
+    ref = submit(backend, "one", "steps 2 0.01")
+    reader, writer = os.pipe()
+    os.close(reader)
+    lock = take_lock(run_of(ref).lock)
+    subprocess.run(
+        [sys.executable, "-m", "cloudtune_local.worker", str(run_of(ref).path), str(lock), str(writer)],
+        pass_fds=(lock, writer), check=True,
+    )  # fmt: skip
+    os.close(lock)
+    os.close(writer)
+    wait_state(backend, ref, "succeeded")
+
+
+def test_what_killed_submitters_left_half_made_is_cleared_away(backend):
+    left = backend.root / launch.ASIDE / "left.1234"
+    (left / "control").mkdir(parents=True)
+    (left / "lock").touch()
+    in_work = backend.root / launch.ASIDE / "in-work.1234"
+    in_work.mkdir()
+    held = take_lock(in_work / "lock")
+    ref = submit(backend, "one")
+    assert not left.exists()
+    assert in_work.exists()
+    os.close(held)
+    wait_state(backend, ref, "succeeded")
+
+
+def test_continuing_needs_a_good_checkpoint(backend, tmp_path):
+    parent = submit(backend, "parent")
+    wait_state(backend, parent, "succeeded")
+    step = backend.plan(request(backend, "child", parent=parent)).steps[0]
+    with pytest.raises(InvalidRequest, match="no good checkpoint") as refused:
+        backend.do(step, Notes())
+    assert "--again" in refused.value.hint
+    checkpoint = checkpoints.save(
+        run_of(parent).checkpoints, checkpoints.Progress(step=4), epoch=1.0, best=False, metrics={},
+        write=lambda folder: (folder / "weights").write_text("w"),
+    )  # fmt: skip
+    assert backend.do(step, Notes()) == {"path": str(checkpoint.path), "step": 4}
+    (checkpoint.path / "weights").write_text("v")  # damaged
+    with pytest.raises(InvalidRequest, match="no good checkpoint"):
+        backend.do(step, Notes())
+
+
+def test_a_child_that_died_before_its_first_checkpoint_goes_on_from_its_parents(backend, tmp_path):
+    child = submit(backend, "child")
+    wait_state(backend, child, "succeeded")
+    before = checkpoints.save(
+        tmp_path / "older", checkpoints.Progress(step=9), epoch=1.0, best=False, metrics={},
+        write=lambda folder: (folder / "weights").write_text("w"),
+    )  # fmt: skip
+    write_json(run_of(child).spec, {**read_json(run_of(child).spec), "resume_from": str(before.path)})
+    step = backend.plan(request(backend, "grandchild", parent=child)).steps[0]
+    assert backend.do(step, Notes()) == {"path": str(before.path), "step": 9}

@@ -6,6 +6,7 @@ What ruff can say is said in pyproject.toml; here stands what it cannot.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -168,3 +169,13 @@ def test_providers_do_not_know_one_another() -> None:
             if name.startswith("cloudtune_providers.") and not any(_under(name, package) for package in mine):
                 found.add(f"{_where(path)} imports {name}")
     assert not found
+
+
+def test_readme_names_every_back_end() -> None:
+    from cloudtune.registry import BUILT_IN
+
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in BUILT_IN if not re.search(rf"^\| `{name}` \| yes", readme, re.MULTILINE)]
+    assert not missing
+    planned = re.findall(r"^\| `(\w+)` \| planned", readme, re.MULTILINE)
+    assert not set(planned) & set(BUILT_IN)

@@ -13,7 +13,7 @@ from cloudtune.client import Client
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cloudtune.backend import Backend, GenerateOptions, Plan, Prompt
@@ -36,6 +36,12 @@ class AsyncJob:
 
     def __repr__(self) -> str:
         return f"AsyncJob({str(self.ref)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncJob) and other.ref == self.ref
+
+    def __hash__(self) -> int:
+        return hash(self.ref)
 
     async def snapshot(self) -> JobSnapshot:
         """See `Job.snapshot`."""
@@ -157,7 +163,7 @@ class AsyncClient:
         """See `Client.jobs`."""
         return await asyncio.to_thread(self._client.jobs, backend=backend, remote=remote, limit=limit)
 
-    async def snapshots(self, refs: Sequence[JobRef]) -> list[JobSnapshot]:
+    async def snapshots(self, refs: Iterable[JobRef]) -> list[JobSnapshot]:
         """See `Client.snapshots`."""
         return await asyncio.to_thread(self._client.snapshots, refs)
 

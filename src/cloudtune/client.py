@@ -10,13 +10,12 @@ import msgspec
 from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
-    BackendNotInstalled,
+    BackendError,
+    CloudtuneError,
     InputError,
     InvalidRequest,
     JobNotFound,
     SpecError,
-    TransientError,
-    UnknownBackend,
     UnsupportedError,
 )
 from cloudtune.execute import Executor, StepUpdate
@@ -298,12 +297,12 @@ class Client:
     def _group(self, name: str, refs: list[JobRef]) -> dict[JobRef, JobSnapshot]:
         try:
             place = self.backend(name)
-        except (UnknownBackend, BackendNotInstalled, InputError) as error:
+        except CloudtuneError as error:  # not installed, not configured, no credentials: the others are still told
             return {ref: _unseen(ref, error.message) for ref in refs}
         if isinstance(place, BatchStatus):
             try:
                 many = reading(self._clock, place.get_many, refs)
-            except TransientError as error:
+            except BackendError as error:
                 return {ref: _unseen(ref, f"no answer: {error.message}") for ref in refs}
             return {ref: many.get(ref) or _unseen(ref, "not found") for ref in refs}
         return {ref: self._one(place, ref) for ref in refs}
@@ -313,7 +312,7 @@ class Client:
             return reading(self._clock, place.get, ref)
         except JobNotFound:
             return _unseen(ref, "not found")
-        except TransientError as error:
+        except BackendError as error:
             return _unseen(ref, f"no answer: {error.message}")
 
     def unfinished(self) -> list[Attempt]:

@@ -13,7 +13,8 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune.testing.life import Script, Word
-from cloudtune.testing.scripted import ScriptedBackend, ScriptedOptions
+from cloudtune.testing.scripted import ScriptedBackend
+from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.translation import ROW_LIMIT_CHARS
 from cloudtune.testing.vendor import Personality, ScriptedVendor
 from cloudtune.testing.world import Recipe, named

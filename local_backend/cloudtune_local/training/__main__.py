@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from cloudtune_local.training.folder import RunFolder, read_json
+from cloudtune_local.training.launch import leave_note, processes_for, run_group
 from cloudtune_local.training.problems import classify
 from cloudtune_local.training.reporting import Report
 from cloudtune_local.training.run_spec import read_spec
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
-    report = Report(run, silent=os.environ.get("RANK", "0") != "0")
+    rank = int(os.environ.get("RANK", "0"))
+    report = Report(run, silent=rank != 0)
     try:
         report.state("starting")
         spec = read_spec(read_json(run.spec))
@@ -42,12 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # 9 tokens/s against 75 beside three busy processes on two cores. Read once, when torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if (count := processes_for(spec)) > 1:
+            run_group(run, count, told.is_set)
+            return 0 if read_json(run.status)["state"] != "failed" else 1
         from cloudtune_local.training.program import run_training
 
         report.state(run_training(run, spec, report, told.is_set))
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
         traceback.print_exc()
-        report.failed(classify(error, run.log))
+        problem = classify(error, run.log)
+        if rank:
+            leave_note(run, rank, problem)
+        report.failed(problem)
         return 1
     return 0
 

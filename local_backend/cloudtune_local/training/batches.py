@@ -96,7 +96,9 @@ def schedule_of(
 
 
 def parts_of(sequences: Sequence[tuple[int, ...]], parts: int) -> list[list[tuple[int, ...]]]:
-    """A step's sequences in as many even parts as there are, none of them empty."""
+    """A step's sequences in as many even parts as there are, none of them empty; no part where there is no sequence."""
+    if not sequences:
+        return []
     parts = min(parts, len(sequences))
     bounds = [round(i * len(sequences) / parts) for i in range(parts + 1)]
     return [list(sequences[a:b]) for a, b in itertools.pairwise(bounds)]

@@ -178,6 +178,7 @@ def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | No
     if spec.adapter.type == "full":
         model.requires_grad_(True)
         return None
+    torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base)
     if start is not None:
         restore_weights(start.weights, model, tuned)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> str:
     """Train, and write the model. Returns the final state's word; the caller writes it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the log is a file; how far things are stands in the status
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)

@@ -1,0 +1,84 @@
+"""Several processes make the same steps as one. (On CPUs with gloo: the same code runs a process for each GPU.)"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from cloudtune_local.training import checkpoints
+from cloudtune_local.training.folder import read_json
+from cloudtune_local.training.launch import processes_for
+from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
+
+from .conftest import Runs, metrics, sums, texts, weights
+
+
+@pytest.fixture
+def _two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDTUNE_PROCESSES", "2")
+
+
+@pytest.mark.parametrize("adapter", [{"type": "full"}, {"type": "lora", "rank": 4}], ids=["full", "lora"])
+@pytest.mark.usefixtures("_two")
+def test_two_processes_are_as_one(runs: Runs, adapter: dict[str, Any]) -> None:
+    # three sequences a step: the two have unequal shares, and the last step of a pass has work for one alone
+    rows = sums(3) + texts(4)
+    hyper = {"batch_size": 3, "epochs": 2, "packing": False}
+    spec = {"rows": rows, "validation": sums(5, seed=8), "adapter": adapter, "hyperparameters": hyper}
+    one, group = runs.make("one", **spec), runs.make("group", **spec)
+    assert runs.train(one) == "succeeded"
+    assert runs.start(group).wait(100) == 0
+    for split in ("train", "validation"):
+        expected, found = ([m["values"]["loss"] for m in metrics(run, split)] for run in (one, group))
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert read_json(group.status)["tokens"] == read_json(one.status)["tokens"]
+    for name, weight in weights(one.model).items():
+        torch.testing.assert_close(weights(group.model)[name], weight, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_group_is_stopped_together(runs: Runs) -> None:
+    run = runs.make(hyperparameters={"max_steps": 5000})
+    process = runs.start(run)
+    try:
+        limit = time.monotonic() + 60
+        while len(metrics(run)) < 3:
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+    status = read_json(run.status)
+    assert status["state"] == "cancelled"
+    assert checkpoints.newest_good(run.checkpoints).step == status["step"]
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_failure_of_the_group_is_told_once(runs: Runs) -> None:
+    run = runs.make()
+    (run.data / "train.jsonl").write_text("{broken\n")
+    assert runs.start(run).wait(60) == 1
+    assert read_json(run.status)["problem"]["code"] == "bad_data"
+    assert not list(run.path.glob(".problem-*"))
+
+
+def test_how_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CLOUDTUNE_PROCESSES", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,3")
+
+    def spec(device: Any) -> RunSpec:
+        source = ModelSource(source="folder", path="/m")
+        return RunSpec(version=1, model=source, data=DataFiles(train="t"), device=device)
+
+    assert [processes_for(spec(device)) for device in ("auto", "cuda", "cpu", "mps")] == [3, 3, 1, 1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert processes_for(spec("auto")) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes_for(spec("auto")) == 1

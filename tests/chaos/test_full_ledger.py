@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_ledger_with_few_pages_left(tmp_path: Path, nursery: Nursery, personal
     file = tmp_path / "ledger.db"
     outcomes = []
     for more in range(60):
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db:
             pages = db.execute("PRAGMA page_count").fetchone()[0]
         limit = {"ledger": str(file), "pages": pages + more}
         stuck = scene.submit(more, prepare="tests.chaos.limits:few_pages", prepare_with=limit)

@@ -159,6 +159,61 @@ def test_what_cannot_be_trained_here_fails_with_the_reason(service: openai.OpenA
     assert "dpo" in done.error.message
 
 
+def test_a_tuned_model_is_trained_on(service: openai.OpenAI, learnt: Any) -> None:
+    done = wait(service, train(service, rows(), 1, model=learnt.fine_tuned_model))
+    assert done.status == "succeeded", done.error
+    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
+    first = next(data["train_loss"] for data in told if data.get("step") == 1)
+    assert first < 0.1  # an untrained one begins above 5
+
+
+def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
+    settings = Settings(engine="train", store=tmp_path / "kept")
+
+    def client(emulator: Emulator) -> openai.OpenAI:
+        return openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key, max_retries=0)
+
+    emulator = Emulator(settings)
+    with emulator, client(emulator) as before:
+        job = train(before, rows(), 2)
+    emulator = Emulator(settings)
+    with emulator, client(emulator) as after:
+        done = wait(after, job)
+        assert done.status == "succeeded", done.error
+        assert ask(after, done.fine_tuned_model, "rome") is not None
+        assert [one.id for one in after.fine_tuning.jobs.list()] == [job]
+        assert len(emulator.app.site.engine.runs()) == 1  # type: ignore[attr-defined]
+
+
+def test_an_adapter_is_trained_deployed_and_asked_on_azure(tmp_path: Path) -> None:
+    tiny = {"model": {"hidden_size": 128, "intermediate_size": 256}, "tokenizer": {"vocab_size": 512}}
+    stand = {"model": "tiny.json", "learning_rate": 5e-3, "adapter": {"type": "lora", "rank": 4}}
+    (tmp_path / "tiny.json").write_text(json.dumps(tiny))
+    (tmp_path / "models.json").write_text(json.dumps({MODEL: stand}))
+    emulator = Emulator(Settings(engine="train", models=tmp_path / "models.json", deploying_s=0))
+    endpoint = f"{emulator.url}/openai/v1/"
+    with emulator, openai.OpenAI(base_url=endpoint, api_key=emulator.settings.azure_key, max_retries=0) as client:
+        done = wait(client, train(client, b"\xef\xbb\xbf" + rows(), 2))
+        assert done.status == "succeeded", done.error
+        (checkpoint, *_) = client.fine_tuning.jobs.checkpoints.list(done.id).data[-1:]
+        for name, model in (("tuned", done.fine_tuned_model), ("kept", checkpoint.fine_tuned_model_checkpoint)):
+            deploy(emulator, name, model)
+            assert ask(client, name, "rome") is not None
+
+
+def deploy(emulator: Emulator, name: str, model: str) -> None:
+    from urllib import request
+
+    settings = emulator.settings
+    group = f"/subscriptions/{settings.subscription}/resourceGroups/{settings.resource_group}"
+    path = f"{group}/providers/Microsoft.CognitiveServices/accounts/{settings.account}/deployments/{name}"
+    body = {"sku": {"name": "Standard"}, "properties": {"model": {"format": "OpenAI", "name": model, "version": "1"}}}
+    headers = {"Authorization": f"Bearer {settings.azure_token}", "Content-Type": "application/json"}
+    url = f"{emulator.url}{path}?api-version=2025-09-01"
+    with request.urlopen(request.Request(url, json.dumps(body).encode(), headers, method="PUT")) as answer:
+        assert answer.status == 201
+
+
 def test_a_mapping_file_says_what_stands_for_a_base(tmp_path: Path) -> None:
     from cloudtune.errors import ConfigError
     from cloudtune_local.emulator import basemodels

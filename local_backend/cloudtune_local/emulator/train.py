@@ -188,8 +188,8 @@ class TrainEngine:
     def _tuned(self, model: Served) -> Any:
         job = model.job
         if job is None:
-            made = [one for one in self._store.all("job") if one["base"] == model.base and one["id"] in self._ended]
-            job = next((one for one in made if self._ended[one["id"]].word == "succeeded"), None)
+            made = [one for one in self._store.all("job") if one["base"] == model.base]
+            job = next((one for one in made if self.life(one, time.time()).word == "succeeded"), None)
             if job is None:
                 raise JobNotFound("no job on this base model has ended yet")
         tuned = self._job(job).model()

@@ -44,7 +44,7 @@ def problems_of(
     aliases: Mapping[str, str] | None = None,
     examples: Mapping[str, str] | None = None,
 ) -> list[Problem]:
-    """Each fault once, in the order of the file.
+    """Each fault once.
 
     ``values`` is what was validated; ``place`` gives file and line of a path; ``aliases`` maps a key that people write
     to the field that is meant; ``examples`` shows how to write a field that is missing.
@@ -60,7 +60,7 @@ def problems_of(
             file, line = place(path)
             field = ".".join(map(str, path)) or None
             found.append(Problem(code=fault["type"], message=message, file=file, line=line, field=field, fix=fix))
-    return sorted(found, key=lambda problem: problem.line or 0)
+    return found
 
 
 def quoted(value: Any) -> str:

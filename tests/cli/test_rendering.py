@@ -233,7 +233,8 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
     text = plan_text(_plan())
     for words in ("Plan for headlines on local (/runs)", "model /m, method sft with lora", "1,234 rows", "56.8 kB",
                   "1. write the rows  [encode: nothing is sent]", "2. create it  [call: looked for before it is sent]",
-                  "hyperparameters.epochs  3     spec", "adapter.type            lora  spec", "Cost: not estimated yet"):  # fmt: skip
+                  "hyperparameters.epochs  3     spec", "adapter.type            lora  spec",
+                  "Cost: not estimated yet"):  # fmt: skip
         assert words in text
     assert "Warnings" not in text
     assert "Left out" not in text

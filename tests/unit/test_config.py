@@ -192,6 +192,13 @@ def test_references_are_filled_when_settings_are_asked_for_and_not_before(place:
     assert (filled["token"], filled["url"], filled["list"]) == ("t", "https://h:/x", ["h"])
 
 
+def test_an_empty_variable_is_as_good_as_none(place: Place) -> None:
+    config = place.load('[backends.local]\na = "${A:-fine}"\nb = "${A}"\n', environ={"A": ""})
+    with pytest.raises(ConfigError, match="A is not set"):
+        config.settings("local")
+    assert place.load('[backends.local]\na = "${A:-fine}"\n', environ={"A": ""}).settings("local")["a"] == "fine"
+
+
 def test_every_variable_that_is_not_set_is_told_at_once(place: Place) -> None:
     config = place.load('[backends.local]\na = "${A}${B}"\nb = "${C:-fine}"\nsecret = "${D}"\n')
     with pytest.raises(ConfigError) as caught:

@@ -98,9 +98,14 @@ def test_an_empty_section_means_what_a_missing_one_means(file: Path) -> None:
     assert spec.data.validation is None
 
 
-def test_a_byte_order_mark_is_no_fault(file: Path) -> None:
-    file.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
-    assert load_spec(file).name == "headlines"
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    texts = {
+        "a.yaml": GOOD, "a.json": '{"name": "headlines", "model": "x", "data": {"train": "a"}}',
+        "a.toml": 'name = "headlines"\nmodel = "x"\ndata = {train = "a"}\n',
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert load_spec(tmp_path / name).name == "headlines"
 
 
 def test_yaml_anchors_and_merges_work(file: Path) -> None:
@@ -370,11 +375,12 @@ def test_a_version_that_never_was(file: Path, version: str) -> None:
 
 def test_faults_in_toml_and_json_have_their_lines(tmp_path: Path) -> None:
     toml = (
-        'model = "x"\nnote = """\nepochs = 3\n"""\n[data]\ntrain = "a"\n[hyperparameters]\nbatch_size = 0\nepoch = 1\n'
+        'model = "x"\nnote = """\n[hyperparameters]\nbatch_size = 0\n"""\n'
+        '[data]\ntrain = "a"\n[hyperparameters]\nbatch_size = 0\nepoch = 1\n'
     )
     text = '{\n "model": "x",\n "data": {\n  "train": ["a", 3]\n },\n "hyperparameters": {"epochs": NaN}\n}'
     assert _places(_refused(tmp_path / "a.toml", toml)) == [
-        (2, "note"), (8, "hyperparameters.batch_size"), (9, "hyperparameters.epoch"),
+        (2, "note"), (9, "hyperparameters.batch_size"), (10, "hyperparameters.epoch"),
     ]  # fmt: skip
     assert _places(_refused(tmp_path / "a.json", text)) == [(4, "data.train.1"), (6, "hyperparameters.epochs")]
 

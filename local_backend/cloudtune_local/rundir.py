@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 JOB_VERSION = 1
+UNREADABLE = "unreadable"
+"""Shown in place of the status of a run whose status.json is damaged; no word of the trainer's."""
 NO_WORKER = "no worker; run `cloudtune resume`"
 RESERVE_BYTES = 32 * 1024
 _PAGE = 64 * 1024
@@ -72,7 +74,8 @@ class Run(RunFolder):
 
     def standing(self) -> Standing:
         """How it stands now."""
-        return self._standing(read_json(self.job) or {}, read_json(self.status) or {"state": "queued"})
+        job, status = _document(f"{self.path}/job.json"), _document(f"{self.path}/status.json")
+        return self._standing(job or {}, status or {"state": "queued"})
 
     def _standing(self, job: dict[str, Any], status: dict[str, Any]) -> Standing:
         if status["state"] in FINAL_STATES:
@@ -83,7 +86,7 @@ class Run(RunFolder):
                 return Standing("cancelling", "asked to stop", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
-            status = read_json(self.status) or status  # it may have ended between our two looks
+            status = _document(f"{self.path}/status.json") or status  # it may have ended between our two looks
         return self.orphaned(status, job)
 
     def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> Standing:
@@ -177,7 +180,12 @@ def _document(path: str) -> dict[str, Any] | None:
             content += more
     finally:
         os.close(handle)
-    return json.loads(content.decode())  # type: ignore[no-any-return]
+    try:
+        return json.loads(content.decode())  # type: ignore[no-any-return]
+    except (
+        ValueError
+    ) as error:  # writers rename whole files: this is the disk's doing, or a person's
+        return {"state": UNREADABLE, "detail": f"{path} is damaged: {error}"}
 
 
 def is_waiting(status: dict[str, Any]) -> bool:
@@ -192,6 +200,8 @@ def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, A
 def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> Standing:
     """How a run stands whose worker is gone. What it was told to do decides, so that the answer never changes."""
     state = status["state"]
+    if state == UNREADABLE:
+        return _as_written(status, job, None)
     if is_waiting(status):
         shown = "paused" if pause else "queued"
         return Standing(shown, NO_WORKER, None, status, job, None, derived=shown != state)

@@ -53,6 +53,19 @@ def test_a_folder_that_cloudtune_did_not_make_is_listed_too(backend, run, ref):
     assert backend.get(ref).state is JobState.QUEUED
 
 
+def test_a_damaged_run_spoils_no_list(backend, run, ref, root):
+    write_json(Run(root / "one").job, {"number": 1, "name": "fine"})
+    damaged = Run(root / "two")
+    damaged.control.mkdir(parents=True)
+    write_json(damaged.spec, {"version": 1})
+    damaged.status.write_bytes(b"\xff{")
+    damaged.job.write_text('{"number": 2')
+    seen = {snapshot.ref.id: snapshot for snapshot in backend.list()}
+    assert seen["one"].state is JobState.SUCCEEDED
+    assert (seen["two"].state, seen["two"].native_state) == (JobState.UNKNOWN, "unreadable")
+    assert "status.json is damaged" in seen["two"].detail
+
+
 def test_other_things_in_the_root_are_no_jobs(backend, run, root):
     (root / "notes.txt").write_text("x")
     (root / "empty").mkdir()

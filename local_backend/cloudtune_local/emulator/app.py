@@ -6,6 +6,7 @@ checked; the limits; then the call is acted on, and a fault may still take the a
 
 from __future__ import annotations
 
+import logging
 import math
 import secrets
 import socket
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.handlers import format_date_time
 
 import msgspec
+from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
 from cloudtune_local.emulator import doors, sidedoor
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.faults import Fault
     from cloudtune_local.emulator.site import Site
 
+_LOG = logging.getLogger(__name__)
 _REMEMBERED = 10_000
 _BLOCK = 1 << 16
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -57,10 +60,16 @@ class App:
             reply = sidedoor.serve(self, request) if sidedoor.is_here(request) else self._serve(request)
         except ApiError as error:
             reply = error.reply()
+        except ClientDisconnected:
+            raise ConnectionAbortedError("the client went away") from None
         except Hangup:
             _cut(environ)
             # The server takes this for a client that went away.
             raise ConnectionAbortedError("the connection was cut on purpose") from None
+        except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
+            _LOG.exception("%s %s met a fault of the emulator's own", request.method, request.path)
+            message = "The emulator itself failed; its log says where."
+            reply = ApiError(500, message, code="emulator_fault", type="server_error").reply()
         return _send(reply, self.site, start_response)
 
     def _serve(self, request: Request) -> Reply:

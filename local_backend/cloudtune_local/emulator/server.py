@@ -121,6 +121,7 @@ class Emulator:
             "AZURE_OPENAI_ENDPOINT": self.url,
             "AZURE_OPENAI_API_KEY": settings.azure_key,
             "OPENAI_API_VERSION": "2025-04-01-preview",
+            "AZURE_SUBSCRIPTION_ID": settings.subscription,
         }
 
     def start(self) -> Self:

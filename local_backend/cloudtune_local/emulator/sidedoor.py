@@ -37,6 +37,8 @@ def serve(app: App, request: Request) -> Reply:
     """Answer it. Raises ApiError."""
     if request.remote_addr not in _HERE:
         raise ApiError(403, "The side door is open on the emulator's own machine only.")
+    if request.headers.get("Origin"):
+        raise ApiError(403, "The side door is not for web pages.")  # which could reach loopback through a browser
     name = request.path.removeprefix(_PREFIX).strip("/")
     handler = _HANDLERS.get((request.method, name))
     if handler is None:

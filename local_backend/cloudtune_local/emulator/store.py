@@ -6,6 +6,7 @@ say which shelf it lies on. Order of creation is kept.
 
 from __future__ import annotations
 
+import fcntl
 import secrets
 import shutil
 import sqlite3
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
+
+from cloudtune.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +38,7 @@ class Store:
         self._lock = threading.RLock()
         self.is_kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="cloudtune-emulator-"))
+        self._held = _hold(self.folder) if self.is_kept else None
         self._contents = self.folder / "contents"
         self._contents.mkdir(parents=True, exist_ok=True)
         where = str(self.folder / "emulator.sqlite") if self.is_kept else ":memory:"
@@ -47,6 +51,8 @@ class Store:
         """Let go; forgets everything unless a folder was given."""
         with self._lock:
             self._db.close()
+        if self._held is not None:
+            self._held.close()
         if not self.is_kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -121,6 +127,18 @@ class Store:
     def erase(self, name: str) -> None:
         """Throw a content away."""
         self.content(name).unlink(missing_ok=True)
+
+
+def _hold(folder: Path) -> IO[bytes]:
+    """One server at a time on a kept folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise ConfigError(f"another emulator serves the store {folder}") from error
+    return lock
 
 
 def new_id(prefix: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
 Face = Literal["openai", "azure"]
+_LARGEST_JSON = 64 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +58,6 @@ class Reply:
     content_type: str = "application/json"
 
 
-Handler = "Callable[[Site, Call], Reply]"
-
-
 class ApiError(Exception):
     """A refusal, in the shape that the SDK reads: ``{"error": {message, type, param, code}}``.
 
@@ -97,8 +95,10 @@ def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], n
     if request.mimetype == "multipart/form-data":
         body = _nested(request.form.items(multi=True))
         files = {key: _kept(part.filename or key, part.stream) for key, part in request.files.items()}
-    elif request.content_length:
-        body = _json(request.get_data())
+    elif (request.content_length or 0) > _LARGEST_JSON:
+        raise ApiError(413, f"The body of a request has at most {_LARGEST_JSON >> 20} MB.")
+    elif data := request.get_data():
+        body = _json(data)
     return Call(
         face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, files=files,
         headers={key.lower(): value for key, value in request.headers.items()}, now=now,

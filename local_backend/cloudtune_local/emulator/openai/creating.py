@@ -19,7 +19,7 @@ from cloudtune_local.emulator.wire import ApiError, Call, Reply
 if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
 
-_KNOWN = frozenset(
+KNOWN = frozenset(
     {"model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed", "integrations",
      "metadata"}
 )  # fmt: skip
@@ -68,7 +68,7 @@ def create(site: Site, call: Call) -> Reply:
 
 def _fields(call: Call) -> None:
     body = call.body
-    known = _KNOWN | ({"trainingType"} if call.face == "azure" else frozenset())
+    known = KNOWN | ({"trainingType"} if call.face == "azure" else frozenset())
     if unknown := sorted(set(body) - known):
         # https://github.com/openai/openai-openapi: CreateFineTuningJobRequest names no others.
         message = f"Additional properties are not allowed ({', '.join(repr(name) for name in unknown)} unexpected)"

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Call, Reply
 
-Handler = "Callable[[Site, Call], Reply]"
 _JOB = r"/fine_tuning/jobs/(?P<job>[^/]+)"
 
 _TABLE: tuple[tuple[str, str, str, Callable[[Site, Call], Reply]], ...] = (

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.state import JobRef
 from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.deployments import Deployments
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 
 
 class AzureOpenAIBackend:
@@ -96,9 +95,7 @@ class AzureOpenAIBackend:
             case "remove":
                 return self._hosted.remove(request)
             case "settle":
-                for twin in request["twins"]:
-                    self.cancel(JobRef.parse(twin))
-                return {"ref": request["ref"]}
+                return self._jobs.settle(request)
             case _:
                 return self._files.upload(request, journal)
 

@@ -129,7 +129,7 @@ def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Pla
         parts_from_bytes=float("inf"), suffix=given.get("suffix") or suffix_of(spec.name),
         marks={"training_file": place("await_train", "file"), "seed": seed},
         extra={"seed": seed, "trainingType": tier}, file_label=spec.name,
-        file_mark=request.token[:12] if spec.seed is not None else "",
+        own_files=spec.seed is not None,
     )  # fmt: skip
     settings = [
         *settings_of(request, traits, DEFAULTS),

@@ -8,7 +8,6 @@ from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Inte
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import UnsupportedError
-from cloudtune.state import JobRef
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.files import Files
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 
 
 class OpenAIBackend:
@@ -89,9 +88,7 @@ class OpenAIBackend:
             return self._files.upload(request, journal)
         if step.id == "create":
             return self._jobs.create(request["body"])
-        for twin in request["twins"]:
-            self.cancel(JobRef.parse(twin))
-        return {"ref": request["ref"]}
+        return self._jobs.settle(request)
 
     def find(self, step: Step, intent: Intent) -> Found:
         """See `Backend`."""

@@ -15,6 +15,8 @@ from cloudtune.state import JobRef
 from cloudtune_providers.openai_dialect.wire import Wire, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cloudtune.clock import Clock
 
 _BAD = frozenset({"error", "failed", "deleted", "deleting", "cancelled", "canceled"})
@@ -48,26 +50,38 @@ class Files:
         return {"file": made["id"]}
 
     def find(self, request: dict[str, Any], intent: Intent) -> Found:
-        """The oldest good file of that name and size. Younger ones may be removed if we sent twice."""
+        """The oldest good file with the same rows. Younger ones of this very submission are duplicates."""
         body = request["body"]
-        listed = self._wire.each(
-            self._wire.client.files.list, "list of files", limit=_PAGE, purpose=body["purpose"], order="desc"
-        )
-        good = [
-            file
-            for file in listed
-            if file.get("filename") == body["filename"]
-            and file.get("bytes") == request["bytes"]
-            and str(file.get("status", "")).lower() not in _BAD
-        ]
+        good = self._alike(request["same"], request["bytes"])
         if not good:
             return Absent()
-        good.sort(key=lambda file: (file.get("created_at") or 0, file["id"]))
-        spare = [file["id"] for file in good[1:]] if intent.sends > 1 else []
+        spare = [file["id"] for file in good[1:] if file["filename"] == body["filename"]]
         return Done(
             outputs={"file": good[0]["id"]},
             duplicates=tuple(str(JobRef(self._backend, self._scope, file)) for file in spare),
         )
+
+    def spare(self, uploads: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Files that this submission made beside those that it uses. Nobody else takes them: the oldest is taken."""
+        return [
+            file["id"]
+            for upload in uploads
+            for file in self._alike(upload["filename"], upload["bytes"])
+            if file["id"] != upload["keep"]
+        ]
+
+    def _alike(self, beginning: str, size: int) -> list[dict[str, Any]]:
+        """Good files whose names begin so, oldest first."""
+        call = self._wire.client.files.list
+        listed = self._wire.each(call, "list of files", limit=_PAGE, purpose="fine-tune", order="desc")
+        good = [
+            file
+            for file in listed
+            if str(file.get("filename")).startswith(beginning)
+            and file.get("bytes") == size
+            and str(file.get("status", "")).lower() not in _BAD
+        ]
+        return sorted(good, key=lambda file: (file.get("created_at") or 0, file["id"]))
 
     def probe(self, request: dict[str, Any]) -> Probe:
         """Whether the file may be used. The status is deprecated: a service that sends none any more is ready."""

@@ -85,7 +85,16 @@ class Jobs:
                 return Probe(state="pending", message="the job is not in the list yet")
             jobs = jobs or [job]
         refs = [str(self._ref(job)) for job in jobs]
-        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:]})
+        spare = self._files.spare(request["uploads"])
+        return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:], "spare": spare})
+
+    def settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Cancel the job's twins and remove the files'. Doing it again is harmless."""
+        for twin in request["twins"]:
+            self.cancel(JobRef.parse(twin))
+        for file in request["spare"]:
+            self._files.delete(file)
+        return {"ref": request["ref"]}
 
     def _marked(self, marks: Mapping[str, Any], since: float) -> list[dict[str, Any]]:
         """Jobs with those marks, oldest first, without those that were cancelled as twins; all, if there are only such.

@@ -51,8 +51,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Further fields of the create request."""
     file_label: str = ""
     """Part of the files' names, where a job is called by its file."""
-    file_mark: str = ""
-    """Part of the files' names: empty where a file may serve several jobs."""
+    own_files: bool = False
+    """Whether the files must be this submission's own. Else a file with equal rows serves several."""
 
 
 def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
@@ -77,14 +77,15 @@ def plan_of(request: PlanRequest, traits: Traits, settings: tuple[Setting, ...],
 def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
     info = request.data.splits[split]
     form = traits.formats[request.spec.method.name]
-    name = file_name(info.sha256, form, traits.file_label, traits.file_mark)
+    name = file_name(info.sha256, form, traits.file_label, request.token)
+    same = name if traits.own_files else name.partition(request.token[:MARK])[0]
     timeout_s = traits.timeout_s + info.bytes / SLOWEST_BYTES_PER_S
     body: dict[str, Any] = {"filename": name, "purpose": "fine-tune"}
     upload: dict[str, Any] = {"call": "files.create", "body": body}
     if info.bytes >= traits.parts_from_bytes:
         body |= {"bytes": place(f"encode_{split}", "bytes"), "mime_type": "application/jsonl"}
         upload = {"call": "uploads", "body": body, "part_bytes": PART_BYTES}
-    upload |= {"path": place(f"encode_{split}", "path"), "bytes": place(f"encode_{split}", "bytes")}
+    upload |= {"path": place(f"encode_{split}", "path"), "bytes": place(f"encode_{split}", "bytes"), "same": same}
     return [
         Step(
             id=f"encode_{split}", kind="encode", title=f"write the {split} rows as {form}",
@@ -101,13 +102,18 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
     ]  # fmt: skip
 
 
-_FILE = re.compile(r"cloudtune-(?:(.+)-)?[0-9a-f]{40}(?:-[0-9a-f]+)?\.[a-z-]+\.jsonl")
+_FILE = re.compile(r"cloudtune-(?:(.+)-)?[0-9a-f]{40}\.[a-z-]+\.[0-9a-f]+\.jsonl")
+MARK = 12
+"""Digits of the token in a file's name."""
 
 
-def file_name(sha256: str, form: str, label: str = "", mark: str = "") -> str:
-    """What a file is called: equal rows in the same form have the same name."""
-    parts = ["cloudtune", label, sha256[:40], mark]
-    return f"{'-'.join(part for part in parts if part)}.{form}.jsonl"
+def file_name(sha256: str, form: str, label: str, token: str) -> str:
+    """What a file is called: names of equal rows in the same form begin alike, and end with whose upload it is.
+
+    So it can be told which of two equal files a request that was delivered twice has made.
+    """
+    rows = f"{sha256[:40]}.{form}"
+    return f"{'-'.join(part for part in ('cloudtune', label, rows) if part)}.{token[:MARK]}.jsonl"
 
 
 def label_of(filename: str) -> str:
@@ -117,23 +123,30 @@ def label_of(filename: str) -> str:
 
 
 def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
-    marks = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks)}
+    splits = [split for split in ("train", "validation") if split in request.data.splits]
+    form = traits.formats[request.spec.method.name]
+    uploads = [
+        {"keep": place(f"await_{split}", "file"), "bytes": place(f"encode_{split}", "bytes"),
+         "filename": file_name(request.data.splits[split].sha256, form, traits.file_label, request.token)}
+        for split in splits
+    ]  # fmt: skip
+    marks = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks), "uploads": uploads}
     return [
         Step(
             id="create", kind="call", title="create the fine-tuning job", once="reconciled", token=request.token,
             request={"call": "fine_tuning.jobs.create", "body": body_of(request, traits), "marks": dict(traits.marks)},
             settle_s=traits.timeout_s + traits.list_lag_s,
         ),
-        # A request that a proxy delivers twice makes two jobs, and nobody is told.
+        # A request that a proxy delivers twice makes two jobs or files, and nobody is told.
         Step(
-            id="confirm", kind="await", title="wait until the job is listed, and look for a twin",
+            id="confirm", kind="await", title="wait until the job is listed, and look for twins",
             request=marks | {"id": place("create", "id"), "created_at": place("create", "created_at")},
             limit_s=LISTING_LIMIT_S,
         ),
         Step(
-            id="settle", kind="call", title="cancel the twin, if there is one", makes_job=True,
+            id="settle", kind="call", title="remove twins of the job and of its files", makes_job=True,
             request={"call": "fine_tuning.jobs.cancel", "twins": place("confirm", "twins"),
-                     "ref": place("confirm", "ref")},
+                     "spare": place("confirm", "spare"), "ref": place("confirm", "ref")},
         ),
     ]  # fmt: skip
 

@@ -1,8 +1,27 @@
-"""The data room: any file becomes canonical records, checked, split and fingerprinted, and any back end's format."""
+"""The data room: any file becomes canonical records, checked, split and fingerprinted, and any back end's format.
 
-from cloudtune.data.checking import CheckReport, check, convert
-from cloudtune.data.dataset import Dataset
-from cloudtune.data.encoding import Encoded, encode
-from cloudtune.data.preparing import prepare
+What stands here is loaded when it is named: the processes that share the work of large files need little of it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtune.data.checking import CheckReport, check, convert
+    from cloudtune.data.dataset import Dataset
+    from cloudtune.data.encoding import Encoded, encode
+    from cloudtune.data.preparing import prepare
 
 __all__ = ["CheckReport", "Dataset", "Encoded", "check", "convert", "encode", "prepare"]
+_HOMES = {
+    "CheckReport": "checking", "Dataset": "dataset", "Encoded": "encoding", "check": "checking", "convert": "checking",
+    "encode": "encoding", "prepare": "preparing",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"cloudtune.data.{_HOMES[name]}"), name)

@@ -73,11 +73,12 @@ def source_data(paths: Source | str | Iterable[str], **more: Any) -> Data:
 def check(
     data: Data | Source | str | Iterable[str], *, target: str | None = None, model: str | None = None,
     method: str | None = None, private: bool = False, tokenizer: str | None = None, max_tokens: int | None = None,
-    problems: int = 1000,
+    problems: int = 1000, workers: int | None = None,
 ) -> CheckReport:  # fmt: skip
     """Go through the data once and report everything; ``target`` is a back end that it is meant for.
 
     ``method`` is taken from the kind of rows where it is not given. At most so many problems of a severity are listed.
+    Large files are shared among ``workers`` processes: 0 for none, by the files' size if it is not given.
     """
     data = data if isinstance(data, Data) else source_data(data)
     place = find_target(target, model) if target else None
@@ -89,13 +90,14 @@ def check(
         return Task(chosen, shares(data), target=place.name if place else None, format=form, private=private,
                     tokenizer=tokenizer, max_tokens=max_tokens)  # fmt: skip
 
-    task, survey = go_through(data, task_for, faults)
+    task, survey = go_through(data, task_for, faults, workers=workers)
     return _report(data, survey, faults, place, task)
 
 
 def convert(
     data: Data | Source | str | Iterable[str], *, to: str, out: Path, target: str | None = None,
     allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False, problems: int = 1000,
+    workers: int | None = None,
 ) -> CheckReport:  # fmt: skip
     """Check the data and write them in the format ``to``, in one pass. Nothing is written where there are errors."""
     data = data if isinstance(data, Data) else source_data(data)
@@ -115,7 +117,7 @@ def convert(
             file = Hashed(stream, "train")
             if form.bom:
                 file.put("train", BOM)
-            task, survey = go_through(data, task_for, faults, file.put)
+            task, survey = go_through(data, task_for, faults, file.put, workers)
         report = _report(data, survey, faults, place, task, file)
         if report.ok:
             os.replace(aside, out)

@@ -32,6 +32,8 @@ class FileRows:
     def __init__(self, file: str, columns: Mapping[str, str], how: RowType | None, faults: Faults) -> None:
         self.file, self.columns, self.how, self.faults = file, columns, how, faults
         self.seen = False
+        self.hopeless = False
+        """The columns of a table are those of no kind: no row of it can be used."""
 
     def of_block(self, block: Block) -> Batch:
         """Records of JSON rows."""
@@ -97,6 +99,7 @@ class FileRows:
         found: list[Any] = []
         how = self._fitting(table.rows[0], None)
         if isinstance(how, Problem):
+            self.hopeless = True
             self.faults.add(msgspec.structs.replace(how, file=self.file, line=None if table.by_row else 1))
             return None
         passed_over = frozenset() if how.kind.keeps_extra else frozenset(how.extra)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from cloudtune.errors import DataError, Problem, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 KEPT = 50
 
@@ -15,14 +19,16 @@ class Faults:
     def __init__(self, keep: int = KEPT) -> None:
         self._keep = keep
         self._kept: dict[Severity, list[Problem]] = {"error": [], "warning": [], "info": []}
+        self._unused: set[tuple[str | None, str | None]] = set()
         self._counts: Counter[tuple[Severity, str]] = Counter()
 
     def add(self, problem: Problem) -> None:
         """Count it, and keep it if there is still room for its severity."""
+        if problem.code == "unused_key":
+            self._once(problem)
+            return
         self._counts[problem.severity, problem.code] += 1
-        kept = self._kept[problem.severity]
-        if len(kept) < self._keep:
-            kept.append(problem)
+        self._keep_if_room(problem)
 
     def error(self, code: str, message: str, *, file: str | None = None, line: int | None = None,
               row: int | None = None, field: str | None = None, fix: str | None = None) -> None:  # fmt: skip
@@ -34,10 +40,38 @@ class Faults:
         """Add a warning."""
         self.add(Problem(code=code, message=message, severity="warning", file=file, line=line, field=field, fix=fix))
 
+    def absorb(self, problems: Iterable[Problem], counts: Iterable[tuple[str, str, int]]) -> None:
+        """Take over what another pass found: its problems, and how many of each there were."""
+        for severity, code, count in counts:
+            self._counts[severity, code] += count  # type: ignore[index]
+        for problem in problems:
+            if problem.code == "unused_key":
+                self._counts[problem.severity, problem.code] -= 1  # counted anew, where it is new
+                self._once(problem)
+            else:
+                self._keep_if_room(problem)
+
+    def _once(self, problem: Problem) -> None:
+        """Of a file's key that is not used, the first row is enough."""
+        place = (problem.file, problem.field)
+        if place not in self._unused:
+            self._unused.add(place)
+            self._counts[problem.severity, problem.code] += 1
+            self._keep_if_room(problem)
+
+    def _keep_if_room(self, problem: Problem) -> None:
+        kept = self._kept[problem.severity]
+        if len(kept) < self._keep:
+            kept.append(problem)
+
+    def kept(self, severity: Severity) -> list[Problem]:
+        """Those that were kept."""
+        return self._kept[severity]
+
     @property
     def counts(self) -> dict[tuple[Severity, str], int]:
         """How many of each severity and code, the dropped ones included."""
-        return dict(self._counts)
+        return {key: count for key, count in self._counts.items() if count}
 
     def total(self, severity: Severity) -> int:
         """How many were found of that severity."""

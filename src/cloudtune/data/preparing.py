@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from cloudtune.backend import DataReport, SplitInfo
+from cloudtune.data.blocks import Block
+from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
-from cloudtune.data.reading import read
+from cloudtune.data.reading import chunks_of, read
 from cloudtune.data.scanning import Scanner, Task
+from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.data.split import shares
 from cloudtune.data.survey import Survey
+from cloudtune.data.wire import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
     from cloudtune.data.records import Record
+    from cloudtune.data.scanning import Scanned
     from cloudtune.spec import Data, Source
 
 _PAIRS = ("preference",)
@@ -58,28 +64,75 @@ def go_through(
     task: Task | Callable[[Record | None], Task],
     faults: Faults,
     out: Callable[[str, bytes], object] | None = None,
+    workers: int | None = None,
 ) -> tuple[Task, Survey]:
     """Every batch of every source once: scanned, added up and, where asked for, put out for its side.
 
-    The task may be chosen by the first record.
+    The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
     """
+    named = sources(data)
+    workers = workers_for(named.values()) if workers is None else workers
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
-    batches = ((origin, batch) for origin, source in sources(data).items() for batch in read(source, faults))
     try:
-        first = next((one for one in batches if one[1].records), None)
-        if not isinstance(task, Task):
-            task = task(first[1].records[0] if first else None)
-        scanner = Scanner(task)
-        for origin, batch in chain([first] if first else [], batches):
-            scanned = scanner.scan(batch, origin)
-            survey.add(scanned)
-            if out is not None:
-                for name, side in scanned.sides.items():
-                    out(name, side.canonical if side.written is None else side.written)
+        chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults)
+        with closing(stream):
+            for scanned in stream:
+                survey.add(scanned)
+                if out is not None:
+                    for name, side in scanned.sides.items():
+                        out(name, side.canonical if side.written is None else side.written)
         survey.finish()
     finally:
         survey.close()
-    return task, survey
+    return chosen, survey
+
+
+def _here(
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults
+) -> tuple[Task, Generator[Scanned]]:
+    """The task, and every batch scanned in this process."""
+    batches = ((origin, batch) for origin, source in named.items() for batch in read(source, faults))
+    first = next((one for one in batches if one[1].records), None)
+    chosen = task if isinstance(task, Task) else task(first[1].records[0] if first else None)
+    scanner = Scanner(chosen)
+    every = chain([first] if first else [], batches)
+    return chosen, (scanner.scan(batch, origin) for origin, batch in every)
+
+
+def _shared(
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults, workers: int
+) -> tuple[Task, Generator[Scanned]]:
+    """The task, and every block decoded and scanned by other processes."""
+    chosen = task if isinstance(task, Task) else task(_first_record(named))
+
+    def stream() -> Generator[Scanned]:
+        with Pool(workers, chosen) as pool:
+            for reply in pool.replies(_requests(named, faults)):
+                faults.absorb(reply.problems, reply.counts)
+                yield reply.scanned
+
+    return chosen, stream()
+
+
+def _first_record(named: dict[str, Source]) -> Record | None:
+    batches = (batch for source in named.values() for batch in read(source, Faults()))
+    return next((batch.records[0] for batch in batches if batch.records), None)
+
+
+def _requests(named: dict[str, Source], faults: Faults) -> Iterator[Request]:
+    """Every block, with what its file's first rows tell of their keys."""
+    for origin, source in named.items():
+        for rows, chunk in chunks_of(source, faults):
+            assert isinstance(chunk, Block)
+            if rows.how is None:
+                probe = FileRows(rows.file, rows.columns, None, Faults())
+                probe.of_block(chunk)
+                rows.how = probe.how
+            rows.seen = rows.seen or bool(chunk.pieces) or not chunk.data.isspace()
+            kind = rows.how.kind.name if rows.how else None
+            # Keys that are not used are left for the worker to meet, who then reports them.
+            yield Request(rows.file, origin, dict(rows.columns), kind, (), chunk.data, chunk.first_line, chunk.lines,
+                          chunk.pieces)  # fmt: skip
 
 
 def whole(data: Data, survey: Survey, method: str, faults: Faults) -> None:

@@ -27,6 +27,15 @@ _TABULAR = {"csv": ",", "tsv": "\t"}
 
 def read(source: Source, faults: Faults) -> Iterator[Batch]:
     """All records of the source, file by file, in order."""
+    for rows, chunk in chunks_of(source, faults):
+        if isinstance(chunk, Block):
+            yield rows.of_block(chunk)
+        elif (batch := rows.of_table(chunk)) is not None:
+            yield batch
+
+
+def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block | Table]]:
+    """The source's files in chunks, each with what decodes its file; what is wrong with a file is reported."""
     how: RowType | None = None
     if source.kind != "auto":
         how = row_type(KINDS[source.kind], source.columns)
@@ -35,11 +44,8 @@ def read(source: Source, faults: Faults) -> Iterator[Batch]:
         errors = faults.total("error")
         try:
             for chunk in _chunks(path, source.format, faults):
-                if isinstance(chunk, Block):
-                    yield rows.of_block(chunk)
-                elif (batch := rows.of_table(chunk)) is not None:
-                    yield batch
-                else:
+                yield rows, chunk
+                if rows.hopeless:
                     break
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
             _report(error, path, faults)

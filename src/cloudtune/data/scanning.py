@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data import explain
-from cloudtune.data.check import faults_of, is_plain
 from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
 from cloudtune.data.split import Shares

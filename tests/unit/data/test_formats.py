@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cloudtune.data import encode, prepare
 from cloudtune.data.blocks import Block
-from cloudtune.data.check import faults_of, is_plain
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import LossError
@@ -19,6 +18,7 @@ from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.losses import ALL, features, without
+from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import (
     Chat,
     Function,

@@ -1,0 +1,65 @@
+"""A process that decodes and scans blocks for another one: ``python -m cloudtune.data.worker``.
+
+Requests come on standard input and replies go to standard output, in order (see ``wire``).
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+
+from cloudtune.data.blocks import Block
+from cloudtune.data.decoding import FileRows
+from cloudtune.data.faults import Faults
+from cloudtune.data.kinds import row_type
+from cloudtune.data.kinds_other import KINDS
+from cloudtune.data.scanning import Scanner, Task
+from cloudtune.data.wire import AHEAD, KEPT, Reply, Request, receive, send
+
+
+class Worker:
+    """Scans block after block; what it learnt of a file's keys it keeps for the file's next block."""
+
+    def __init__(self, task: Task) -> None:
+        self.scanner = Scanner(task)
+        self.rows: dict[tuple[str, str], FileRows] = {}
+
+    def reply(self, request: Request) -> Reply:
+        """Everything about one block."""
+        faults = Faults(KEPT)
+        rows = self.rows.get((request.origin, request.file))
+        if rows is None:
+            how = None
+            if request.kind is not None:
+                how = row_type(KINDS[request.kind], request.columns, tuple(request.extra))
+            rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
+        rows.faults = faults
+        batch = rows.of_block(Block(request.data, request.first_line, request.pieces, request.lines))
+        scanned = self.scanner.scan(batch, request.origin)
+        problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
+        return Reply(scanned, problems, [(severity, code, n) for (severity, code), n in faults.counts.items()])
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    task = receive(source, Task)
+    if task is None:
+        return
+    waiting: queue.Queue[Request | None] = queue.Queue(AHEAD + 1)
+
+    def take() -> None:
+        # A thread of its own, so that who sends never waits for who is waiting to send.
+        while (request := receive(source, Request)) is not None:
+            waiting.put(request)
+        waiting.put(None)
+
+    threading.Thread(target=take, daemon=True).start()
+    worker = Worker(task)
+    while (request := waiting.get()) is not None:
+        send(out, worker.reply(request))
+
+
+if __name__ == "__main__":
+    main()

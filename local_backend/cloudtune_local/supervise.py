@@ -77,8 +77,14 @@ def supervise(run: Run, trainer: Trainer, bell: Bell) -> None:
             disk_free_bytes=autopsy.disk_free(run.path),
             log_tail=autopsy.tail(run.log),
         )
-        problem = autopsy.cause(death)
+        problem = _note_of_one(run) or autopsy.cause(death)
         run.end("failed", problem["message"], problem)
+
+
+def _note_of_one(run: Run) -> dict[str, Any] | None:
+    """What one of several processes left behind about its failure, where the first could not write the status."""
+    notes = (read_json(path) for path in sorted(run.path.glob(".problem-*.json")))
+    return next((note for note in notes if isinstance(note, dict)), None)
 
 
 class _Patience:

@@ -3,7 +3,7 @@
 Tests of the queue, of cancelling and of deaths use it because it starts in no time. Its words, one after another:
 ``steps N SECONDS``, ``deaf`` (from here on look at no request), ``ignore-term``, ``say TEXT``, ``signal NUMBER``,
 ``exit CODE``, ``show`` (its devices, into the log), ``eat MEGABYTES``, ``fill FILE`` (write to that file until the disk
-refuses), ``fork`` (leave a child).
+refuses), ``fork`` (leave a child), ``note`` (of another process's failure).
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cloudtune_local.training.folder import RunFolder, append_line, now, read_json, write_json
 
+NOTE = {"code": "out_of_memory", "message": "rank 1 ran out of memory", "hint": "use less"}
 SHOWN = ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")
 
 
@@ -44,6 +45,7 @@ class Trainer:
             "eat": lambda: setattr(self, "eaten", bytearray(os.urandom(1 << 20)) * int(words.pop(0))),
             "fill": lambda: fill(Path(words.pop(0))),
             "show": lambda: print(" ".join(f"{name}={os.environ.get(name)}" for name in SHOWN), flush=True),
+            "note": lambda: write_json(self.run.path / ".problem-1.json", NOTE),
             "fork": lambda: leave_a_child(self.run.path / "child.pid"),
         }
         while words:

@@ -79,6 +79,11 @@ def test_one_failed_process_ends_the_others(backend):
     assert wait_state(backend, ref, "failed").problem.code == "killed"
 
 
+def test_what_another_process_noted_is_the_reason(backend):
+    ref = submit(backend, "both", "note exit 1", device="cuda", processes=2)
+    assert wait_state(backend, ref, "failed").problem.message == "rank 1 ran out of memory"
+
+
 @pytest.mark.parametrize(
     ("chosen", "seen"),
     [("", ()), ("-1", ()), ("0", ("0",)), (" 3 , GPU-8f2e ", ("3", "GPU-8f2e")), ("2,-1,4", ("2",))],

@@ -216,7 +216,8 @@ def compare(work: Path, data: str, kind: str, steps: int, repeats: int) -> dict[
         "largest_loss_gap": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
     }  # fmt: skip
     print(
-        f"{data:6} {kind:4}: ours / trl = {mean:.2f} [{low:.2f}, {high:.2f}], fastest steps {best:.2f}  tokens/s {result['tokens_per_s']}  "
+        f"{data:6} {kind:4}: ours / trl = {mean:.2f} [{low:.2f}, {high:.2f}], fastest steps {best:.2f}  "
+        f"tokens/s {result['tokens_per_s']}  "
         f"MB {result['memory_mb']}"
     )
     print("   loss ours", " ".join(f"{x:.3f}" for x in ours))

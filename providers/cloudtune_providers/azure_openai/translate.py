@@ -15,7 +15,7 @@ import msgspec
 from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, place
 from cloudtune.errors import DataError, Problem
 from cloudtune.spec import spec_features
-from cloudtune_providers.openai_dialect.requests import Traits, plan_of, settings_of
+from cloudtune_providers.openai_dialect.requests import KINDS, Traits, plan_of, settings_of
 from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _reinforced(spec: JobSpec) -> Iterator[Problem]:
 def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Plan:
     """The steps. Raises DataError for rows that Azure would refuse."""
     spec = request.spec
-    problems = list(rules.rows(spec, request.data, parts=False))
+    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name], parts=False))
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})

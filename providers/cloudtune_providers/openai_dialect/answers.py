@@ -163,7 +163,10 @@ def _rows(content: bytes) -> Iterator[dict[str, Any]]:
             text = base64.b64decode(text, validate=False)
         except (binascii.Error, ValueError):
             return
-    yield from csv.DictReader(io.StringIO(text.decode("utf-8-sig", "replace")))
+    try:
+        yield from csv.DictReader(io.StringIO(text.decode("utf-8-sig", "replace"), newline=""))
+    except csv.Error:  # torn, or no CSV at all: the rows before it are good
+        return
 
 
 def to_checkpoints(entries: Sequence[Mapping[str, Any]]) -> list[Checkpoint]:

@@ -154,11 +154,14 @@ class Rules:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def rows(self, spec: JobSpec, data: DataReport, *, parts: bool) -> Iterator[Problem]:
-        """Too few rows, too large files, too long rows."""
+    def rows(self, spec: JobSpec, data: DataReport, *, kind: str, parts: bool) -> Iterator[Problem]:
+        """Rows of another kind, too few rows, too large files, too long rows."""
         model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
         least = self._catalog.limit("rows.min", model, method)
         train = data.splits["train"]
+        if train.kind != kind:
+            message = f"{method} learns from {kind} rows there, and these are {train.kind}"
+            yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
         if least is not None and train.rows < least.value:
             message = f"{train.rows} rows to learn from, and {self._backend} wants {least.value:g} at least"
             cited = f"{message} ({self._catalog.cite(least.source)})"

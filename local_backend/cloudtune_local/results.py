@@ -91,7 +91,8 @@ class Answering:
         with self._lock:
             if self._last is None or self._last[0] != key:
                 self._last = None  # let go of the old one first: two may not fit into memory
-                self._last = (key, Model.open(folder, base=base))
+                with _no_bars():
+                    self._last = (key, Model.open(folder, base=base))
             return self._last[1]
 
 
@@ -103,7 +104,8 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
     with _told():
         from cloudtune_local.training.export import export as write
 
-        return write(folder, to, merged=merged)
+        with _no_bars() if merged else contextlib.nullcontext():
+            return write(folder, to, merged=merged)
 
 
 def _folder_of(model: TunedModel) -> Path:
@@ -137,6 +139,20 @@ def _need() -> None:
             f"a local model answers with {', '.join(missing)}, which this interpreter does not have",
             hint='run: pip install "cloudtune[local]"',
         )
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from drawing progress bars on the embedder's standard error."""
+    from transformers.utils import logging as drawing
+
+    drawn = drawing.is_progress_bar_enabled()
+    drawing.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            drawing.enable_progress_bar()
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def test_paused_resumed_cancelled_and_continued(base, open_client):
     child.cancel()
 
 
-def test_a_time_limit_leaves_a_model_that_answers(base, open_client):
+def test_a_time_limit_leaves_a_model_that_answers(base, open_client, capfd, tmp_path):
     client = open_client()
     data = {"train": str(base / "rows.jsonl"), "validation": 0.2}
     job = client.submit(spec(base, limits={"max_time": 2}, data=data, **LONG))
@@ -84,6 +84,8 @@ def test_a_time_limit_leaves_a_model_that_answers(base, open_client):
     assert snapshot.state.value == "expired"
     answers = list(job.generate(["What is 1 plus 1?"], GenerateOptions(max_tokens=4)))
     assert len(answers) == 1
+    job.export(tmp_path / "merged", merged=True)
+    assert capfd.readouterr() == ("", "")  # a library draws nothing on anybody's terminal
 
 
 def test_two_processes_train_together(base, open_client):

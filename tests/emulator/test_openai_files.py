@@ -144,6 +144,19 @@ def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
     assert cut.incomplete_details.reason == "max_output_tokens"
 
 
+def test_stop_sequences_cut_and_what_is_not_emulated_is_refused(client: openai.OpenAI) -> None:
+    asked: Any = [{"role": "user", "content": "a b"}]
+    cut = client.chat.completions.create(model=MODEL, messages=asked, stop=[" asked", "b"])
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (f"{MODEL} was", "stop")
+    client.chat.completions.create(model=MODEL, messages=asked, n=1, stop=None)
+    for fields in ({"n": 2}, {"tools": [{"type": "function"}]}, {"response_format": {"type": "json_object"}}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(model=MODEL, messages=asked, **fields)  # type: ignore[call-overload]
+        assert refused.value.code == "not_emulated"
+    with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+        client.responses.create(model=MODEL, input="x", previous_response_id="resp_1")
+
+
 def test_wrong_requests_are_refused(client: openai.OpenAI) -> None:
     asked: Any = [{"role": "user", "content": "x"}]
     wrong: list[dict[str, Any]] = [

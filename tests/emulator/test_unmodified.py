@@ -179,3 +179,16 @@ def test_a_kept_store_is_there_after_a_restart(tmp_path: Path) -> None:
             assert [file.id for file in known] == ids[::-1]
             ids.append(client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune").id)
             assert client.files.content(ids[0]).read() == chat_rows()
+
+
+def test_a_store_serves_one_emulator_at_a_time(tmp_path: Path) -> None:
+    from cloudtune.errors import ConfigError
+
+    with Emulator(Settings(store=tmp_path / "kept")), pytest.raises(ConfigError, match="another emulator"):
+        Emulator(Settings(store=tmp_path / "kept"))
+
+
+def test_the_script_engine_loads_no_torch_and_no_sdk() -> None:
+    heavy = {"torch", "transformers", "openai", "boto3"}
+    look = f"import sys, cloudtune_local.emulator; print(*({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -79,14 +79,18 @@ class App:
         call = read_call(request, door.face, door.name, door.ids, now)
         fault = self.site.faults.take(call.name)
         if fault is not None and fault.kind == "late":
-            self._postpone(call, fault)
+            self._postpone(door, call, fault)
         try:
             return self._met(door, call, fault)
         finally:
             call.close()
 
-    def _postpone(self, call: Call, fault: Fault) -> NoReturn:
-        self.site.faults.postpone(call, fault)
+    def _postpone(self, door: Door, call: Call, fault: Fault) -> NoReturn:
+        try:
+            door.check_key(self.site, call)
+            self.site.faults.postpone(call, fault)
+        except ApiError:
+            call.close()  # it would be refused later, and nobody is there to hear it
         self._note(call, 0, acted=False, note="late")
         time.sleep(fault.hold_s)
         raise Hangup

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import socket
 import threading
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -63,19 +65,20 @@ class Emulator:
             raise ConfigError(f"{host} can be reached from elsewhere; say so explicitly if that is meant")
         if self.settings.engine == "train" and scale != 1:
             raise ConfigError("training takes its own time: a speed is for the script engine")
-        listening = _listen(host, port)
         self.clock = EmulatorClock(clock, scale=scale)
         self.faults = Faults()
-        self.store = Store(self.settings.store)
-        self._engine = _engine(self.settings, self.store)
-        self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
-        self.app = App(self.site)
         # werkzeug ends the process where a port is taken; a socket of our own raises OSError instead.
-        with listening:
+        with ExitStack() as opened, _listen(host, port) as listening:
+            self.store = opened.enter_context(closing(Store(self.settings.store)))
+            self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
+            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
+            self.app = App(self.site)
             self._server = make_server(
                 host, listening.getsockname()[1], self.app, threaded=True, request_handler=_Handler,
                 fd=listening.fileno(),
             )  # fmt: skip
+            opened.callback(self._server.server_close)
+            self._opened = opened.pop_all()
         self._thread: threading.Thread | None = None
 
     @property
@@ -126,22 +129,18 @@ class Emulator:
 
     def start(self) -> Self:
         """Serve from a thread."""
-        self._thread = threading.Thread(target=self.serve, name="cloudtune-emulator", daemon=True)
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.05)
+        self._thread = threading.Thread(target=serve, name="cloudtune-emulator", daemon=True)
         self._thread.start()
         return self
 
-    def serve(self) -> None:
-        """Serve in this thread until `stop`."""
-        self._server.serve_forever(poll_interval=0.05)
-
     def stop(self) -> None:
-        """Stop listening and let go of everything."""
-        self._server.shutdown()
+        """Stop listening and let go of everything. Harmless when repeated."""
         if self._thread is not None:
+            self._server.shutdown()
             self._thread.join()
-        self._server.server_close()
-        self._engine.close()
-        self.store.close()
+            self._thread = None
+        self._opened.close()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -96,7 +96,7 @@ class TrainEngine:
         }  # fmt: skip
         document = {
             "name": job["id"], "model": self._origin(job) or stand.model, "data": data, "adapter": stand.adapter,
-            "method": {"name": _METHODS[job["method"]]}, "hyperparameters": hyperparameters,
+            "method": _method(job), "hyperparameters": hyperparameters,
             "checkpoints": {"every": "epoch", "keep": 3}, "seed": job["seed"],
         }  # fmt: skip
         return JobSpec.model_validate(document)
@@ -137,7 +137,10 @@ class TrainEngine:
             return trained.waiting(job, acts)
         if run["ref"] is None:
             return trained.refused(job, run)
-        seen = trained.seen(job, acts, self._job(job))
+        try:
+            seen = trained.seen(job, acts, self._job(job))
+        except JobNotFound as error:  # somebody has cleared the folder
+            return trained.refused(job, run | {"error": str(error)})
         if seen.finished_at is not None and not (acts.first("cancel") and seen.word != "cancelled"):
             self._ended[job["id"]] = seen
         return seen
@@ -211,3 +214,8 @@ class TrainEngine:
         while time.monotonic() < deadline and any(not job.state.is_terminal for job in going):
             time.sleep(0.1)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _method(job: dict[str, Any]) -> dict[str, Any]:
+    beta = job["hyperparameters"].get("beta", "auto")
+    return {"name": _METHODS[job["method"]]} | ({} if beta == "auto" else {"beta": beta})

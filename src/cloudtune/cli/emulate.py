@@ -60,16 +60,16 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
     the faults are at URL/_emulator/store, /clock and /faults.
     """
     emulator = _opened(host, port, speed, options)
-    for text in faults:
-        try:
-            emulator.faults.add(**_fault(text))
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r}: {error}", param_hint="--fault") from error
-    _tell(session, emulator)
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stopped.set())
     with emulator:
+        for text in faults:
+            try:
+                emulator.faults.add(**_fault(text))
+            except ValueError as error:
+                raise click.BadParameter(f"{text!r}: {error}", param_hint="--fault") from error
+        _tell(session, emulator)
         stopped.wait()
     session.say("stopped")
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cloudtune_local.emulator.engine import Sampling, Served, Spoken
 from cloudtune_local.emulator.openai import models
 from cloudtune_local.emulator.store import new_id
@@ -31,9 +33,10 @@ def create(site: Site, call: Call) -> Reply:
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in _ROLES:
             raise ApiError(400, f"Invalid 'messages[{index}].role'.", param=f"messages[{index}].role")
+    refuse_unknown(body, {"n": 1, "logprobs": False, "tools": [], "functions": [], "audio": None, "logit_bias": {}})
     sampling = sampled(body, "max_completion_tokens", "max_tokens")
     head = {"id": new_id("chatcmpl-"), "created": site.stamp(call.now), "model": model.name}
-    spoken = site.engine.answer(model, messages, sampling)
+    spoken = _cut(site.engine.answer(model, messages, sampling), body.get("stop"))
     if body.get("stream"):
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         chunks = _chunks(head, spoken, with_usage=with_usage)
@@ -55,6 +58,25 @@ def asked_model(site: Site, call: Call) -> Served:
 
         return deployments.served(site, call, name)
     return models.find(site, call, name)
+
+
+def refuse_unknown(body: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
+    """Refuse what would change the answer and is not emulated: ignoring it would make a rehearsal lie."""
+    for name, usual in plain.items():
+        if body.get(name) not in (None, usual):
+            raise ApiError(400, f"'{name}' is not emulated.", param=name, code="not_emulated")
+    kind = (body.get("response_format") or {}).get("type", "text")
+    if kind != "text":
+        raise ApiError(400, f"'{kind}' is not emulated.", param="response_format", code="not_emulated")
+
+
+def _cut(spoken: Spoken, stop: str | list[str] | None) -> Spoken:
+    """The answer up to the first of the stop sequences, which is not part of it."""
+    ends = [stop] if isinstance(stop, str) else stop or []
+    found = [place for end in ends if end and (place := spoken.text.find(end)) >= 0]
+    if not found:
+        return spoken
+    return msgspec.structs.replace(spoken, pieces=(spoken.text[: min(found)],), finish_reason="stop")
 
 
 def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:

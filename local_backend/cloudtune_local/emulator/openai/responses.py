@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def create(site: Site, call: Call) -> Reply:
     """Answer an input: a string, or a list of messages."""
     model = chat.asked_model(site, call)
+    chat.refuse_unknown(call.body, {"tools": [], "previous_response_id": None, "background": False, "prompt": None})
     messages = _messages(call.body)
     sampling = chat.sampled(call.body, "max_output_tokens")
     head = _head(call, model.name, site.stamp(call.now))

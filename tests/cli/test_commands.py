@@ -168,6 +168,12 @@ def test_errors_under_json_are_one_object_too(desk: Desk, words: tuple[str, ...]
     assert plain.err.strip()
 
 
+def test_a_word_that_only_looks_like_the_option_is_no_option(desk: Desk) -> None:
+    done = desk.run("show", "--", "--json")
+    assert (done.code, done.out) == (2, "")
+    assert "'--json'" in done.err
+
+
 def test_a_problem_under_json_has_all_its_parts(desk: Desk) -> None:
     Path("bad.yaml").write_text("model: x\ndata: {train: rows.jsonl}\nepochs: 3\nseed: -1\n")
     problems = desk.run("plan", "bad.yaml", "--json").json["error"]["problems"]

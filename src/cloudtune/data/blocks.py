@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1 << 17  # what fits a core's cache is gone through fastest
 MAX_ROW_BYTES = 64 << 20
+MAX_SKIP_BYTES = 1 << 30
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 TOO_LONG_FIX = f"no row may be longer than {MAX_ROW_BYTES >> 20} MiB: is this really one JSON object per line?"
@@ -61,9 +62,12 @@ def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"")
 
 
 def _skip_line(stream: IO[bytes]) -> bytes:
-    while more := stream.read(BLOCK_BYTES):
+    """What follows the end of the line; nothing if there is no end in sight (a packed file may hold terabytes)."""
+    skipped = 0
+    while skipped < MAX_SKIP_BYTES and (more := stream.read(BLOCK_BYTES)):
         if (cut := more.find(b"\n")) >= 0:
             return more[cut + 1 :] or stream.read(BLOCK_BYTES)
+        skipped += len(more)
     return b""
 
 

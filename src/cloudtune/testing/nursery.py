@@ -108,9 +108,13 @@ class Nursery:
 # -- inside the nursery ----------------------------------------------------------------------------------------------
 
 
+_SOON_NEEDED = ("cloudtune.client", "cloudtune.data.preparing", "cloudtune.ledger_sqlite", "psutil")
+"""What every child would import by itself."""
+
+
 def main() -> None:
     """Serve orders until standard input ends. Arguments name modules to import first."""
-    for module in sys.argv[1:]:
+    for module in (*_SOON_NEEDED, *sys.argv[1:]):
         importlib.import_module(module)
     for line in sys.stdin.buffer:
         orders = msgspec.json.decode(line, type=list[Order])

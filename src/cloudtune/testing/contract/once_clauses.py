@@ -13,7 +13,7 @@ from cloudtune.testing.contract.harness import Harness, ask, needs, submitted
 
 if TYPE_CHECKING:
     from cloudtune.client import Client
-    from cloudtune.testing.nursery import Nursery, Outcome
+    from cloudtune.testing.nursery import Nursery
     from cloudtune.testing.world import World
 
 MOST_FAILPOINTS = 300
@@ -118,7 +118,7 @@ class OnceClauses(Harness):
             assert len(world.jobs()) - jobs == 1, where
             assert len(world.uploads()) - files == uploads, where
             assert JobRef.parse(second.result).id == world.jobs()[-1], where
-            assert _listed(ask(nursery, world, "jobs", options={"limit": 3})).count(second.result) == 1, where
+            assert [str(job.ref) for job in client.jobs(limit=3)].count(second.result) == 1, where
         else:
             pytest.fail(f"there seem to be more than {MOST_FAILPOINTS} failpoints")
         assert number > 8, f"only {first.trace} were reached"
@@ -128,8 +128,3 @@ def _usual_uploads(world: World, client: Client) -> int:
     """How many uploads an undisturbed submit of this world's spec makes."""
     client.submit(world.spec(MOST_FAILPOINTS))
     return len(world.uploads())
-
-
-def _listed(outcome: Outcome) -> list[str]:
-    assert outcome.error is None, outcome.error
-    return [job["ref"] for job in outcome.result]

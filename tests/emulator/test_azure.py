@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -218,3 +223,23 @@ def test_idle_and_developer_deployments_go_away(sku: str, asked_after: tuple[flo
             except openai.NotFoundError:
                 found = False
     assert found is stands
+
+
+def test_workspace_jobs_by_azure_ai_ml(emulator: Emulator) -> None:
+    walk = Path(__file__).with_name("ml_walk.py")
+    environment = {"EMULATOR": emulator.url} | emulator.environment()
+    done = subprocess.run(
+        [sys.executable, str(walk)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert found["seen"] == ["NotStarted", "Preparing", "Queued", "Running", "Completed"]
+    assert found["two"] == "Canceled"
+    assert found["errors"] == [404, 409]
+    assert found["listed"] == ["two", "one"]
+    assert emulator.census()["workspace_jobs"] == 1

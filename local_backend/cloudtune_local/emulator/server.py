@@ -125,6 +125,7 @@ class Emulator:
             "AZURE_OPENAI_API_KEY": settings.azure_key,
             "OPENAI_API_VERSION": "2025-04-01-preview",
             "AZURE_SUBSCRIPTION_ID": settings.subscription,
+            "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch; it allows plain http then
         }
 
     def start(self) -> Self:

@@ -62,6 +62,7 @@ def census(site: Site) -> dict[str, Any]:
         "jobs_by_status": dict(words),
         "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
         "deployments": len(deployments.standing(site, site.clock.now())),
+        "workspace_jobs": site.store.count("mljob"),
         "late_requests": site.faults.waiting,
     }  # fmt: skip
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 
-from cloudtune_local.emulator.azure import deployments
+from cloudtune_local.emulator.azure import deployments, workspace
 
 _SUBSCRIPTION = r"/subscriptions/(?P<subscription>[^/]+)"
 _ACCOUNT = (
     _SUBSCRIPTION
     + r"/resourcegroups/(?P<group>[^/]+)/providers/Microsoft\.CognitiveServices/accounts/(?P<account>[^/]+)"
 )
+_WORKSPACE = (
+    _SUBSCRIPTION
+    + r"/resourcegroups/(?P<group>[^/]+)/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[^/]+)"
+)
+_ML_JOB = _WORKSPACE + r"/jobs/(?P<job>[^/]+)"
 _ONE = _ACCOUNT + r"/deployments/(?P<deployment>[^/]+)"
 _RESULT = (
     _SUBSCRIPTION + r"/providers/Microsoft\.CognitiveServices/locations/[^/]+/operationResults/(?P<deployment>[^/]+)"
@@ -27,5 +32,11 @@ ROUTES = tuple(
         ("DELETE", _ONE, "deployments.delete", deployments.delete),
         ("GET", _ONE + "/skus", "deployments.skus", deployments.skus),
         ("GET", _RESULT, "deployments.result", deployments.operation),
+        ("GET", _WORKSPACE, "workspace.get", workspace.get_workspace),
+        ("GET", _WORKSPACE + "/jobs", "mljobs.list", workspace.list_),
+        ("PUT", _ML_JOB, "mljobs.create", workspace.put),
+        ("GET", _ML_JOB, "mljobs.get", workspace.get),
+        ("POST", _ML_JOB + "/cancel", "mljobs.cancel", workspace.cancel),
+        ("DELETE", _ML_JOB, "mljobs.delete", workspace.delete),
     )
 )

@@ -1,0 +1,65 @@
+"""What a user of azure-ai-ml does, as a program of its own: importing the SDK takes seconds and warns a lot."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.request
+from typing import Any
+
+from azure.ai.ml import MLClient
+from azure.ai.ml.finetuning import create_finetuning_job
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
+
+
+class Credential:
+    def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
+        return AccessToken("emulated-entra-token", 4102444800)
+
+
+def advance(seconds: float) -> None:
+    body = json.dumps({"advance": seconds}).encode()
+    urllib.request.urlopen(f"{os.environ['EMULATOR']}/_emulator/clock", body).close()
+
+
+def job(name: str, epochs: str = "1") -> Any:
+    return create_finetuning_job(
+        model="azureml://registries/azureml-meta/models/Meta-Llama-3.1-8B/versions/1", task="ChatCompletion",
+        training_data="https://acct.blob.core.windows.net/c/train.jsonl",
+        validation_data="https://acct.blob.core.windows.net/c/val.jsonl",
+        hyperparameters={"num_train_epochs": epochs}, name=name, output_model_name_prefix="ct", tags={"key": "1"},
+        experiment_name="e",
+    )  # fmt: skip
+
+
+def main() -> None:
+    client = MLClient(
+        Credential(), "00000000-0000-0000-0000-000000000000", "emulated", "ws", enable_telemetry=False, retry_total=0
+    )
+    seen = [client.jobs.create_or_update(job("one")).status]
+    client.jobs.create_or_update(job("one"))
+    for _ in range(70):
+        advance(1)
+        status = client.jobs.get("one").status
+        if status != seen[-1]:
+            seen.append(status)
+    client.jobs.create_or_update(job("two"))
+    client.jobs.begin_cancel("two").wait(10)
+    errors = []
+    for act in (lambda: client.jobs.get("none"), lambda: client.jobs.create_or_update(job("one", "2"))):
+        try:
+            act()
+        except ResourceNotFoundError:
+            errors.append(404)
+        except HttpResponseError as error:
+            errors.append(error.status_code or 0)
+    found = {"seen": seen, "two": client.jobs.get("two").status, "errors": errors}
+    found["listed"] = [one.name for one in client.jobs.list()]
+    client.jobs.begin_delete("two").wait(10)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -95,15 +95,18 @@ def watch_many(
     *,
     clock: Clock,
     timeout: float | None = None,
+    lost_after: float = LOST_AFTER_S,
     longest_poll: float = LONGEST_POLL_S,
 ) -> Iterator[JobSnapshot]:
     """Follow many jobs by their states alone: each snapshot that differs from the one before, until all have ended.
 
     ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls. Raises
-    WaitTimeout, which names the first job that still goes on; how a single job ended stands in its snapshot.
+    WaitTimeout, which names the first job that still goes on, and LostContact when for ``lost_after`` seconds nothing
+    could be learnt of any job that has not ended; how a single job ended stands in its snapshot.
     """
     open_refs, seen = list(dict.fromkeys(refs)), dict[JobRef, JobSnapshot]()
     start, pause = clock.monotonic(), SHORTEST_POLL_S
+    answered_at = start
     while open_refs:
         changed = [snapshot for snapshot in look(open_refs) if seen.get(snapshot.ref) != snapshot]
         for snapshot in changed:
@@ -112,6 +115,12 @@ def watch_many(
         open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].state.is_terminal]
         if not open_refs:
             return
+        if any(seen[ref].native_state for ref in open_refs if ref in seen):
+            answered_at = clock.monotonic()
+        elif clock.monotonic() - answered_at >= lost_after:
+            ref = open_refs[0]
+            reason = seen[ref].detail if ref in seen else "no answer"
+            raise LostContact(f"nothing is known of {ref} any more: {reason}", ref=ref, snapshot=seen.get(ref))
         if timeout is not None and clock.monotonic() - start >= timeout:
             raise WaitTimeout(
                 f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",

@@ -17,6 +17,7 @@ from cloudtune.errors import (
     InvalidRequest,
     JobNotFound,
     LedgerError,
+    LostContact,
     PermissionDenied,
     SpecError,
     UnknownBackend,
@@ -282,6 +283,24 @@ def test_watching_many(client: Client, world: ScriptedWorld) -> None:
     assert last == {
         jobs[0].ref: JobState.FAILED, jobs[1].ref: JobState.SUCCEEDED, jobs[2].ref: JobState.SUCCEEDED,
     }  # fmt: skip
+
+
+def test_watching_many_ends_when_nothing_is_known_of_the_rest(client: Client, world: ScriptedWorld) -> None:
+    """A job that was deleted meanwhile, or a vendor that is away for good, must not be waited for for ever."""
+    gone, alive = client.submit(world.spec()), client.submit(world.spec(1))
+    world.reach(gone.ref, JobState.RUNNING)
+    world.reach(gone.ref, JobState.SUCCEEDED)
+    gone.delete()
+    clock = world.clock
+    assert isinstance(clock, FakeClock)
+    clock.call_at(1000.0, lambda: world.reach(alive.ref, JobState.FAILED, message="m"))
+    seen = []
+    with pytest.raises(LostContact, match="not found") as lost:  # noqa: PT012
+        for snapshot in client.watch_many([gone.ref, alive.ref]):
+            seen.append(snapshot)  # noqa: PERF402
+    assert lost.value.ref == gone.ref
+    assert seen[-1].state is JobState.FAILED, "the other one was followed to its end"
+    assert 1290 < clock.monotonic() < 1400
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, 
 from cloudtune.state import Generation, JobRef, TunedModel
 from cloudtune_local.training.folder import read_json
 from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_local.training.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,7 +92,7 @@ class Answering:
         with self._lock:
             if self._last is None or self._last[0] != key:
                 self._last = None  # let go of the old one first: two may not fit into memory
-                with _no_bars():
+                with quietly():
                     self._last = (key, Model.open(folder, base=base))
             return self._last[1]
 
@@ -104,7 +105,7 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
     with _told():
         from cloudtune_local.training.export import export as write
 
-        with _no_bars() if merged else contextlib.nullcontext():
+        with quietly() if merged else contextlib.nullcontext():
             return write(folder, to, merged=merged)
 
 
@@ -139,20 +140,6 @@ def _need() -> None:
             f"a local model answers with {', '.join(missing)}, which this interpreter does not have",
             hint='run: pip install "cloudtune[local]"',
         )
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing progress bars on the embedder's standard error."""
-    from transformers.utils import logging as drawing
-
-    drawn = drawing.is_progress_bar_enabled()
-    drawing.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if drawn:
-            drawing.enable_progress_bar()
 
 
 @contextlib.contextmanager

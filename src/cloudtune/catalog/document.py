@@ -6,7 +6,7 @@ the first entry that fits wins, so special ones stand before general ones.
 
 from __future__ import annotations
 
-from datetime import date  # noqa: TC003 - msgspec resolves the annotations at run time
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Literal
 

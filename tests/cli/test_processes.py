@@ -216,11 +216,14 @@ def test_a_reader_that_goes_away_is_no_error_message(desk: Desk) -> None:
 
 
 def test_what_the_terminal_cannot_show_ends_in_no_error(desk: Desk) -> None:
-    rows = Path("rows.jsonl").read_text() + '{"prompt": "¿Qué?", "completion": "日本語"}\n'
-    Path("ñandú.jsonl").write_text(rows)
-    done = desk.spawn("plan", "job.yaml", "--set", "data.train=ñandú.jsonl", PYTHONIOENCODING="ascii", LC_ALL="C")
-    assert done.code == 0, done.err
-    failed = desk.spawn("plan", "job.yaml", "--set", "data.train=ñ-no.jsonl", PYTHONIOENCODING="ascii", LC_ALL="C")
+    poor = {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    Path("job.yaml").write_text("model: 日本\ndata: {train: rows.jsonl}\n", encoding="utf-8")
+    plan = desk.spawn("plan", "job.yaml", **poor)
+    assert plan.code == 0, plan.err
+    assert r"model \u65e5\u672c" in plan.out
+    document = desk.spawn("plan", "job.yaml", "--json", **poor)
+    assert document.json["spec"]["model"] == "日本"  # still JSON, whatever the encoding
+    failed = desk.spawn("plan", "job.yaml", "--set", "data.train=日.jsonl", **poor)
     assert failed.code == 2
     assert "Traceback" not in failed.err
 

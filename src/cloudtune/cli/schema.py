@@ -20,7 +20,7 @@ def schema(session: Session) -> None:
     With --backend the schema also knows what that back end's own `overrides` may hold.
     """
     document = job_schema(session.backend)
-    click.echo(json.dumps(document, ensure_ascii=False, indent=2))
+    click.echo(json.dumps(document, indent=2))
 
 
 def job_schema(backend: str | None = None) -> dict[str, Any]:

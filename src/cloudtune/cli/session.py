@@ -102,5 +102,6 @@ class Session:
 
 
 def put_json(document: dict[str, Any]) -> None:
-    """One JSON object on stdout."""
-    click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=False, indent=2))
+    """One JSON object on stdout; in an encoding that knows few letters, the others are escaped as JSON does."""
+    escaped = not (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=escaped, indent=2))

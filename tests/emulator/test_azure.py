@@ -243,3 +243,38 @@ def test_workspace_jobs_by_azure_ai_ml(emulator: Emulator) -> None:
     assert found["errors"] == [404, 409]
     assert found["listed"] == ["two", "one"]
     assert emulator.census()["workspace_jobs"] == 1
+
+
+def test_with_tls_azure_core_sends_its_token_unasked() -> None:
+    """No policy of our own: the SDK as users have it, and a certificate that only the environment names."""
+    walk = """
+import os
+from azure.core.credentials import AccessToken
+from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+import openai
+class Credential:
+    def get_token(self, *scopes, **kwargs):
+        return AccessToken("emulated-entra-token", 4102444800)
+client = CognitiveServicesManagementClient(
+    Credential(), os.environ["AZURE_SUBSCRIPTION_ID"], base_url=os.environ["AZURE_OPENAI_ENDPOINT"])
+made = client.deployments.begin_create_or_update("emulated", "emulated", "base", {
+    "sku": {"name": "Standard", "capacity": 1},
+    "properties": {"model": {"format": "OpenAI", "name": "gpt-4.1-mini-2025-04-14", "version": "1"}}}).result(30)
+asked = [{"role": "user", "content": "hello"}]
+print(made.properties.provisioning_state)
+print(openai.AzureOpenAI().chat.completions.create(model="base", messages=asked).choices[0].message.content)
+"""
+    with Emulator(Settings(deploying_s=0), tls=True) as emulator:
+        assert emulator.url.startswith("https://")
+        emulator.faults.add("lost_reply", "chat.create")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE", "OPENAI"))}
+        done = subprocess.run(
+            [sys.executable, "-c", walk], env=environment | emulator.environment(), capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        untrusting = subprocess.run(
+            [sys.executable, "-c", f"import urllib.request; urllib.request.urlopen('{emulator.url}/_emulator/store')"],
+            env=environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert done.stdout.splitlines() == ["Succeeded", f"{MODEL} was asked: hello"], done.stderr[-3000:]
+    assert "CERTIFICATE_VERIFY_FAILED" in untrusting.stderr

@@ -23,12 +23,17 @@ from cloudtune_local.emulator.site import Site
 from cloudtune_local.emulator.store import Store
 
 if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
     from cloudtune.clock import Clock
     from cloudtune_local.emulator.engine import Engine
     from cloudtune_local.emulator.life import Script
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
+_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Where OpenSSL and Python, requests (azure-core), curl and Node look for whom to trust."""
 
 
 class _Handler(WSGIRequestHandler):
@@ -46,7 +51,7 @@ class Emulator:
     """One server with its store and its engine. A context manager: starts a thread, stops it at the end.
 
     ``port`` 0 takes a free one. ``clock`` is where time comes from (a test's fake clock, say) and ``scale`` how fast it
-    passes: 0 stands still until ``emulator.clock.advance``.
+    passes: 0 stands still until ``emulator.clock.advance``. ``tls`` serves https, by an authority made for this server.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Emulator:
         clock: Clock | None = None,
         scale: float = 1.0,
         beyond_loopback: bool = False,
+        tls: bool = False,
     ) -> None:
         self.settings = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
         if not beyond_loopback and not is_loopback(host):
@@ -73,9 +79,10 @@ class Emulator:
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
             self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
             self.app = App(self.site)
+            self._trusted = self.store.folder / "authority.pem" if tls else None
             self._server = make_server(
                 host, listening.getsockname()[1], self.app, threaded=True, request_handler=_Handler,
-                fd=listening.fileno(),
+                fd=listening.fileno(), ssl_context=None if self._trusted is None else _tls(host, self._trusted),
             )  # fmt: skip
             opened.callback(self._server.server_close)
             self._opened = opened.pop_all()
@@ -85,7 +92,8 @@ class Emulator:
     def url(self) -> str:
         """Where it listens, without a path."""
         host, port = self._server.host, self._server.port
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self._trusted is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     @property
     def openai_url(self) -> str:
@@ -118,7 +126,8 @@ class Emulator:
     def environment(self) -> dict[str, str]:
         """What points any client of the vendors at this emulator."""
         settings = self.settings
-        return {
+        trust = {} if self._trusted is None else dict.fromkeys(_TRUST, str(self._trusted))
+        return trust | {
             "OPENAI_BASE_URL": self.openai_url,
             "OPENAI_API_KEY": settings.api_key,
             "AZURE_OPENAI_ENDPOINT": self.url,
@@ -153,6 +162,15 @@ class Emulator:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _tls(host: str, trusted: Path) -> ssl.SSLContext:
+    try:
+        from cloudtune_local.emulator import authority  # whose parts come with the extra
+    except ImportError as error:
+        hint = 'run: pip install "cloudtune[emulator]"'
+        raise ConfigError(f"TLS needs a package that is not installed: {error}", hint=hint) from error
+    return authority.context(host, trusted)
 
 
 def is_loopback(host: str) -> bool:

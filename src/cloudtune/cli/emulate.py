@@ -26,6 +26,7 @@ NEEDS = "werkzeug"
 @command("emulate", without=("backend", "ledger", "profile"))
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--tls", is_flag=True, help="Serve https, by an authority made for this server; clients are told of it.")
 @click.option("--beyond-loopback", is_flag=True, help="Allow an address that other machines can reach.")
 @click.option(
     "--engine",
@@ -82,10 +83,10 @@ def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
             f"the emulator needs {NEEDS}, which is not installed", hint='run: pip install "cloudtune[emulator]"'
         )
     module: Any = importlib.import_module(MODULE)
-    beyond = options.pop("beyond_loopback")
+    beyond, tls = options.pop("beyond_loopback"), options.pop("tls")
     settings = module.Settings(**{name: value for name, value in options.items() if value is not None})
     try:
-        return module.Emulator(settings, host=host, port=port, scale=speed, beyond_loopback=beyond)
+        return module.Emulator(settings, host=host, port=port, scale=speed, beyond_loopback=beyond, tls=tls)
     except OSError as error:
         hint = "another port: --port 0 takes a free one"
         raise CloudtuneError(f"cannot listen on {host}, port {port}: {error.strerror or error}", hint=hint) from error

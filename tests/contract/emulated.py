@@ -83,6 +83,7 @@ class EmulatedWorld:
         return Settings(api_key=KEY, azure_key=KEY)
 
     def close(self) -> None:
+        self.emulator.app.land()  # what is still on its way holds its file open
         self.emulator.stop()
 
     def backend(self) -> Backend:
@@ -267,6 +268,7 @@ class AzureWorld(EmulatedWorld):
     face = "azure"
     recipe_target = "tests.contract.emulated:open_azure"
     sdk_modules: Sequence[str] = ("openai", "azure")
+    deploying_s = 0.0
 
     def __init__(self, root: Path, **more: Any) -> None:
         super().__init__(root, **more)
@@ -291,4 +293,4 @@ class AzureWorld(EmulatedWorld):
         return super().spec(variant, **more | changes)
 
     def settings(self) -> Settings:
-        return Settings(azure_key=KEY, azure_token=TOKEN, deploying_s=0)
+        return Settings(azure_key=KEY, azure_token=TOKEN, deploying_s=self.deploying_s)

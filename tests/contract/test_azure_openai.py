@@ -13,6 +13,9 @@ from cloudtune.testing.contract import BackendContract
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.client import Client
+    from cloudtune.testing.nursery import Nursery
+
 
 class Azure(BackendContract):
     __test__ = False
@@ -31,6 +34,12 @@ class Azure(BackendContract):
 class TestAzureV1(Azure):
     __test__ = True
     options = {"api": "v1"}
+
+    @pytest.mark.soak
+    @pytest.mark.timeout(600)
+    def test_13_a_kill_anywhere_makes_no_second(self, world: AzureWorld, client: Client, nursery: Nursery) -> None:
+        """13: the steps are OpenAI's, whose test runs always."""
+        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)
 
 
 class TestAzureClassic(Azure):

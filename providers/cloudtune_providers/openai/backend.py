@@ -150,7 +150,7 @@ class OpenAIBackend:
         self._jobs.resume(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove the ended job's model, its result files and the uploads that no other job uses.
+        """Remove the ended job's model, its result files and the uploads that no other job learns from.
 
         The record of the job stays for ever, so that ``verb:delete`` is not among the capabilities.
         """

@@ -255,11 +255,11 @@ class Jobs:
             return
 
     def _own_files(self, job: Mapping[str, Any]) -> list[str]:
-        """The job's uploads, less those that another job learns from: equal rows are uploaded once."""
+        """The job's uploads, less those that a job still learns from: equal rows are uploaded once."""
         files = {job.get("training_file"), job.get("validation_file")} - {None}
         for page in self._pages({}):
             for other in page:
-                if other["id"] != job["id"]:
+                if not answers.state_of(str(other.get("status"))).is_terminal:
                     files -= {other.get("training_file"), other.get("validation_file")}
         return sorted(str(file) for file in files)
 

@@ -107,6 +107,7 @@ class Scanner:
 
             self.counter = TokenCounter(task.tokenizer)
         self.labelled = True
+        self.longest: dict[str, int] = {}
 
     def scan(self, batch: Batch, origin: str) -> Scanned:
         """Everything about the batch's records that other batches do not bear on."""
@@ -231,12 +232,22 @@ class Scanner:
         self.labelled = sum(found.values()) >= 0.9 * len(records) and len(found) <= MANY_LABELS
         return found if self.labelled else {}
 
+    def _longest(self, side: str, records: list[Record], lines: list[bytes]) -> int:
+        """Characters of the longest record so far. A line has more bytes than that: shorter ones need no counting."""
+        longest = self.longest.get(side, 0)
+        if max(map(len, lines), default=0) > longest:
+            for record, line in zip(records, lines, strict=True):
+                if len(line) > longest:
+                    longest = max(longest, sum([len(text) for _, _, text in texts(record)]))
+            self.longest[side] = longest
+        return longest
+
     def _sides(self, origin: str, records: list[Record], lines: list[bytes], joined: bytes,
                written: list[bytes] | bytes | None) -> dict[str, Side]:  # fmt: skip
         shares = self.task.shares
         if origin != "train" or not (shares.validation or shares.test):
             said = _ended(written) if isinstance(written, list) else written
-            return {origin: Side(len(lines), _longest(records, lines), joined, said)}
+            return {origin: Side(len(lines), self._longest(origin, records, lines), joined, said)}
         side_of = shares.side
         names = [side_of(line) for line in lines]
         if isinstance(written, bytes):
@@ -246,7 +257,7 @@ class Scanner:
         for name in set(names):
             mine = [side == name for side in names]
             kept = list(compress(lines, mine))
-            longest = _longest(list(compress(records, mine)), kept)
+            longest = self._longest(name, list(compress(records, mine)), kept)
             said = None if written is None else _ended(list(compress(written, mine)))
             found[name] = Side(len(kept), longest, _ended(kept), said)
         return found
@@ -271,12 +282,3 @@ def _kinds(records: list[Record]) -> dict[str, int]:
         some = next(record for record in records if type(record) is cls)
         kinds[kind_of(some)] = sum([type(record) is cls for record in records])
     return kinds
-
-
-def _longest(records: list[Record], lines: list[bytes]) -> int:
-    """Characters of the longest record. A line has more bytes than that: short ones need no counting."""
-    longest = 0
-    for record, line in zip(records, lines, strict=True):
-        if len(line) > longest:
-            longest = max(longest, sum([len(text) for _, _, text in texts(record)]))
-    return longest

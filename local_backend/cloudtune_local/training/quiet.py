@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from transformers.utils import logging
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """No progress bars on standard error inside the block."""
+    from transformers.utils import logging
+
     drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -286,6 +286,30 @@ def test_after_a_late_send_it_looks_for_a_twin(bench: Bench) -> None:
     assert bench.backend.cancelled == [REF]
 
 
+def test_what_it_made_itself_is_the_twin_where_the_list_lags(bench: Bench) -> None:
+    """The first request has landed late, the second was answered, and the list shows only the first one yet."""
+    bench.backend.does = [Unavailable("no answer")]
+    bench.backend.finds = [Absent(), Absent(), Absent(), Done(outputs={"ref": "plain:here:first"})]
+    assert bench.run(CREATE).id == "first"
+    assert bench.backend.cancelled == [REF]
+
+
+def test_after_two_sends_it_waits_until_both_would_show(bench: Bench) -> None:
+    """A process sent twice without an answer and died: finding one job does not mean that there is one."""
+    dead = msgspec.structs.replace(Owner.here(), pid=2**22 + 1)
+    bench.plan(CREATE)
+    bench.ledger.claim(TOKEN, "create", dead)
+    bench.ledger.sending(TOKEN, "create", dead)
+    bench.clock.sleep(100.0)
+    bench.ledger.sending(TOKEN, "create", dead)
+    first = {"ref": "plain:here:first"}
+    bench.backend.finds = [Done(outputs=first), Done(outputs=first, duplicates=("plain:here:second",))]
+    start = bench.clock.monotonic()
+    assert bench.run(CREATE).id == "first"
+    assert bench.backend.cancelled == ["plain:here:second"]
+    assert bench.clock.monotonic() - start == pytest.approx(CREATE.settle_s)
+
+
 def test_notes_outlive_the_process(bench: Bench) -> None:
     bench.backend.on_do = lambda journal: journal.note("upload", {"id": 7})
     bench.backend.does = [InvalidRequest("later")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training import checkpoints, models
@@ -35,6 +35,8 @@ class Cancelled(Exception):
 class Loaded:
     """What was loaded; ``start`` is the checkpoint to go on from."""
 
+    spec: RunSpec
+    """As it can be carried out on this model."""
     devices: Devices
     base: BaseModel
     tokenizer: Any
@@ -75,6 +77,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     end_to_end = models.lay_end_to_end(network)
     if spec.hyperparameters.packing and not end_to_end:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
+    spec = _fitted(spec, network, report)
     objective = objective_for(spec, end_to_end=end_to_end)
     report.state("loading", "tokens")
     splits = {}
@@ -83,6 +86,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
     return Loaded(
+        spec=spec,
         devices=devices,
         base=base,
         tokenizer=tokenizer,
@@ -124,6 +128,16 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
     if saved is not None:
         report.event("message", f"going on from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
     return saved
+
+
+def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
+    """The spec with sequences no longer than the model has positions for."""
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    asked = spec.hyperparameters.max_length
+    if not isinstance(limit, int) or not 1 < limit < asked:
+        return spec
+    report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)
+    return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
 def _encoded(name: str, objective: Objective, rows: list[Any], tokenizer: Any, report: Report) -> Samples:

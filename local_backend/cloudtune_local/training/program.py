@@ -35,7 +35,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
     except Cancelled:
         return "cancelled"
-    job = _assemble(run, spec, report, loaded, stopping)
+    job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout draws from here, whatever loading has drawn; each process of a group draws its own
     torch.manual_seed(spec.seed + devices.rank)
     if loaded.start is not None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _STATUS_EVERY_S = 0.5
 """Within one state the status is written at most this often: a tiny model makes hundreds of steps a second."""
+_RESERVED = 65536
+"""Bytes kept back on the disk while the run lives, so that a full disk can still be told of."""
 
 
 class Report:
@@ -30,6 +32,9 @@ class Report:
             "updated_at": now(), "started_at": started or now(), "finished_at": None, "problem": None,
         }  # fmt: skip
         self._written = 0.0
+        self._reserve = run.path / ".reserve"
+        if not silent:
+            self._reserve.write_bytes(b"\x01" * _RESERVED)
 
     @property
     def state_word(self) -> str:
@@ -38,9 +43,10 @@ class Report:
 
     def state(self, state: str, detail: str = "", **fields: Any) -> None:
         """A new state; always written, and durable when this returns."""
-        changed = state != self._status["state"] or detail != self._status["detail"]
+        changed = not self._written or state != self._status["state"] or detail != self._status["detail"]
         self._status |= {"state": state, "detail": detail, **fields}
         if state in FINAL_STATES:
+            self._reserve.unlink(missing_ok=True)
             self._status |= {"finished_at": now(), "eta_s": None}
         self._write(durable=state in FINAL_STATES)
         if changed:
@@ -73,6 +79,7 @@ class Report:
         """The end, with its reason; also where the disk takes no event any more."""
         reason = {"code": problem.code, "message": problem.message, "hint": problem.hint}
         self._status |= {"problem": reason}
+        self._reserve.unlink(missing_ok=True)  # should the disk be full, this is the room for the last word
         try:
             self.event("error", problem.message, level="error", code=problem.code, hint=problem.hint)
         except OSError as error:

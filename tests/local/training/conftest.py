@@ -8,13 +8,16 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from cloudtune_local.training.folder import RunFolder, read_json, read_lines
 from cloudtune_local.training.tiny import write_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Rows = list[dict[str, Any]]
 
@@ -58,6 +61,7 @@ class Runs:
     def __init__(self, root: Path, model: Path) -> None:
         self._root = root
         self._model = model
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def make(
         self, name: str = "run", *, rows: Rows | None = None, validation: Rows | None = None, test: Rows | None = None,
@@ -102,18 +106,28 @@ class Runs:
     def start(self, run: RunFolder, **options: Any) -> subprocess.Popen[bytes]:
         """Start the program, as the worker does."""
         with run.log.open("ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "cloudtune_local.training", str(run.path)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 **options,
             )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Leave no process behind, whatever the test came to."""
+        for process in self._started:
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
-def runs(tmp_path: Path, tiny_model: Path) -> Runs:
-    return Runs(tmp_path, tiny_model)
+def runs(tmp_path: Path, tiny_model: Path) -> Iterator[Runs]:
+    made = Runs(tmp_path, tiny_model)
+    yield made
+    made.end()
 
 
 def metrics(run: RunFolder, split: str = "train") -> list[dict[str, Any]]:

@@ -69,9 +69,10 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
         for head_name, heads in {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.items():
             if head_name in key:  # the format keeps the halves of a rotation beside one another
                 value = value.reshape(heads, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
+        name = key
         for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        writer.add_tensor(key, np.ascontiguousarray(value))
+            name = name.replace(ours, theirs)
+        writer.add_tensor(name, np.ascontiguousarray(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -41,16 +41,15 @@ class Service:
     def _upload(self, request: httpx2.Request) -> httpx2.Response:
         content = request.read()
         name = content.partition(b'filename="')[2].partition(b'"')[0].decode()
-        rows = content.partition(b"\r\n\r\n{")[2].rpartition(b"}\n\r\n")[0]
-        size = len(rows) + len(b"{}\n")
-        made = {"id": "file-1", "object": "file", "filename": name, "bytes": size, "purpose": "fine-tune",
+        made = {"id": "file-1", "object": "file", "filename": name, "bytes": len(content), "purpose": "fine-tune",
                 "status": "processed", "created_at": 1}  # fmt: skip
         self.files.append(made)
         return httpx2.Response(200, json=made)
 
     def _create(self, body: dict[str, Any]) -> httpx2.Response:
-        made = {"id": "ftjob-1", "object": "fine_tuning.job", "status": "succeeded", "created_at": 2, "finished_at": 3,
-                "fine_tuned_model": f"ft:{body['model']}:mine:{body['suffix']}:1", "result_files": [], **body}  # fmt: skip
+        name = f"ft:{body['model']}:mine:{body['suffix']}:1"
+        made = body | {"id": "ftjob-1", "object": "fine_tuning.job", "status": "succeeded", "created_at": 2,
+                       "finished_at": 3, "fine_tuned_model": name, "result_files": []}  # fmt: skip
         self.jobs.append(made)
         return httpx2.Response(200, json=made)
 
@@ -72,9 +71,8 @@ def test_the_bot_is_trained_once(tmp_path: Path) -> None:
         ),
     )
     tickets = tmp_path / "tickets.jsonl"
-    tickets.write_text(
-        "".join(json.dumps({"prompt": f"Ticket {n}", "completion": "Solved."}) + "\n" for n in range(20))
-    )
+    rows = [{"prompt": f"Ticket {n}", "completion": "Solved."} for n in range(20)]
+    tickets.write_text("".join(json.dumps(row) + "\n" for row in rows))
     ledger = f"sqlite:///{tmp_path}/ledger.db"
     assert train_support_bot(backend, tickets, ledger) == "ft:gpt-4.1-mini-2025-04-14:mine:support-bot:1"
     assert train_support_bot(backend, tickets, ledger) == "ft:gpt-4.1-mini-2025-04-14:mine:support-bot:1"

@@ -14,7 +14,7 @@ def test_capabilities_and_plans_load_no_sdk():
         "    backend = open_backend(name, settings)\n"
         "    assert backend.capabilities.can('method:sft')\n"
         "    repr(backend)\n"
-        "heavy = {'openai', 'httpx2', 'azure.identity', 'azure.mgmt.cognitiveservices', 'azure.core', 'torch', 'boto3'}\n"
+        "heavy = {'openai', 'httpx2', 'azure.identity', 'azure.mgmt.cognitiveservices', 'azure.core', 'torch'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -295,7 +295,7 @@ def test_watching_many_ends_when_nothing_is_known_of_the_rest(client: Client, wo
     assert isinstance(clock, FakeClock)
     clock.call_at(1000.0, lambda: world.reach(alive.ref, JobState.FAILED, message="m"))
     seen = []
-    with pytest.raises(LostContact, match="not found") as lost:  # noqa: PT012
+    with pytest.raises(LostContact, match="not found") as lost:
         for snapshot in client.watch_many([gone.ref, alive.ref]):
             seen.append(snapshot)  # noqa: PERF402
     assert lost.value.ref == gone.ref

@@ -289,6 +289,18 @@ def test_one_submit_with_an_ignored_filter_and_a_lagging_list(tmp_path: Path, la
         world.close()
 
 
+@pytest.mark.parametrize("kind", [EmulatedWorld, AzureWorld])
+def test_a_machine_without_the_ledger_finds_the_job(tmp_path: Path, kind: type[EmulatedWorld]) -> None:
+    world = kind(tmp_path)
+    try:
+        ref = client_of(world).submit(world.spec()).ref
+        elsewhere = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/elsewhere.db", clock=world.clock)
+        assert elsewhere.submit(world.spec()).ref == ref
+        assert (len(world.jobs()), len(world.uploads())) == (1, 1)
+    finally:
+        world.close()
+
+
 def test_credentials_that_expire_on_the_way(world: EmulatedWorld) -> None:
     client = client_of(world)
     world.emulator.faults.add("expired_credentials", "jobs.create")

@@ -45,6 +45,8 @@ STATES: dict[str, JobState] = {
     Word.TIMED_OUT: JobState.EXPIRED,
 }
 ROW_LIMIT_CHARS = 20_000
+LATEST_S = 2 * TIMEOUT_S
+"""How long after its sending a request may still be acted on: as long again as anybody waits for its answer."""
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
 _METHODS, _ADAPTERS = ("sft", "cpt"), ("full", "lora")
 _REFUSED = {
@@ -124,7 +126,7 @@ def _upload_steps(request: PlanRequest, split: str, personality: str, list_lag_s
             id=f"upload_{split}", kind="upload", title=f"upload the {split} rows",
             request={"call": call, "body": {"name": key}, "path": place(f"encode_{split}", "path"),
                      "bytes": place(f"encode_{split}", "bytes"), "sha256": place(f"encode_{split}", "sha256")},
-            once="reconciled" if loose else "atomic", token=key, settle_s=TIMEOUT_S + list_lag_s if loose else 0.0,
+            once="reconciled" if loose else "atomic", token=key, settle_s=LATEST_S + list_lag_s if loose else 0.0,
         ),
         Step(
             id=f"await_{split}", kind="await", title=f"wait until the {split} rows are processed",
@@ -138,7 +140,7 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
     create = Step(
         id="create", kind="call", title="create the job", request={"call": "create_job", "body": _body(request, name)},
         once="reconciled" if loose else "atomic", token=request.token,
-        settle_s=TIMEOUT_S + list_lag_s if loose else 0.0, makes_job=not loose,
+        settle_s=LATEST_S + list_lag_s if loose else 0.0, makes_job=not loose,
     )  # fmt: skip
     if not loose:
         return [create]

@@ -70,7 +70,9 @@ def test_ctrl_c_and_cancel_of_a_job_that_really_runs(trained: Desk) -> None:
     ref = out.strip()
     assert run.returncode == 5
     assert f"cloudtune watch {ref}" in err
-    assert trained.run("show", ref, "--json").json["state"] == "running"
+    shown = trained.run("show", ref, "--json")
+    assert shown.code == 0, shown.out
+    assert shown.json["state"] == "running"
     assert trained.run("cancel", ref).code == 0
     ended = trained.run("watch", ref, "--timeout", "60s")
     assert ended.code == 4, ended.err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import openai
 import pytest
+from pydantic import TypeAdapter
 from tests.contract.emulated import KEY, MODEL, TOKEN, AzureWorld, EmulatedWorld
 
 from cloudtune.backend import Done, Intent, Step, filled
@@ -186,6 +187,63 @@ def _size(world: EmulatedWorld) -> int:
 
 def _intent(world: EmulatedWorld) -> Intent:
     return Intent(begun_at=world.clock.now())
+
+
+def created(world: EmulatedWorld) -> dict[str, Any]:
+    """The body of the last create request, as the service read it."""
+    bodies = [seen["body"] for seen in world.emulator.requests if seen["call"] == "jobs.create" and seen["acted"]]
+    return dict(bodies[-1])
+
+
+def fits_the_sdk(body: dict[str, Any], *extra: str) -> None:
+    """The SDK's own types of the request take it, and know every field."""
+    from openai.types.fine_tuning import job_create_params as types
+    from openai.types.fine_tuning.job_create_params import JobCreateParams
+
+    known = {key: value for key, value in body.items() if key not in extra}
+    TypeAdapter(JobCreateParams).validate_python(known, strict=True)
+    assert set(known) <= set(JobCreateParams.__annotations__)
+    method = known["method"]
+    assert set(method) <= set(types.Method.__annotations__)
+
+
+def test_preferences_are_learnt_by_dpo(world: EmulatedWorld) -> None:
+    job = client_of(world).submit(world.spec(method={"name": "dpo", "beta": 0.3}, hyperparameters={"batch_size": 4}))
+    body = created(world)
+    assert body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"batch_size": 4, "beta": 0.3}}}
+    fits_the_sdk(body)
+    world.reach(job.ref, JobState.SUCCEEDED)
+    assert job.state is JobState.SUCCEEDED  # the service has found every line well formed
+    content = sdk(world).files.content(world.uploads()[0]).content.splitlines()[0]
+    assert set(json.loads(content)) == {"input", "preferred_output", "non_preferred_output"}
+
+
+def test_answers_are_graded_by_rft(azure: AzureWorld) -> None:
+    spec = azure.spec(method={"name": "rft"})
+    given = {**spec.overrides["azure_openai"], "reasoning_effort": "low", "eval_interval": 5}
+    job = client_of(azure).submit(spec.model_copy(update={"overrides": {"azure_openai": given}}))
+    body = created(azure)
+    assert body["method"]["reinforcement"]["grader"] == given["grader"]
+    assert body["method"]["reinforcement"]["hyperparameters"] == {"reasoning_effort": "low", "eval_interval": 5}
+    assert body["validation_file"] != body["training_file"]
+    fits_the_sdk(body, "trainingType")
+    azure.reach(job.ref, JobState.SUCCEEDED)
+    assert job.state is JobState.SUCCEEDED
+
+
+def test_every_field_of_a_full_request_is_the_sdks(world: EmulatedWorld) -> None:
+    wandb = [{"type": "wandb", "wandb": {"project": "p"}}]
+    overrides = {"learning_rate_multiplier": 0.5, "n_epochs": "auto", "suffix": "mine", "integrations": wandb}
+    rows = world.rows("held", [{"prompt": "?", "completion": "!"}])
+    spec = world.spec(seed=7, tags={"team": "red"}, overrides={"openai": overrides})
+    data = spec.data.model_validate({"train": spec.data.train.path, "validation": rows})
+    client_of(world).submit(spec.model_copy(update={"data": data}))
+    body = created(world)
+    fits_the_sdk(body)
+    assert {key for key in body if key not in ("training_file", "validation_file", "metadata")} == {
+        "model", "method", "suffix", "seed", "integrations",
+    }  # fmt: skip
+    assert body["metadata"].items() >= {"team": "red", "cloudtune_name": "small-0"}.items()
 
 
 def test_jobs_that_others_made_are_listed_attached_and_asked(world: EmulatedWorld) -> None:

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 @click.option("--model", help="The base model: some rules are the model's.")
 @click.option("--method", help="sft, cpt, dpo, ...; taken from the kind of rows unless given.")
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
+@click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Find rows that share so much of their "
+              "runs of three words with an earlier one, e.g. 0.8.")  # fmt: skip
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
 @click.option("--max-tokens", type=int, metavar="N", help="Tokens a row may have; the back end's limit by default.")
 def command_(
     session: Session, source: Source, target: str | None, model: str | None, method: str | None, private: bool,
-    tokenizer: str | None, max_tokens: int | None,
+    near: float | None, tokenizer: str | None, max_tokens: int | None,
 ) -> int:  # fmt: skip
     """Find everything that is wrong with rows, in one pass. Exit code 0: clean or warnings; 2: errors.
 
@@ -30,8 +32,10 @@ def command_(
     """
     from cloudtune.data.checking import check
 
+    if near is not None and "-" in source.paths:
+        raise click.UsageError("--near goes through the rows twice: give a file, not standard input")
     report = check(source, target=target, model=model, method=method, private=private, tokenizer=tokenizer,
-                   max_tokens=max_tokens)  # fmt: skip
+                   max_tokens=max_tokens, near=near)  # fmt: skip
     session.result(report_json(report))
     if not session.json:
         show_report(session, report)

@@ -12,9 +12,11 @@ import msgspec
 from cloudtune.data.encoding import BOM, Hashed
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
-from cloudtune.data.preparing import go_through, whole
+from cloudtune.data.preparing import go_through, sources, whole
+from cloudtune.data.reading import read
 from cloudtune.data.records import kind_of
 from cloudtune.data.scanning import Task
+from cloudtune.data.shaping import digest
 from cloudtune.data.split import shares
 from cloudtune.data.targets import find_target
 from cloudtune.errors import Problem
@@ -73,11 +75,12 @@ def source_data(paths: Source | str | Iterable[str], **more: Any) -> Data:
 def check(
     data: Data | Source | str | Iterable[str], *, target: str | None = None, model: str | None = None,
     method: str | None = None, private: bool = False, tokenizer: str | None = None, max_tokens: int | None = None,
-    problems: int = 1000, workers: int | None = None,
+    near: float | None = None, problems: int = 1000, workers: int | None = None,
 ) -> CheckReport:  # fmt: skip
     """Go through the data once and report everything; ``target`` is a back end that it is meant for.
 
     ``method`` is taken from the kind of rows where it is not given. At most so many problems of a severity are listed.
+    ``near`` (0 to 1) also finds rows that resemble earlier ones so much: a pass of its own, and slower.
     Large files are shared among ``workers`` processes: 0 for none, by the files' size if it is not given.
     """
     data = data if isinstance(data, Data) else source_data(data)
@@ -91,6 +94,8 @@ def check(
                     tokenizer=tokenizer, max_tokens=max_tokens)  # fmt: skip
 
     task, survey = go_through(data, task_for, faults, workers=workers)
+    if near is not None:
+        _near_duplicates(data, near, faults)
     return _report(data, survey, faults, place, task)
 
 
@@ -134,6 +139,28 @@ _METHOD_OF = {
     "question": "question_answering", "pair": "seq2seq", "image_label": "image_classification",
     "speech": "speech_recognition",
 }  # fmt: skip
+
+
+def _near_duplicates(data: Data, threshold: float, faults: Faults) -> None:
+    """Rows that nearly repeat an earlier one, of any side; equal rows are told of already."""
+    from cloudtune.data.near import NearDuplicates
+
+    known = NearDuplicates(threshold)
+    seen: set[int] = set()
+    places: list[str] = []
+    for source in sources(data).values():
+        for batch in read(source, Faults()):
+            new: list[tuple[int, Record]] = []
+            for line, record in zip(batch.lines, batch.records, strict=True):
+                if (one := digest(record)) not in seen:
+                    seen.add(one)
+                    new.append((line, record))
+            for (line, _), like in zip(new, known.add([record for _, record in new]), strict=True):
+                if like is not None:
+                    message, fix = f"nearly the same as {places[like]}", "cloudtune data dedupe --near"
+                    problem = Problem(code="near_duplicate", severity="warning", message=message, fix=fix)
+                    faults.add(batch.locate(problem, line))
+                places.append(f"{batch.file}:{line}")
 
 
 def method_of(first: Record | None) -> str:

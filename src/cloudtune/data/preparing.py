@@ -119,7 +119,7 @@ def _first_record(named: dict[str, Source]) -> Record | None:
     return next((batch.records[0] for batch in batches if batch.records), None)
 
 
-def _requests(named: dict[str, Source], faults: Faults) -> Iterator[Request]:
+def _requests(named: dict[str, Source], faults: Faults) -> Iterator[tuple[Request, bytes]]:
     """Every block, with what its file's first rows tell of their keys."""
     for origin, source in named.items():
         for rows, chunk in chunks_of(source, faults):
@@ -131,8 +131,10 @@ def _requests(named: dict[str, Source], faults: Faults) -> Iterator[Request]:
             rows.seen = rows.seen or bool(chunk.pieces) or not chunk.data.isspace()
             kind = rows.how.kind.name if rows.how else None
             # Keys that are not used are left for the worker to meet, who then reports them.
-            yield Request(rows.file, origin, dict(rows.columns), kind, (), chunk.data, chunk.first_line, chunk.lines,
-                          chunk.pieces)  # fmt: skip
+            request = Request(
+                rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces
+            )
+            yield request, chunk.data
 
 
 def whole(data: Data, survey: Survey, method: str, faults: Faults) -> None:

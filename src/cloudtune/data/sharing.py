@@ -74,28 +74,30 @@ class Pool:
                     cast("IO[bytes]", stream).close()
             worker.wait()
 
-    def replies(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """What the workers make of the requests."""
+    def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
+        """What the workers make of the requests and their lines."""
         asked: deque[subprocess.Popen[bytes]] = deque()
-        for number, request in enumerate(requests):
+        for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
-            self._send(worker, request)
+            self._send(worker, request, data)
             asked.append(worker)
             if len(asked) >= AHEAD * len(self._workers):
                 yield self._receive(asked.popleft())
         while asked:
             yield self._receive(asked.popleft())
 
-    def _send(self, worker: subprocess.Popen[bytes], message: object) -> None:
+    def _send(self, worker: subprocess.Popen[bytes], message: object, *blobs: bytes) -> None:
         try:
-            send(cast("IO[bytes]", worker.stdin), message)
+            send(cast("IO[bytes]", worker.stdin), message, list(blobs))
         except BrokenPipeError as error:
             raise self._died(worker) from error
 
     def _receive(self, worker: subprocess.Popen[bytes]) -> Reply:
-        reply = receive(cast("IO[bytes]", worker.stdout), Reply)
-        if reply is None:
+        received = receive(cast("IO[bytes]", worker.stdout), Reply)
+        if received is None:
             raise self._died(worker)
+        reply, lines = received
+        reply.load(lines)
         return reply
 
     def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:

@@ -25,7 +25,7 @@ class Worker:
         self.scanner = Scanner(task)
         self.rows: dict[tuple[str, str], FileRows] = {}
 
-    def reply(self, request: Request) -> Reply:
+    def reply(self, request: Request, data: bytes) -> Reply:
         """Everything about one block."""
         faults = Faults(KEPT)
         rows = self.rows.get((request.origin, request.file))
@@ -35,7 +35,7 @@ class Worker:
                 how = row_type(KINDS[request.kind], request.columns, tuple(request.extra))
             rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
         rows.faults = faults
-        batch = rows.of_block(Block(request.data, request.first_line, request.pieces, request.lines))
+        batch = rows.of_block(Block(data, request.first_line, request.pieces, request.lines))
         scanned = self.scanner.scan(batch, request.origin)
         problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
         return Reply(scanned, problems, [(severity, code, n) for (severity, code), n in faults.counts.items()])
@@ -44,10 +44,10 @@ class Worker:
 def main() -> None:
     """Serve until the input ends."""
     source, out = sys.stdin.buffer, sys.stdout.buffer
-    task = receive(source, Task)
-    if task is None:
+    begun = receive(source, Task)
+    if begun is None:
         return
-    waiting: queue.Queue[Request | None] = queue.Queue(AHEAD + 1)
+    waiting: queue.Queue[tuple[Request, list[bytes]] | None] = queue.Queue(AHEAD + 1)
 
     def take() -> None:
         # A thread of its own, so that who sends never waits for who is waiting to send.
@@ -56,9 +56,12 @@ def main() -> None:
         waiting.put(None)
 
     threading.Thread(target=take, daemon=True).start()
-    worker = Worker(task)
-    while (request := waiting.get()) is not None:
-        send(out, worker.reply(request))
+    worker = Worker(begun[0])
+    while (asked := waiting.get()) is not None:
+        request, (data,) = asked
+        reply = worker.reply(request, data)
+        lines = reply.unloaded()
+        send(out, reply, lines)
 
 
 if __name__ == "__main__":

@@ -149,3 +149,20 @@ def test_convert_writes_nothing_on_errors(tmp_path: Path) -> None:
     assert not convert(bad, to="openai", out=out).ok
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "out.jsonl"]
+
+
+def test_near_duplicates_are_found_when_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("rensa")
+    text = " ".join(f"word{i}" for i in range(80))
+    rows = [
+        pair(text),
+        pair("something else entirely, in other words"),
+        pair(text.replace("word79", "end")),
+        pair(text),
+    ]
+    path = write(tmp_path / "a.jsonl", rows)
+    assert "near_duplicate" not in check(path).counts
+    report = check(path, near=0.8)
+    assert found(report, "near_duplicate") == [(3, None)]
+    assert found(report, "duplicate") == [(4, None)]
+    assert any(problem.message.endswith(f"{path}:1") for problem in report.problems if problem.code == "near_duplicate")

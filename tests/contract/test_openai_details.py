@@ -13,7 +13,7 @@ from tests.contract.emulated import KEY, MODEL, TOKEN, AzureWorld, EmulatedWorld
 
 from cloudtune.backend import Done, Intent, Step, filled
 from cloudtune.client import Client
-from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, JobNotFound, TransientError, Unavailable
+from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, TransientError, Unavailable
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.emulator.life import Script
 
@@ -372,7 +372,7 @@ def test_an_address_that_is_no_api_is_told(world: EmulatedWorld) -> None:
     from cloudtune_providers.openai.options import OpenAIOptions
 
     backend = OpenAIBackend(OpenAIOptions(api_key=KEY, base_url=world.emulator.url))  # type: ignore[arg-type]
-    with pytest.raises(JobNotFound):
+    with pytest.raises(InvalidRequest):
         list(backend.list())
 
 

@@ -36,6 +36,8 @@ _SDK_FIELDS = frozenset(
 _OLDER_S = 86_400.0
 """Lists are read back this far before our own first try: the two clocks need not agree."""
 _PAGE = 100
+_FEW = 20
+"""Events of a page when only the newest are wanted."""
 _CSV = "csv/"
 
 
@@ -160,7 +162,9 @@ class Jobs:
         found: list[Event] = []
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.list_events
-        for entry in self._wire.each(lambda **page: call(job, **page), f"events of {job}", limit=_PAGE):
+        size = _PAGE if back_to is None else _FEW
+        listed = self._wire.each(lambda **page: call(job, **page), f"events of {job}", limit=size, missing=JobNotFound)
+        for entry in listed:
             is_there = entry["id"] == back_to
             if inclusive or not is_there:
                 found.append(answers.to_event(entry))
@@ -190,7 +194,9 @@ class Jobs:
         """Models that were kept on the way; each can be asked by its ``uri``."""
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.checkpoints.list
-        entries = self._wire.each(lambda **page: call(job, **page), f"checkpoints of {job}", limit=_PAGE)
+        entries = self._wire.each(
+            lambda **page: call(job, **page), f"checkpoints of {job}", limit=_PAGE, missing=JobNotFound
+        )
         return answers.to_checkpoints(list(entries))
 
     def model(self, ref: JobRef, retires: Callable[[str], date | None], **traits: Any) -> TunedModel:

@@ -174,10 +174,20 @@ class Rules:
                     f"{info.bytes:,} bytes, and a file may have {size.value:,.0f} ({self._catalog.cite(size.source)})"
                 )
                 yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="give fewer rows")
+        yield from self._whole_job(spec, train.bytes, model, method)
         tokens = self._catalog.limit("row.tokens.max", model, method)
         longest = max(info.longest_chars for info in data.splits.values())
         if tokens is not None and longest > tokens.value:  # every token has a character at least
             yield from _long_rows(spec, int(tokens.value), self._catalog.cite(tokens.source))
+
+    def _whole_job(self, spec: JobSpec, size: int, model: str, method: str) -> Iterator[Problem]:
+        limit = self._catalog.limit("job.tokens.max", model, method)
+        epochs = spec.hyperparameters.epochs or 1
+        if limit is not None and size * epochs > limit.value:  # every token has a byte at least
+            most = f"{limit.value:,.0f} ({self._catalog.cite(limit.source)})"
+            message = f"up to {size * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
+            fix = "give fewer rows or epochs"
+            yield Problem(code="many_tokens", severity="warning", field="data.train", message=message, fix=fix)
 
 
 def _long_rows(spec: JobSpec, most: int, source: str) -> Iterator[Problem]:

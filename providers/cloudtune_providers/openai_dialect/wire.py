@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, JobNotFound
+from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.openai_dialect.errors import to_error
 
@@ -54,13 +54,22 @@ class Wire:
             raise to_error(error, what, missing=missing, secrets=self._secrets) from error
 
     def pages(
-        self, call: Callable[..., Any], what: str, *, limit: int = 100, **query: Any
+        self,
+        call: Callable[..., Any],
+        what: str,
+        *,
+        missing: type[CloudtuneError] = InvalidRequest,
+        limit: int = 100,
+        **query: Any,
     ) -> Iterator[list[dict[str, Any]]]:
-        """The pages of a list as plain JSON, nothing told twice; ends where a page brings nothing new."""
+        """The pages of a list as plain JSON, nothing told twice; ends where a page brings nothing new.
+
+        A 404 on a list means that there is no such API at the address, unless ``missing`` says otherwise.
+        """
         seen: set[str] = set()
         after: str | None = None
         for _ in range(MOST_PAGES):
-            with self.asking(what):
+            with self.asking(what, missing=missing):
                 page = call(limit=limit, **query, **({"after": after} if after else {}))
                 entries = [plain(entry) for entry in _entries(page)]
             fresh = list({entry["id"]: entry for entry in entries if entry["id"] not in seen}.values())
@@ -71,9 +80,9 @@ class Wire:
             seen.update(entry["id"] for entry in fresh)
             after = entries[-1]["id"]
 
-    def each(self, call: Callable[..., Any], what: str, *, limit: int = 100, **query: Any) -> Iterator[dict[str, Any]]:
+    def each(self, call: Callable[..., Any], what: str, **query: Any) -> Iterator[dict[str, Any]]:
         """The entries of those pages."""
-        for page in self.pages(call, what, limit=limit, **query):
+        for page in self.pages(call, what, **query):
             yield from page
 
 

@@ -210,6 +210,17 @@ def test_azure_warns_that_rows_leave_the_region_until_somebody_chooses(rows):
     assert [p for p in azure(training_type="GlobalStandard").check(spec) if p.code == "training_type"] == []
 
 
+def test_a_job_of_too_many_tokens_is_warned_of_on_azure(rows, monkeypatch):
+    client = Client(azure(), ledger="sqlite:////nowhere/ledger.db", clock=FakeClock(TODAY))
+    size = client.plan(spec_of(rows)).data.splits["train"].bytes
+    few, many = int(2e9 // size), int(2e9 // size) + 1
+    assert few < 50_000_000
+    told = {
+        n: [w.code for w in client.plan(spec_of(rows, hyperparameters={"epochs": n})).warnings] for n in (few, many)
+    }
+    assert ["many_tokens" in told[n] for n in (few, many)] == [False, True]
+
+
 def test_azure_outlives_openai(rows):
     assert [p for p in azure().check(spec_of(rows)) if p.severity == "error"] == []
     late = AzureOpenAIBackend(

@@ -165,6 +165,8 @@ class Client:
         if last is None:
             return 1, None
         parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
+        if last.gone_at is not None:
+            return last.attempt + 1, None
         if last.ref is None or not (again or resume):
             return last.attempt, parent
         state = self._state(place, last.ref)
@@ -219,7 +221,7 @@ class Client:
                 hint="submit its spec file with --resume, or use the ledger that it was submitted with",
             )
         child = self._child_of(ref, made.key)
-        if child is not None:
+        if child is not None and child.gone_at is None:
             if child.ref is not None and self._state(place, child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, on_step=on_step)
@@ -254,7 +256,7 @@ class Client:
             return Job(self, self._named(ref))
 
     def _named(self, text: str) -> JobRef:
-        found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None]
+        found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None and not attempt.gone_at]
         if not found:
             raise JobNotFound(f"no job called {text!r} in {self.ledger}", hint="`cloudtune jobs` lists them")
         exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]

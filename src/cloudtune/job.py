@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, final
 
 from cloudtune.backend import Exporter, Host
@@ -132,10 +133,10 @@ class Job:
     def delete(self) -> None:
         """Remove the ended job and what it holds. One that is not there any more counts as removed."""
         self._need("verb:delete")
-        try:
+        with suppress(JobNotFound):
             reading(self._client.clock, self._backend.delete, self.ref)
-        except JobNotFound:
-            return
+        if self._client.ledger.of_ref(self.ref) is not None:
+            self._client.ledger.gone(self.ref)
 
     # -- using -----------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,8 @@ class Attempt(Value, frozen=True, kw_only=True):
     model: str
     ref: JobRef | None
     """None until the step that makes the job has an outcome."""
+    gone_at: str | None
+    """When the job was deleted; there is nothing to come back to then."""
     begun_at: str
     plan: Plan
     """As it was when the attempt was begun."""
@@ -193,6 +195,11 @@ class Ledger:
                 "UPDATE steps SET owner = NULL WHERE token = ? AND step = ? AND owner = ?", (token, step, owner.dump())
             )
 
+    def gone(self, ref: JobRef) -> None:
+        """The job was deleted: it is listed no more, and the same spec makes a new attempt."""
+        with self._write("gone") as db:
+            db.execute("UPDATE attempts SET gone_at = ? WHERE ref = ?", (self._stamp(), str(ref)))
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     def latest(self, key: str) -> Attempt | None:
@@ -206,7 +213,7 @@ class Ledger:
 
     def refs(self, *, backend: str | None = None, limit: int | None = None) -> list[JobRef]:
         """References alone, newest first: cheap where there are thousands."""
-        rows = self._newest("SELECT ref FROM attempts WHERE ref IS NOT NULL", backend, limit)
+        rows = self._newest("SELECT ref FROM attempts WHERE ref IS NOT NULL AND gone_at IS NULL", backend, limit)
         return [JobRef.parse(row["ref"]) for row in rows]
 
     def named(self, text: str) -> list[Attempt]:
@@ -262,7 +269,7 @@ class Ledger:
         self._trace(f"ledger after {what}")
 
 
-_SELECT = "SELECT key, attempt, token, name, backend, scope, model, ref, begun_at, plan FROM attempts"
+_SELECT = "SELECT key, attempt, token, name, backend, scope, model, ref, gone_at, begun_at, plan FROM attempts"
 
 
 def _attempt(row: Any) -> Attempt:

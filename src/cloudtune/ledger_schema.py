@@ -22,6 +22,7 @@ def migrations(serial: str) -> tuple[Migration, ...]:
                 scope     TEXT    NOT NULL,
                 model     TEXT    NOT NULL,
                 ref       TEXT    UNIQUE,           -- the job's reference, once there is a job
+                gone_at   TEXT,                     -- when the job was deleted
                 begun_at  TEXT    NOT NULL,         -- times are ISO 8601, UTC
                 plan      TEXT    NOT NULL,         -- JSON
                 UNIQUE (key, attempt)

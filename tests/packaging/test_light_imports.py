@@ -12,7 +12,7 @@ import pytest
 
 HEAVY = {
     "accelerate", "azure", "boto3", "botocore", "cloudtune_local.training", "datasets", "gguf", "matplotlib", "mlflow",
-    "moto", "numpy", "openai", "pandas", "peft", "plotext", "pyarrow", "pytest", "safetensors", "sagemaker", "torch",
+    "moto", "numpy", "openai", "pandas", "peft", "pyarrow", "pytest", "safetensors", "sagemaker", "torch",
     "transformers", "trl",
 }  # fmt: skip
 

@@ -197,3 +197,15 @@ def test_a_server_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(LedgerError, match="cannot be read"):
         Ledger.open(f"postgresql://nobody@/none?host={tmp_path}", CLOCK).refs()
+
+
+def test_a_deleted_job_is_listed_no_more_but_known_to_have_been(url: str) -> None:
+    ledger = Ledger.open(url, CLOCK)
+    ledger.begin(plan())
+    ref = JobRef("toy", "acct", "job1")
+    ledger.done("k-1", "create", {"ref": str(ref)}, ref)
+    ledger.gone(ref)
+    assert ledger.refs() == []
+    found = ledger.latest("k")
+    assert found is not None
+    assert found.gone_at is not None

@@ -81,20 +81,27 @@ def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot
     word = str(job.get("status") or "")
     state = state_of(word)
     metadata = job.get("metadata") or {}
-    finish = when(job.get("estimated_finish"))
     return JobSnapshot(
         ref=JobRef(backend, scope, str(job["id"])),
         state=state,
         native_state=word,
         name=metadata.get(NAME_KEY) or job.get("user_provided_suffix") or job.get("suffix") or "",
         model=str(job.get("model") or ""),
-        detail=f"expected to finish at {finish:%Y-%m-%d %H:%M} UTC" if finish and not state.is_terminal else "",
+        detail=_detail(job, state),
         created_at=when(job.get("created_at")),
         finished_at=when(job.get("finished_at")) if state.is_terminal else None,
         progress=Progress(tokens=job.get("trained_tokens")),
         problem=_problem(job) if state is JobState.FAILED else None,
         raw=dict(job),
     )
+
+
+def _detail(job: Mapping[str, Any], state: JobState) -> str:
+    if state is JobState.PAUSED and (job.get("method") or {}).get("type") == "reinforcement":
+        # Azure does so at 5,000 USD of training (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
+        return "a service may pause reinforcement at a budget: resume it to spend more, or use its newest checkpoint"
+    finish = when(job.get("estimated_finish"))
+    return f"expected to finish at {finish:%Y-%m-%d %H:%M} UTC" if finish and not state.is_terminal else ""
 
 
 def _problem(job: Mapping[str, Any]) -> JobProblem:

@@ -85,6 +85,14 @@ def test_the_end_is_told_only_of_what_has_ended():
     assert ended.finished_at == datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)
 
 
+def test_a_paused_reinforcement_says_what_can_be_done():
+    job = JOB | {"status": "paused", "method": {"type": "reinforcement"}}
+    assert "newest checkpoint" in answers.to_snapshot(job, "azure_openai", "here").detail
+    assert answers.to_snapshot(JOB | {"status": "paused", "method": None}, "openai", "here").detail == ""
+    later = answers.to_snapshot(JOB | {"estimated_finish": 1_700_003_600}, "openai", "here").detail
+    assert later == "expected to finish at 2023-11-14 23:13 UTC"
+
+
 @pytest.mark.parametrize(
     ("name", "split", "ours"),
     [("train_accuracy", "train", "token_accuracy"), ("train_mean_token_accuracy", "train", "token_accuracy"),

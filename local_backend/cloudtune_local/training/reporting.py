@@ -48,9 +48,10 @@ class Report:
         if state in FINAL_STATES:
             self._reserve.unlink(missing_ok=True)
             self._status |= {"finished_at": now(), "eta_s": None}
-        self._write(durable=state in FINAL_STATES)
         if changed:
-            self.event("state", f"{state}: {detail}" if detail else state, state=state)
+            # The event first: whoever sees the last status may stop looking.
+            self._try_event("state", f"{state}: {detail}" if detail else state, state=state)
+        self._write(durable=state in FINAL_STATES)
 
     def progress(self, **fields: Any) -> None:
         """Figures within a state; written now and then."""
@@ -80,11 +81,15 @@ class Report:
         reason = {"code": problem.code, "message": problem.message, "hint": problem.hint}
         self._status |= {"problem": reason}
         self._reserve.unlink(missing_ok=True)  # should the disk be full, this is the room for the last word
+        self._try_event("error", problem.message, level="error", code=problem.code, hint=problem.hint)
+        self.state("failed", problem.message)
+
+    def _try_event(self, kind: str, message: str, *, level: str = "info", **data: Any) -> None:
+        """An event that must not stand in the way of the status, should the disk be full."""
         try:
-            self.event("error", problem.message, level="error", code=problem.code, hint=problem.hint)
+            self.event(kind, message, level=level, **data)
         except OSError as error:
             sys.stderr.write(f"the event could not be written: {error}\n")
-        self.state("failed", problem.message)
 
     def _write(self, *, durable: bool) -> None:
         self._status["updated_at"] = now()

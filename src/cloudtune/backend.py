@@ -148,7 +148,7 @@ class Step(Value, frozen=True, kw_only=True):
     limit_s: float | None = None
     """For ``await``: give up after this many seconds."""
     makes_job: bool = False
-    """Its outputs hold ``ref``, the new job's reference as a string."""
+    """Its outputs hold ``ref``, the new job's reference as a string. The plan's last step, and no other, does."""
 
 
 class Setting(Value, frozen=True, kw_only=True):

@@ -72,16 +72,12 @@ class Executor:
 
         Raises what the back end raises once retries are used up; run it again to go on from there.
         """
+        if [step.makes_job for step in plan.steps] != [False] * (len(plan.steps) - 1) + [True]:
+            raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
         outputs: dict[str, dict[str, Any]] = {}
-        ref: JobRef | None = None
         for number, step in enumerate(plan.steps, 1):
-            run = _StepRun(self, plan, step, spec, number)
-            outputs[step.id] = run.finish(outputs)
-            if step.makes_job:
-                ref = JobRef.parse(outputs[step.id]["ref"])
-        if ref is None:
-            raise BackendError(f"the plan of {plan.backend} has no step that makes the job")
-        return ref
+            outputs[step.id] = _StepRun(self, plan, step, spec, number).finish(outputs)
+        return JobRef.parse(outputs[plan.steps[-1].id]["ref"])
 
 
 class _StepRun:

@@ -408,7 +408,7 @@ def test_a_lease_that_was_lost_stops_the_loser(bench: Bench) -> None:
 
 
 def test_a_plan_without_a_job_is_refused(bench: Bench) -> None:
-    with pytest.raises(BackendError, match="no step that makes the job"):
+    with pytest.raises(BackendError, match="must end with the one step that makes the job"):
         bench.run(Step(id="upload", kind="upload", title="u"))
 
 

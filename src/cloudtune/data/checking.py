@@ -46,6 +46,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[Problem]
     counts: dict[str, int]
     """How many problems of each code, those that are not listed included."""
+    features: dict[str, int] = {}
+    """How many rows have tools, images, weights, thoughts, ...: what not every format and model can take."""
     duplicates: int = 0
     conflicts: int = 0
     leaks: int = 0
@@ -180,7 +182,7 @@ def _report(
         ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
         kinds=dict(survey.kinds), fingerprint=survey.fingerprint, problems=listed,
         counts={code: count for (_, code), count in sorted(faults.counts.items())}, duplicates=survey.duplicates,
-        conflicts=survey.conflicts, leaks=survey.leaks,
+        features=dict(survey.features), conflicts=survey.conflicts, leaks=survey.leaks,
         labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=survey.sizes.buckets(),
         mean_bytes=round(survey.sizes.mean, 1), largest_bytes=survey.sizes.largest,
         tokens=survey.tokens.total if task.tokenizer else None, token_sizes=survey.tokens.buckets(),

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 FEATURES: dict[str, str] = {
     "system": "the system's words",
-    "turns": "more than one question and answer (the last ones are kept)",
+    "turns": "more than one question and answer",
     "tools": "tools, calls and their results",
     "images": "images within turns",
-    "parts": "several pieces of text in one turn (they are joined by line ends)",
-    "weights": "weights of answers: all of them would be learnt",
+    "parts": "several pieces of text in one turn",
+    "weights": "weights of answers",
     "thoughts": "what the assistant thought before it answered",
     "names": "names of speakers",
     "fields": "what the grader needs to know",

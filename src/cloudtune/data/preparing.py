@@ -10,12 +10,14 @@ from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
+from cloudtune.data.losses import FEATURES
 from cloudtune.data.reading import chunks_of, read
 from cloudtune.data.scanning import Scanner, Task
 from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.data.split import shares
 from cloudtune.data.survey import Survey
 from cloudtune.data.wire import Request
+from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -56,7 +58,17 @@ def prepare(data: Data, *, method: str = "sft") -> DataReport:
         )
         for split, side in survey.sides.items()
     }  # fmt: skip
-    return DataReport(splits=infos, fingerprint=survey.fingerprint, problems=faults.listed("warning"))
+    return DataReport(
+        splits=infos, fingerprint=survey.fingerprint, problems=(*faults.listed("warning"), *_features(survey))
+    )
+
+
+def _features(survey: Survey) -> list[Problem]:
+    """What not every back end can take, as notes: ``code`` is ``feature`` and ``field`` names it."""
+    return [
+        Problem(code="feature", severity="info", field=name, message=f"{count:,} rows have {FEATURES[name]}")
+        for name, count in sorted(survey.features.items())
+    ]
 
 
 def go_through(

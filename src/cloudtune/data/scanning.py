@@ -14,6 +14,7 @@ import msgspec
 
 from cloudtune.data import explain
 from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.losses import features
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _ANSWER = b'{"role":"assistant"'
 LABEL_CHARS = 40
 MANY_LABELS = 200
+_USUAL = frozenset({"system", "turns", "fields"})
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -83,6 +85,8 @@ class Scanned(msgspec.Struct):
     sizes: bytes
     """Bytes of each canonical line, 4 bytes each."""
     labels: dict[str, int]
+    features: dict[str, int]
+    """How many records have tools, images, weights, ... (see ``losses``)."""
     tokens: bytes = b""
     """Of each good record, 4 bytes each, where they were counted."""
 
@@ -138,7 +142,7 @@ class Scanner:
             hashes=array("q", [*map(hash, lines)]).tobytes(),
             prompts=array("q", _prompts(records, lines)).tobytes(),
             sizes=array("I", [*map(len, lines)]).tobytes(),
-            labels=self._labels(records), tokens=tokens,
+            labels=self._labels(records), features={} if plain else _features(records), tokens=tokens,
         )  # fmt: skip
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
@@ -274,6 +278,14 @@ def _prompts(records: list[Record], lines: list[bytes]) -> list[int]:
         hash(line[: line.rfind(_ANSWER) + 1]) if type(record) is Chat else 0
         for record, line in zip(records, lines, strict=True)
     ]
+
+
+def _features(records: list[Record]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for record in records:
+        for name in features(record) - _USUAL:
+            found[name] = found.get(name, 0) + 1
+    return found
 
 
 def _kinds(records: list[Record]) -> dict[str, int]:

@@ -104,6 +104,7 @@ class Survey:
         self.rows = 0
         self.sides: dict[str, SideTotal] = {side: SideTotal() for side in sides}
         self.kinds: Counter[str] = Counter()
+        self.features: Counter[str] = Counter()
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
         self.sizes, self.tokens = Histogram(), Histogram()
@@ -127,6 +128,7 @@ class Survey:
         )
         self.rows += count
         self.kinds.update(scanned.kinds)
+        self.features.update(scanned.features)
         self.kinds_by_origin.setdefault(scanned.origin, set()).update(scanned.kinds)
         sizes = array("I")
         sizes.frombytes(scanned.sizes)

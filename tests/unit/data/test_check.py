@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cloudtune.data import prepare
 from cloudtune.data.checking import check, convert
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
@@ -166,3 +167,18 @@ def test_near_duplicates_are_found_when_asked_for(tmp_path: Path) -> None:
     assert found(report, "near_duplicate") == [(3, None)]
     assert found(report, "duplicate") == [(4, None)]
     assert any(problem.message.endswith(f"{path}:1") for problem in report.problems if problem.code == "near_duplicate")
+
+
+def test_what_not_every_place_can_take_is_noted(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": "https://x/y.png"}}
+    question, answer = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    tooled = [question, {"role": "assistant", "tool_calls": [call]},
+              {"role": "tool", "content": "r", "tool_call_id": "1"}, answer | {"weight": 1}]  # fmt: skip
+    seen = [{"role": "user", "content": [{"type": "text", "text": "what?"}, image]}, answer]
+    path = write(tmp_path / "a.jsonl", [{"messages": tooled}, {"messages": seen}, {"messages": [question, answer]}])
+    assert check(path).features == {"tools": 1, "weights": 1, "images": 1}
+    report = prepare(Data.model_validate({"train": path}))
+    notes = {problem.field: problem for problem in report.problems if problem.code == "feature"}
+    assert set(notes) == {"tools", "weights", "images"}
+    assert notes["images"].severity == "info"

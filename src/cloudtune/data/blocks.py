@@ -40,25 +40,26 @@ class Block(NamedTuple):
 
 def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"") -> Iterator[Block]:
     """Blocks of a file that holds one JSON object a line. ``head`` is what was already read of it."""
-    line, rest, more = 1, b"", head or stream.read(BLOCK_BYTES)
-    while True:
+    held: list[bytes] = []
+    line, size, more = 1, 0, head or stream.read(BLOCK_BYTES)
+    while more:
         cut = more.rfind(b"\n") + 1
-        if not cut and more:
-            if len(rest) + len(more) <= MAX_ROW_BYTES:
-                rest += more
-                more = stream.read(BLOCK_BYTES)
-            else:
-                faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
-                rest, more, line = b"", _skip_line(stream), line + 1
-            continue
-        data = rest + more[:cut]
-        if data:
+        if cut:
+            data = b"".join([*held, more[:cut]])
             ends = data.count(b"\n")
-            yield Block(data, line, lines=ends + (not data.endswith(b"\n")))
+            yield Block(data, line, lines=ends)
             line += ends
-        if not more:
-            return
-        rest, more = more[cut:], stream.read(BLOCK_BYTES)
+            held, size = [more[cut:]], len(more) - cut
+        elif size + len(more) <= MAX_ROW_BYTES:
+            held.append(more)
+            size += len(more)
+        else:
+            faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
+            held, size, line, more = [], 0, line + 1, _skip_line(stream)
+            continue
+        more = stream.read(BLOCK_BYTES)
+    if size:
+        yield Block(b"".join(held), line, lines=1)
 
 
 def _skip_line(stream: IO[bytes]) -> bytes:
@@ -72,8 +73,8 @@ def _skip_line(stream: IO[bytes]) -> bytes:
 
 
 # A lone quote matches last: it is a string whose end has not been read yet.
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}]', re.DOTALL)
-_SCALAR = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[^",\[\]{}\s]+', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["\[\]{}]', re.DOTALL)
+_SCALAR = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^",\[\]{}\s]+', re.DOTALL)
 _NOT_SPACE = re.compile(rb"\S")
 
 

@@ -121,9 +121,7 @@ def convert(
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            file = Hashed(stream, "train")
-            if form.bom:
-                file.put("train", BOM)
+            file = Hashed(stream, "train", BOM if form.bom else b"")
             task, survey = go_through(data, task_for, faults, file.put, workers)
         report = _report(data, survey, faults, place, task, file)
         if report.ok:
@@ -188,7 +186,7 @@ def _report(
         tokens=survey.tokens.total if task.tokenizer else None, token_sizes=survey.tokens.buckets(),
         largest_tokens=survey.tokens.largest if task.tokenizer else None,
         target=place.name if place else None, format=task.format, method=task.method,
-        out_bytes=file.size if file else None, out_sha256=file.hash.hexdigest() if file else None,
+        out_bytes=file.size if file else None, out_sha256=file.sha256(survey) if file else None,
     )  # fmt: skip
 
 

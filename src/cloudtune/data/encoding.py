@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
+    from cloudtune.data.scanning import Scanned
+    from cloudtune.data.survey import Survey
     from cloudtune.spec import Data
 
 BOM = b"\xef\xbb\xbf"
@@ -55,9 +57,7 @@ def encode(
     handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:
         with os.fdopen(handle, "wb") as out:
-            file = Hashed(out, split)
-            if form.bom:
-                file.put(split, BOM)
+            file = Hashed(out, split, BOM if form.bom else b"")
             task = Task(method, shares(data), format=format, allow_loss=frozenset(allow_loss), words=False)
             _, survey = go_through(data, task, faults, file.put)
             side = survey.sides[split]
@@ -70,21 +70,36 @@ def encode(
     except BaseException:
         Path(aside).unlink()
         raise
-    return Encoded(to, side.rows, file.size, file.hash.hexdigest())
+    return Encoded(to, side.rows, file.size, file.sha256(survey))
 
 
 class Hashed:
-    """A file that takes one side's bytes, counts and hashes them."""
+    """A file that takes one side's lines, counts and hashes them.
 
-    def __init__(self, out: IO[bytes], side: str) -> None:
-        self.out, self.side, self.size, self.hash = out, side, 0, hashlib.sha256()
+    As long as they are the canonical lines, whose hash is taken anyway, they are not hashed twice.
+    """
 
-    def put(self, side: str, data: bytes) -> None:
-        """Write the bytes if they are of this side."""
-        if side == self.side:
-            self.hash.update(data)
-            self.out.write(data)
-            self.size += len(data)
+    def __init__(self, out: IO[bytes], side: str, head: bytes = b"") -> None:
+        self.out, self.side, self.size = out, side, len(head)
+        self._own = hashlib.sha256(head) if head else None
+        out.write(head)
+
+    def put(self, scanned: Scanned, survey: Survey) -> None:
+        """Write the side's lines. The survey does not have them yet."""
+        side = scanned.sides.get(self.side)
+        if side is None:
+            return
+        data = side.canonical if side.written is None else side.written
+        if self._own is None and side.written is not None:
+            self._own = survey.sides[self.side].hash.copy()
+        if self._own is not None:
+            self._own.update(data)
+        self.out.write(data)
+        self.size += len(data)
+
+    def sha256(self, survey: Survey) -> str:
+        """Of the file, when the survey has everything too."""
+        return (self._own or survey.sides[self.side].hash).hexdigest()
 
 
 def _refuse_change(data: Data, split: str) -> None:

@@ -75,10 +75,10 @@ def go_through(
     data: Data,
     task: Task | Callable[[Record | None], Task],
     faults: Faults,
-    out: Callable[[str, bytes], object] | None = None,
+    out: Callable[[Scanned, Survey], object] | None = None,
     workers: int | None = None,
 ) -> tuple[Task, Survey]:
-    """Every batch of every source once: scanned, added up and, where asked for, put out for its side.
+    """Every batch of every source once: scanned, put out where that is asked for, and added up.
 
     The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
     """
@@ -89,10 +89,9 @@ def go_through(
         chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults)
         with closing(stream):
             for scanned in stream:
-                survey.add(scanned)
                 if out is not None:
-                    for name, side in scanned.sides.items():
-                        out(name, side.canonical if side.written is None else side.written)
+                    out(scanned, survey)
+                survey.add(scanned)
         survey.finish()
     finally:
         survey.close()

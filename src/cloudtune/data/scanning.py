@@ -134,6 +134,8 @@ class Scanner:
             written = self.format.lines(joined) if plain else None
             if written is None:
                 written = self._written(self.format, batch, numbers, records, lines, problems)
+            elif written is joined:
+                written = None
         return Scanned(
             file=batch.file, by_row=batch.by_row, origin=origin, problems=problems,
             sides=self._sides(origin, records, lines, joined, written), kinds=_kinds(records),

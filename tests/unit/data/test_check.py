@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.data import prepare
+from cloudtune.data import encode, prepare
 from cloudtune.data.checking import check, convert
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
@@ -182,3 +183,27 @@ def test_what_not_every_place_can_take_is_noted(tmp_path: Path) -> None:
     notes = {problem.field: problem for problem in report.problems if problem.code == "feature"}
     assert set(notes) == {"tools", "weights", "images"}
     assert notes["images"].severity == "info"
+
+
+@pytest.mark.parametrize("form", ["openai", "azure-openai", "bedrock-converse", "cloudtune"])
+def test_the_hash_is_the_files_even_where_only_some_batches_are_canonical(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudtune.data.blocks.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("cloudtune.data.reading._HEAD", 2000)
+    thoughtful = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1,
+                                                                  "reasoning_content": "hm"}]}  # fmt: skip
+    plain = [
+        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}]} for i in range(90)
+    ]
+    path = write(tmp_path / "a.jsonl", [*plain, thoughtful, *plain[:50], thoughtful])
+    out = tmp_path / "out.jsonl"
+    report = convert(path, to=form, out=out, allow_loss=["thoughts", "weights"])
+    assert report.ok
+    assert report.out_sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert report.out_bytes == out.stat().st_size
+    data = Data.model_validate({"train": path})
+    done = encode(data, split="train", format=form, to=tmp_path / "again.jsonl", allow_loss=["thoughts", "weights"],
+                  expect_sha256=prepare(data).splits["train"].sha256)  # fmt: skip
+    assert (done.sha256, done.bytes) == (report.out_sha256, report.out_bytes)
+    assert done.path.read_bytes() == out.read_bytes()

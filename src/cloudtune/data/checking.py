@@ -15,7 +15,7 @@ from cloudtune.data.formats import find_format
 from cloudtune.data.preparing import go_through, sources, whole
 from cloudtune.data.reading import read
 from cloudtune.data.records import kind_of
-from cloudtune.data.scanning import Task
+from cloudtune.data.scanned import Task
 from cloudtune.data.shaping import digest
 from cloudtune.data.split import shares
 from cloudtune.data.targets import find_target

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
 from cloudtune.data.preparing import go_through, sources
-from cloudtune.data.scanning import Task
+from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.errors import DataError, Problem
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
-    from cloudtune.data.scanning import Scanned
+    from cloudtune.data.scanned import Scanned
     from cloudtune.data.survey import Survey
     from cloudtune.spec import Data
 

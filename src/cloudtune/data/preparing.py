@@ -12,7 +12,8 @@ from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.losses import FEATURES
 from cloudtune.data.reading import chunks_of, read
-from cloudtune.data.scanning import Scanner, Task
+from cloudtune.data.scanned import Task
+from cloudtune.data.scanning import Scanner
 from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.data.split import shares
 from cloudtune.data.survey import Survey
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from cloudtune.data.records import Record
-    from cloudtune.data.scanning import Scanned
+    from cloudtune.data.scanned import Scanned
     from cloudtune.spec import Data, Source
 
 _PAIRS = ("preference",)

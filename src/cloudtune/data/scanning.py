@@ -18,7 +18,7 @@ from cloudtune.data.losses import features
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
-from cloudtune.data.split import Shares
+from cloudtune.data.scanned import Scanned, Side, Task
 from cloudtune.data.targets import TARGETS
 from cloudtune.errors import Problem
 
@@ -34,61 +34,6 @@ _ANSWER = b'{"role":"assistant"'
 LABEL_CHARS = 40
 MANY_LABELS = 200
 _USUAL = frozenset({"system", "turns", "fields"})
-
-
-class Task(msgspec.Struct, frozen=True):
-    """What to do with every batch."""
-
-    method: str = "sft"
-    shares: Shares = Shares(0.0, 0.0, 0)
-    target: str | None = None
-    format: str | None = None
-    allow_loss: frozenset[str] = frozenset()
-    private: bool = False
-    """Look for secrets and personal data too."""
-    tokenizer: str | None = None
-    """A folder with tokenizer.json: count tokens exactly."""
-    max_tokens: int | None = None
-    """Of one record; the target's own limit where it is not given."""
-    words: bool = True
-    """Look for template tokens, control characters and broken text."""
-
-
-class Side(msgspec.Struct):
-    """The records of one side of a batch, as bytes."""
-
-    rows: int = 0
-    longest: int = 0
-    """Characters of the longest record."""
-    canonical: bytes = b""
-    written: bytes | None = None
-    """In the format; None if it is the canonical one."""
-
-
-class Scanned(msgspec.Struct):
-    """What one batch holds."""
-
-    file: str
-    by_row: bool
-    origin: str
-    sides: dict[str, Side]
-    problems: list[Problem]
-    kinds: dict[str, int]
-    first: int
-    """Line of the first good record."""
-    numbers: bytes | None
-    """Lines of the good records, 8 bytes each; None if they follow one another."""
-    hashes: bytes
-    """Of the good records' lines, 8 bytes each."""
-    prompts: bytes
-    """Of what comes before their last answers; 0 = no prompt."""
-    sizes: bytes
-    """Bytes of each canonical line, 4 bytes each."""
-    labels: dict[str, int]
-    features: dict[str, int]
-    """How many records have tools, images, weights, ... (see ``losses``)."""
-    tokens: bytes = b""
-    """Of each good record, 4 bytes each, where they were counted."""
 
 
 class Scanner:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
 
-    from cloudtune.data.scanning import Task
+    from cloudtune.data.scanned import Task
     from cloudtune.spec import Source
 
 WORTH_BYTES = 48 << 20

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cloudtune.data.faults import Faults
-    from cloudtune.data.scanning import Scanned
+    from cloudtune.data.scanned import Scanned
 
 _IN_MEMORY = 4 << 20
 _AT_ONCE = 250_000

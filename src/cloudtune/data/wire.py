@@ -6,7 +6,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from cloudtune.data.scanning import Scanned
+from cloudtune.data.scanned import Scanned
 from cloudtune.errors import Problem
 
 AHEAD = 3

@@ -14,7 +14,8 @@ from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.scanning import Scanner, Task
+from cloudtune.data.scanned import Task
+from cloudtune.data.scanning import Scanner
 from cloudtune.data.wire import AHEAD, KEPT, Reply, Request, receive, send
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -12,6 +13,14 @@ from typing import Any
 import pytest
 
 pytest.register_assert_rewrite("cloudtune.testing.contract")
+
+
+# A shell that starts the tests in the background lets them, and all their children, ignore these two signals; then no
+# test of Ctrl-C could work. A handler here is the default in every child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 class NetworkBlocked(RuntimeError):

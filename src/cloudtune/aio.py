@@ -18,10 +18,21 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend, GenerateOptions, Plan, Prompt
     from cloudtune.execute import StepUpdate
+    from cloudtune.hosting import Deployments
     from cloudtune.job import Job
     from cloudtune.ledger import Attempt
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
+    from cloudtune.state import (
+        Checkpoint,
+        Deployment,
+        Event,
+        Generation,
+        JobRef,
+        JobSnapshot,
+        JobState,
+        Metric,
+        TunedModel,
+    )
     from cloudtune.watch import Update
 
 T = TypeVar("T")
@@ -113,6 +124,10 @@ class AsyncJob:
         """See `Job.delete`."""
         await asyncio.to_thread(self._job.delete)
 
+    async def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:
+        """See `Job.deploy`. ``on_step`` is called in the worker thread."""
+        return await asyncio.to_thread(self._job.deploy, on_step=on_step, **options)
+
     def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> AsyncIterator[Generation]:
         """See `Job.generate`."""
         return _started_in_threads(lambda: self._job.generate(prompts, options))
@@ -152,6 +167,28 @@ class AsyncClient:
     async def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> AsyncJob:
         """See `Client.resume`."""
         return AsyncJob(await asyncio.to_thread(self._client.resume, ref, on_step=on_step))
+
+    async def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """See `Client.plan_deploy`."""
+        return await asyncio.to_thread(self._client.plan_deploy, model, **options)
+
+    async def deploy(
+        self,
+        model_or_plan: TunedModel | Plan,
+        *,
+        on_step: Callable[[StepUpdate], None] | None = None,
+        **options: Any,
+    ) -> Deployment:
+        """See `Client.deploy`. ``on_step`` is called in the worker thread."""
+        return await asyncio.to_thread(self._client.deploy, model_or_plan, on_step=on_step, **options)
+
+    async def deployments(self, *, backend: str | None = None) -> Deployments:
+        """See `Client.deployments`."""
+        return await asyncio.to_thread(self._client.deployments, backend=backend)
+
+    async def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
+        """See `Client.remove`."""
+        await asyncio.to_thread(self._client.remove, deployment, on_step=on_step)
 
     async def attach(self, ref: JobRef | str) -> AsyncJob:
         """See `Client.attach`."""

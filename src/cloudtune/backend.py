@@ -73,6 +73,16 @@ class Capabilities(Value, frozen=True, kw_only=True):
         return self.reasons.get(feature, "this back end has nothing that corresponds to it")
 
 
+class RowLimit(Value, frozen=True, kw_only=True):
+    """How long a row may be, and what counts it."""
+
+    tokens: int
+    tokenizer: str
+    """A folder that holds the model's tokenizer.json (and its chat template)."""
+    cut: bool = False
+    """Longer rows are cut there, and the plan warns of them; otherwise they are refused."""
+
+
 class Resolved(Value, frozen=True, kw_only=True):
     """What had to be looked up in the world before planning; never secrets. Plain JSON."""
 
@@ -81,6 +91,8 @@ class Resolved(Value, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     identity: dict[str, Any] = {}
     """Facts that make it another job when they change, e.g. the fingerprint of a model in a folder."""
+    row_limit: RowLimit | None = None
+    """Where the model's own tokenizer can be had: rows over the limit are found by plan, with their lines."""
     at: datetime | None = None
 
 
@@ -180,6 +192,7 @@ class Plan(Value, frozen=True, kw_only=True):
     """Everything that submit would do, before it does any of it. JSON, and no secret in it."""
 
     schema_version: int = PLAN_VERSION
+    purpose: Literal["job", "deploy", "remove"] = "job"  # the latter two have no step that makes a job
     name: str
     backend: str
     scope: str
@@ -342,13 +355,13 @@ Prompt = str | Sequence[Mapping[str, Any]]
 
 @runtime_checkable
 class Host(Protocol):
-    """A place where a tuned model answers. A back end may or may not be one."""
+    """A place where a tuned model answers. It may be gone again: ``find`` is asked of steps done before, too."""
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Steps that make the model answer; run by the same executor and ledger."""
+        """Steps that make the model answer, keyed by model, scope and options; the last outputs ``name``, the id."""
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Steps that take it down."""
+        """Steps that take it down. The plan's ``purpose`` is ``remove``."""
 
     def deployments(self) -> Iterable[Deployment]:
         """What stands now."""

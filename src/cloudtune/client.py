@@ -20,6 +20,7 @@ from cloudtune.errors import (
 )
 from cloudtune.execute import Executor, StepUpdate
 from cloudtune.fit import fit
+from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.job import Job
 from cloudtune.ledger import Attempt, Ledger
@@ -27,7 +28,7 @@ from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.spec import JobSpec
 from cloudtune.spool import Spool
-from cloudtune.state import JobRef, JobSnapshot, JobState
+from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.watch import watch_many
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ class Client:
         except InputError as error:
             problems.append(error)
         try:
-            report = data.prepare(spec.data, method=spec.method.name)
+            report = data.prepare(
+                spec.data, method=spec.method.name, limit=resolved.row_limit if resolved is not None else None
+            )
         except InputError as error:
             problems.append(error)
         if resolved is not None and report is not None:
@@ -196,6 +199,8 @@ class Client:
         After a crash, or a lost reply, the same call goes on where it stopped. ``again`` and ``resume`` as in `plan`.
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
+        if plan.purpose != "job":
+            raise InputError(f"this is a plan to {plan.purpose} a model, and not to make a job")
         place = self.backend(plan.backend)
         attempt = self.ledger.begin(plan)
         if attempt.ref is not None:
@@ -239,6 +244,58 @@ class Client:
     def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
         last = self.ledger.latest(key)
         return last if last is not None and last.plan.parent == str(ref) else None
+
+    # -- hosting ---------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """Everything that deploying the model would do, with nothing sent. The options are the back end's own.
+
+        Raises UnsupportedError where models are not deployed, with the reason.
+        """
+        return self._hosting(model.backend).plan_deploy(model, options)
+
+    def deploy(
+        self,
+        model_or_plan: TunedModel | Plan,
+        *,
+        on_step: Callable[[StepUpdate], None] | None = None,
+        **options: Any,
+    ) -> Deployment:
+        """Make the model answer, and wait until it does: called again it is the same deployment.
+
+        After a crash, or a lost reply, the same call goes on where it stopped.
+        """
+        if isinstance(model_or_plan, Plan) and options:
+            raise InputError("a plan has its options already", hint="give them to plan_deploy")
+        hosting = self._hosting(model_or_plan.backend)
+        if isinstance(model_or_plan, TunedModel):
+            model_or_plan = hosting.plan_deploy(model_or_plan, options)
+        return hosting.deploy(model_or_plan, on_step)
+
+    def deployments(self, *, backend: str | None = None) -> Deployments:
+        """What stands on that back end; without one, on the default and all that the ledger has ever used.
+
+        Of several back ends, one that cannot be asked fails nothing: ``unanswered`` of the list says which, and why.
+        """
+        found = Deployments()
+        if backend is not None:
+            found.extend(self._hosting(backend).standing())
+            return found
+        for name in dict.fromkeys([self._default or self.config.backend, *self.ledger.backends()]):
+            try:
+                if hosts(self.backend(name)):
+                    found.extend(self._hosting(name).standing())
+            except CloudtuneError as error:
+                found.unanswered[name] = error.message
+        return found
+
+    def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
+        """Take the deployment down. One that is not there any more counts as taken down."""
+        hosting = self._hosting(deployment.backend)
+        hosting.remove(hosting.plan_remove(deployment), on_step)
+
+    def _hosting(self, backend: str) -> Hosting:
+        return Hosting(self.backend(backend), self.ledger, self._clock, self._trace)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 

@@ -74,16 +74,29 @@ class Executor:
         """
         if [step.makes_job for step in plan.steps] != [False] * (len(plan.steps) - 1) + [True]:
             raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
+        return JobRef.parse(self._finish(plan, spec)["ref"])
+
+    def host(self, plan: Plan) -> dict[str, Any]:
+        """Do what is left of a plan that deploys a model or takes one down, and return the last step's outputs.
+
+        What the ledger has as done is looked for once more: a deployment may be gone again by now.
+        """
+        if not plan.steps or any(step.makes_job or step.kind == "encode" for step in plan.steps):
+            raise BackendError(f"a plan of {plan.backend} to {plan.purpose} must have steps, and none that makes a job")
+        return self._finish(plan, None)
+
+    def _finish(self, plan: Plan, spec: JobSpec | None) -> dict[str, Any]:
+        """Each step in turn; the last one's outputs."""
         outputs: dict[str, dict[str, Any]] = {}
         for number, step in enumerate(plan.steps, 1):
             outputs[step.id] = _StepRun(self, plan, step, spec, number).finish(outputs)
-        return JobRef.parse(outputs[plan.steps[-1].id]["ref"])
+        return outputs[plan.steps[-1].id]
 
 
 class _StepRun:
     """One step on its way."""
 
-    def __init__(self, executor: Executor, plan: Plan, step: Step, spec: JobSpec, number: int) -> None:
+    def __init__(self, executor: Executor, plan: Plan, step: Step, spec: JobSpec | None, number: int) -> None:
         self._x = executor
         self._ledger = executor._ledger
         self._clock = executor._clock
@@ -103,9 +116,9 @@ class _StepRun:
             claim = self._take()
             if claim.state == "ours":
                 break
-            if self._is_still_good(claim.outputs):
+            if (good := self._still_good(claim.outputs)) is not None:
                 self._say("found", "done before")
-                return claim.outputs
+                return good
             self._ledger.undo(self._plan.token, self._step.id)
         assert claim.intent is not None
         try:
@@ -129,11 +142,20 @@ class _StepRun:
             self._say("waiting", f"process {holder.pid} on {holder.host} is doing it")
             self._clock.sleep(HELD_POLL_S * (1 + random.random()))  # noqa: S311 - jitter
 
-    def _is_still_good(self, outputs: Mapping[str, Any]) -> bool:
-        return self._step.kind != "encode" or self._x._spool.holds(outputs)
+    def _still_good(self, outputs: dict[str, Any]) -> dict[str, Any] | None:
+        """The outputs of a step done before, or None if what it made is gone."""
+        if self._step.kind == "encode":
+            return outputs if self._x._spool.holds(outputs) else None
+        if self._plan.purpose == "job":
+            return outputs  # a job stays made
+        if self._step.kind == "await":
+            return None  # it costs a question
+        found = reading(self._clock, self._x._backend.find, self._step, Intent(begun_at=self._clock.now()))
+        return found.outputs if isinstance(found, Done) else None
 
     def _work(self, intent: Intent) -> dict[str, Any]:
         if self._step.kind == "encode":
+            assert self._spec is not None
             return self._record(self._x._spool.encode(self._step, self._spec))
         if self._step.kind == "await":
             return self._record(self._await())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from cloudtune.backend import Exporter, Host
 from cloudtune.errors import JobNotFound, UnsupportedError
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend, GenerateOptions, Prompt
     from cloudtune.client import Client
-    from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
+    from cloudtune.execute import StepUpdate
+    from cloudtune.state import (
+        Checkpoint,
+        Deployment,
+        Event,
+        Generation,
+        JobRef,
+        JobSnapshot,
+        JobState,
+        Metric,
+        TunedModel,
+    )
 
 
 @final
@@ -139,6 +150,11 @@ class Job:
             self._client.ledger.gone(self.ref)
 
     # -- using -----------------------------------------------------------------------------------------------------
+
+    def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:
+        """Make the tuned model answer where it has to be deployed for that. See `Client.deploy`."""
+        self._need("verb:deploy")
+        return self._client.deploy(self.model(), on_step=on_step, **options)
 
     def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> Iterator[Generation]:
         """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model)."""

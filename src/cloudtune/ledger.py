@@ -1,4 +1,4 @@
-"""The durable record: every attempt at a job, every step's intent and outcome.
+"""The durable record: every attempt at a job, or at hosting a model, every step's intent and outcome.
 
 SQLite by default, PostgreSQL by URL. A step's row is its lease: whoever holds it works on it, and another process
 takes it over only when the holder is dead. What is written is on disk before the act that it announces. Reads never
@@ -53,10 +53,11 @@ class Store(Protocol):
 
 
 class Attempt(Value, frozen=True, kw_only=True):
-    """One attempt at a job, as the ledger has it."""
+    """One attempt at a job, or at a deployment or its removal, as the ledger has it."""
 
     key: str
     attempt: int
+    purpose: Literal["job", "deploy", "remove"] = "job"
     token: str
     name: str
     backend: str
@@ -125,13 +126,13 @@ class Ledger:
     def begin(self, plan: Plan) -> Attempt:
         """Journal an attempt, or find the one that stands under the same key and number."""
         row = (
-            plan.key, plan.attempt, plan.token, plan.name, plan.backend, plan.scope, str(plan.spec.get("model", "")),
-            self._stamp(), msgspec.json.encode(plan_to_json(plan)).decode(),
+            plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
+            str(plan.spec.get("model", "")), self._stamp(), msgspec.json.encode(plan_to_json(plan)).decode(),
         )  # fmt: skip
         with self._write("begin") as db:
             db.execute(
-                "INSERT INTO attempts (key, attempt, token, name, backend, scope, model, begun_at, plan)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO attempts (key, attempt, purpose, token, name, backend, scope, model, begun_at, plan)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 row,
             )
             found = db.execute(f"{_SELECT} WHERE key = ? AND attempt = ?", (plan.key, plan.attempt)).fetchone()
@@ -184,7 +185,7 @@ class Ledger:
                 db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token))
 
     def undo(self, token: str, step: str) -> None:
-        """Forget the outcome of a pure step whose product is gone, so that it is done again."""
+        """Forget the outcome of a step whose product is gone, so that it is done again."""
         with self._write(f"undo {step}") as db:
             db.execute("UPDATE steps SET outputs = NULL, done_at = NULL WHERE token = ? AND step = ?", (token, step))
 
@@ -203,24 +204,35 @@ class Ledger:
     # -- reading -------------------------------------------------------------------------------------------------
 
     def latest(self, key: str) -> Attempt | None:
-        """The newest attempt at that job."""
+        """The newest attempt under that key."""
         rows = self._store.read(f"{_SELECT} WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
         return _attempt(rows[0]) if rows else None
 
     def attempts(self, *, backend: str | None = None, limit: int | None = None) -> list[Attempt]:
-        """Newest first."""
-        return [_attempt(row) for row in self._newest(_SELECT, backend, limit)]
+        """Those at jobs, newest first."""
+        return [_attempt(row) for row in self._newest(f"{_SELECT} WHERE purpose = 'job'", backend, limit)]
+
+    def is_done(self, token: str, step: str) -> bool:
+        """Whether that step of that attempt has an outcome."""
+        query = "SELECT 1 FROM steps WHERE token = ? AND step = ? AND outputs IS NOT NULL"
+        return bool(self._store.read(query, (token, step)))
+
+    def backends(self) -> list[str]:
+        """Names of all back ends on which something was ever begun."""
+        rows = self._store.read("SELECT DISTINCT backend FROM attempts ORDER BY backend", ())
+        return [row["backend"] for row in rows]
 
     def refs(self, *, backend: str | None = None, limit: int | None = None) -> list[JobRef]:
         """References alone, newest first: cheap where there are thousands."""
-        rows = self._newest("SELECT ref FROM attempts WHERE ref IS NOT NULL AND gone_at IS NULL", backend, limit)
+        query = "SELECT ref FROM attempts WHERE purpose = 'job' AND ref IS NOT NULL AND gone_at IS NULL"
+        rows = self._newest(query, backend, limit)
         return [JobRef.parse(row["ref"]) for row in rows]
 
     def named(self, text: str) -> list[Attempt]:
         """Attempts whose job has that reference, id or name, or whose id begins so. Newest first."""
         escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
         rows = self._store.read(
-            rf"{_SELECT} WHERE ref = ? OR name = ? OR ref LIKE ? ESCAPE '\' ORDER BY seq DESC",
+            rf"{_SELECT} WHERE purpose = 'job' AND (ref = ? OR name = ? OR ref LIKE ? ESCAPE '\') ORDER BY seq DESC",
             (text, text, f"%:{escaped}%"),
         )
         return [_attempt(row) for row in rows]
@@ -235,7 +247,7 @@ class Ledger:
     def _newest(self, query: str, backend: str | None, limit: int | None) -> list[dict[str, Any]]:
         values: tuple[Any, ...] = ()
         if backend is not None:
-            query, values = f"{query} {'AND' if 'WHERE' in query else 'WHERE'} backend = ?", (backend,)
+            query, values = f"{query} AND backend = ?", (backend,)
         query += " ORDER BY seq DESC"
         if limit is not None:
             query, values = f"{query} LIMIT ?", (*values, limit)
@@ -269,7 +281,7 @@ class Ledger:
         self._trace(f"ledger after {what}")
 
 
-_SELECT = "SELECT key, attempt, token, name, backend, scope, model, ref, gone_at, begun_at, plan FROM attempts"
+_SELECT = "SELECT key, attempt, purpose, token, name, backend, scope, model, ref, gone_at, begun_at, plan FROM attempts"
 
 
 def _attempt(row: Any) -> Attempt:

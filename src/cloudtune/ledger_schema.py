@@ -16,6 +16,7 @@ def migrations(serial: str) -> tuple[Migration, ...]:
                 seq       {serial},                 -- in the order in which they were begun
                 key       TEXT    NOT NULL,         -- (spec, data content, back end, scope)
                 attempt   INTEGER NOT NULL,
+                purpose   TEXT    NOT NULL,         -- job, deploy or remove
                 token     TEXT    NOT NULL UNIQUE,  -- hash of (key, attempt)
                 name      TEXT    NOT NULL,
                 backend   TEXT    NOT NULL,

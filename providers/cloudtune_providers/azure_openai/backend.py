@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import ValidationError
+
 from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import InputError
+from cloudtune.validation import problems_of
 from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.deployments import Deployments
-from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
+from cloudtune_providers.azure_openai.options import (
+    AzureOpenAIDeployment,
+    AzureOpenAIOptions,
+    AzureOpenAIOverrides,
+)
 from cloudtune_providers.openai_dialect.files import Files
 from cloudtune_providers.openai_dialect.jobs import Jobs
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
@@ -176,9 +184,12 @@ class AzureOpenAIBackend:
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. Options: ``name``, ``sku`` (GlobalStandard), ``capacity`` (1, in thousand tokens a minute)."""
-        return self._hosted.plan_deploy(
-            model, options.get("name"), options.get("sku", "GlobalStandard"), options.get("capacity", 1)
-        )
+        try:
+            asked = AzureOpenAIDeployment.model_validate(options)
+        except ValidationError as error:
+            found = problems_of(error, model=AzureOpenAIDeployment, values=options, place=lambda path: (None, None))
+            raise InputError(found) from error
+        return self._hosted.plan_deploy(model, asked.name, asked.sku, asked.capacity)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """See `Host`."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.backend import Absent, DataReport, Done, Found, Plan, Probe, Resolved, Step, place
+from cloudtune.backend import Absent, CostEstimate, DataReport, Done, Found, Plan, Probe, Resolved, Step, place
 from cloudtune.errors import (
     BackendError,
     CloudtuneError,
@@ -55,6 +55,7 @@ class Deployments:
         self, options: AzureOpenAIOptions, catalog: Catalog, manage: Callable[[], CognitiveServicesManagementClient]
     ) -> None:
         self._options = options
+        self._scope = options.scope()
         self._catalog = catalog
         self._manage = manage
         self._lock = threading.Lock()
@@ -75,30 +76,40 @@ class Deployments:
             Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
                  request={"call": "deployments.get", "name": place("deploy", "name")}),
         )  # fmt: skip
-        return self._plan(name, model.scope, token, steps, self._warnings(sku))
+        return self._plan("deploy", name, model.scope, token, steps, self._warnings(sku), self._cost(sku))
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Take it down."""
         token = translate.token_of("remove", deployment.scope, deployment.id, deployment.model)
         request = {"call": "deployments.delete", "name": deployment.id}
         step = Step(id="remove", kind="call", title=f"take {deployment.id} down", request=request, once="atomic")
-        return self._plan(deployment.id, deployment.scope, token, (step,), ())
+        return self._plan("remove", deployment.id, deployment.scope, token, (step,), (), None)
 
-    def _plan(self, name: str, scope: str, token: str, steps: tuple[Step, ...], warnings: tuple[Problem, ...]) -> Plan:
+    def _plan(
+        self, purpose: Literal["deploy", "remove"], name: str, scope: str, token: str, steps: tuple[Step, ...],
+        warnings: tuple[Problem, ...], cost: CostEstimate | None,
+    ) -> Plan:  # fmt: skip
+        if scope != self._scope:
+            raise InvalidRequest(f"{name} belongs to {scope}, and the settings name {self._scope}")
         return Plan(
-            name=name, backend=translate.NAME, scope=scope, key=token, attempt=1, token=token, spec={}, steps=steps,
-            data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope), warnings=warnings,
+            purpose=purpose, name=name, backend=translate.NAME, scope=scope, key=token, attempt=1, token=token,
+            spec={}, steps=steps, data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
+            warnings=warnings, cost=cost,
         )  # fmt: skip
 
     def _warnings(self, sku: str) -> tuple[Problem, ...]:
         limit = "deployment.developer.seconds.max" if sku == "DeveloperTier" else "deployment.idle.seconds.max"
         texts = [entry.note for entry in self._catalog.limits if entry.name == limit]
-        price = self._catalog.price("hosting", "", tier=sku)
-        if price is not None:
-            texts.append(f"costs {price.usd:g} USD an hour, idle too ({self._catalog.cite(price.source)})")
         return tuple(
             Problem(code="deployment", severity="warning", field="sku", message=f"{sku}: {text}") for text in texts
         )
+
+    def _cost(self, sku: str) -> CostEstimate | None:
+        price = self._catalog.price("hosting", "", tier=sku)
+        if price is None:
+            return None
+        seen = self._catalog.cite(price.source)
+        return CostEstimate(usd=None, basis=f"{price.usd:g} USD an hour, idle too, until it is taken down ({seen})")
 
     # -- acts ------------------------------------------------------------------------------------------------------
 
@@ -145,7 +156,9 @@ class Deployments:
         for deployment in self.listed(scope):
             if deployment.state == "ready" and translate.serves(deployment.raw, model):
                 return deployment.id
-        raise InvalidRequest(f"{model} is not deployed, and answers only then", hint="deploy it first")
+        raise InvalidRequest(
+            f"{model} is not deployed, and answers only then", hint="deploy it first: cloudtune deploy JOB"
+        )
 
     def _value(self, entry: dict[str, Any], scope: str) -> Deployment | None:
         properties = entry.get("properties") or {}

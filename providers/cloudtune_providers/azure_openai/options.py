@@ -97,6 +97,19 @@ class AzureOpenAIOptions(BaseModel):
         return subscription, self.resource_group or "", self.account or host
 
 
+class AzureOpenAIDeployment(BaseModel):
+    """Options of a deployment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,63}$")] | None = None
+    """2 to 64 letters, digits, dots and hyphens; derived from the model's name unless given."""
+    sku: Annotated[str, Field(min_length=1)] = "GlobalStandard"
+    """GlobalStandard, Standard, DeveloperTier and others: where it is computed, and what an hour costs."""
+    capacity: PositiveInt = 1
+    """In thousand tokens a minute."""
+
+
 class AzureOpenAIOverrides(BaseModel):
     """``overrides.azure_openai`` in a spec."""
 

@@ -32,7 +32,7 @@ class Order(Value, frozen=True, kw_only=True):
     """What a child is to do."""
 
     do: str
-    """``submit``, ``plan``, ``get``, ``jobs`` or ``resume``."""
+    """``submit``, ``plan``, ``get``, ``jobs``, ``resume``, ``deploy`` or ``remove``."""
     recipe: Recipe
     ledger: str
     spec: dict[str, Any] | None = None
@@ -218,7 +218,21 @@ def _resume(client: Client, order: Order) -> Any:
     return client.attach(order.ref or "").resume().ref
 
 
-_WAYS = {"submit": _submit, "plan": _plan, "get": _get, "jobs": _jobs, "resume": _resume}
+def _deploy(client: Client, order: Order) -> Any:
+    return client.attach(order.ref or "").deploy(**order.options)
+
+
+def _remove(client: Client, order: Order) -> Any:
+    """Take the deployment of that name down: as it was listed once, so that it may be gone by now."""
+    from cloudtune.state import Deployment
+
+    client.remove(msgspec.convert(order.options, Deployment))
+
+
+_WAYS = {
+    "submit": _submit, "plan": _plan, "get": _get, "jobs": _jobs, "resume": _resume, "deploy": _deploy,
+    "remove": _remove,
+}  # fmt: skip
 
 
 def _write(diary: int, line: dict[str, Any]) -> None:

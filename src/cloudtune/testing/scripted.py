@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
 from cloudtune.backend import (
     Absent,
     Capabilities,
-    DataReport,
     Done,
     Found,
     GenerateOptions,
@@ -37,7 +36,7 @@ from cloudtune.backend import (
     Resolved,
     Step,
 )
-from cloudtune.errors import BackendNotInstalled, Conflict, InvalidRequest, JobNotFound, Problem
+from cloudtune.errors import BackendNotInstalled, Conflict, InputError, InvalidRequest, JobNotFound, Problem
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune.testing import translation
 from cloudtune.testing.scripted_options import ScriptedOptions, ScriptedOverrides
@@ -116,8 +115,15 @@ class ScriptedBackend:
             for twin in request["twins"]:
                 self.cancel(JobRef.parse(twin))
             return {"ref": request["ref"]}
-        self._ask(request["call"], request["body"])
-        return {"name": request["body"]["name"]}
+        return self._host(request["call"], request["body"])
+
+    def _host(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            self._ask(call, body)
+        except JobNotFound:
+            if call != "delete_deployment":  # what is not there is taken down
+                raise
+        return {"name": body["name"]}
 
     def _upload(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
         content = Path(request["path"]).read_bytes()
@@ -160,6 +166,8 @@ class ScriptedBackend:
         request = step.request
         if step.kind == "upload":
             return self._find_file(request)
+        if "deployment" in request["call"]:
+            return self._find_deployment(request["call"], request["body"])
         if request["call"] != "create_job":
             return Absent()
         body = request["body"]
@@ -172,6 +180,12 @@ class ScriptedBackend:
             return Absent()
         twins = tuple(str(self._snapshot(job).ref) for job in jobs[1:])
         return Done(outputs=self._made(jobs[0]), duplicates=twins)
+
+    def _find_deployment(self, call: str, body: dict[str, Any]) -> Found:
+        """What stands under the name; of another model than ours, the vendor itself refuses ours."""
+        models = {entry["name"]: entry["model"] for entry in self._ask("list_deployments", {})}
+        done = models.get(body["name"]) == body.get("model")  # a removal names none
+        return Done(outputs={"name": body["name"]}) if done else Absent()
 
     def _find_file(self, request: dict[str, Any]) -> Found:
         name, size = request["body"]["name"], request["bytes"]
@@ -311,20 +325,19 @@ class ScriptedBackend:
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. ``name`` is the only option."""
+        if unknown := sorted(set(options) - {"name"}):
+            raise InputError([Problem(code="option", field=key, message="no such option") for key in unknown])
         body = {"name": options.get("name") or f"serve-{model.id.rpartition(':')[2]}", "model": model.id}
-        return self._hosting("deploy", model.id, model.scope, body, "create_deployment")
+        return self._hosting("deploy", model.id, model.scope, body)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """See `Host`."""
-        return self._hosting("remove", deployment.id, deployment.scope, {"name": deployment.id}, "delete_deployment")
+        return self._hosting("remove", deployment.id, deployment.scope, {"name": deployment.id})
 
-    def _hosting(self, name: str, about: str, scope: str, body: dict[str, Any], call: str) -> Plan:
-        token = f"{name}-{about}"
-        step = Step(id=name, kind="call", title=f"{name} {about}", request={"call": call, "body": body}, once="atomic")
-        return Plan(
-            name=name, backend=self.name, scope=scope, key=token, attempt=1, token=token, spec={}, steps=(step,),
-            data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
-        )  # fmt: skip
+    def _hosting(self, purpose: Literal["deploy", "remove"], about: str, scope: str, body: dict[str, Any]) -> Plan:
+        if scope != self._scope():
+            raise InvalidRequest(f"{about} belongs to another account than the key in use, {self._scope()}")
+        return translation.hosting_plan(purpose, about, self.name, scope, body)
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""

@@ -5,10 +5,13 @@ What the back end can do stands here too, with a reason for each thing that it c
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, Step, place
+import msgspec
+
+from cloudtune.backend import VERBS, Capabilities, DataReport, Plan, PlanRequest, Resolved, Setting, Step, place
 from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import sources
 from cloudtune.data.reading import read
@@ -96,6 +99,20 @@ def _length(record: Record) -> int:
         return len(record.text)
     turns = record.messages if isinstance(record, Chat) else []
     return sum(len(turn.content) for turn in turns if isinstance(turn.content, str))
+
+
+def hosting_plan(
+    purpose: Literal["deploy", "remove"], about: str, backend: str, scope: str, body: dict[str, Any]
+) -> Plan:
+    """One call. The key is a hash of what is asked for, and where."""
+    call = {"deploy": "create_deployment", "remove": "delete_deployment"}[purpose]
+    key = hashlib.sha256(msgspec.json.encode([scope, call, body])).hexdigest()[:32]
+    request = {"call": call, "body": body}
+    step = Step(id=purpose, kind="call", title=f"{purpose} {about}", request=request, once="atomic")
+    return Plan(
+        purpose=purpose, name=body["name"], backend=backend, scope=scope, key=key, attempt=1, token=key, spec={},
+        steps=(step,), data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
+    )  # fmt: skip
 
 
 def plan_of(request: PlanRequest, *, name: str, personality: str, list_lag_s: float) -> Plan:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.backend import Exporter, GenerateOptions, Host, Plan, Prompt
+from cloudtune.backend import Exporter, GenerateOptions, Host, Prompt
 from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound, UnsupportedError
 from cloudtune.state import JobState
 from cloudtune.testing.contract.harness import Harness, needs, submitted
@@ -76,7 +76,7 @@ class VerbClauses(Harness):
         """15: one answer for each prompt, in their order; the base model can be asked too."""
         job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
         if job.result().needs_deploy and isinstance(backend, Host):
-            _carry_out(backend, backend.plan_deploy(job.result()))
+            job.deploy()
         prompts: list[Prompt] = ["What is 2 plus 3?", [{"role": "user", "content": "And 4 plus 5?"}]]
         few = GenerateOptions(max_tokens=8)
         answers = list(job.generate(prompts, few))
@@ -102,15 +102,23 @@ class VerbClauses(Harness):
     def test_15_deploy(self, world: World, backend: Backend, client: Client) -> None:
         """15: a model that was deployed is listed and answers; one that was removed is not; both may be repeated."""
         assert isinstance(backend, Host)
-        model = submitted(client, world, S.RUNNING, S.SUCCEEDED).result()
-        deploy = backend.plan_deploy(model)
-        _carry_out(backend, deploy)
-        _carry_out(backend, deploy)
-        standing = [deployment for deployment in backend.deployments() if deployment.model == model.id]
-        assert len(standing) == 1
-        remove = backend.plan_remove(standing[0])
-        _carry_out(backend, remove)
-        assert [deployment for deployment in backend.deployments() if deployment.model == model.id] == []
+        job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
+        model = job.result()
+        plan = client.plan_deploy(model)
+        assert (plan.purpose, plan.backend, plan.scope) == ("deploy", backend.name, model.scope)
+        assert client.plan_deploy(model) == plan
+        jobs = client.jobs()
+        for _ in range(2):  # again after its end, as a person may: deploy, remove, deploy, remove
+            made = client.deploy(plan)
+            assert (made.backend, made.scope, made.model, made.state) == (backend.name, model.scope, model.id, "ready")
+            assert job.deploy().id == made.id
+            standing = [one for one in client.deployments(backend=backend.name) if one.model == model.id]
+            assert [one.id for one in standing] == [made.id]
+            assert len(list(job.generate(["What is 2 plus 3?"], GenerateOptions(max_tokens=8)))) == 1
+            client.remove(made)
+            client.remove(made)
+            assert [one for one in backend.deployments() if one.model == model.id] == []
+        assert client.jobs() == jobs
 
     def test_15_no_model_before_the_end(self, world: World, backend: Backend, client: Client) -> None:
         """15: a job that runs has no model to use yet."""
@@ -167,34 +175,10 @@ def _acts(job: Job, folder: Path) -> dict[str, Any]:
         "cancel": job.cancel,
         "checkpoints": job.checkpoints,
         "delete": job.delete,
+        "deploy": job.deploy,
         "export": lambda: job.export(folder),
         "generate": lambda: job.generate(["?"]),
         "metrics": job.metrics,
         "pause": job.pause,
         "resume": job.resume,
     }
-
-
-class _NoJournal:
-    """Deployments' steps journal nothing that matters here."""
-
-    def __init__(self) -> None:
-        self.notes: dict[str, Any] = {}
-
-    def note(self, name: str, value: Any) -> None:
-        self.notes[name] = value
-
-
-def _carry_out(backend: Backend, plan: Plan) -> None:
-    from cloudtune.backend import filled
-
-    outputs: dict[str, Any] = {}
-    for step in plan.steps:
-        ready = _with(step, filled(step.request, outputs))
-        outputs[step.id] = backend.probe(ready).outputs if step.kind == "await" else backend.do(ready, _NoJournal())
-
-
-def _with(step: Any, request: Any) -> Any:
-    import msgspec
-
-    return msgspec.structs.replace(step, request=request)

@@ -33,7 +33,7 @@ from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_waiting, standing_of, take_lock
 from cloudtune_local.training import checkpoints
 from cloudtune_local.training.folder import read_json, read_lines
-from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
+from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, row_limit, to_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,7 +83,8 @@ class LocalBackend:
             "gpus": len(devices.visible_gpus()),
         }
         identity = {"model": model.fingerprint}
-        return Resolved(scope=str(self.root), facts=facts, identity=identity)
+        limit = row_limit(spec, facts["model"])
+        return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 
     def _python(self) -> str:
         """The trainer's interpreter, which has what the trainer needs."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Plan, Setting, Step, place
+from cloudtune.backend import Plan, RowLimit, Setting, Step, place
 from cloudtune.errors import Problem, SpecError
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
@@ -12,6 +13,7 @@ from cloudtune_local.training.folder import SPEC_VERSION
 
 if TYPE_CHECKING:
     from cloudtune.backend import PlanRequest
+    from cloudtune.spec import JobSpec
 
 NAME = "local"
 FORMAT = "cloudtune"
@@ -38,6 +40,9 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "gradient_checkpointing": False,
 }
 """Those whose default depends on nothing; None means without."""
+_NOT_READ = ("images", "parts")
+_NOT_SHOWN = ("thoughts", "tools")
+"""Features of rows (see ``data.losses``) that the trainer does not take."""
 _LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
 
 
@@ -175,8 +180,7 @@ def _hyperparameters(request: PlanRequest, choices: _Choices, adapter: str) -> d
     values = {name: pick(name, default) for name, default in defaults.items()}
     full = adapter == "full"
     values["learning_rate"] = pick("learning_rate", 2e-5 if full else 2e-4, f"default of {NAME} for {adapter} training")
-    context = request.resolved.facts["model"].get("context_length")
-    length = min(context or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+    length = _default_length(request.resolved.facts["model"])
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
     # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
@@ -184,6 +188,21 @@ def _hyperparameters(request: PlanRequest, choices: _Choices, adapter: str) -> d
     why = "records of running text are joined" if running else "a step is `batch_size` rows"
     values["packing"] = pick("packing", running, f"default of {NAME} for {request.spec.method.name}: {why}")
     return values
+
+
+def _default_length(model: dict[str, Any]) -> int:
+    return min(model.get("context_length") or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+
+
+def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
+    """How long a row may be before the trainer cuts it, where the model's tokenizer lies at hand.
+
+    Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
+    """
+    if spec.method.name == "cpt" or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
+        return None
+    tokens = spec.hyperparameters.max_length or _default_length(model)
+    return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)
 
 
 def _evaluation(request: PlanRequest, choices: _Choices) -> dict[str, Any]:
@@ -246,11 +265,25 @@ def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> li
     if chat and model.get("chat_template") is False:
         message = "its tokenizer has no chat template; dialogues are written as `User: ...` and `Assistant: ...` lines"
         warnings.append(_warning("no_template", "model", message, "an instruct model has a template of its own"))
-    warnings += [_long_rows(name, info.longest_chars, length) for name, info in request.data.splits.items()
-                 if info.kind == "chat" and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
+    if request.resolved.row_limit is None:  # else the rows themselves have been counted
+        warnings += [_long_rows(name, info.longest_chars, length) for name, info in request.data.splits.items()
+                     if info.kind == "chat" and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
+    unread = {problem.field: problem for problem in request.data.problems if problem.code == "feature"}
+    errors += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
+    warnings += [_unseen(unread[name]) for name in _NOT_SHOWN if name in unread]
     if errors:
         raise SpecError(errors)
     return warnings
+
+
+def _unreadable(feature: Problem) -> Problem:
+    message = f"{feature.message}; the trainer reads text only"
+    return Problem(code="not_text", field="data", message=message, fix="leave those rows out, or write them as text")
+
+
+def _unseen(feature: Problem) -> Problem:
+    message = f"{feature.message}; the model is not shown them"
+    return _warning("not_shown", "data", message, "write into the turns' text what is to be learnt")
 
 
 def _long_rows(split: str, chars: int, length: int) -> Problem:

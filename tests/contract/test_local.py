@@ -20,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestLocal(BackendContract):
-    expected_skips = 9  # what only a vendor over a network can do, deployments, and the row limit
+    expected_skips = 8  # what only a vendor over a network can do, and deployments
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture

@@ -6,6 +6,8 @@ from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
@@ -23,6 +25,7 @@ from cloudtune.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from cloudtune.backend import RowLimit
     from cloudtune.data.records import Record
     from cloudtune.data.scanned import Scanned
     from cloudtune.spec import Data, Source
@@ -46,10 +49,18 @@ def sources(data: Data) -> dict[str, Source]:
     return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
 
 
-def prepare(data: Data, *, method: str = "sft") -> DataReport:
-    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found."""
+def prepare(data: Data, *, method: str = "sft", limit: RowLimit | None = None) -> DataReport:
+    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
+
+    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines.
+    """
     faults = Faults()
-    _, survey = go_through(data, Task(method=method, shares=shares(data)), faults)
+    task = Task(method=method, shares=shares(data))
+    if limit is not None:
+        task = msgspec.structs.replace(
+            task, tokenizer=limit.tokenizer, max_tokens=limit.tokens, longer="warning" if limit.cut else "error"
+        )
+    _, survey = go_through(data, task, faults)
     whole(data, survey, method, faults)
     faults.raise_errors()
     infos = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from cloudtune.data.split import Shares
@@ -22,6 +24,8 @@ class Task(msgspec.Struct, frozen=True):
     """A folder with tokenizer.json: count tokens exactly."""
     max_tokens: int | None = None
     """Of one record; the target's own limit where it is not given."""
+    longer: Literal["count", "error", "warning"] = "count"
+    """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
 

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
     from cloudtune.data.tokens import TokenCounter
+    from cloudtune.errors import Severity
 
 _ANSWER = b'{"role":"assistant"'
 LABEL_CHARS = 40
+TEMPLATE_TOKENS = 256
+"""What a chat template may add to a record at the most: a system's words of its own, marks around turns."""
 MANY_LABELS = 200
 _USUAL = frozenset({"system", "turns", "fields"})
 
@@ -71,7 +74,11 @@ class Scanner:
                 for number, record, line in zip(numbers, records, lines, strict=True):
                     if rule.seen_in(line):
                         problems += [batch.locate(problem, number) for problem in rule.problems(record)]
-        tokens = self._tokens(batch, numbers, records, problems) if self.counter is not None else b""
+        tokens = b""
+        if self.counter is not None and self.task.longer == "count":
+            tokens = self._tokens(batch, numbers, records, problems)
+        elif self.counter is not None:
+            self._over_limit(batch, numbers, records, lines, problems)
         if self.max_tokens is not None and self.counter is None:
             self._lengths(batch, numbers, lines, problems)
         written: list[bytes] | bytes | None = None
@@ -120,6 +127,18 @@ class Scanner:
                 if count > limit:
                     problems.append(batch.locate(self._too_long(record, count, limit), number))
         return array("I", counts).tobytes()
+
+    def _over_limit(
+        self, batch: Batch, numbers: Sequence[int], records: list[Record], lines: list[bytes], problems: list[Problem]
+    ) -> None:
+        """Count the tokens of the records that may be over the limit: a token is a byte at the least."""
+        limit = (self.max_tokens or 0) - TEMPLATE_TOKENS
+        long = [index for index, line in enumerate(lines) if len(line) > limit]
+        if long:
+            found: list[Problem] = []
+            self._tokens(batch, [numbers[index] for index in long], [records[index] for index in long], found)
+            severity: Severity = "warning" if self.task.longer == "warning" else "error"
+            problems += [msgspec.structs.replace(problem, severity=severity) for problem in found]
 
     def _one_by_one(self, batch: Batch, numbers: Sequence[int], records: list[Record],
                     problems: list[Problem]) -> list[int]:  # fmt: skip

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.local.backend.submitting import kill_all, wait_state, wait_until
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from cloudtune.clock import SystemClock
 from cloudtune.spec import JobSpec
@@ -68,7 +71,7 @@ class LocalWorld:
         nobody = "there is no vendor between: a question is a read of a folder, a request a write into one"
         self.lacks = dict.fromkeys(
             ("wire", "lost_reply", "throttle", "server_error", "forbidden", "lost_contact"), nobody
-        ) | {"row_limit": "a row over max_length is cut by the trainer, which names it; the plan warns of it"}
+        )
         self.stage.mkdir()
         self._model()
         self._python(trained)
@@ -80,8 +83,11 @@ class LocalWorld:
         folder.mkdir()
         (folder / "config.json").write_text('{"model_type": "llama", "max_position_embeddings": 512}')
         (folder / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(16))
-        (folder / "tokenizer.json").write_text("{}")
-        (folder / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+        words = Tokenizer(WordLevel({"?": 0}, unk_token="?"))  # one token a word
+        words.pre_tokenizer = WhitespaceSplit()
+        words.save(str(folder / "tokenizer.json"))
+        template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
     def _python(self, trained: Path) -> None:
         program = Path(__file__).parent / "directed_trainer.py"
@@ -118,7 +124,8 @@ class LocalWorld:
         return str(path)
 
     def too_long(self) -> tuple[JobSpec, int]:
-        raise NotImplementedError(self.lacks["row_limit"])
+        rows = [{"prompt": f"What is {n}?", "completion": "one " * (600 if n == 6 else 3)} for n in range(12)]
+        return self.spec(data={"train": self._rows("long", rows)}), 7
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
         backend, run = self.backend(), Run(Path(ref.scope) / ref.id)

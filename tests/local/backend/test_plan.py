@@ -2,10 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
 from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
-from cloudtune.errors import SpecError
+from cloudtune.errors import Problem, SpecError
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
@@ -194,3 +195,15 @@ def test_planning_is_pure(tmp_path):
     assert backend.plan(request(root)) == backend.plan(request(root))
     assert list(backend.list()) == []
     assert not root.exists()
+
+
+def test_what_the_trainer_cannot_read_is_refused_and_what_it_does_not_show_is_told(tmp_path):
+    def noted(*names):
+        made = request(tmp_path)
+        notes = tuple(Problem(code="feature", severity="info", field=name, message=f"2 rows: {name}") for name in names)
+        return msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, problems=notes))
+
+    with pytest.raises(SpecError, match="2 rows: images; the trainer reads text only"):
+        LocalBackend(Options(root=tmp_path)).plan(noted("images", "tools"))
+    plan = LocalBackend(Options(root=tmp_path)).plan(noted("tools", "turns"))
+    assert [problem.code for problem in plan.warnings] == ["not_shown"]

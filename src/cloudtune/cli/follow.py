@@ -77,7 +77,7 @@ def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
     model = job.model()
     session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
-    for line in next_steps(snapshot):
+    for line in next_steps(snapshot, session.client.backend(snapshot.ref.backend).capabilities.can):
         session.say(f"  {line}")
 
 

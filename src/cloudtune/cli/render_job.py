@@ -8,6 +8,8 @@ from cloudtune.cli.render import ago, clock_time, coloured, duration, fields
 from cloudtune.state import JobState, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloudtune.state import JobSnapshot, TunedModel
 
 
@@ -64,15 +66,19 @@ def job_text(snapshot: JobSnapshot) -> str:
     )
 
 
-def next_steps(snapshot: JobSnapshot) -> list[str]:
-    """Commands that make sense now."""
+def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool]) -> list[str]:
+    """Commands that make sense now, where the back end ``can`` do them."""
     ref = snapshot.ref
     if snapshot.state is JobState.SUCCEEDED:
-        return [f"cloudtune generate {ref} 'a prompt' --base", f"cloudtune export {ref} FOLDER"]
+        ways = {
+            "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": f"cloudtune generate {ref} 'a prompt' --base",
+            "verb:export": f"cloudtune export {ref} FOLDER",
+        }  # fmt: skip
+        return [line for verb, line in ways.items() if can(verb)]
     if snapshot.state is JobState.PAUSED:
         return [f"cloudtune resume {ref}"]
     if snapshot.state.is_terminal:
-        return [f"cloudtune logs {ref}", f"cloudtune resume {ref}"]
+        return [f"cloudtune logs {ref}", *([f"cloudtune resume {ref}"] if can("verb:continue") else [])]
     return [f"cloudtune watch {ref}"]
 
 

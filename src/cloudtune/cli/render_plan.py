@@ -11,17 +11,19 @@ if TYPE_CHECKING:
     from cloudtune.backend import Plan, Step
     from cloudtune.errors import Problem
 
-_ONCE = {"pure": "nothing is sent", "atomic": "the vendor makes it happen once", "reconciled": "looked for before it "
-         "is sent"}  # fmt: skip
+_ONCE = {"atomic": "the vendor makes it happen once", "reconciled": "looked for before it is sent"}
+_PURE = {"encode": "nothing is sent", "await": "it only asks"}
 
 
 def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> str:
     """The whole plan."""
     model = plan.spec.get("model")
     model = model.get(plan.backend) if isinstance(model, dict) else model
-    parts = [f"Plan for {plan.name} on {plan.backend} ({plan.scope})"]
+    verb = "for" if plan.purpose == "job" else f"to {plan.purpose}"
+    parts = [f"Plan {verb} {plan.name} on {plan.backend} ({plan.scope})"]
     attempt = f"attempt {plan.attempt}, " if plan.attempt > 1 else ""
-    parts.append(f"  model {model}, method {_method(plan)}, {attempt}token {plan.token[:10]}")
+    method = f"method {_method(plan)}, " if plan.purpose == "job" else ""
+    parts.append(f"  model {model}, {method}{attempt}token {plan.token[:10]}")
     if plan.parent:
         parts.append(f"  goes on from the newest good checkpoint of {plan.parent}")
     parts += _section("Data", _data_lines(plan))
@@ -64,11 +66,15 @@ def _data_lines(plan: Plan) -> list[str]:
 
 
 def _step_lines(number: int, step: Step, requests: bool) -> list[str]:
-    lines = [f"{number}. {step.title}  [{step.kind}: {_ONCE[step.once]}]"]
+    lines = [f"{number}. {step.title}  [{step.kind}: {_once(step)}]"]
     if requests:
         text = json.dumps(step.request, ensure_ascii=False, indent=2, default=str)
         lines += [f"   {line}" for line in text.splitlines()]
     return lines
+
+
+def _once(step: Step) -> str:
+    return _ONCE.get(step.once) or _PURE.get(step.kind, "sent again it changes nothing")
 
 
 def _value(value: Any) -> str:
@@ -83,7 +89,8 @@ def _value(value: Any) -> str:
 
 def _cost(plan: Plan) -> str:
     if plan.cost is None:
-        return "not estimated yet"
+        by_hour = "not known here; a deployment may cost by the hour, idle too"
+        return by_hour if plan.purpose == "deploy" else "not estimated yet"
     if plan.cost.usd is None:
         return plan.cost.basis
     dated = f", prices of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""

@@ -19,5 +19,5 @@ def show(session: Session, ref: str) -> None:
     snapshot = session.job(ref).snapshot()
     session.result(job_json(snapshot))
     session.put(job_text(snapshot))
-    for line in next_steps(snapshot):
+    for line in next_steps(snapshot, session.client.backend(snapshot.ref.backend).capabilities.can):
         session.say(f"  {line}")

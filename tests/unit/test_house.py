@@ -22,7 +22,9 @@ MODULES = tuple(sorted(path for root in ROOTS for path in root.rglob("*.py")))
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 
-LONGER_MODULES: dict[str, str] = {}
+LONGER_MODULES: dict[str, str] = {
+    "src/cloudtune/backend.py": "the whole contract stands in one file, which is read first",
+}
 """Module -> why it may be longer than LONGEST_MODULE lines."""
 
 LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {

@@ -13,7 +13,7 @@ from tests.contract.emulated import KEY, MODEL, TOKEN, AzureWorld, EmulatedWorld
 
 from cloudtune.backend import Done, Intent, Step, filled
 from cloudtune.client import Client
-from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, TransientError, Unavailable
+from cloudtune.errors import Conflict, CredentialsError, InputError, InvalidRequest, TransientError, Unavailable
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.emulator.life import Script
 
@@ -416,6 +416,33 @@ def test_a_model_answers_once_it_is_deployed_and_not_after(slow: AzureWorld) -> 
     carry_out(slow, backend.plan_remove(standing))  # type: ignore[attr-defined]
     carry_out(slow, backend.plan_remove(standing))  # type: ignore[attr-defined]
     assert [one.id for one in backend.deployments()] == ["the-base"]  # type: ignore[attr-defined]
+
+
+def test_what_is_being_taken_down_is_waited_for_and_made_again(slow: AzureWorld) -> None:
+    client = client_of(slow)
+    model = tuned(slow)
+    made = client.deploy(model)
+    client.remove(made)
+    client.remove(made)
+    assert [seen["call"] for seen in slow.emulator.requests].count("deployments.delete") == 1
+    assert client.deployments()[0].id == "the-base"
+    before = slow.clock.monotonic()
+    again = client.deploy(model)
+    assert slow.clock.monotonic() - before > 0
+    assert (again.id, again.state) == (made.id, "ready")
+    assert {one.id for one in client.deployments()} == {made.id, "the-base"}
+    kept = [one for one in slow.emulator.store.all("deployment", "azure") if one["id"] == made.id]
+    assert [one["deleting"] for one in kept] == [None]
+
+
+def test_options_of_a_deployment_are_checked_all_at_once(azure: AzureWorld) -> None:
+    model, backend = tuned(azure), azure.backend()
+    with pytest.raises(InputError) as refused:
+        backend.plan_deploy(model, capacity="many", skew="x", name="?")  # type: ignore[attr-defined]
+    assert {problem.field for problem in refused.value.problems} == {"capacity", "skew", "name"}
+    elsewhere = msgspec.structs.replace(model, scope="other.openai.azure.com")
+    with pytest.raises(InvalidRequest, match="belongs to other"):
+        backend.plan_deploy(elsewhere)  # type: ignore[attr-defined]
 
 
 def test_a_strangers_deployment_is_not_overwritten(azure: AzureWorld) -> None:

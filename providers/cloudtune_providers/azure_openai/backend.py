@@ -61,7 +61,7 @@ class AzureOpenAIBackend:
         self._wire = Wire(self.name, lambda: make(self._options))
         self._files = Files(self._wire, self.name, self._scope, self._clock)
         self._jobs = Jobs(self._wire, self._files, self.name, self._scope, filters=False, named=False)
-        self._hosted = Deployments(self._options, load(self.name), lambda: make_management(self._options))
+        self._hosted = Deployments(self._options, load(self.name), lambda: make_management(self._options), self._clock)
         self._capabilities = translate.capabilities()
 
     def __repr__(self) -> str:

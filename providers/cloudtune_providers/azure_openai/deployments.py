@@ -7,9 +7,22 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.backend import Absent, CostEstimate, DataReport, Done, Found, Plan, Probe, Resolved, Step, place
+from cloudtune.backend import (
+    Absent,
+    CostEstimate,
+    DataReport,
+    Done,
+    Found,
+    Plan,
+    Probe,
+    Resolved,
+    Step,
+    Unsettled,
+    place,
+)
 from cloudtune.errors import (
     BackendError,
     CloudtuneError,
@@ -34,6 +47,7 @@ if TYPE_CHECKING:
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
     from cloudtune.catalog import Catalog
+    from cloudtune.clock import Clock
     from cloudtune.state import TunedModel
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
@@ -41,6 +55,7 @@ if TYPE_CHECKING:
 _READY = frozenset({"Succeeded"})
 _FAILED = frozenset({"Failed", "Canceled", "Disabled"})
 _GOING = frozenset({"Deleting"})
+GOING_POLL_S = 5.0
 _STATES = {"Succeeded": "ready", "Failed": "failed", "Canceled": "failed", "Disabled": "failed"}
 _REFUSED: dict[int, type[CloudtuneError]] = {
     400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 404: JobNotFound, 409: InvalidRequest,
@@ -52,12 +67,17 @@ class Deployments:
     """Those of one resource. ``manage`` makes the management client."""
 
     def __init__(
-        self, options: AzureOpenAIOptions, catalog: Catalog, manage: Callable[[], CognitiveServicesManagementClient]
+        self,
+        options: AzureOpenAIOptions,
+        catalog: Catalog,
+        manage: Callable[[], CognitiveServicesManagementClient],
+        clock: Clock,
     ) -> None:
         self._options = options
         self._scope = options.scope()
         self._catalog = catalog
         self._manage = manage
+        self._clock = clock
         self._lock = threading.Lock()
         self._client: CognitiveServicesManagementClient | None = None
 
@@ -123,10 +143,13 @@ class Deployments:
     def find(self, request: dict[str, Any]) -> Found:
         """What stands under the name. Raises Conflict if that is not ours."""
         there = self._get(request["name"])
+        going = _word(there) in _GOING
         if request["call"] == "deployments.delete":
-            return Done(outputs={"name": request["name"]}) if there is None else Absent()
+            return Done(outputs={"name": request["name"]}) if there is None or going else Absent()
         if there is None:
             return Absent()
+        if going:  # the name is free once it has gone
+            return Unsettled(until=self._clock.now() + timedelta(seconds=GOING_POLL_S))
         if not translate.is_ours(there, request["body"]):
             raise Conflict(
                 f"a deployment called {request['name']!r} stands, and cloudtune did not make it for this model",
@@ -142,7 +165,7 @@ class Deployments:
     def probe(self, request: dict[str, Any]) -> Probe:
         """Whether it answers."""
         there = self._get(request["name"])
-        word = str(((there or {}).get("properties") or {}).get("provisioningState") or "not there")
+        word = _word(there) or "not there"
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
         return Probe(state=state, outputs={"name": request["name"]}, message=word)  # type: ignore[arg-type]
 
@@ -162,7 +185,7 @@ class Deployments:
 
     def _value(self, entry: dict[str, Any], scope: str) -> Deployment | None:
         properties = entry.get("properties") or {}
-        word = str(properties.get("provisioningState") or "")
+        word = _word(entry)
         if word in _GOING:
             return None
         price = self._catalog.price("hosting", "", tier=str((entry.get("sku") or {}).get("name")))
@@ -209,6 +232,10 @@ class Deployments:
         except azure.AzureError as error:
             secret = self._options.management_token
             raise _to_error(error, what, (secret.get_secret_value(),) if secret else ()) from error
+
+
+def _word(entry: dict[str, Any] | None) -> str:
+    return str(((entry or {}).get("properties") or {}).get("provisioningState") or "")
 
 
 def _json(entry: Any) -> dict[str, Any]:

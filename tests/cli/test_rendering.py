@@ -238,6 +238,12 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
         assert words in text
     assert "Warnings" not in text
     assert "Left out" not in text
+    harmless = plan_text(
+        _plan(steps=(Step(id="c", kind="call", title="cancel twins"), Step(id="d", kind="await", title="wait")))
+    )
+    assert "1. cancel twins  [call: sent again it changes nothing]" in harmless
+    assert "2. wait  [await: it only asks]" in harmless
+    assert "nothing is sent" not in harmless
     assert '"ñ"' in plan_text(_plan(), requests=True)
     fuller = plan_text(
         _plan(

@@ -75,6 +75,12 @@ def test_a_whole_life(world: ScriptedWorld, client: AsyncClient) -> None:
         model = await job.wait()
         assert model == await job.result() == await job.model()
         assert [answer.text async for answer in job.generate(["abc"])] == [f"cba says {model.id}"]
+        made = await job.deploy(name="mine")
+        assert (made.id, made.model) == ("mine", model.id)
+        assert await client.deploy(await client.plan_deploy(model, name="mine")) == made
+        assert await client.deployments() == [made]
+        await client.remove(made)
+        assert await client.deployments(backend="scripted") == []
         assert len(await job.events()) > 3
         assert await job.metrics()
         assert (await job.checkpoints())[-1].last

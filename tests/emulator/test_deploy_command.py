@@ -87,6 +87,7 @@ def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: P
     listed = json.loads(shell.run("deployments", "--json")[0])
     (one,) = listed["deployments"]
     assert (one["id"], one["state"], one["hourly_cost_usd"]) == (name, "ready", 1.7)
+    assert " ago " in shell.run("deployments")[0]
     answer, _ = shell.run("generate", ref, "question 3")
     assert answer == "answer 3"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from cloudtune.backend import (
@@ -192,7 +192,7 @@ class Deployments:
         return Deployment(
             id=str(entry.get("name")), backend=translate.NAME, scope=scope,
             model=str((properties.get("model") or {}).get("name")), state=_STATES.get(word, "creating"),
-            native_state=word, hourly_cost_usd=price.usd if price else None, raw=entry,
+            native_state=word, created_at=_made_at(entry), hourly_cost_usd=price.usd if price else None, raw=entry,
         )  # fmt: skip
 
     def _get(self, name: str) -> dict[str, Any] | None:
@@ -236,6 +236,15 @@ class Deployments:
 
 def _word(entry: dict[str, Any] | None) -> str:
     return str(((entry or {}).get("properties") or {}).get("provisioningState") or "")
+
+
+def _made_at(entry: dict[str, Any]) -> datetime | None:
+    """The resource manager's own note, which some services leave out."""
+    text = (entry.get("systemData") or {}).get("createdAt")
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
 
 
 def _json(entry: Any) -> dict[str, Any]:

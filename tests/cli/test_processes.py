@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Desk
 
 PATIENCE_S = 45.0
+INSIST_S = 4.0
 
 
 def _take_terminal() -> None:
@@ -54,11 +55,12 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def end(self, insist: str = "") -> int:
-        """Wait until the command has ended, and return its exit code. ``insist`` is typed again and again meanwhile."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Wait until the command has ended, and return its exit code. ``insist`` is typed again every few seconds."""
+        deadline, typed = time.monotonic() + PATIENCE_S, time.monotonic()
         while self._more(0.2) and self.process.poll() is None and time.monotonic() < deadline:
-            if insist:
+            if insist and time.monotonic() - typed > INSIST_S:
                 self.type(insist)
+                typed = time.monotonic()
         while self._more(0.05):
             if not select.select([self.master], [], [], 0.05)[0]:
                 break

@@ -136,7 +136,7 @@ def prune(folder: Path, *, keep: int) -> None:
     last = complete[-1].step if complete else -1
     others = [saved for saved in complete[:-1] if not saved.best]
     kept = {saved.path for saved in complete if saved.best or saved.step == last}
-    kept |= {saved.path for saved in others[len(others) - keep :]} if keep else set()
+    kept |= {saved.path for saved in others[-keep:]} if keep else set()
     for path in folder.glob("step-*"):
         if path not in kept:
             with contextlib.suppress(OSError):

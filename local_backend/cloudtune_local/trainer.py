@@ -50,6 +50,7 @@ class Trainer:
         self._failed: Ended | None = None
         argv = command(python, run)
         common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes)}
+        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
         self._pids: list[int] = []
         with run.log.open("ab") as log:
             for rank in range(processes):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from cloudtune.backend import Dropped
 from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.redact import looks_secret
 from cloudtune.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
             dropped.append(Dropped(field=feature, value=_plain(value), reason=reason))
         else:
             problems.append(_refusal(backend.name, feature, value, reason))
-    problems += _model_problems(spec, backend.name) + _override_problems(spec, backend)
+    problems += _model_problems(spec, backend.name) + _override_problems(spec, backend) + _secrets(spec)
     fitted = without(spec, [drop.field for drop in dropped])
     problems += [problem for problem in backend.check(fitted) if problem.severity == "error"]
     if problems:
@@ -106,6 +107,24 @@ def _override_problem(backend: Backend, fault: Any) -> Problem:
     return Problem(
         code="override", field=f"overrides.{backend.name}.{field}".rstrip("."), message=str(fault["msg"]), fix=fix
     )
+
+
+def _secrets(spec: JobSpec) -> list[Problem]:
+    """A spec is stored in the ledger and shown in plans: it must hold no secret, whoever made it."""
+    fix = "take it out; secrets belong in the vendor's credentials, or as ${NAME} in `cloudtune.toml`"
+    return [
+        Problem(code="secret", field=".".join(path), message="this looks like a secret", fix=fix)
+        for path, value in _texts(spec.model_dump(mode="json", exclude_none=True))
+        if looks_secret(path, value)
+    ]
+
+
+def _texts(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    if isinstance(value, dict):
+        return [found for key, item in value.items() for found in _texts(item, (*path, str(key)))]
+    if isinstance(value, list):
+        return [found for number, item in enumerate(value) for found in _texts(item, (*path, str(number)))]
+    return [(path, value)] if isinstance(value, str) else []
 
 
 def _plain(value: Any) -> Any:

@@ -6,8 +6,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, final
 
 from cloudtune.backend import Exporter, Host
-from cloudtune.errors import JobNotFound, UnsupportedError
+from cloudtune.errors import JobNotFound, LedgerError, UnsupportedError
 from cloudtune.retry import reading
+from cloudtune.spool import Spool
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
 if TYPE_CHECKING:
@@ -98,11 +99,22 @@ class Job:
         lost_after: float = LOST_AFTER_S,
         longest_poll: float = LONGEST_POLL_S,
     ) -> Iterator[Update]:
-        """Each look at the job until it ends; times are in seconds. How it ends: see `cloudtune.watch`."""
+        """Each look at the job until it ends; times are in seconds. How it ends: see `cloudtune.watch`.
+
+        Without ``stall_after`` the spec's own ``limits.stall_after`` holds, for jobs that this ledger knows.
+        """
+        stall_after = self._planned_stall() if stall_after is None else stall_after
         return watch(
             self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
             lost_after=lost_after, longest_poll=longest_poll,
         )  # fmt: skip
+
+    def _planned_stall(self) -> float | None:
+        with suppress(LedgerError):
+            made = self._client.ledger.of_ref(self.ref)
+            limits = made.plan.spec.get("limits", {}) if made is not None else {}
+            return limits.get("stall_after")
+        return None
 
     def wait(
         self,
@@ -142,12 +154,19 @@ class Job:
         return self
 
     def delete(self) -> None:
-        """Remove the ended job and what it holds. One that is not there any more counts as removed."""
+        """Remove the ended job and what it holds, the rows that were encoded for it too.
+
+        One that is not there any more counts as removed.
+        """
         self._need("verb:delete")
         with suppress(JobNotFound):
             reading(self._client.clock, self._backend.delete, self.ref)
-        if self._client.ledger.of_ref(self.ref) is not None:
-            self._client.ledger.gone(self.ref)
+        ledger = self._client.ledger
+        made = ledger.of_ref(self.ref)
+        if made is not None:
+            ledger.gone(self.ref)
+            if not self._client.unfinished():  # else somebody may be about to upload these very rows
+                Spool(ledger.folder / "spool").forget(made.plan)
 
     # -- using -----------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from cloudtune.errors import LedgerError
 from cloudtune.ledger_schema import migrations, newer
+from cloudtune.redact import url_password
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class PostgresStore:
     """One database. Making the object touches nothing."""
 
     def __init__(self, url: str) -> None:
-        if urlsplit(url).password:
+        if url_password(url):
             raise LedgerError(
                 "a password in the ledger's URL would end up in process lists and logs",
                 hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",

@@ -29,8 +29,12 @@ class Owner(msgspec.Struct, frozen=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether it lives, or lived, on this machine, so that its death can be seen."""
-        return self.host == platform.node()
+        """Whether its death can be seen from here: another host's processes cannot be, nor another container's."""
+        if self.host != platform.node():
+            return False
+        ours, _, space = boot_id().partition("/")
+        boot, _, its_space = self.boot.partition("/")
+        return boot != ours or space == its_space  # whatever lived before this start of the machine is dead
 
     def is_alive(self) -> bool:
         """Whether that very process still runs. Meaningful only where ``is_local``."""
@@ -72,9 +76,10 @@ def _start_mark_elsewhere(pid: int) -> str | None:
 
 @cache
 def boot_id() -> str:
-    """Changes with every start of the machine."""
+    """Changes with every start of the machine, and differs between containers that do not see one another's pids."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         import psutil
 

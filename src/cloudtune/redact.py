@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 MASK = "********"
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -18,10 +18,12 @@ _SECRET_WORDS = frozenset({"secret", "password", "passwd", "passphrase", "creden
 _SECRET_ENDS = frozenset({"key", "token", "keys", "tokens", "pat", "auth", "authorization"})
 # `kms_key` names a key without being one; `max_tokens` counts.
 _HARMLESS_WORDS = frozenset({"kms", "public", "partition", "sort", "primary", "max", "min", "num", "pad", "eos", "bos"})
+_SIGNATURES = frozenset({"sig", "x-amz-signature", "sslpassword"})
 _HARMLESS_ENDS = frozenset({"arn", "name", "file", "path", "url", "uri", "env"})
 _SHAPES = re.compile(
     r"\b(?:sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}"
-    r"|xox[abp]-[A-Za-z0-9-]{20,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    r"|xox[abp]-[A-Za-z0-9-]{20,}|AIza[A-Za-z0-9_-]{35}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{20,}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 
 
@@ -48,13 +50,22 @@ def is_reference(value: Any) -> bool:
 
 
 def url_password(value: Any) -> str | None:
-    """The password inside a URL, if there is one."""
+    """The password or signature inside a URL, before its host or in its query, if there is one."""
     if not isinstance(value, str) or "://" not in value:
         return None
     try:
-        return urlsplit(value).password
+        parts = urlsplit(value)
+        asked = parse_qsl(parts.query)
     except ValueError:
         return None
+    signed = (text for key, text in asked if _is_signature(key))
+    return parts.password or next(signed, None)
+
+
+def looks_secret(path: tuple[str, ...], value: Any) -> bool:
+    """Whether a value of a spec looks like a secret, by its shape or, where names are free, by its name."""
+    named = path[0] in ("overrides", "tags") and is_secret_name(path[-1])
+    return is_secret_shape(value) or named or url_password(value) is not None
 
 
 def masked(key: str, value: Any) -> Any:
@@ -67,9 +78,21 @@ def masked(key: str, value: Any) -> Any:
         return value
     if is_secret_name(key) or is_secret_shape(value):
         return MASK
+    return _masked_url(value)
+
+
+def _masked_url(value: str) -> str:
     password = url_password(value)
-    if password and not is_reference(password):
-        parts = urlsplit(value)
-        place = parts.netloc.replace(f":{password}@", f":{MASK}@")
-        return urlunsplit(parts._replace(netloc=place))
-    return value
+    if password is None:
+        return value
+    parts = urlsplit(value)
+    place = parts.netloc
+    if parts.password and not is_reference(parts.password):
+        place = place.replace(f":{parts.password}@", f":{MASK}@")
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    query = "&".join(f"{key}={MASK if _is_signature(key) and not is_reference(text) else text}" for key, text in asked)
+    return urlunsplit(parts._replace(netloc=place, query=query))
+
+
+def _is_signature(key: str) -> bool:
+    return is_secret_name(key) or key.lower() in _SIGNATURES

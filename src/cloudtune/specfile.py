@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cloudtune.document import STDIN, Document, Path_, SyntaxFault, dotted, parse_value, read_document
 from cloudtune.errors import Problem, SpecError
-from cloudtune.redact import is_secret_name, is_secret_shape
+from cloudtune.redact import looks_secret
 from cloudtune.spec import SPEC_VERSION, JobSpec
 from cloudtune.validation import problems_of, quoted
 
@@ -211,7 +211,7 @@ def _secrets(path: Path_, value: str, places: _Places) -> list[Problem]:
     if "${" in value:
         code, message = "reference", f"a spec takes no ${{...}} references: {why}"
         fix = "write the value itself; secrets belong in the vendor's credentials or in `cloudtune.toml`"
-    elif is_secret_shape(value) or (path[0] in ("overrides", "tags") and is_secret_name(str(path[-1]))):
+    elif looks_secret(tuple(str(part) for part in path), value):
         code, message = "secret", f"this looks like a secret: {why}"
         fix = "take it out; secrets belong in the vendor's credentials, or as ${NAME} in `cloudtune.toml`"
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import Step
+    from cloudtune.backend import Plan, Step
     from cloudtune.spec import JobSpec
 
 
@@ -32,7 +32,7 @@ class Spool:
 
         request = step.request
         self.folder.mkdir(parents=True, exist_ok=True)
-        final = self.folder / f"{request['sha256'][:32]}.{request['format']}.jsonl"
+        final = self._place(step)
         aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
             encoded = data.encode(
@@ -47,6 +47,15 @@ class Spool:
         finally:
             aside.unlink(missing_ok=True)
         return {"path": str(final), "rows": encoded.rows, "bytes": encoded.bytes, "sha256": encoded.sha256}
+
+    def _place(self, step: Step) -> Path:
+        return self.folder / f"{step.request['sha256'][:32]}.{step.request['format']}.jsonl"
+
+    def forget(self, plan: Plan) -> None:
+        """Remove what was encoded for that plan. Whoever still needs one of these files encodes it again."""
+        for step in plan.steps:
+            if step.kind == "encode":
+                self._place(step).unlink(missing_ok=True)
 
     def holds(self, outputs: Mapping[str, Any]) -> bool:
         """Whether the product of an earlier ``encode`` is still there, whole."""

@@ -121,13 +121,15 @@ def watch_many(
             ref = open_refs[0]
             reason = seen[ref].detail if ref in seen else "no answer"
             raise LostContact(f"nothing is known of {ref} any more: {reason}", ref=ref, snapshot=seen.get(ref))
-        if timeout is not None and clock.monotonic() - start >= timeout:
+        waited = clock.monotonic() - start
+        if timeout is not None and waited >= timeout:
             raise WaitTimeout(
                 f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",
                 ref=open_refs[0], snapshot=seen.get(open_refs[0]),
             )  # fmt: skip
         pause = SHORTEST_POLL_S if changed else min(pause * 1.4, longest_poll)
-        clock.sleep(pause * (0.85 + 0.3 * random.random()))  # noqa: S311 - jitter
+        delay = pause * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
+        clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
 
 
 def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:

@@ -121,3 +121,12 @@ def test_a_job_that_nobody_knows(client: Client, job: Job) -> None:
         with pytest.raises(JobNotFound):
             act()
     unknown.delete()
+
+
+def test_deleting_a_job_removes_the_rows_that_were_encoded_for_it(job: Job, world: ScriptedWorld) -> None:
+    world.reach(job.ref, JobState.RUNNING)
+    world.reach(job.ref, JobState.SUCCEEDED)
+    spool = world.root / "spool"
+    assert list(spool.iterdir())
+    job.delete()
+    assert list(spool.iterdir()) == []

@@ -144,6 +144,47 @@ def prune(folder: Path, *, keep: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def bring(folder: Path, start: Saved) -> bool:
+    """Make another run's checkpoint this run's own, with the best that it knows of; whether that best was there.
+
+    The best comes first: what is cut short in between goes on from there, and ends at the same model.
+    """
+    step = start.progress.best_step
+    elsewhere = step is not None and step != start.step
+    best = read(start.path.parent / name_of(step or 0)) if elsewhere else None
+    if best is not None and whole(best):
+        _adopt(folder, best, best=True)
+        elsewhere = False
+    _adopt(folder, start, best=step == start.step)
+    return not elsewhere
+
+
+def _adopt(folder: Path, saved: Saved, *, best: bool) -> None:
+    """The same checkpoint in another run's folder; its time spent is the other run's."""
+    path = folder / name_of(saved.step)
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        path.mkdir(parents=True)
+        for name in saved.files:
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(saved.path / name, path / name)
+        _mark(replace(saved, path=path, best=best, progress=replace(saved.progress, seconds=0.0)))
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    sync_directory(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the disk has none: no checkpoint's file is ever written to again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        with target.open("rb") as content:
+            os.fsync(content.fileno())
+
+
 def only_best(folder: Path, step: int) -> None:
     """Take the word ``best`` from every other checkpoint."""
     for saved in saved_in(folder):

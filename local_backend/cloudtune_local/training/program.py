@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cloudtune_local.training import loop, models, result
+from cloudtune_local.training import checkpoints, loop, models, result
 from cloudtune_local.training.batches import schedule_of
 from cloudtune_local.training.devices import Devices
 from cloudtune_local.training.loading import Cancelled, Loaded, load
@@ -16,6 +16,7 @@ from cloudtune_local.training.optimiser import optimiser_for
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cloudtune_local.training.checkpoints import Saved
     from cloudtune_local.training.folder import RunFolder
     from cloudtune_local.training.reporting import Report
     from cloudtune_local.training.run_spec import RunSpec
@@ -40,8 +41,10 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     torch.manual_seed(spec.seed + devices.rank)
     if loaded.start is not None:
         result.restore_state(loaded.start, job)
-        own = loaded.start.path.parent == run.checkpoints
-        job.progress = loaded.start.progress if own else replace(loaded.start.progress, seconds=0.0)
+        job.progress = loaded.start.progress
+        if loaded.start.path.parent != run.checkpoints:
+            job.progress = replace(job.progress, seconds=0.0)
+            _bring(job, loaded.start)
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
@@ -88,6 +91,14 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         stopping=stopping,
     )
     return job
+
+
+def _bring(job: loop.Job, start: Saved) -> None:
+    """Take over what the model may be made of: this run may end without a better checkpoint of its own, or any."""
+    job.devices.barrier()  # a process that is still loading must not find half of it
+    if job.devices.rank == 0 and not checkpoints.bring(job.run.checkpoints, start):
+        job.report.warning(f"the best checkpoint so far, of step {start.progress.best_step}, is lost")
+    job.devices.barrier()
 
 
 def _finish(job: loop.Job, loaded: Loaded) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,12 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def keep_state(folder: Path, step: int, *, best: bool = False) -> Saved:
+def keep_state(folder: Path, step: int, *, best: bool = False, best_step: int | None = None) -> Saved:
     def write(path: Path) -> None:
         (path / checkpoints.MODEL).mkdir()
         (path / checkpoints.MODEL / "weights").write_text(f"step {step}")
 
-    return checkpoints.save(folder, Progress(step=step), epoch=step / 4, best=best, metrics={}, write=write)
+    progress = Progress(step=step, seconds=9.0, best_step=step if best else best_step)
+    return checkpoints.save(folder, progress, epoch=step / 4, best=best, metrics={}, write=write)
 
 
 @pytest.mark.parametrize("keep", range(6))
@@ -28,3 +32,30 @@ def test_as_many_others_are_kept_as_asked_for(tmp_path: Path, keep: int) -> None
     checkpoints.prune(tmp_path, keep=keep)
     others = [1, 3, 4][-keep:] if keep else []
     assert [saved.step for saved in checkpoints.saved_in(tmp_path)] == sorted([2, 5, *others])
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_another_runs_checkpoints_become_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "no links here")
+
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    keep_state(parent, 2, best=True)
+    start = keep_state(parent, 5, best_step=2)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    assert checkpoints.bring(child, start)
+    brought = checkpoints.saved_in(child)
+    assert [(saved.step, saved.best, saved.progress.seconds) for saved in brought] == [(2, True, 0), (5, False, 0)]
+    assert all(checkpoints.whole(saved) for saved in brought)
+    shutil.rmtree(parent)
+    assert all(checkpoints.whole(saved) for saved in brought)
+
+
+def test_a_best_checkpoint_that_is_lost_is_told(tmp_path: Path) -> None:
+    start = keep_state(tmp_path / "parent", 5, best_step=2)
+    assert not checkpoints.bring(tmp_path / "child", start)
+    assert [saved.best for saved in checkpoints.saved_in(tmp_path / "child")] == [False]
+    start = keep_state(tmp_path / "parent", 6, best_step=6)
+    assert checkpoints.bring(tmp_path / "other", start)
+    assert [saved.best for saved in checkpoints.saved_in(tmp_path / "other")] == [True]

@@ -63,6 +63,37 @@ def test_another_run_goes_on_from_a_checkpoint(runs: Runs) -> None:
     assert metrics(child)[0]["step"] == 3
 
 
+def test_going_on_from_the_last_step_delivers_the_model(runs: Runs) -> None:
+    spec = spec_of(LORA, max_steps=3)
+    parent = runs.make("parent", **spec)
+    assert runs.train(parent) == "succeeded"
+    child = runs.make("child", **spec, resume_from=str(parent.checkpoints / checkpoints.name_of(3)))
+    assert runs.train(child) == "succeeded"
+    assert same_bits(weights(parent.model), weights(child.model))
+
+
+def test_the_best_of_before_the_interruption_is_delivered(runs: Runs) -> None:
+    spec: dict[str, Any] = {
+        "rows": sums(12),
+        "validation": sums(4, seed=9),
+        "hyperparameters": {"max_steps": 8, "learning_rate": 0.02, "max_grad_norm": 0.0},
+        "evaluation": {"every": 1},
+        "checkpoints": {"every": 100, "keep": 0},
+    }
+    unbroken, parent = runs.make("unbroken", **spec), runs.make("parent", **spec)
+    assert runs.train(unbroken) == "succeeded"
+    assert runs.train(parent, stop_after=5) == "cancelled"
+    best = read_json(unbroken.model / "tuned.json")["step"]
+    start = checkpoints.newest_good(parent.checkpoints)
+    assert start is not None
+    assert best < start.step, "the best must lie before the stop for this test to mean anything"
+    child = runs.make("child", **spec, resume_from=str(start.path))
+    assert runs.train(child) == "succeeded"
+    assert read_json(child.model / "tuned.json")["step"] == best
+    assert same_bits(weights(unbroken.model), weights(child.model))
+    assert [s.step for s in checkpoints.saved_in(child.checkpoints)] == [best, 8]
+
+
 def test_a_torn_checkpoint_is_passed_over(runs: Runs) -> None:
     spec = spec_of(LORA) | {"checkpoints": {"every": 2, "keep": 9}}
     unbroken, broken = runs.make("unbroken", **spec), runs.make("broken", **spec)

@@ -6,6 +6,8 @@ Loads torch and transformers; peft only where an adapter is asked for.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +79,24 @@ def locate(
     if source.source == "gguf":
         return BaseModel(str(dequantised(path)))
     if not (scratch / "config.json").is_file():
-        aside = scratch.with_name(scratch.name + ".partial")
-        try:
-            write_model_from_config(path, aside, vocab_texts=texts_of(list(records())), seed=seed)
-        except (ValueError, TypeError, KeyError) as error:
-            raise TrainingProblem("bad_spec", f"{path}: {error}", "Mend the model's configuration.") from error
-        aside.rename(scratch)
+        _build(path, scratch, records, seed)
     return BaseModel(str(scratch))
+
+
+def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], seed: int) -> None:
+    """Build a configuration's model. Every process of a group does so, to the same bits; the first one's is kept."""
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        write_model_from_config(path, aside, vocab_texts=texts_of(list(records())), seed=seed)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another was faster
+                raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingProblem("bad_spec", f"{path}: {error}", "Mend the model's configuration.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextlib.contextmanager

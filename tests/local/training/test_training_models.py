@@ -124,6 +124,27 @@ def test_a_model_from_a_configuration(runs: Runs, tmp_path: Path) -> None:
     assert read_json(made[0].path / "base" / "config.json")["hidden_size"] == 32
 
 
+def test_two_processes_build_the_same_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one starts and ends while this one is at it."""
+    document = tmp_path / "tiny.json"
+    document.write_text(json.dumps({"model": {"hidden_size": 32}, "tokenizer": {"vocab_size": 300}}))
+    source, scratch = ModelSource(source="config", path=str(document)), tmp_path / "base"
+    build = models.write_model_from_config
+
+    def build_beside_another(*args: Any, **kwargs: Any) -> Path:
+        monkeypatch.setattr(models, "write_model_from_config", build)
+        made = build(*args, **kwargs)
+        with monkeypatch.context() as other:
+            other.setattr(models.os, "getpid", lambda: 1)
+            models.locate(source, scratch=scratch)
+        return made
+
+    monkeypatch.setattr(models, "write_model_from_config", build_beside_another)
+    assert models.locate(source, scratch=scratch).path == str(scratch)
+    assert (scratch / "config.json").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "tiny.json"]
+
+
 def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     document = tmp_path / "tiny.json"
     document.write_text(json.dumps({"colour": "red"}))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from cloudtune.data.checking import check
 from cloudtune.data.formats_table import FORMATS
-from cloudtune.data.scanning import Scanner, Task
+from cloudtune.data.scanned import Task
+from cloudtune.data.scanning import Scanner
 from cloudtune.errors import DataError, Problem
 from cloudtune.spec import Data
 

@@ -13,7 +13,7 @@ import pytest
 from cloudtune.data.checking import check, convert
 from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import _requests
-from cloudtune.data.scanning import Task
+from cloudtune.data.scanned import Task
 from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.errors import CloudtuneError
 from cloudtune.spec import Source

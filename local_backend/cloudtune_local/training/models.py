@@ -78,13 +78,17 @@ def locate(
         raise TrainingProblem("model_not_found", f"{path} does not exist", "Check the path of the model.")
     if source.source == "gguf":
         return BaseModel(str(dequantised(path)))
-    if not (scratch / "config.json").is_file():
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # of a group only the first process writes: in the others transformers leaves the weights out
+    if not (group and torch.distributed.get_rank()) and not (scratch / "config.json").is_file():
         _build(path, scratch, records, seed)
+    if group:
+        torch.distributed.barrier()
     return BaseModel(str(scratch))
 
 
 def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], seed: int) -> None:
-    """Build a configuration's model. Every process of a group does so, to the same bits; the first one's is kept."""
+    """Build a configuration's model, aside; where another process does so too, the first one's is kept."""
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         write_model_from_config(path, aside, vocab_texts=texts_of(list(records())), seed=seed)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from cloudtune_local.training.folder import read_json
 from cloudtune_local.training.launch import processes_for
 from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
 
-from .conftest import Runs, metrics, sums, texts, weights
+from .conftest import Runs, metrics, same_bits, sums, texts, weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(400)  # programs start slowly on a busy machine
 LIMIT_S = 120
@@ -41,6 +45,20 @@ def test_two_processes_are_as_one(runs: Runs, adapter: dict[str, Any]) -> None:
     assert read_json(group.status)["tokens"] == read_json(one.status)["tokens"]
     for name, weight in weights(one.model).items():
         torch.testing.assert_close(weights(group.model)[name], weight, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_group_builds_a_configuration_and_goes_on_from_another_run(runs: Runs, tmp_path: Path) -> None:
+    document = tmp_path / "tiny.json"
+    document.write_text(json.dumps({"model": {"hidden_size": 32}}))
+    model = {"source": "config", "path": str(document)}
+    spec = {"model": model, "rows": sums(6), "validation": sums(4, seed=9), "hyperparameters": {"max_steps": 3}}
+    parent = runs.make("parent", **spec)
+    assert runs.start(parent).wait(LIMIT_S) == 0
+    start = checkpoints.newest_good(parent.checkpoints)
+    child = runs.make("child", **spec, resume_from=str(start.path))
+    assert runs.start(child).wait(LIMIT_S) == 0
+    assert same_bits(weights(parent.model), weights(child.model))
 
 
 @pytest.mark.usefixtures("_two")

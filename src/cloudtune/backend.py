@@ -406,5 +406,11 @@ def plan_from_json(document: Any) -> Plan:
     return msgspec.convert(document, Plan)
 
 
+# msgspec works out a struct's types when it is first decoded, which two threads must not do at once (seen: a crash with
+# msgspec 0.22). An import is made by one thread.
+for _decoded in (Plan, Intent):
+    msgspec.json.Decoder(_decoded)
+
+
 def _encode(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} does not belong in a plan")

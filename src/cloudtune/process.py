@@ -47,7 +47,10 @@ class Owner(msgspec.Struct, frozen=True):
     @classmethod
     def load(cls, text: str) -> Owner:
         """Read what ``dump`` wrote."""
-        return msgspec.json.decode(text, type=cls)
+        return _DECODER.decode(text)
+
+
+_DECODER = msgspec.json.Decoder(Owner)  # made while importing: threads must not meet in a struct's first decoding
 
 
 def start_mark(pid: int) -> str | None:

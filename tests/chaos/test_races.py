@@ -75,7 +75,8 @@ def test_threads_submit_at_once(tmp_path: Path, nursery: Nursery, shared: bool) 
     """Of one client, or of a client each."""
     scene = live(tmp_path, nursery, "token")
     clients: list[Client] = [scene.client()] * 4 if shared else [scene.client() for _ in range(4)]
+    spec = scene.world.spec()  # once: making it writes its rows
     with ThreadPoolExecutor(4) as pool:
-        jobs = list(pool.map(lambda client: client.submit(scene.world.spec()), clients))
+        jobs = list(pool.map(lambda client: client.submit(spec), clients))
     assert len({job.ref for job in jobs}) == 1
     assert [jobs[0].ref.id] == scene.vendor.jobs()

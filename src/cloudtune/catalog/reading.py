@@ -13,6 +13,9 @@ from cloudtune.errors import ConfigError, Problem
 DATA = Path(__file__).parent / "data"
 
 
+_DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must not meet in a first decoding
+
+
 def vendors() -> tuple[str, ...]:
     """Vendors that there is a file for, sorted."""
     return tuple(sorted(path.stem for path in DATA.glob("*.json")))
@@ -31,7 +34,7 @@ def load(vendor: str) -> Catalog:
 def read(path: Path) -> Catalog:
     """Read a file. Raises ConfigError with every source that is named and not there."""
     try:
-        catalog = msgspec.json.decode(path.read_bytes(), type=Catalog)
+        catalog = _DECODER.decode(path.read_bytes())
     except msgspec.DecodeError as error:
         raise ConfigError([Problem(code="catalog", file=str(path), message=str(error))]) from error
     entries: tuple[Figure, ...] = (*catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices)

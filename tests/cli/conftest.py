@@ -17,7 +17,7 @@ from cloudtune.cli.main import cli
 from cloudtune.testing import Script, ScriptedVendor
 
 QUICK = Script(queue_s=0.0, prepare_s=0.05, step_s=0.02, steps=10, checkpoint_every=5, stop_s=0.05)
-SLOW = Script(queue_s=0.0, prepare_s=0.05, step_s=2.0, steps=300, checkpoint_every=50, stop_s=0.05)
+SLOW = Script(queue_s=0.0, prepare_s=0.0, step_s=2.0, steps=300, checkpoint_every=50, stop_s=0.05)
 ROWS = [{"prompt": f"What is {number}?", "completion": f"It is {number}."} for number in range(20)]
 SPEC = "model: base-1\ndata:\n  train: rows.jsonl\nhyperparameters: {epochs: 2}\n"
 

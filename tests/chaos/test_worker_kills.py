@@ -4,6 +4,7 @@ import random
 import time
 
 import pytest
+from tests.chaos.scene import seeds
 from tests.local.backend.submitting import kill, kill_all, run_of, scripted_backend, submit
 
 from cloudtune_local import procs
@@ -43,7 +44,7 @@ def kill_at_random(backend, seed):
     assert Queue(backend.root).waiting("cpu") == []
 
 
-@pytest.mark.parametrize("seed", random.sample(range(1_000_000), 3))
+@pytest.mark.parametrize("seed", seeds(3))
 def test_random_kills_lose_nothing(backend, seed):
     kill_at_random(backend, seed)
 

@@ -1,0 +1,131 @@
+"""botocore's clients: each made once, when it is first needed, with the SDK's own retries switched off."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound
+from cloudtune_providers.aws.errors import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cloudtune_providers.aws.options import AwsOptions
+
+    ClientFactory = Callable[[str], Any]
+
+CONNECT_TIMEOUT_S = 10.0
+POOL = 16
+_OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws")
+
+
+class Clients:
+    """The clients of one back end, by service name. ``factory`` may make them instead (a Stubber's, moto's, a proxy's).
+
+    May be used from several threads.
+    """
+
+    def __init__(self, options: AwsOptions, factory: ClientFactory | None = None) -> None:
+        self._options = options
+        self._factory = factory
+        self._lock = threading.RLock()
+        self._session: Any = None
+        self._made: dict[str, Any] = {}
+        self._account: str | None = None
+
+    def client(self, service: str) -> Any:
+        """The client of a service. Raises ConfigError where there is no region."""
+        with self._lock:
+            if service not in self._made:
+                with self.asking(f"the client of {service}"):
+                    self._made[service] = self._factory(service) if self._factory else self._make(service)
+            return self._made[service]
+
+    def _make(self, service: str) -> Any:
+        from botocore.config import Config
+
+        if self._session is None:
+            import boto3
+
+            self._session = boto3.session.Session(
+                profile_name=self._options.profile, region_name=self._options.region or os.environ.get("AWS_REGION")
+            )
+        config = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=min(CONNECT_TIMEOUT_S, self._options.timeout),
+            read_timeout=self._options.timeout,
+            max_pool_connections=POOL,
+            # Hosts such as bucket.127.0.0.1 do not exist.
+            s3={"addressing_style": "path" if self._elsewhere() else "auto"},
+        )
+        return self._session.client(service, endpoint_url=self._options.endpoint_url, config=config)
+
+    def _elsewhere(self) -> bool:
+        named = (
+            self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        )
+        return bool(named) and not _is_own(str(named))
+
+    @property
+    def region(self) -> str:
+        """The region in force. Raises ConfigError if there is none."""
+        region = self.client("sts").meta.region_name
+        if not region or region == "aws-global":
+            raise ConfigError("there is no AWS region", hint="set region in the settings, or AWS_REGION")
+        return str(region)
+
+    def account(self) -> str:
+        """The account's twelve digits, as STS tells them; asked for once."""
+        client = self.client("sts")
+        if self._account is None:
+            with self.asking("identity"):
+                self._account = str(client.get_caller_identity()["Account"])
+        return self._account
+
+    def identity(self) -> dict[str, str]:
+        """Who the credentials belong to, as STS tells it now."""
+        with self.asking("identity"):
+            told = self.client("sts").get_caller_identity()
+        return {"account": str(told["Account"]), "arn": str(told.get("Arn", ""))}
+
+    def scope(self) -> str:
+        """Account and region, and the endpoint's host where that is not AWS's own: the scope of a `JobRef`."""
+        host = urlsplit(self._options.endpoint_url or self._named_endpoint()).netloc.rpartition("@")[2]
+        place = f"{self.account()}/{self.region}"
+        return f"{place}@{host}" if host and not _is_own(f"//{host}") else place
+
+    def _named_endpoint(self) -> str:
+        """The endpoint that the environment or the profile names; an injected client's says nothing here."""
+        return "" if self._factory else str(self.client("sts").meta.endpoint_url)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether what answers is on this machine: an emulator."""
+        named = self._options.endpoint_url or str(self.client("sts").meta.endpoint_url)
+        return urlsplit(named).hostname in ("127.0.0.1", "localhost", "::1")
+
+    @contextmanager
+    def asking(self, doing: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
+        """What botocore raises inside comes out as ours, about ``doing``."""
+        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError, ResponseParserError) as error:
+            raise translated(error, doing, missing=missing, secrets=self._secrets()) from error
+
+    def _secrets(self) -> tuple[str, ...]:
+        """What a service might repeat and nobody else should read; only credentials that were loaded already."""
+        held = [getattr(made, "_request_signer", None) for made in self._made.values()]
+        loaded = [getattr(signer, "_credentials", None) for signer in held]
+        values = [getattr(c, name, None) for c in loaded for name in ("_secret_key", "secret_key", "_token", "token")]
+        return tuple({value for value in values if isinstance(value, str) and len(value) > 3})
+
+
+def _is_own(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith(_OWN_HOSTS)

@@ -1,0 +1,53 @@
+"""Names and tags: what AWS accepts, and how ours are derived from a submission's token."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+TOKEN_TAG = "cloudtune:token"  # noqa: S105 - a name
+NAME_TAG = "cloudtune:name"
+OUR_TAGS = (TOKEN_TAG, NAME_TAG)
+MOST_TAGS = 50
+MOST_NAME = 63
+# docs.aws.amazon.com/tag-editor/latest/userguide/best-practices-and-strats.html, seen 2026-11-21; the models of bedrock
+# and sagemaker have the same pattern.
+_TAG = re.compile(r"[\w\s.:/=+@-]*", re.UNICODE)
+
+
+def tags_of(token: str, name: str, *given: Mapping[str, str]) -> dict[str, str]:
+    """All tags of a thing that is made: those given, the later ones winning, and ours."""
+    merged = {key: value for tags in given for key, value in tags.items()}
+    return merged | {TOKEN_TAG: token, NAME_TAG: name}
+
+
+def tag_list(tags: Mapping[str, str], *, upper: bool = False) -> list[dict[str, str]]:
+    """Tags as the services take them: Bedrock's in lower case, SageMaker's in upper."""
+    key, value = ("Key", "Value") if upper else ("key", "value")
+    return [{key: name, value: tags[name]} for name in sorted(tags)]
+
+
+def tag_problems(tags: Mapping[str, str], field: str, *, others: int = 0) -> Iterator[Problem]:
+    """What AWS would refuse. ``others`` is how many more the thing carries beside these and ours."""
+    room = MOST_TAGS - len(OUR_TAGS) - others
+    if len(tags) > room:
+        message = f"{len(tags)} tags, and there is room for {room}"
+        yield Problem(code="too_many_tags", field=field, message=message, fix="take some out")
+    for key, value in tags.items():
+        if not _TAG.fullmatch(key) or not _TAG.fullmatch(value):
+            message = f"AWS takes letters, digits, spaces and _ . : / = + - @ in tags, and not {key!r}: {value!r}"
+            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="write it otherwise")
+        if key.lower().startswith("aws:") or key in OUR_TAGS:
+            message = f"tags that begin with {key.partition(':')[0]}: belong to somebody else"
+            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="choose another key")
+
+
+def short(name: str, token: str, *, most: int = MOST_NAME, digits: int = 10) -> str:
+    """A readable name of at most ``most`` letters, digits and single hyphens, unique through the token."""
+    plain = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "job"
+    return f"{plain[: most - digits - 1].rstrip('-')}-{token[:digits]}"

@@ -1,0 +1,58 @@
+"""Settings that every back end on AWS has."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
+
+_PREFIX = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
+
+
+def _prefix(value: str) -> str:
+    # Nova's jobs read object keys of these characters only
+    # (docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21).
+    value = value.strip("/")
+    if not _PREFIX.fullmatch(value):
+        raise ValueError("use letters, digits, and _ - . between slashes")
+    return value
+
+
+def _bucket(value: str) -> str:
+    if not _BUCKET.fullmatch(value):
+        raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, hyphens and dots, and no s3://")
+    return value
+
+
+def _role(value: str) -> str:
+    if not _ROLE.fullmatch(value):
+        raise ValueError("a role's ARN looks like arn:aws:iam::123456789012:role/cloudtune")
+    return value
+
+
+class AwsOptions(BaseModel):
+    """Which account and region, and where files go. Credentials come from AWS's own chain, and stand nowhere here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    region: str | None = None
+    """Else AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
+    profile: str | None = None
+    """A profile of ``~/.aws/config``; else AWS_PROFILE, environment variables, the machine's own role."""
+    endpoint_url: str | None = None
+    """Where every service answers, for emulators; else AWS_ENDPOINT_URL, else AWS's own addresses."""
+    bucket: Annotated[str, AfterValidator(_bucket)] | None = None
+    """Where rows and results go; in the job's region."""
+    prefix: Annotated[str, AfterValidator(_prefix)] = "cloudtune"
+    """In front of every key that cloudtune writes into the bucket."""
+    role_arn: Annotated[str, AfterValidator(_role)] | None = None
+    """The role that the service takes on to read and write the bucket; the back end's ``init`` writes its documents."""
+    kms_key: str | None = None
+    """Id, ARN or alias of the key that encrypts what is written; else AWS's own keys."""
+    tags: dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]] = {}
+    """On everything that is made, beside the spec's tags."""
+    timeout: PositiveFloat = 60.0
+    """Seconds to wait for an answer."""

@@ -1,0 +1,53 @@
+"""How a large file is cut into the parts of a multipart upload, and how an arrived part is known again."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21: 5 MiB to 5 GiB each, 10,000 at the most.
+PART_BYTES = 8 * 1024 * 1024
+MOST_PARTS = 10_000
+
+
+class Part(NamedTuple):
+    """A piece of a file."""
+
+    number: int
+    """From 1."""
+    start: int
+    size: int
+
+
+def cut(size: int) -> list[Part]:
+    """The parts of a file of that size: the same size gives the same parts, so that another process can go on."""
+    each = PART_BYTES
+    while each * MOST_PARTS < size:
+        each *= 2
+    return [Part(number, start, min(each, size - start)) for number, start in enumerate(range(0, size, each), 1)]
+
+
+def read_part(path: Path, part: Part) -> bytes:
+    """Its bytes."""
+    with path.open("rb") as content:
+        content.seek(part.start)
+        return content.read(part.size)
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 as S3 writes it."""
+    return base64.b64encode(hashlib.sha256(content).digest()).decode("ascii")
+
+
+def is_same(there: dict[str, Any], content: bytes, mark: str) -> bool:
+    """Whether an arrived part holds these bytes: by its SHA-256, else by its size and MD5."""
+    if there.get("Size") != len(content):
+        return False
+    if told := there.get("ChecksumSHA256"):
+        return bool(told == mark)
+    # An ETag is the MD5 unless a KMS key encrypts the part; then the part is sent again.
+    return str(there.get("ETag", "")).strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,241 @@
+"""Objects in one bucket: keys named by their content, uploads that go on where a killed one stopped.
+
+Up to 8 MiB go in one request; more goes in parts by explicit calls, since a managed transfer cannot be resumed. A
+multipart upload that was begun by a dead process is found by its key, whose hash says that its parts are ours: it is
+gone on with. What is left over once the object stands is aborted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import BackendError, Conflict, DataError, InvalidRequest, JobNotFound, Unavailable
+from cloudtune_providers.aws.parts import Part, checksum, cut, is_same, read_part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from cloudtune.backend import Journal
+    from cloudtune_providers.aws.clients import Clients
+
+SINGLE_BYTES = 8 * 1024 * 1024
+AT_ONCE = 8
+"""Parts on their way at the same time."""
+_HASH_KEY = "cloudtune-sha256"
+_CHUNK = 4 * 1024 * 1024
+
+
+class Objects:
+    """The objects of one bucket. ``kms_key`` encrypts what is written. May be used from several threads."""
+
+    def __init__(self, clients: Clients, bucket: str, kms_key: str | None = None) -> None:
+        self._clients = clients
+        self.bucket = bucket
+        self._encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
+
+    @property
+    def _s3(self) -> Any:
+        return self._clients.client("s3")
+
+    def url(self, key: str) -> str:
+        """``s3://bucket/key``."""
+        return f"s3://{self.bucket}/{key}"
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
+        """Write the file under the key, once and whole. Raises DataError if its bytes are not those of ``sha256``.
+
+        A run that was killed on the way goes on with the parts that it still lacks.
+        """
+        size = path.stat().st_size
+        if size <= SINGLE_BYTES:
+            self.write(key, path.read_bytes(), sha256)
+        else:
+            _Multipart(self, key, path, sha256, journal).run()
+        return {"key": key, "url": self.url(key), "bytes": size, "sha256": sha256}
+
+    def write(self, key: str, content: bytes, sha256: str | None = None) -> None:
+        """Write a few bytes. Raises DataError if they are not those of ``sha256``, where it is given."""
+        found = hashlib.sha256(content)
+        if sha256 is not None and found.hexdigest() != sha256:
+            raise changed(key)
+        with self._clients.asking(f"upload of {self.url(key)}", missing=InvalidRequest):
+            self._s3.put_object(
+                Bucket=self.bucket, Key=key, Body=content, ChecksumSHA256=_base64(found.digest()),
+                Metadata={_HASH_KEY: found.hexdigest()}, **self._encryption,
+            )  # fmt: skip
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def find(self, key: str, sha256: str, size: int | None = None) -> Found:
+        """Whether the object with these bytes is there. Raises Conflict if something else stands under the key."""
+        try:
+            with self._clients.asking(f"look at {self.url(key)}"):
+                head = self._s3.head_object(Bucket=self.bucket, Key=key)
+        except JobNotFound:
+            return Absent()
+        told = head.get("Metadata", {}).get(_HASH_KEY)
+        if told != sha256 or (size is not None and head["ContentLength"] != size):
+            raise Conflict(
+                f"{self.url(key)} is there, and holds something else",
+                hint="choose another bucket or prefix, or remove it",
+            )
+        return Done(outputs={"key": key, "url": self.url(key), "bytes": head["ContentLength"], "sha256": sha256})
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes. Raises JobNotFound."""
+        with self._clients.asking(f"read {self.url(key)}"):
+            return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
+
+    def lines(self, key: str) -> Iterator[str]:
+        """The object's lines of text, one after the other."""
+        with self._clients.asking(f"read {self.url(key)}"):
+            for line in self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_lines():
+                yield line.decode("utf-8", "replace")
+
+    def list(self, prefix: str) -> Sequence[dict[str, Any]]:
+        """Key, Size and LastModified of all objects whose keys begin so, in the order of their keys."""
+        found: list[dict[str, Any]] = []
+        more: dict[str, str] = {}
+        with self._clients.asking(f"list of {self.url(prefix)}", missing=InvalidRequest):
+            while True:
+                page = self._s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix, **more)
+                found += page.get("Contents", ())
+                if not page.get("IsTruncated"):
+                    return found
+                more = {"ContinuationToken": page["NextContinuationToken"]}
+
+    # -- removing --------------------------------------------------------------------------------------------------
+
+    def delete(self, place: str) -> int:
+        """Remove one object, or where ``place`` ends in a slash all below it. How many were there; none is done too."""
+        keys = [entry["Key"] for entry in self.list(place) if place.endswith("/") or entry["Key"] == place]
+        for start in range(0, len(keys), 1000):
+            batch = [{"Key": key} for key in keys[start : start + 1000]]
+            with self._clients.asking(f"removal of {self.url(place)}", missing=InvalidRequest):
+                answer = self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise BackendError(f"removal of {self.url(errors[0]['Key'])}: {errors[0].get('Message')}")
+        return len(keys)
+
+    def uploads(self, prefix: str) -> Sequence[dict[str, Any]]:
+        """Multipart uploads that were begun and neither completed nor aborted, oldest first."""
+        found: list[dict[str, Any]] = []
+        more: dict[str, str] = {}
+        with self._clients.asking(f"list of uploads to {self.url(prefix)}", missing=InvalidRequest):
+            while True:
+                page = self._s3.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix, **more)
+                found += page.get("Uploads", ())
+                if not page.get("IsTruncated"):
+                    return sorted(found, key=lambda upload: (str(upload.get("Initiated")), upload["UploadId"]))
+                more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    def abort(self, key: str, upload: str) -> None:
+        """Give a multipart upload up, and its parts; one that is not there is given up."""
+        try:
+            with self._clients.asking(f"end of an upload to {self.url(key)}"):
+                self._s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+        except JobNotFound:
+            return
+
+
+class _Multipart:
+    """One file on its way in parts."""
+
+    def __init__(self, objects: Objects, key: str, path: Path, sha256: str, journal: Journal) -> None:
+        self._o = objects
+        self._key = key
+        self._path = path
+        self._sha256 = sha256
+        self._journal = journal
+        self._where = {"Bucket": objects.bucket, "Key": key}
+
+    def run(self) -> None:
+        upload = self._opened()
+        parts = cut(self._path.stat().st_size)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="part") as threads:
+            whole = threads.submit(_hash, self._path)
+            there = self._there(upload)
+            sent = [threads.submit(self._part, upload, part, there.get(part.number)) for part in parts]
+            try:
+                finished = [future.result() for future in sent]
+            except BaseException:
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
+            if whole.result() != self._sha256:
+                self._o.abort(self._key, upload)
+                raise changed(str(self._path))
+        self._complete(upload, finished)
+        for left in self._begun():
+            self._o.abort(self._key, left["UploadId"])
+
+    def _begun(self) -> list[dict[str, Any]]:
+        return [upload for upload in self._o.uploads(self._key) if upload["Key"] == self._key]
+
+    def _opened(self) -> str:
+        """The upload that was begun before, by whomever: the key says that its bytes are these. Else a new one."""
+        begun = [upload["UploadId"] for upload in self._begun()]
+        noted = self._journal.notes.get("upload")
+        if begun:
+            return str(noted if noted in begun else begun[0])
+        with self._o._clients.asking(f"upload of {self._o.url(self._key)}", missing=InvalidRequest):
+            made = self._o._s3.create_multipart_upload(
+                **self._where, ChecksumAlgorithm="SHA256", Metadata={_HASH_KEY: self._sha256}, **self._o._encryption
+            )
+        self._journal.note("upload", made["UploadId"])
+        return str(made["UploadId"])
+
+    def _there(self, upload: str) -> dict[int, dict[str, Any]]:
+        """The parts that have arrived, by number."""
+        found: dict[int, dict[str, Any]] = {}
+        more: dict[str, int] = {}
+        with self._asking("list of parts"):
+            while True:
+                page = self._o._s3.list_parts(**self._where, UploadId=upload, **more)
+                found |= {part["PartNumber"]: part for part in page.get("Parts", ())}
+                if not page.get("IsTruncated"):
+                    return found
+                more = {"PartNumberMarker": page["NextPartNumberMarker"]}
+
+    def _part(self, upload: str, part: Part, there: dict[str, Any] | None) -> dict[str, Any]:
+        """What completing needs to know of a part; sent only if the same bytes have not arrived yet."""
+        content = read_part(self._path, part)
+        mark = checksum(content)
+        if there is not None and is_same(there, content, mark):
+            return {"PartNumber": part.number, "ETag": there["ETag"], "ChecksumSHA256": mark}
+        with self._asking(f"part {part.number}"):
+            answer = self._o._s3.upload_part(
+                **self._where, UploadId=upload, PartNumber=part.number, Body=content, ChecksumSHA256=mark
+            )
+        return {"PartNumber": part.number, "ETag": answer["ETag"], "ChecksumSHA256": mark}
+
+    def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
+        with self._asking("completion"):
+            self._o._s3.complete_multipart_upload(**self._where, UploadId=upload, MultipartUpload={"Parts": parts})
+
+    def _asking(self, what: str) -> Any:
+        # Another process that uploads the same rows may have completed it: whoever asks again finds the object.
+        return self._o._clients.asking(f"{what} of the upload of {self._o.url(self._key)}", missing=Unavailable)
+
+
+def changed(what: str) -> DataError:
+    """The error for bytes that are not those that were planned."""
+    return DataError(f"{what}: the bytes have changed since they were planned", hint="plan and submit again")
+
+
+def _hash(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as content:
+        while chunk := content.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode("ascii")

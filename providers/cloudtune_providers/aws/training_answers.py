@@ -1,0 +1,190 @@
+"""What SageMaker tells of a training job, as our values: pure, and shared by the back ends whose jobs are such jobs.
+
+A job has a status and a secondary status; both count. Words: botocore 1.44.5, service model ``sagemaker``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATES: dict[str, JobState] = {
+    "InProgress": JobState.RUNNING,
+    "Completed": JobState.SUCCEEDED,
+    "Failed": JobState.FAILED,
+    "Stopping": JobState.CANCELLING,
+    "Stopped": JobState.CANCELLED,
+    "Deleting": JobState.CANCELLING,
+}
+"""TrainingJobStatus. What is in progress, and what has stopped, is told apart by the secondary status."""
+PHASES: dict[str, JobState] = {
+    "Starting": JobState.PREPARING,
+    "LaunchingMLInstances": JobState.PREPARING,
+    "PreparingTrainingStack": JobState.PREPARING,
+    "Downloading": JobState.PREPARING,
+    "DownloadingTrainingImage": JobState.PREPARING,
+    "Pending": JobState.QUEUED,
+    # Spot capacity was taken away: the job waits for more, and goes on from its checkpoint by itself.
+    "Interrupted": JobState.QUEUED,
+    "Training": JobState.RUNNING,
+    "Restarting": JobState.RUNNING,
+    "Updating": JobState.RUNNING,
+    "Uploading": JobState.RUNNING,
+    "Stopping": JobState.CANCELLING,
+    "Stopped": JobState.CANCELLED,
+    "MaxRuntimeExceeded": JobState.EXPIRED,
+    "MaxWaitTimeExceeded": JobState.EXPIRED,
+    "Completed": JobState.SUCCEEDED,
+    "Failed": JobState.FAILED,
+}
+"""SecondaryStatus."""
+NAME_VARIABLE = "CLOUDTUNE_NAME"
+MODEL_VARIABLE = "CLOUDTUNE_MODEL"
+PARENT_VARIABLE = "CLOUDTUNE_PARENT"
+"""Environment variables of a job of ours: DescribeTrainingJob shows them, and tags only another call."""
+_WORDS = {
+    "Starting": "instances are being started", "Pending": "waiting for capacity",
+    "Downloading": "image and data are being downloaded", "Uploading": "the model is being uploaded",
+    "Interrupted": "spot capacity was taken away; it goes on from its checkpoint when there is some again",
+    "Restarting": "starting again",
+}  # fmt: skip
+_LIMITS = {
+    "MaxRuntimeExceeded": "the job reached its longest running time",
+    "MaxWaitTimeExceeded": "the job waited too long for spot capacity",
+}
+# What FailureReason begins with (docs.aws.amazon.com/sagemaker/latest/dg/API_DescribeTrainingJob.html and
+# .../dg/model-train-troubleshooting.html, seen 2026-11-21).
+_REASONS: dict[str, tuple[str, str]] = {
+    "AlgorithmError": ("algorithm_error", "the program that trains failed: its log tells more"),
+    "ClientError": ("client_error", "look at the rows, the bucket and the role's permissions that the message names"),
+    "CapacityError": ("capacity", "submit again with --again later, or choose another instance type or region"),
+    "InternalServerError": ("internal_error", "submit again with --again; if it persists, ask AWS"),
+    "ResourceLimitExceeded": ("quota", "ask for more in Service Quotas, or choose another instance type"),
+}
+_MEMORY = ("CUDA out of memory", "OutOfMemoryError", "exit code: 137", "OOM")
+
+
+def state_of(status: str, secondary: str = "") -> JobState:
+    """The state for both words; an unknown status is unknown, an unknown phase of a known one is no matter."""
+    state = STATES.get(status, JobState.UNKNOWN)
+    if status in ("InProgress", "Stopped"):
+        return PHASES.get(secondary, state)
+    return state
+
+
+def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot:
+    """What DescribeTrainingJob answers, as a snapshot."""
+    status, secondary = str(job.get("TrainingJobStatus") or ""), str(job.get("SecondaryStatus") or "")
+    state = state_of(status, secondary)
+    variables = job.get("Environment") or {}
+    parent = variables.get(PARENT_VARIABLE)
+    return JobSnapshot(
+        ref=JobRef(backend, scope, str(job["TrainingJobName"])),
+        state=state,
+        native_state=status,
+        name=str(variables.get(NAME_VARIABLE) or job["TrainingJobName"]),
+        model=str(variables.get(MODEL_VARIABLE) or _base(job)),
+        detail=_detail(job, secondary, state),
+        created_at=when(job.get("CreationTime")),
+        started_at=when(job.get("TrainingStartTime")),
+        finished_at=_finished(job) if state.is_terminal else None,
+        progress=_progress(job),
+        problem=_problem(job, state, secondary),
+        parent=JobRef.parse(parent) if parent else None,
+        raw=plain(job),
+    )
+
+
+def _base(job: Mapping[str, Any]) -> str:
+    arn = str((job.get("ServerlessJobConfig") or {}).get("BaseModelArn") or "")
+    if "/Model/" in arn:
+        return arn.partition("/Model/")[2].partition("/")[0]
+    algorithm = job.get("AlgorithmSpecification") or {}
+    return str(algorithm.get("TrainingImage") or algorithm.get("AlgorithmName") or "")
+
+
+def _detail(job: Mapping[str, Any], secondary: str, state: JobState) -> str:
+    told = job.get("SecondaryStatusTransitions") or ()
+    message = str((told[-1].get("StatusMessage") if told else "") or "")
+    if state.is_terminal:
+        return ""
+    words = _WORDS.get(secondary, secondary)
+    return f"{words}: {message}" if message and message != secondary else words
+
+
+def _finished(job: Mapping[str, Any]) -> datetime | None:
+    return when(job.get("TrainingEndTime") or job.get("LastModifiedTime"))
+
+
+def _progress(job: Mapping[str, Any]) -> Progress:
+    """Serverless jobs count their steps; of the others the log tells."""
+    told = job.get("ProgressInfo") or {}
+    steps, epoch, epochs = told.get("TotalStepCountPerEpoch"), told.get("CurrentEpoch"), told.get("MaxEpoch")
+    step = told.get("CurrentStep")
+    done = None if step is None else step + (max(0, (epoch or 1) - 1) * steps if steps else 0)
+    return Progress(
+        step=done, total_steps=steps * epochs if steps and epochs else None,
+        epoch=None if epoch is None else float(epoch), tokens=job.get("BillableTokenCount"),
+    )  # fmt: skip
+
+
+def _problem(job: Mapping[str, Any], state: JobState, secondary: str) -> JobProblem | None:
+    if state is JobState.EXPIRED:
+        message = _LIMITS.get(secondary, "a limit stopped the job")
+        hint = "what was saved until then is kept; raise limits.max_time and submit again with --again"
+        return JobProblem(message=message, code="stopped_by_limit", hint=hint)
+    if state is not JobState.FAILED:
+        return None
+    reason = str(job.get("FailureReason") or "the service gives no reason")
+    known: tuple[str, str | None] = _REASONS.get(reason.partition(":")[0].strip(), ("failed", None))
+    code, hint = known
+    if any(sign in reason for sign in _MEMORY):
+        code, hint = "out_of_memory", "choose a larger instance, a smaller batch or shorter rows"
+    return JobProblem(message=reason, code=code, hint=hint)
+
+
+def when(moment: Any) -> datetime | None:
+    """A time as botocore gives it, in UTC."""
+    return moment.astimezone(UTC) if isinstance(moment, datetime) else None
+
+
+def plain(value: Any) -> Any:
+    """An answer as JSON, without the SDK's own metadata."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items() if key != "ResponseMetadata"}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return value
+
+
+def transitions(job: Mapping[str, Any]) -> list[Event]:
+    """The service's own list of what happened, oldest first. Its cursors are ``t1``, ``t2`` ..."""
+    found = []
+    for number, entry in enumerate(job.get("SecondaryStatusTransitions") or (), 1):
+        status = str(entry.get("Status") or "")
+        is_bad = status == "Failed"
+        found.append(
+            Event(
+                cursor=f"t{number}",
+                time=when(entry.get("StartTime")) or datetime.fromtimestamp(0, UTC),
+                message=_said(job, status),
+                type="error" if is_bad else "state",
+                level="error" if is_bad else "info",
+                data={"status": status},
+            )
+        )
+    return found
+
+
+def _said(job: Mapping[str, Any], status: str) -> str:
+    # A transition's own message changes while it lasts: an event must not.
+    if status == "Failed":
+        return f"Failed: {job.get('FailureReason') or 'no reason is given'}"
+    return status

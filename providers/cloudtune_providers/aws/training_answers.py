@@ -64,6 +64,7 @@ _REASONS: dict[str, tuple[str, str]] = {
     "ClientError": ("client_error", "look at the rows, the bucket and the role's permissions that the message names"),
     "CapacityError": ("capacity", "submit again with --again later, or choose another instance type or region"),
     "InternalServerError": ("internal_error", "submit again with --again; if it persists, ask AWS"),
+    "memory": ("out_of_memory", "choose a larger instance, a smaller batch or shorter rows"),
     "ResourceLimitExceeded": ("quota", "ask for more in Service Quotas, or choose another instance type"),
 }
 _MEMORY = ("CUDA out of memory", "OutOfMemoryError", "exit code: 137", "OOM")
@@ -141,11 +142,11 @@ def _problem(job: Mapping[str, Any], state: JobState, secondary: str) -> JobProb
     if state is not JobState.FAILED:
         return None
     reason = str(job.get("FailureReason") or "the service gives no reason")
-    known: tuple[str, str | None] = _REASONS.get(reason.partition(":")[0].strip(), ("failed", None))
-    code, hint = known
+    kind = reason.partition(":")[0].strip()
     if any(sign in reason for sign in _MEMORY):
-        code, hint = "out_of_memory", "choose a larger instance, a smaller batch or shorter rows"
-    return JobProblem(message=reason, code=code, hint=hint)
+        kind = "memory"
+    code, hint = _REASONS.get(kind, ("failed", ""))
+    return JobProblem(message=reason, code=code, hint=hint or None)
 
 
 def when(moment: Any) -> datetime | None:

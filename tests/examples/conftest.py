@@ -40,17 +40,15 @@ class Quickstart:
         return done.stdout
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Quickstart:
+def copied(to: Path) -> Quickstart:
     """The quickstart's files without its cache."""
-    folder = tmp_path / "quickstart"
+    folder = to / "quickstart"
     shutil.copytree(QUICKSTART, folder, ignore=shutil.ignore_patterns(".cache", "__pycache__"))
-    return Quickstart(folder, tmp_path / "home")
+    return Quickstart(folder, to / "home")
 
 
-@pytest.fixture
-def quickstart(copy: Quickstart) -> Quickstart:
-    """The quickstart with a model that can be trained in a second."""
+def made_tiny(copy: Quickstart) -> Quickstart:
+    """The same with a few rows and a model that can be trained in a second in its cache."""
     from cloudtune_local.training.tiny import write_tiny_model
 
     cache = copy.folder / ".cache"
@@ -62,6 +60,18 @@ def quickstart(copy: Quickstart) -> Quickstart:
     texts = [(cache / "train.jsonl").read_text(encoding="utf-8")]
     write_tiny_model(cache / "smollm2-135m-instruct", vocab_texts=texts)
     return copy
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Quickstart:
+    """The quickstart's files without its cache."""
+    return copied(tmp_path)
+
+
+@pytest.fixture
+def quickstart(copy: Quickstart) -> Quickstart:
+    """The quickstart with a model that can be trained in a second."""
+    return made_tiny(copy)
 
 
 def _row(headline: str, topic: str) -> dict[str, object]:

@@ -14,6 +14,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cloudtune.errors import ConfigError
 from cloudtune_local.emulator.app import App
+from cloudtune_local.emulator.aws.around import Around
 from cloudtune_local.emulator.clock import EmulatorClock
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Faults
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
-_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-"""Where OpenSSL and Python, requests (azure-core), curl and Node look for whom to trust."""
+_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
+
+_OURS = "CLOUDTUNE_BACKENDS__AZURE_OPENAI__"
 
 
 class _Handler(WSGIRequestHandler):
@@ -77,7 +80,8 @@ class Emulator:
         with ExitStack() as opened, _listen(host, port) as listening:
             self.store = opened.enter_context(closing(Store(self.settings.store)))
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
-            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults)
+            around = opened.enter_context(closing(Around(self.settings)))
+            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around)
             self.app = App(self.site)
             self._trusted = self.store.folder / "authority.pem" if tls else None
             self._server = make_server(
@@ -127,14 +131,35 @@ class Emulator:
         """What points any client of the vendors at this emulator."""
         settings = self.settings
         trust = {} if self._trusted is None else dict.fromkeys(_TRUST, str(self._trusted))
-        return trust | {
-            "OPENAI_BASE_URL": self.openai_url,
-            "OPENAI_API_KEY": settings.api_key,
-            "AZURE_OPENAI_ENDPOINT": self.url,
-            "AZURE_OPENAI_API_KEY": settings.azure_key,
-            "OPENAI_API_VERSION": "2025-04-01-preview",
-            "AZURE_SUBSCRIPTION_ID": settings.subscription,
-            "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch; it allows plain http then
+        return (
+            trust
+            | {
+                "OPENAI_BASE_URL": self.openai_url,
+                "OPENAI_API_KEY": settings.api_key,
+                "AZURE_OPENAI_ENDPOINT": self.url,
+                "AZURE_OPENAI_API_KEY": settings.azure_key,
+                "OPENAI_API_VERSION": "2025-04-01-preview",
+                "AZURE_SUBSCRIPTION_ID": settings.subscription,
+                "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch; it allows plain http then
+                # Azure's SDKs have no variables for the management plane, so these are cloudtune's settings.
+                f"{_OURS}MANAGEMENT_URL": self.url,
+                f"{_OURS}MANAGEMENT_TOKEN": settings.azure_token,
+                f"{_OURS}RESOURCE_GROUP": settings.resource_group,
+                f"{_OURS}ACCOUNT": settings.account,
+            }
+            | self._aws()
+        )
+
+    def _aws(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": settings.aws_key,
+            "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
+            "AWS_DEFAULT_REGION": settings.aws_region,
+            "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
+            "EMULATED_BUCKET": settings.aws_bucket,
+            "EMULATED_ROLE": f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}",
         }
 
     def start(self) -> Self:

@@ -1,0 +1,113 @@
+"""One file, one word: the quickstart's job through several back ends, against the emulator that really trains.
+
+To add a back end: its name to ``BACKENDS``, and to ``HOSTED`` if its models must be deployed before they answer. It
+finds the emulator by the environment that ``cloudtune emulate`` prints, as a user's would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib import request
+
+import pytest
+from tests.examples.conftest import Quickstart, copied, made_tiny
+
+import cloudtune
+from cloudtune import Client, GenerateOptions, Job
+from cloudtune_local.emulator import Emulator, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BACKENDS = ("openai", "azure_openai")
+HOSTED = ("azure_openai",)
+PARAMETERS = ("model", "method", "adapter", "hyperparameters", "seed")
+ASKED = [{"role": "system", "content": "Sort the news."}, {"role": "user", "content": "A derby today"}]
+LIMIT_S = 100
+
+
+class Place:
+    """The quickstart, an emulator that trains, and an environment in which one finds the other."""
+
+    def __init__(self, quickstart: Quickstart, emulator: Emulator) -> None:
+        self.emulator = emulator
+        self.file = quickstart.folder / "job.yaml"
+        foreign = ("AWS", "AZURE", "OPENAI", "CLOUDTUNE_BACKEND")
+        kept = {name: value for name, value in quickstart.environment.items() if not name.startswith(foreign)}
+        self.environment = kept | emulator.environment()
+        self._twins: dict[str, list[tuple[int, float]]] = {}
+
+    def run(self, backend: str, *words: str) -> str:
+        """``cloudtune run`` with that one word; the job's reference."""
+        command = [str(Path(sys.executable).with_name("cloudtune")), "run", str(self.file), "--backend", backend]
+        done = subprocess.run(
+            [*command, "--yes", "--json", *words], env=self.environment, capture_output=True, text=True, check=False,
+            timeout=LIMIT_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(json.loads(done.stdout)["ref"])
+
+    def reported(self, job: str) -> dict[str, Any]:
+        """What the emulator says that it trained the job with."""
+        with request.urlopen(f"{self.emulator.url}/_emulator/runs") as answer:
+            runs = {run["id"]: run["spec"] for run in json.loads(answer.read())["runs"]}
+        return {name: runs[job][name] for name in PARAMETERS if name in runs[job]}
+
+    def twin(self, parameters: dict[str, Any]) -> list[tuple[int, float]]:
+        """The losses of the same file on the local back end with these parameters."""
+        key = json.dumps(parameters, sort_keys=True)
+        if key not in self._twins:
+            sets = [f"{name}={json.dumps(value)}" for name, value in parameters.items()]
+            job = Client("local").submit(cloudtune.load_spec(self.file, set=sets))
+            job.wait(timeout=LIMIT_S)
+            self._twins[key] = losses(job)
+        return self._twins[key]
+
+
+def losses(job: Job, split: str = "train") -> list[tuple[int, float]]:
+    return [(one.step, one.values["loss"]) for one in job.metrics() if one.split == split and "loss" in one.values]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    quickstart = made_tiny(copied(tmp_path_factory.mktemp("one-word")))
+    settings = Settings(engine="train", models=quickstart.folder / "base_models.json", deploying_s=0)
+    with Emulator(settings) as emulator, pytest.MonkeyPatch.context() as patch:
+        place = Place(quickstart, emulator)
+        for name, value in place.environment.items():
+            patch.setenv(name, value)
+        yield place
+
+
+@contextlib.contextmanager
+def answering(client: Client, job: Job, backend: str) -> Iterator[None]:
+    """Deployed where it must be, and taken down again."""
+    if backend not in HOSTED:
+        yield
+        return
+    deployment = job.deploy()
+    assert [one.id for one in client.deployments(backend=backend)] == [deployment.id]
+    yield
+    client.remove(deployment)
+    assert not client.deployments(backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_file_and_one_word(place: Place, backend: str) -> None:
+    ref = place.run(backend)
+    assert ref.startswith(f"{backend}:")
+    client = Client()
+    job = client.attach(ref)
+    curve = losses(job)
+    assert [step for step, _ in curve] == list(range(1, 9))
+    assert curve[-1][1] < curve[0][1]
+    assert curve == place.twin(place.reported(job.ref.id))  # bit by bit
+    with answering(client, job, backend):
+        (said,) = job.generate([ASKED], GenerateOptions(max_tokens=8))
+    assert said.text
+    assert said.completion_tokens

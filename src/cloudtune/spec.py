@@ -193,16 +193,33 @@ HeldOut = Annotated[
 ]
 
 
+class MixedIn(Source):
+    """Other rows between the training rows, e.g. general ones, so that what the model could do is not forgotten."""
+
+    weight: PositiveFloat
+    """Rows for each training row: 0.25 puts one behind every fourth. A source that is used up begins again."""
+
+
+def _sequence(value: Any) -> Any:
+    return [value] if isinstance(value, dict | MixedIn) else value
+
+
 class Data(Part):
     """The rows to learn from, and the rows held out."""
 
     train: SourceField
+    mix: Annotated[
+        tuple[MixedIn, ...] | None,
+        BeforeValidator(_sequence, json_schema_input_type=tuple[MixedIn, ...] | MixedIn | None),
+    ] = None
+    """Other sources by weight. The rows are chosen by their hashes, and never held out; equal rows that fall on a
+    held-out side are left out."""
     validation: HeldOut | None = None
     """A source of its own, or the share of the training rows to hold out (by hash of the content, seeded)."""
     test: HeldOut | None = None
     """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
     split_seed: NaturalInt = 0
-    """Seed of the held-out shares; equal rows always fall on the same side."""
+    """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
 
 
 Tag = Annotated[str, Field(max_length=256)]
@@ -281,7 +298,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "evaluation": (),
     "checkpoints": (),
     "limits": ("stall_after",),  # the watch's own business, on any back end
-    "data": ("train", "split_seed"),
+    "data": ("train", "mix", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 
 

@@ -232,7 +232,7 @@ def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
     found = dict(values)
     if isinstance(data := found.get("data"), Mapping):
         found["data"] = {
-            key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test") else value
+            key: _source_path(value, ("data", key), base) if key in ("train", "validation", "test", "mix") else value
             for key, value in data.items()
         }
     model = found.get("model")
@@ -250,7 +250,7 @@ def _source_path(value: Any, path: Path_, base: Callable[[Path_], Path]) -> Any:
     if isinstance(value, str):
         return value if "://" in value or not value else str(_absolute(value, base(path)))
     if isinstance(value, list | tuple):
-        return [_source_path(item, path, base) if isinstance(item, str) else item for item in value]
+        return [_source_path(item, path, base) for item in value]
     if isinstance(value, Mapping) and "path" in value:
         return {**value, "path": _source_path(value["path"], (*path, "path"), base)}
     return value

@@ -114,9 +114,11 @@ class Dataset:
         return self.map(normalised)
 
     def mix(self, *others: tuple[Dataset, float], seed: int = 0) -> Dataset:
-        """With others drawn in between by weight (this one has weight 1), until this one ends."""
-        parts = [(self._stream, 1.0), *((other._stream, weight) for other, weight in others)]
-        return Dataset(lambda: mixed(parts, seed))
+        """With rows of others in between: for each row of this one, as many of another as its weight says.
+
+        They come in the order of their seeded hashes, and begin again when they are used up.
+        """
+        return Dataset(lambda: mixed(self, others, seed))
 
     def split(
         self, validation: float = 0.1, test: float = 0.0, *, seed: int = 0,

@@ -53,6 +53,8 @@ def encode(
     """
     faults = Faults()
     form = find_format(format)
+    if split != "train":
+        data = data.model_copy(update={"mix": None})  # nothing is mixed into what is held out
     to.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
     try:

@@ -13,6 +13,7 @@ from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.losses import FEATURES
+from cloudtune.data.mixing import Mixture, mix_sources
 from cloudtune.data.reading import chunks_of, read
 from cloudtune.data.scanned import Task
 from cloudtune.data.scanning import Scanner
@@ -44,8 +45,11 @@ SPLITS = ("train", "validation", "test")
 
 
 def sources(data: Data) -> dict[str, Source]:
-    """The sources that the spec names, by the split that their rows belong to (or are taken from)."""
-    named = {"train": data.train, "validation": data.validation, "test": data.test}
+    """The sources that the spec names, by the split that their rows belong to (or are taken from).
+
+    What is mixed into the training rows comes first, as ``mix[0]`` and so on.
+    """
+    named = {**mix_sources(data), "train": data.train, "validation": data.validation, "test": data.test}
     return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
 
 
@@ -71,7 +75,9 @@ def prepare(data: Data, *, method: str = "sft", limit: RowLimit | None = None) -
         for split, side in survey.sides.items()
     }  # fmt: skip
     return DataReport(
-        splits=infos, fingerprint=survey.fingerprint, problems=(*faults.listed("warning"), *_features(survey))
+        splits=infos,
+        fingerprint=survey.fingerprint,
+        problems=(*faults.listed("warning"), *faults.listed("info"), *_features(survey)),
     )
 
 
@@ -97,16 +103,22 @@ def go_through(
     named = sources(data)
     workers = workers_for(named.values()) if workers is None else workers
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
+    mixture = Mixture(data) if data.mix else None
     try:
         chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults)
         with closing(stream):
-            for scanned in stream:
+            for one in stream:
+                scanned = mixture.through(one) if mixture else one
                 if out is not None:
                     out(scanned, survey)
                 survey.add(scanned)
         survey.finish()
+        if mixture:
+            mixture.report(faults)
     finally:
         survey.close()
+        if mixture:
+            mixture.close()
     return chosen, survey
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from cloudtune.data.mixing import Pile
 from cloudtune.data.records import Chat, Labelled, Picture, Rated, Record, canonical
 
 if TYPE_CHECKING:
@@ -93,20 +94,24 @@ def balanced(
             yield record
 
 
-def mixed(parts: Sequence[tuple[Callable[[], Iterable[_T]], float]], seed: int) -> Iterator[_T]:
-    """Several streams in one, drawn by weight, until the first of them ends; the others begin again when they end."""
-    chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    streams = [iter(read()) for read, _ in parts]
-    weights = [weight for _, weight in parts]
-    while True:
-        chosen = chooser.choices(range(len(parts)), weights)[0]
-        one = next(streams[chosen], None)
-        if one is None and chosen:
-            streams[chosen] = iter(parts[chosen][0]())
-            one = next(streams[chosen], None)
-        if one is None:
-            return
-        yield one
+def mixed(first: Iterable[Record], others: Sequence[tuple[Iterable[Record], float]], seed: int) -> Iterator[Record]:
+    """The first stream with rows of others behind its own, by weight, as ``data.mix`` in a spec puts them."""
+    kinds: dict[bytes, type[Record]] = {}
+    piles = [Pile(weight, seed) for _, weight in others]
+    try:
+        for pile, (records, _) in zip(piles, others, strict=True):
+            for record in records:
+                name = type(record).__name__.encode()
+                kinds[name] = type(record)
+                pile.add(canonical(record), name)
+        for record in first:
+            yield record
+            for pile in piles:
+                for line, name in pile.due():
+                    yield msgspec.json.decode(line, type=kinds[name])
+    finally:
+        for pile in piles:
+            pile.close()
 
 
 def shuffled(records: Iterable[Record], seed: int, *, memory: int = _SHUFFLE_BYTES) -> Iterator[Record]:

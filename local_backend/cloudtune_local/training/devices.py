@@ -97,6 +97,12 @@ class Devices:
         if self.world > 1:
             torch.distributed.barrier()
 
+    def spread(self, parameters: Sequence[Tensor]) -> None:
+        """Give all processes the first one's weights."""
+        if self.world > 1:
+            for parameter in parameters:
+                torch.distributed.broadcast(parameter.data, 0)
+
     def memory_mb(self) -> float:
         """The most memory used so far: the GPU's, or the process's own."""
         if self.device.type == "cuda":

@@ -35,10 +35,11 @@ def processes_for(spec: RunSpec) -> int:
         return 1
     if wish := os.environ.get("CLOUDTUNE_PROCESSES"):
         return max(1, int(wish))
-    return max(1, _gpus()) if spec.device in ("auto", "cuda") else 1
+    return max(1, gpus()) if spec.device in ("auto", "cuda") else 1
 
 
-def _gpus() -> int:
+def gpus() -> int:
+    """How many NVIDIA GPUs this process may see."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])

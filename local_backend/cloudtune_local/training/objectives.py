@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cloudtune_local.training.attention import Layout, layout_of
+from cloudtune_local.training.loss import summed_cross_entropy
 from cloudtune_local.training.samples import Samples, encode_records
 
 if TYPE_CHECKING:
@@ -134,10 +134,7 @@ class NextToken:
 
     def sums(self, model: Any, batch: Batch) -> Sums:
         """See `Objective.sums`."""
-        logits = next_token_logits(model, batch)
-        loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
-        with torch.no_grad():
-            correct = (logits.argmax(-1) == batch.targets).sum()
+        loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.targets)
         return Sums(loss, correct, len(batch.targets))
 
     def metrics(self, loss: float, correct: int, targets: int) -> dict[str, float]:

@@ -102,12 +102,15 @@ def _bring(job: loop.Job, start: Saved) -> None:
 
 
 def _finish(job: loop.Job, loaded: Loaded) -> None:
-    """Write the model, and measure it on the test rows."""
-    saved = result.chosen(job)
+    """Write the model, and measure it on the test rows. Only the first process's machine has the checkpoints."""
+    step, epoch = job.progress.step, job.epoch
     if job.devices.rank == 0:
-        job.report.state("saving", f"model of step {saved.step}")
+        saved = result.chosen(job)
+        step, epoch = saved.step, saved.epoch
+        job.report.state("saving", f"model of step {step}")
         result.write_model(job, loaded, saved)
-    if "test" in loaded.splits:
-        if saved.step != job.progress.step:
+        if "test" in loaded.splits and step != job.progress.step:
             models.restore_weights(saved.weights, loaded.network, loaded.tuned)
-        job.report.metrics(saved.step, saved.epoch, "test", loop.measure(job, loaded.splits["test"]))
+    if "test" in loaded.splits:
+        job.devices.spread([p for p in job.network.parameters() if p.requires_grad])
+        job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

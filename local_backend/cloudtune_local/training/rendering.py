@@ -82,7 +82,7 @@ class Renderer:
         whole = self._text(messages)
         spans = []
         for turn in turns:
-            prompt = self._text(messages[:turn], prompt=True)
+            prompt = self._before(messages, turn)
             until = whole if turn == len(messages) - 1 else self._text(messages[: turn + 1])
             if not (whole.startswith(until) and until.startswith(prompt)) or len(until) == len(prompt):
                 return None
@@ -94,7 +94,7 @@ class Renderer:
         return Rendered(text, tuple(spans))
 
     def _alone(self, messages: list[dict[str, Any]], turn: int) -> Rendered:
-        prompt = self._text(messages[:turn], prompt=True)
+        prompt = self._before(messages, turn)
         text = self._trimmed(self._text(messages[: turn + 1]))
         if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
             prompt = self._text(messages[:turn])
@@ -107,8 +107,18 @@ class Renderer:
         text = self._closed(text)
         return Rendered(text, ((len(prompt), len(text)),))
 
+    def _before(self, messages: list[dict[str, Any]], turn: int) -> str:
+        """All that stands before the words of that turn."""
+        if turn:
+            return self._text(messages[:turn], prompt=True)
+        # Most templates cannot render nothing, and some open every dialogue with a system prompt of their own.
+        words, body = str(messages[0]["content"]).strip(), self._text(messages[:1]).rstrip()
+        for end in self._ends:
+            body = body.removesuffix(end)
+        return body[: body.rindex(words)] if words and words in body else ""
+
     def _text(self, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:
-        if not messages:  # most templates cannot render nothing; a dialogue may begin with the assistant
+        if not messages:
             return ""
         try:
             return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ LORA = {"type": "lora", "rank": 4}
 @pytest.mark.parametrize("method", ["sft", "cpt"])
 def test_eight_rows_are_learnt_by_heart(runs: Runs, adapter: dict[str, Any], method: str) -> None:
     # a small adapter cannot make sense of random embeddings, but it learns which words are frequent
-    rate, share = (5e-3, 0.4) if adapter is FULL else (3e-2, 0.93)
+    rate, share = (5e-3, 0.4) if adapter is FULL else (3e-2, 0.95)
     hyper = {"max_steps": 60, "batch_size": 8, "learning_rate": rate}
     rows = sums(8) if method == "sft" else texts(8)
     run = runs.make(rows=rows, method=method, adapter=adapter, hyperparameters=hyper)

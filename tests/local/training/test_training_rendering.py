@@ -114,6 +114,12 @@ def test_a_dialogue_may_begin_with_the_assistant() -> None:
     assert second == "First.<|im_end|>"
 
 
+def test_a_system_prompt_of_the_template_s_own_is_not_learnt() -> None:
+    template = "{{ '<|im_start|>system\nYou are helpful.<|im_end|>\n' }}" + CHAT_TEMPLATE
+    turns = [{"role": "assistant", "content": "Welcome."}, *TURNS[1:3]]
+    assert learnt(template, turns) == [["Welcome.<|im_end|>", "First.<|im_end|>"]]
+
+
 def test_a_refusal_of_the_template_names_the_row() -> None:
     tokenizer = build_tokenizer([], chat_template="{{ raise_exception('roles must alternate') }}")
     with pytest.raises(TrainingProblem, match=r"row 1: .*user assistant.*roles must alternate") as caught:

@@ -20,13 +20,13 @@ CELLS = 8 * 1024**2
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and how many are right."""
-    loss, correct = _SummedCrossEntropy.apply(logits, targets)
+    loss, correct = _SummedCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
     return loss, correct
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         loss = torch.zeros((), dtype=torch.float32, device=logits.device)
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
         gradient = None
@@ -50,6 +50,6 @@ class _SummedCrossEntropy(torch.autograd.Function):
         return loss, correct
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
         return gradient.mul_(scale).to(ctx.dtype), None

@@ -29,6 +29,15 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Share of the training after which the job fails with the error."""
     error_code: str = "server_error"
     error_message: str = "The job failed due to an internal error."
+    loading_s: float = 2.0
+    """SageMaker: how long image and data are downloaded."""
+    uploading_s: float = 2.0
+    """SageMaker: how long the model is uploaded."""
+    stopping_s: float = 0.0
+    """Amazon's services: how long a job says that it is stopping."""
+    interrupt_at: float | None = None
+    """SageMaker: share of the training after which spot capacity is taken away, once, from jobs that asked for such."""
+    interrupted_s: float = 30.0
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):

@@ -218,8 +218,10 @@ class Jobs:
     # -- steering --------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop; too late or repeated is no matter."""
-        self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
+        """Ask it to stop; too late or repeated is no matter. A file that a late request made twice is removed."""
+        if ref.id.startswith("file-"):
+            return self._files.delete(ref.id)
+        return self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
 
     def pause(self, ref: JobRef) -> None:
         """Ask it to stand still."""

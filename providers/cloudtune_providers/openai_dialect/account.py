@@ -1,0 +1,44 @@
+"""One account at the service: its files and jobs, and how the steps of a plan are done there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Found, Intent, Journal, Probe
+from cloudtune_providers.openai_dialect.files import Files
+from cloudtune_providers.openai_dialect.jobs import Jobs
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Step
+    from cloudtune.clock import Clock
+    from cloudtune_providers.openai_dialect.wire import Wire
+
+
+class Account:
+    """Does the steps that ``requests`` writes. ``filters`` and ``named`` as in `Jobs`."""
+
+    def __init__(
+        self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True
+    ) -> None:
+        self.files = Files(wire, backend, scope, clock)
+        self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named)
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `cloudtune.backend.Backend`."""
+        if step.kind == "upload":
+            return self.files.upload(step.request, journal)
+        if step.id == "create":
+            return self.jobs.create(step.request["body"])
+        return self.jobs.settle(step.request)
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `cloudtune.backend.Backend`."""
+        if step.kind == "upload":
+            return self.files.find(step.request, intent)
+        if step.id == "create":
+            return self.jobs.find(step.request["marks"], intent)
+        return Absent()  # cancelling a twin once more is harmless
+
+    def probe(self, step: Step) -> Probe:
+        """See `cloudtune.backend.Backend`."""
+        return self.jobs.confirm(step.request) if step.id == "confirm" else self.files.probe(step.request)

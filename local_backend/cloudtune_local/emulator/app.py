@@ -24,12 +24,12 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
 from cloudtune_local.emulator import doors, sidedoor
-from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply, read_call
+from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cloudtune_local.emulator.doors import Door
+    from cloudtune_local.emulator.door import Door
     from cloudtune_local.emulator.faults import Fault
     from cloudtune_local.emulator.site import Site
 
@@ -75,13 +75,17 @@ class App:
     def _serve(self, request: Request) -> Reply:
         now = self.site.clock.now()
         self._land(now)
-        door = doors.find(request.method, request.path)
-        call = read_call(request, door.face, door.name, door.ids, now)
+        door = doors.find(self.site, request)
+        call = door.read(request, door.face, door.name, door.ids, now)
         fault = self.site.faults.take(call.name)
+        if fault is not None and fault.kind in ("late", "twice"):
+            call = call.kept()
         if fault is not None and fault.kind == "late":
             self._postpone(door, call, fault)
         try:
             return self._met(door, call, fault)
+        except ApiError as error:
+            raise door.dressed(error) from error
         finally:
             call.close()
 
@@ -105,7 +109,7 @@ class App:
             self._note(call, error.status, acted=False)
             raise
         if fault is not None and fault.kind == "twice":
-            self.act(call, note="delivered twice")
+            self.act(call, door, note="delivered twice")
         reply = self.act(call, door)
         if fault is not None:
             self._after(fault)
@@ -117,7 +121,7 @@ class App:
         try:
             reply = door.handler(self.site, call)
         except ApiError as error:
-            reply = error.reply()
+            reply = door.dressed(error).reply()
         self._note(call, reply.status, acted=reply.status < 400, note=note)
         return reply
 
@@ -189,6 +193,13 @@ class App:
 
 
 def _refusal(fault: Fault) -> ApiError | None:
+    refused = _refused(fault)
+    if refused is not None:
+        refused.told = (fault.code, fault.message)
+    return refused
+
+
+def _refused(fault: Fault) -> ApiError | None:
     if fault.kind == "throttle":
         message = fault.message or "Rate limit reached for requests."
         headers = {"Retry-After": f"{fault.seconds:g}"} if fault.seconds else {}
@@ -206,7 +217,9 @@ def _refusal(fault: Fault) -> ApiError | None:
 
 def _server_error(fault: Fault) -> ApiError:
     message = fault.message or "The server had an error while processing your request."
-    return ApiError(fault.status, message, code=fault.code, type="server_error")
+    error = ApiError(fault.status, message, code=fault.code, type="server_error")
+    error.told = (fault.code, fault.message)
+    return error
 
 
 def _cut(environ: dict[str, Any]) -> None:
@@ -233,6 +246,8 @@ def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Itera
         data = msgspec.json.encode(body) if isinstance(body, dict) else body or b""
         headers.append(("Content-Length", str(len(data))))
         chunks = [data]
+    elif "Content-Length" in reply.headers:
+        chunks = body
     else:
         headers.append(("Cache-Control", "no-cache"))
         chunks = body

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cloudtune_local.emulator.azure import deployments, dialect
 from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
+from cloudtune_local.emulator.door import Door, KeyCheck
 from cloudtune_local.emulator.openai.routes import ROUTES
-from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply
+from cloudtune_local.emulator.wire import ApiError, Call, Face
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from werkzeug.wrappers import Request
 
     from cloudtune_local.emulator.site import Site
 
-    Handler = Callable[[Site, Call], Reply]
-    KeyCheck = Callable[[Site, Call], None]
 
-
-@dataclass(frozen=True)
-class Door:
-    """A call of a face."""
-
-    face: Face
-    name: str
-    handler: Handler
-    check_key: KeyCheck
-    ids: Mapping[str, str] = field(default_factory=dict)
-
-
-def find(method: str, path: str) -> Door:
-    """The door for a path, or the vendor's 404 or 405.
+def find(site: Site, request: Request) -> Door:
+    """The door for a request, or the vendor's 404 or 405: by its signature if it has Amazon's, else by its path.
 
     Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
     """
+    from cloudtune_local.emulator.aws import front  # whose faces and moto few rehearsals need
+
+    if (door := front.find(site, request)) is not None:
+        return door
+    method, path = request.method, request.path
     if path.startswith("/v1/") and not path.startswith("/v1/deployments/"):
         return _match("openai", method, path.removeprefix("/v1"), openai_key)
     if path.startswith("/openai/v1/"):
@@ -48,6 +39,10 @@ def find(method: str, path: str) -> Door:
 
 def named(name: str, face: Face) -> Door:
     """The door of a call that was read before, and whose key was, or will not be, looked at."""
+    if face not in ("openai", "azure"):
+        from cloudtune_local.emulator.aws import front
+
+        return front.named(name, face)
     handler = next(handler for _, _, known, handler in (*ROUTES, *MANAGEMENT) if known == name)
     return Door(face, name, handler, openai_key)
 

@@ -23,6 +23,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     resource_group: str = "emulated"
     account: str = "emulated"
     location: str = "swedencentral"
+    aws_account: str = "123456789012"
+    aws_region: str = "us-east-1"
+    """Where the bucket lies, and where calls without a signature belong."""
+    aws_key: str = "AKIAEMULATED00000000"
+    aws_secret: str = "emulated-secret-key"  # noqa: S105 - opens nothing but the emulator
+    aws_bucket: str = "cloudtune-emulated"
+    """A bucket that is there from the start; so is a role that Bedrock and SageMaker may take on."""
+    aws_role: str = "cloudtune-emulated"
+    bedrock_api_key: str = "bedrock-api-key-emulated"
+    """What opens Bedrock without a signature (``AWS_BEARER_TOKEN_BEDROCK``)."""
     store: Path | None = None
     """A folder that keeps everything over a restart; None forgets it all at the end."""
     models: Path | None = None
@@ -30,6 +40,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processing_s: float = 0.0
     """How long a new file is ``uploaded`` (Azure: ``pending``) before it is ``processed``."""
     deploying_s: float = 2.0
-    """How long an Azure deployment is ``Creating``."""
+    """How long an Azure or a Bedrock deployment is ``Creating``."""
     jobs_per_day: int | None = None
     requests_per_minute: int | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cloudtune_local.emulator.aws.around import Around
     from cloudtune_local.emulator.clock import EmulatorClock
     from cloudtune_local.emulator.engine import Engine
     from cloudtune_local.emulator.faults import Faults
@@ -23,6 +24,7 @@ class Site:
     store: Store
     engine: Engine
     faults: Faults
+    aws: Around
 
     def stamp(self, moment: float) -> int:
         """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""

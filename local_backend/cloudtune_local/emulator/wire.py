@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-Face = Literal["openai", "azure"]
+Face = Literal["openai", "azure", "bedrock", "sagemaker", "aws"]
+"""Whose account: ``aws`` is what moto emulates."""
 _LARGEST_JSON = 64 << 20
 
 
@@ -23,6 +24,35 @@ class SentFile:
 
     filename: str
     stream: IO[bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raw:
+    """A request that is handed on to another WSGI application, its body unread."""
+
+    environ: dict[str, Any]
+    body: IO[bytes]
+
+    def kept(self) -> Raw:
+        """With its body in a temporary file: to be acted on later, or twice."""
+        held = spool()
+        while block := self.body.read(1 << 20):
+            held.write(block)
+        return Raw(environ=self.environ, body=held)
+
+    def again(self) -> dict[str, Any]:
+        """The environment to serve, from the body's start where that is possible."""
+        if self.body.seekable():
+            self.body.seek(0)
+        return self.environ | {"wsgi.input": self.body}
+
+    def drain(self) -> None:
+        """Take what is left: a client that still sends would not hear the answer."""
+        if not self.body.closed:
+            while self.body.read(1 << 20):
+                pass
+            if self.body.seekable():
+                self.body.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +71,17 @@ class Call:
     now: float = 0.0
     base: str = ""
     """Scheme and host that the client used."""
+    region: str = ""
+    raw: Raw | None = None
+
+    def kept(self) -> Call:
+        """The call, so that it can be acted on later, or twice."""
+        return self if self.raw is None else replace(self, raw=self.raw.kept())
 
     def close(self) -> None:
         """Let its files go: it will not be acted on any more."""
+        if self.raw is not None:
+            self.raw.drain()
         for sent in self.files.values():
             sent.stream.close()
 
@@ -78,6 +116,8 @@ class ApiError(Exception):
         self.status = status
         self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
         self.headers = dict(headers or {})
+        self.told: tuple[str | None, str | None] = (None, None)
+        """The code and the message that a fault's maker wants told, whatever the vendor's words are."""
 
     def reply(self) -> Reply:
         """The answer that carries it."""

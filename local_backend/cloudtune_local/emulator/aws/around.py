@@ -1,0 +1,97 @@
+"""moto, in this process: its WSGI application under this emulator's account, with a bucket and a role to begin with.
+
+moto keeps one world a process. Each emulator's requests are told to be its account's; two emulators with the same
+account in one process share buckets and roles, and the first that stops forgets them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import ConfigError
+from cloudtune_local.emulator.wire import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cloudtune_local.emulator.settings import Settings
+
+_TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
+_HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
+
+
+class Around:
+    """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._app: Callable[..., Iterable[bytes]] | None = None
+
+    @property
+    def account(self) -> str:
+        """The account that every request is of."""
+        return self._settings.aws_account
+
+    def open(self) -> Callable[..., Iterable[bytes]]:
+        """moto's application. Raises ConfigError where it is not installed."""
+        with self._lock:
+            if self._app is None:
+                try:
+                    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+                except ImportError as error:
+                    hint = 'run: pip install "cloudtune[aws,emulator]"'
+                    raise ConfigError(f"S3 and IAM need moto, which is not installed: {error}", hint=hint) from error
+                self._prepare()
+                self._app = DomainDispatcherApplication(create_backend_app)
+            return self._app
+
+    def backend(self, service: str, region: str = "global") -> Any:
+        """moto's own store of a service, for the faces here: nobody else may depend on its names."""
+        self.open()
+        from moto.backends import get_backend
+
+        found: Any = get_backend(service)
+        return found[self.account][region]
+
+    def answer(self, environ: dict[str, Any]) -> Reply:
+        """Let moto answer."""
+        app = self.open()
+        told: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            told["status"], told["headers"] = int(status.partition(" ")[0]), headers
+            return None
+
+        chunks = app(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account}, start_response)
+        headers = {name: value for name, value in told["headers"] if name.lower() not in _HOP}
+        kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
+        return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
+
+    def _prepare(self) -> None:
+        from moto.backends import get_backend
+
+        settings = self._settings
+        get_backend("s3")[self.account]["global"].create_bucket(settings.aws_bucket, settings.aws_region)
+        statement = {"Effect": "Allow", "Principal": {"Service": _TRUSTED}, "Action": "sts:AssumeRole"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        with contextlib.suppress(Exception):
+            get_backend("iam")[self.account]["global"].create_role(
+                settings.aws_role, trust, "/", None, None, [], "3600"
+            )
+
+    def close(self) -> None:
+        """Forget this account's buckets, roles and the rest."""
+        with self._lock:
+            if self._app is None:
+                return
+            from moto.core.base_backend import BackendDict
+
+            for services in list(BackendDict._instances):
+                if self.account in services:
+                    services[self.account].reset()
+                    del services[self.account]
+            self._app = None

@@ -1,0 +1,77 @@
+"""Which face a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
+
+Services with a face here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
+apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
+are told by path. All other services are moto's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from cloudtune_local.emulator.aws import passing
+from cloudtune_local.emulator.aws.errors import AwsError
+from cloudtune_local.emulator.aws.signing import signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.door import Door
+    from cloudtune_local.emulator.site import Site
+    from cloudtune_local.emulator.wire import Face
+
+
+class Asked(NamedTuple):
+    """A request as the faces choose by it."""
+
+    method: str
+    path: str
+    """As it was sent: ARNs in it are still escaped."""
+    target: str
+    """``X-Amz-Target``, where the protocol has it."""
+    region: str
+
+
+def find(site: Site, request: Request) -> Door | None:
+    """The door for a request that is Amazon's; None for others. Raises AwsError."""
+    signed = signature(request)
+    if signed is None:
+        return _by_key(site, request)
+    asked = Asked(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
+    face = _faces().get(signed.service)
+    if face is None:
+        return passing.door(signed, request)
+    found = face(asked)
+    if found is None:
+        message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
+        raise AwsError(404, "UnknownOperationException", message)
+    return found
+
+
+def named(name: str, face: Face) -> Door:
+    """The door of a call that was read before."""
+    if face == "aws":
+        return passing.named(name)
+    raise LookupError(name)
+
+
+def raw_path(request: Request) -> str:
+    """The path as it was sent: WSGI's is unescaped, and an escaped ARN would fall into segments."""
+    sent = str(request.environ.get("REQUEST_URI") or request.path)
+    return urlsplit(sent).path if "://" in sent else sent.partition("?")[0]
+
+
+def segment(escaped: str) -> str:
+    """A path's segment as it was meant."""
+    return unquote(escaped)
+
+
+def _faces() -> dict[str, Callable[[Asked], Door | None]]:
+    return {}
+
+
+def _by_key(site: Site, request: Request) -> Door | None:
+    return None

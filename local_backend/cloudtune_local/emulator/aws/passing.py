@@ -1,0 +1,154 @@
+"""What goes to moto: S3, STS, IAM, KMS, logs and whatever else has no face here; faults meet it all the same.
+
+Bodies are handed on as they arrive; a request that a fault holds back lies in a temporary file meanwhile.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from typing import IO, TYPE_CHECKING, Any
+
+from cloudtune_local.emulator.aws import errors
+from cloudtune_local.emulator.aws.signing import Signed, signature
+from cloudtune_local.emulator.door import Door
+from cloudtune_local.emulator.wire import Call, Raw
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.site import Site
+    from cloudtune_local.emulator.wire import Face, Reply
+
+_ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
+_SMALL = 1 << 20
+_OBJECT = {
+    ("PUT", "partNumber"): "UploadPart",
+    ("POST", "uploads"): "CreateMultipartUpload",
+    ("POST", "uploadId"): "CompleteMultipartUpload",
+    ("DELETE", "uploadId"): "AbortMultipartUpload",
+    ("GET", "uploadId"): "ListParts",
+    ("PUT", "tagging"): "PutObjectTagging",
+    ("GET", "tagging"): "GetObjectTagging",
+    ("GET", "attributes"): "GetObjectAttributes",
+}
+_BUCKET = {
+    ("GET", "uploads"): "ListMultipartUploads",
+    ("GET", "list-type"): "ListObjectsV2",
+    ("POST", "delete"): "DeleteObjects",
+    ("GET", "location"): "GetBucketLocation",
+    ("GET", "versioning"): "GetBucketVersioning",
+    ("PUT", "versioning"): "PutBucketVersioning",
+    ("GET", "policy"): "GetBucketPolicy",
+    ("PUT", "policy"): "PutBucketPolicy",
+    ("GET", "encryption"): "GetBucketEncryption",
+    ("PUT", "encryption"): "PutBucketEncryption",
+    ("GET", "versions"): "ListObjectVersions",
+}
+_PLAIN = {
+    "object": {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"},
+    "bucket": {"PUT": "CreateBucket", "GET": "ListObjects", "HEAD": "HeadBucket", "DELETE": "DeleteBucket"},
+}
+_NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
+
+
+def door(signed: Signed, request: Request) -> Door:
+    """The door for a request to a service that moto emulates."""
+    return _door(f"{signed.service}.{_operation(signed, request)}")
+
+
+def named(name: str) -> Door:
+    """The door of a call that was read before."""
+    return _door(name)
+
+
+def _door(name: str) -> Door:
+    service = name.partition(".")[0]
+    protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
+    return Door("aws", name, _pass, _open, read=read, dressed=errors.dressed(protocol))
+
+
+def _open(site: Site, call: Call) -> None:
+    """Any key opens: the emulator has one account, and signatures are not verified."""
+
+
+def _operation(signed: Signed, request: Request) -> str:
+    """The operation's name, as botocore has it: what faults are aimed at."""
+    if target := request.headers.get("X-Amz-Target"):
+        return target.rpartition(".")[2]
+    if signed.service != "s3":
+        return request.args.get("Action") or _action(request) or request.method
+    _, key = place(request.path)
+    for (method, parameter), name in (_OBJECT if key else _BUCKET).items():
+        if request.method == method and parameter in request.args:
+            return name
+    if request.path == "/":
+        return "ListBuckets"
+    if key and request.method == "PUT" and "x-amz-copy-source" in request.headers:
+        return "CopyObject"
+    return _PLAIN["object" if key else "bucket"].get(request.method, request.method)
+
+
+def place(path: str) -> tuple[str, str]:
+    """Bucket and key of a path; buckets in the host's name are moto's to find."""
+    bucket, _, key = path.lstrip("/").partition("/")
+    return bucket, key
+
+
+def _action(request: Request) -> str:
+    """The query protocol's operation stands in the body, which is put back."""
+    if request.mimetype != "application/x-www-form-urlencoded" or (request.content_length or 0) > _SMALL:
+        return ""
+    data = request.stream.read()
+    request.environ["cloudtune.body"] = data
+    found = _ACTION.search(data)
+    return found[1].decode() if found else ""
+
+
+def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """The call, its body unread."""
+    signed = signature(request)
+    assert signed is not None
+    data = request.environ.get("cloudtune.body")
+    body = request.stream if data is None else io.BytesIO(data)
+    noted: dict[str, Any] = {}
+    if name.startswith("s3."):
+        noted["Bucket"], noted["Key"] = place(request.path)
+        noted |= {header: request.headers[header] for header in _NOTED if header in request.headers}
+    return Call(
+        face=face, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
+        headers={key.lower(): value for key, value in request.headers.items()},
+        base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=body),
+    )  # fmt: skip
+
+
+def _pass(site: Site, call: Call) -> Reply:
+    assert call.raw is not None
+    environ = call.raw.again()
+    if call.name in ("s3.PutObject", "s3.UploadPart"):
+        _check(call, environ)
+    return site.aws.answer(environ)
+
+
+def _check(call: Call, environ: dict[str, Any]) -> None:
+    """Refuse a body that is not what its checksum says, as S3 does and moto does not.
+
+    S3 keeps the checksum also where the header that names the algorithm is left out; moto needs that header
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html, seen 2026-11-21).
+    """
+    for algorithm in ("sha256", "crc32", "crc32c", "sha1", "crc64nvme"):
+        if f"x-amz-checksum-{algorithm}" in call.headers:
+            environ.setdefault("HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM", algorithm.upper())
+    told = call.headers.get("x-amz-checksum-sha256")
+    if told is None or "aws-chunked" in call.headers.get("content-encoding", ""):
+        return
+    body: IO[bytes] = environ["wsgi.input"]
+    data = body.read()
+    if base64.b64encode(hashlib.sha256(data).digest()).decode() != told:
+        message = "The SHA256 you specified did not match the calculated checksum."
+        raise errors.AwsError(400, "BadDigest", message, protocol="s3")
+    environ["wsgi.input"] = io.BytesIO(data)

@@ -1,0 +1,37 @@
+"""A call of a face: what is acted on, what opens it, how it is read and how refusals of it look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply, read_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.site import Site
+
+Handler: TypeAlias = "Callable[[Site, Call], Reply]"
+KeyCheck: TypeAlias = "Callable[[Site, Call], None]"
+
+
+def _as_it_is(error: ApiError) -> ApiError:
+    return error
+
+
+@dataclass(frozen=True)
+class Door:
+    """A call of a face."""
+
+    face: Face
+    name: str
+    handler: Handler
+    check_key: KeyCheck
+    ids: Mapping[str, str] = field(default_factory=dict)
+    read: Callable[[Request, Face, str, Mapping[str, str], float], Call] = read_call
+    """Reads the request to what handlers are given."""
+    dressed: Callable[[ApiError], ApiError] = _as_it_is
+    """A refusal of the emulator's own (a fault, a limit) in the vendor's shape."""

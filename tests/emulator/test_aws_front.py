@@ -1,0 +1,174 @@
+"""boto3 with nothing but ``AWS_ENDPOINT_URL`` and made-up keys: S3, STS and IAM on the port of everything else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+import urllib3
+from botocore.client import Config
+from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
+
+from cloudtune_local.emulator import Emulator, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import openai
+
+MB = 1 << 20
+ONCE = Config(retries={"total_max_attempts": 1})
+
+
+@pytest.fixture
+def aws(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in emulator.environment().items():
+        monkeypatch.setenv(name, value)
+    session = boto3.session.Session()
+    return lambda service: session.client(service, config=ONCE)
+
+
+def test_only_the_environment_says_where_to_go(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    identity = aws("sts").get_caller_identity()
+    assert identity["Account"] == emulator.settings.aws_account
+    s3 = aws("s3")
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [os.environ["EMULATED_BUCKET"]]
+    role = aws("iam").get_role(RoleName=os.environ["EMULATED_ROLE"].rpartition("/")[2])["Role"]
+    trusted = role["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"]
+    assert "bedrock.amazonaws.com" in trusted
+    key = aws("kms").create_key()["KeyMetadata"]
+    assert key["Arn"].split(":")[4] == emulator.settings.aws_account
+    aws("logs").create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
+
+
+@pytest.mark.parametrize("key", ["plain.jsonl", "with space/ümlaut+&=.jsonl", "a/b//c"])
+def test_objects_come_back_as_they_went(aws: Callable[[str], Any], key: str) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    digest = base64.b64encode(hashlib.sha256(b"rows\n" * 1000).digest()).decode()
+    s3.put_object(Bucket=bucket, Key=key, Body=b"rows\n" * 1000, ChecksumSHA256=digest, Metadata={"made-by": "me"})
+    head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    assert (head["ContentLength"], head["ChecksumSHA256"], head["Metadata"]) == (5000, digest, {"made-by": "me"})
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"rows\n" * 1000
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    s3.delete_object(Bucket=bucket, Key=key)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    with pytest.raises(ClientError) as caught:
+        s3.head_object(Bucket=bucket, Key=key)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
+def test_a_body_that_is_not_its_checksum_is_refused(aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    digest = base64.b64encode(hashlib.sha256(b"what was meant").digest()).decode()
+    with pytest.raises(ClientError, match="BadDigest"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"what arrived", ChecksumSHA256=digest)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+def test_parts_are_listed_and_joined(aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    place = {"Bucket": bucket, "Key": "large.bin"}
+    upload = place | {"UploadId": s3.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"]}
+    parts = [os.urandom(5 * MB), os.urandom(5 * MB), b"the rest"]
+    for number, data in enumerate(parts, 1):
+        s3.upload_part(**upload, PartNumber=number, Body=data, ChecksumAlgorithm="SHA256")
+    listed = s3.list_parts(**upload)["Parts"]
+    assert [part["Size"] for part in listed] == [len(data) for data in parts]
+    assert [one["UploadId"] for one in s3.list_multipart_uploads(Bucket=bucket)["Uploads"]] == [upload["UploadId"]]
+    joined = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in listed]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": joined})
+    assert s3.get_object(**place)["Body"].read() == b"".join(parts)
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+
+
+def test_managed_transfers_and_presigned_urls_work(aws: Callable[[str], Any], tmp_path: Path) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    (tmp_path / "f.bin").write_bytes(data := os.urandom(20 * MB))
+    s3.upload_file(str(tmp_path / "f.bin"), bucket, "f.bin")
+    s3.download_file(bucket, "f.bin", str(tmp_path / "back.bin"))
+    assert (tmp_path / "back.bin").read_bytes() == data
+    url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "f.bin"})
+    assert urllib3.PoolManager().request("GET", url).data == data
+
+
+def test_faults_meet_what_moto_serves(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    put: dict[str, Any] = {"Bucket": bucket, "Key": "k", "Body": b"x" * 3 * MB}
+    codes = [("throttle", "SlowDown"), ("server_error", "InternalError"), ("forbidden", "AccessDenied"),
+             ("expired_credentials", "ExpiredToken")]  # fmt: skip
+    for kind, code in codes:
+        emulator.faults.add(kind, "s3.PutObject")
+        with pytest.raises(ClientError, match=code):
+            s3.put_object(**put)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    emulator.faults.add("reset", "s3.PutObject")
+    with pytest.raises((ConnectionClosedError, EndpointConnectionError)):
+        s3.put_object(**put)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    emulator.faults.add("lost_reply", "s3.PutObject")
+    with pytest.raises(ConnectionClosedError):
+        s3.put_object(**put)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
+    emulator.faults.add("throttle", "sts.GetCallerIdentity", message="Slowly.")
+    with pytest.raises(ClientError, match=r"Throttling.*Slowly\."):
+        aws("sts").get_caller_identity()
+
+
+def test_a_late_put_lands_whole(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    data = os.urandom(2 * MB)
+    emulator.faults.add("late", "s3.PutObject", seconds=30)
+    with pytest.raises(ConnectionClosedError):
+        s3.put_object(Bucket=bucket, Key="late", Body=data)
+    assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    emulator.clock.advance(31)
+    assert s3.get_object(Bucket=bucket, Key="late")["Body"].read() == data
+    emulator.faults.add("twice", "s3.CreateMultipartUpload")
+    s3.create_multipart_upload(Bucket=bucket, Key="twice")
+    assert len(s3.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 2
+
+
+def test_requests_are_seen_by_their_operation(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    s3.put_object(Bucket=bucket, Key="a/b", Body=b"1")
+    s3.list_objects_v2(Bucket=bucket, Prefix="a/")
+    aws("sts").get_caller_identity()
+    assert [seen["call"] for seen in emulator.requests] == ["s3.PutObject", "s3.ListObjectsV2", "sts.GetCallerIdentity"]
+    assert emulator.requests[0]["body"] == {"Bucket": bucket, "Key": "a/b"}
+
+
+def test_the_other_faces_stay_where_they_are(
+    emulator: Emulator, aws: Callable[[str], Any], client: openai.OpenAI
+) -> None:
+    aws("sts").get_caller_identity()
+    assert client.models.list().data
+
+
+def test_accounts_are_worlds_of_their_own(aws: Callable[[str], Any]) -> None:
+    with Emulator(Settings(aws_account="210987654321", aws_bucket="another")) as other:
+        there = boto3.client("s3", endpoint_url=other.url)
+        assert [bucket["Name"] for bucket in there.list_buckets()["Buckets"]] == ["another"]
+        assert [bucket["Name"] for bucket in aws("s3").list_buckets()["Buckets"]] == [os.environ["EMULATED_BUCKET"]]
+
+
+def test_a_stopped_emulator_forgets_its_buckets(aws: Callable[[str], Any]) -> None:
+    settings = Settings(aws_account="310987654321")
+    for _ in range(2):
+        with Emulator(settings) as other:
+            s3 = boto3.client("s3", endpoint_url=other.url)
+            s3.create_bucket(Bucket="made-anew")
+            s3.put_object(Bucket="made-anew", Key="k", Body=b"x")
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    boto3.DEFAULT_SESSION = None

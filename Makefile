@@ -8,6 +8,8 @@ RUN := data,plot,local
 ALL := $(RUN),postgres,openai,azure,aws,emulator,evaluate,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
+# One more than a small machine has cores: many tests wait for a process or a port.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test soak bench lint types format clean
@@ -34,7 +36,7 @@ quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines
 	$(BIN)/python examples/quickstart/quickstart.py
 
 test: lint types  ## What a change can break, in about 10 minutes on 2 cores
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS)
 
 soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights
 	$(PYTEST) -m "soak or real_weights" --timeout 3600

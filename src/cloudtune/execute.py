@@ -9,6 +9,7 @@ late request may still land.
 from __future__ import annotations
 
 import random
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import msgspec
 
 from cloudtune.backend import Done, Intent, Step, Unsettled, filled
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
+from cloudtune.ledger import RENEW_EVERY_S
 from cloudtune.process import Owner
 from cloudtune.retry import reading, sending
 from cloudtune.state import JobRef, Value
@@ -204,7 +206,8 @@ class _StepRun:
         self._sent_at = self._clock.monotonic()
         self._x._trace(f"step before {step.id}")
         try:
-            outputs = self._x._backend.do(step, _Notes(self, intent))
+            with _Heartbeat(self._ledger, token, step.id, self._owner):
+                outputs = self._x._backend.do(step, _Notes(self, intent))
         except TransientError as error:
             if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
                 self._intent = self._ledger.not_sent(token, step.id, self._owner, before)
@@ -219,14 +222,15 @@ class _StepRun:
                 outputs = self._adopt(_beside(again, outputs.get("ref")))
         return outputs
 
-    def _adopt(self, found: Done) -> dict[str, Any]:
-        """Take what was found; cancel what a late request made beside it, and write that down."""
+    def _adopt(self, found: Done, *, journaled: bool = True) -> dict[str, Any]:
+        """Take what was found; cancel what a late request made beside it; write that down while the step is ours."""
         for text in found.duplicates:
             try:
                 reading(self._clock, self._x._backend.cancel, JobRef.parse(text))
             except JobNotFound:
                 continue
-            self._note("duplicates_cancelled", list(found.duplicates))
+            if journaled:
+                self._note("duplicates_cancelled", list(found.duplicates))
         return found.outputs
 
     def _await(self) -> dict[str, Any]:
@@ -249,7 +253,7 @@ class _StepRun:
     def _record(self, outputs: dict[str, Any]) -> dict[str, Any]:
         ref = JobRef.parse(outputs["ref"]) if self._step.makes_job else None
         try:
-            self._ledger.done(self._plan.token, self._step.id, outputs, ref)
+            stands = self._ledger.done(self._plan.token, self._step.id, outputs, ref)
         except LedgerError as error:
             if ref is not None:
                 raise LedgerError(
@@ -257,8 +261,10 @@ class _StepRun:
                     hint="mend the ledger and run the same command again: it will find this job, not make another",
                 ) from error
             raise
+        if ref is not None and stands["ref"] != outputs["ref"]:  # both of us made one
+            stands = self._adopt(Done(outputs=stands, duplicates=(outputs["ref"],)), journaled=False)
         self._say("done")
-        return outputs
+        return stands
 
     def _note(self, name: str, value: Any) -> None:
         self._ledger.note(self._plan.token, self._step.id, self._owner, name, value)
@@ -273,6 +279,30 @@ def _beside(found: Done, made: str | None) -> Done:
     if made is None or made == found.outputs.get("ref") or made in found.duplicates:
         return found
     return msgspec.structs.replace(found, duplicates=(*found.duplicates, made))
+
+
+class _Heartbeat:
+    """While a step is done, which may take hours, another host must not take its holder for dead."""
+
+    def __init__(self, ledger: Ledger, token: str, step: str, owner: Owner) -> None:
+        self._ledger = ledger
+        self._lease = (token, step, owner)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"cloudtune lease of {step}", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(RENEW_EVERY_S):
+            try:
+                self._ledger.renew(*self._lease)
+            except LedgerError:
+                continue  # busy, or full for the moment; the outcome's own write tells what stands
 
 
 class _Notes:

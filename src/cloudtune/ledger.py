@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FOREIGN_HOST_GRACE_S = 900.0
 """A lease held on another host, whose processes cannot be seen, is believed dead after this long without a write."""
+RENEW_EVERY_S = 60.0
+"""How often the holder of a lease shows that it lives while it does a step."""
 
 
 class Connection(Protocol):
@@ -174,15 +176,28 @@ class Ledger:
             notes = dict(_intent(db, token, step).notes) | {name: value}
             self._touch(db, token, step, owner, "notes = ?", msgspec.json.encode(notes).decode())
 
-    def done(self, token: str, step: str, outputs: dict[str, Any], ref: JobRef | None = None) -> None:
-        """Write a step's outcome, and the job's reference if the step made the job."""
+    def renew(self, token: str, step: str, owner: Owner) -> None:
+        """Show that the holder of the lease lives. Raises LedgerError if it is another's by now."""
+        with self._store.write() as db:
+            self._touch(db, token, step, owner, "owner = owner")
+
+    def done(self, token: str, step: str, outputs: dict[str, Any], ref: JobRef | None = None) -> dict[str, Any]:
+        """Write a step's outcome, and the job's reference if the step made the job. Returns the outcome that stands.
+
+        That is another one if somebody who took the lease over was quicker.
+        """
         with self._write(f"done {step}") as db:
-            db.execute(
-                "UPDATE steps SET outputs = ?, owner = NULL, done_at = ? WHERE token = ? AND step = ?",
+            written = db.execute(
+                "UPDATE steps SET outputs = ?, owner = NULL, done_at = ?"
+                " WHERE token = ? AND step = ? AND outputs IS NULL",
                 (msgspec.json.encode(outputs).decode(), self._stamp(), token, step),
-            )
+            ).rowcount
+            if not written:
+                row = db.execute("SELECT outputs FROM steps WHERE token = ? AND step = ?", (token, step)).fetchone()
+                return msgspec.json.decode(row["outputs"])  # type: ignore[no-any-return]
             if ref is not None:
                 db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token))
+            return outputs
 
     def undo(self, token: str, step: str) -> None:
         """Forget the outcome of a step whose product is gone, so that it is done again."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from cloudtune import execute
 from cloudtune.backend import (
     Absent,
     DataReport,
@@ -36,7 +38,7 @@ from cloudtune.errors import (
     Unavailable,
 )  # fmt: skip
 from cloudtune.execute import Executor, StepUpdate
-from cloudtune.ledger import Ledger
+from cloudtune.ledger import FOREIGN_HOST_GRACE_S, Ledger
 from cloudtune.process import Owner
 from cloudtune.retry import SEND_ATTEMPTS
 from cloudtune.spec import JobSpec
@@ -405,6 +407,44 @@ def test_a_lease_that_was_lost_stops_the_loser(bench: Bench) -> None:
     bench.backend.on_do = steal
     with pytest.raises(LedgerError, match="taken over"):
         bench.run(CREATE)
+
+
+def test_the_outcome_of_who_was_quicker_stands_and_the_other_s_job_is_cancelled(bench: Bench) -> None:
+    def overtake(journal: Journal) -> None:
+        bench.ledger.done(TOKEN, "create", {"ref": REF}, JobRef.parse(REF))
+
+    bench.backend.on_do = overtake
+    bench.backend.does = [{"ref": "plain:here:job-2"}]
+    assert str(bench.run(CREATE)) == REF
+    assert bench.backend.cancelled == ["plain:here:job-2"]
+    assert str(bench.ledger.refs()[0]) == REF
+
+
+def test_a_long_step_keeps_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen from another host, where only what is written in the ledger tells that its holder lives."""
+    monkeypatch.setattr(execute, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(Owner, "is_local", False)
+    other = Owner.here()
+    states: list[str] = []
+
+    def take_long(journal: Journal) -> None:
+        for _ in range(3):
+            bench.clock.advance(FOREIGN_HOST_GRACE_S - 1)
+            _until_touched_at(bench, bench.clock.now())
+            states.append(bench.ledger.claim(TOKEN, "create", other).state)
+
+    bench.backend.on_do = take_long
+    assert str(bench.run(CREATE)) == REF
+    assert states == ["held"] * 3
+
+
+def _until_touched_at(bench: Bench, moment: datetime) -> None:
+    for _ in range(3000):
+        (row,) = bench.ledger._store.read("SELECT touched_at FROM steps", ())
+        if datetime.fromisoformat(row["touched_at"]) >= moment:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the lease was not renewed")
 
 
 def test_a_plan_without_a_job_is_refused(bench: Bench) -> None:

@@ -142,6 +142,7 @@ def test_jobs_are_found_by_ref_name_and_beginning_of_id_taken_literally(url: str
     ledger = Ledger.open(url, CLOCK)
     for key, job_id in (("a", "head_1-aaaa"), ("b", "headx1-bbbb")):
         ledger.begin(plan(key=key, name=key))
+        ledger.claim(f"{key}-1", "create", Owner.here())
         ledger.done(f"{key}-1", "create", {}, JobRef("toy", "acct", job_id))
     assert [attempt.key for attempt in ledger.named("head_1")] == ["a"]
     assert [attempt.key for attempt in ledger.named("b")] == ["b"]
@@ -203,6 +204,7 @@ def test_a_deleted_job_is_listed_no_more_but_known_to_have_been(url: str) -> Non
     ledger = Ledger.open(url, CLOCK)
     ledger.begin(plan())
     ref = JobRef("toy", "acct", "job1")
+    ledger.claim("k-1", "create", Owner.here())
     ledger.done("k-1", "create", {"ref": str(ref)}, ref)
     ledger.gone(ref)
     assert ledger.refs() == []

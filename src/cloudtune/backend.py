@@ -63,6 +63,8 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """Feature that is not supported -> the key of ``overrides`` that says it in the back end's own words.
 
     A spec that gives that override may keep the portable feature: it is left out here, and shown as dropped."""
+    poll_s: float = 2.0
+    """How soon a watch looks again while the job moves: a service is asked seldom, a file may be read often."""
 
     def can(self, feature: str) -> bool:
         """Whether the feature is supported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -351,7 +352,11 @@ class Client:
 
     def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
         """Follow many jobs by their states, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
-        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout)
+        pace = 0.0
+        for name in {ref.backend for ref in refs}:
+            with suppress(CloudtuneError):  # of one that cannot be opened `snapshots` tells why
+                pace = max(pace, self.backend(name).capabilities.poll_s)
+        return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
 
     def _group(self, name: str, refs: list[JobRef]) -> dict[JobRef, JobSnapshot]:
         try:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SHORTEST_POLL_S = 0.25
 LONGEST_POLL_S = 15.0
+QUIET_METRICS_S = 30.0
+"""Figures are asked for when a job has moved; where it seems to stand still, no sooner than this."""
 LOST_AFTER_S = 300.0
 PAUSED_AFTER_S = 60.0
 
@@ -76,7 +78,8 @@ def watch(
             if update.snapshot.state.is_terminal:
                 return conclude(update.snapshot, capped=state.capped)
             state.mind_the_pause(update.snapshot, paused_after)
-            pause = SHORTEST_POLL_S if update.is_news else min(pause * 1.4, longest_poll)
+            moved = min(max(SHORTEST_POLL_S, backend.capabilities.poll_s), longest_poll)
+            pause = moved if update.is_news else min(pause * 1.4, longest_poll)
         else:
             pause = min(pause * 1.4, longest_poll)
         waited = clock.monotonic() - start
@@ -96,11 +99,13 @@ def watch_many(
     clock: Clock,
     timeout: float | None = None,
     lost_after: float = LOST_AFTER_S,
+    shortest_poll: float = SHORTEST_POLL_S,
     longest_poll: float = LONGEST_POLL_S,
 ) -> Iterator[JobSnapshot]:
     """Follow many jobs by their states alone: each snapshot that differs from the one before, until all have ended.
 
-    ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls. Raises
+    ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls;
+    ``shortest_poll`` is how soon it is asked again, in seconds, while some job or other changes. Raises
     WaitTimeout, which names the first job that still goes on, and LostContact when for ``lost_after`` seconds nothing
     could be learnt of any job that has not ended; how a single job ended stands in its snapshot.
     """
@@ -127,7 +132,7 @@ def watch_many(
                 f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",
                 ref=open_refs[0], snapshot=seen.get(open_refs[0]),
             )  # fmt: skip
-        pause = SHORTEST_POLL_S if changed else min(pause * 1.4, longest_poll)
+        pause = max(SHORTEST_POLL_S, shortest_poll) if changed else min(pause * 1.4, longest_poll)
         delay = pause * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
         clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
 
@@ -169,6 +174,7 @@ class _Watch:
         self._stall_after, self._lost_after, self._cap = stall_after, lost_after, cap
         self._event_cursor: str | None = None
         self._metric_cursor: str | None = None
+        self._metrics_at: float | None = None
         self._moved_at = clock.monotonic()
         self._lost_since: float | None = None
         self._paused_since: float | None = None
@@ -196,11 +202,18 @@ class _Watch:
         snapshot = self._backend.get(self._ref)
         events = tuple(events_of(self._backend, snapshot, self._event_cursor))
         metrics: tuple[Metric, ...] = ()
-        if self._backend.capabilities.can("verb:metrics"):
+        if self._backend.capabilities.can("verb:metrics") and (events or self._may_have_metrics(snapshot)):
             metrics = tuple(self._backend.metrics(self._ref, self._metric_cursor))
+            self._metrics_at = self._clock.monotonic()
         self._event_cursor = events[-1].cursor if events else self._event_cursor
         self._metric_cursor = metrics[-1].cursor if metrics else self._metric_cursor
         return Update(snapshot=snapshot, events=events, metrics=metrics)
+
+    def _may_have_metrics(self, snapshot: JobSnapshot) -> bool:
+        """Each question costs a request: of a job that stands still, figures are asked for now and then only."""
+        if self._metrics_at is None or snapshot.state.is_terminal or self._has_moved(snapshot):
+            return True
+        return self._clock.monotonic() - self._metrics_at >= QUIET_METRICS_S
 
     def _has_moved(self, snapshot: JobSnapshot) -> bool:
         last = self.last

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib import request
 
 import pytest
-from tests.examples.conftest import Quickstart, copied, made_tiny
+from tests.examples.conftest import QUICKSTART, Quickstart, copied, made_tiny
 
 import cloudtune
 from cloudtune import Client, GenerateOptions, Job
@@ -28,7 +28,7 @@ BACKENDS = ("openai", "azure_openai")
 HOSTED = ("azure_openai",)
 PARAMETERS = ("model", "method", "adapter", "hyperparameters", "seed")
 ASKED = [{"role": "system", "content": "Sort the news."}, {"role": "user", "content": "A derby today"}]
-LIMIT_S = 100
+LIMIT_S = 1500
 
 
 class Place:
@@ -73,14 +73,19 @@ def losses(job: Job, split: str = "train") -> list[tuple[int, float]]:
     return [(one.step, one.values["loss"]) for one in job.metrics() if one.split == split and "loss" in one.values]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    quickstart = made_tiny(copied(tmp_path_factory.mktemp("one-word")))
+@contextlib.contextmanager
+def placed(quickstart: Quickstart) -> Iterator[Place]:
     settings = Settings(engine="train", models=quickstart.folder / "base_models.json", deploying_s=0)
     with Emulator(settings) as emulator, pytest.MonkeyPatch.context() as patch:
         place = Place(quickstart, emulator)
         for name, value in place.environment.items():
             patch.setenv(name, value)
+        yield place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with placed(made_tiny(copied(tmp_path_factory.mktemp("one-word")))) as place:
         yield place
 
 
@@ -111,3 +116,35 @@ def test_one_file_and_one_word(place: Place, backend: str) -> None:
         (said,) = job.generate([ASKED], GenerateOptions(max_tokens=8))
     assert said.text
     assert said.completion_tokens
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """With the pretrained weights."""
+    quickstart = copied(tmp_path_factory.mktemp("real"))
+    if (QUICKSTART / ".cache").is_dir():
+        (quickstart.folder / ".cache").symlink_to(QUICKSTART / ".cache")
+    else:
+        subprocess.run([sys.executable, quickstart.folder / "fetch.py"], check=True)
+    with placed(quickstart) as place:
+        yield place
+
+
+@pytest.mark.real_weights
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_real_weights_learn_the_same_everywhere(real: Place, backend: str) -> None:
+    ref = real.run(backend)
+    client = Client()
+    job = client.attach(ref)
+    curve = losses(job)
+    assert len(curve) == 60
+    assert curve[-1][1] < curve[0][1] / 4
+    assert curve == real.twin(real.reported(job.ref.id))
+    lines = (real.file.parent / ".cache/test.jsonl").read_text(encoding="utf-8").splitlines()[:60]
+    rows = [json.loads(line)["messages"] for line in lines]
+    with answering(client, job, backend):
+        said = list(job.generate([row[:-1] for row in rows], GenerateOptions(max_tokens=4)))
+    right = sum(answer.text.strip().lower() == row[-1]["content"] for answer, row in zip(said, rows, strict=True))
+    assert right > 36, f"{right} of 60"  # the untrained model is right on two or three
+    print(f"{backend}: loss {curve[0][1]:.3f} -> {curve[-1][1]:.3f}, {right} of 60 right")

@@ -12,9 +12,9 @@ import pytest
 from cloudtune.client import Client
 from cloudtune.errors import JobExpired, JobFailed, LostContact, PermissionDenied, WaitTimeout
 from cloudtune.job import Job
-from cloudtune.state import JobSnapshot, JobState
+from cloudtune.state import JobSnapshot, JobState, Progress
 from cloudtune.testing import FakeClock, Script, ScriptedBackend, ScriptedVendor, faults
-from cloudtune.watch import LONGEST_POLL_S, Update, watch
+from cloudtune.watch import LONGEST_POLL_S, QUIET_METRICS_S, Update, watch
 
 
 class Stage:
@@ -194,3 +194,39 @@ def test_events_that_the_vendor_has_dropped_do_not_hide_the_end(stage: Stage) ->
     job.wait()
     stage.vendor.fail("list_events", faults.forbidden())
     assert list(job.watch())[-1].snapshot.state is JobState.SUCCEEDED
+
+
+def test_figures_are_asked_for_when_a_job_has_moved_and_seldom_otherwise(stage: Stage) -> None:
+    job = stage.job(queue_s=600.0, steps=30)
+    queued = itertools.takewhile(lambda update: update.snapshot.state is JobState.QUEUED, job.watch())
+    looks = len(list(queued))
+    asked = stage.vendor.calls("list_metrics")
+    assert looks > 40
+    assert 600 / LONGEST_POLL_S / 3 < asked < 600 / QUIET_METRICS_S + 3
+
+
+def test_figures_that_come_without_an_event_are_seen_all_the_same(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a back end whose events and snapshot stand still while it trains."""
+    job = stage.job(steps=100, step_s=5.0)
+    get = stage.backend.get
+    monkeypatch.setattr(stage.backend, "events", lambda ref, after=None: [])
+    monkeypatch.setattr(
+        stage.backend, "get", lambda ref: msgspec.structs.replace(get(ref), progress=Progress(), detail="")
+    )
+    updates = list(job.watch())
+    assert [metric for update in updates for metric in update.metrics] == list(job.metrics())
+    brought = [len(update.metrics) for update in updates if update.metrics]
+    assert len(brought) > 10
+
+
+def test_a_service_is_not_asked_faster_than_its_pace(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = stage.job(steps=300)
+    calm = msgspec.structs.replace(stage.backend.capabilities, poll_s=2.0)
+    monkeypatch.setattr(type(stage.backend), "capabilities", property(lambda self: calm))
+    stage.clock.sleeps.clear()
+    updates = list(job.watch())
+    after_news = [wait for update, wait in zip(updates, stage.clock.sleeps, strict=False) if update.is_news]
+    assert after_news
+    assert min(after_news) >= 2.0 * 0.85

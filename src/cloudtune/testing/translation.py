@@ -79,6 +79,7 @@ def capabilities() -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - reasons.keys()),
         reasons=reasons,
         translated={"limits.max_time": "max_time_s of the request", "tags": "the job's metadata"},
+        poll_s=0.25,
     )
 
 

@@ -23,6 +23,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
 _SAMPLE = 1 << 20
 
 
@@ -39,6 +40,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     vocab_size: int | None = None
     chat_template: bool | None = None
+    shown: tuple[str, ...] = ()
+    """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts."""
     parameters: int | None = None
 
 
@@ -87,7 +90,7 @@ def _folder(path: Path) -> ModelFacts:
         fingerprint=_fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
         parameters=_parameters(weights),
         **_of_config(config),
-        chat_template=_has_template(path),
+        **_of_template(_template(path)),
     )
 
 
@@ -98,11 +101,18 @@ def _of_config(config: dict[str, Any]) -> dict[str, Any]:
     return {"context_length": context, "vocab_size": vocab if isinstance(vocab, int) else None}
 
 
-def _has_template(path: Path) -> bool:
-    if (path / "chat_template.jinja").exists() or (path / "chat_template.json").exists():
-        return True
-    config = path / "tokenizer_config.json"
-    return config.exists() and bool(_json(config).get("chat_template"))
+def _template(path: Path) -> str:
+    if (path / "chat_template.jinja").exists():
+        return (path / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path / name).exists() and (found := _json(path / name).get("chat_template")):
+            return str(found)
+    return ""
+
+
+def _of_template(template: str) -> dict[str, Any]:
+    shown = tuple(feature for feature, word in _SHOWN_BY if word in template)
+    return {"chat_template": bool(template), "shown": shown}
 
 
 def _parameters(weights: list[Path]) -> int | None:
@@ -136,7 +146,7 @@ def _gguf(path: Path) -> ModelFacts:
         fingerprint=_fingerprint([path]),
         context_length=head.get(f"{family}.context_length"),
         vocab_size=head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"),
-        chat_template="tokenizer.chat_template" in head,
+        **_of_template(str(head.get("tokenizer.chat_template", ""))),
         parameters=head["parameters"],
     )
 
@@ -157,7 +167,7 @@ def _description(path: Path) -> ModelFacts:
         path=str(path),
         fingerprint=_fingerprint([path]),
         context_length=_of_config(fields)["context_length"],
-        chat_template=bool(tokenizer.get("chat_template", True)),
+        **_of_template(str(tokenizer.get("chat_template", True) or "")),
     )
 
 

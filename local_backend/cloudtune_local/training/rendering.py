@@ -8,8 +8,9 @@ turn, rendered as the model will meet it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune_local.training.problems import TrainingProblem
 
@@ -26,6 +27,17 @@ PLAIN_TEMPLATE = (
 )
 """For tokenizers that bring no template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, a line each.
 It is saved with the tuned model, so that answers are asked for in the same words."""
+
+
+class Dialogue(NamedTuple):
+    """What a template is given."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+
+    def first(self, turns: int) -> Dialogue:
+        """Its beginning."""
+        return self._replace(messages=self.messages[:turns])
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,12 @@ class Renderer:
         self._marked = "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer)
         self._ends = tuple(token for token in _special_tokens(tokenizer) if token)
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> list[Rendered]:
-        """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it."""
-        plain = [_plain(message) for message in messages]
+    def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[Rendered]:
+        """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it.
+
+        ``tools`` are what the assistant could call, as JSON Schema: templates that know of tools show them.
+        """
+        plain = Dialogue([_plain(message) for message in messages], tools or None)
         if self._loss_on == "all":
             return [Rendered(self._closed(self._text(plain)), None)]
         turns = self._learnt_turns(messages)
@@ -62,28 +77,29 @@ class Renderer:
             assistant = assistant[-1:]
         return [i for i in assistant if messages[i].get("weight", 1) == 1]
 
-    def _by_marks(self, messages: list[dict[str, Any]], turns: list[int]) -> Rendered | None:
+    def _by_marks(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         texts, marks = render_jinja_template(
-            conversations=[messages],
+            conversations=[dialogue.messages],
+            tools=dialogue.tools,
             chat_template=_template(self._tokenizer),
             return_assistant_tokens_mask=True,
             **self._tokenizer.special_tokens_map,
         )
-        assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        assistant = [i for i, message in enumerate(dialogue.messages) if message["role"] == "assistant"]
         if len(marks[0]) != len(assistant):  # a template may mark fewer turns, or parts of them
-            return self._by_difference(messages, turns)
+            return self._by_difference(dialogue, turns)
         text = self._closed(texts[0])
         learnt = [span for i, span in zip(assistant, marks[0], strict=True) if i in turns]
         return Rendered(text, tuple((begin, self._with_end(text, begin, end)) for begin, end in learnt))
 
-    def _by_difference(self, messages: list[dict[str, Any]], turns: list[int]) -> Rendered | None:
-        whole = self._text(messages)
+    def _by_difference(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
+        whole = self._text(dialogue)
         spans = []
         for turn in turns:
-            prompt = self._before(messages, turn)
-            until = whole if turn == len(messages) - 1 else self._text(messages[: turn + 1])
+            prompt = self._before(dialogue, turn)
+            until = whole if turn == len(dialogue.messages) - 1 else self._text(dialogue.first(turn + 1))
             if not (whole.startswith(until) and until.startswith(prompt)) or len(until) == len(prompt):
                 return None
             end = len(self._trimmed(until))
@@ -93,11 +109,11 @@ class Renderer:
             spans[-1] = (spans[-1][0], len(text))
         return Rendered(text, tuple(spans))
 
-    def _alone(self, messages: list[dict[str, Any]], turn: int) -> Rendered:
-        prompt = self._before(messages, turn)
-        text = self._trimmed(self._text(messages[: turn + 1]))
+    def _alone(self, dialogue: Dialogue, turn: int) -> Rendered:
+        prompt = self._before(dialogue, turn)
+        text = self._trimmed(self._text(dialogue.first(turn + 1)))
         if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
-            prompt = self._text(messages[:turn])
+            prompt = self._text(dialogue.first(turn))
         if not text.startswith(prompt) or len(text) <= len(prompt):
             raise TrainingProblem(
                 "bad_data",
@@ -107,27 +123,27 @@ class Renderer:
         text = self._closed(text)
         return Rendered(text, ((len(prompt), len(text)),))
 
-    def _before(self, messages: list[dict[str, Any]], turn: int) -> str:
+    def _before(self, dialogue: Dialogue, turn: int) -> str:
         """All that stands before the words of that turn."""
         if turn:
-            return self._text(messages[:turn], prompt=True)
+            return self._text(dialogue.first(turn), prompt=True)
         # Most templates cannot render nothing, and some open every dialogue with a system prompt of their own.
-        words, body = str(messages[0]["content"]).strip(), self._text(messages[:1]).rstrip()
+        words, body = str(dialogue.messages[0]["content"]).strip(), self._text(dialogue.first(1)).rstrip()
         for end in self._ends:
             body = body.removesuffix(end)
         return body[: body.rindex(words)] if words and words in body else ""
 
-    def _text(self, messages: list[dict[str, Any]], *, prompt: bool = False) -> str:
-        if not messages:
+    def _text(self, dialogue: Dialogue, *, prompt: bool = False) -> str:
+        if not dialogue.messages:
             return ""
         try:
             return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
-                messages, tokenize=False, add_generation_prompt=prompt
+                dialogue.messages, tools=dialogue.tools, tokenize=False, add_generation_prompt=prompt
             )
         except TrainingProblem:
             raise
         except Exception as error:
-            roles = " ".join(message["role"] for message in messages)
+            roles = " ".join(message["role"] for message in dialogue.messages)
             raise TrainingProblem(
                 "bad_data", f"the chat template refuses a dialogue of the roles {roles}: {error}"
             ) from error
@@ -189,5 +205,17 @@ def _special_tokens(tokenizer: Any) -> set[str]:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as templates know it: no weight, and text where content is missing."""
-    return {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}
+    """The message as templates know it: no weight, text where content is missing, arguments as the object they are."""
+    plain = {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}
+    if message.get("tool_calls"):
+        plain["tool_calls"] = [_called(call) for call in message["tool_calls"]]
+    return plain
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (TypeError, ValueError):  # an object already, or what the model once wrote wrongly: shown as it is
+        return call
+    return {**call, "function": function}

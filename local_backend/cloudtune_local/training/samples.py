@@ -144,7 +144,7 @@ def encode_records(
 
 def _render(renderer: Renderer, record: Record, *, row: int) -> list[Rendered]:
     try:
-        return renderer.render(record["messages"])
+        return renderer.render(record["messages"], record.get("tools"))
     except TrainingProblem as problem:
         raise TrainingProblem(problem.code, f"row {row}: {problem.message}", problem.hint) from problem
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +25,15 @@ class Span(NamedTuple):
     start: int
     end: int
     learnt: bool
+
+
+def tokenizer_files(source: str) -> list[Path]:
+    """The files that decide how many tokens a text has, of those that are there."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return [folder]
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 class TokenCounter:
@@ -73,7 +83,7 @@ class TokenCounter:
             return "\n".join([message.text for message in messages])
         try:
             return self._template.render(  # type: ignore[no-any-return]
-                messages=[msgspec.to_builtins(message) for message in messages],
+                messages=[_shown(message) for message in messages],
                 tools=msgspec.to_builtins(chat.tools) if chat.tools is not msgspec.UNSET else None,
                 add_generation_prompt=prompt, **self._special,
             )  # fmt: skip
@@ -126,6 +136,15 @@ class TokenCounter:
         if isinstance(source, list):
             source = next((one["template"] for one in source if one.get("name") == "default"), None)
         return _compiled(source) if source else None
+
+
+def _shown(message: Message) -> dict[str, Any]:
+    """The message as templates know it: the arguments of a call are an object there."""
+    shown: dict[str, Any] = msgspec.to_builtins(message)
+    for call in shown.get("tool_calls", ()):
+        with contextlib.suppress(msgspec.DecodeError):  # what the model once wrote wrongly is shown as it is
+            call["function"]["arguments"] = msgspec.json.decode(call["function"]["arguments"])
+    return shown
 
 
 def _compiled(source: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.rendering import PLAIN_TEMPLATE, set_plain_template, turn_end
+from cloudtune_local.training.rendering import PLAIN_TEMPLATE, Renderer, set_plain_template, turn_end
 from cloudtune_local.training.samples import encode_records
 from cloudtune_local.training.tiny import CHAT_TEMPLATE, MARKED_CHAT_TEMPLATE, build_tokenizer
 
@@ -129,3 +129,24 @@ def test_a_refusal_of_the_template_names_the_row() -> None:
 
 def test_turn_end() -> None:
     assert turn_end(build_tokenizer([], chat_template=CHAT_TEMPLATE)) == "<|im_end|>"
+
+
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Perth"}'}}
+TOOL_TEMPLATE = (
+    "{% if tools %}{{ '<|im_start|>system\n' + tools[0]['function']['name'] + '<|im_end|>\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    "{% for call in message.get('tool_calls', []) %}"
+    "{{ call['function']['name'] + ':' + call['function']['arguments']['city'] }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_template_that_knows_of_tools_is_given_them() -> None:
+    tokenizer = build_tokenizer([], chat_template=TOOL_TEMPLATE)
+    turns = [TURNS[1], {"role": "assistant", "content": None, "tool_calls": [CALL]}]
+    (sample,) = Renderer(tokenizer, loss_on="assistant").render(turns, [TOOL])
+    assert sample.text.startswith("<|im_start|>system\nweather<|im_end|>\n")
+    ((begin, end),) = sample.spans or ()
+    assert sample.text[begin:end] == "weather:Perth<|im_end|>"

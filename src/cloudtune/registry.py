@@ -78,6 +78,13 @@ BUILT_IN: dict[str, BackendInfo] = {
             extra="azure",
             needs=("openai", "azure.core", "azure.identity", "azure.mgmt.cognitiveservices"),
         ),
+        BackendInfo(
+            name="bedrock",
+            target="cloudtune_providers.bedrock.backend:BedrockBackend",
+            summary="Amazon Bedrock: customization jobs, deployments, imports of models trained elsewhere",
+            extra="aws",
+            needs=("boto3",),
+        ),
     )
 }
 

@@ -1,0 +1,152 @@
+"""Bedrock's answers as our values: pure, and never strict about what the service may add or leave out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState, Metric, TunedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NAME = "bedrock"
+STATES: dict[str, JobState] = {
+    # botocore 1.44.5, bedrock/2023-04-20: ModelCustomizationJobStatus and ModelImportJobStatus.
+    "InProgress": JobState.RUNNING,
+    "Completed": JobState.SUCCEEDED,
+    "Failed": JobState.FAILED,
+    "Stopping": JobState.CANCELLING,
+    "Stopped": JobState.CANCELLED,
+}
+IMPORT = "import/"
+"""In front of the name in the reference of an import job."""
+_PHASES = (("trainingDetails", "training"), ("dataProcessingDetails", "processing the rows"),
+           ("validationDetails", "validating the rows"))  # fmt: skip
+_FIGURES = {"training_loss": "loss", "validation_loss": "loss", "perplexity": "perplexity"}
+Split = Literal["train", "validation"]
+
+
+def to_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
+    """A customization job, as Get or List tells it, as a snapshot."""
+    word = str(job.get("status") or "")
+    state = STATES.get(word, JobState.UNKNOWN)
+    detail, is_waiting = _phase(job.get("statusDetails") or {})
+    if state is JobState.RUNNING and is_waiting:
+        state = JobState.PREPARING
+    return JobSnapshot(
+        ref=JobRef(NAME, scope, str(job["jobName"])),
+        state=state,
+        native_state=word,
+        name=str(job["jobName"]),
+        model=model_of(str(job.get("baseModelArn") or "")),
+        detail=detail if not state.is_terminal else "",
+        created_at=utc(job.get("creationTime")),
+        finished_at=utc(job.get("endTime")) if state.is_terminal else None,
+        problem=_problem(job) if state is JobState.FAILED else None,
+        raw=plain(job),
+    )
+
+
+def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
+    """An import job as a snapshot. What was imported is its own base."""
+    word = str(job.get("status") or "")
+    state = STATES.get(word, JobState.UNKNOWN)
+    return JobSnapshot(
+        ref=JobRef(NAME, scope, f"{IMPORT}{job['jobName']}"),
+        state=state,
+        native_state=word,
+        name=str(job["jobName"]),
+        model=str(job.get("importedModelName") or ""),
+        created_at=utc(job.get("creationTime")),
+        finished_at=utc(job.get("endTime")) if state.is_terminal else None,
+        problem=_problem(job) if state is JobState.FAILED else None,
+        raw=plain(job),
+    )
+
+
+def _phase(details: Mapping[str, Any]) -> tuple[str, bool]:
+    """What is being done, and whether the training itself is still to come."""
+    words = {name: str((details.get(name) or {}).get("status") or "") for name, _ in _PHASES}
+    is_waiting = words["trainingDetails"] == "NotStarted"
+    for name, text in _PHASES:
+        if words[name] == "InProgress":
+            return text, is_waiting
+    return "", is_waiting
+
+
+def _problem(job: Mapping[str, Any]) -> JobProblem:
+    said = str(job.get("failureMessage") or "")
+    if not said:  # a list leaves the reason out
+        return JobProblem(message="the service gives no reason in lists", hint="cloudtune show JOB asks for it")
+    hint = None
+    if "Input data" in said or "format" in said.lower():
+        hint = "mend the rows that the message names; `cloudtune data check` finds more"
+    return JobProblem(message=said, hint=hint)
+
+
+def model_of(arn: str) -> str:
+    """A base model's id, of its ARN; a custom model keeps its ARN, which is the only name that says whose it is."""
+    _, found, tail = arn.partition(":foundation-model/")
+    return tail if found else arn
+
+
+def to_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedModel | None:
+    """What an ended customization job has made, if anything."""
+    arn = job.get("outputModelArn")
+    if not arn or STATES.get(str(job.get("status"))) is not JobState.SUCCEEDED:
+        return None
+    base = model_of(str(job.get("baseModelArn") or ""))
+    return TunedModel(
+        id=str(arn), base=base, backend=NAME, scope=scope, ref=ref, call="api", needs_deploy=True, raw=plain(job)
+    )
+
+
+def to_imported_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedModel | None:
+    """What an ended import job has made. It answers at once."""
+    arn = job.get("importedModelArn")
+    if not arn or STATES.get(str(job.get("status"))) is not JobState.SUCCEEDED:
+        return None
+    name = str(job.get("importedModelName") or "")
+    return TunedModel(id=str(arn), base=name, backend=NAME, scope=scope, ref=ref, call="api", raw=plain(job))
+
+
+# -- figures ---------------------------------------------------------------------------------------------------------
+
+
+def metrics_of(text: str, split: Split) -> Iterator[Metric]:
+    """The figures of one of the result files. Columns that are not known are passed over, torn rows too.
+
+    docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html, seen 2026-11-21.
+    """
+    for row in csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")):
+        step = _number(row.get("step_number"))
+        values = {ours: n for name, ours in _FIGURES.items() if (n := _number(row.get(name))) is not None}
+        if step is not None and values:
+            cursor = f"{int(step):09}/{split}"
+            yield Metric(
+                cursor=cursor, step=int(step), values=values, split=split, epoch=_number(row.get("epoch_number"))
+            )
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def utc(value: Any) -> datetime | None:
+    """The SDK's time in UTC; anything else is no time."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else None
+
+
+def plain(value: Any) -> Any:
+    """The answer as JSON types, without the SDK's notes on the connection."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items() if key != "ResponseMetadata"}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,248 @@
+"""The Bedrock back end: customization jobs and imports by the control plane, answers by the runtime."""
+
+from __future__ import annotations
+
+from heapq import merge
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cloudtune.backend import Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.catalog import load
+from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import JobNotFound, UnsupportedError
+from cloudtune.registry import describe, not_installed
+from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.s3 import Objects
+from cloudtune_providers.bedrock import translate
+from cloudtune_providers.bedrock.answering import Answering
+from cloudtune_providers.bedrock.answers import IMPORT, NAME
+from cloudtune_providers.bedrock.deployments import Deployments
+from cloudtune_providers.bedrock.imports import Imports
+from cloudtune_providers.bedrock.jobs import PAGE, Jobs
+from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
+from cloudtune_providers.bedrock.rules import Rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from cloudtune.backend import PlanRequest, Prompt, Step
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+    from cloudtune_providers.aws.clients import ClientFactory
+
+
+class BedrockBackend:
+    """Implements `Backend`, `BatchStatus` and `Host`.
+
+    ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies.
+    """
+
+    name: ClassVar[str] = NAME
+    Options: ClassVar[type[BaseModel]] = BedrockOptions
+    Overrides: ClassVar[type[BaseModel]] = BedrockOverrides
+
+    def __init__(
+        self,
+        options: BedrockOptions | None = None,
+        *,
+        factory: ClientFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        info = describe(self.name)
+        if info.missing:
+            raise not_installed(info, info.missing[0])
+        self._options = options or BedrockOptions()
+        self._clock = clock or SystemClock()
+        self._catalog = load(self.name)
+        self._clients = Clients(self._options, factory)
+        self._jobs = Jobs(self._clients)
+        self._imports = Imports(self._clients, self._options)
+        self._hosted = Deployments(self._clients, self._options, self._catalog)
+        self._answering = Answering(self._clients, self._options, self._hosted)
+        self._capabilities = translate.capabilities()
+
+    def __repr__(self) -> str:
+        return f"BedrockBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Backend`."""
+        return self._capabilities
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """See `Backend`. Reads the catalog and today's date."""
+        return list(self._rules().check(spec))
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """See `Backend`. STS tells the account, which is part of the scope."""
+        return Resolved(scope=self._clients.scope())
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """See `Backend`."""
+        return translate.plan(request, self._options, self._rules(), self._catalog)
+
+    def _rules(self) -> Rules:
+        return Rules(self._catalog, self._options, self._clock.now().date())
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `Backend`."""
+        request = step.request
+        match step.id:
+            case "create":
+                return self._jobs.create(request["body"])
+            case "import":
+                return self._imports.create(request["body"])
+            case "deploy":
+                return self._hosted.create(request, journal)
+            case "remove":
+                return self._hosted.remove(request)
+            case _:
+                return self._objects(request).put(_key(request), Path(request["path"]), request["sha256"], journal)
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `Backend`."""
+        request = step.request
+        match step.id:
+            case "create":
+                return self._jobs.find(request["body"])
+            case "import":
+                return self._imports.find(request["body"])
+            case "deploy" | "remove":
+                return self._hosted.find(request)
+            case _:
+                return self._objects(request).find(_key(request), request["sha256"], request["bytes"])
+
+    def probe(self, step: Step) -> Probe:
+        """See `Backend`."""
+        return self._hosted.probe(step.request)
+
+    def _objects(self, request: Mapping[str, Any]) -> Objects:
+        return Objects(self._clients, request["bucket"], self._options.kms_key)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """See `Backend`."""
+        name, is_import = self._name(ref)
+        return self._imports.get(name) if is_import else self._jobs.get(name)
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """See `BatchStatus`. As many as the newest pages of the lists show, the others one by one."""
+        scope = self._clients.scope()
+        wanted = {ref for ref in refs if ref.scope == scope}
+        found: dict[JobRef, JobSnapshot] = {}
+        for pages, is_import in ((self._jobs.pages, False), (self._imports.pages, True)):
+            these = {ref for ref in wanted if ref.id.startswith(IMPORT) is is_import}
+            for page in islice(pages(), 1 + len(these) // PAGE) if these else ():
+                found |= {snapshot.ref: snapshot for snapshot in page if snapshot.ref in these}
+                if these <= found.keys():
+                    break
+        for ref in wanted - found.keys():
+            try:
+                found[ref] = self.get(ref)
+            except JobNotFound:
+                continue
+        return found
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """See `Backend`. Customization jobs and imports together."""
+        size = {} if limit is None else {"maxResults": max(1, min(limit, PAGE))}
+        both = (chain.from_iterable(room.pages(**size)) for room in (self._jobs, self._imports))
+        newest = merge(*both, key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
+        return islice(newest, limit)
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """See `Backend`. Bedrock keeps none."""
+        raise self._cannot("verb:events")
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """See `Backend`. From the result files, once the job has ended; an import has none."""
+        name, is_import = self._name(ref)
+        if is_import:
+            self._imports.get(name)
+            return []
+        found = self._jobs.metrics(name)
+        cursors = [metric.cursor for metric in found]
+        return found[cursors.index(after) + 1 :] if after in cursors else found
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """See `Backend`. Bedrock keeps none."""
+        raise self._cannot("verb:checkpoints")
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """See `Backend`. A tuned model answers only once it is deployed, an imported one at once."""
+        name, is_import = self._name(ref)
+        return self._imports.model(ref, name) if is_import else self._jobs.model(ref, name)
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """See `Backend`. What was trained until then is paid for, and lost. An import cannot be stopped."""
+        name, is_import = self._name(ref)
+        if is_import:
+            self._imports.refuse_stop(name)
+        else:
+            self._jobs.stop(name)
+
+    def pause(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        raise self._cannot("verb:pause")
+
+    def resume(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        raise self._cannot("verb:resume")
+
+    def delete(self, ref: JobRef) -> None:
+        """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
+        if ref.scope != self._clients.scope():
+            return
+        name, is_import = self._name(ref)
+        if is_import:
+            self._imports.clear(ref, name)
+        else:
+            self._jobs.clear(ref, name)
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """See `Host`. Options: those of `BedrockDeployment`."""
+        return self._hosted.plan_deploy(model, options)
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """See `Host`."""
+        return self._hosted.plan_remove(deployment)
+
+    def deployments(self) -> Iterable[Deployment]:
+        """See `Host`. On demand and provisioned."""
+        return self._hosted.listed()
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """See `Host`. Asks the model's deployment, an imported model itself, or the base model."""
+        return self._answering.generate(model, prompts, options or GenerateOptions())
+
+    # -- within ----------------------------------------------------------------------------------------------------
+
+    def _name(self, ref: JobRef) -> tuple[str, bool]:
+        """The job's name, and whether it is an import's. Raises JobNotFound for another account's or region's."""
+        scope = self._clients.scope()
+        if ref.scope != scope:
+            raise JobNotFound(f"{ref.id}: it belongs to {ref.scope}, and the settings lead to {scope}")
+        return ref.id.removeprefix(IMPORT), ref.id.startswith(IMPORT)
+
+    def _cannot(self, verb: str) -> UnsupportedError:
+        return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
+
+
+def _key(request: Mapping[str, Any]) -> str:
+    """Where bytes of that hash lie."""
+    return str(request.get("key") or "") or f"{request['below']}/{request['sha256']}/{request['name']}"

@@ -1,0 +1,252 @@
+"""What answers from custom models: on-demand deployments, and provisioned throughput for those who agree to its price.
+
+Made under a name, waited for, pointed at another model, listed with what they cost, taken down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from cloudtune.backend import (
+    Absent,
+    CostEstimate,
+    DataReport,
+    Done,
+    Found,
+    Journal,
+    Plan,
+    Probe,
+    Resolved,
+    Step,
+    place,
+)
+from cloudtune.errors import (
+    Conflict,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    PolicyRefused,
+    Problem,
+    UnsupportedError,
+)
+from cloudtune.validation import problems_of
+from cloudtune_providers.aws.names import tag_list, tags_of
+from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.jobs import found_or_raise, says_taken
+from cloudtune_providers.bedrock.options import BedrockDeployment
+from cloudtune_providers.bedrock.standing import PROVISIONED, Standing
+
+if TYPE_CHECKING:
+    from cloudtune.catalog import Catalog
+    from cloudtune.state import Deployment, TunedModel
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.bedrock.options import BedrockOptions
+
+# docs.aws.amazon.com/bedrock/latest/userguide/deploy-custom-model-on-demand.html, seen 2026-11-21.
+ON_DEMAND = ("amazon.nova-", "meta.llama3-3-70b-")
+
+
+class Deployments:
+    """Those of one account and region."""
+
+    def __init__(self, clients: Clients, options: BedrockOptions, catalog: Catalog) -> None:
+        self._clients = clients
+        self._options = options
+        self._catalog = catalog
+        self._standing = Standing(clients, catalog)
+
+    @property
+    def _bedrock(self) -> Any:
+        return self._clients.client(NAME)
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
+        """Make the model answer, and wait until it does. Raises PolicyRefused for a price nobody agreed to."""
+        try:
+            asked = BedrockDeployment.model_validate(options)
+        except ValidationError as error:
+            found = problems_of(error, model=BedrockDeployment, values=options, place=lambda path: (None, None))
+            raise InputError(found) from error
+        self._refuse(model, asked)
+        name = asked.name or deployment_name(model.id)
+        token = token_of("deploy", model.scope, name, model.id, asked.model_dump_json())
+        request = self._request(model, asked, name, token)
+        steps = (
+            Step(id="deploy", kind="call", title=f"let {name} answer from {model.id}", request=request, once="atomic",
+                 token=token),
+            Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
+                 request={"call": "get", "name": place("deploy", "name"), "model": model.id}),
+        )  # fmt: skip
+        warnings, cost = self._advice(asked), self._cost(model, asked)
+        return self._plan("deploy", name, model.scope, token, steps, warnings, cost)
+
+    def _request(self, model: TunedModel, asked: BedrockDeployment, name: str, token: str) -> dict[str, Any]:
+        tags = tag_list(tags_of(token, name, self._options.tags))
+        if asked.update:
+            body: dict[str, Any] = {"customModelDeploymentIdentifier": name, "modelArn": model.id}
+            return {"call": "bedrock.update_custom_model_deployment", "name": name, "model": model.id, "body": body}
+        if asked.kind == "on_demand":
+            body = {"modelDeploymentName": name, "modelArn": model.id, "tags": tags}
+            return {"call": "bedrock.create_custom_model_deployment", "name": name, "model": model.id, "body": body}
+        body = {"provisionedModelName": name, "modelId": model.id, "modelUnits": asked.units, "tags": tags}
+        if asked.commitment != "none":
+            body["commitmentDuration"] = asked.commitment
+        return {"call": "bedrock.create_provisioned_model_throughput", "name": f"{PROVISIONED}{name}",
+                "model": model.id, "body": body}  # fmt: skip
+
+    def _refuse(self, model: TunedModel, asked: BedrockDeployment) -> None:
+        if not model.needs_deploy:
+            raise UnsupportedError(f"{model.id} was imported, and answers without a deployment")
+        if asked.update and not asked.name:
+            raise InputError([Problem(code="no_name", field="name", message="which deployment is to be updated?",
+                                      fix="name it: `cloudtune deployments` lists them")])  # fmt: skip
+        if asked.kind == "on_demand" and ":custom-model/" not in model.base and not model.base.startswith(ON_DEMAND):
+            raise UnsupportedError([Problem(
+                code="no_on_demand", field="kind", message=f"models tuned on {model.base} do not answer on demand",
+                fix="say kind=provisioned, which costs by the hour, and agree=true",
+            )])  # fmt: skip
+        if asked.kind == "provisioned" and not asked.agree:
+            cost = self._cost(model, asked)
+            raise PolicyRefused(
+                f"provisioned throughput of {asked.units} units costs {cost.basis if cost else 'by the hour'}",
+                hint="if that is meant, say agree=true (--option agree=true)",
+            )
+
+    def _advice(self, asked: BedrockDeployment) -> tuple[Problem, ...]:
+        if asked.commitment == "none":
+            return ()
+        message = f"it cannot be deleted, and is paid for, until {asked.commitment} is over"
+        return (Problem(code="commitment", severity="warning", field="commitment", message=message),)
+
+    def _cost(self, model: TunedModel, asked: BedrockDeployment) -> CostEstimate | None:
+        if asked.kind == "provisioned":
+            price = self._catalog.price("provisioned", model.base, tier=asked.commitment)
+            if price is None:
+                return CostEstimate(usd=None, basis="by the hour, idle too; this model's price is not in the catalog")
+            text = f"{price.usd * asked.units:g} USD an hour, idle too, until it is deleted"
+            return CostEstimate(usd=None, basis=f"{text} ({self._catalog.cite(price.source)})")
+        storage = self._catalog.price("storage", model.base)
+        given, told = self._catalog.price("input", model.base), self._catalog.price("output", model.base)
+        by_token = f"{given.usd:g} and {told.usd:g} USD for 1M tokens in and out" if given and told else "by the token"
+        kept = f"; the model itself {storage.usd:g} USD for each {storage.per}" if storage else ""
+        return CostEstimate(usd=None, basis=f"nothing while idle, {by_token}{kept}")
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Take it down."""
+        token = token_of("remove", deployment.scope, deployment.id, deployment.model)
+        kind = "provisioned_model_throughput" if deployment.id.startswith(PROVISIONED) else "custom_model_deployment"
+        request = {"call": f"bedrock.delete_{kind}", "name": deployment.id}
+        step = Step(id="remove", kind="call", title=f"take {deployment.id} down", request=request, once="atomic")
+        return self._plan("remove", deployment.id, deployment.scope, token, (step,), (), None)
+
+    def _plan(
+        self, purpose: Literal["deploy", "remove"], name: str, scope: str, token: str, steps: tuple[Step, ...],
+        warnings: tuple[Problem, ...], cost: CostEstimate | None,
+    ) -> Plan:  # fmt: skip
+        if scope != (here := self._clients.scope()):
+            raise InvalidRequest(f"{name} belongs to {scope}, and the settings lead to {here}")
+        return Plan(
+            purpose=purpose, name=name, backend=NAME, scope=scope, key=token, attempt=1, token=token, spec={},
+            steps=steps, data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
+            warnings=warnings, cost=cost,
+        )  # fmt: skip
+
+    # -- acts ------------------------------------------------------------------------------------------------------
+
+    def create(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
+        """Send the request. The token is this very attempt's: what was taken down may be made again."""
+        call, body = request["call"].partition(".")[2], dict(request["body"])
+        if not call.startswith("update_"):
+            if "request_token" not in journal.notes:
+                journal.note("request_token", uuid.uuid4().hex)
+            body["clientRequestToken"] = journal.notes["request_token"]
+        try:
+            with self._clients.asking(f"deployment {request['name']}", missing=InvalidRequest):
+                getattr(self._bedrock, call)(**body)
+        except (Conflict, InvalidRequest) as error:
+            if not says_taken(error):
+                raise
+            return found_or_raise(self.find(request), error)
+        return {"name": request["name"]}
+
+    def find(self, request: dict[str, Any]) -> Found:
+        """What stands under the name. Raises Conflict if that answers from another model."""
+        there = self._standing.get(request["name"])
+        call = request["call"].partition(".")[2]
+        if call.startswith("delete_"):
+            return Done(outputs={"name": request["name"]}) if there is None else Absent()
+        if there is None:
+            return Absent()
+        if there.model == request["model"]:
+            return Done(outputs={"name": request["name"]})
+        if call.startswith("update_"):
+            return Absent()
+        raise Conflict(
+            f"{request['name']!r} stands, and answers from {there.model}",
+            hint="give another name, or say update=true to let it answer from this model",
+        )
+
+    def remove(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take it down; what is not there is taken down."""
+        name, call = request["name"], request["call"].partition(".")[2]
+        is_provisioned = name.startswith(PROVISIONED)
+        key = "provisionedModelId" if is_provisioned else "customModelDeploymentIdentifier"
+        try:
+            with self._clients.asking(f"removal of {name}"):
+                getattr(self._bedrock, call)(**{key: name.removeprefix(PROVISIONED)})
+        except JobNotFound:
+            pass
+        except Conflict as error:
+            if is_provisioned:
+                error.hint = "provisioned throughput cannot be deleted before its commitment ends"
+            raise
+        return {"name": name}
+
+    def probe(self, request: dict[str, Any]) -> Probe:
+        """Whether it answers, and from that model."""
+        there = self._standing.get(request["name"])
+        if there is None:
+            return Probe(state="failed", message="it is not there any more")
+        update = there.raw.get("updateDetails") or {}
+        if update.get("updateStatus") == "UpdateFailed" and there.model != request["model"]:
+            return Probe(state="failed", message="the update failed")
+        is_there = (
+            there.state == "ready" and there.model == request["model"] and update.get("updateStatus") != "Updating"
+        )
+        state: Literal["ready", "failed", "pending"] = (
+            "ready" if is_there else "failed" if there.state == "failed" else "pending"
+        )
+        message = str(there.raw.get("failureMessage") or there.native_state)
+        return Probe(state=state, outputs={"name": request["name"]}, message=message)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def listed(self) -> list[Deployment]:
+        """What stands now."""
+        return self._standing.listed()
+
+    def serving(self, model: str) -> str:
+        """The ARN of what answers from that model, on demand before provisioned. Raises InvalidRequest."""
+        for deployment in self.listed():
+            if deployment.state == "ready" and deployment.model == model:
+                return str(deployment.raw.get("customModelDeploymentArn") or deployment.raw["provisionedModelArn"])
+        raise InvalidRequest(
+            f"{model} is not deployed, and answers only then", hint="deploy it first: cloudtune deploy JOB"
+        )
+
+
+def deployment_name(model: str) -> str:
+    """A name for the deployment of that model: always the same."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", model.rpartition("/")[2])[-40:].strip("-")
+    return f"ct-{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+
+
+def token_of(*parts: str) -> str:
+    """32 hex digits of these."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

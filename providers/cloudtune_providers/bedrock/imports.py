@@ -1,0 +1,107 @@
+"""Models that were trained elsewhere: imported by a job, which is followed as any other, and removed again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.state import JobRef, JobSnapshot, TunedModel
+from cloudtune_providers.aws.s3 import Objects
+from cloudtune_providers.bedrock import answers
+from cloudtune_providers.bedrock.answers import IMPORT, NAME
+from cloudtune_providers.bedrock.jobs import PAGE, found_or_raise, pages, says_taken, split_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.bedrock.options import BedrockOptions
+
+
+class Imports:
+    """The import jobs of one account and region."""
+
+    def __init__(self, clients: Clients, options: BedrockOptions) -> None:
+        self._clients = clients
+        self._options = options
+
+    @property
+    def _bedrock(self) -> Any:
+        return self._clients.client(NAME)
+
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the create request. The SDK fills no token in for this call: the body has ours."""
+        try:
+            with self._clients.asking("import", missing=InvalidRequest):
+                made = self._bedrock.create_model_import_job(**body)
+        except (Conflict, InvalidRequest) as error:
+            if not says_taken(error):
+                raise
+            return found_or_raise(self.find(body), error)
+        return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+    def find(self, body: Mapping[str, Any]) -> Found:
+        """The import job of that name. Raises Conflict if it imports something else."""
+        try:
+            job = self.read(str(body["jobName"]))
+        except JobNotFound:
+            return Absent()
+        if job.get("modelDataSource") != body["modelDataSource"]:
+            raise Conflict(
+                f"an import job called {body['jobName']!r} is there, of other files", hint="give another --name"
+            )
+        return Done(outputs={"name": job["jobName"], "arn": job["jobArn"], "ref": self._ref(job["jobName"])})
+
+    def _ref(self, name: str) -> str:
+        return str(JobRef(NAME, self._clients.scope(), f"{IMPORT}{name}"))
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What Get tells of an import job."""
+        with self._clients.asking(f"import job {IMPORT}{name}"):
+            return dict(self._bedrock.get_model_import_job(jobIdentifier=name))
+
+    def get(self, name: str) -> JobSnapshot:
+        """The job now."""
+        return answers.to_import_snapshot(self.read(name), self._clients.scope())
+
+    def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
+        """Import jobs, newest first."""
+        scope = self._clients.scope()
+        filters = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE} | filters
+        for page in pages(self._clients, "list_model_import_jobs", "modelImportJobSummaries", filters):
+            yield [answers.to_import_snapshot(entry, scope) for entry in page]
+
+    def model(self, ref: JobRef, name: str) -> TunedModel:
+        """What was imported. Raises InvalidRequest while there is nothing."""
+        job = self.read(name)
+        model = answers.to_imported_model(job, ref, self._clients.scope())
+        if model is None:
+            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+        return model
+
+    def refuse_stop(self, name: str) -> None:
+        """Bedrock has no call that stops an import; one that has ended needs none."""
+        if not self.get(name).state.is_terminal:
+            raise UnsupportedError(f"import job {name}: Bedrock has no call that stops an import; it ends by itself")
+
+    def clear(self, ref: JobRef, name: str) -> None:
+        """Remove the ended job's model and the files that were uploaded for it; its record stays."""
+        try:
+            job = self.read(name)
+        except JobNotFound:
+            return
+        if not answers.to_import_snapshot(job, "").state.is_terminal:
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait for its end")
+        if arn := job.get("importedModelArn"):
+            self._delete_model(str(arn))
+        bucket, key = split_url(str(((job.get("modelDataSource") or {}).get("s3DataSource") or {}).get("s3Uri") or ""))
+        if key.startswith(f"{self._options.prefix}/models/") and key.endswith("/"):
+            Objects(self._clients, bucket).delete(key)
+
+    def _delete_model(self, arn: str) -> None:
+        try:
+            with self._clients.asking(f"imported model {arn}"):
+                self._bedrock.delete_imported_model(modelIdentifier=arn)
+        except JobNotFound:
+            return

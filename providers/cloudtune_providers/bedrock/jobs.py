@@ -1,0 +1,217 @@
+"""Customization jobs at Bedrock: made once, found again, followed, stopped, and what they left behind removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.state import JobRef, JobSnapshot, JobState, Metric, TunedModel
+from cloudtune_providers.aws.errors import code_of, words_of
+from cloudtune_providers.aws.s3 import Objects
+from cloudtune_providers.bedrock import answers
+from cloudtune_providers.bedrock.answers import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+
+PAGE = 1000
+_HASH_LENGTH = 64
+MOST_PAGES = 1000
+_CSVS: tuple[tuple[str, answers.Split], ...] = (
+    ("step_wise_training_metrics.csv", "train"), ("validation_metrics.csv", "validation")
+)  # fmt: skip
+
+
+class Jobs:
+    """The customization jobs of one account and region."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    @property
+    def _bedrock(self) -> Any:
+        return self._clients.client(NAME)
+
+    # -- making ----------------------------------------------------------------------------------------------------
+
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the create request. Its name may be taken by the very job that an earlier request made."""
+        try:
+            with self._clients.asking("create", missing=InvalidRequest):
+                made = self._bedrock.create_model_customization_job(**body)
+        except (Conflict, InvalidRequest) as error:
+            if not says_taken(error):
+                raise
+            return found_or_raise(self.find(body), error)
+        return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+    def find(self, body: Mapping[str, Any]) -> Found:
+        """The job of that name. Raises Conflict if somebody else's."""
+        try:
+            job = self.read(str(body["jobName"]))
+        except JobNotFound:
+            return Absent()
+        told = job.get("clientRequestToken")
+        if told is not None and told != body["clientRequestToken"]:
+            raise Conflict(
+                f"a job called {body['jobName']!r} is there, and this submission did not make it",
+                hint="give the spec another name",
+            )
+        return Done(outputs={"name": job["jobName"], "arn": job["jobArn"], "ref": self._ref(job["jobName"])})
+
+    def _ref(self, name: str) -> str:
+        return str(JobRef(NAME, self._clients.scope(), name))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What Get tells of a job, by its name or its ARN."""
+        with self._clients.asking(f"job {name}"):
+            return dict(self._bedrock.get_model_customization_job(jobIdentifier=name))
+
+    def get(self, name: str) -> JobSnapshot:
+        """The job now."""
+        return answers.to_snapshot(self.read(name), self._clients.scope())
+
+    def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
+        """Jobs of the account and region, newest first, up to a thousand at a time."""
+        scope = self._clients.scope()
+        filters = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE} | filters
+        for page in pages(self._clients, "list_model_customization_jobs", "modelCustomizationJobSummaries", filters):
+            yield [answers.to_snapshot(entry, scope) for entry in page]
+
+    def metrics(self, name: str) -> list[Metric]:
+        """From the result files, which Bedrock writes when the job has ended."""
+        job = self.read(name)
+        if not answers.to_snapshot(job, "").state.is_terminal:
+            return []
+        objects, prefix = self._output(job)
+        if objects is None:
+            return []
+        found: list[Metric] = []
+        # The tree in the documentation leaves a folder out that is there: they are found by their names.
+        keys = [entry["Key"] for entry in objects.list(f"{prefix}model-customization-job-{_id(job)}/")]
+        for ending, split in _CSVS:
+            for key in (key for key in keys if key.endswith(f"/{ending}")):
+                found += answers.metrics_of(objects.read(key).decode("utf-8", "replace"), split)
+        return sorted(found, key=lambda metric: metric.cursor)
+
+    def model(self, ref: JobRef, name: str) -> TunedModel:
+        """What it made. Raises InvalidRequest while there is nothing."""
+        job = self.read(name)
+        model = answers.to_model(job, ref, self._clients.scope())
+        if model is None:
+            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+        return model
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def stop(self, name: str) -> None:
+        """Ask it to stop; too late or repeated is no matter."""
+        try:
+            with self._clients.asking(f"job {name}"):
+                self._bedrock.stop_model_customization_job(jobIdentifier=name)
+        except (Conflict, InvalidRequest):
+            # What a job in the wrong state is answered with is not documented: its state decides.
+            state = self.get(name).state
+            if state is not JobState.CANCELLING and not state.is_terminal:
+                raise
+
+    def clear(self, ref: JobRef, name: str) -> None:
+        """Remove the ended job's model, then its figures and the rows that no other job reads; its record stays."""
+        try:
+            job = self.read(name)
+        except JobNotFound:
+            return
+        if not answers.to_snapshot(job, "").state.is_terminal:
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
+        if arn := job.get("outputModelArn"):
+            self.delete_model(str(arn))
+        objects, prefix = self._output(job)
+        if objects is not None and _is_own(prefix, name):
+            objects.delete(prefix)
+        for url in self._own_rows(job):
+            bucket, key = split_url(url)
+            Objects(self._clients, bucket).delete(key)
+
+    def delete_model(self, arn: str) -> None:
+        """Remove a custom model; one that is not there is removed. Raises Conflict while a deployment uses it."""
+        try:
+            with self._clients.asking(f"model {arn}"):
+                self._bedrock.delete_custom_model(modelIdentifier=arn)
+        except JobNotFound:
+            return
+        except Conflict as error:
+            error.hint = "take its deployments down first: cloudtune deployments, cloudtune undeploy"
+            raise
+
+    def _own_rows(self, job: Mapping[str, Any]) -> list[str]:
+        """The job's uploads, less those that a job still reads: equal rows are uploaded once."""
+        urls = {url for url in inputs_of(job) if "/data/" in url and len(url.split("/")[-2]) >= _HASH_LENGTH}
+        if not urls:
+            return []
+        for word in ("InProgress", "Stopping"):
+            for page in self.pages(statusEquals=word):
+                for other in page:
+                    urls -= inputs_of(self.read(other.name))
+        return sorted(urls)
+
+    def _output(self, job: Mapping[str, Any]) -> tuple[Objects | None, str]:
+        url = str((job.get("outputDataConfig") or {}).get("s3Uri") or "")
+        if not url.startswith("s3://"):
+            return None, ""
+        bucket, key = split_url(url)
+        return Objects(self._clients, bucket), f"{key.rstrip('/')}/" if key else ""
+
+
+def inputs_of(job: Mapping[str, Any]) -> set[str]:
+    """Where a job's rows lie."""
+    train = (job.get("trainingDataConfig") or {}).get("s3Uri")
+    held_out = [one.get("s3Uri") for one in (job.get("validationDataConfig") or {}).get("validators") or ()]
+    return {str(url) for url in (train, *held_out) if url}
+
+
+def pages(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """The pages of a list of Bedrock's, nothing left out that comes after an empty one."""
+    more: dict[str, Any] = {}
+    for _ in range(MOST_PAGES):
+        with clients.asking(call.replace("_", " "), missing=InvalidRequest):
+            page = getattr(clients.client(NAME), call)(**filters, **more)
+        yield list(page.get(key) or ())
+        if not page.get("nextToken"):
+            return
+        more = {"nextToken": page["nextToken"]}
+
+
+def says_taken(error: Exception) -> bool:
+    """Whether a refusal to create says that the name, or the token, is in use."""
+    cause = error.__cause__
+    if code_of(cause) in ("ConflictException", "ResourceInUseException", "ResourceInUse"):
+        return True
+    said = words_of(cause).lower()
+    return any(words in said for words in ("already exist", "already in use", "in use", "must be unique", "duplicate"))
+
+
+def found_or_raise(found: Found, error: Exception) -> dict[str, Any]:
+    """The outputs of what an earlier request made, or the refusal itself."""
+    if isinstance(found, Done):
+        return found.outputs
+    raise error
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Bucket and key."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _id(job: Mapping[str, Any]) -> str:
+    return str(job["jobArn"]).rpartition("/")[2]
+
+
+def _is_own(prefix: str, name: str) -> bool:
+    """Whether an output prefix is a place of that job alone: only then may all below it be removed."""
+    return prefix.endswith(f"/output/{name}/")

@@ -1,0 +1,204 @@
+"""What Bedrock would refuse, as far as that can be told before anything is sent: models, dates, values, rows. Pure.
+
+Figures come from the catalog, whose entries cite their sources.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import Problem
+from cloudtune_providers.aws.names import tag_problems
+from cloudtune_providers.bedrock.answers import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import date
+
+    from cloudtune.backend import DataReport
+    from cloudtune.catalog import Catalog, Model
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.bedrock.options import BedrockOptions
+
+KINDS = {"sft": ("chat",), "rft": ("item",), "distill": ("chat",)}
+_CONTEXT = re.compile(r":\d+k$")
+_RFT_ONLY = ("grader", "max_prompt_length", "samples_per_prompt", "inference_max_tokens", "reasoning_effort",
+             "eval_interval")  # fmt: skip
+_DISTILL_ONLY = ("teacher", "teacher_max_tokens")
+
+
+def family_of(model: str) -> str:
+    """The id within a foundation model's ARN; other names as they are."""
+    return model.partition("foundation-model/")[2] or model
+
+
+class Rules:
+    """The catalog on one day."""
+
+    def __init__(self, catalog: Catalog, options: BedrockOptions, today: date) -> None:
+        self._catalog = catalog
+        self._options = options
+        self._today = today
+
+    def check(self, spec: JobSpec) -> Iterator[Problem]:
+        """All that can be told of the spec alone."""
+        yield from self._settings()
+        yield from self._notices(spec)
+        yield from self._model(spec)
+        yield from self._values(spec)
+        yield from _of_method(spec)
+        yield from tag_problems(spec.tags, "tags", others=len(self._options.tags))
+
+    def _settings(self) -> Iterator[Problem]:
+        for name, example in (("bucket", "my-bucket"), ("role_arn", "arn:aws:iam::123456789012:role/cloudtune")):
+            if getattr(self._options, name) is None:
+                yield Problem(
+                    code="setting", field=f"backends.{NAME}.{name}", message="Bedrock needs one, and none is set",
+                    fix=f"set it, as {example}; `cloudtune init bedrock` writes the role's documents",
+                )  # fmt: skip
+        if bool(self._options.subnets) != bool(self._options.security_groups):
+            message = "a VPC needs both subnets and security groups"
+            yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="give the other too")
+
+    def _notices(self, spec: JobSpec) -> Iterator[Problem]:
+        for notice in self._catalog.notices:
+            if spec.method.name in notice.methods and self._today >= notice.on:
+                message = f"{notice.text} (since {notice.on}; {self._catalog.cite(notice.source)})"
+                yield Problem(code="closed", field="method.name", message=message, fix="choose another method")
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    def _model(self, spec: JobSpec) -> Iterator[Problem]:
+        name, method = spec.model_for(NAME), spec.method.name
+        if name is None or ":custom-model/" in name:
+            return
+        model = self.model(name)
+        known = ", ".join(self._catalog.tunable(method, self._today)) or "none is left"
+        fix = f"models that take {method}: {known}"
+        if model is None:
+            message = f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is"
+            yield Problem(code="unknown_model", severity="warning", field="model", message=message, fix=fix)
+            return
+        yield from self._ended(model, name, method, fix)
+
+    def _ended(self, model: Model, name: str, method: str, fix: str) -> Iterator[Problem]:
+        cited = self._catalog.cite(model.source)
+        over = [on for on in (model.no_new_jobs_from, model.ends) if on is not None and self._today >= on]
+        if over:
+            message = f"{name} takes no new jobs since {min(over)} ({cited})"
+            yield Problem(code="model_ends", field="model", message=message, fix=fix)
+            return
+        if family_of(name) != model.id:
+            message = f"{name} is the id for asking; tuning wants the one with its context length ({cited})"
+            yield Problem(code="context_suffix", field="model", message=message, fix=f"write {model.id}")
+        if method not in model.methods:
+            offered = ", ".join(model.methods) or "nothing any more"
+            message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({cited})"
+            yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
+        if "only through the OpenAI-shaped API" in model.note:
+            message = f"{model.id} is tuned {model.note} ({cited})"
+            fix = "use the openai back end with base_url https://bedrock-mantle.us-west-2.api.aws/v1"
+            yield Problem(code="other_api", field="model", message=message, fix=fix)
+
+    def model(self, name: str) -> Model | None:
+        """The catalog's entry for an id with or without its context length."""
+        wanted = family_of(name)
+        found = self._catalog.model(wanted)
+        if found is None and not _CONTEXT.search(wanted):
+            found = next((model for model in self._catalog.models if _CONTEXT.sub("", model.id) == wanted), None)
+        return found
+
+    def region(self, spec: JobSpec, region: str) -> Iterator[Problem]:
+        """Whether the model is tuned in that region."""
+        name = spec.model_for(NAME) or ""
+        model = self.model(name)
+        if model is not None and model.regions and region not in model.regions:
+            message = f"{name} is tuned in {', '.join(model.regions)}, and not in {region}"
+            cited = f"{message} ({self._catalog.cite(model.source)})"
+            yield Problem(code="region", field=f"backends.{NAME}.region", message=cited,
+                          fix=f"set region to {model.regions[0]}, with a bucket there")  # fmt: skip
+
+    # -- values ----------------------------------------------------------------------------------------------------
+
+    def _values(self, spec: JobSpec) -> Iterator[Problem]:
+        from cloudtune_providers.bedrock.requests import rft_parameters
+
+        given = spec.overrides.get(NAME, {})
+        written = dict(given.get("hyperparameters") or {})
+        fields = {"epochCount": "hyperparameters.epochs", "learningRate": "hyperparameters.learning_rate",
+                  "learningRateWarmupSteps": "hyperparameters.warmup_steps"}  # fmt: skip
+        for name, value in rft_parameters(spec).items():
+            ours = f"overrides.{NAME}.hyperparameters.{name}" if name in written else fields.get(name)
+            yield from self._value(spec, ours or f"overrides.{NAME}.{_snake(name)}", name, value)
+
+    def _value(self, spec: JobSpec, field: str, name: str, value: Any) -> Iterator[Problem]:
+        model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
+        entry = self._catalog.range(name, model, method)
+        if entry is None:
+            names = [one.name for one in self._catalog.ranges if self._catalog.range(one.name, model, method) is one]
+            if self.model(model) is not None and names and name not in _UNRANGED.get(method, ()):
+                message = f"{model} has no {name} with {method}"
+                fix = f"it has: {', '.join(dict.fromkeys(names))}"
+                yield Problem(code="not_of_model", field=field, message=message, fix=fix)
+            elif self.model(model) is not None and not names:
+                message = f"it is not documented that {method} of {model} takes {name}"
+                yield Problem(code="not_of_method", field=field, message=message, fix="take it out")
+            return
+        number = _number(value) if entry.kind != "choice" else value
+        if fault := entry.fault(number):
+            message = f"{name} {fault}, not {value} ({self._catalog.cite(entry.source)})"
+            yield Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}")
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def counts(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
+        """Rows of another kind, too few, too many."""
+        model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
+        train = data.splits["train"]
+        if train.kind not in KINDS[method]:
+            message = f"{method} learns from {' or '.join(KINDS[method])} rows there, and these are {train.kind}"
+            yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+        least = self._catalog.limit("rows.min", model, method)
+        most = self._catalog.limit("rows.max", model, method)
+        together = least is not None and "together" in least.note
+        rows = sum(data.splits[split].rows for split in ("train", "validation")
+                   if split in data.splits and (together or split == "train"))  # fmt: skip
+        for limit, wrong, word in ((least, least and rows < least.value, "at least"),
+                                   (most, most and rows > most.value, "at the most")):  # fmt: skip
+            if limit is not None and wrong:
+                message = f"{rows:,} rows, and {model or method} wants {limit.value:,.0f} {word}"
+                cited = f"{message} ({self._catalog.cite(limit.source)})"
+                fix = "give more rows" if word == "at least" else "give fewer rows"
+                yield Problem(code="rows", field="data.train", message=cited, fix=fix)
+
+
+_UNRANGED = {"rft": ("maxPromptLength", "inferenceMaxTokens")}
+
+
+def _of_method(spec: JobSpec) -> Iterator[Problem]:
+    given = {key for key, value in spec.overrides.get(NAME, {}).items() if value is not None}
+    method = spec.method.name
+    wanted = {"rft": ("grader", "a Lambda function says how good an answer is: give its ARN"),
+              "distill": ("teacher", "a teacher's answers are learnt: name the model")}  # fmt: skip
+    if method in wanted and wanted[method][0] not in given:
+        name, fix = wanted[method]
+        yield Problem(code=f"no_{name}", field=f"overrides.{NAME}.{name}", message=f"{method} needs one", fix=fix)
+    for only, names in (("rft", _RFT_ONLY), ("distill", _DISTILL_ONLY)):
+        for name in (name for name in names if method != only and name in given):
+            message = f"{method} has no {name}"
+            yield Problem(code="not_of_method", field=f"overrides.{NAME}.{name}", message=message, fix="take it out")
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _snake(name: str) -> str:
+    known = {"trainingSamplePerPrompt": "samples_per_prompt"}
+    return known.get(name) or re.sub(r"(?<=[a-z])([A-Z])", lambda found: f"_{found.group(1).lower()}", name)

@@ -79,6 +79,7 @@ def failed(emulator: Emulator, client: openai.OpenAI, lines: list[str], **more: 
     json.dumps({"messages": [{"role": "user", "content": "q", "weight": 1}, {"role": "assistant", "content": "a"}]}),
     json.dumps({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 2}]}),
     json.dumps({"prompt": "q", "completion": "a"}),
+    json.dumps({"messages": [{"role": "user", "content": "a <|endoftext|>"}, {"role": "assistant", "content": "b"}]}),
 ])  # fmt: skip
 def test_a_bad_line_fails_the_job_and_is_named(emulator: Emulator, client: openai.OpenAI, line: str) -> None:
     job = failed(emulator, client, [json.dumps(GOOD)] * 6 + [line] + [json.dumps(GOOD)] * 6)
@@ -96,6 +97,26 @@ def test_too_few_examples(emulator: Emulator, client: openai.OpenAI) -> None:
     job = failed(emulator, client, [json.dumps(GOOD)] * 9)
     assert job.error.code == "invalid_n_examples"
     assert "9 example(s)" in job.error.message
+
+
+def test_moderated_rows_fail_the_job(emulator: Emulator, client: openai.OpenAI) -> None:
+    emulator.faults.add("unsafe_file", times=1)
+    blocked = failed(emulator, client, [json.dumps(GOOD)] * 10)
+    assert (blocked.status, blocked.error.code, blocked.error.param) == ("failed", "unsafe_file", "training_file")
+    assert failed(emulator, client, [json.dumps(GOOD)] * 10).status == "succeeded"
+
+
+def test_azure_has_room_for_so_many_jobs_at_once(emulator: Emulator) -> None:
+    with openai.OpenAI(
+        base_url=f"{emulator.url}/openai/v1/", api_key=emulator.settings.azure_key, max_retries=0
+    ) as client:
+        file = client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune").id
+        jobs = [client.fine_tuning.jobs.create(model=MODEL, training_file=file).id for _ in range(23)]
+        with pytest.raises(openai.RateLimitError) as refused:
+            client.fine_tuning.jobs.create(model=MODEL, training_file=file)
+        assert refused.value.code == "quota_exceeded"
+        client.fine_tuning.jobs.cancel(jobs[0])
+        assert client.fine_tuning.jobs.create(model=MODEL, training_file=file).status == "pending"
 
 
 def test_a_bad_validation_file(emulator: Emulator, client: openai.OpenAI, training_file: str) -> None:

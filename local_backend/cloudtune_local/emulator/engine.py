@@ -33,6 +33,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    may_call: bool = False
+    """Whether tools are offered."""
 
 
 class Spoken(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,9 +43,11 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True):
     pieces: tuple[str, ...]
     """As they stream."""
     finish_reason: str
-    """stop or length."""
+    """stop, length or tool_calls."""
     prompt_tokens: int
     completion_tokens: int
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    """As in OpenAI's messages."""
 
     @property
     def text(self) -> str:
@@ -107,14 +111,22 @@ class ScriptEngine:
         """See `Engine.answer`."""
         asked = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
         known = _learnt(model.training_file, asked) if model.training_file else None
-        text = known if known is not None else f"{model.name} was asked: {asked}"
+        text = text_of(known) if known is not None else f"{model.name} was asked: {asked}"
+        # An estimate: four characters a token, and a few for each turn.
+        prompted = sum(len(text_of(message)) // 4 + 4 for message in messages)
+        if sampling.may_call and known is not None and known.get("tool_calls"):
+            calls = tuple(known["tool_calls"])
+            length = sum(len(msgspec.json.encode(call)) for call in calls) // 4
+            return Spoken(
+                pieces=(text,) if text else (), finish_reason="tool_calls", tool_calls=calls, prompt_tokens=prompted,
+                completion_tokens=max(1, length),
+            )  # fmt: skip
         words = text.split(" ")
         said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
         return Spoken(
             pieces=tuple(said),
             finish_reason="length" if len(said) < len(words) else "stop",
-            # An estimate: four characters a token, and a few for each turn.
-            prompt_tokens=sum(len(text_of(message)) // 4 + 4 for message in messages),
+            prompt_tokens=prompted,
             completion_tokens=len(said),
         )
 
@@ -122,14 +134,15 @@ class ScriptEngine:
         """See `Engine.close`."""
 
 
-def _learnt(training_file: Path, asked: str) -> str | None:
+def _learnt(training_file: Path, asked: str) -> dict[str, Any] | None:
+    """The turn that follows those words in the training file."""
     if not training_file.exists():
         return None
     for row in rowcheck.objects(training_file):
         turns = [*(row.get("input") or row).get("messages", ()), *row.get("preferred_output", ())]
         for before, after in pairwise(turns):
             if before["role"] == "user" and after["role"] == "assistant" and text_of(before) == asked:
-                return text_of(after)
+                return dict(after)
     return None
 
 

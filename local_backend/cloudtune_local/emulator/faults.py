@@ -36,6 +36,7 @@ Condition = Literal[
     "truncated_page",  # pages hold one entry less than they might, and say that there is more
     "duplicate_event",  # an entry of a page is told twice
     "clock_skew",  # every time told is ``seconds`` off
+    "unsafe_file",  # new jobs fail of their rows, as moderation makes them
     "base64_results",  # result files come base64 encoded, as users report of api.openai.com
 ]
 FaultKind = RequestFault | Condition
@@ -49,7 +50,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kind: Literal[
         "lost_reply", "reset", "delay", "throttle", "server_error", "error_after", "forbidden", "late", "twice",
         "expired_credentials", "list_lag", "ignore_filter", "invented_status", "truncated_page", "duplicate_event",
-        "clock_skew", "base64_results",
+        "clock_skew", "unsafe_file", "base64_results",
     ]  # fmt: skip
     call: str = "*"
     """Which calls, as a pattern: ``jobs.create``, ``files.*``, ``*``."""

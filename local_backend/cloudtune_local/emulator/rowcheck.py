@@ -8,6 +8,7 @@ seen 2026-11-21). A fault fails the job, not the request: ``error`` has code, me
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -20,6 +21,8 @@ LEAST_ROWS = 10
 """Ten examples at the least (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _SHOWN = 3
+_SPECIAL = re.compile(r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>")
+"""Tokens with a meaning of their own may not stand in a text (johny-b/llmcomp #59, seen 2026-11-21)."""
 
 
 class RowFault(Exception):
@@ -122,6 +125,8 @@ def _messages(value: Any, where: str) -> list[dict[str, Any]]:
         is_call = message["role"] == "assistant" and (message.get("tool_calls") or message.get("function_call"))
         if not isinstance(content, str | list) and not is_call:
             raise RowFault(f"{where}[{index}] has no 'content'.")
+        if isinstance(content, str) and (found := _SPECIAL.search(content)):
+            raise RowFault(f"{where}[{index}] contains an invalid token: {found.group()}.")
     return value
 
 

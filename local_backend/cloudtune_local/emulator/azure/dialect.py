@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST_FILES = 100
 """Files in a resource (learn.microsoft.com, Azure OpenAI quotas and limits, seen 2026-11-21)."""
+MOST_GOING = 23
+"""Jobs of a resource that have not ended: 3 running and 20 waiting (the same page). When a scripted one begins to run
+is its script's business all the same; really trained ones wait for this machine."""
 _DENIED = (
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
     "active subscription and use a correct regional API endpoint for your resource."
@@ -68,3 +71,11 @@ def refuse_full(site: Site, call: Call) -> None:
     if site.store.count("file", call.face) >= MOST_FILES:
         message = f"The resource holds {MOST_FILES} files already. Delete some before you upload more."
         raise ApiError(400, message, code="quotaExceeded")
+
+
+def refuse_busy(site: Site, call: Call) -> None:
+    """No more jobs than may run and wait. The words, and the status, are not documented."""
+    going = sum(site.engine.life(job, call.now).finished_at is None for job in site.store.all("job", call.face))
+    if going >= MOST_GOING:
+        message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."
+        raise ApiError(429, message, code="quota_exceeded", type="requests")

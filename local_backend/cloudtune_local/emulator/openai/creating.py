@@ -12,6 +12,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator import rowcheck
+from cloudtune_local.emulator.azure import dialect
 from cloudtune_local.emulator.openai import jobs, models
 from cloudtune_local.emulator.store import new_id
 from cloudtune_local.emulator.wire import ApiError, Call, Reply
@@ -35,6 +36,12 @@ _RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
     | {"compute_multiplier": (0.00001, 10, False), "eval_interval": (1, math.inf, True),
        "eval_samples": (1, math.inf, True)},
 }  # fmt: skip
+_UNSAFE = {
+    "code": "unsafe_file", "param": "training_file",
+    "message": "The job failed due to an unsafe training file. This training file was blocked because too many "
+    "examples were flagged by our moderation for content that violates the usage policies.",
+}  # fmt: skip
+"""A job whose rows were moderated away, as users of both vendors quote it (seen 2026-11-21)."""
 _EFFORTS = ("default", "low", "medium", "high")
 
 
@@ -46,6 +53,8 @@ def create(site: Site, call: Call) -> Reply:
     base = _tunable(site, call, method)
     if site.settings.jobs_per_day is not None:
         _daily(site, call)
+    if call.face == "azure":
+        dialect.refuse_busy(site, call)
     training = _file(site, call, "training_file")
     validation = _file(site, call, "validation_file") if body.get("validation_file") else None
     if method == "reinforcement" and call.face == "azure" and validation is None:
@@ -61,6 +70,8 @@ def create(site: Site, call: Call) -> Reply:
     }  # fmt: skip
     paths = (site.store.content(training["id"]), site.store.content(validation["id"]) if validation else None)
     job["course"] = _course(method, hyperparameters, *paths)
+    if job["course"]["error"] is None and site.faults.condition("unsafe_file", call.name):
+        job["course"]["error"] = _UNSAFE
     site.engine.begin(job, *paths)
     site.store.add("job", call.face, job)
     return Reply(body=jobs.view(site, job, jobs.look(site, job, call), call.now))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.openai import chat
+from cloudtune_local.emulator.openai import asked, chat
 from cloudtune_local.emulator.store import new_id
 from cloudtune_local.emulator.wire import ApiError, Call, Reply, sse
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def create(site: Site, call: Call) -> Reply:
     """Answer an input: a string, or a list of messages."""
     model = chat.asked_model(site, call)
-    chat.refuse_unknown(call.body, {"tools": [], "previous_response_id": None, "background": False, "prompt": None})
+    asked.refuse_response(call.body)
     messages = _messages(call.body)
-    sampling = chat.sampled(call.body, "max_output_tokens")
+    sampling = asked.sampled(call.body, "max_output_tokens")
     head = _head(call, model.name, site.stamp(call.now))
     spoken = site.engine.answer(model, messages, sampling)
     if call.body.get("stream"):
@@ -34,11 +34,11 @@ def create(site: Site, call: Call) -> Reply:
 
 
 def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
-    asked = body.get("input")
-    if isinstance(asked, str) and asked:
-        messages = [{"role": "user", "content": asked}]
-    elif isinstance(asked, list) and asked:
-        messages = [item for item in asked if isinstance(item, dict) and "role" in item]
+    given = body.get("input")
+    if isinstance(given, str) and given:
+        messages = [{"role": "user", "content": given}]
+    elif isinstance(given, list) and given:
+        messages = [item for item in given if isinstance(item, dict) and "role" in item]
     else:
         raise ApiError(400, "Missing required parameter: 'input'.", param="input", code="missing_required_parameter")
     if body.get("instructions"):

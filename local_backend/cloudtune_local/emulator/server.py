@@ -18,6 +18,7 @@ from cloudtune_local.emulator.aws.around import Around
 from cloudtune_local.emulator.clock import EmulatorClock
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Faults
+from cloudtune_local.emulator.sagemaker.trainer import ScriptTrainer
 from cloudtune_local.emulator.settings import Settings
 from cloudtune_local.emulator.sidedoor import census
 from cloudtune_local.emulator.site import Site
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune_local.emulator.engine import Engine
     from cloudtune_local.emulator.life import Script
+    from cloudtune_local.emulator.sagemaker.trainer import Trainer
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
@@ -81,7 +83,8 @@ class Emulator:
             self.store = opened.enter_context(closing(Store(self.settings.store)))
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
             around = opened.enter_context(closing(Around(self.settings)))
-            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around)
+            trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
+            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
             self.app = App(self.site)
             self._trusted = self.store.folder / "authority.pem" if tls else None
             self._server = make_server(
@@ -214,3 +217,8 @@ def _engine(settings: Settings, store: Store) -> Engine:
     from cloudtune_local.emulator.train import TrainEngine  # which loads the whole of core, and the local back end
 
     return TrainEngine(store, settings.models)
+
+
+def _trainer(settings: Settings, store: Store) -> Trainer:
+    """What moves SageMaker's jobs, which bring their own program."""
+    return ScriptTrainer()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.clock import EmulatorClock
     from cloudtune_local.emulator.engine import Engine
     from cloudtune_local.emulator.faults import Faults
+    from cloudtune_local.emulator.sagemaker.trainer import Trainer
     from cloudtune_local.emulator.settings import Settings
     from cloudtune_local.emulator.store import Store
 
@@ -25,6 +26,8 @@ class Site:
     engine: Engine
     faults: Faults
     aws: Around
+    sagemaker: Trainer
+    """What moves SageMaker's training jobs."""
 
     def stamp(self, moment: float) -> int:
         """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""

@@ -59,11 +59,17 @@ class TrainingLog:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
+    def lines_of(self, job: Mapping[str, Any], since_ms: int, skip: int) -> Iterator[Line]:
+        """A job's lines: a name may have been another job's before, which was deleted."""
+        made = job.get("CreationTime")
+        begun = int(made.timestamp() * 1000) if isinstance(made, datetime) else 0
+        return self.lines(str(job["TrainingJobName"]), max(since_ms, begun), skip)
+
     def lines(self, name: str, since_ms: int = 0, skip: int = 0) -> Iterator[Line]:
         """Lines from that time on, less the first ``skip`` of that very millisecond. A job that never ran has none."""
         last, number = -1, 0
         try:
-            for entry in self._entries(name, since_ms):
+            for entry in sorted(self._entries(name, since_ms), key=lambda one: int(one["timestamp"])):
                 at = int(entry["timestamp"])
                 number = number + 1 if at == last else 1
                 last = at
@@ -80,7 +86,8 @@ class TrainingLog:
                 page = self._clients.client("logs").filter_log_events(
                     logGroupName=GROUP, logStreamNamePrefix=f"{name}/", startTime=since_ms, **more
                 )
-            yield from page.get("events", ())
+            # Not every stand-in for CloudWatch heeds the prefix.
+            yield from (entry for entry in page.get("events", ()) if entry["logStreamName"].startswith(f"{name}/"))
             if not page.get("nextToken"):
                 return
             more = {"nextToken": page["nextToken"]}
@@ -93,7 +100,7 @@ class TrainingLog:
         since, skip, count = _metric_cursor(after)
         found = []
         try:
-            for line in self.lines(str(job["TrainingJobName"]), since, skip):
+            for line in self.lines_of(job, since, skip):
                 if (told := read(line.text)) is None:
                     continue
                 count += told.split == "train" and told.step is None
@@ -133,7 +140,7 @@ def merged(job: Mapping[str, Any], log: TrainingLog, after: str | None) -> list[
     place = _CURSOR.fullmatch(after or "")
     told, since, skip = (int(place[1]), int(place[2] or 0), int(place[3] or 0)) if place else (0, 0, 0)
     changes: list[Event | Line] = list(transitions(job)[told:])
-    lines = log.lines(str(job["TrainingJobName"]), since, skip)
+    lines = log.lines_of(job, since, skip)
     mark = f".l{since}.{skip}" if since or skip else ""
     found = []
     for entry in sorted([*changes, *lines], key=lambda one: (one.time, isinstance(one, Line))):

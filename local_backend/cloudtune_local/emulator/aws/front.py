@@ -43,7 +43,8 @@ def find(site: Site, request: Request) -> Door | None:
     asked = Asked(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
     face = _faces().get(signed.service)
     if face is None:
-        return passing.door(signed, request)
+        door = passing.door(signed, request)
+        return _with_training_logs(door) if signed.service == "logs" else door
     found = face(asked)
     if found is None:
         message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
@@ -55,6 +56,10 @@ def named(name: str, face: Face) -> Door:
     """The door of a call that was read before."""
     if face == "aws":
         return passing.named(name)
+    if face == "sagemaker":
+        from cloudtune_local.emulator.sagemaker import routes
+
+        return routes.named(name)
     raise LookupError(name)
 
 
@@ -70,7 +75,15 @@ def segment(escaped: str) -> str:
 
 
 def _faces() -> dict[str, Callable[[Asked], Door | None]]:
-    return {}
+    from cloudtune_local.emulator.sagemaker import routes as sagemaker
+
+    return {"sagemaker": sagemaker.face}
+
+
+def _with_training_logs(door: Door) -> Door:
+    from cloudtune_local.emulator.sagemaker.routes import with_training_logs
+
+    return with_training_logs(door)
 
 
 def _by_key(site: Site, request: Request) -> Door | None:

@@ -1,0 +1,106 @@
+"""Which of the service's operations is called, and what acts on it: by ``X-Amz-Target``, the runtime's by path."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cloudtune_local.emulator.aws import errors, signing
+from cloudtune_local.emulator.door import Door, Handler
+from cloudtune_local.emulator.sagemaker import creating, hosting, hub, jobs, logs, naming, packages, runtime, shapes
+from cloudtune_local.emulator.wire import read_call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.aws.front import Asked
+    from cloudtune_local.emulator.site import Site
+    from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply
+
+_TARGET = "SageMaker."
+_INVOKE = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/(?P<how>invocations|invocations-response-stream)")
+OPERATIONS: dict[str, Handler] = {
+    "CreateTrainingJob": creating.create, "DescribeTrainingJob": jobs.describe, "ListTrainingJobs": jobs.list_,
+    "StopTrainingJob": jobs.stop, "DeleteTrainingJob": jobs.delete,
+    "DescribeHub": hub.describe_hub, "DescribeHubContent": hub.describe, "ListHubContents": hub.list_,
+    "ListHubContentVersions": hub.versions,
+    "CreateModelPackageGroup": packages.create_group, "DescribeModelPackageGroup": packages.describe_group,
+    "ListModelPackageGroups": packages.list_groups, "DeleteModelPackageGroup": packages.delete_group,
+    "CreateModelPackage": packages.create, "DescribeModelPackage": packages.describe,
+    "ListModelPackages": packages.list_, "DeleteModelPackage": packages.delete,
+    "CreateModel": hosting.create_model, "DescribeModel": hosting.describe_model, "ListModels": hosting.list_models,
+    "DeleteModel": hosting.delete_model,
+    "CreateEndpointConfig": hosting.create_config, "DescribeEndpointConfig": hosting.describe_config,
+    "ListEndpointConfigs": hosting.list_configs, "DeleteEndpointConfig": hosting.delete_config,
+    "CreateEndpoint": hosting.create_endpoint, "DescribeEndpoint": hosting.describe_endpoint,
+    "ListEndpoints": hosting.list_endpoints, "UpdateEndpoint": hosting.update_endpoint,
+    "UpdateEndpointWeightsAndCapacities": hosting.update_weights, "DeleteEndpoint": hosting.delete_endpoint,
+    "CreateInferenceComponent": hosting.create_component, "DescribeInferenceComponent": hosting.describe_component,
+    "ListInferenceComponents": hosting.list_components, "UpdateInferenceComponent": hosting.update_component,
+    "DeleteInferenceComponent": hosting.delete_component,
+    "AddTags": naming.add_tags, "ListTags": naming.list_tags, "DeleteTags": naming.delete_tags,
+}  # fmt: skip
+_RUNTIME = {"invocations": "InvokeEndpoint", "invocations-response-stream": "InvokeEndpointWithResponseStream"}
+_INVOKED: dict[str, Handler] = {
+    "InvokeEndpoint": runtime.invoke, "InvokeEndpointWithResponseStream": runtime.stream,
+}  # fmt: skip
+_JSON = "application/x-amz-json-1.1"
+
+
+def face(asked: Asked) -> Door | None:
+    """The door of a request that is signed for SageMaker; None where no such operation is here."""
+    if (found := _INVOKE.fullmatch(asked.path)) is not None:
+        return _named(_RUNTIME[found["how"]], {"endpoint": found["endpoint"]})
+    operation = asked.target.removeprefix(_TARGET)
+    return _named(operation, {}) if operation in OPERATIONS else None
+
+
+def named(name: str) -> Door:
+    """The door of a call that was read before."""
+    return _named(name.partition(".")[2], {})
+
+
+def _named(operation: str, ids: Mapping[str, str]) -> Door:
+    if operation in _INVOKED:
+        handler, dress = _INVOKED[operation], errors.dressed("rest-json")
+    else:
+        handler, dress = _checked(operation), _dressed
+    return Door("sagemaker", f"sagemaker.{operation}", handler, _open, ids, read=_read, dressed=dress)
+
+
+def _dressed(error: ApiError) -> ApiError:
+    return errors.dressed("json")(error)
+
+
+def _checked(operation: str) -> Handler:
+    """The request held against the service model first, and the answer in the service's own content type."""
+
+    def act(site: Site, call: Call) -> Reply:
+        shapes.check(operation, call.body)
+        reply = OPERATIONS[operation](site, call)
+        return replace(reply, content_type=_JSON)
+
+    return act
+
+
+def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    call = read_call(request, face, name, ids, now)
+    signed = signing.signature(request)
+    return replace(call, region=signed.region if signed is not None else "")
+
+
+def _open(site: Site, call: Call) -> None:
+    """Any key opens: the emulator has one account, and signatures are not verified."""
+
+
+def with_training_logs(door: Door) -> Door:
+    """moto's door for the logs, with the training jobs' own brought up to the moment before it is opened."""
+
+    def act(site: Site, call: Call) -> Reply:
+        logs.bring_up(site, call)
+        return door.handler(site, call)
+
+    return replace(door, handler=act)

@@ -1,0 +1,80 @@
+"""The rows of a job's channels, in S3: which channel is which, and the questions and answers in them."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_local.emulator.aws import buckets
+from cloudtune_local.emulator.engine import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune_local.emulator.site import Site
+
+_ROLES = {"training": "train", "train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_PAIRS = (("prompt", "completion"), ("instruction", "response"), ("question", "answer"), ("prompt", "chosen"))
+
+
+def channels(job: Mapping[str, Any]) -> dict[str, str]:
+    """``train`` and ``validation`` -> where their rows lie; other channels by their own names."""
+    found = {}
+    for channel in job["request"].get("InputDataConfig") or ():
+        uri = source(channel)
+        if uri is not None:
+            found[_ROLES.get(channel["ChannelName"].lower(), channel["ChannelName"])] = uri
+    return found
+
+
+def source(channel: Mapping[str, Any]) -> str | None:
+    """The S3 URI of a channel, where it has one."""
+    given = (channel.get("DataSource") or {}).get("S3DataSource") or {}
+    return given.get("S3Uri")
+
+
+def objects(site: Site, uri: str) -> Iterator[dict[str, Any]]:
+    """Every JSON row under a prefix; what is no JSON object is passed over."""
+    place = buckets.parse(uri)
+    for key, _ in buckets.keys(site, place):
+        if not key.endswith((".jsonl", ".json")) or key.endswith("template.json"):
+            continue
+        for line in buckets.get(site, buckets.Place(place.bucket, key)).decode("utf-8-sig", "replace").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict):
+                yield row
+
+
+def count(site: Site, uri: str) -> int:
+    """How many lines of rows there are; at least one."""
+    place = buckets.parse(uri)
+    found = 0
+    for key, _ in buckets.keys(site, place):
+        if not key.endswith("template.json"):
+            data = buckets.get(site, buckets.Place(place.bucket, key))
+            found += sum(1 for line in data.splitlines() if line.strip())
+    return max(1, found)
+
+
+def pairs(site: Site, uri: str) -> list[tuple[str, str]]:
+    """Questions and answers, in whichever layout."""
+    return [pair for row in objects(site, uri) for pair in _pairs(row)]
+
+
+def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    turns = row.get("messages") or row.get("dialog") or []
+    for before, after in pairwise(turns):
+        if before.get("role") == "user" and after.get("role") == "assistant":
+            yield text_of(before), text_of(after)
+    for asked, said in _PAIRS:
+        if isinstance(row.get(asked), str) and isinstance(row.get(said), str):
+            yield row[asked], row[said]
+
+
+def last_words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the user asked last."""
+    return text_of(next((one for one in reversed(messages) if one.get("role") == "user"), {}))

@@ -1,0 +1,172 @@
+"""InvokeEndpoint, whole and streamed: what the usual serving images take and answer.
+
+A body with ``inputs`` is the text-generation form of TGI and DJL: ``{"inputs": ..., "parameters": {...}}`` is answered
+with ``{"generated_text": ...}``; one with ``messages`` is OpenAI's chat form, which both serve too
+(docs.djl.ai, LMI input and output schema; huggingface.co/docs/text-generation-inference, seen 2026-11-21). A stream is
+Amazon's event stream of PayloadPart with the same bytes in pieces (botocore 1.44.5, sagemaker-runtime).
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune_local.emulator.aws.errors import AwsError
+from cloudtune_local.emulator.engine import Sampling, Spoken
+from cloudtune_local.emulator.sagemaker import hosting, packages
+from cloudtune_local.emulator.wire import Call, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune_local.emulator.site import Site
+
+
+class ModelError(AwsError):
+    """The container answered with an error: 424, with its status and message (botocore 1.44.5, ModelError)."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(424, "ModelError", f'Received client error ({status}) from primary with message "{message}".')
+
+
+def invoke(site: Site, call: Call) -> Reply:
+    """InvokeEndpoint."""
+    model, said = _said(site, call)
+    body = _whole(call.body, model, said, call.now)
+    headers = {"x-Amzn-Invoked-Production-Variant": model["variant"]}
+    return Reply(body=msgspec.json.encode(body), headers=headers)
+
+
+def stream(site: Site, call: Call) -> Reply:
+    """InvokeEndpointWithResponseStream."""
+    model, said = _said(site, call)
+    chunks = [event("PayloadPart", part) for part in _pieces(call.body, model, said, call.now)]
+    headers = {
+        "x-Amzn-Invoked-Production-Variant": model["variant"], "X-Amzn-SageMaker-Content-Type": "text/event-stream",
+    }  # fmt: skip
+    return Reply(body=iter(chunks), headers=headers, content_type="application/vnd.amazon.eventstream")
+
+
+def _said(site: Site, call: Call) -> tuple[dict[str, Any], Spoken]:
+    model = _model(site, call)
+    body = call.body
+    if isinstance(body.get("messages"), list):
+        messages, given = body["messages"], body
+    elif isinstance(body.get("inputs"), str):
+        messages, given = [{"role": "user", "content": body["inputs"]}], body.get("parameters") or {}
+    else:
+        raise ModelError("the body needs `inputs` or `messages`", 422)
+    temperature = given.get("temperature", 1.0) if given.get("do_sample", True) else 0.0
+    sampling = Sampling(
+        max_tokens=int(given.get("max_tokens") or given.get("max_new_tokens") or 256),
+        temperature=float(temperature), top_p=float(given.get("top_p") or 1.0), seed=given.get("seed"),
+    )  # fmt: skip
+    return model, site.sagemaker.answer(site, model, messages, sampling)
+
+
+def _model(site: Site, call: Call) -> dict[str, Any]:
+    """What stands behind the endpoint, or behind the component that the request names."""
+    name = call.ids["endpoint"]
+    endpoint = hosting.found(site, call, hosting.ENDPOINT, name)
+    if endpoint is None or hosting.status(site, endpoint, call.now) not in ("InService", "Updating"):
+        raise AwsError(400, "ValidationError", f"Endpoint {name} of account {site.settings.aws_account} not found.")
+    component = call.headers.get("x-amzn-sagemaker-inference-component")
+    config = hosting.found(site, call, hosting.CONFIG, endpoint["config"])
+    variant = ((config or {}).get("request", {}).get("ProductionVariants") or [{}])[0]
+    if component:
+        part = hosting.found(site, call, hosting.COMPONENT, component)
+        if part is None or part["request"]["EndpointName"] != name:
+            raise AwsError(400, "ValidationError", f"Inference Component Name {component} not found.")
+        found = _of_component(site, call, part)
+    else:
+        thing = hosting.found(site, call, hosting.MODEL, str(variant.get("ModelName")))
+        if thing is None:
+            raise AwsError(400, "ValidationError", "Inference Component Name header is required for endpoints to which "
+                           "you plan to deploy inference components.")  # fmt: skip
+        found = _container(site, call, thing)
+    return found | {"name": name, "variant": str(variant.get("VariantName", "AllTraffic"))}
+
+
+def _of_component(site: Site, call: Call, part: dict[str, Any]) -> dict[str, Any]:
+    given = part["request"].get("Specification") or {}
+    if base := given.get("BaseInferenceComponentName"):
+        under = _of_component(site, call, hosting.need(site, call, hosting.COMPONENT, base))
+        return under | {"adapter": (given.get("Container") or {}).get("ArtifactUrl")}
+    if given.get("ModelName"):
+        return _container(site, call, hosting.need(site, call, hosting.MODEL, given["ModelName"]))
+    container = given.get("Container") or {}
+    return {"uri": container.get("ArtifactUrl"), "environment": container.get("Environment") or {}}
+
+
+def _container(site: Site, call: Call, thing: dict[str, Any]) -> dict[str, Any]:
+    request = thing["request"]
+    container = request.get("PrimaryContainer") or request["Containers"][0]
+    if container.get("ModelPackageName"):
+        package = packages.find(site, call, container["ModelPackageName"])
+        container = package["request"]["InferenceSpecification"]["Containers"][0] | container
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+    return {
+        "uri": container.get("ModelDataUrl") or source.get("S3Uri"), "image": container.get("Image"),
+        "environment": container.get("Environment") or {},
+    }  # fmt: skip
+
+
+# -- shapes ------------------------------------------------------------------------------------------------------------
+
+
+def _whole(body: dict[str, Any], model: dict[str, Any], said: Spoken, now: float) -> Any:
+    if "messages" not in body:
+        given = body.get("parameters") or {}
+        answer: dict[str, Any] = {"generated_text": said.text}
+        if given.get("return_full_text"):
+            answer["generated_text"] = body["inputs"] + said.text
+        if given.get("details"):
+            answer["details"] = {"finish_reason": _reason(said), "generated_tokens": said.completion_tokens}
+        return answer
+    usage = {
+        "prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens,
+        "total_tokens": said.prompt_tokens + said.completion_tokens,
+    }  # fmt: skip
+    choice = {"index": 0, "message": {"role": "assistant", "content": said.text}, "finish_reason": said.finish_reason}
+    return _head(body, model, now, "chat.completion") | {"choices": [choice], "usage": usage}
+
+
+def _head(body: dict[str, Any], model: dict[str, Any], now: float, kind: str) -> dict[str, Any]:
+    return {"id": "chatcmpl-emulated", "object": kind, "created": int(now), "model": body.get("model") or model["name"]}
+
+
+def _reason(said: Spoken) -> str:
+    return "length" if said.finish_reason == "length" else "eos_token"
+
+
+def _pieces(body: dict[str, Any], model: dict[str, Any], said: Spoken, now: float) -> Iterator[bytes]:
+    if "messages" not in body:
+        for number, piece in enumerate(said.pieces, 1):
+            is_last = number == len(said.pieces)
+            token = {"token": {"id": number, "text": piece}, "generated_text": said.text if is_last else None}
+            yield b"data:" + msgspec.json.encode(token) + b"\n\n"
+        return
+    head = _head(body, model, now, "chat.completion.chunk")
+    for piece in said.pieces:
+        delta = {"index": 0, "delta": {"role": "assistant", "content": piece}, "finish_reason": None}
+        yield b"data: " + msgspec.json.encode(head | {"choices": [delta]}) + b"\n\n"
+    last = {"index": 0, "delta": {}, "finish_reason": said.finish_reason}
+    yield b"data: " + msgspec.json.encode(head | {"choices": [last]}) + b"\n\ndata: [DONE]\n\n"
+
+
+def event(kind: str, payload: bytes) -> bytes:
+    """One message of Amazon's event stream: lengths, headers, payload, each guarded by a CRC32.
+
+    https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html, seen 2026-11-21.
+    """
+    fields = {":message-type": "event", ":event-type": kind, ":content-type": "application/octet-stream"}
+    headers = b"".join(
+        struct.pack("!B", len(name)) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
+        for name, value in fields.items()
+    )
+    prelude = struct.pack("!II", 16 + len(headers) + len(payload), len(headers))
+    message = prelude + struct.pack("!I", binascii.crc32(prelude)) + headers + payload
+    return message + struct.pack("!I", binascii.crc32(message))

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -14,7 +19,6 @@ from cloudtune_local.emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 CITIES = ("oslo", "rome", "lima", "delhi")
 LIMIT_S = 100
@@ -183,6 +187,53 @@ def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
         assert ask(after, done.fine_tuned_model, "rome") is not None
         assert [one.id for one in after.fine_tuning.jobs.list()] == [job]
         assert len(emulator.app.site.engine.runs()) == 1  # type: ignore[attr-defined]
+
+
+def served(store: Path, *words: str) -> tuple[subprocess.Popen[str], openai.OpenAI]:
+    """The command itself, a process that can be killed, and a client of it."""
+    start = [str(Path(sys.executable).with_name("cloudtune")), "emulate", "--port", "0", "--engine", "train"]
+    process = subprocess.Popen(
+        [*start, "--store", str(store), *words], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    environment: dict[str, str] = {}
+    while "OPENAI_API_KEY" not in environment:
+        name, equals, value = process.stdout.readline().removeprefix("export ").strip().partition("=")
+        assert equals, "it ended before it told where it listens"
+        environment[name] = value
+    client = openai.OpenAI(
+        base_url=environment["OPENAI_BASE_URL"], api_key=environment["OPENAI_API_KEY"], max_retries=0
+    )
+    return process, client
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Killed once right after a job was made, and once while it runs: one run, and an ordinary end."""
+    process, client = served(tmp_path / "kept")
+    with client:
+        job = train(client, rows(), 12)
+    killed(process)
+    process, client = served(tmp_path / "kept")
+    with client:
+        wait(client, job, "running", "succeeded")
+    killed(process)
+    process, client = served(tmp_path / "kept")
+    try:
+        with client:
+            done = wait(client, job)
+            assert done.status == "succeeded", done.error
+            assert ask(client, done.fine_tuned_model, "rome") == "Code RO."
+            told: Any = [event.data for event in client.fine_tuning.jobs.list_events(job, limit=500)][::-1]
+            assert [data["step"] for data in told if "train_loss" in data] == list(range(1, 241))
+            assert len(client.files.content(done.result_files[0]).text.splitlines()) == 241
+        assert len(list((tmp_path / "kept" / "training" / "runs").glob("*/spec.json"))) == 1
+    finally:
+        killed(process)
 
 
 def test_an_adapter_is_trained_deployed_and_asked_on_azure(tmp_path: Path) -> None:

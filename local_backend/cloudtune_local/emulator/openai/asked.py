@@ -37,8 +37,8 @@ _CHAT_PLAIN: dict[str, Any] = {
 """The values that mean nothing special; others are not emulated."""
 _RESPONSES_PLAIN: dict[str, Any] = {
     "background": False, "context_management": [], "conversation": None, "image": None, "include": [],
-    "moderation": None, "previous_response_id": None, "prompt": None, "reasoning": None, "tool_choice": "none", "tools": [],
-    "top_logprobs": 0, "truncation": "disabled",
+    "moderation": None, "previous_response_id": None, "prompt": None, "reasoning": None, "tool_choice": "none",
+    "tools": [], "top_logprobs": 0, "truncation": "disabled",
 }  # fmt: skip
 _MOST_CHOICES = 128
 _MOST_STOPS = 4

@@ -339,6 +339,14 @@ class BatchStatus(Protocol):
         """The jobs that exist, of those asked for."""
 
 
+@runtime_checkable
+class RowRules(Protocol):
+    """A back end that says itself what its rows are held against, where its name and the model do not tell it."""
+
+    def data_target(self, spec: JobSpec) -> str | None:
+        """A name in ``cloudtune.data.targets``; None = no vendor's rules. No I/O."""
+
+
 class GenerateOptions(Value, frozen=True, kw_only=True):
     """How an answer is drawn."""
 
@@ -372,6 +380,49 @@ class Host(Protocol):
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
         """Answers, in the order of the prompts, as they come."""
+
+
+class ModelFile(Value, frozen=True, kw_only=True):
+    """One file of a model's folder."""
+
+    name: str
+    """Below the folder, with slashes."""
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ImportRequest(Value, frozen=True, kw_only=True):
+    """All that ``plan_import`` may look at."""
+
+    name: str
+    folder: str
+    files: tuple[ModelFile, ...]
+    resolved: Resolved
+    key: str
+    """Hash of (name, files, back end, scope): the import's identity."""
+    attempt: int
+    token: str
+    """Hash of (key, attempt), as for a job."""
+
+    @property
+    def slug(self) -> str:
+        """As `PlanRequest.slug`."""
+        return f"{self.name}-{self.token[:10]}"
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """A back end that takes models which were trained elsewhere. The import is a job of its own."""
+
+    def check_import(self, folder: Path) -> Sequence[Problem]:
+        """What is wrong with the model in the folder, all at once. Reads the folder, and nothing else."""
+
+    def resolve_import(self) -> Resolved:
+        """As ``resolve``, for an import."""
+
+    def plan_import(self, request: ImportRequest) -> Plan:
+        """Steps that upload the files and make the import job. May read the folder's small files."""
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class Executor:
         self._trace = trace or (lambda name: None)
         self._tell = on_step or (lambda update: None)
 
-    def run(self, plan: Plan, spec: JobSpec) -> JobRef:
+    def run(self, plan: Plan, spec: JobSpec | None) -> JobRef:
         """Do what is left of the plan, and return the reference of its job.
 
         Raises what the back end raises once retries are used up; run it again to go on from there.

@@ -14,7 +14,7 @@ from cloudtune.errors import JobNotFound, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import translate
+from cloudtune_providers.bedrock import import_plan, import_rules, translate
 from cloudtune_providers.bedrock.answering import Answering
 from cloudtune_providers.bedrock.answers import IMPORT, NAME
 from cloudtune_providers.bedrock.deployments import Deployments
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from cloudtune.backend import PlanRequest, Prompt, Step
+    from cloudtune.backend import ImportRequest, PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, `BatchStatus` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `Host` and `Importer`.
 
     ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies.
     """
@@ -90,6 +90,20 @@ class BedrockBackend:
     def _rules(self) -> Rules:
         return Rules(self._catalog, self._options, self._clock.now().date())
 
+    # -- importing -------------------------------------------------------------------------------------------------
+
+    def check_import(self, folder: Path) -> Sequence[Problem]:
+        """See `Importer`."""
+        return import_rules.problems(folder)
+
+    def resolve_import(self) -> Resolved:
+        """See `Importer`."""
+        return Resolved(scope=self._clients.scope())
+
+    def plan_import(self, request: ImportRequest) -> Plan:
+        """See `Importer`."""
+        return import_plan.plan_of(request, self._options)
+
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
@@ -104,6 +118,8 @@ class BedrockBackend:
                 return self._hosted.create(request, journal)
             case "remove":
                 return self._hosted.remove(request)
+            case _ if "content" in request:
+                return self._write(request)
             case _:
                 return self._objects(request).put(_key(request), Path(request["path"]), request["sha256"], journal)
 
@@ -123,6 +139,11 @@ class BedrockBackend:
     def probe(self, step: Step) -> Probe:
         """See `Backend`."""
         return self._hosted.probe(step.request)
+
+    def _write(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        objects, key = self._objects(request), _key(request)
+        objects.write(key, str(request["content"]).encode(), request["sha256"])
+        return {"key": key, "url": objects.url(key), "bytes": request["bytes"], "sha256": request["sha256"]}
 
     def _objects(self, request: Mapping[str, Any]) -> Objects:
         return Objects(self._clients, request["bucket"], self._options.kms_key)

@@ -95,9 +95,14 @@ class Imports:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait for its end")
         if arn := job.get("importedModelArn"):
             self._delete_model(str(arn))
-        bucket, key = split_url(str(((job.get("modelDataSource") or {}).get("s3DataSource") or {}).get("s3Uri") or ""))
-        if key.startswith(f"{self._options.prefix}/models/") and key.endswith("/"):
+        bucket, key = split_url(_source(job))
+        if key.startswith(f"{self._options.prefix}/models/") and key.endswith("/") and not self._is_read(_source(job)):
             Objects(self._clients, bucket).delete(key)
+
+    def _is_read(self, url: str) -> bool:
+        """Whether an import that has not ended reads those files: equal files are uploaded once."""
+        going = (job.name for page in self.pages(statusEquals="InProgress") for job in page)
+        return any(_source(self.read(name)) == url for name in going)
 
     def _delete_model(self, arn: str) -> None:
         try:
@@ -105,3 +110,8 @@ class Imports:
                 self._bedrock.delete_imported_model(modelIdentifier=arn)
         except JobNotFound:
             return
+
+
+def _source(job: Mapping[str, Any]) -> str:
+    """Where an import job's files lie."""
+    return str(((job.get("modelDataSource") or {}).get("s3DataSource") or {}).get("s3Uri") or "")

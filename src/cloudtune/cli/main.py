@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "deployments": "List the models that are deployed, and what they cost.",
     "undeploy": "Take a deployment down.",
     "generate": "Ask the tuned model.",
+    "import": "Bring a model that was trained elsewhere to a back end, and follow that to its end.",
     "export": "Write the adapter, or the merged weights, into a folder.",
     "data": "Check, convert and shape rows before anything is trained on them.",
     "backends": "List where jobs can run, and what each place can do.",
@@ -41,6 +42,10 @@ COMMANDS: dict[str, str] = {
     "emulate": "Serve the vendors' APIs on this machine, to rehearse on.",
 }
 """Command -> its summary, which stands here so that ``--help`` needs to load none of them."""
+
+_MODULES = {"import": "importing"}
+_NAMES = {"import": "import_model"}
+"""Where the command's own name is a word of Python's."""
 
 EPILOG = """\b
 Exit codes:
@@ -75,7 +80,7 @@ class Cli(click.Group):
         """Import the command's own file."""
         if name not in COMMANDS:
             return None
-        found = getattr(import_module(f"cloudtune.cli.{name}"), name)
+        found = getattr(import_module(f"cloudtune.cli.{_MODULES.get(name, name)}"), _NAMES.get(name, name))
         assert isinstance(found, click.Command)
         return found
 

@@ -1,0 +1,83 @@
+"""``cloudtune import``: bring a model that was trained elsewhere to a back end that answers from it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.options import command, watch_options, yes_option
+
+if TYPE_CHECKING:
+    from cloudtune.backend import Plan
+    from cloudtune.cli.session import Session
+    from cloudtune.execute import StepUpdate
+    from cloudtune.importing import Importing
+    from cloudtune.job import Job
+    from cloudtune.state import JobRef
+
+
+@command("import", without=("backend",))
+@click.argument("source", metavar="JOB|FOLDER")
+@click.option("--to", "to", metavar="NAME", required=True, help="The back end that is to answer from it: bedrock.")
+@click.option("--name", metavar="NAME", help="What it is to be called; the job's or the folder's name unless given.")
+@click.option("--again", is_flag=True, help="A new attempt, if the last one has ended.")
+@click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
+@yes_option
+@watch_options
+def import_model(
+    session: Session, source: str, to: str, name: str | None, again: bool, requests: bool, yes: bool,
+    timeout: float | None, stall_after: float | None, lost_after: float | None,
+) -> None:  # fmt: skip
+    """Bring a model that was trained elsewhere to a back end, and follow that to its end.
+
+    JOB is one whose weights can be taken away: they are merged and written out first. FOLDER holds safetensors,
+    config.json and the tokenizer, as save_pretrained writes them. What the back end would refuse is told before
+    anything is sent. The same name and files are the same import.
+    """
+    from cloudtune.cli.follow import finished, follow
+    from cloudtune.cli.render_plan import plan_text
+    from cloudtune.cli.run import ask
+    from cloudtune.importing import Importing
+    from cloudtune.job import Job
+
+    client = session.client
+    importing = Importing(client.backend(to), client.ledger, client.clock)
+    folder, called = _folder(session, source)
+    plan = importing.plan(folder, name=name or called, again=again)
+    session.say(plan_text(plan, requests=requests))
+    session.say()
+    if not yes:
+        ask("Import this?")
+    job = Job(client, _submitted(session, importing, plan))
+    snapshot = follow(session, job, timeout=timeout, stall_after=stall_after, lost_after=lost_after)
+    finished(session, job, snapshot)
+
+
+def _submitted(session: Session, importing: Importing, plan: Plan) -> JobRef:
+    from cloudtune.cli.render_watch import step_line
+
+    def tell(update: StepUpdate) -> None:
+        if update.what != "begun" or session.verbose:
+            session.say(step_line(update))
+
+    ref = importing.submit(plan, on_step=tell)
+    session.put(str(ref))
+    return ref
+
+
+def _folder(session: Session, source: str) -> tuple[Path, str | None]:
+    """The folder to import, and what it is called. A job's weights are written out once, beside the ledger."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path, None
+    job: Job = session.job(source)
+    snapshot = job.snapshot()
+    place = session.client.ledger.folder / "exports" / hashlib.sha256(str(job.ref).encode()).hexdigest()[:16]
+    if not place.is_dir():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        session.say(f"merging the weights of {job.ref} into {place}")
+        job.export(place, merged=True)
+    return place, snapshot.name or None

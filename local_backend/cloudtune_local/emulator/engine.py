@@ -24,6 +24,8 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None = None
     """The checkpoint's step, where it is one."""
     training_file: Path | None = None
+    folder: Path | None = None
+    """An imported model's files."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

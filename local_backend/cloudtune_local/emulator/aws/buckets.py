@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,12 @@ def get(site: Site, place: Place) -> bytes:
     if key is None:
         raise NoSuch(place.uri)
     return bytes(key.value)
+
+
+def text(site: Site, place: Place) -> bytes:
+    """An object's bytes, unpacked where its name ends in .gz. Raises NoSuch."""
+    data = get(site, place)
+    return gzip.decompress(data) if place.key.endswith(".gz") else data
 
 
 def put(site: Site, place: Place, data: bytes) -> None:

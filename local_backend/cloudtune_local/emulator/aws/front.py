@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face
 
+_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model")
+
 
 class Asked(NamedTuple):
     """A request as the faces choose by it."""
@@ -60,7 +62,9 @@ def named(name: str, face: Face) -> Door:
         from cloudtune_local.emulator.sagemaker import routes
 
         return routes.named(name)
-    raise LookupError(name)
+    from cloudtune_local.emulator.bedrock import routes as bedrock
+
+    return bedrock.named(name)
 
 
 def raw_path(request: Request) -> str:
@@ -75,9 +79,10 @@ def segment(escaped: str) -> str:
 
 
 def _faces() -> dict[str, Callable[[Asked], Door | None]]:
+    from cloudtune_local.emulator.bedrock import routes as bedrock
     from cloudtune_local.emulator.sagemaker import routes as sagemaker
 
-    return {"sagemaker": sagemaker.face}
+    return {"bedrock": bedrock.find, "sagemaker": sagemaker.face}
 
 
 def _with_training_logs(door: Door) -> Door:
@@ -87,4 +92,12 @@ def _with_training_logs(door: Door) -> Door:
 
 
 def _by_key(site: Site, request: Request) -> Door | None:
-    return None
+    """Bedrock with its API key, which is a bearer's: its paths are nobody else's here."""
+    if not request.headers.get("Authorization", "").startswith("Bearer "):
+        return None
+    path = raw_path(request)
+    if not path.startswith(_BEDROCK):
+        return None
+    from cloudtune_local.emulator.bedrock import routes
+
+    return routes.find(Asked(request.method, path, "", site.settings.aws_region))

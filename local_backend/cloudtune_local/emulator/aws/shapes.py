@@ -1,0 +1,153 @@
+"""A service's own model, as botocore ships it: its operations, their paths, and what a request may hold.
+
+botocore itself checks required members, types and smallest lengths only; the service checks all, and words it so:
+"1 validation error detected: Value 'a_b' at 'jobName' failed to satisfy constraint: ..."
+(Kenza-AI/sagify#57 quotes it, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+from cloudtune_local.emulator.aws.errors import invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "long": (int,), "float": (int, float), "double": (int, float),
+    "boolean": (bool,), "map": (dict,), "structure": (dict,), "list": (list,),
+}  # fmt: skip
+_NUMBERS = ("integer", "long", "float", "double")
+_LABEL = re.compile(r"\\\{([A-Za-z]+)\\\}")
+
+
+class Route(NamedTuple):
+    """An operation's place on the wire."""
+
+    name: str
+    method: str
+    pattern: re.Pattern[str]
+
+
+@lru_cache(maxsize=8)
+def model(service: str) -> Any:
+    """A service's model. Reading it takes a moment."""
+    from botocore.session import get_session
+
+    return get_session().get_service_model(service)
+
+
+@lru_cache(maxsize=8)
+def routes(service: str) -> tuple[Route, ...]:
+    """Every operation of a REST service with the pattern of its escaped path."""
+    found = []
+    for name in model(service).operation_names:
+        http = model(service).operation_model(name).http
+        path = _LABEL.sub(r"(?P<\1>[^/]+)", re.escape(http["requestUri"].partition("?")[0]))
+        found.append(Route(name, http["method"], re.compile(path + "/?")))
+    return tuple(found)
+
+
+def route(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:
+    """The operation that a request is, and what its path names."""
+    for one in routes(service):
+        if one.method == method and (found := one.pattern.fullmatch(path)):
+            return one.name, {key: unquote(value) for key, value in found.groupdict().items()}
+    return None
+
+
+def check(
+    service: str, operation: str, ids: Mapping[str, str], query: Mapping[str, str], body: Mapping[str, Any]
+) -> None:
+    """Hold a REST request against its shape. Raises ValidationException with every fault at once."""
+    shape = model(service).operation_model(operation).input_shape
+    if shape is None:
+        return
+    if shape.serialization.get("payload"):  # the body is the model's own, and not the service's
+        given: dict[str, Any] = {**ids}
+        members = {name: shape.members[name] for name in ids if name in shape.members}
+        faults = [fault for name, member in members.items() for fault in _faults(member, given[name], name)]
+    else:
+        known = {name: _typed(shape.members[name], text) for name, text in query.items() if name in shape.members}
+        given = {**body, **known, **ids}
+        faults = list(_faults(shape, given, ""))
+    if faults:
+        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected"
+        raise invalid(f"{count}: {'; '.join(faults)}")
+
+
+def _typed(shape: Any, text: str) -> Any:
+    if shape.type_name in ("integer", "long"):
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    return text == "true" if shape.type_name == "boolean" else text
+
+
+def _faults(shape: Any, value: Any, where: str) -> Iterator[str]:
+    wanted = _TYPES.get(shape.type_name)
+    if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+        yield f"Value '{value}' at '{where or 'body'}' failed to satisfy constraint: Member must be a {shape.type_name}"
+    elif shape.type_name == "structure":
+        yield from _members(shape, value, where)
+    elif shape.type_name == "list":
+        yield from _size(shape, len(value), "length", where, value)
+        for number, item in enumerate(value, 1):
+            yield from _faults(shape.member, item, f"{where}.{number}.member")
+    elif shape.type_name == "map":
+        yield from _size(shape, len(value), "length", where, value)
+        for key, item in value.items():
+            yield from _faults(shape.key, key, f"{where}.{key}.key")
+            yield from _faults(shape.value, item, f"{where}.{key}.member")
+    elif shape.type_name == "string":
+        yield from _text(shape, value, where)
+    elif shape.type_name in _NUMBERS:
+        yield from _size(shape, value, "value", where, value)
+
+
+def _members(shape: Any, value: Mapping[str, Any], where: str) -> Iterator[str]:
+    head = f"{where}." if where else ""
+    for name in shape.required_members:
+        if value.get(name) is None:
+            yield f"Value null at '{head}{name}' failed to satisfy constraint: Member must not be null"
+    for name, item in value.items():
+        if item is None:
+            continue
+        if name in shape.members:
+            yield from _faults(shape.members[name], item, f"{head}{name}")
+        else:
+            yield f"Value at '{head}{name}' failed to satisfy constraint: there is no such member"
+    given = [name for name in value if value[name] is not None]
+    if getattr(shape, "is_tagged_union", False) and len(given) != 1:
+        yield f"Value at '{where}' failed to satisfy constraint: exactly one member must be set"
+
+
+def _text(shape: Any, value: str, where: str) -> Iterator[str]:
+    yield from _size(shape, len(value), "length", where, value)
+    pattern = shape.metadata.get("pattern")
+    if pattern and not _compiled(pattern).fullmatch(value):
+        yield _broken(value, where, f"satisfy regular expression pattern: {pattern}")
+    if shape.enum and value not in shape.enum:
+        yield _broken(value, where, f"satisfy enum value set: [{', '.join(shape.enum)}]")
+
+
+def _size(shape: Any, size: float, what: str, where: str, value: Any) -> Iterator[str]:
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    if most is not None and size > most:
+        yield _broken(value, where, f"have {what} less than or equal to {most}")
+    if least is not None and size < least:
+        yield _broken(value, where, f"have {what} greater than or equal to {least}")
+
+
+def _broken(value: Any, where: str, rule: str) -> str:
+    return f"Value '{value}' at '{where}' failed to satisfy constraint: Member must {rule}"
+
+
+@lru_cache(maxsize=512)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)

@@ -1,0 +1,127 @@
+"""Which operation a request is: by botocore's service models, whose paths are the service's.
+
+Names are ``bedrock.`` and the operation's: what faults are aimed at. Both planes are one signing name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cloudtune_local.emulator.aws import shapes
+from cloudtune_local.emulator.aws.errors import AwsError, dressed, invalid
+from cloudtune_local.emulator.bedrock import (
+    bases,
+    creating,
+    deployments,
+    imports,
+    jobs,
+    models,
+    resources,
+    runtime,
+    throughput,
+)
+from cloudtune_local.emulator.door import Door
+from cloudtune_local.emulator.wire import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.aws.front import Asked
+    from cloudtune_local.emulator.door import Handler
+    from cloudtune_local.emulator.site import Site
+    from cloudtune_local.emulator.wire import Face
+
+CONTROL: dict[str, Handler] = {
+    "CreateModelCustomizationJob": creating.create,
+    "GetModelCustomizationJob": jobs.get,
+    "ListModelCustomizationJobs": jobs.list_,
+    "StopModelCustomizationJob": jobs.stop,
+    "CreateCustomModel": models.create,
+    "GetCustomModel": models.get,
+    "ListCustomModels": models.list_,
+    "DeleteCustomModel": models.delete,
+    "CreateCustomModelDeployment": deployments.create,
+    "GetCustomModelDeployment": deployments.get,
+    "ListCustomModelDeployments": deployments.list_,
+    "UpdateCustomModelDeployment": deployments.update,
+    "DeleteCustomModelDeployment": deployments.delete,
+    "CreateProvisionedModelThroughput": throughput.create,
+    "GetProvisionedModelThroughput": throughput.get,
+    "ListProvisionedModelThroughputs": throughput.list_,
+    "UpdateProvisionedModelThroughput": throughput.update,
+    "DeleteProvisionedModelThroughput": throughput.delete,
+    "CreateModelImportJob": imports.create,
+    "GetModelImportJob": imports.get_job,
+    "ListModelImportJobs": imports.list_jobs,
+    "GetImportedModel": imports.get_model,
+    "ListImportedModels": imports.list_models,
+    "DeleteImportedModel": imports.delete_model,
+    "GetFoundationModel": bases.get,
+    "ListFoundationModels": bases.list_,
+    "TagResource": resources.tag_resource,
+    "UntagResource": resources.untag_resource,
+    "ListTagsForResource": resources.list_tags,
+}
+RUNTIME: dict[str, Handler] = {
+    "Converse": runtime.converse,
+    "ConverseStream": runtime.converse_stream,
+    "InvokeModel": runtime.invoke,
+    "InvokeModelWithResponseStream": runtime.invoke_stream,
+}
+_PLANES = (("bedrock", CONTROL), ("bedrock-runtime", RUNTIME))
+_PREFIX = "bedrock."
+_LARGEST_JSON = 25 << 20
+
+
+def find(asked: Asked) -> Door | None:
+    """The door for a request. Raises AwsError where the operation is known and not emulated."""
+    for service, handlers in _PLANES:
+        found = shapes.route(service, asked.method, asked.path)
+        if found is None:
+            continue
+        name, ids = found
+        if name not in handlers:
+            raise AwsError(501, "NotImplementedException", f"{name} is not emulated.")
+        return Door("bedrock", _PREFIX + name, handlers[name], _open, ids, read=read, dressed=dressed("rest-json"))
+    return None
+
+
+def named(name: str) -> Door:
+    """The door of a call that was read before."""
+    handler = (CONTROL | RUNTIME)[name.removeprefix(_PREFIX)]
+    return Door("bedrock", name, handler, _open, dressed=dressed("rest-json"))
+
+
+def _open(site: Site, call: Call) -> None:
+    """Any signature opens; a Bedrock API key has to be the right one. Then the request must fit its shape."""
+    scheme, _, key = call.headers.get("authorization", "").partition(" ")
+    if scheme == "Bearer" and not site.opens(key, site.settings.bedrock_api_key):
+        raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
+    operation = call.name.removeprefix(_PREFIX)
+    service = "bedrock" if operation in CONTROL else "bedrock-runtime"
+    shapes.check(service, operation, call.ids, call.query, call.body)
+
+
+def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """The call: its body is JSON, also where a model's own."""
+    from cloudtune_local.emulator.aws.signing import signature
+
+    if (request.content_length or 0) > _LARGEST_JSON:
+        raise invalid(f"The body of a request has at most {_LARGEST_JSON >> 20} MB.")
+    data = request.get_data()
+    try:
+        body = msgspec.json.decode(data) if data else {}
+    except msgspec.DecodeError as error:
+        raise AwsError(400, "SerializationException", f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise AwsError(400, "SerializationException", "The body must be a JSON object.")
+    signed = signature(request)
+    return Call(
+        face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, now=now,
+        headers={key.lower(): value for key, value in request.headers.items()}, base=request.host_url.rstrip("/"),
+        region="us-east-1" if signed is None else signed.region,
+    )  # fmt: skip

@@ -20,7 +20,7 @@ from cloudtune.errors import (
     UnsupportedError,
 )
 from cloudtune.execute import Executor, StepUpdate
-from cloudtune.fit import fit
+from cloudtune.fit import fit, row_rules
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.job import Job
@@ -142,7 +142,7 @@ class Client:
 
     def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
-        from cloudtune import data
+        from cloudtune.data.verdicts import Verdicts
 
         problems: list[InputError] = []
         resolved: Resolved | None = None
@@ -152,9 +152,9 @@ class Client:
         except InputError as error:
             problems.append(error)
         try:
-            report = data.prepare(
-                spec.data, method=spec.method.name, limit=resolved.row_limit if resolved is not None else None
-            )
+            limit = resolved.row_limit if resolved is not None else None
+            known = Verdicts(self.ledger.folder / "verdicts")
+            report = known.prepare(spec.data, method=spec.method.name, limit=limit, target=row_rules(spec, place))
         except InputError as error:
             problems.append(error)
         if resolved is not None and report is not None:

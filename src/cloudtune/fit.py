@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cloudtune.backend import Dropped
+from cloudtune.backend import Dropped, RowRules
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune.redact import looks_secret
 from cloudtune.spec import JobSpec
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend
+    from cloudtune.data.targets import Target
 
 
 def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
@@ -44,6 +45,14 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
     if problems:
         raise UnsupportedError(problems)
     return fitted, tuple(dropped)
+
+
+def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
+    """What the rows are held against: the back end's word, or what its name and the model tell; None = nothing."""
+    from cloudtune.data.targets import TARGETS, find_target
+
+    name = backend.data_target(spec) if isinstance(backend, RowRules) else backend.name
+    return find_target(name, spec.model_for(backend.name), spec.method.name) if name in TARGETS else None
 
 
 def without(spec: JobSpec, fields: list[str]) -> JobSpec:

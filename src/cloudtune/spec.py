@@ -25,6 +25,7 @@ DataKind = Literal[
     "converse", "preference", "openai_preference", "nova_preference", "rated", "item", "reward", "input_text",
     "text_label", "tags", "question", "pair", "image_label", "speech",
 ]  # fmt: skip
+Feature = Literal["system", "turns", "tools", "images", "parts", "weights", "thoughts", "names", "fields"]
 FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 
 
@@ -218,6 +219,8 @@ class Data(Part):
     """A source of its own, or the share of the training rows to hold out (by hash of the content, seeded)."""
     test: HeldOut | None = None
     """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
+    allow_loss: tuple[Feature, ...] | None = None
+    """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
     split_seed: NaturalInt = 0
     """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
 
@@ -298,7 +301,7 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "evaluation": (),
     "checkpoints": (),
     "limits": ("stall_after",),  # the watch's own business, on any back end
-    "data": ("train", "mix", "split_seed"),  # core reads, mixes and splits the rows, for any back end
+    "data": ("train", "mix", "allow_loss", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 
 

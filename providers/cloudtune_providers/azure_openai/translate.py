@@ -118,7 +118,7 @@ def _reinforced(spec: JobSpec) -> Iterator[Problem]:
 def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Plan:
     """The steps. Raises DataError for rows that Azure would refuse."""
     spec = request.spec
-    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name], parts=False))
+    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name]))
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})

@@ -91,7 +91,7 @@ def check(spec: JobSpec, rules: Rules) -> Sequence[Problem]:
 def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
     """The steps. Raises DataError for rows that OpenAI would refuse."""
     spec = request.spec
-    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name], parts=True))
+    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name]))
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})

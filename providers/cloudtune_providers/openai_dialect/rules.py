@@ -1,18 +1,15 @@
 """What the catalog says of a spec and its rows, as problems: models and their dates, ranges, names, counts, sizes.
 
-Pure. Token counts are bounded, not guessed: a row is refused when even the least number of tokens that it can make is
-too many, and warned of when the largest could be.
+Pure. Token counts are bounded, not guessed.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cloudtune.data.preparing import sources
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -25,9 +22,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 NEAR = timedelta(days=90)
-# No token of the vendors' tokenizers spans two words, three digits are the most in one, and an apostrophe may join two
-# runs of letters (github.com/openai/tiktoken, openai_public.py, o200k_base; seen 2026-11-21).
-_LEAST = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d{1,3}")
 
 
 class Rules:
@@ -154,31 +148,14 @@ class Rules:
 
     # -- rows ------------------------------------------------------------------------------------------------------
 
-    def rows(self, spec: JobSpec, data: DataReport, *, kind: str, parts: bool) -> Iterator[Problem]:
-        """Rows of another kind, too few rows, too large files, too long rows."""
+    def rows(self, spec: JobSpec, data: DataReport, *, kind: str) -> Iterator[Problem]:
+        """Rows of another kind, too many tokens in all. How many and how long they are is core's to check."""
         model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
-        least = self._catalog.limit("rows.min", model, method)
         train = data.splits["train"]
         if train.kind != kind:
             message = f"{method} learns from {kind} rows there, and these are {train.kind}"
             yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
-        if least is not None and train.rows < least.value:
-            message = f"{train.rows} rows to learn from, and {self._backend} wants {least.value:g} at least"
-            cited = f"{message} ({self._catalog.cite(least.source)})"
-            yield Problem(code="too_few_rows", field="data.train", message=cited, fix="give more rows")
-        size = self._catalog.limit("upload.bytes.max" if parts else "file.bytes.max", model, method)
-        for split in ("train", "validation"):
-            info = data.splits.get(split)
-            if info is not None and size is not None and info.bytes > size.value:
-                message = (
-                    f"{info.bytes:,} bytes, and a file may have {size.value:,.0f} ({self._catalog.cite(size.source)})"
-                )
-                yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="give fewer rows")
         yield from self._whole_job(spec, train.bytes, model, method)
-        tokens = self._catalog.limit("row.tokens.max", model, method)
-        longest = max(info.longest_chars for info in data.splits.values())
-        if tokens is not None and longest > tokens.value:  # every token has a character at least
-            yield from _long_rows(spec, int(tokens.value), self._catalog.cite(tokens.source))
 
     def _whole_job(self, spec: JobSpec, size: int, model: str, method: str) -> Iterator[Problem]:
         limit = self._catalog.limit("job.tokens.max", model, method)
@@ -188,31 +165,6 @@ class Rules:
             message = f"up to {size * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
             fix = "give fewer rows or epochs"
             yield Problem(code="many_tokens", severity="warning", field="data.train", message=message, fix=fix)
-
-
-def _long_rows(spec: JobSpec, most: int, source: str) -> Iterator[Problem]:
-    """Read the rows once more, only to say which."""
-    from cloudtune.data.faults import Faults
-    from cloudtune.data.reading import read
-    from cloudtune.data.records import canonical
-
-    for origin, where in sources(spec.data).items():
-        for batch in read(where, Faults()):
-            for line, record in zip(batch.lines, batch.records, strict=True):
-                text = canonical(record).decode()
-                if len(text) <= most:
-                    continue
-                least = sum(1 for _ in _LEAST.finditer(text))
-                surely = least > most
-                message = (
-                    f"{least:,} tokens at the very least, and a row may have {most:,} ({source})"
-                    if surely
-                    else f"up to {len(text):,} tokens, and a row may have {most:,} ({source})"
-                )
-                yield Problem(
-                    code="row_too_long", severity="error" if surely else "warning", file=str(batch.file), line=line,
-                    field=f"data.{origin}", message=message, fix="shorten it or leave it out",
-                )  # fmt: skip
 
 
 def loss(spec: JobSpec) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ import msgspec
 from cloudtune.data.encoding import BOM, Hashed
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
+from cloudtune.data.limits import hold
 from cloudtune.data.preparing import go_through, sources, whole
 from cloudtune.data.reading import read
 from cloudtune.data.records import kind_of
@@ -86,14 +87,14 @@ def check(
     Large files are shared among ``workers`` processes: 0 for none, by the files' size if it is not given.
     """
     data = data if isinstance(data, Data) else source_data(data)
-    place = find_target(target, model) if target else None
+    place = find_target(target, model, method) if target else None
     faults = Faults(problems)
 
     def task_for(first: Record | None) -> Task:
         chosen = method or method_of(first)
         form = place.format_for(chosen) if place else None
         return Task(chosen, shares(data), target=place.name if place else None, format=form, private=private,
-                    tokenizer=tokenizer, max_tokens=max_tokens)  # fmt: skip
+                    tokenizer=tokenizer, max_tokens=max_tokens or (place.max_tokens if place else None))  # fmt: skip
 
     task, survey = go_through(data, task_for, faults, workers=workers)
     if near is not None:
@@ -115,7 +116,8 @@ def convert(
 
     def task_for(first: Record | None) -> Task:
         name = place.name if place else None
-        return Task(method or method_of(first), target=name, format=to, allow_loss=allowed, private=private)
+        return Task(method or method_of(first), target=name, format=to, allow_loss=allowed, private=private,
+                    max_tokens=place.max_tokens if place else None)  # fmt: skip
 
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
@@ -171,9 +173,10 @@ def method_of(first: Record | None) -> str:
 def _report(
     data: Data, survey: Survey, faults: Faults, place: Target | None, task: Task, file: Hashed | None = None
 ) -> CheckReport:
-    whole(data, survey, task.method, faults)
+    whole(data, survey, task, faults)
     if place is not None:
-        _limits(place, survey, faults, file.size if file else sum(side.bytes for side in survey.sides.values()))
+        sizes = {"train": file.size} if file else {name: side.bytes for name, side in survey.sides.items()}
+        hold(place, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
     rank = {"error": 0, "warning": 1, "info": 2}
     listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
     return CheckReport(
@@ -188,18 +191,3 @@ def _report(
         target=place.name if place else None, format=task.format, method=task.method,
         out_bytes=file.size if file else None, out_sha256=file.sha256(survey) if file else None,
     )  # fmt: skip
-
-
-def _limits(place: Target, survey: Survey, faults: Faults, size: int) -> None:
-    rows = survey.sides["train"].rows
-    if rows and rows < place.min_rows:
-        faults.error("too_few_rows", f"{place.name} wants at least {place.min_rows} rows, there are {rows}",
-                     fix="give more rows")  # fmt: skip
-    if place.max_rows is not None and rows > place.max_rows:
-        fix = "take a sample, or have the quota raised"
-        faults.error(
-            "too_many_rows", f"{place.name} takes at most {place.max_rows:,} rows, there are {rows:,}", fix=fix
-        )
-    if place.max_bytes is not None and size > place.max_bytes:
-        message = f"{place.name} takes at most {place.max_bytes >> 20} MiB in a file, this is {size >> 20}"
-        faults.error("too_large", message, fix="take a sample")

@@ -48,8 +48,8 @@ def encode(
 ) -> Encoded:
     """Write one split in a format (``cloudtune`` = canonical records), aside first and then renamed.
 
-    Raises DataError with every row that the format cannot hold whole, unless what is lost is in ``allow_loss``; and if
-    the records' hash is not ``expect_sha256``: the files changed since they were checked.
+    Raises DataError with every row that the format cannot hold whole, unless its loss is allowed here or by the data;
+    and if the records' hash is not ``expect_sha256``: the files changed since they were checked.
     """
     faults = Faults()
     form = find_format(format)
@@ -60,7 +60,13 @@ def encode(
     try:
         with os.fdopen(handle, "wb") as out:
             file = Hashed(out, split, BOM if form.bom else b"")
-            task = Task(method, shares(data), format=format, allow_loss=frozenset(allow_loss), words=False)
+            task = Task(
+                method,
+                shares(data),
+                format=format,
+                allow_loss=frozenset([*allow_loss, *(data.allow_loss or ())]),
+                words=False,
+            )
             _, survey = go_through(data, task, faults, file.put)
             side = survey.sides[split]
             out.flush()

@@ -1,4 +1,4 @@
-"""Collecting problems: all of them are counted, the first ones of each sort are kept."""
+"""Collecting problems: all of them are counted, the first ones of each code are kept."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Faults:
         self._kept: dict[Severity, list[Problem]] = {"error": [], "warning": [], "info": []}
         self._unused: set[tuple[str | None, str | None]] = set()
         self._counts: Counter[tuple[Severity, str]] = Counter()
+        self._listed: Counter[tuple[Severity, str]] = Counter()
 
     def add(self, problem: Problem) -> None:
-        """Count it, and keep it if there is still room for its severity."""
+        """Count it, and keep it if there is still room for its code."""
         if problem.code == "unused_key":
             self._once(problem)
             return
@@ -60,9 +61,10 @@ class Faults:
             self._keep_if_room(problem)
 
     def _keep_if_room(self, problem: Problem) -> None:
-        kept = self._kept[problem.severity]
-        if len(kept) < self._keep:
-            kept.append(problem)
+        sort = (problem.severity, problem.code)
+        if self._listed[sort] < self._keep:
+            self._listed[sort] += 1
+            self._kept[problem.severity].append(problem)
 
     def kept(self, severity: Severity) -> list[Problem]:
         """Those that were kept."""
@@ -89,6 +91,6 @@ class Faults:
         return (*kept, rest)
 
     def raise_errors(self) -> None:
-        """Raise DataError if there is any error."""
+        """Raise DataError if there is any error, with what is only warned of behind it."""
         if self.total("error"):
-            raise DataError(self.listed("error"))
+            raise DataError((*self.listed("error"), *self.listed("warning")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
+from cloudtune.data.limits import hold
 from cloudtune.data.losses import FEATURES
 from cloudtune.data.mixing import Mixture, mix_sources
 from cloudtune.data.reading import chunks_of, read
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import RowLimit
     from cloudtune.data.records import Record
     from cloudtune.data.scanned import Scanned
+    from cloudtune.data.targets import Target
     from cloudtune.spec import Data, Source
 
 _PAIRS = ("preference",)
@@ -53,19 +56,25 @@ def sources(data: Data) -> dict[str, Source]:
     return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
 
 
-def prepare(data: Data, *, method: str = "sft", limit: RowLimit | None = None) -> DataReport:
+def prepare(
+    data: Data, *, method: str = "sft", limit: RowLimit | None = None, target: Target | None = None
+) -> DataReport:
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
 
-    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines.
+    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
+    the rows are held against what that place takes: its format for the method, its words, numbers and sizes.
     """
     faults = Faults()
-    task = Task(method=method, shares=shares(data))
-    if limit is not None:
-        task = msgspec.structs.replace(
-            task, tokenizer=limit.tokenizer, max_tokens=limit.tokens, longer="warning" if limit.cut else "error"
-        )
-    _, survey = go_through(data, task, faults)
-    whole(data, survey, method, faults)
+    task, sizes = _task(data, method, limit, target), Counter[str]()
+
+    def measure(scanned: Scanned, _: Survey) -> None:
+        for name, side in scanned.sides.items():
+            sizes[name] += len(side.canonical if side.written is None else side.written)
+
+    _, survey = go_through(data, task, faults, measure)
+    whole(data, survey, task, faults)
+    if target is not None:
+        hold(target, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
     faults.raise_errors()
     infos = {
         split: SplitInfo(
@@ -79,6 +88,18 @@ def prepare(data: Data, *, method: str = "sft", limit: RowLimit | None = None) -
         fingerprint=survey.fingerprint,
         problems=(*faults.listed("warning"), *faults.listed("info"), *_features(survey)),
     )
+
+
+def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> Task:
+    task = Task(method=method, shares=shares(data), allow_loss=frozenset(data.allow_loss or ()))
+    if target is not None:
+        form = target.formats.get(method)
+        task = msgspec.structs.replace(task, target=target.name, format=form, max_tokens=target.max_tokens)
+    if limit is not None:
+        task = msgspec.structs.replace(
+            task, tokenizer=limit.tokenizer, max_tokens=limit.tokens, longer="warning" if limit.cut else "error"
+        )
+    return task
 
 
 def _features(survey: Survey) -> list[Problem]:
@@ -172,8 +193,12 @@ def _requests(named: dict[str, Source], faults: Faults) -> Iterator[tuple[Reques
             yield request, chunk.data
 
 
-def whole(data: Data, survey: Survey, method: str, faults: Faults) -> None:
+def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     """What is wrong with the sides as wholes."""
+    for name, count in sorted(survey.lost.items()):
+        fix = "choose another format to keep them" if task.format else None
+        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot carry them, and that is "
+                    "allowed", field=name, fix=fix)  # fmt: skip
     if faults.total("error"):
         return
     for split, side in survey.sides.items():
@@ -187,9 +212,9 @@ def whole(data: Data, survey: Survey, method: str, faults: Faults) -> None:
     if len(survey.kinds) > 1:
         each = ", ".join(f"{name} is {'/'.join(sorted(kinds))}" for name, kinds in survey.kinds_by_origin.items())
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
-    fit = KINDS_FOR.get(method)
+    fit = KINDS_FOR.get(task.method)
     if fit and (wrong := sorted(set(survey.kinds).difference(fit))):
-        what = f"{method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
+        what = f"{task.method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
         faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:

@@ -63,5 +63,7 @@ class Scanned(msgspec.Struct):
     labels: dict[str, int]
     features: dict[str, int]
     """How many records have tools, images, weights, ... (see ``losses``)."""
+    lost: dict[str, int] = {}
+    """Of how many records the format does not carry each feature, where that is allowed."""
     tokens: bytes = b""
     """Of each good record, 4 bytes each, where they were counted."""

@@ -14,6 +14,7 @@ import msgspec
 
 from cloudtune.data import explain
 from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.limits import length_problem
 from cloudtune.data.losses import features
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
@@ -82,10 +83,12 @@ class Scanner:
         if self.max_tokens is not None and self.counter is None:
             self._lengths(batch, numbers, lines, problems)
         written: list[bytes] | bytes | None = None
+        lost: dict[str, int] = {}
         if self.format is not None and (self.format.write is not None or not self.format.carries_all):
             written = self.format.lines(joined) if plain else None
             if written is None:
                 written = self._written(self.format, batch, numbers, records, lines, problems)
+                lost = self._lost(self.format, records)
             elif written is joined:
                 written = None
         return Scanned(
@@ -96,7 +99,7 @@ class Scanner:
             hashes=array("q", [*map(hash, lines)]).tobytes(),
             prompts=array("q", _prompts(records, lines)).tobytes(),
             sizes=array("I", [*map(len, lines)]).tobytes(),
-            labels=self._labels(records), features={} if plain else _features(records), tokens=tokens,
+            labels=self._labels(records), features={} if plain else _features(records), lost=lost, tokens=tokens,
         )  # fmt: skip
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
@@ -166,10 +169,7 @@ class Scanner:
         assert limit is not None
         for number, line in zip(numbers, lines, strict=True):
             if len(line) > limit:
-                message = f"up to {len(line):,} tokens (upper bound: its bytes), the limit is {limit:,}"
-                fix = "count with a tokenizer, or shorten it"
-                problem = Problem(code="maybe_too_long", severity="warning", message=message, fix=fix)
-                problems.append(batch.locate(problem, number))
+                problems.append(batch.locate(length_problem(line, limit), number))
 
     def _written(self, form: Format, batch: Batch, numbers: Sequence[int], records: list[Record], lines: list[bytes],
                  problems: list[Problem]) -> list[bytes]:  # fmt: skip
@@ -186,6 +186,14 @@ class Scanner:
                 problems.append(batch.locate(explain.conversion(error), number))
                 written.append(b"")
         return written
+
+    def _lost(self, form: Format, records: list[Record]) -> dict[str, int]:
+        """How many records lose each feature, of those whose loss is allowed."""
+        found: dict[str, int] = {}
+        for name in self.task.allow_loss - form.carries:
+            if count := sum(name in features(record) for record in records):
+                found[name] = count
+        return found
 
     def _labels(self, records: list[Record]) -> dict[str, int]:
         """How often each label, or each very short answer, is given; looked for until a batch has too few of them."""

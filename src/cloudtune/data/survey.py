@@ -107,6 +107,7 @@ class Survey:
         self.sides: dict[str, SideTotal] = {side: SideTotal() for side in sides}
         self.kinds: Counter[str] = Counter()
         self.features: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
         self.sizes, self.tokens = Histogram(), Histogram()
@@ -131,6 +132,7 @@ class Survey:
         self.rows += count
         self.kinds.update(scanned.kinds)
         self.features.update(scanned.features)
+        self.lost.update(scanned.lost)
         self.kinds_by_origin.setdefault(scanned.origin, set()).update(scanned.kinds)
         self._hashes.add(scanned.hashes)
         self._prompts.add(scanned.prompts)

@@ -28,6 +28,12 @@ class Target(NamedTuple):
     """Of one row."""
     forbidden: tuple[str, ...] = ()
     """Words that make the job fail when they stand in what the system or the user says."""
+    cited: dict[str, str] = {}
+    """Field -> where its number comes from, in words."""
+
+    def words(self, field: str) -> str:
+        """Where the number of a field comes from, in brackets; empty if that is not known."""
+        return f" ({self.cited[field]})" if field in self.cited else ""
 
     def format_for(self, method: str) -> str:
         """The format for a method. Raises DataError if it is not offered."""
@@ -52,6 +58,8 @@ TARGETS: dict[str, Target] = {
         Target("bedrock", _NOVA, min_rows=8, max_rows=20_000, max_tokens=32_000, forbidden=NOVA_FORBIDDEN),
         Target("bedrock-llama", {"sft": "bedrock-converse"}, min_rows=100, max_rows=10_000, max_tokens=16_000),
         Target("bedrock-llama3-1", {"sft": "bedrock-prompt"}, min_rows=100, max_rows=10_000, max_tokens=16_000),
+        Target("bedrock-prompt", {"sft": "bedrock-prompt"}),
+        Target("bedrock-claude", {"sft": "claude"}, min_rows=32, max_rows=10_000, max_tokens=32_000),
         Target("bedrock-llama-90b", {"sft": "bedrock-converse"}, min_rows=100, max_rows=10_000, max_tokens=10_000),
         Target("sagemaker", {"sft": "sagemaker-messages", "dpo": "sagemaker-preference", "grpo": "sagemaker-rlvr",
                              "rft": "sagemaker-rlvr"}, max_bytes=1024 * _MB),
@@ -63,20 +71,44 @@ TARGETS: dict[str, Target] = {
 }  # fmt: skip
 _MODELS = (
     ("bedrock", "llama3-1", "bedrock-llama3-1"), ("bedrock", "90b", "bedrock-llama-90b"),
-    ("bedrock", "llama", "bedrock-llama"), ("sagemaker", "nova", "sagemaker-nova"),
+    ("bedrock", "llama", "bedrock-llama"), ("bedrock", "titan-text", "bedrock-prompt"),
+    ("bedrock", "cohere.", "bedrock-prompt"), ("bedrock", "anthropic.", "bedrock-claude"),
+    ("sagemaker", "nova", "sagemaker-nova"),
 )  # fmt: skip
 """Back end, a part of the model's id, and the target that they make."""
 
 
-def find_target(backend: str, model: str | None = None) -> Target:
+_FIGURES = {"rows.min": "min_rows", "rows.max": "max_rows", "file.bytes.max": "max_bytes",
+            "upload.bytes.max": "max_bytes", "row.tokens.max": "max_tokens"}  # fmt: skip
+"""Limit of the catalog -> our field; of two for one field the later counts."""
+
+
+def find_target(backend: str, model: str | None = None, method: str | None = None) -> Target:
     """What the back end accepts for that model. Raises DataError for a name that is not known."""
     name = backend.replace("-", "_") if backend.replace("-", "_") in TARGETS else backend
     for place, part, found in _MODELS:
         if place == name and model and part in model.lower():
-            return TARGETS[found]
+            return _with_figures(TARGETS[found], name, model, method)
     if name in TARGETS:
-        return TARGETS[name]
+        return _with_figures(TARGETS[name], name, model, method)
     near = difflib.get_close_matches(name, TARGETS, n=1)
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TARGETS)}"
     message = f"no rules are known for {backend!r}"
     raise DataError([Problem(code="unknown_target", field="for", message=message, fix=fix)])
+
+
+def _with_figures(target: Target, vendor: str, model: str | None, method: str | None) -> Target:
+    """With the catalog's numbers, where it has any for that model and method: they are dated, and name their source."""
+    from cloudtune.catalog import load, vendors
+
+    if vendor not in vendors():
+        return target
+    catalog = load(vendor)
+    changes: dict[str, int] = {}
+    cited: dict[str, str] = {}
+    for name, field in _FIGURES.items():
+        limit = catalog.limit(name, model or "", method or "")
+        if limit is not None and (not limit.methods or method):
+            changes[field] = int(limit.value)
+            cited[field] = catalog.cite(limit.source)
+    return target._replace(**changes, cited=cited)  # type: ignore[arg-type]

@@ -433,6 +433,31 @@ class Exporter(Protocol):
         """Write the adapter, or the merged safetensors, into a folder that does not exist yet."""
 
 
+class Check(Value, frozen=True, kw_only=True):
+    """One thing that was looked at before a job."""
+
+    what: str
+    verdict: Literal["good", "warning", "denied", "cannot_verify"]
+    """``cannot_verify``: it may not be looked at, so that nobody knows; not the same as denied."""
+    detail: str = ""
+
+
+@runtime_checkable
+class Preflight(Protocol):
+    """A back end that can look at what a job will need: identity, permissions, models, quotas."""
+
+    def preflight(self, spec: JobSpec | None = None) -> Iterator[Check]:
+        """Look at each thing, those of a job where one is given. Reads only; raises nothing for what is wrong."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A back end that needs something set up at the vendor first, and can write down what."""
+
+    def documents(self) -> Mapping[str, str]:
+        """File name -> text, for a person to look through and apply. Applies nothing."""
+
+
 def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
     """The request with every place replaced by the output it names. Raises KeyError on a step not done yet."""
     if isinstance(request, dict):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from heapq import merge
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cloudtune.backend import Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.backend import Capabilities, Check, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import JobNotFound, UnsupportedError
+from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import import_plan, import_rules, translate
+from cloudtune_providers.bedrock import import_plan, import_rules, policies, translate
 from cloudtune_providers.bedrock.answering import Answering
 from cloudtune_providers.bedrock.answers import IMPORT, NAME
 from cloudtune_providers.bedrock.deployments import Deployments
 from cloudtune_providers.bedrock.imports import Imports
 from cloudtune_providers.bedrock.jobs import PAGE, Jobs
 from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
+from cloudtune_providers.bedrock.preflight import Preflight
 from cloudtune_providers.bedrock.rules import Rules
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, `BatchStatus`, `Host` and `Importer`.
+    """Implements `Backend`, `BatchStatus`, `Host`, `Importer`, `Preflight` and `Prepares`.
 
     ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies.
     """
@@ -89,6 +91,19 @@ class BedrockBackend:
 
     def _rules(self) -> Rules:
         return Rules(self._catalog, self._options, self._clock.now().date())
+
+    # -- getting ready ---------------------------------------------------------------------------------------------
+
+    def preflight(self, spec: JobSpec | None = None) -> Iterator[Check]:
+        """See `cloudtune.backend.Preflight`."""
+        return Preflight(self._clients, self._options).checks(spec)
+
+    def documents(self) -> Mapping[str, str]:
+        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        account = region = None
+        with suppress(CloudtuneError):
+            region, account = self._clients.region, self._clients.account()
+        return policies.documents(self._options, account=account, region=region)
 
     # -- importing -------------------------------------------------------------------------------------------------
 

@@ -16,28 +16,53 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.cli.session import Session
+    from cloudtune.spec import JobSpec
 
-Verdict = Literal["good", "warning", "bad"]
+Verdict = Literal["good", "warning", "bad", "cannot_verify"]
 Finding = tuple[str, Verdict, str]
 PACKAGES = ("pydantic", "msgspec", "torch", "transformers", "peft", "accelerate", "openai", "boto3", "sagemaker")
 LITTLE_ROOM = 2 * 1000**3
 
 
 @command("doctor")
+@click.argument("name", metavar="[BACKEND]", required=False)
 @click.option("--offline", is_flag=True, help="Ask no back end whether it answers.")
-def doctor(session: Session, offline: bool) -> None:
-    """Check what is installed, reachable and configured. Exits with 2 if something that is needed is wrong."""
-    findings = [*_machine(), *_configured(session), *_backends(session, offline)]
+def doctor(session: Session, name: str | None, offline: bool) -> None:
+    """Check what is installed, reachable and configured. Exits with 2 if something that is needed is wrong.
+
+    With BACKEND, everything that a job there will need is looked at: identity, permissions, buckets, quotas. What may
+    not be looked at is told apart from what is wrong.
+    """
+    findings = [*preflight(session, name)] if name else [*_machine(), *_configured(session)]
+    if not name:
+        findings += _backends(session, offline)
     bad = any(verdict == "bad" for _, verdict, _ in findings)
     session.result(
         {"ok": not bad, "checks": [{"what": what, "verdict": how, "detail": text} for what, how, text in findings]}
     )
-    marks = {"good": "ok     ", "warning": "warning", "bad": "WRONG  "}
+    put_findings(session, findings)
+    if bad:
+        click.get_current_context().exit(2)
+
+
+def preflight(session: Session, name: str, spec: JobSpec | None = None) -> Iterator[Finding]:
+    """What a back end looks at before a job. Raises UnsupportedError where it cannot."""
+    from cloudtune.backend import Preflight
+    from cloudtune.errors import UnsupportedError
+
+    backend = session.client.backend(name)
+    if not isinstance(backend, Preflight):
+        raise UnsupportedError(f"{name} has nothing to look at before a job", hint="`cloudtune doctor` checks the rest")
+    for check in backend.preflight(spec):
+        yield check.what, "bad" if check.verdict == "denied" else check.verdict, check.detail
+
+
+def put_findings(session: Session, findings: list[Finding]) -> None:
+    """One line for each."""
+    marks = {"good": "ok     ", "warning": "warning", "bad": "WRONG  ", "cannot_verify": "unknown"}
     width = max(len(what) for what, _, _ in findings)
     for what, verdict, text in findings:
         session.put(f"{marks[verdict]}  {what.ljust(width)}  {text}".rstrip())
-    if bad:
-        click.get_current_context().exit(2)
 
 
 def _machine() -> Iterator[Finding]:

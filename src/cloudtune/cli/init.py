@@ -77,9 +77,16 @@ def init(
     session: Session, file: Path, model: str | None, train: str | None, validation: str, test: str | None,
     method: str, adapter: str, epochs: float, name: str | None, force: bool,
 ) -> None:  # fmt: skip
-    """Write a commented spec to FILE (job.yaml), asking for what the options leave open."""
+    """Write a commented spec to FILE (job.yaml), asking for what the options leave open.
+
+    With the name of a back end, as in `cloudtune init bedrock`, write down what has to be set up there first: roles
+    and policies, to look through and apply. Nothing is applied.
+    """
     from cloudtune.specfile import name_from
 
+    if not file.suffix and _is_backend(str(file)):
+        _documents(session, str(file), force)
+        return
     _refuse_file(file, force)
     given = {"--model": model, "--train": train}
     if sys.stdin.isatty() and sys.stderr.isatty():
@@ -98,6 +105,31 @@ def init(
     session.result({"file": str(file.absolute()), "spec": spec.model_dump(mode="json", exclude_none=True)})
     session.put(str(file))
     session.say(f"look at it, then: cloudtune plan {file}")
+
+
+def _is_backend(word: str) -> bool:
+    from cloudtune.registry import backend_names
+
+    return word in backend_names()
+
+
+def _documents(session: Session, name: str, force: bool) -> None:
+    """Write the back end's documents into this folder."""
+    from cloudtune.backend import Prepares
+    from cloudtune.errors import UnsupportedError
+
+    backend = session.client.backend(name)
+    if not isinstance(backend, Prepares):
+        raise UnsupportedError(f"{name} needs nothing set up", hint=f"write a spec: cloudtune init {name}.yaml")
+    texts = {Path(file): text for file, text in backend.documents().items()}
+    for file in texts:
+        if file.exists() and not force:
+            _refuse("exists", "the file exists", file, "say --force to write over it")
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
+        session.put(str(file))
+    session.result({"backend": name, "files": [str(file.absolute()) for file in texts]})
+    session.say("look through them, fill in what stands in capitals, and apply them yourself; nothing was applied")
 
 
 def _write(file: Path, text: str) -> JobSpec:

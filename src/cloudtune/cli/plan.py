@@ -15,18 +15,33 @@ if TYPE_CHECKING:
 @command("plan")
 @spec_argument
 @click.option("--requests", is_flag=True, help="Show the exact requests too.")
+@click.option(
+    "--check-remote",
+    is_flag=True,
+    help="Ask the vendor whether the job would be let: identity, permissions, "
+    "bucket, model, quota. Exits with 2 if not.",
+)
 def plan(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
-    requests: bool,
+    requests: bool, check_remote: bool,
 ) -> None:  # fmt: skip
     """Show everything that submit would do, and do none of it.
 
     SPEC is a YAML, JSON or TOML file; - reads the standard input.
     """
     from cloudtune.backend import plan_to_json
+    from cloudtune.cli.doctor import preflight, put_findings
     from cloudtune.cli.follow import planned
     from cloudtune.cli.render_plan import plan_text
 
-    made = planned(session, session.open_spec(spec, sets, unsupported), again=again, resume=resume)
-    session.result(plan_to_json(made))
+    file = session.open_spec(spec, sets, unsupported)
+    made = planned(session, file, again=again, resume=resume)
+    findings = list(preflight(session, made.backend, file.spec)) if check_remote else []
+    checks = [{"what": what, "verdict": how, "detail": text} for what, how, text in findings]
+    session.result(plan_to_json(made) | ({"checks": checks} if check_remote else {}))
     session.put(plan_text(made, requests=requests))
+    if findings:
+        session.put("\nAsked of the vendor")
+        put_findings(session, findings)
+    if any(verdict == "bad" for _, verdict, _ in findings):
+        click.get_current_context().exit(2)

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if read_json(run.status)["state"] != "failed" else 1
         from cloudtune_local.training.program import run_training
 
-        report.state(run_training(run, spec, report, told.is_set))
+        report.state(*run_training(run, spec, report, told.is_set))
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
         traceback.print_exc()
         problem = classify(error, run.log)

@@ -113,18 +113,29 @@ class Devices:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
-    def random_state(self) -> dict[str, Tensor]:
-        """What dropout draws from."""
-        state = {"cpu": torch.get_rng_state()}
+    def random_states(self) -> dict[str, Tensor]:
+        """What dropout draws from, in every process: ``<rank>.cpu`` and ``<rank>.cuda``. All of them have to ask."""
+        states = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
-        return state
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {
+            f"{rank}.{name}": each for name, state in states.items() for rank, each in enumerate(self._gathered(state))
+        }
 
-    def set_random_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `random_state` took."""
-        torch.set_rng_state(state["cpu"].cpu())
-        if self.device.type == "cuda" and "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"].cpu(), self.device)
+    def set_random_state(self, states: dict[str, Tensor]) -> None:
+        """Put back what `random_states` took of this process; nothing if it was not among them then."""
+        if (state := states.get(f"{self.rank}.cpu")) is not None:
+            torch.set_rng_state(state.cpu())
+        if self.device.type == "cuda" and (state := states.get(f"{self.rank}.cuda")) is not None:
+            torch.cuda.set_rng_state(state.cpu(), self.device)
+
+    def _gathered(self, state: Tensor) -> list[Tensor]:
+        if self.world == 1:
+            return [state]
+        mine = state.to(self.device)
+        every = [torch.empty_like(mine) for _ in range(self.world)]
+        torch.distributed.all_gather(every, mine)
+        return [each.cpu() for each in every]
 
     def scaler_state(self) -> dict[str, Tensor]:
         """The loss scale of fp16."""

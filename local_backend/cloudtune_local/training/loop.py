@@ -48,8 +48,8 @@ class Job:
     train: Samples
     validation: Samples | None
     schedule: Schedule
-    write: Callable[[Path], None]
-    """Puts weights, optimiser and random state into a checkpoint's folder."""
+    write: Callable[[Path, dict[str, torch.Tensor]], None]
+    """Puts weights, optimiser and these random states into a checkpoint's folder."""
     stopping: Callable[[], bool]
     """Whether the process was told to stop (SIGTERM)."""
     progress: Progress = field(default_factory=Progress)
@@ -72,6 +72,8 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     outcome = "succeeded"
     job.network.train()
     report.state("training", step=started, total_steps=total, epoch=round(job.epoch, 6), tokens=job.progress.tokens)
+    if started and _owes_evaluation(job) and _evaluate(job, clock):
+        saved = _save(job, clock, best=True)
 
     while job.progress.step < total and not job.progress.stopped_early:
         # --- requests from outside
@@ -122,12 +124,14 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         report.progress(
             step=step, epoch=round(job.epoch, 6), tokens=job.progress.tokens, eta_s=meter.left(total - step)
         )
-        better = job.validation is not None and _due(spec.evaluation.every, step, schedule) and _evaluate(job)
+        better = job.validation is not None and _due(spec.evaluation.every, step, schedule) and _evaluate(job, clock)
         if better or (_due(spec.checkpoints.every, step, schedule) and step < total):
             saved = _save(job, clock, best=better)
         if report.state_word != "training" and step < total:
             report.state("training")
 
+    if outcome == "succeeded" and _owes_evaluation(job):
+        outcome = "cancelled"
     if outcome == "cancelled":
         report.state("cancelling", "saving where it stands")
     if saved != job.progress.step:
@@ -136,13 +140,25 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     return outcome
 
 
-def measure(job: Job, samples: Samples) -> dict[str, float]:
-    """The figures of a split, over all its samples, with dropout off."""
+class Interrupted(Exception):
+    """The run was cancelled while a split was measured."""
+
+
+def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str, float]:
+    """The figures of a split, over all its samples, with dropout off.
+
+    Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
+    `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
+    """
     loss, correct, targets = 0.0, 0, 0
+    chunks = list(_chunks(job, samples))
+    common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
     job.network.eval()
     try:
         with torch.no_grad():
-            for chosen in job.devices.share(list(_chunks(job, samples))):
+            for number, chosen in enumerate(job.devices.share(chunks)):
+                if clock is not None and number < common:
+                    _give_way(job, clock)
                 batch = job.objective.collate(samples, chosen).to(job.devices.device)
                 with job.devices.autocast():
                     sums = job.objective.sums(job.network, batch)
@@ -153,6 +169,16 @@ def measure(job: Job, samples: Samples) -> dict[str, float]:
         job.network.train()
     loss, right, count = job.devices.totals(loss, correct, targets)
     return job.objective.metrics(loss, int(right), int(count))
+
+
+def _give_way(job: Job, clock: Clock) -> None:
+    request = job.devices.agree(_request(job, clock))
+    if request == "cancelled":
+        raise Interrupted
+    if request == "pause":
+        with clock.standing():
+            _stand(job)
+        job.report.state("evaluating")
 
 
 def _chunks(job: Job, samples: Samples) -> Iterator[list[int]]:
@@ -170,11 +196,14 @@ def _chunks(job: Job, samples: Samples) -> Iterator[list[int]]:
     yield chosen
 
 
-def _evaluate(job: Job) -> bool:
-    """Measure the validation split; whether it is the best so far."""
+def _evaluate(job: Job, clock: Clock | None = None) -> bool:
+    """Measure the validation split; whether it is the best so far. Given a clock, it gives way to requests."""
     assert job.validation is not None
     job.report.state("evaluating")
-    values = measure(job, job.validation)
+    try:
+        values = measure(job, job.validation, clock)
+    except Interrupted:
+        return False
     loss, step = values["loss"], job.progress.step
     job.report.metrics(step, job.epoch, "validation", values)
     best = job.progress.best_loss
@@ -199,15 +228,29 @@ def _evaluate(job: Job) -> bool:
     return better
 
 
+def _owes_evaluation(job: Job) -> bool:
+    """Whether the evaluation of this very step was broken off."""
+    step = job.progress.step
+    return (
+        job.validation is not None
+        and _due(job.spec.evaluation.every, step, job.schedule)
+        and job.progress.evaluated != step
+    )
+
+
 def _save(job: Job, clock: Clock, *, best: bool) -> int:
     """Keep the state; returns the step it is of."""
     step = job.progress.step
     job.progress = replace(job.progress, seconds=clock.seconds())
+    random_states = job.devices.random_states()
     if job.devices.rank == 0:
         job.report.state("saving", f"checkpoint {step}")
         metrics = {} if job.progress.evaluated != step else {"validation_loss": job.progress.last_loss or 0.0}
         folder = job.run.checkpoints
-        checkpoints.save(folder, job.progress, epoch=job.epoch, best=best, metrics=metrics, write=job.write)
+        checkpoints.save(
+            folder, job.progress, epoch=job.epoch, best=best, metrics=metrics,
+            write=lambda aside: job.write(aside, random_states),
+        )  # fmt: skip
         if best:
             checkpoints.only_best(folder, step)
         checkpoints.prune(folder, keep=job.spec.checkpoints.keep)

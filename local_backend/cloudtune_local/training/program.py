@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cloudtune_local.training.run_spec import RunSpec
 
 
-def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> str:
-    """Train, and write the model. Returns the final state's word; the caller writes it."""
+def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
+    """Train, and write the model. Returns the final state's word and what is to be said of it; the caller writes it."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the log is a file; how far things are stands in the status
@@ -35,7 +35,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     try:
         loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
     except Cancelled:
-        return "cancelled"
+        return "cancelled", ""
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout draws from here, whatever loading has drawn; each process of a group draws its own
     torch.manual_seed(spec.seed + devices.rank)
@@ -48,7 +48,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
-    return outcome
+    if outcome == "expired":
+        return outcome, f"max_time of {spec.limits.max_time:g} s was used up at step {job.progress.step}"
+    return outcome, ""
 
 
 def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
@@ -87,7 +89,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         train=train,
         validation=loaded.splits.get("validation"),
         schedule=schedule,
-        write=lambda folder: result.write_state(folder, job, loaded),
+        write=lambda folder, random_states: result.write_state(folder, job, loaded, random_states),
         stopping=stopping,
     )
     return job

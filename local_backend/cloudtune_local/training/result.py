@@ -14,6 +14,8 @@ from cloudtune_local.training.optimiser import optimiser_tensors, restore_optimi
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from cloudtune_local.training.checkpoints import Saved
     from cloudtune_local.training.loading import Loaded
     from cloudtune_local.training.loop import Job
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
 TUNED = "tuned.json"
 
 
-def write_state(folder: Path, job: Job, loaded: Loaded) -> None:
-    """Weights, optimiser and random state: all tensors of a checkpoint."""
+def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
+    """Weights, optimiser and random states: all tensors of a checkpoint."""
     models.save_weights(folder, loaded.network, loaded.tuned)
     tensors = {f"optimiser.{name}": value for name, value in optimiser_tensors(job.optimiser).items()}
-    tensors |= {f"random.{name}": value for name, value in job.devices.random_state().items()}
+    tensors |= {f"random.{name}": value for name, value in random_states.items()}
     if job.devices.scaler is not None:
         tensors |= job.devices.scaler_state()
     save_file({name: value.contiguous() for name, value in tensors.items()}, folder / checkpoints.STATE)
@@ -39,8 +41,7 @@ def restore_state(saved: Saved, job: Job) -> None:
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
     restore_optimiser(job.optimiser, parts.get("optimiser", {}))
-    if job.devices.rank == 0:
-        job.devices.set_random_state(parts["random"])
+    job.devices.set_random_state(parts["random"])
     if "scaler" in parts:
         job.devices.set_scaler_state(parts["scaler"])
 

@@ -84,23 +84,24 @@ class Runs:
         run.spec.write_text(json.dumps(document))
         return run
 
-    def train(self, run: RunFolder, *, stop_after: int | None = None) -> str:
-        """Train here. ``stop_after`` steps the run is told to stop, as SIGTERM would."""
+    def train(self, run: RunFolder, *, stop_after: int | None = None, stop_evaluating: int | None = None) -> str:
+        """Train here. ``stop_after`` steps, or while that step is evaluated, the run is told to stop, as by SIGTERM."""
         from cloudtune_local.training.program import run_training
         from cloudtune_local.training.reporting import Report
         from cloudtune_local.training.run_spec import read_spec
 
-        asked = 0
+        told = False
 
         def stopping() -> bool:
-            nonlocal asked
-            asked += 1
+            nonlocal told
             done = metrics(run, "train")
-            return stop_after is not None and bool(done) and done[-1]["step"] >= stop_after
+            step = done[-1]["step"] if done else 0
+            told = told or (step == stop_evaluating and report.state_word == "evaluating")
+            return told or (stop_after is not None and bool(done) and step >= stop_after)
 
         report = Report(run)
-        outcome = run_training(run, read_spec(read_json(run.spec)), report, stopping)
-        report.state(outcome)
+        outcome, detail = run_training(run, read_spec(read_json(run.spec)), report, stopping)
+        report.state(outcome, detail)
         return outcome
 
     def start(self, run: RunFolder, **options: Any) -> subprocess.Popen[bytes]:

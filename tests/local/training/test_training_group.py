@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cloudtune_local.training import checkpoints
-from cloudtune_local.training.folder import read_json
+from cloudtune_local.training.folder import RunFolder, read_json
 from cloudtune_local.training.launch import processes_for
 from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
 
@@ -61,22 +61,36 @@ def test_a_group_builds_a_configuration_and_goes_on_from_another_run(runs: Runs,
     assert same_bits(weights(parent.model), weights(child.model))
 
 
+def _stop_early(runs: Runs, run: RunFolder) -> None:
+    process = runs.start(run)
+    limit = time.monotonic() + LIMIT_S
+    while len(metrics(run)) < 3:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT_S) == 0
+
+
 @pytest.mark.usefixtures("_two")
 def test_a_group_is_stopped_together(runs: Runs) -> None:
     run = runs.make(hyperparameters={"max_steps": 5000})
-    process = runs.start(run)
-    try:
-        limit = time.monotonic() + LIMIT_S
-        while len(metrics(run)) < 3:
-            assert time.monotonic() < limit
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT_S) == 0
-    finally:
-        process.kill()
+    _stop_early(runs, run)
     status = read_json(run.status)
     assert status["state"] == "cancelled"
     assert checkpoints.newest_good(run.checkpoints).step == status["step"]
+
+
+@pytest.mark.usefixtures("_two")
+def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
+    """Each process draws numbers of its own, and gets its own back."""
+    adapter = {"type": "lora", "rank": 4, "dropout": 0.3}
+    spec = {"rows": sums(8), "adapter": adapter, "hyperparameters": {"max_steps": 60}}
+    unbroken, broken = runs.make("unbroken", **spec), runs.make("broken", **spec)
+    assert runs.start(unbroken).wait(LIMIT_S) == 0
+    _stop_early(runs, broken)
+    assert read_json(broken.status)["step"] < 60, "stopped too late for this test to mean anything"
+    assert runs.start(broken).wait(LIMIT_S) == 0
+    assert same_bits(weights(unbroken.model), weights(broken.model))
 
 
 @pytest.mark.usefixtures("_two")

@@ -132,8 +132,10 @@ def test_the_time_limit_expires_the_run_and_leaves_a_model(runs: Runs) -> None:
         validation=sums(4), limits={"max_time": 0.5}, hyperparameters={"max_steps": 100_000}, evaluation={"every": 5}
     )
     assert runs.train(run) == "expired"
-    step = read_json(run.status)["step"]
+    status = read_json(run.status)
+    step = status["step"]
     assert 0 < step < 100_000
+    assert status["detail"] == f"max_time of 0.5 s was used up at step {step}"
     assert read_json(run.model / "tuned.json")["step"] in {m["step"] for m in metrics(run, "validation")}
 
 

@@ -43,6 +43,20 @@ def test_resumed_mid_epoch_is_equal_to_the_bit(runs: Runs, adapter: dict[str, An
     assert [m["values"]["loss"] for m in metrics(unbroken)] == [m["values"]["loss"] for m in metrics(broken)]
 
 
+@pytest.mark.parametrize("step", [4, 8])
+def test_an_evaluation_that_was_broken_off_is_made_up_for(runs: Runs, step: int) -> None:
+    """Step 4 is in the middle, 8 the last: what is best must not depend on the interruption."""
+    spec = spec_of(FULL, max_steps=8) | {"validation": sums(6, seed=3), "evaluation": {"every": 4}}
+    unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)
+    assert runs.train(unbroken) == "succeeded"
+    assert runs.train(broken, stop_evaluating=step) == "cancelled"
+    assert [m["step"] for m in metrics(broken, "validation")] == list(range(4, step, 4))
+    assert runs.train(broken) == "succeeded"
+    figures = [[(m["step"], m["values"]["loss"]) for m in metrics(run, "validation")] for run in (unbroken, broken)]
+    assert figures[0] == figures[1]
+    assert same_bits(weights(unbroken.model), weights(broken.model))
+
+
 def test_dropout_really_drops(runs: Runs) -> None:
     """The control of the test above: without the random state the steps would differ."""
     one = runs.make("one", **spec_of(LORA))

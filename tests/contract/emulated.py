@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
     from cloudtune.testing.faults import Fault
     from cloudtune.testing.world import CallName
+    from cloudtune_local.emulator.life import Life
 
 KEY = "sk-emulated-5d41402abc4b2a76b9719d911017c592"
 MODEL = "gpt-4.1-mini-2025-04-14"
 RUNS_S = 100_000.0
 PAUSING_S = 2.0
-_CALLS: dict[str, str] = {
+_CALLS: dict[CallName, str] = {
     "upload": "files.create", "create": "jobs.create", "get": "jobs.get", "list": "jobs.list",
     "events": "jobs.events", "cancel": "jobs.cancel",
 }  # fmt: skip
@@ -59,6 +60,9 @@ class EmulatedWorld:
     """Implements `World`. ``options`` are the back end's."""
 
     face = "openai"
+    kind = "job"
+    """The shelf of the emulator's store that jobs lie on."""
+    names: Mapping[CallName, str] = _CALLS
     recipe_target = "tests.contract.emulated:open_openai"
     sdk_modules: Sequence[str] = ("openai",)
 
@@ -142,12 +146,15 @@ class EmulatedWorld:
         self.emulator.clock.advance(PAUSING_S + 1)
 
     def _job(self, ref: JobRef) -> dict[str, Any]:
-        job = self.emulator.store.get("job", self.face, ref.id)
+        job = self.emulator.store.get(self.kind, self.face, ref.id)
         assert job is not None
         return job
 
     def _word(self, ref: JobRef) -> str:
-        return self.emulator.site.engine.life(self._job(ref), self.emulator.clock.now()).word
+        return self.life(self._job(ref)).word
+
+    def life(self, job: dict[str, Any]) -> Life:
+        return self.emulator.site.engine.life(job, self.emulator.clock.now())
 
     def _until(self, ref: JobRef, word: str) -> None:
         for _ in range(20):
@@ -159,20 +166,20 @@ class EmulatedWorld:
     def _act(self, ref: JobRef, kind: str) -> None:
         job = self._job(ref)
         self.emulator.site.engine.act(job, kind, self.emulator.clock.now())
-        self.emulator.store.save("job", self.face, job)
+        self.emulator.store.save(self.kind, self.face, job)
 
     def _fail(self, ref: JobRef, message: str) -> None:
         job = self._job(ref)
         now = self.emulator.clock.now()
-        started = self.emulator.site.engine.life(job, now).started_at or now
+        started = self.life(job).started_at or now
         job["script"]["fail_at"] = (now - started + 1.0) / RUNS_S
         job["script"]["error_message"] = message
-        self.emulator.store.save("job", self.face, job)
+        self.emulator.store.save(self.kind, self.face, job)
         self.emulator.clock.advance(2.0)
 
     def show(self, ref: JobRef, word: str) -> None:
         self._forget("invented_status")
-        self.emulator.faults.add("invented_status", "jobs.get", value=word)
+        self.emulator.faults.add("invented_status", self.names["get"], value=word)
 
     # -- faults ----------------------------------------------------------------------------------------------------
 
@@ -183,8 +190,8 @@ class EmulatedWorld:
         if kind == "server_error":
             details["status"] = 503
         if kind == "forbidden":
-            details["message"] = f"The key {KEY} may not do this."
-        self.emulator.faults.add(kind, _CALLS[call], **details)
+            details["message"] = f"The key {self.secrets[0]} may not do this."
+        self.emulator.faults.add(kind, self.names[call], **details)
 
     def heal(self) -> None:
         self.emulator.faults.heal()
@@ -198,23 +205,22 @@ class EmulatedWorld:
     # -- the vendor's own store ------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[str]:
-        return [job["id"] for job in self.emulator.store.all("job", self.face)]
+        return [job["id"] for job in self.emulator.store.all(self.kind, self.face)]
 
     def alive(self) -> Sequence[str]:
         """Ids of the jobs that were not cancelled."""
-        now = self.emulator.clock.now()
-        life = self.emulator.site.engine.life
-        return [j["id"] for j in self.emulator.store.all("job", self.face) if life(j, now).word != "cancelled"]
+        jobs = self.emulator.store.all(self.kind, self.face)
+        return [job["id"] for job in jobs if self.life(job).word != "cancelled"]
 
     def uploads(self) -> Sequence[str]:
         files = self.emulator.store.all("file", self.face)
         return [file["id"] for file in files if file["purpose"] == "fine-tune"]
 
     def calls(self, call: CallName | None = None) -> int:
-        return sum(call is None or seen["call"] == _CALLS[call] for seen in self.emulator.requests)
+        return sum(call is None or seen["call"] == self.names[call] for seen in self.emulator.requests)
 
     def received(self) -> Sequence[Any]:
-        wanted = ("jobs.create", "files.create", "uploads.create")
+        wanted = (self.names["create"], "files.create", "uploads.create")
         acted = [seen for seen in self.emulator.requests if seen["acted"] and seen["call"] in wanted]
         names = [{"filename": seen["files"]["file"]} if seen["files"] else {} for seen in acted]
         return [seen["body"] | name for seen, name in zip(acted, names, strict=True)]

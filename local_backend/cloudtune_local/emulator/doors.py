@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune_local.emulator.azure import deployments, dialect
+from cloudtune_local.emulator.azure import deployments, dialect, storage, workspace
 from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_local.emulator.door import Door, KeyCheck
 from cloudtune_local.emulator.openai.routes import ROUTES
@@ -32,7 +32,11 @@ def find(site: Site, request: Request) -> Door:
         return _match("azure", method, path.removeprefix("/openai/v1"), dialect.check_key)
     if path.startswith("/openai/"):
         return _match("azure", method, path.removeprefix("/openai"), _versioned_key)
-    if path.lower().startswith("/subscriptions/"):
+    if path.startswith(storage.ROOT):
+        return storage.door(method, path, request.args)
+    if path == "/discovery":
+        return Door("azure", "workspace.discovery", workspace.discovery, lambda site, call: None)
+    if path.lower().startswith(("/subscriptions/", "/history/v1.0/subscriptions/")):
         return _management(method, path)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
@@ -43,6 +47,8 @@ def named(name: str, face: Face) -> Door:
         from cloudtune_local.emulator.aws import front
 
         return front.named(name, face)
+    if name.startswith("blobs."):
+        return storage.named(name)
     handler = next(handler for _, _, known, handler in (*ROUTES, *MANAGEMENT) if known == name)
     return Door(face, name, handler, openai_key)
 

@@ -63,6 +63,7 @@ def census(site: Site) -> dict[str, Any]:
         "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
         "deployments": len(deployments.standing(site, site.clock.now())),
         "workspace_jobs": site.store.count("mljob"),
+        "blobs": site.store.count("blob"),
         "late_requests": site.faults.waiting,
     }  # fmt: skip
 

@@ -1,46 +1,65 @@
-"""The Azure OpenAI back end: jobs by OpenAI's dialect, deployments by the management plane."""
+"""The Azure OpenAI back end: one of two routes, as the settings say. Calls, translates, returns."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from pydantic import ValidationError
-
-from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import InputError
-from cloudtune.validation import problems_of
 from cloudtune_providers.azure_openai import signing, translate
-from cloudtune_providers.azure_openai.deployments import Deployments
-from cloudtune_providers.azure_openai.options import (
-    AzureOpenAIDeployment,
-    AzureOpenAIOptions,
-    AzureOpenAIOverrides,
-)
-from cloudtune_providers.openai_dialect.account import Account
-from cloudtune_providers.openai_dialect.passing import Passing
-from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.wire import Wire
+from cloudtune_providers.azure_openai.foundry import Foundry
+from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
+from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
+from cloudtune_providers.openai_dialect.passing import Passing, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import openai
+    from azure.ai.ml import MLClient
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
     from pydantic import BaseModel
 
-    from cloudtune.backend import Found, GenerateOptions, Intent, Journal, Plan, PlanRequest, Probe, Prompt, Step
+    from cloudtune.backend import Capabilities, GenerateOptions, Plan, PlanRequest, Prompt
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
     from cloudtune.state import Deployment, Generation, JobRef, TunedModel
 
 
+class Route(Service, Protocol):
+    """What the two routes have in common beside their jobs and steps."""
+
+    capabilities: Capabilities
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """What is wrong with the values."""
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """The steps of a job."""
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """What a job has produced."""
+
+    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
+        """The steps of a deployment."""
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """The steps that take it down."""
+
+    def deployments(self) -> Iterable[Deployment]:
+        """What stands now."""
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Answers."""
+
+
 class AzureOpenAIBackend(Passing):
     """Implements `Backend`, `BatchStatus` and `Host`.
 
-    ``delete`` removes the ended job's model, result files and uploads; its record stays. Deployments go first.
-
-    ``connect`` and ``manage`` may make the SDKs' clients instead of us, for tests, proxies and unusual credentials.
+    ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual
+    credentials. ``delete`` removes what Azure lets go: of a resource's job the model, result files and uploads, and
+    deployments go first; of a workspace's the job itself.
     """
 
     name: ClassVar[str] = translate.NAME
@@ -53,76 +72,47 @@ class AzureOpenAIBackend(Passing):
         *,
         connect: Callable[[AzureOpenAIOptions], openai.OpenAI] | None = None,
         manage: Callable[[AzureOpenAIOptions], CognitiveServicesManagementClient] | None = None,
+        workspace: Callable[[AzureOpenAIOptions], MLClient] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._options = options or AzureOpenAIOptions()
-        self._clock = clock or SystemClock()
-        scope = self._options.scope()
-        make, make_management = connect or signing.connected, manage or signing.managed
-        wire = Wire(self.name, lambda: make(self._options))
-        self._account = Account(wire, self.name, scope, self._clock, filters=False, named=False)
-        self._hosted = Deployments(self._options, load(self.name), lambda: make_management(self._options), self._clock)
-        super().__init__(self._account, scope, translate.capabilities())
-
-    # -- planning --------------------------------------------------------------------------------------------------
+        chosen = options or AzureOpenAIOptions()
+        self._route: Route
+        if chosen.route == "ml_workspace":
+            place = workspace or signing.workspace_client
+            self._route = Workspace(chosen, lambda: place(chosen))
+        else:
+            make, manager = connect or signing.connected, manage or signing.managed
+            self._route = Foundry(chosen, clock or SystemClock(), lambda: make(chosen), lambda: manager(chosen))
+        super().__init__(self._route, chosen.scope(), self._route.capabilities)
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """See `Backend`. Reads the catalog and today's date."""
-        return translate.check(spec, self._rules(), self._options)
+        """See `Backend`."""
+        return self._route.check(spec)
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
-        return translate.plan(request, self._options, self._rules())
-
-    def _rules(self) -> Rules:
-        today = self._clock.now().date()
-        return Rules(load(self.name), self.name, today, rehearsal=is_loopback(self._options.address()))
-
-    # -- steps -----------------------------------------------------------------------------------------------------
-
-    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
-        """See `Backend`."""
-        if step.id == "deploy":
-            return self._hosted.create(step.request)
-        return self._hosted.remove(step.request) if step.id == "remove" else super().do(step, journal)
-
-    def find(self, step: Step, intent: Intent) -> Found:
-        """See `Backend`."""
-        return self._hosted.find(step.request) if step.id in ("deploy", "remove") else super().find(step, intent)
-
-    def probe(self, step: Step) -> Probe:
-        """See `Backend`."""
-        return self._hosted.probe(step.request) if step.id == "ready" else super().probe(step)
+        return self._route.plan(request)
 
     def model(self, ref: JobRef) -> TunedModel:
-        """See `Backend`. It answers only once it is deployed."""
-        return self._account.jobs.model(ref, self._rules().retires, call="api", needs_deploy=True)
+        """See `Backend`."""
+        return self._route.model(ref)
 
     # -- answering -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. Options: ``name``, ``sku`` (GlobalStandard), ``capacity`` (1, in thousand tokens a minute)."""
-        try:
-            asked = AzureOpenAIDeployment.model_validate(options)
-        except ValidationError as error:
-            found = problems_of(error, model=AzureOpenAIDeployment, values=options, place=lambda path: (None, None))
-            raise InputError(found) from error
-        return self._hosted.plan_deploy(model, asked.name, asked.sku, asked.capacity)
+        return self._route.plan_deploy(model, options)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """See `Host`."""
-        return self._hosted.plan_remove(deployment)
+        return self._route.plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""
-        return self._hosted.listed(self._scope)
+        return self._route.deployments()
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`. Asks the model's deployment; the base model needs one too."""
-        if options is not None and options.base:
-            name = self._options.base_deployment or self._hosted.serving(model.base, self._scope)
-        else:
-            name = self._hosted.serving(model.id, self._scope)
-        return self._account.jobs.generate(name, prompts, options, by=self._options.answers)
+        """See `Host`."""
+        return self._route.generate(model, prompts, options)

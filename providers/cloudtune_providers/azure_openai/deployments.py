@@ -6,7 +6,6 @@ A PUT overwrites whatever stands under the name, so that it is looked at first: 
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,26 +22,13 @@ from cloudtune.backend import (
     Unsettled,
     place,
 )
-from cloudtune.errors import (
-    BackendError,
-    CloudtuneError,
-    ConfigError,
-    Conflict,
-    CredentialsError,
-    InvalidRequest,
-    JobNotFound,
-    PermissionDenied,
-    Problem,
-    QuotaExceeded,
-    RateLimited,
-    Unavailable,
-)
+from cloudtune.errors import ConfigError, Conflict, InvalidRequest, JobNotFound, Problem
 from cloudtune.state import Deployment
 from cloudtune_providers.azure_openai import translate
-from cloudtune_providers.openai_dialect.errors import clean, retry_after
+from cloudtune_providers.azure_openai.errors import asking
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
@@ -57,10 +43,6 @@ _FAILED = frozenset({"Failed", "Canceled", "Disabled"})
 _GOING = frozenset({"Deleting"})
 GOING_POLL_S = 5.0
 _STATES = {"Succeeded": "ready", "Failed": "failed", "Canceled": "failed", "Disabled": "failed"}
-_REFUSED: dict[int, type[CloudtuneError]] = {
-    400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 404: JobNotFound, 409: InvalidRequest,
-    422: InvalidRequest,
-}  # fmt: skip
 
 
 class Deployments:
@@ -214,7 +196,8 @@ class Deployments:
                     if not value
                 ]
             )
-        with self._asking(what):
+        secret = self._options.management_token
+        with asking(what, (secret.get_secret_value(),) if secret else ()):
             return call(self._made().deployments, group, account)
 
     def _made(self) -> CognitiveServicesManagementClient:
@@ -222,16 +205,6 @@ class Deployments:
             if self._client is None:
                 self._client = self._manage()
             return self._client
-
-    @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
-        from azure.core import exceptions as azure
-
-        try:
-            yield
-        except azure.AzureError as error:
-            secret = self._options.management_token
-            raise _to_error(error, what, (secret.get_secret_value(),) if secret else ()) from error
 
 
 def _word(entry: dict[str, Any] | None) -> str:
@@ -250,22 +223,3 @@ def _made_at(entry: dict[str, Any]) -> datetime | None:
 def _json(entry: Any) -> dict[str, Any]:
     """As the service wrote it; the SDK's older models and its newer ones say so differently."""
     return dict(entry.serialize(keep_readonly=True) if hasattr(entry, "serialize") else entry.as_dict())
-
-
-def _to_error(error: Any, what: str, secrets: tuple[str, ...]) -> CloudtuneError:
-    from azure.core import exceptions as azure
-
-    message = clean(f"{what}: {getattr(error, 'message', None) or error}", secrets)
-    status = getattr(error, "status_code", None)
-    if status is None:
-        if isinstance(error, azure.ClientAuthenticationError):
-            return CredentialsError(message, hint="sign in with `az login`, or give a service principal")
-        return Unavailable(message, acted=False if isinstance(error, azure.ServiceRequestError) else None)
-    code = getattr(getattr(error, "error", None), "code", None)
-    if code in ("InsufficientQuota", "QuotaExceeded"):
-        return QuotaExceeded(message)
-    if status == 429:
-        return RateLimited(message, retry_after=retry_after(error.response.headers))
-    if status >= 500 or status == 408:
-        return Unavailable(message)
-    return _REFUSED.get(status, BackendError)(message)

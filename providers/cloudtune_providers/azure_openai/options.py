@@ -32,6 +32,9 @@ class AzureOpenAIOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    route: Literal["foundry", "ml_workspace"] = "foundry"
+    """``foundry``: models of an Azure OpenAI or Foundry resource. ``ml_workspace``: the catalogue's models, in an Azure
+    Machine Learning workspace; of the settings below it heeds those of the subscription and of the workspace."""
     endpoint: str | None = None
     """``https://<resource>.openai.azure.com``; else AZURE_OPENAI_ENDPOINT."""
     api: Literal["v1", "classic"] = "v1"
@@ -46,9 +49,15 @@ class AzureOpenAIOptions(BaseModel):
     """``Standard`` keeps data and weights in the region, ``GlobalStandard`` (used if nothing is said) costs less and
     does not, ``developerTier`` may be interrupted."""
     subscription_id: str | None = None
-    """For deployments; else AZURE_SUBSCRIPTION_ID."""
+    """For deployments and workspaces; else AZURE_SUBSCRIPTION_ID."""
     resource_group: str | None = None
-    """For deployments."""
+    """For deployments and workspaces."""
+    workspace: str | None = None
+    """The workspace's name, for ``ml_workspace``."""
+    datastore: Annotated[str, Field(min_length=1)] = "workspaceblobstore"
+    """The workspace's blob store that rows are uploaded to; the workspace itself tells where it lies."""
+    storage_url: str | None = None
+    """Where that store's account answers, if not at ``https://<account>.blob.core.windows.net``."""
     account: str | None = None
     """The resource's name, for deployments; else the first part of the endpoint's host."""
     management_url: str = "https://management.azure.com"
@@ -79,7 +88,10 @@ class AzureOpenAIOptions(BaseModel):
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
     def scope(self, environ: Mapping[str, str] | None = None) -> str:
-        """The endpoint's host: a resource's name is its own all over Azure."""
+        """The endpoint's host: a resource's name is its own all over Azure. A workspace's is that of its group only."""
+        if self.route == "ml_workspace":
+            subscription, group, _ = self.place(environ)
+            return f"{subscription}/{group}/{self.workspace or ''}"
         return urlsplit(self.address(environ)).netloc or "no-endpoint"
 
     def key(self, environ: Mapping[str, str] | None = None) -> str | None:
@@ -131,3 +143,9 @@ class AzureOpenAIOverrides(BaseModel):
     compute_multiplier: PositiveFloat | Auto | None = None
     eval_interval: PositiveInt | Auto | None = None
     eval_samples: PositiveInt | Auto | None = None
+    hyperparameters: dict[str, str | int | float | bool] | None = None
+    """By ``route: ml_workspace``: as the model's training component names and takes them."""
+    compute: str | None = None
+    """By ``route: ml_workspace``: a compute of the workspace; serverless unless given."""
+    instance_types: list[str] | None = None
+    """By ``route: ml_workspace``: machines that the job may run on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import openai
+    from azure.ai.ml import MLClient
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -46,18 +48,34 @@ def managed(options: AzureOpenAIOptions) -> CognitiveServicesManagementClient:
     """The management plane's client, with the SDK's retries switched off."""
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
-    more: dict[str, Any] = {"retry_total": 0, "base_url": options.management_url}
-    credential: Any
-    if options.management_token is not None:
-        credential = _Given(options.management_token.get_secret_value())
-        parts = urlsplit(options.management_url)
-        if parts.scheme == "http" and parts.hostname in _LOOPBACK:
-            more["authentication_policy"] = _bearer(credential.token)  # azure-core refuses tokens without TLS
-    else:
+    credential, more = _credential(options, options.management_url)
+    return CognitiveServicesManagementClient(
+        credential, options.place()[0], retry_total=0, base_url=options.management_url, **more
+    )
+
+
+def workspace_client(options: AzureOpenAIOptions) -> MLClient:
+    """azure-ai-ml's client, with the SDK's retries and telemetry switched off."""
+    from azure.ai.ml import MLClient
+
+    credential, more = _credential(options, os.environ.get("AZUREML_DEV_URL_MFE", ""))  # the SDK's own switch
+    subscription, group, _ = options.place()
+    return MLClient(
+        credential, subscription, group, options.workspace, enable_telemetry=False, show_progress=False, retry_total=0,
+        connection_timeout=options.timeout, read_timeout=options.timeout, **more,
+    )  # fmt: skip
+
+
+def _credential(options: AzureOpenAIOptions, url: str) -> tuple[Any, dict[str, Any]]:
+    """Who signs in to the management plane at that address, and what its client must be told beside it."""
+    if options.management_token is None:
         from azure.identity import DefaultAzureCredential
 
-        credential = DefaultAzureCredential()
-    return CognitiveServicesManagementClient(credential, options.place()[0], **more)
+        return DefaultAzureCredential(), {}
+    credential = _Given(options.management_token.get_secret_value())
+    parts = urlsplit(url)
+    is_plain = parts.scheme == "http" and parts.hostname in _LOOPBACK  # azure-core refuses tokens without TLS
+    return credential, {"authentication_policy": _bearer(credential.token)} if is_plain else {}
 
 
 class _Given:
@@ -78,6 +96,7 @@ def _bearer(token: str) -> Any:
 
     class Bearer(SansIOHTTPPolicy):  # type: ignore[type-arg]
         def on_request(self, request: Any) -> None:
+            request.context.options.pop("enforce_https", None)  # meant for the policy that this one replaces
             request.http_request.headers["Authorization"] = f"Bearer {token}"
 
     return Bearer()

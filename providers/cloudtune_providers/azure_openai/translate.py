@@ -82,7 +82,7 @@ def capabilities() -> Capabilities:
 
 def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions) -> Sequence[Problem]:
     """Values that Azure would refuse, and dates."""
-    found = [*rules.dates(spec), *rules.values(spec), *loss(spec), *_reinforced(spec)]
+    found = [*rules.dates(spec), *rules.values(spec), *loss(spec), *_reinforced(spec), *_other_route(spec)]
     given = spec.overrides.get(NAME, {})
     if not options.address():
         found.append(Problem(
@@ -113,6 +113,14 @@ def _reinforced(spec: JobSpec) -> Iterator[Problem]:
     elif grader is not None:
         message = f"{spec.method.name} has no grader"
         yield Problem(code="not_of_method", field=f"overrides.{NAME}.grader", message=message, fix="take it out")
+
+
+def _other_route(spec: JobSpec) -> Iterator[Problem]:
+    given = spec.overrides.get(NAME, {})
+    for name in ("hyperparameters", "compute", "instance_types"):
+        if given.get(name) is not None:
+            message, fix = "only jobs of a workspace take it", "take it out, or set `route: ml_workspace`"
+            yield Problem(code="other_route", field=f"overrides.{NAME}.{name}", message=message, fix=fix)
 
 
 def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cloudtune_local.emulator.azure import deployments, workspace
+from cloudtune_local.emulator.azure import deployments, storage, workspace
 
 _SUBSCRIPTION = r"/subscriptions/(?P<subscription>[^/]+)"
 _ACCOUNT = (
@@ -15,6 +15,7 @@ _WORKSPACE = (
     _SUBSCRIPTION
     + r"/resourcegroups/(?P<group>[^/]+)/providers/Microsoft\.MachineLearningServices/workspaces/(?P<workspace>[^/]+)"
 )
+_STORE = _WORKSPACE + r"/datastores/(?P<datastore>[^/]+)"
 _ML_JOB = _WORKSPACE + r"/jobs/(?P<job>[^/]+)"
 _ONE = _ACCOUNT + r"/deployments/(?P<deployment>[^/]+)"
 _RESULT = (
@@ -33,6 +34,9 @@ ROUTES = tuple(
         ("GET", _ONE + "/skus", "deployments.skus", deployments.skus),
         ("GET", _RESULT, "deployments.result", deployments.operation),
         ("GET", _WORKSPACE, "workspace.get", workspace.get_workspace),
+        ("GET", _STORE, "datastores.get", storage.get_store),
+        ("POST", _STORE + "/listSecrets", "datastores.secrets", storage.list_secrets),
+        ("GET", "/history/v1.0" + _WORKSPACE + r"/runs/(?P<job>[^/]+)/details", "mlruns.get", workspace.run_details),
         ("GET", _WORKSPACE + "/jobs", "mljobs.list", workspace.list_),
         ("PUT", _ML_JOB, "mljobs.create", workspace.put),
         ("GET", _ML_JOB, "mljobs.get", workspace.get),

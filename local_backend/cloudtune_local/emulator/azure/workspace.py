@@ -37,6 +37,25 @@ def get_workspace(site: Site, call: Call) -> Reply:
     return Reply(body=identity | {"kind": "Default", "properties": properties})
 
 
+def discovery(site: Site, call: Call) -> Reply:
+    """Where the workspace's other services answer: here."""
+    return Reply(body=dict.fromkeys(("api", "history", "studio"), call.base))
+
+
+def run_details(site: Site, call: Call) -> Reply:
+    """The record of a job's run, which is where the reason of a failure stands (azure-ai-ml 1.35.2, ``runhistory``)."""
+    job = _find(site, call)
+    seen = seen_of(job, call.now)
+    details: dict[str, Any] = {"runId": job["id"], "status": _WORDS[seen.word], "target": "serverless"}
+    for name, at in (("startTimeUtc", seen.started_at), ("endTimeUtc", seen.finished_at)):
+        if at is not None:
+            details[name] = _moment(site, at)
+    if seen.error is not None:
+        error = {"code": "UserError", "message": seen.error["message"], "messageParameters": {}, "details": []}
+        details["error"] = {"error": error, "environment": site.settings.location}
+    return Reply(body=details)
+
+
 def put(site: Site, call: Call) -> Reply:
     """Make a job. The name is the client's, so that making it again is the same job, or a conflict."""
     properties = call.body.get("properties") or {}
@@ -88,7 +107,7 @@ def cancel(site: Site, call: Call) -> Reply:
     """Stop a job; one that has ended stays as it is."""
     with site.store.alone():
         job = _find(site, call)
-        if _seen(job, call.now).word not in ENDED:
+        if seen_of(job, call.now).word not in ENDED:
             job["acts"].append([call.now, "cancel"])
             site.store.save("mljob", "azure", job)
     return Reply(status=200)
@@ -100,7 +119,7 @@ def delete(site: Site, call: Call) -> Reply:
         job = site.store.get("mljob", "azure", call.ids["job"])
         if job is None:
             return Reply(status=204)
-        if _seen(job, call.now).word not in ENDED:
+        if seen_of(job, call.now).word not in ENDED:
             raise ArmError(409, "UserError", f"The job {job['id']} is still going on.")
         site.store.remove("mljob", "azure", job["id"])
     return Reply(status=200)
@@ -113,20 +132,26 @@ def _find(site: Site, call: Call) -> dict[str, Any]:
     return job
 
 
-def _seen(job: dict[str, Any], now: float) -> Life:
+def seen_of(job: dict[str, Any], now: float) -> Life:
+    """How a job stands at that moment."""
     acts = Acts(tuple((at, kind) for at, kind in job["acts"]))
     return life(job["id"], job["created"], 0, msgspec.convert(job["script"], Script), _COURSE, acts, now)
 
 
 def _view(site: Site, call: Call, job: dict[str, Any]) -> dict[str, Any]:
-    seen = _seen(job, call.now)
+    seen = seen_of(job, call.now)
     word = _WORDS[seen.word]
     if word == "Preparing" and call.now < job["created"] + job["script"]["validating_s"] / 2:
         word = "NotStarted"
     if invented := site.faults.condition("invented_status", call.name):
         word = invented.value
     properties = job["properties"] | {"status": word, "services": {}}
-    made = datetime.fromtimestamp(job["created"] + site.faults.skew(), UTC).isoformat()
+    if seen.word == "succeeded":  # what was registered is told with its place
+        properties["outputs"] = {
+            name: output | {"uri": f"azureml://jobs/{job['id']}/outputs/{name}"}
+            for name, output in (properties.get("outputs") or {}).items()
+        }
+    made = _moment(site, job["created"])
     return {
         "id": f"{_id(call)}/jobs/{job['id']}", "name": job["id"], "type": f"{_TYPE}/jobs", "properties": properties,
         "systemData": {"createdAt": made, "createdBy": "emulated", "createdByType": "User"},
@@ -136,3 +161,7 @@ def _view(site: Site, call: Call, job: dict[str, Any]) -> dict[str, Any]:
 def _id(call: Call) -> str:
     group = f"/subscriptions/{call.ids['subscription']}/resourceGroups/{call.ids['group']}"
     return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{call.ids['workspace']}"
+
+
+def _moment(site: Site, at: float) -> str:
+    return datetime.fromtimestamp(at + site.faults.skew(), UTC).isoformat()

@@ -1,0 +1,256 @@
+"""The workspace's blob store: datastores as the workspace tells of them, and the blobs themselves.
+
+Calls and shapes: azure-ai-ml 1.35.2 (``datastores``, ``listSecrets``) and azure-storage-blob 12.31.1 (Put Blob, Put
+Block, Put Block List, Get, Head, Delete), seen by running them on 2026-11-21. Blobs lie at a path of this very server,
+as storage emulators do it: ``/blobs/<account>/<container>/<blob>``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree as ET
+
+from cloudtune_local.emulator.azure.deployments import ArmError
+from cloudtune_local.emulator.door import Door
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, spool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_local.emulator.site import Site
+    from cloudtune_local.emulator.wire import Face
+
+ROOT = "/blobs/"
+CONTAINER = "workspaceblobs"
+STORES = ("workspaceblobstore",)
+_PATH = re.compile(r"/blobs/(?P<account>[^/]+)/(?P<container>[^/]+)/(?P<blob>.+)")
+_SIGNED = (
+    "content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
+    "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
+)  # fmt: skip
+_BLOCK = 1 << 20
+
+
+class BlobError(ApiError):
+    """A refusal in the blob service's shape: XML, and the code in a header."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, message, code=code, headers=headers)
+        self._code, self._message = code, message
+
+    def reply(self) -> Reply:
+        """The answer that carries it."""
+        told = ET.Element("Error")
+        ET.SubElement(told, "Code").text = self._code
+        ET.SubElement(told, "Message").text = self._message
+        headers = self.headers | {"x-ms-error-code": self._code}
+        return Reply(status=self.status, body=ET.tostring(told), headers=headers, content_type="application/xml")
+
+
+# -- what the workspace tells ----------------------------------------------------------------------------------------
+
+
+def key_of(site: Site) -> str:
+    """The storage account's key."""
+    return base64.b64encode(hashlib.sha256(site.settings.azure_key.encode()).digest()).decode()
+
+
+def get_store(site: Site, call: Call) -> Reply:
+    """One datastore, without its key."""
+    name = call.ids["datastore"]
+    if name not in STORES:
+        raise ArmError(404, "UserError", f"Datastore {name} was not found.")
+    properties = {
+        "datastoreType": "AzureBlob", "accountName": site.settings.account, "containerName": CONTAINER,
+        "endpoint": "core.windows.net", "protocol": "https", "isDefault": True,
+        "credentials": {"credentialsType": "AccountKey"},
+    }  # fmt: skip
+    return Reply(body={"id": f"{call.base}/datastores/{name}", "name": name, "properties": properties})
+
+
+def list_secrets(site: Site, call: Call) -> Reply:
+    """A datastore's key."""
+    get_store(site, call)
+    return Reply(body={"secretsType": "AccountKey", "key": key_of(site)})
+
+
+# -- blobs -----------------------------------------------------------------------------------------------------------
+
+
+def door(method: str, path: str, query: Mapping[str, str]) -> Door:
+    """The door of a blob."""
+    found = _PATH.fullmatch(path)
+    part = query.get("comp")
+    acts = {
+        ("PUT", None): ("blobs.put", put), ("PUT", "block"): ("blobs.block", put_block),
+        ("PUT", "blocklist"): ("blobs.put", put_list), ("HEAD", None): ("blobs.head", head),
+        ("GET", None): ("blobs.get", get), ("DELETE", None): ("blobs.delete", delete),
+    }  # fmt: skip
+    act = acts.get((method, part))
+    if found is None or act is None:
+        raise BlobError(400, "UnsupportedHttpVerb", f"{method} of {path} (comp={part}) is not emulated.")
+    return Door("azure", act[0], act[1], check_key, found.groupdict(), read_blob, _dressed)
+
+
+def named(name: str) -> Door:
+    """The door of a call that was read before."""
+    handler = {"blobs.put": put, "blobs.block": put_block, "blobs.delete": delete}[name]
+    return Door("azure", name, handler, check_key)
+
+
+def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """The body goes into a file without a name, however large it is."""
+    held = spool()
+    while block := request.stream.read(_BLOCK):
+        held.write(block)
+    return Call(
+        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
+        files={"body": SentFile(filename=ids["blob"], stream=held)},
+        headers={key.lower(): value for key, value in request.headers.items()} | {":method": request.method},
+    )  # fmt: skip
+
+
+def _dressed(error: ApiError) -> ApiError:
+    if isinstance(error, BlobError):
+        return error
+    codes = {401: "NoAuthenticationInformation", 403: "AuthorizationFailure", 429: "ServerBusy", 503: "ServerBusy"}
+    return BlobError(error.status, codes.get(error.status, "InternalError"), str(error), error.headers)
+
+
+def check_key(site: Site, call: Call) -> None:
+    """Shared Key: a signature over the request (learn.microsoft.com, Authorize with Shared Key, seen 2026-11-21)."""
+    scheme, _, given = call.headers.get("authorization", "").partition(" ")
+    account, _, signature = given.partition(":")
+    key = base64.b64decode(key_of(site))
+    wanted = base64.b64encode(hmac.new(key, _to_sign(call, account).encode(), hashlib.sha256).digest()).decode()
+    if scheme != "SharedKey" or account != site.settings.account or not hmac.compare_digest(signature, wanted):
+        message = "Server failed to authenticate the request. Make sure the value of Authorization header is formed "
+        raise BlobError(403, "AuthenticationFailed", f"{message}correctly including the signature.")
+
+
+def _to_sign(call: Call, account: str) -> str:
+    headers = dict(call.headers)
+    if headers.get("content-length") == "0":
+        del headers["content-length"]
+    lines = [headers[":method"], *(headers.get(name, "") for name in _SIGNED)]
+    ours = sorted((name, value) for name, value in headers.items() if name.startswith("x-ms-"))
+    path = f"{ROOT}{call.ids['account']}/{call.ids['container']}/{quote(call.ids['blob'], safe='/~')}"
+    query = "".join(f"\n{name.lower()}:{unquote(value)}" for name, value in sorted(call.query.items()))
+    return "\n".join(lines) + "\n" + "".join(f"{name}:{value}\n" for name, value in ours) + f"/{account}{path}{query}"
+
+
+def put(site: Site, call: Call) -> Reply:
+    """A whole blob; with ``If-None-Match: *`` only where there is none."""
+    stream = call.files["body"].stream
+    _check_sum(call)
+    stream.seek(0)
+    return _keep(site, call, stream)
+
+
+def put_block(site: Site, call: Call) -> Reply:
+    """A part, which is seen only once a list names it."""
+    _check_sum(call)
+    stream = call.files["body"].stream
+    stream.seek(0)
+    site.store.write(_part(call, call.query["blockid"]), stream)
+    return Reply(status=201, body=b"", headers={"x-ms-request-server-encrypted": "true"})
+
+
+def put_list(site: Site, call: Call) -> Reply:
+    """The blob that these parts are."""
+    stream = call.files["body"].stream
+    stream.seek(0)
+    joined = spool()
+    for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
+        part = site.store.content(_part(call, entry.text or ""))
+        if not part.exists():
+            raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")
+        with part.open("rb") as content:
+            while block := content.read(_BLOCK):
+                joined.write(block)
+    joined.seek(0)
+    return _keep(site, call, joined)
+
+
+def _keep(site: Site, call: Call, stream: Any) -> Reply:
+    name = _name(call)
+    with site.store.alone():
+        old = site.store.get("blob", "azure", name)
+        if old is not None and call.headers.get("if-none-match") == "*":
+            raise BlobError(409, "BlobAlreadyExists", "The specified blob already exists.")
+        blob = {"id": name, "created": call.now, "bytes": site.store.write(_content(name), stream)}
+        (site.store.save if old is not None else site.store.add)("blob", "azure", blob)
+    return Reply(status=201, body=b"", headers=_headers(blob))
+
+
+def head(site: Site, call: Call) -> Reply:
+    """What a blob is like."""
+    blob = _find(site, call)
+    told = {"Content-Length": str(blob["bytes"]), "x-ms-blob-type": "BlockBlob", "Accept-Ranges": "bytes"}
+    return Reply(body=(), headers=_headers(blob) | told, content_type="application/octet-stream")
+
+
+def get(site: Site, call: Call) -> Reply:
+    """A blob's bytes."""
+    blob = _find(site, call)
+    path = site.store.content(_content(blob["id"]))
+    told = {"x-ms-blob-type": "BlockBlob", "Content-Range": f"bytes 0-{blob['bytes'] - 1}/{blob['bytes']}"}
+    return Reply(body=path, headers=_headers(blob) | told, content_type="application/octet-stream")
+
+
+def delete(site: Site, call: Call) -> Reply:
+    """Forget a blob. A second time it is not found."""
+    blob = _find(site, call)
+    site.store.remove("blob", "azure", blob["id"])
+    site.store.erase(_content(blob["id"]))
+    return Reply(status=202, body=b"", headers={"x-ms-delete-type-permanent": "true"})
+
+
+def _find(site: Site, call: Call) -> dict[str, Any]:
+    blob = site.store.get("blob", "azure", _name(call))
+    if blob is None:
+        raise BlobError(404, "BlobNotFound", "The specified blob does not exist.")
+    return blob
+
+
+def _check_sum(call: Call) -> None:
+    wanted = call.headers.get("content-md5")
+    if wanted is None:
+        return
+    stream = call.files["body"].stream
+    stream.seek(0)
+    digest = hashlib.md5(usedforsecurity=False)
+    while block := stream.read(_BLOCK):
+        digest.update(block)
+    try:
+        given = base64.b64decode(wanted, validate=True)
+    except binascii.Error:
+        given = b""
+    if given != digest.digest():
+        raise BlobError(400, "Md5Mismatch", "The MD5 value specified in the request did not match the content's.")
+
+
+def _headers(blob: dict[str, Any]) -> dict[str, str]:
+    etag = hashlib.sha256(f"{blob['id']}/{blob['created']}".encode()).hexdigest()[:16]
+    return {"ETag": f'"0x{etag.upper()}"', "Last-Modified": formatdate(blob["created"], usegmt=True)}
+
+
+def _name(call: Call) -> str:
+    return f"{call.ids['container']}/{call.ids['blob']}"
+
+
+def _content(name: str) -> str:
+    return f"blob-{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
+def _part(call: Call, block: str) -> str:
+    return f"part-{hashlib.sha256(f'{_name(call)}/{block}'.encode()).hexdigest()[:40]}"

@@ -1,0 +1,110 @@
+"""The first route: jobs of an Azure OpenAI or Foundry resource by OpenAI's dialect, and its deployments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cloudtune.catalog import load
+from cloudtune.errors import InputError
+from cloudtune.validation import problems_of
+from cloudtune_providers.azure_openai import translate
+from cloudtune_providers.azure_openai.deployments import Deployments
+from cloudtune_providers.azure_openai.options import AzureOpenAIDeployment
+from cloudtune_providers.openai_dialect.account import Account
+from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
+from cloudtune_providers.openai_dialect.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import openai
+    from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
+
+    from cloudtune.backend import Found, GenerateOptions, Intent, Journal, Plan, PlanRequest, Probe, Prompt, Step
+    from cloudtune.clock import Clock
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Deployment, Generation, JobRef, TunedModel
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+
+
+class Foundry(Account):
+    """One resource: its files and jobs, and its deployments."""
+
+    def __init__(
+        self,
+        options: AzureOpenAIOptions,
+        clock: Clock,
+        connect: Callable[[], openai.OpenAI],
+        manage: Callable[[], CognitiveServicesManagementClient],
+    ) -> None:
+        wire = Wire(translate.NAME, connect)
+        super().__init__(wire, translate.NAME, options.scope(), clock, filters=False, named=False)
+        self.capabilities = translate.capabilities()
+        self._options = options
+        self._today = clock.now
+        self._hosted = Deployments(options, load(translate.NAME), manage, clock)
+
+    def _rules(self) -> Rules:
+        today, rehearsal = self._today().date(), is_loopback(self._options.address())
+        return Rules(load(translate.NAME), translate.NAME, today, rehearsal=rehearsal)
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """Reads the catalog and today's date."""
+        return translate.check(spec, self._rules(), self._options)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """The steps of a job."""
+        return translate.plan(request, self._options, self._rules())
+
+    # -- steps: deployments' beside those of jobs -------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `cloudtune.backend.Backend`."""
+        if step.id == "deploy":
+            return self._hosted.create(step.request)
+        return self._hosted.remove(step.request) if step.id == "remove" else super().do(step, journal)
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `cloudtune.backend.Backend`."""
+        return self._hosted.find(step.request) if step.id in ("deploy", "remove") else super().find(step, intent)
+
+    def probe(self, step: Step) -> Probe:
+        """See `cloudtune.backend.Backend`."""
+        return self._hosted.probe(step.request) if step.id == "ready" else super().probe(step)
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """It answers only once it is deployed."""
+        return self.jobs.model(ref, self._rules().retires, call="api", needs_deploy=True)
+
+    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
+        """The steps of a deployment."""
+        try:
+            asked = AzureOpenAIDeployment.model_validate(options)
+        except ValidationError as error:
+            found = problems_of(error, model=AzureOpenAIDeployment, values=options, place=lambda path: (None, None))
+            raise InputError(found) from error
+        return self._hosted.plan_deploy(model, asked.name, asked.sku, asked.capacity)
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """The step that takes it down."""
+        return self._hosted.plan_remove(deployment)
+
+    def deployments(self) -> Iterable[Deployment]:
+        """What stands now."""
+        return self._hosted.listed(self._options.scope())
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Asks the model's deployment; the base model needs one too."""
+        scope = self._options.scope()
+        if options is not None and options.base:
+            name = self._options.base_deployment or self._hosted.serving(model.base, scope)
+        else:
+            name = self._hosted.serving(model.id, scope)
+        return self.jobs.generate(name, prompts, options, by=self._options.answers)

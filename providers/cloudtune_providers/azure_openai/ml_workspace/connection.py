@@ -1,0 +1,77 @@
+"""The clients that azure-ai-ml brings: made once, with retries switched off; and how their calls fail.
+
+Jobs are made by the SDK's generated client with the plan's own body. The layer above it uploads by itself, adds the
+state of the working folder's git repository to the job, and drops what it does not know from answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError
+from cloudtune.state import Value
+from cloudtune_providers.azure_openai import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from azure.ai.ml import MLClient
+
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+
+_GENERATED = "service_client_10_2024_preview"
+
+
+class Run(Value, frozen=True, kw_only=True):
+    """What the record of a run adds to a job."""
+
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str | None = None
+    """Why it failed."""
+
+
+class Connection:
+    """One workspace. ``connect`` makes the client."""
+
+    def __init__(self, options: AzureOpenAIOptions, connect: Callable[[], MLClient]) -> None:
+        self._options = options
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._client: MLClient | None = None
+
+    @property
+    def client(self) -> Any:
+        """The client of the SDK."""
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def asking(self, what: str, *secrets: str) -> AbstractContextManager[None]:
+        """What the SDK raises inside comes out as ours, about ``what``."""
+        token = self._options.management_token
+        return errors.asking(what, (*secrets, *((token.get_secret_value(),) if token else ())))
+
+    def jobs(self, call: str, what: str, **arguments: Any) -> Any:
+        """One call of the generated client, whose answer is returned as it came."""
+        operations = self.client.jobs
+        generated = getattr(operations, _GENERATED, None)
+        if generated is None:
+            raise BackendError("this azure-ai-ml has no client for fine-tuning jobs", hint="pip install azure-ai-ml")
+        _, group, _ = self._options.place()
+        place = {"resource_group_name": group, "workspace_name": self._options.workspace}
+        with self.asking(what):
+            return getattr(generated.jobs, call)(**place, **arguments)
+
+    def run(self, job: str) -> Run:
+        """The record of a job's run: the job's resource tells neither its times nor why it failed."""
+        with self.asking(f"run {job}"):
+            told = self.client.jobs._runs_operations.get_run_details(job)
+        reason = getattr(getattr(told, "error", None), "error", None)
+        return Run(
+            started_at=told.start_time_utc, ended_at=told.end_time_utc, reason=getattr(reason, "message", None)
+        )  # fmt: skip

@@ -1,0 +1,97 @@
+"""The workspace as the service where the steps of a plan are done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from cloudtune.backend import Absent, Done
+from cloudtune.errors import BackendError, UnsupportedError
+from cloudtune.registry import describe, not_installed
+from cloudtune_providers.azure_openai.ml_workspace import translate
+from cloudtune_providers.azure_openai.ml_workspace.connection import Connection
+from cloudtune_providers.azure_openai.ml_workspace.jobs import WorkspaceJobs
+from cloudtune_providers.azure_openai.ml_workspace.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from azure.ai.ml import MLClient
+
+    from cloudtune.backend import Found, GenerateOptions, Intent, Journal, Plan, PlanRequest, Probe, Prompt, Step
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Deployment, Generation, JobRef, TunedModel
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+
+
+_NEEDS = ("azure.ai.ml", "azure.storage.blob")
+
+
+class Workspace:
+    """Jobs and blobs of one workspace."""
+
+    def __init__(self, options: AzureOpenAIOptions, connect: Callable[[], MLClient]) -> None:
+        info = describe(translate.NAME)
+        if missing := msgspec.structs.replace(info, needs=(*info.needs, *_NEEDS)).missing:
+            raise not_installed(info, missing[0])
+        self.capabilities = translate.capabilities()
+        self._options = options
+        connection = Connection(options, connect)
+        self._storage = Storage(connection, options.datastore, options.storage_url)
+        self.jobs = WorkspaceJobs(connection, self._storage, options.datastore, options.scope())
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """Asks nobody."""
+        return translate.check(spec, self._options)
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """The steps of a job."""
+        return translate.plan(request, self._options)
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `cloudtune.backend.Backend`."""
+        return self._storage.put(step.request) if step.kind == "upload" else self.jobs.create(step.request)
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `cloudtune.backend.Backend`."""
+        if step.kind != "upload":
+            return self.jobs.find(step.request)
+        outputs = self._storage.found(step.request)
+        return Absent() if outputs is None else Done(outputs=outputs)
+
+    def probe(self, step: Step) -> Probe:
+        """See `cloudtune.backend.Backend`. No step waits."""
+        raise BackendError(f"{step.id}: a workspace's plan awaits nothing")
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """What is registered in the workspace."""
+        return self.jobs.model(ref)
+
+    # -- what a workspace does elsewhere -----------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
+        """Not by this route."""
+        _refuse("verb:deploy")
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Not by this route."""
+        _refuse("verb:deploy")
+
+    def deployments(self) -> Iterable[Deployment]:
+        """None by this route."""
+        return ()
+
+    def generate(
+        self,
+        model: TunedModel,
+        prompts: Sequence[Prompt],
+        options: GenerateOptions | None,
+    ) -> Iterator[Generation]:
+        """Not by this route."""
+        _refuse("verb:generate")
+
+
+def _refuse(verb: str) -> NoReturn:
+    raise UnsupportedError(f"{translate.NAME}: {translate.REFUSED[verb]}")

@@ -1,0 +1,112 @@
+"""The workspace's blob store: rows lie there under names made of their content."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import Conflict, JobNotFound, UnsupportedError
+from cloudtune_providers.azure_openai.ml_workspace import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from azure.storage.blob import ContainerClient
+
+    from cloudtune_providers.azure_openai.ml_workspace.connection import Connection
+
+SECRETS_KEPT_S = 1800.0
+"""The workspace gives secrets for an hour."""
+
+
+class Storage:
+    """One datastore. It tells by itself in which account and container it lies, and how to sign in there."""
+
+    def __init__(self, connection: Connection, datastore: str, account_url: str | None) -> None:
+        self._connection = connection
+        self._datastore = datastore
+        self._account_url = account_url
+        self._lock = threading.Lock()
+        self._container: ContainerClient | None = None
+        self._good_until = 0.0
+        self._secrets: tuple[str, ...] = ()
+
+    def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the file unless the blob is there. It is seen only once it is whole."""
+        from azure.core.exceptions import ResourceExistsError
+
+        blob = self._made().get_blob_client(request["blob"])
+        with Path(request["path"]).open("rb") as content, self._asking("upload"):
+            try:
+                blob.upload_blob(
+                    content, length=request["bytes"], overwrite=False, validate_content=True, max_concurrency=1,
+                    timeout=None, read_timeout=request["timeout_s"],
+                )  # fmt: skip
+            except ResourceExistsError:  # another request was quicker; whether it is the same is looked at
+                self._check(request, self.size(request["blob"]))
+        return self._outputs(request)
+
+    def found(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The outputs if the blob is there. Raises Conflict if it is another."""
+        size = self.size(request["blob"])
+        if size is None:
+            return None
+        self._check(request, size)
+        return self._outputs(request)
+
+    def size(self, blob: str) -> int | None:
+        """How large a blob is, or None if there is none."""
+        try:
+            with self._asking(f"blob {blob}"):
+                return int(self._made().get_blob_client(blob).get_blob_properties().size)
+        except JobNotFound:
+            return None
+
+    def delete(self, blob: str) -> None:
+        """Remove a blob; one that is not there is removed."""
+        try:
+            with self._asking(f"blob {blob}"):
+                self._made().delete_blob(blob)
+        except JobNotFound:
+            return
+
+    @staticmethod
+    def _check(request: Mapping[str, Any], size: int | None) -> None:
+        if size != request["bytes"]:
+            raise Conflict(
+                f"the blob {request['blob']!r} has {size} bytes, and the rows of that name have {request['bytes']}",
+                hint="something else wrote it: remove it, and run the same command again",
+            )
+
+    def _outputs(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return {"uri": translate.blob_uri(self._datastore, request["blob"])}
+
+    def _asking(self, what: str) -> Any:
+        self._made()  # which knows the secrets
+        return self._connection.asking(what, *self._secrets)
+
+    def _made(self) -> ContainerClient:
+        with self._lock:
+            if self._container is None or time.monotonic() > self._good_until:
+                self._container = self._connected()
+                self._good_until = time.monotonic() + SECRETS_KEPT_S
+            return self._container
+
+    def _connected(self) -> ContainerClient:
+        from azure.storage.blob import BlobServiceClient
+
+        client = self._connection.client
+        with self._connection.asking(f"datastore {self._datastore}"):
+            store = client.datastores.get(self._datastore, include_secrets=True)
+        if not hasattr(store, "container_name"):
+            raise UnsupportedError(f"the datastore {self._datastore} is no blob store", hint="name one as `datastore`")
+        url = self._account_url or f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
+        key, token = getattr(store.credentials, "account_key", None), getattr(store.credentials, "sas_token", None)
+        self._secrets = tuple(secret for secret in (key, token) if secret)
+        credential: Any = token or client._credential
+        if key:
+            credential = {"account_name": store.account_name, "account_key": key}
+        service = BlobServiceClient(url, credential=credential, retry_total=0)
+        return service.get_container_client(str(store.container_name))

@@ -1,0 +1,273 @@
+"""What a workspace can do, what it refuses, what would be sent, and what its answers mean: pure functions.
+
+Bodies and words are those of azure-ai-ml 1.35.2 (``_restclient/arm_ml_service``, api-version 2024-10-01-preview).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, Step, place
+from cloudtune.errors import DataError, Problem
+from cloudtune.spec import spec_features
+from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
+from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
+from cloudtune_providers.openai_dialect.requests import SLOWEST_BYTES_PER_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.azure_openai.ml_workspace.connection import Run
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
+
+NAME = "azure_openai"
+FORM = "openai"
+FOLDER = "cloudtune"
+OUTPUT = "registered_model"
+STATES: dict[str, JobState] = {
+    # azure-ai-ml 1.35.2, JobStatus, in lower case. A run that does not respond may go back to any earlier state.
+    "notstarted": JobState.QUEUED,
+    "queued": JobState.QUEUED,
+    "starting": JobState.PREPARING,
+    "provisioning": JobState.PREPARING,
+    "preparing": JobState.PREPARING,
+    "running": JobState.RUNNING,
+    "finalizing": JobState.RUNNING,
+    "notresponding": JobState.RUNNING,
+    "paused": JobState.PAUSED,
+    "cancelrequested": JobState.CANCELLING,
+    "completed": JobState.SUCCEEDED,
+    "failed": JobState.FAILED,
+    "canceled": JobState.CANCELLED,
+}
+_DETAILS = {"finalizing": "collecting the outputs", "notresponding": "the run gives no sign of life"}
+_ITSELF = "the model's training component decides this: say overrides.azure_openai.hyperparameters, in its own words"
+_STUDIO = "a workspace does not do it through this route; Azure's studio and azure-ai-ml do"
+REFUSED = {
+    "hyperparameters.batch_size": "a training component counts rows on each device, and how many there are is not "
+    "known: say overrides.azure_openai.hyperparameters.per_device_train_batch_size",
+    "limits.max_time": "the workspace stops no fine-tuning job by its time: watch it with a timeout, and cancel it",
+    "limits.max_cost_usd": "cloudtune does not know a workspace's prices well enough yet to keep a cap",
+    "method.loss_on": "the model's training component decides which tokens are learnt",
+    "verb:checkpoints": "a workspace registers the finished model, and shows no checkpoints by this route",
+    "verb:continue": "a workspace cannot finish an ended job: name its registered model as the model of a new job",
+    "verb:deploy": f"to an endpoint of the workspace: {_STUDIO}",
+    "verb:events": "a workspace keeps no events of a job, only its state",
+    "verb:export": "the model is registered in the workspace: `az ml model download` fetches it",
+    "verb:generate": "a registered model answers only behind an endpoint, which cloudtune does not ask",
+    "verb:metrics": "they are in the workspace's MLflow, which azure-ai-ml does not read: see the studio",
+    "verb:pause": "a workspace cannot pause a fine-tuning job",
+    "verb:resume": "a workspace cannot pause a fine-tuning job, and so has none to let go on",
+}  # fmt: skip
+INHERENT = frozenset({"data.test"})
+TRANSLATED = {
+    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "hyperparameters.epochs": "num_train_epochs",
+    "hyperparameters.learning_rate": "learning_rate",
+    "method:sft": "the task chatCompletion",
+}
+_OF_THE_OTHER_ROUTE = (
+    "learning_rate_multiplier", "n_epochs", "batch_size", "suffix", "training_type", "grader", "reasoning_effort",
+    "compute_multiplier", "eval_interval", "eval_samples",
+)  # fmt: skip
+
+
+def capabilities() -> Capabilities:
+    """What a workspace can do."""
+    supported = {
+        "method:sft", *INHERENT, "data.validation", "hyperparameters.epochs", "hyperparameters.learning_rate", "tags",
+        *VERBS,
+    } - REFUSED.keys()  # fmt: skip
+    reasons = dict(REFUSED)
+    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
+        reasons[feature] = "a workspace does not offer it by this route" if ":" in feature else _ITSELF
+    return Capabilities(
+        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+        overridden_by={},
+    )  # fmt: skip
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+def check(spec: JobSpec, options: AzureOpenAIOptions) -> Sequence[Problem]:
+    """Settings, names and rows that are missing, and overrides that are the other route's."""
+    return [*_settings(options), *_model(spec), *_held_out(spec), *_overrides(spec)]
+
+
+def _settings(options: AzureOpenAIOptions) -> Iterator[Problem]:
+    subscription, group, _ = options.place()
+    needed = {"subscription_id": subscription, "resource_group": group, "workspace": options.workspace}
+    for name, value in needed.items():
+        if not value:
+            yield Problem(
+                code="setting", field=f"backends.{NAME}.{name}", message="route: ml_workspace needs it", fix="set it"
+            )
+
+
+def _model(spec: JobSpec) -> Iterator[Problem]:
+    model = spec.model_for(NAME)
+    if model is not None and not model.startswith(("azureml://", "/subscriptions/")):
+        yield Problem(
+            code="model_uri", field="model", message=f"{model!r} is no model of a registry or a workspace",
+            fix="name it as azureml://registries/<registry>/models/<model>/versions/<version>",
+        )  # fmt: skip
+
+
+def _held_out(spec: JobSpec) -> Iterator[Problem]:
+    if spec.data.validation is None:
+        message = "a workspace's fine-tuning job needs validation rows"
+        yield Problem(code="no_validation", field="data.validation", message=message, fix="hold out a share, say 0.1")
+
+
+def _overrides(spec: JobSpec) -> Iterator[Problem]:
+    given = spec.overrides.get(NAME, {})
+    for name in _OF_THE_OTHER_ROUTE:
+        if given.get(name) is not None:
+            yield Problem(
+                code="other_route", field=f"overrides.{NAME}.{name}", message="route: ml_workspace has no such setting",
+                fix=f"take it out, or say it under overrides.{NAME}.hyperparameters",
+            )  # fmt: skip
+
+
+# -- plan ------------------------------------------------------------------------------------------------------------
+
+
+def plan(request: PlanRequest, options: AzureOpenAIOptions) -> Plan:
+    """The steps. Raises DataError for rows that cannot be learnt from there."""
+    spec = request.spec
+    if (kind := request.data.splits["train"].kind) != "chat":
+        message = f"{spec.method.name} learns from chat rows there, and these are {kind}"
+        raise DataError([Problem(code="kind", field="data.train", message=message, fix="give other rows")])
+    steps = [step for split in ("train", "validation") for step in _upload(request, split, options)]
+    create = Step(
+        id="create", kind="call", title="create the fine-tuning job", once="atomic", token=request.token,
+        request={"call": "jobs.create_or_update", "name": request.slug, "body": body_of(request)}, makes_job=True,
+    )  # fmt: skip
+    return Plan(
+        name=spec.name, backend=NAME, scope=request.resolved.scope, key=request.key, attempt=request.attempt,
+        token=request.token, spec=spec.model_dump(mode="json", exclude_none=True), steps=(*steps, create),
+        data=request.data, resolved=request.resolved, settings=tuple(_chosen(request)),
+    )  # fmt: skip
+
+
+def _upload(request: PlanRequest, split: str, options: AzureOpenAIOptions) -> list[Step]:
+    info = request.data.splits[split]
+    blob = f"{FOLDER}/{info.sha256[:40]}.{FORM}.jsonl"
+    sent = {
+        "call": "blobs.put", "datastore": options.datastore, "blob": blob, "path": place(f"encode_{split}", "path"),
+        "bytes": place(f"encode_{split}", "bytes"), "timeout_s": options.timeout + info.bytes / SLOWEST_BYTES_PER_S,
+    }  # fmt: skip
+    return [
+        Step(
+            id=f"encode_{split}", kind="encode", title=f"write the {split} rows as {FORM}",
+            request={"split": split, "format": FORM, "sha256": info.sha256},
+        ),
+        Step(
+            id=f"upload_{split}", kind="upload", title=f"upload the {split} rows", once="atomic", token=blob,
+            request=sent,
+        ),
+    ]  # fmt: skip
+
+
+def body_of(request: PlanRequest) -> dict[str, Any]:
+    """The body of the PUT that makes the job."""
+    spec = request.spec
+    given = spec.overrides.get(NAME, {})
+    properties: dict[str, Any] = {
+        "jobType": "FineTuning", "displayName": spec.name, "experimentName": FOLDER, "isArchived": False,
+        "tags": dict(spec.tags) | {TOKEN_KEY: request.token, NAME_KEY: spec.name},
+        "fineTuningDetails": {
+            "modelProvider": "Custom", "taskType": "chatCompletion",
+            "model": {"jobInputType": "mlflow_model", "uri": spec.model_for(NAME)},
+            "trainingData": {"jobInputType": "uri_file", "uri": place("upload_train", "uri")},
+            "validationData": {"jobInputType": "uri_file", "uri": place("upload_validation", "uri")},
+            "hyperParameters": hyperparameters_of(spec),
+        },
+        "outputs": {OUTPUT: {"jobOutputType": "mlflow_model", "assetName": request.slug}},
+    }  # fmt: skip
+    if given.get("compute"):
+        properties["computeId"] = given["compute"]
+    if given.get("instance_types"):
+        properties["resources"] = {"instanceTypes": given["instance_types"]}
+    return {"properties": properties}
+
+
+def hyperparameters_of(spec: JobSpec) -> dict[str, str]:
+    """As strings, as the service takes them; what is left out is the training component's to choose."""
+    portable = {
+        "num_train_epochs": spec.hyperparameters.epochs, "learning_rate": spec.hyperparameters.learning_rate
+    }  # fmt: skip
+    asked: Mapping[str, Any] = portable | (spec.overrides.get(NAME, {}).get("hyperparameters") or {})
+    return {name: _text(value) for name, value in asked.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
+
+
+def _chosen(request: PlanRequest) -> Iterator[Setting]:
+    for field, value in request.spec.asked().items():
+        plain = value.model_dump(mode="json", exclude_none=True) if hasattr(value, "model_dump") else value
+        yield Setting(field=field, value=plain, source="spec")
+    for name, value in request.spec.overrides.get(NAME, {}).items():
+        yield Setting(field=f"overrides.{NAME}.{name}", value=value, source="override")
+    if "hyperparameters.epochs" not in request.spec.asked():
+        yield Setting(field="hyperparameters.epochs", value=None, source="default of the model's training component")
+
+
+def blob_uri(datastore: str, blob: str) -> str:
+    """How a job names a blob of the workspace's store."""
+    return f"azureml://datastores/{datastore}/paths/{blob}"
+
+
+# -- answers ---------------------------------------------------------------------------------------------------------
+
+
+def state_of(word: str) -> JobState:
+    """The state for the service's word; one that nobody has met yet is unknown, which is not the end."""
+    return STATES.get(word.lower(), JobState.UNKNOWN)
+
+
+def to_snapshot(job: Mapping[str, Any], scope: str, run: Run | None = None) -> JobSnapshot:
+    """A job resource as a snapshot, with what the record of its run adds."""
+    properties = job.get("properties") or {}
+    tags = properties.get("tags") or {}
+    word = str(properties.get("status") or "")
+    state = state_of(word)
+    return JobSnapshot(
+        ref=JobRef(NAME, scope, str(job["name"])), state=state, native_state=word,
+        name=str(tags.get(NAME_KEY) or properties.get("displayName") or job["name"]),
+        model=str(((properties.get("fineTuningDetails") or {}).get("model") or {}).get("uri") or ""),
+        detail=_DETAILS.get(word.lower(), ""), created_at=_moment((job.get("systemData") or {}).get("createdAt")),
+        started_at=run.started_at if run else None, finished_at=run.ended_at if run and state.is_terminal else None,
+        problem=_problem(run.reason if run else None) if state is JobState.FAILED else None, raw=dict(job),
+    )  # fmt: skip
+
+
+def _problem(reason: str | None) -> JobProblem:
+    return JobProblem(message=reason or "the workspace gives no reason", hint="its logs are in the workspace's studio")
+
+
+def _moment(text: Any) -> datetime | None:
+    if isinstance(text, datetime):
+        return text
+    try:
+        return datetime.fromisoformat(str(text)) if text else None
+    except ValueError:
+        return None
+
+
+def is_tuning(job: Mapping[str, Any]) -> bool:
+    """Whether a job of the workspace is one of fine-tuning: there are many other kinds."""
+    return (job.get("properties") or {}).get("jobType") == "FineTuning"
+
+
+def inputs_of(job: Mapping[str, Any]) -> set[str]:
+    """The URIs of the rows that a job learns from."""
+    details = (job.get("properties") or {}).get("fineTuningDetails") or {}
+    return {str((details.get(name) or {}).get("uri")) for name in ("trainingData", "validationData")} - {"None"}

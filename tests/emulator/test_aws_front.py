@@ -142,7 +142,7 @@ def test_requests_are_seen_by_their_operation(emulator: Emulator, aws: Callable[
     s3.list_objects_v2(Bucket=bucket, Prefix="a/")
     aws("sts").get_caller_identity()
     assert [seen["call"] for seen in emulator.requests] == ["s3.PutObject", "s3.ListObjectsV2", "sts.GetCallerIdentity"]
-    assert emulator.requests[0]["body"] == {"Bucket": bucket, "Key": "a/b"}
+    assert emulator.requests[0]["body"] == {"Bucket": bucket, "Key": "a/b", "bytes": 1}
 
 
 def test_the_other_faces_stay_where_they_are(

@@ -120,6 +120,8 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
     if name.startswith("s3."):
         noted["Bucket"], noted["Key"] = place(request.path)
         noted |= {header: request.headers[header] for header in _NOTED if header in request.headers}
+        if request.method == "PUT":
+            noted["bytes"] = request.content_length
     return Call(
         face=face, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
         headers={key.lower(): value for key, value in request.headers.items()},

@@ -63,7 +63,7 @@ class Rules:
 
     def _notices(self, spec: JobSpec) -> Iterator[Problem]:
         for notice in self._catalog.notices:
-            if spec.method.name in notice.methods and self._today >= notice.on:
+            if spec.method.name in KINDS and spec.method.name in notice.methods and self._today >= notice.on:
                 message = f"{notice.text} (since {notice.on}; {self._catalog.cite(notice.source)})"
                 yield Problem(code="closed", field="method.name", message=message, fix="choose another method")
 

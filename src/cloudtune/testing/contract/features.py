@@ -20,7 +20,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.alpha": (11.0,),
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
-    "hyperparameters.epochs": (7.0,),
+    "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
     "hyperparameters.batch_size": (6,),
     "hyperparameters.gradient_accumulation_steps": (2,),

@@ -89,21 +89,26 @@ class AsyncJob:
         stall_after: float | None = None,
         lost_after: float = LOST_AFTER_S,
         longest_poll: float = LONGEST_POLL_S,
+        cancel_after: float | None = None,
     ) -> AsyncIterator[Update]:
         """See `Job.watch`."""
         return _in_threads(
-            self._job.watch(timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll)
-        )
+            self._job.watch(
+                timeout=timeout, stall_after=stall_after, lost_after=lost_after, longest_poll=longest_poll,
+                cancel_after=cancel_after,
+            )
+        )  # fmt: skip
 
     async def wait(
         self,
         timeout: float | None = None,  # noqa: ASYNC109
         *,
         stall_after: float | None = None,
+        cancel_after: float | None = None,
         on_update: Callable[[Update], None] | None = None,
     ) -> TunedModel:
         """See `Job.wait`. Cancelling the coroutine leaves the job alone."""
-        async for update in self.watch(timeout=timeout, stall_after=stall_after):
+        async for update in self.watch(timeout=timeout, stall_after=stall_after, cancel_after=cancel_after):
             if on_update is not None:
                 on_update(update)
         return await self.model()

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime
 from typing import Protocol
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
+
+
+def duration(text: str) -> float:
+    """Seconds, from 90s, 45m, 1h30m or 2d; a bare number is seconds. Raises ValueError."""
+    found = _DURATION.fullmatch(text.replace(" ", ""))
+    if not found or not any(found.groups()):
+        raise ValueError(f"{text!r} is not a duration: it looks like 90s, 45m, 1h30m or 2d (a bare number is seconds)")
+    return sum(float(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 
 class Clock(Protocol):

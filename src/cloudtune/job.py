@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
 from cloudtune.backend import Exporter, Host
@@ -98,16 +99,24 @@ class Job:
         stall_after: float | None = None,
         lost_after: float = LOST_AFTER_S,
         longest_poll: float = LONGEST_POLL_S,
+        cancel_after: float | None = None,
     ) -> Iterator[Update]:
         """Each look at the job until it ends; times are in seconds. How it ends: see `cloudtune.watch`.
 
+        A job that has gone on for ``cancel_after`` seconds since it was made is cancelled, and JobExpired raised.
         Without ``stall_after`` the spec's own ``limits.stall_after`` holds, for jobs that this ledger knows.
         """
         stall_after = self._planned_stall() if stall_after is None else stall_after
         return watch(
             self._backend, self.ref, clock=self._client.clock, timeout=timeout, stall_after=stall_after,
             lost_after=lost_after, longest_poll=longest_poll,
+            cap=None if cancel_after is None else partial(self._over, cancel_after),
         )  # fmt: skip
+
+    def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
+        made = snapshot.created_at
+        over = made is not None and (self._client.clock.now() - made).total_seconds() >= limit
+        return f"it has gone on for more than {limit:.0f} s" if over else None
 
     def _planned_stall(self) -> float | None:
         with suppress(LedgerError):
@@ -121,13 +130,14 @@ class Job:
         timeout: float | None = None,
         *,
         stall_after: float | None = None,
+        cancel_after: float | None = None,
         on_update: Callable[[Update], None] | None = None,
     ) -> TunedModel:
         """Wait until the job ends and return its model.
 
         Raises JobFailed, JobCancelled, JobExpired, WaitTimeout, LostContact.
         """
-        for update in self.watch(timeout=timeout, stall_after=stall_after):
+        for update in self.watch(timeout=timeout, stall_after=stall_after, cancel_after=cancel_after):
             if on_update is not None:
                 on_update(update)
         return self.model()

@@ -7,9 +7,12 @@ which the plan shows with its source; it never means zero. Reading a spec from a
 from __future__ import annotations
 
 import re
+from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from cloudtune.clock import duration
 
 SPEC_VERSION = 1
 
@@ -36,16 +39,10 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
-
-
 def _seconds(value: Any) -> Any:
     if not isinstance(value, str):
         return _not_bool(value)
-    found = _DURATION.fullmatch(value.strip().replace(" ", ""))
-    if not found or not any(found.groups()):
-        raise ValueError("a duration looks like 90s, 45m, 1h30m or 2d (a bare number is seconds)")
-    return sum(float(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+    return duration(value)
 
 
 PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0)]
@@ -58,6 +55,12 @@ Seconds = Annotated[
     BeforeValidator(_seconds, json_schema_input_type=float | str),
     Field(gt=0, allow_inf_nan=False),
 ]
+
+
+def _short(key: str, accepts: Any) -> Any:
+    return BeforeValidator(
+        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=accepts
+    )
 
 
 class Part(BaseModel):
@@ -176,6 +179,23 @@ class Source(Part):
     kind: DataKind = "auto"
     columns: dict[str, str] = {}
     """The file's column -> the name that cloudtune knows, e.g. ``{question: prompt, answer: completion}``."""
+    template: Annotated[dict[str, str] | None, _short("text", dict[str, str] | str)] = None
+    """Rows made of columns: ``{prompt: "Q: {question}", completion: "{answer}"}``, or one text alone for plain text."""
+
+    @model_validator(mode="after")
+    def _good_template(self) -> Self:
+        if self.template is None:
+            return self
+        if self.columns or self.kind != "auto":
+            raise ValueError("a template names the file's own columns: give no columns and no kind beside it")
+        for key, text in self.template.items():
+            try:
+                named = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+            except ValueError as error:
+                raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for braces that are meant") from error
+            if not all(named):
+                raise ValueError(f"template {key}: {{}} names no column")
+        return self
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -233,12 +253,6 @@ def _name(value: str) -> str:
     if len(value) > 40 or not _NAME.fullmatch(value):
         raise ValueError("use at most 40 letters, digits and single hyphens between them")
     return value
-
-
-def _short(key: str, accepts: Any) -> Any:
-    return BeforeValidator(
-        lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=accepts
-    )
 
 
 class JobSpec(Part):

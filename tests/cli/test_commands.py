@@ -219,6 +219,13 @@ def test_waiting_too_long_is_five_and_the_job_goes_on(slow: Desk) -> None:
     assert len(slow.vendor.jobs(alive=True)) == 1
 
 
+def test_a_job_that_is_too_old_is_cancelled_and_eight(slow: Desk) -> None:
+    done = slow.run("run", "job.yaml", "--yes", "--cancel-after", "0.2s")
+    assert done.code == 8, done.err
+    assert "gone on for more than" in done.err
+    assert slow.vendor.jobs(alive=True) == []
+
+
 def test_a_vendor_that_is_silent_is_six_and_the_job_may_go_on(slow: Desk) -> None:
     ref = slow.submit()
     slow.vendor.fail("get_job", faults.reset(times=faults.FOREVER))
@@ -584,7 +591,7 @@ def test_the_help_lists_every_exit_code() -> None:
         (("rnu",), "Did you mean run?"),
         (("--json", "jobs"), "--json belongs after the command"),
         (("plan", "job.yaml", "--jsn"), "--json"),
-        (("watch", "x", "--timeout", "soon"), "not a duration such as 90s"),
+        (("watch", "x", "--timeout", "soon"), "is not a duration: it looks like 90s"),
     ],
 )
 def test_a_slip_is_answered_with_what_was_meant(desk: Desk, words: tuple[str, ...], answer: str) -> None:

@@ -166,6 +166,17 @@ def test_a_cap_cancels_and_counts_as_expired(stage: Stage) -> None:
     assert stage.vendor.calls("cancel_job") == 1
 
 
+def test_a_job_that_grows_too_old_is_cancelled(stage: Stage) -> None:
+    job = stage.job(steps=1000)
+    born = job.snapshot().created_at
+    assert born is not None
+    with pytest.raises(JobExpired, match="more than 40 s"):
+        job.wait(cancel_after=40.0)
+    assert stage.vendor.calls("cancel_job") == 1
+    age = (stage.clock.now() - born).total_seconds()
+    assert 40 <= age < 100
+
+
 def test_a_cap_whose_cancel_is_not_heard_is_tried_again(stage: Stage) -> None:
     job = stage.job(steps=1000)
     stage.vendor.fail("cancel_job", faults.reset(times=2))

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from cloudtune.backend import Plan
+    from cloudtune.cli.options import Waiting
     from cloudtune.cli.render_watch import View
     from cloudtune.cli.session import Session
     from cloudtune.execute import StepUpdate
@@ -51,17 +52,19 @@ def submitted(session: Session, plan: Plan) -> Job:
     return job
 
 
-def follow(
-    session: Session, job: Job, *, timeout: float | None, stall_after: float | None, lost_after: float | None
-) -> JobSnapshot:
+def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
     """Show the job until it ends well; its other ends are raised. Ctrl-C leaves the job alone and exits."""
     from cloudtune.watch import LOST_AFTER_S
 
-    stall_after, lost_after = stall_after or STALL_AFTER_S, lost_after or LOST_AFTER_S
     last: JobSnapshot | None = None
     try:
         with _view(session) as view:
-            for update in job.watch(timeout=timeout, stall_after=stall_after, lost_after=lost_after):
+            for update in job.watch(
+                timeout=waiting["timeout"],
+                stall_after=waiting["stall_after"] or STALL_AFTER_S,
+                lost_after=waiting["lost_after"] or LOST_AFTER_S,
+                cancel_after=waiting["cancel_after"],
+            ):
                 last = update.snapshot
                 view.update(update)
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from cloudtune.cli.options import command, watch_options, yes_option
 
 if TYPE_CHECKING:
     from cloudtune.backend import Plan
+    from cloudtune.cli.options import Waiting
     from cloudtune.cli.session import Session
     from cloudtune.execute import StepUpdate
     from cloudtune.importing import Importing
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @watch_options
 def import_model(
     session: Session, source: str, to: str, name: str | None, again: bool, requests: bool, yes: bool,
-    timeout: float | None, stall_after: float | None, lost_after: float | None,
+    waiting: Waiting,
 ) -> None:  # fmt: skip
     """Bring a model that was trained elsewhere to a back end, and follow that to its end.
 
@@ -52,7 +53,7 @@ def import_model(
     if not yes:
         ask("Import this?")
     job = Job(client, _submitted(session, importing, plan))
-    snapshot = follow(session, job, timeout=timeout, stall_after=stall_after, lost_after=lost_after)
+    snapshot = follow(session, job, waiting)
     finished(session, job, snapshot)
 
 

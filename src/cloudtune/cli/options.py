@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
 from cloudtune.cli.session import Session
+from cloudtune.clock import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,16 +47,15 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in th
     """Seconds, written as people do: 90s, 45m, 1h30m, 2d."""
 
     name = "duration"
-    _FORM = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the text."""
         if isinstance(value, float):
             return value
-        found = self._FORM.fullmatch(str(value).strip())
-        if not found or not any(found.groups()):
-            self.fail(f"{value!r} is not a duration such as 90s, 45m or 1h30m", param, ctx)
-        return sum(float(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+        try:
+            return duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def spec_argument(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,18 +79,34 @@ def ref_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("ref", metavar="JOB")(function)
 
 
+class Waiting(TypedDict):
+    """How long to wait, in seconds; None is the default."""
+
+    timeout: float | None
+    stall_after: float | None
+    lost_after: float | None
+    cancel_after: float | None
+
+
+_WAITING = {
+    "timeout": "Stop waiting after this long (exit code 5); the job goes on.",
+    "stall_after": "Say so when a running job shows no step and no event for this long.",
+    "lost_after": "Give up when nothing answers for this long (exit code 6); the job may go on.",
+    "cancel_after": "Cancel the job, if somebody is watching, once it is this old (exit code 8).",
+}
+
+
 def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """How long to wait, when to speak of a stall, and when to give up on a back end that does not answer."""
-    stall = "Say so when a running job shows no step and no event for this long."
-    lost = "Give up when nothing answers for this long (exit code 6); the job may go on."
-    for decorator in (
-        click.option("--lost-after", type=Duration(), metavar="TIME", help=lost),
-        click.option("--stall-after", type=Duration(), metavar="TIME", help=stall),
-        click.option("--timeout", type=Duration(), metavar="TIME", help="Stop waiting after this long (exit code 5); "
-                     "the job goes on."),
-    ):  # fmt: skip
-        function = decorator(function)
-    return function
+    """The options of `Waiting`, handed on together as ``waiting``."""
+
+    @functools.wraps(function)
+    def run(*words: Any, **values: Any) -> Any:
+        waiting = {name: values.pop(name) for name in _WAITING}
+        return function(*words, **values, waiting=Waiting(**waiting))  # type: ignore[typeddict-item]
+
+    for name, text in reversed(_WAITING.items()):
+        run = click.option(f"--{name.replace('_', '-')}", type=Duration(), metavar="TIME", help=text)(run)
+    return run
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

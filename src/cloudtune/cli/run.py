@@ -10,6 +10,7 @@ import click
 from cloudtune.cli.options import command, spec_argument, watch_options, yes_option
 
 if TYPE_CHECKING:
+    from cloudtune.cli.options import Waiting
     from cloudtune.cli.session import Session
 
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
 def run(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
-    timeout: float | None, stall_after: float | None, lost_after: float | None, requests: bool,
+    waiting: Waiting, requests: bool,
 ) -> None:  # fmt: skip
     """Plan, ask, submit, and watch to the end.
 
@@ -38,9 +39,9 @@ def run(
     if not yes:
         ask("Submit this?")
     job = submitted(session, made)
-    stall_after = stall_after or file.spec.limits.stall_after
+    waiting["stall_after"] = waiting["stall_after"] or file.spec.limits.stall_after
     try:
-        snapshot = follow(session, job, timeout=timeout, stall_after=stall_after, lost_after=lost_after)
+        snapshot = follow(session, job, waiting)
     except (JobFailed, JobCancelled, JobExpired) as error:
         retry = f"cloudtune run {spec} --resume goes on from its newest good checkpoint; --again starts over"
         error.hint = f"{error.hint}\n{retry}" if error.hint else retry

@@ -85,6 +85,20 @@ BUILT_IN: dict[str, BackendInfo] = {
             extra="aws",
             needs=("boto3",),
         ),
+        BackendInfo(
+            name="sagemaker",
+            target="cloudtune_providers.sagemaker.backend:SageMakerBackend",
+            summary="the local back end's own trainer in SageMaker's training jobs",
+            extra="sagemaker",
+            needs=("boto3",),
+        ),
+        BackendInfo(
+            name="jumpstart",
+            target="cloudtune_providers.jumpstart.backend:JumpStartBackend",
+            summary="AWS's own trainers for the models of SageMaker's hub, by training jobs on instances",
+            extra="aws",
+            needs=("boto3",),
+        ),
     )
 }
 

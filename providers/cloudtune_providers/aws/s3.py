@@ -93,6 +93,12 @@ class Objects:
         with self._clients.asking(f"read {self.url(key)}"):
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
+    def fetch(self, key: str, path: Path) -> None:
+        """Write the object into a file, piece by piece. Raises JobNotFound."""
+        with self._clients.asking(f"read {self.url(key)}"), path.open("wb") as file:
+            for piece in self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].iter_chunks(_CHUNK):
+                file.write(piece)
+
     def lines(self, key: str) -> Iterator[str]:
         """The object's lines of text, one after the other."""
         with self._clients.asking(f"read {self.url(key)}"):

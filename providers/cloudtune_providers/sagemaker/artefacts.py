@@ -1,0 +1,105 @@
+"""Tuned models brought here: unpacked once, asked in this process, taken away. The local back end does the work.
+
+It is reached by its name, since back ends do not import one another, and needs its extra: torch and what stands on it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import secrets
+import shutil
+import tarfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.backend import GenerateOptions, Prompt
+    from cloudtune.state import Generation, TunedModel
+    from cloudtune_providers.sagemaker.training import Training
+
+RESULTS = "cloudtune_local.results"
+TUNED = "tuned.json"
+_ARCHIVE = "model.tar.gz"
+
+
+class Artefacts:
+    """Models under one folder here, each by its job's name."""
+
+    def __init__(self, root: Path, training: Training) -> None:
+        self._root = root / "models"
+        self._training = training
+        self._lock = threading.Lock()
+        self._answering: Any = None
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Answers from this process."""
+        here = self.here(model)
+        with self._lock:
+            if self._answering is None:
+                self._answering = importlib.import_module(RESULTS).Answering()
+        return self._answering.generate(here, prompts, options)  # type: ignore[no-any-return]
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
+        """The adapter, or the merged weights, in a new folder."""
+        return importlib.import_module(RESULTS).export(self.here(model), to, merged=merged)  # type: ignore[no-any-return]
+
+    def here(self, model: TunedModel) -> TunedModel:
+        """The same model with its files on this machine; brought here if they are not."""
+        folder = self._root / model.id
+        with self._lock:
+            if not (folder / TUNED).is_file():
+                self._bring(model, folder)
+        return msgspec.structs.replace(model, uri=str(folder))
+
+    def forget(self, name: str) -> None:
+        """Remove what was brought here."""
+        shutil.rmtree(self._root / name, ignore_errors=True)
+
+    def _bring(self, model: TunedModel, folder: Path) -> None:
+        if not model.uri:
+            raise JobNotFound(f"{model.id} has no artefact")
+        aside = self._root / f".{model.id}.{os.getpid()}.{secrets.token_hex(4)}"
+        aside.mkdir(parents=True)
+        try:
+            self._training.fetch(model.uri, aside / _ARCHIVE)
+            with tarfile.open(aside / _ARCHIVE) as archive:
+                archive.extractall(aside / "model", filter="data")
+            _settle(aside / "model", folder, model)
+            try:
+                (aside / "model").rename(folder)
+            except OSError:
+                if not (folder / TUNED).is_file():  # else another process was faster
+                    raise
+        except (tarfile.TarError, EOFError) as error:
+            raise BackendError(f"{model.uri} cannot be unpacked: {error}") from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _settle(unpacked: Path, folder: Path, model: TunedModel) -> None:
+    """Let the model's own note say where its base is on this machine."""
+    try:
+        tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidRequest(f"{model.uri} was not made by cloudtune's trainer: it has no {TUNED}") from error
+    base = tuned["base"]
+    if base["source"] != "hub" and not str(base["path"]).startswith("s3://"):
+        base["path"] = str(Path(base["path"]).expanduser().absolute())
+    if base["source"] == "config":
+        tuned["base_folder"] = str(folder / "base")
+    elif base["source"] == "folder":
+        tuned["base_folder"] = base["path"]
+    else:
+        tuned["base_folder"] = str(folder / "base")
+    (unpacked / TUNED).write_text(json.dumps(tuned), encoding="utf-8")

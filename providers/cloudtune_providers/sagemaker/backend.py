@@ -1,0 +1,236 @@
+"""The SageMaker back end: calls, translates, returns. No loop waits here, and nothing is sent twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+
+from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import InvalidRequest, UnsupportedError
+from cloudtune.registry import describe, not_installed
+from cloudtune.state import JobRef, JobState, TunedModel
+from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
+from cloudtune_providers.aws.training_jobs import TrainingJobs
+from cloudtune_providers.sagemaker import bundle, capabilities, images, log_lines, models, snapshots, translate
+from cloudtune_providers.sagemaker.artefacts import Artefacts
+from cloudtune_providers.sagemaker.offline import LocalJobs
+from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_providers.sagemaker.storage import Stores
+from cloudtune_providers.sagemaker.training import Training
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+    from cloudtune.backend import PlanRequest, Prompt, Step
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobSnapshot, Metric
+
+
+class SageMakerBackend:
+    """Implements `Backend`, `BatchStatus`, `Host` and `Exporter`.
+
+    ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies.
+    """
+
+    name: ClassVar[str] = capabilities.NAME
+    Options: ClassVar[type[BaseModel]] = SageMakerOptions
+    Overrides: ClassVar[type[BaseModel]] = SageMakerOverrides
+
+    def __init__(
+        self,
+        options: SageMakerOptions | None = None,
+        *,
+        factory: Callable[[str], Any] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._options = options or SageMakerOptions()
+        info = describe(self.name)
+        if self._options.compute != "local" and info.missing:
+            raise not_installed(info, info.missing[0])
+        self._clock = clock or SystemClock()
+        self._root = self._options.root_folder()
+        self._is_here = self._options.compute == "local"
+        self._clients = Clients(self._options, factory)
+        self._jobs: TrainingJobs | LocalJobs = (
+            LocalJobs(self._root, self.name, self._options.python)
+            if self._is_here
+            else TrainingJobs(self._clients, self.name, self._clients.scope)
+        )
+        self._stores = Stores(self._clients, self._options.kms_key)
+        self._training = Training(self._stores, self._jobs)
+        self._artefacts = Artefacts(self._root, self._training)
+        self._capabilities = capabilities.capabilities(self._options)
+
+    def __repr__(self) -> str:
+        return f"SageMakerBackend({self._options.compute!r}, region={self._options.region!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Backend`."""
+        return self._capabilities
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """See `Backend`."""
+        return capabilities.check(spec, self._options)
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""
+        own = SageMakerOverrides.model_validate(spec.overrides.get(self.name, {}))
+        model = models.find_model(spec.model_for(self.name) or "", own.revision, self._stores)
+        code = bundle.bundle()
+        facts: dict[str, Any] = {"model": model, "code": {"sha256": code.sha256, "bytes": len(code.content)}}
+        facts |= {"image": self._image(own), "base": self._base()}
+        scope = str(self._root) if self._is_here else self._clients.scope()
+        limit = models.row_limit(spec, model)
+        return Resolved(scope=scope, facts=facts, identity={"model": model["fingerprint"]}, row_limit=limit)
+
+    def _base(self) -> str:
+        return (self._root / "bucket").as_uri() if self._is_here else f"s3://{self._options.bucket}"
+
+    def _image(self, own: SageMakerOverrides) -> dict[str, str] | str:
+        """One for each kind of instance: which it will be, planning decides."""
+        if self._options.image:
+            return self._options.image
+        if self._is_here:
+            return "local"
+        kind = own.instance_type or self._options.instance_type or ""
+        return {
+            word: images.image_uri("training", self._clients.region, kind, gpu=word == "gpu", setting="image")
+            for word in ("gpu", "cpu")
+        }
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """See `Backend`."""
+        return translate.to_plan(request, self._options)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `Backend`."""
+        if step.kind == "upload":
+            return self._training.upload(step, journal)
+        if step.id == translate.FIND_CHECKPOINT:
+            return self._training.find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
+        if step.id == translate.CREATE:
+            return self._jobs.create(step.request["body"])
+        raise InvalidRequest(f"the {self.name} back end has no step {step.id!r}")
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `Backend`."""
+        if step.kind == "upload":
+            return self._training.find_upload(step)
+        if step.id == translate.CREATE:
+            return self._jobs.find(step.request["body"])
+        return Absent()
+
+    def probe(self, step: Step) -> Probe:
+        """See `Backend`."""
+        return Probe(state="failed", message=f"the {self.name} back end has no step {step.id!r} to wait for")
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """See `Backend`."""
+        return snapshots.ours(self._jobs.get(ref))
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """See `BatchStatus`."""
+        return {ref: snapshots.ours(job) for ref, job in self._jobs.get_many(refs).items()}
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """See `Backend`."""
+        return map(snapshots.ours, self._jobs.listed(limit))
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """See `Backend`. The service's transitions, and the trainer's own words out of its log."""
+        return log_lines.to_events(self._jobs.events(ref, after))
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """See `Backend`. Out of the trainer's log."""
+        if isinstance(self._jobs, LocalJobs):
+            return log_lines.to_metrics(self._jobs.lines(ref, int(after or 0)))
+        return self._jobs.metrics(ref, after, log_lines.read_figures)
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """See `Backend`. As the service has copied them."""
+        return self._training.checkpoints(ref)
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """See `Backend`. A job that a limit stopped may have one too."""
+        job = self._jobs.describe(self._jobs.name_of(ref))
+        state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
+        url = self._training.artefact(job) if state.is_terminal and state is not JobState.FAILED else None
+        if url is None:
+            kept = state.is_terminal and self._training.checkpoints(ref)
+            hint = "it has checkpoints: `cloudtune resume` goes on from the newest good one" if kept else None
+            raise InvalidRequest(f"{ref} has no model: it is {job['TrainingJobStatus']}", hint=hint)
+        given = job.get("HyperParameters") or {}
+        return TunedModel(
+            id=ref.id,
+            base=str((job.get("Environment") or {}).get(MODEL_VARIABLE) or ""),
+            backend=self.name,
+            scope=ref.scope,
+            ref=ref,
+            call="in_process",
+            adapter=msgspec.json.decode(given["adapter.type"]) if "adapter.type" in given else None,
+            uri=url,
+            raw={"image": job["AlgorithmSpecification"].get("TrainingImage"), "role": job.get("RoleArn")},
+        )
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        self._jobs.cancel(ref)
+
+    def pause(self, ref: JobRef) -> None:
+        """Refused."""
+        raise UnsupportedError(self.capabilities.why_not("verb:pause"))
+
+    def resume(self, ref: JobRef) -> None:
+        """Refused: an ended job goes on as a new one."""
+        raise UnsupportedError(self.capabilities.why_not("verb:resume"))
+
+    def delete(self, ref: JobRef) -> None:
+        """Remove an ended job, its model, its checkpoints, and inputs that no other job reads. Not found is done."""
+        children = self._training.children(ref)
+        if children:
+            message = f"{', '.join(map(str, children))} started from a checkpoint of {ref} and has not ended"
+            raise InvalidRequest(message, hint="wait for it, or cancel it first")
+        job = self._jobs.delete(ref)
+        if job is not None:
+            self._training.clear(job)
+        self._artefacts.forget(ref.id)
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """See `Host`."""
+        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """See `Host`."""
+        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+
+    def deployments(self) -> Iterable[Deployment]:
+        """See `Host`."""
+        return ()
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """See `Host`."""
+        return self._artefacts.generate(model, prompts, options)
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """See `Exporter`."""
+        return self._artefacts.export(model, to, merged=merged)

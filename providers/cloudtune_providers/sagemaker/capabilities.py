@@ -1,0 +1,88 @@
+"""What the SageMaker back end can do with our own trainer, and for what it cannot, one sentence why. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.backend import VERBS, Capabilities
+from cloudtune.errors import Problem
+from cloudtune.spec import spec_features
+from cloudtune.trainer_spec import contradictions, untaught
+from cloudtune_providers.aws.names import tag_problems
+from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.spec import JobSpec
+
+NAME = "sagemaker"
+MOST_SECONDS = 28 * 86400
+LEAST_SECONDS = 60
+_OTHER = {
+    "limits.max_cost_usd": "cloudtune does not know what an hour of each instance costs; limit `limits.max_time`",
+    "verb:pause": "a training job cannot stand still: cancel it, and `cloudtune resume` goes on from its checkpoint",
+    "verb:resume": "nothing can be paused here; an ended job goes on as a new one",
+}
+_HERE = {"verb:deploy": "a rehearsal on this machine has no endpoints: its model answers in process"}
+
+
+def capabilities(options: SageMakerOptions) -> Capabilities:
+    """What it can do with these settings."""
+    reasons = _OTHER | untaught() | (_HERE if options.compute == "local" else {})
+    return Capabilities(
+        supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
+        reasons=reasons,
+        translated={
+            "data.validation": "its loss chooses the best checkpoint, which becomes the model",
+            "data.test": "measured once, at the end, in the container",
+            "limits.max_time": "MaxRuntimeInSeconds; the trainer stops somewhat earlier, to save the best model so far",
+            "tags": "the job's tags",
+            "seed": "the trainer's",
+        },
+    )
+
+
+def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
+    """What does not fit together in the values that the spec asks for."""
+    own = SageMakerOverrides.model_validate(
+        {k: v for k, v in spec.overrides.get(NAME, {}).items() if k in SageMakerOverrides.model_fields}
+    ) if _is_valid(spec) else SageMakerOverrides()  # fmt: skip
+    found = [*contradictions(spec), *_limits(spec), *_precision(spec, own), *_places(options)]
+    return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
+
+
+def _is_valid(spec: JobSpec) -> bool:
+    from pydantic import ValidationError
+
+    try:
+        SageMakerOverrides.model_validate(spec.overrides.get(NAME, {}))
+    except ValidationError:  # core tells of it
+        return False
+    return True
+
+
+def _limits(spec: JobSpec) -> Iterator[Problem]:
+    limit = spec.limits.max_time
+    if limit is not None and not LEAST_SECONDS <= limit <= MOST_SECONDS:
+        message = f"SageMaker stops jobs after {LEAST_SECONDS} s to {MOST_SECONDS} s (28 days), not {limit:g} s"
+        yield Problem(code="range", field="limits.max_time", message=message, fix="give another limit")
+
+
+def _precision(spec: JobSpec, own: SageMakerOverrides) -> Iterator[Problem]:
+    if spec.hyperparameters.precision == "fp16" and own.device == "cpu":
+        message = "half precision needs a GPU"
+        yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
+
+
+def _places(options: SageMakerOptions) -> Iterator[Problem]:
+    """Settings without which no job can be made."""
+    if options.compute == "local":
+        return
+    for name, what in (("bucket", "where rows and models go"), ("role_arn", "the role that the job takes on")):
+        if getattr(options, name) is None:
+            message = f"{what}: SageMaker jobs need it"
+            yield Problem(code="setting", field=f"backends.{NAME}.{name}", message=message, fix="set it")
+    if bool(options.subnets) != bool(options.security_groups):
+        message = "a VPC is named by both subnets and security groups"
+        yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="set both, or neither")

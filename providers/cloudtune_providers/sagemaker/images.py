@@ -1,0 +1,76 @@
+"""AWS's training and inference images: which one for a region. The one module that may ask the sagemaker SDK.
+
+Accounts and tags as in sagemaker-core 2.27.0's ``image_uri_config`` (seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+from cloudtune.errors import ConfigError, Problem
+
+_USUAL = "763104351884"
+_ACCOUNTS = {
+    "af-south-1": "626614931356", "ap-east-1": "871362719292", "ap-northeast-3": "364406365360",
+    "ap-southeast-3": "907027046896", "ca-west-1": "204538143572", "cn-north-1": "727897471807",
+    "cn-northwest-1": "727897471807", "eu-south-1": "692866216735", "il-central-1": "780543022126",
+    "me-central-1": "914824155844", "me-south-1": "217643126080", "us-gov-east-1": "446045086412",
+    "us-gov-west-1": "442386744353",
+    **dict.fromkeys((
+        "ap-northeast-1", "ap-northeast-2", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1",
+        "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1", "us-east-2",
+        "us-west-1", "us-west-2",
+    ), _USUAL),
+}  # fmt: skip
+_IMAGES = {
+    ("training", "gpu"): "huggingface-pytorch-training:2.9.0-transformers5.3.0-gpu-py312-cu130-ubuntu22.04",
+    ("training", "cpu"): "pytorch-training:2.9.0-cpu-py312",
+    ("inference", "gpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu-py312-cu124-ubuntu22.04",
+    ("inference", "cpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-cpu-py312-ubuntu22.04",
+}
+_FRAMEWORKS = {
+    ("training", "gpu"): ("huggingface", "5.3.0", "pytorch2.9.0", "py312"),
+    ("training", "cpu"): ("pytorch", "2.9.0", None, "py312"),
+    ("inference", "gpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
+    ("inference", "cpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
+}
+Scope = Literal["training", "inference"]
+
+
+def image_uri(scope: Scope, region: str, instance_type: str, *, gpu: bool, setting: str) -> str:
+    """The image's address: from our table, and for a region that it lacks from the SDK where that is installed."""
+    kind = (scope, "gpu" if gpu else "cpu")
+    account = _ACCOUNTS.get(region)
+    if account is not None:
+        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+        return f"{account}.dkr.ecr.{region}.{domain}/{_IMAGES[kind]}"
+    if _has_sdk():
+        return _ask_sdk(kind, region, instance_type)
+    raise ConfigError([Problem(
+        code="setting", field=f"backends.sagemaker.{setting}",
+        message=f"cloudtune does not know AWS's {scope} image for {region}",
+        fix='name an image, or install what knows more of them: pip install "cloudtune[sagemaker]"',
+    )])  # fmt: skip
+
+
+def _has_sdk() -> bool:
+    try:
+        return importlib.util.find_spec("sagemaker.core") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
+    from sagemaker.core import image_uris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    framework, version, base, python = _FRAMEWORKS[kind]
+    try:
+        return str(
+            image_uris.retrieve(
+                framework, region, version=version, py_version=python, instance_type=instance_type,
+                image_scope=kind[0], base_framework_version=base,
+            )
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"the SDK has no {kind[0]} image for {region}: {error}") from error

@@ -1,0 +1,82 @@
+"""The base model that a spec names: a folder or file here, a prefix in S3, or an id on the hub. Reads only."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import RowLimit
+from cloudtune.errors import JobNotFound, Problem, SpecError
+from cloudtune.trainer_spec import default_length
+
+if TYPE_CHECKING:
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.sagemaker.storage import Stores
+
+FINDER = "cloudtune_local.models"
+CHANNEL = "model"
+_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any]:
+    """What is known of it. ``s3`` is where it lies already, ``files`` are those to upload. Raises SpecError."""
+    if name.startswith("s3://"):
+        return _in_s3(name, stores)
+    found = importlib.import_module(FINDER).find_model(name, revision=revision)
+    facts: dict[str, Any] = msgspec.to_builtins(found)
+    facts |= {"s3": None, "files": [], "channel_path": CHANNEL}
+    if found.source == "folder":
+        files = sorted(path for path in Path(found.path).rglob("*") if path.is_file() and not _is_hidden(path))
+        facts["files"] = [_file(path, path.relative_to(found.path).as_posix()) for path in files]
+    elif found.source != "hub":
+        path = Path(found.path)
+        facts["files"] = [_file(path, path.name)]
+        facts["channel_path"] = f"{CHANNEL}/{path.name}"
+    return facts
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts[-2:])
+
+
+def _file(path: Path, name: str) -> dict[str, Any]:
+    return {"path": str(path), "name": name, "bytes": path.stat().st_size}
+
+
+def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
+    prefix = name.rstrip("/") + "/"
+    store, key = stores.at(prefix)
+    entries = {entry["Key"].removeprefix(key): entry for entry in store.list(key)}
+    if "config.json" not in entries or not any(file.endswith((".safetensors", ".bin")) for file in entries):
+        raise SpecError([Problem(
+            code="unknown_model", field="model", message=f"{prefix} holds no model: a config.json and its weights",
+            fix="name the prefix of a model folder as transformers writes it",
+        )])  # fmt: skip
+    try:
+        config = json.loads(store.read(f"{key}config.json"))
+    except (ValueError, JobNotFound) as error:
+        message = f"{prefix}config.json is not valid JSON"
+        raise SpecError([Problem(code="unknown_model", field="model", message=message)]) from error
+    marks = [[file, entry["Size"], str(entry.get("ETag", ""))] for file, entry in sorted(entries.items())]
+    inner = {**config, **config.get("text_config", {})}
+    return {
+        "source": "folder", "path": prefix, "s3": prefix, "files": [], "channel_path": CHANNEL, "revision": None,
+        "fingerprint": hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:32],
+        "context_length": next((inner[word] for word in _CONTEXT if isinstance(inner.get(word), int)), None),
+        "vocab_size": inner.get("vocab_size"), "parameters": None,
+        "chat_template": True if "chat_template.jinja" in entries else None,
+    }  # fmt: skip
+
+
+def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
+    """How long a row may be before the trainer cuts it, where the model's tokenizer lies here."""
+    folder = Path(model["path"])
+    if spec.method.name == "cpt" or model["source"] != "folder" or not (folder / "tokenizer.json").is_file():
+        return None
+    tokens = spec.hyperparameters.max_length or default_length(model)
+    return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)

@@ -1,0 +1,110 @@
+"""Settings of the SageMaker back end, and what a spec may say to it in its own words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from cloudtune.spec import Seconds  # noqa: TC001 - read at run time
+from cloudtune_providers.aws.options import AwsOptions
+
+InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
+
+
+class SageMakerOptions(AwsOptions):
+    """Where and how jobs run."""
+
+    compute: Literal["instances", "local"] = "instances"
+    """``instances``: our trainer on SageMaker's instances. ``local``: the very same bundle in a process here, offline,
+    to rehearse it."""
+    image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """The container's image; else AWS's own Hugging Face or PyTorch training image for the region."""
+    instance_type: InstanceType | None = None
+    """Else proposed from the model's size and the method."""
+    instances: PositiveInt = 1
+    """Of that type, which train one model together."""
+    volume_gb: Annotated[int, Field(ge=1, le=16384)] | None = None
+    """Disk of each instance; else by the model's size."""
+    spot: bool = False
+    """Managed spot training: cheaper, and interrupted at times; the job goes on from its checkpoint by itself."""
+    max_wait: Seconds | None = None
+    """With ``spot``: the most that waiting and running may take together; else twice the longest running time."""
+    keep_alive: Annotated[int, Field(ge=0, le=21600)] | None = None
+    """Seconds for which the instances stay for the next job (a warm pool); they cost as if they ran."""
+    subnets: tuple[str, ...] = ()
+    """A VPC's, together with ``security_groups``."""
+    security_groups: tuple[str, ...] = ()
+    network_isolation: bool = False
+    """No network for the container: no hub, no package index."""
+    encrypt_traffic: bool = False
+    """Between several instances."""
+    requirements: Literal["pip", "image"] = "pip"
+    """``pip`` installs the pinned packages that the image lacks; ``image`` takes the image as it is."""
+    hub_token_secret: str | None = None
+    """Name or ARN of a secret in Secrets Manager that holds a token for gated models on the hub; the job's role reads
+    it."""
+    inference_image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    """For endpoints; else AWS's own Hugging Face inference image for the region."""
+    deploy_limit: PositiveFloat = 3600.0
+    """Seconds to wait for an endpoint."""
+    answers: Literal["auto", "endpoint", "here"] = "auto"
+    """Who answers for a tuned model: its endpoint where one stands, else this process with the model brought here."""
+    root: Path | None = None
+    """For ``compute: local`` and models that were brought here. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
+    this user's state folder."""
+    python: Path | None = None
+    """For ``compute: local``: the interpreter that the image would have; else the one that runs cloudtune."""
+
+    def root_folder(self) -> Path:
+        """``root`` as an absolute path; it need not exist yet."""
+        if self.root is not None:
+            return self.root.expanduser().resolve()
+        home = os.environ.get("CLOUDTUNE_HOME")
+        if home:
+            return (Path(home).expanduser() / "sagemaker").resolve()
+        import platformdirs
+
+        return platformdirs.user_state_path("cloudtune").resolve() / "sagemaker"
+
+
+class SageMakerOverrides(BaseModel):
+    """``overrides.sagemaker`` in a spec."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    instance_type: InstanceType | None = None
+    """See the setting of that name."""
+    instances: PositiveInt | None = None
+    """See the setting of that name."""
+    spot: bool | None = None
+    """See the setting of that name."""
+    keep_alive: NonNegativeInt | None = None
+    """See the setting of that name."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train: ``auto`` takes the GPUs that there are."""
+    threads: PositiveInt | None = None
+    """CPU threads of each process; left out, as many as torch finds."""
+    log_every: PositiveInt = 1
+    """Write metrics at every such step."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Branch, tag or commit of a model on the hub."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for models whose authors you trust."""
+
+
+class SageMakerDeployment(BaseModel):
+    """Options of an endpoint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
+    """Derived from the model's name unless given."""
+    instance_type: InstanceType = "ml.g5.xlarge"
+    instances: PositiveInt = 1
+    serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
+    """A serverless endpoint instead of instances: no GPU, nothing to pay while nobody asks."""
+    max_concurrency: Annotated[int, Field(ge=1, le=200)] = 1
+    """Of a serverless endpoint."""

@@ -1,0 +1,145 @@
+"""Where a job's files go: a bucket, or for rehearsals a folder that takes its place under the same keys."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune_providers.aws.s3 import Objects, changed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cloudtune.backend import Journal
+    from cloudtune_providers.aws.clients import Clients
+
+
+class Storage(Protocol):
+    """What both can do; see `Objects`."""
+
+    def url(self, key: str) -> str:
+        """The object's address."""
+
+    def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
+        """Write the file under the key, once and whole."""
+
+    def write(self, key: str, content: bytes, sha256: str | None = None) -> None:
+        """Write a few bytes."""
+
+    def find(self, key: str, sha256: str, size: int | None = None) -> Found:
+        """Whether the object with these bytes is there."""
+
+    def read(self, key: str) -> bytes:
+        """The object's bytes. Raises JobNotFound."""
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Write the object into a file. Raises JobNotFound."""
+
+    def list(self, prefix: str) -> Sequence[dict[str, Any]]:
+        """Key, Size and LastModified of what begins so."""
+
+    def delete(self, place: str) -> int:
+        """Remove one object, or all below a key that ends in a slash."""
+
+
+class Folder:
+    """A folder with files under the keys."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def url(self, key: str) -> str:
+        """See `Storage`."""
+        return (self._root / key).as_uri()
+
+    def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
+        """See `Storage`. Aside, then renamed: nobody sees half of it."""
+        with path.open("rb") as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != sha256:
+                raise changed(str(path))
+        target = self._place(key)
+        aside = Path(tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")[1])
+        shutil.copyfile(path, aside)
+        aside.replace(target)
+        return {"key": key, "url": self.url(key), "bytes": path.stat().st_size, "sha256": sha256}
+
+    def write(self, key: str, content: bytes, sha256: str | None = None) -> None:
+        """See `Storage`."""
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise changed(key)
+        target = self._place(key)
+        handle, aside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(aside, target)
+
+    def _place(self, key: str) -> Path:
+        target = self._root / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target
+
+    def find(self, key: str, sha256: str, size: int | None = None) -> Found:
+        """See `Storage`."""
+        try:
+            with (self._root / key).open("rb") as content:
+                found = hashlib.file_digest(content, "sha256").hexdigest()
+        except FileNotFoundError:
+            return Absent()
+        if found != sha256:
+            raise Conflict(f"{self._root / key} is there, and holds something else", hint="move it away")
+        there = (self._root / key).stat().st_size
+        return Done(outputs={"key": key, "url": self.url(key), "bytes": there, "sha256": sha256})
+
+    def read(self, key: str) -> bytes:
+        """See `Storage`."""
+        try:
+            return (self._root / key).read_bytes()
+        except FileNotFoundError as error:
+            raise JobNotFound(f"there is no {self._root / key}") from error
+
+    def fetch(self, key: str, path: Path) -> None:
+        """See `Storage`."""
+        try:
+            shutil.copyfile(self._root / key, path)
+        except FileNotFoundError as error:
+            raise JobNotFound(f"there is no {self._root / key}") from error
+
+    def list(self, prefix: str) -> Sequence[dict[str, Any]]:
+        """See `Storage`."""
+        folder = self._root / prefix.rpartition("/")[0]
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        keys = {path.relative_to(self._root).as_posix(): path for path in files}
+        return [{"Key": key, "Size": path.stat().st_size} for key, path in keys.items() if key.startswith(prefix)]
+
+    def delete(self, place: str) -> int:
+        """See `Storage`."""
+        found = [entry["Key"] for entry in self.list(place) if place.endswith("/") or entry["Key"] == place]
+        for key in found:
+            (self._root / key).unlink(missing_ok=True)
+        if place.endswith("/"):
+            shutil.rmtree(self._root / place, ignore_errors=True)
+        return len(found)
+
+
+class Stores:
+    """Opens whatever an address names."""
+
+    def __init__(self, clients: Clients, kms_key: str | None) -> None:
+        self._clients = clients
+        self._kms_key = kms_key
+
+    def at(self, url: str) -> tuple[Storage, str]:
+        """The storage that holds the address, and the key in it."""
+        parts = urlsplit(url)
+        if parts.scheme == "s3":
+            return Objects(self._clients, parts.netloc, self._kms_key), parts.path.lstrip("/")
+        if parts.scheme == "file":
+            return Folder(Path("/")), unquote(parts.path).lstrip("/")
+        raise InvalidRequest(f"{url} is no address of an object: those begin with s3://")

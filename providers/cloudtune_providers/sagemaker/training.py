@@ -1,0 +1,198 @@
+"""The steps of a job with our own trainer, and what it leaves: uploads, checkpoints, the artefact."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import DataError, InvalidRequest, JobNotFound
+from cloudtune.state import Checkpoint, JobRef
+from cloudtune_providers.aws.training_answers import PARENT_VARIABLE
+from cloudtune_providers.sagemaker import bundle
+from cloudtune_providers.sagemaker.translate import START, UPLOAD_CODE, UPLOAD_MODEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from cloudtune.backend import Journal, Step
+    from cloudtune.state import JobSnapshot
+    from cloudtune_providers.sagemaker.storage import Storage, Stores
+
+MARKER = "checkpoint.json"
+
+
+class Jobs(Protocol):
+    """Training jobs as this room needs them: SageMaker's, or those on this machine."""
+
+    def describe(self, name: str) -> dict[str, Any]:
+        """The service's own answer. Raises JobNotFound."""
+
+    def listed(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """Newest first."""
+
+    def name_of(self, ref: JobRef) -> str:
+        """The job's name."""
+
+
+class Training:
+    """Files of jobs. ``jobs`` tells where they lie."""
+
+    def __init__(self, stores: Stores, jobs: Jobs) -> None:
+        self._stores = stores
+        self._jobs = jobs
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def upload(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """Bring rows, code or a model to where the container finds them."""
+        request = step.request
+        store, key = self._place(request)
+        if step.id == UPLOAD_MODEL:
+            return self._upload_model(store, key, request, journal)
+        if step.id == UPLOAD_CODE:
+            code = bundle.bundle()
+            if code.sha256 != request["sha256"]:
+                raise DataError("the trainer has changed since the plan was made", hint="submit again with --again")
+            store.write(key, code.content, code.sha256)
+            return {"key": key, "url": store.url(key), "bytes": len(code.content), "sha256": code.sha256}
+        return store.put(key, Path(request["path"]), request["sha256"], journal)
+
+    def _upload_model(self, store: Storage, key: str, request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+        for file in request["files"]:
+            path = Path(file["path"])
+            with path.open("rb") as content:
+                sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+            if isinstance(store.find(key + file["name"], sha256, file["bytes"]), Absent):
+                store.put(key + file["name"], path, sha256, journal)
+        return {"key": key, "url": store.url(key), "bytes": sum(file["bytes"] for file in request["files"])}
+
+    def find_upload(self, step: Step) -> Found:
+        """Whether it is there. A model's files are known by name and size under the model's own fingerprint."""
+        request = step.request
+        store, key = self._place(request)
+        if step.id != UPLOAD_MODEL:
+            return store.find(key, request["sha256"], request["bytes"])
+        there = {entry["Key"]: entry["Size"] for entry in store.list(key)}
+        wanted = {key + file["name"]: file["bytes"] for file in request["files"]}
+        if wanted.items() <= there.items():
+            return Done(outputs={"key": key, "url": store.url(key), "bytes": sum(wanted.values())})
+        return Absent()
+
+    def _place(self, request: Mapping[str, Any]) -> tuple[Storage, str]:
+        return self._stores.at(f"{request['base']}/{request['key']}")
+
+    def find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
+        """The newest checkpoint of an ended job whose files are all there. Raises InvalidRequest."""
+        job = self._jobs.describe(self._jobs.name_of(parent))
+        kept = [(checkpoint, marker) for checkpoint, marker in self._kept(job) if marker["whole"]]
+        if kept:
+            checkpoint, _ = kept[-1]
+            url = _checkpoints_of(job)
+            return {"url": url, "place": json.dumps(f"{START}/{checkpoint.id}"), "step": checkpoint.step}
+        channels = {entry["ChannelName"]: entry for entry in job.get("InputDataConfig") or ()}
+        if START in channels:  # it died before it had a checkpoint of its own
+            url = channels[START]["DataSource"]["S3DataSource"]["S3Uri"]
+            return {"url": url, "place": job["HyperParameters"]["resume_from"], "step": None}
+        raise InvalidRequest(
+            f"{parent} left no good checkpoint to start from", hint="submit it afresh: `cloudtune submit --again`"
+        )
+
+    # -- what a job leaves -----------------------------------------------------------------------------------------
+
+    def checkpoints(self, ref: JobRef) -> list[Checkpoint]:
+        """Complete checkpoints, oldest first."""
+        return [checkpoint for checkpoint, _ in self._kept(self._jobs.describe(self._jobs.name_of(ref)))]
+
+    def _kept(self, job: Mapping[str, Any]) -> list[tuple[Checkpoint, dict[str, Any]]]:
+        url = _checkpoints_of(job)
+        if not url:
+            return []
+        store, prefix = self._stores.at(f"{url.rstrip('/')}/")
+        keys = {entry["Key"] for entry in store.list(prefix)}
+        found = []
+        for key in sorted(key for key in keys if key.endswith(f"/{MARKER}")):
+            folder = key.removesuffix(MARKER)
+            try:
+                marker = json.loads(store.read(key))
+                whole = all(folder + name in keys for name in marker["files"])
+                found.append((_checkpoint(marker, store.url(folder)), {**marker, "whole": whole}))
+            except (ValueError, KeyError, TypeError, JobNotFound):  # torn: the service copies files one by one
+                continue
+        best = max((n for n, (checkpoint, _) in enumerate(found) if checkpoint.best), default=len(found) - 1)
+        return [
+            (_placed(checkpoint, best=number == best, last=number == len(found) - 1), marker)
+            for number, (checkpoint, marker) in enumerate(found)
+        ]
+
+    def artefact(self, job: Mapping[str, Any]) -> str | None:
+        """The address of model.tar.gz, if there is one."""
+        url = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
+        if not url:
+            return None
+        store, key = self._stores.at(url)
+        return str(url) if any(entry["Key"] == key for entry in store.list(key)) else None
+
+    def fetch(self, url: str, path: Path) -> None:
+        """Bring an object here."""
+        store, key = self._stores.at(url)
+        store.fetch(key, path)
+
+    # -- clearing --------------------------------------------------------------------------------------------------
+
+    def children(self, ref: JobRef) -> list[JobRef]:
+        """Jobs that have not ended and started from a checkpoint of this one."""
+        return [
+            job.ref for job in self._jobs.listed()
+            if not job.state.is_terminal and _variable(job.raw, PARENT_VARIABLE) == str(ref)
+        ]  # fmt: skip
+
+    def clear(self, job: Mapping[str, Any]) -> None:
+        """Remove what a job that is gone has left: its model and checkpoints, and inputs that no other job reads."""
+        places = [f"{_checkpoints_of(job).rstrip('/')}/"] if _checkpoints_of(job) else []
+        output = (job.get("OutputDataConfig") or {}).get("S3OutputPath")
+        if output:
+            places.append(f"{output.rstrip('/')}/{job['TrainingJobName']}/")
+        mine = _inputs(job) - {url for other in self._jobs.listed() for url in _inputs(other.raw)}
+        for url in (*places, *sorted(mine)):
+            store, key = self._stores.at(url)
+            store.delete(key)
+
+
+def _inputs(job: Mapping[str, Any]) -> set[str]:
+    """What was uploaded for a job under names of its content."""
+    sources = [entry["DataSource"].get("S3DataSource") or {} for entry in job.get("InputDataConfig") or ()
+               if entry["ChannelName"] in ("train", "validation", "test", "code")]  # fmt: skip
+    urls = {str(source.get("S3Uri")) for source in sources}
+    return {url for url in urls if "/data/" in url or "/code/" in url}
+
+
+def _checkpoints_of(job: Mapping[str, Any]) -> str:
+    return str((job.get("CheckpointConfig") or {}).get("S3Uri") or "")
+
+
+def _variable(job: Mapping[str, Any], name: str) -> str | None:
+    return (job.get("Environment") or {}).get(name)
+
+
+def _checkpoint(marker: Mapping[str, Any], url: str) -> Checkpoint:
+    made = marker.get("created_at")
+    return Checkpoint(
+        id=url.rstrip("/").rpartition("/")[2],
+        step=int(marker["step"]),
+        epoch=float(marker["epoch"]),
+        best=bool(marker["best"]),
+        resumable=True,
+        metrics={str(name): float(value) for name, value in marker["metrics"].items()},
+        created_at=datetime.fromisoformat(made) if isinstance(made, str) else None,
+        uri=url,
+    )
+
+
+def _placed(checkpoint: Checkpoint, *, best: bool, last: bool) -> Checkpoint:
+    import msgspec
+
+    return msgspec.structs.replace(checkpoint, best=best, last=last)

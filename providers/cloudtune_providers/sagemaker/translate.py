@@ -1,0 +1,329 @@
+"""From a spec to a plan for our own trainer on SageMaker: uploads, and one CreateTrainingJob. Pure.
+
+The trainer's whole ``spec.json`` travels as the job's hyperparameters, one JSON text each, so that the console shows
+what is trained with; rows, code and a model of one's own travel as channels out of S3.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import CostEstimate, Plan, Step, place
+from cloudtune.errors import Problem, SpecError
+from cloudtune.trainer_spec import FORMAT, Choices, misfits, run_spec, warning
+from cloudtune_providers.aws.names import tag_list, tags_of
+from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
+from cloudtune_providers.sagemaker import bundle, instances
+from cloudtune_providers.sagemaker.capabilities import NAME
+from cloudtune_providers.sagemaker.log_lines import metric_definitions
+from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.backend import PlanRequest
+
+CREATE = "create"
+FIND_CHECKPOINT = "find_checkpoint"
+UPLOAD_CODE = "upload_code"
+UPLOAD_MODEL = "upload_model"
+START = "start"
+"""The channel of the checkpoint that a job goes on from."""
+DEFAULT_RUNTIME_S = 86400
+"""The service's own, where the spec gives no limit."""
+RESERVE_S = 600.0
+RESERVE_SHARE = 0.2
+"""So much earlier than the service the trainer stops by itself, to save what it has: the lesser of the two."""
+MOST_CHARS = 2500
+"""Of one hyperparameter."""
+ENTRYPOINT = (
+    "/bin/bash",
+    "-c",
+    (
+        f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{bundle.NAME} -C /opt/ml/code && "
+        f"exec python3 -I /opt/ml/code/{bundle.ENTRY}"
+    ),
+)
+"""The trainer is the container's first process, so that SIGTERM comes to it and to nothing before it."""
+
+
+def to_plan(request: PlanRequest, options: SageMakerOptions) -> Plan:
+    """The steps that make the job. Raises SpecError where the spec does not fit."""
+    return _Planning(request, options).plan()
+
+
+class _Planning:
+    """What is worked out for one plan."""
+
+    def __init__(self, request: PlanRequest, options: SageMakerOptions) -> None:
+        self.request = request
+        self.options = options
+        self.own = SageMakerOverrides.model_validate(request.spec.overrides.get(NAME, {}))
+        self.choices = Choices(NAME)
+        self.facts = request.resolved.facts
+        self.model: dict[str, Any] = self.facts["model"]
+        self.base: str = self.facts["base"]
+        self.document = self._document()
+        self.parameters = instances.parameters_of(self.model, request.spec.model_for(NAME) or "")
+        self.memory = instances.memory_of(self.parameters, self.document) if self.parameters else None
+        self.problems: list[Problem] = misfits(request, self.document, self.model)
+        self.type, self.count = self._instances()
+
+    def plan(self) -> Plan:
+        request = self.request
+        body = self._body()
+        self._sizes(body)
+        errors = [problem for problem in self.problems if problem.severity == "error"]
+        if errors:
+            raise SpecError(errors)
+        return Plan(
+            name=request.spec.name,
+            backend=NAME,
+            scope=request.resolved.scope,
+            key=request.key,
+            attempt=request.attempt,
+            token=request.token,
+            spec=request.spec.model_dump(mode="json", exclude_none=True),
+            steps=tuple(self._steps(body)),
+            data=request.data,
+            resolved=request.resolved,
+            settings=tuple(self.choices.settings),
+            warnings=tuple(self.problems),
+            cost=self._cost(),
+            parent=str(request.parent) if request.parent else None,
+        )
+
+    # -- the trainer's side ------------------------------------------------------------------------------------------
+
+    def _document(self) -> dict[str, Any]:
+        """spec.json, with paths as they lie under the container's channels."""
+        request, own = self.request, self.own
+        data = {split: f"{split}/{split}.jsonl" for split in request.data.splits}
+        model = self.model if self.model["source"] == "hub" else {**self.model, "path": self.model["channel_path"]}
+        start = place(FIND_CHECKPOINT, "place") if request.parent else None
+        names = ("device", "threads", "log_every", "trust_remote_code")
+        for name in (*names, "revision"):
+            if (value := getattr(own, name)) is not None:
+                source = "override" if name in own.model_fields_set else f"default of {NAME}"
+                self.choices.note(f"overrides.{NAME}.{name}", value, source)
+        document = run_spec(request, self.choices, model, data, start, {name: getattr(own, name) for name in names})
+        limit = document["limits"]["max_time"]
+        if limit is not None:
+            trained = limit - min(RESERVE_S, limit * RESERVE_SHARE)
+            document["limits"] = {"max_time": trained}
+            self.choices.note("trainer.max_time", trained, "derived: time is left to save the model in")
+        return document
+
+    # -- the service's side ------------------------------------------------------------------------------------------
+
+    def _instances(self) -> tuple[str, int]:
+        options, own = self.options, self.own
+        count = own.instances or options.instances
+        asked = own.instance_type or options.instance_type
+        why = "override" if own.instance_type else "settings"
+        if asked is None and options.compute == "local":
+            asked, why = "local", "derived: a process on this machine"
+        if asked is None:
+            fitting = instances.proposed(self.parameters, self.memory)
+            if fitting is None:
+                self._too_large()
+            asked = fitting.name if fitting else instances.UNKNOWN
+            why = f"proposed: {self.memory.gib} GiB on each GPU, {self.memory.basis}" if self.memory else "proposed"
+            if self.memory is None:
+                message = f"how large {self.request.spec.model_for(NAME)} is is not known: {asked} is a guess"
+                self.problems.append(warning("model_size", f"backends.{NAME}.instance_type", message, "set it"))
+        self.choices.note(f"backends.{NAME}.instance_type", asked, why)
+        self.choices.note(f"backends.{NAME}.instances", count, "override" if own.instances else "settings")
+        self._judge(asked, count)
+        return asked, count
+
+    def _too_large(self) -> None:
+        assert self.memory is not None
+        message = f"about {self.memory.gib} GiB on one GPU ({self.memory.basis}): no instance has a GPU that large"
+        fix = "use lora, a smaller batch (more gradient_accumulation_steps), gradient_checkpointing or a smaller model"
+        self.problems.append(Problem(code="memory", field="model", message=message, fix=fix))
+
+    def _judge(self, name: str, count: int) -> None:
+        field = f"backends.{NAME}.instance_type"
+        known = instances.instance_of(name)
+        if known is not None and self.memory is not None and known.gpus and known.gpu_gib < self.memory.gib:
+            message = f"{name} has {known.gpu_gib:g} GiB on each GPU, and about {self.memory.gib} are needed"
+            self.problems.append(warning("memory", field, f"{message} ({self.memory.basis})", "choose a larger one"))
+        if known is not None and not known.gpus and self.document["hyperparameters"]["precision"] == "fp16":
+            message = f"half precision needs a GPU, and {name} has none"
+            fix = "use fp32 or bf16, or choose another instance"
+            self.problems.append(Problem(code="range", field="hyperparameters.precision", message=message, fix=fix))
+        if count > 1 and self.model["source"] in ("config", "gguf"):
+            message = f"a {self.model['source']} model is made ready on each instance by itself: it trains on one only"
+            fix = "use one instance, or a model folder"
+            self.problems.append(Problem(code="range", field=f"backends.{NAME}.instances", message=message, fix=fix))
+        if self.options.network_isolation and self.model["source"] == "hub":
+            message = "a model on the hub cannot be fetched without a network"
+            fix = "give a folder or an s3:// prefix that holds it"
+            self.problems.append(Problem(code="network", field="model", message=message, fix=fix))
+
+    def _body(self) -> dict[str, Any]:
+        options, request = self.options, self.request
+        root = f"{self.base}/{options.prefix}"
+        body: dict[str, Any] = {
+            "TrainingJobName": request.slug,
+            **({"RoleArn": options.role_arn} if options.role_arn else {}),
+            "HyperParameters": hyperparameters(self.document),
+            "AlgorithmSpecification": {
+                "TrainingImage": self._image(),
+                "TrainingInputMode": "File",
+                "MetricDefinitions": metric_definitions(),
+                "ContainerEntrypoint": list(ENTRYPOINT),
+            },
+            "InputDataConfig": self._channels(),
+            "OutputDataConfig": {"S3OutputPath": f"{root}/jobs", "CompressionType": "GZIP"},
+            "ResourceConfig": self._resources(),
+            "StoppingCondition": self._stopping(),
+            "CheckpointConfig": {"S3Uri": f"{root}/checkpoints/{request.slug}", "LocalPath": "/opt/ml/checkpoints"},
+            "Environment": self._environment(),
+            "Tags": tag_list(tags_of(request.token, request.spec.name, options.tags, request.spec.tags), upper=True),
+        }
+        if options.kms_key:
+            body["OutputDataConfig"]["KmsKeyId"] = options.kms_key
+        if self._spot():
+            body["EnableManagedSpotTraining"] = True
+        if options.subnets:
+            body["VpcConfig"] = {
+                "SecurityGroupIds": list(options.security_groups), "Subnets": list(options.subnets)
+            }  # fmt: skip
+        if options.network_isolation:
+            body["EnableNetworkIsolation"] = True
+        if options.encrypt_traffic:
+            body["EnableInterContainerTrafficEncryption"] = True
+        return body
+
+    def _image(self) -> str:
+        image = self.facts["image"]
+        if isinstance(image, str):
+            return image
+        known = instances.instance_of(self.type)
+        has_gpu = known.gpus > 0 if known else self.type.split(".")[1][0] in "gp"
+        return str(image["gpu" if has_gpu else "cpu"])
+
+    def _channels(self) -> list[dict[str, Any]]:
+        uris: dict[str, Any] = {"code": place(UPLOAD_CODE, "url")}
+        uris |= {split: place(f"upload_{split}", "url") for split in self.request.data.splits}
+        if self.model["source"] != "hub":
+            uris["model"] = self.model["s3"] or place(UPLOAD_MODEL, "url")
+        if self.request.parent:
+            uris[START] = place(FIND_CHECKPOINT, "url")
+        return [
+            {
+                "ChannelName": name,
+                "DataSource": {"S3DataSource": {
+                    "S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated",
+                }},
+            }
+            for name, uri in uris.items()
+        ]  # fmt: skip
+
+    def _resources(self) -> dict[str, Any]:
+        options = self.options
+        full = self.document["adapter"]["type"] == "full"
+        volume = options.volume_gb or instances.volume_gb(self.parameters, full)
+        why = "settings" if options.volume_gb else "derived: the model's size"
+        self.choices.note(f"backends.{NAME}.volume_gb", volume, why)
+        found = {"InstanceType": self.type, "InstanceCount": self.count, "VolumeSizeInGB": volume}
+        kept = self.own.keep_alive if self.own.keep_alive is not None else options.keep_alive
+        if kept:
+            found["KeepAlivePeriodInSeconds"] = kept
+            message = f"the instances stay for {kept} s after the job and cost as if they ran"
+            self.problems.append(warning("warm_pool", f"backends.{NAME}.keep_alive", message, "set it to 0"))
+        return found
+
+    def _spot(self) -> bool:
+        return self.options.spot if self.own.spot is None else self.own.spot
+
+    def _stopping(self) -> dict[str, int]:
+        limit = self.request.spec.limits.max_time
+        runtime = math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
+        why = "spec" if limit is not None else "the service's own limit"
+        self.choices.note("MaxRuntimeInSeconds", runtime, why)
+        if not self._spot():
+            return {"MaxRuntimeInSeconds": runtime}
+        wait = max(runtime, math.ceil(self.options.max_wait or 2 * runtime))
+        self.choices.note("MaxWaitTimeInSeconds", wait, "settings" if self.options.max_wait else "derived")
+        return {"MaxRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": wait}
+
+    def _environment(self) -> dict[str, str]:
+        request, options = self.request, self.options
+        found = {NAME_VARIABLE: request.spec.name, MODEL_VARIABLE: request.spec.model_for(NAME) or ""}
+        if request.parent:
+            found[PARENT_VARIABLE] = str(request.parent)
+        if options.requirements == "image" or options.compute == "local":
+            found["CLOUDTUNE_REQUIREMENTS"] = "image"
+        if options.hub_token_secret:
+            found["CLOUDTUNE_HUB_TOKEN_SECRET"] = options.hub_token_secret
+        return found
+
+    def _sizes(self, body: Mapping[str, Any]) -> None:
+        for name, text in body["HyperParameters"].items():
+            if isinstance(text, str) and len(text) > MOST_CHARS:
+                message = f"{len(text)} characters, and SageMaker takes {MOST_CHARS} in a hyperparameter"
+                self.problems.append(Problem(code="too_long", field=name, message=message, fix="make it shorter"))
+        for name, text in body["Environment"].items():
+            if len(text) > 512:
+                message = f"{name} has {len(text)} characters, and SageMaker takes 512"
+                self.problems.append(Problem(code="too_long", field="model", message=message, fix="make it shorter"))
+
+    def _cost(self) -> CostEstimate | None:
+        if self.options.compute == "local":
+            return None
+        spot = ", less on spot instances" if self._spot() else ""
+        basis = f"{self.count} x {self.type} by the second{spot}; what an hour costs is not known here"
+        return CostEstimate(usd=None, basis=basis)
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _steps(self, body: dict[str, Any]) -> list[Step]:
+        request, options = self.request, self.options
+        steps = []
+        if request.parent is not None:
+            # First of all: a job without a good checkpoint is refused before anything is written.
+            title = f"find the newest good checkpoint of {request.parent}"
+            wanted = {"newest_checkpoint_of": str(request.parent)}
+            steps.append(Step(id=FIND_CHECKPOINT, kind="call", title=title, request=wanted))
+        for split, info in request.data.splits.items():
+            title = f"write the {info.rows} {split} rows in the trainer's format"
+            given = {"split": split, "format": FORMAT, "sha256": info.sha256}
+            steps.append(Step(id=f"encode_{split}", kind="encode", title=title, request=given))
+            upload = {
+                "base": self.base, "key": f"{options.prefix}/data/{info.sha256}/{split}.jsonl",
+                "path": place(f"encode_{split}", "path"), "sha256": place(f"encode_{split}", "sha256"),
+                "bytes": place(f"encode_{split}", "bytes"),
+            }  # fmt: skip
+            steps.append(self._upload(f"upload_{split}", f"upload the {split} rows", upload))
+        code = self.facts["code"]
+        key = f"{options.prefix}/code/{code['sha256']}/{bundle.NAME}"
+        upload = {"base": self.base, "key": key, **code}
+        steps.append(self._upload(UPLOAD_CODE, "upload the trainer", upload))
+        if self.model["source"] != "hub" and not self.model["s3"]:
+            title = f"upload the model {request.spec.model_for(NAME)}"
+            key = f"{options.prefix}/models/{self.model['fingerprint']}/"
+            upload = {"base": self.base, "key": key, "files": self.model["files"]}
+            steps.append(self._upload(UPLOAD_MODEL, title, upload))
+        title = f"create the training job {request.slug}"
+        steps.append(Step(id=CREATE, kind="call", title=title, request={"body": body}, once="atomic",
+                          token=request.token, makes_job=True))  # fmt: skip
+        return steps
+
+    def _upload(self, name: str, title: str, request: dict[str, Any]) -> Step:
+        return Step(id=name, kind="upload", title=title, request=request, once="atomic", token=request["key"])
+
+
+def hyperparameters(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The document as the service takes it: dotted names, each value a JSON text. A place stays a place."""
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict) and "$step" not in value:
+            found |= hyperparameters(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[f"{prefix}{name}"] = value if isinstance(value, dict) else json.dumps(value)
+    return found

@@ -45,7 +45,7 @@ def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"")
     while more:
         cut = more.rfind(b"\n") + 1
         if cut:
-            data = b"".join([*held, more[:cut]])
+            data = b"".join([*held, memoryview(more)[:cut]])
             ends = data.count(b"\n")
             yield Block(data, line, lines=ends)
             line += ends

@@ -117,7 +117,7 @@ def convert(
     def task_for(first: Record | None) -> Task:
         name = place.name if place else None
         return Task(method or method_of(first), target=name, format=to, allow_loss=allowed, private=private,
-                    max_tokens=place.max_tokens if place else None)  # fmt: skip
+                    max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
 
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")

@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data import explain
+from cloudtune.data.blocks import Block
 from cloudtune.data.kinds import RowType, records, row_type
 from cloudtune.data.kinds_other import recognise
 from cloudtune.data.nested import NestedError, unnested
 from cloudtune.data.places import Batch, located
+from cloudtune.data.plain import PlainBlocks
+from cloudtune.data.records import Chat
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cloudtune.data.blocks import Block
     from cloudtune.data.faults import Faults
     from cloudtune.data.kinds import Kind
+    from cloudtune.data.plain import PlainRows
     from cloudtune.data.tables import Table
 
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -34,6 +37,19 @@ class FileRows:
         self.seen = False
         self.hopeless = False
         """The columns of a table are those of no kind: no row of it can be used."""
+        self._plain = PlainBlocks()
+
+    def plain(self, block: Block) -> PlainRows | None:
+        """The rows of a block that holds nothing but plain conversations; None if it may hold others."""
+        if self.how is None or self.how.struct is not Chat:
+            return None
+        rows = self._plain.rows(block)
+        self.seen = self.seen or bool(rows)
+        return rows
+
+    def of(self, chunk: Block | Table) -> Batch | None:
+        """Records of a block or a table."""
+        return self.of_block(chunk) if isinstance(chunk, Block) else self.of_table(chunk)
 
     def of_block(self, block: Block) -> Batch:
         """Records of JSON rows."""
@@ -52,9 +68,13 @@ class FileRows:
             rows = how.array.decode(b"[" + b",".join([piece for _, piece in block.pieces]) + b"]")
             return Batch(self.file, [line for line, _ in block.pieces], records(rows, how))
         rows = how.lines.decode_lines(block.data)
-        if len(rows) == block.lines:
+        if len(rows) == block.lines and block.data.count(b"}\n{") == len(rows) - 1:
             return Batch(self.file, range(block.first_line, block.first_line + len(rows)), records(rows, how))
-        return Batch(self.file, [line for line, _ in block.rows()], records(rows, how))  # there are blank lines
+        # There are blank lines, or rows over several lines, or several in one: JSON, but not one object a line.
+        lines = [(line, data.strip()) for line, data in block.rows()]
+        if len(lines) != len(rows) or not all(data[:1] == b"{" and data[-1:] == b"}" for _, data in lines):
+            raise ValueError("not one object a line")
+        return Batch(self.file, [line for line, _ in lines], records(rows, how))
 
     def _one_by_one(self, block: Block) -> Batch:
         lines: list[int] = []

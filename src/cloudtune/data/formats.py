@@ -30,8 +30,10 @@ class Format(NamedTuple):
     """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
     bom: bool = False
     """The file begins with a byte order mark."""
-    quick: Callable[[bytes], bytes] | None = None
+    quick: Callable[[list[bytes]], bytes] | None = None
     """Makes the lines to write of the canonical lines of conversations of words alone."""
+    own: str | None = None
+    """The kind of rows that may be in the format already."""
 
     @property
     def carries_all(self) -> bool:
@@ -49,11 +51,17 @@ class Format(NamedTuple):
             line = canonical(record)
         return line if self.write is None else canonical(self.write(record))  # type: ignore[arg-type]
 
-    def lines(self, plain: bytes) -> bytes | None:
-        """The lines to write for canonical lines of conversations of words alone; None where there is no short way."""
-        if not self.carries.issuperset({"system", "turns"}):
-            return None
-        return plain if self.write is None else self.quick(plain) if self.quick is not None else None
+    @property
+    def carries_plain(self) -> bool:
+        """Whether it holds every conversation of words alone."""
+        return self.carries >= {"system", "turns"}
+
+    def lines(self, plain: list[bytes]) -> bytes | None:
+        """The lines to write for canonical lines of conversations of words alone; None where there is no short way.
+
+        Of a format that is written as the canonical one there is none to be made.
+        """
+        return self.quick(plain) if self.quick is not None and self.carries_plain else None
 
 
 class LossError(ValueError):

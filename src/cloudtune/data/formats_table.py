@@ -240,8 +240,19 @@ _NONE: frozenset[str] = frozenset()
 _TALK = frozenset({"system", "turns"})
 _BLOCKS = _TALK | {"images", "parts"}
 _OPENAI = ALL - {"thoughts"}
+_OWN = {
+    "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference", "openai-rft": "item",
+    "azure-openai-preference": "openai_preference", "azure-openai-rft": "item", "bedrock-converse": "converse",
+    "bedrock-prompt": "prompt_completion", "bedrock-rft": "item", "bedrock-text": "input_text",
+    "nova-preference": "nova_preference", "claude": "claude", "sagemaker-messages": "chat",
+    "sagemaker-prompt": "prompt_completion", "sagemaker-preference": "preference", "sagemaker-rlvr": "reward",
+    "jumpstart-chat": "dialog", "jumpstart-instruction": "instruction_response",
+    "prompt-completion": "prompt_completion", "alpaca": "instruction", "sharegpt": "sharegpt",
+    "preference": "preference", "kto": "rated",
+}  # fmt: skip
+"""The kind that reads a format's rows back. Canonical records are always written anew: they are what is compared."""
 FORMATS: dict[str, Format] = {
-    one.name: one
+    one.name: one._replace(own=_OWN.get(one.name))
     for one in (
         Format("cloudtune", "cloudtune's own canonical records", _NONE, ALL),
         Format("openai", "OpenAI's chat messages", _CHAT, _OPENAI),

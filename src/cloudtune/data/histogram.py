@@ -23,8 +23,8 @@ class Histogram:
             return
         self.count += len(values)
         self.total += sum(values)
-        self.largest = max(self.largest, *values) if len(values) > 1 else max(self.largest, values[0])
-        self._buckets.update([value.bit_length() for value in values])
+        self.largest = max(self.largest, *values)
+        self._buckets.update(map(int.bit_length, values))
 
     @property
     def mean(self) -> float:

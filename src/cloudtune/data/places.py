@@ -27,6 +27,22 @@ class Batch(NamedTuple):
         return located(problem, self.file, line, self.by_row)
 
 
+class Located(NamedTuple):
+    """The places of records, without the records."""
+
+    file: str
+    lines: Sequence[int]
+    by_row: bool = False
+
+    def locate(self, problem: Problem, index: int) -> Problem:
+        """The problem with the place of the record of that index."""
+        return located(problem, self.file, self.lines[index], self.by_row)
+
+    def some(self, indexes: Sequence[int]) -> Located:
+        """Of these records alone."""
+        return self._replace(lines=[self.lines[index] for index in indexes])
+
+
 def located(problem: Problem, file: str, line: int, by_row: bool) -> Problem:
     """The problem with its place."""
     if by_row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -147,12 +146,24 @@ def _here(
     named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults
 ) -> tuple[Task, Generator[Scanned]]:
     """The task, and every batch scanned in this process."""
-    batches = ((origin, batch) for origin, source in named.items() for batch in read(source, faults))
-    first = next((one for one in batches if one[1].records), None)
-    chosen = task if isinstance(task, Task) else task(first[1].records[0] if first else None)
+    chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults))
+    batches = ((origin, rows, chunk, rows.of(chunk)) for origin, rows, chunk in chunks)
+    filled = ((origin, rows, chunk, batch) for origin, rows, chunk, batch in batches if batch and batch.records)
+    first = next(filled, None)
+    chosen = task if isinstance(task, Task) else task(first[3].records[0] if first else None)
     scanner = Scanner(chosen)
-    every = chain([first] if first else [], batches)
-    return chosen, (scanner.scan(batch, origin) for origin, batch in every)
+
+    def stream() -> Generator[Scanned]:
+        if first:
+            origin, rows, chunk, batch = first
+            yield scanner.scan(batch, origin, scanner.as_it_was(rows, chunk))
+        for origin, rows, chunk in chunks:
+            if isinstance(chunk, Block):
+                yield scanner.scan_block(rows, chunk, origin)
+            elif (more := rows.of_table(chunk)) is not None:
+                yield scanner.scan(more, origin)
+
+    return chosen, stream()
 
 
 def _shared(

@@ -28,6 +28,8 @@ class Task(msgspec.Struct, frozen=True):
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
+    as_they_are: bool = False
+    """Rows that are in the format already are written byte for byte as the file has them, not from their records."""
 
 
 class Side(msgspec.Struct):
@@ -39,6 +41,8 @@ class Side(msgspec.Struct):
     canonical: bytes = b""
     written: bytes | None = None
     """In the format; None if it is the canonical one."""
+    as_it_was: bool = False
+    """``written`` is the very bytes of the block that was scanned."""
 
 
 class Scanned(msgspec.Struct):

@@ -7,37 +7,56 @@ out are plain values.
 from __future__ import annotations
 
 from array import array
-from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from cloudtune.data import explain
+from cloudtune.data.blocks import Block
 from cloudtune.data.formats import LossError, find_format, loss_problem
-from cloudtune.data.limits import length_problem
 from cloudtune.data.losses import features
+from cloudtune.data.measuring import Measure
+from cloudtune.data.places import Located
+from cloudtune.data.plain import ANSWER, PlainRows
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
 from cloudtune.data.scanned import Scanned, Side, Task
 from cloudtune.data.targets import TARGETS
-from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cloudtune.data.decoding import FileRows
     from cloudtune.data.formats import Format
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
-    from cloudtune.data.tokens import TokenCounter
-    from cloudtune.errors import Severity
+    from cloudtune.data.tables import Table
+    from cloudtune.errors import Problem
 
-_ANSWER = b'{"role":"assistant"'
 LABEL_CHARS = 40
-TEMPLATE_TOKENS = 256
-"""What a chat template may add to a record at the most: a system's words of its own, marks around turns."""
 MANY_LABELS = 200
 _USUAL = frozenset({"system", "turns", "fields"})
+
+
+class _Good(NamedTuple):
+    """The good records of a batch."""
+
+    at: Located
+    records: Sequence[Record]
+    joined: bytes
+    lines: list[bytes]
+    """The canonical lines, together and apart."""
+    plain: bool
+    """They are conversations of words alone."""
+    block: Block | None = None
+    """What they were read from, where its rows are in the format that is asked for already."""
+
+    def chars(self, index: int) -> int:
+        """How long the record's texts are."""
+        if isinstance(self.records, PlainRows):
+            return self.records.chars(index)
+        return sum([len(text) for _, _, text in texts(self.records[index])])
 
 
 class Scanner:
@@ -53,53 +72,58 @@ class Scanner:
         if target is not None and target.forbidden:
             rules.append(forbidden(target.forbidden, target.name))
         self.rules = rules
-        self.max_tokens = task.max_tokens or (target.max_tokens if target is not None else None)
-        self.counter: TokenCounter | None = None
-        if task.tokenizer is not None:
-            from cloudtune.data.tokens import TokenCounter
-
-            self.counter = TokenCounter(task.tokenizer)
+        self.measure = Measure(task, target.max_tokens if target is not None else None)
         self.labelled = True
         self.longest: dict[str, int] = {}
 
-    def scan(self, batch: Batch, origin: str) -> Scanned:
-        """Everything about the batch's records that other batches do not bear on."""
+    def scan_block(self, rows: FileRows, block: Block, origin: str) -> Scanned:
+        """Decode a block, and tell everything about its records that other batches do not bear on."""
+        plain = rows.plain(block)
+        if plain is None:
+            return self.scan(rows.of_block(block), origin, self.as_it_was(rows, block))
+        at = Located(rows.file, range(block.first_line, block.first_line + len(plain)))
+        if block.pieces is not None:
+            at = Located(rows.file, [line for line, _ in block.pieces])
+        good = _Good(at, plain, plain.joined, plain.lines, True, self.as_it_was(rows, block))
+        return self._scanned(good, origin, [])
+
+    def scan(self, batch: Batch, origin: str, block: Block | None = None) -> Scanned:
+        """Everything about the batch's records. The block is what they were read from, if that may be written again."""
         problems: list[Problem] = []
         plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
         records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
         joined = canonical_lines(records)
         lines = joined.split(b"\n")
         lines.pop()
+        good = _Good(Located(batch.file, numbers, batch.by_row), records, joined, lines, plain, block)
+        return self._scanned(good, origin, problems)
+
+    def as_it_was(self, rows: FileRows, block: Block | Table) -> Block | None:
+        """The block, if its rows are in the format that is asked for and are to be kept as they are."""
+        how = rows.how
+        if not self.task.as_they_are or self.format is None or how is None or not isinstance(block, Block):
+            return None
+        return block if how.kind.name == self.format.own and block.pieces is None else None
+
+    def _scanned(self, good: _Good, origin: str, problems: list[Problem]) -> Scanned:
+        at, records, lines = good.at, good.records, good.lines
         for rule in self.rules:
-            if rule.seen_in(joined):
-                for number, record, line in zip(numbers, records, lines, strict=True):
+            if rule.seen_in(good.joined):
+                for index, line in enumerate(lines):
                     if rule.seen_in(line):
-                        problems += [batch.locate(problem, number) for problem in rule.problems(record)]
-        tokens = b""
-        if self.counter is not None and self.task.longer == "count":
-            tokens = self._tokens(batch, numbers, records, problems)
-        elif self.counter is not None:
-            self._over_limit(batch, numbers, records, lines, problems)
-        if self.max_tokens is not None and self.counter is None:
-            self._lengths(batch, numbers, lines, problems)
-        written: list[bytes] | bytes | None = None
-        lost: dict[str, int] = {}
-        if self.format is not None and (self.format.write is not None or not self.format.carries_all):
-            written = self.format.lines(joined) if plain else None
-            if written is None:
-                written = self._written(self.format, batch, numbers, records, lines, problems)
-                lost = self._lost(self.format, records)
-            elif written is joined:
-                written = None
+                        problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        tokens = self.measure.tokens(at, records, lines, problems)
+        written = self._written(good, problems)
         return Scanned(
-            file=batch.file, by_row=batch.by_row, origin=origin, problems=problems,
-            sides=self._sides(origin, records, lines, joined, written), kinds=_kinds(records),
-            first=numbers[0] if numbers else 0,
-            numbers=None if isinstance(numbers, range) else array("q", numbers).tobytes(),
+            file=at.file, by_row=at.by_row, origin=origin, problems=problems,
+            sides=self._sides(origin, good, written), kinds=_kinds(records),
+            first=at.lines[0] if lines else 0,
+            numbers=None if isinstance(at.lines, range) else array("q", at.lines).tobytes(),
             hashes=array("q", [*map(hash, lines)]).tobytes(),
-            prompts=array("q", _prompts(records, lines)).tobytes(),
+            prompts=array("q", _prompts(good)).tobytes(),
             sizes=array("I", [*map(len, lines)]).tobytes(),
-            labels=self._labels(records), features={} if plain else _features(records), lost=lost, tokens=tokens,
+            labels=self._labels(records), features={} if good.plain else _features(records),
+            lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
@@ -117,127 +141,86 @@ class Scanner:
                 numbers.append(number)
         return records, numbers
 
-    def _tokens(self, batch: Batch, numbers: Sequence[int], records: list[Record], problems: list[Problem]) -> bytes:
-        """Count, and tell which records do not fit, and whether it is the answer that would be cut."""
-        assert self.counter is not None
-        try:
-            counts = self.counter.count(records)
-        except ValueError:
-            counts = self._one_by_one(batch, numbers, records, problems)
-        limit = self.max_tokens
-        if limit is not None and max(counts, default=0) > limit:
-            for number, record, count in zip(numbers, records, counts, strict=True):
-                if count > limit:
-                    problems.append(batch.locate(self._too_long(record, count, limit), number))
-        return array("I", counts).tobytes()
+    def _written(self, good: _Good, problems: list[Problem]) -> list[bytes] | bytes | None:
+        """The lines in the format that is asked for; None if they are the canonical ones."""
+        form, block = self.format, good.block
+        if form is None:
+            return None
+        if good.plain and form.carries_plain:
+            if block is not None and len(good.lines) == block.lines:
+                whole = block.data if block.data.endswith(b"\n") else block.data + b"\n"
+                return None if whole == good.joined else whole
+            if form.write is None and block is None:
+                return None
+            if block is None and (quick := form.lines(good.lines)) is not None:
+                return quick
+        elif form.write is None and form.carries_all:
+            return None
+        return self._one_by_one(form, good, problems)
 
-    def _over_limit(
-        self, batch: Batch, numbers: Sequence[int], records: list[Record], lines: list[bytes], problems: list[Problem]
-    ) -> None:
-        """Count the tokens of the records that may be over the limit: a token is a byte at the least."""
-        limit = (self.max_tokens or 0) - TEMPLATE_TOKENS
-        long = [index for index, line in enumerate(lines) if len(line) > limit]
-        if long:
-            found: list[Problem] = []
-            self._tokens(batch, [numbers[index] for index in long], [records[index] for index in long], found)
-            severity: Severity = "warning" if self.task.longer == "warning" else "error"
-            problems += [msgspec.structs.replace(problem, severity=severity) for problem in found]
-
-    def _one_by_one(self, batch: Batch, numbers: Sequence[int], records: list[Record],
-                    problems: list[Problem]) -> list[int]:  # fmt: skip
-        assert self.counter is not None
-        counts = []
-        for number, record in zip(numbers, records, strict=True):
-            try:
-                counts += self.counter.count([record])
-            except ValueError as error:
-                counts.append(0)
-                problem = explain.conversion(error)
-                problems.append(batch.locate(msgspec.structs.replace(problem, code="template"), number))
-        return counts
-
-    def _too_long(self, record: Record, count: int, limit: int) -> Problem:
-        message = f"{count:,} tokens, the limit is {limit:,}"
-        if isinstance(record, Chat) and self.counter is not None:
-            asked = len(self.counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0
-            message += ": nothing of the answer would be left" if asked >= limit else ": the answer would be cut"
-        return Problem(code="too_long", message=message, fix="shorten the row, or remove it")
-
-    def _lengths(self, batch: Batch, numbers: Sequence[int], lines: list[bytes], problems: list[Problem]) -> None:
-        """Without the target's tokenizer: a token is a byte at the least, so bytes bound tokens from above."""
-        limit = self.max_tokens
-        assert limit is not None
-        for number, line in zip(numbers, lines, strict=True):
-            if len(line) > limit:
-                problems.append(batch.locate(length_problem(line, limit), number))
-
-    def _written(self, form: Format, batch: Batch, numbers: Sequence[int], records: list[Record], lines: list[bytes],
-                 problems: list[Problem]) -> list[bytes]:  # fmt: skip
-        """The lines in the format that is asked for."""
+    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem]) -> list[bytes]:
         allowed = self.task.allow_loss
+        rows = dict(good.block.rows()) if good.block is not None else {}
         written: list[bytes] = []
-        for number, record, line in zip(numbers, records, lines, strict=True):
+        for index, (record, line) in enumerate(zip(good.records, good.lines, strict=True)):
+            said = b""
             try:
-                written.append(form.line(record, line, allowed))
+                said = form.line(record, line, allowed)
             except LossError as error:
-                problems.append(batch.locate(loss_problem(form.name, error.lost), number))
-                written.append(b"")
+                problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
             except ValueError as error:
-                problems.append(batch.locate(explain.conversion(error), number))
-                written.append(b"")
+                problems.append(good.at.locate(explain.conversion(error), index))
+            row = rows.get(good.at.lines[index])
+            written.append(row if row is not None and said and _means_the_same(row, said) else said)
         return written
 
-    def _lost(self, form: Format, records: list[Record]) -> dict[str, int]:
+    def _lost(self, records: Sequence[Record]) -> dict[str, int]:
         """How many records lose each feature, of those whose loss is allowed."""
+        assert self.format is not None
         found: dict[str, int] = {}
-        for name in self.task.allow_loss - form.carries:
+        for name in self.task.allow_loss - self.format.carries:
             if count := sum(name in features(record) for record in records):
                 found[name] = count
         return found
 
-    def _labels(self, records: list[Record]) -> dict[str, int]:
+    def _labels(self, records: Sequence[Record]) -> dict[str, int]:
         """How often each label, or each very short answer, is given; looked for until a batch has too few of them."""
         if not self.labelled:
             return {}
         found: dict[str, int] = {}
-        for record in records:
-            if type(record) is Chat:
-                content = record.messages[-1].content
-                if type(content) is str and len(content) <= LABEL_CHARS:
-                    found[content] = found.get(content, 0) + 1
-            elif isinstance(record, Labelled | Picture):
-                found[str(record.label)] = found.get(str(record.label), 0) + 1
+        for said in records.answers() if isinstance(records, PlainRows) else map(_answer, records):
+            if said is not None and len(said) <= LABEL_CHARS:
+                found[said] = found.get(said, 0) + 1
         self.labelled = sum(found.values()) >= 0.9 * len(records) and len(found) <= MANY_LABELS
         return found if self.labelled else {}
 
-    def _longest(self, side: str, records: list[Record], lines: list[bytes]) -> int:
+    def _longest(self, side: str, good: _Good, lines: list[bytes], indexes: Sequence[int]) -> int:
         """Characters of the longest record so far. A line has more bytes than that: shorter ones need no counting."""
         longest = self.longest.get(side, 0)
         if max(map(len, lines), default=0) > longest:
-            for record, line in zip(records, lines, strict=True):
+            for index, line in zip(indexes, lines, strict=True):
                 if len(line) > longest:
-                    longest = max(longest, sum([len(text) for _, _, text in texts(record)]))
+                    longest = max(longest, good.chars(index))
             self.longest[side] = longest
         return longest
 
-    def _sides(self, origin: str, records: list[Record], lines: list[bytes], joined: bytes,
-               written: list[bytes] | bytes | None) -> dict[str, Side]:  # fmt: skip
-        shares = self.task.shares
+    def _sides(self, origin: str, good: _Good, written: list[bytes] | bytes | None) -> dict[str, Side]:
+        shares, lines = self.task.shares, good.lines
         if origin != "train" or not (shares.validation or shares.test):
             said = _ended(written) if isinstance(written, list) else written
-            return {origin: Side(len(lines), self._longest(origin, records, lines), joined, said)}
-        side_of = shares.side
-        names = [side_of(line) for line in lines]
+            same = good.block is not None and said is good.block.data
+            longest = self._longest(origin, good, lines, range(len(lines)))
+            return {origin: Side(len(lines), longest, good.joined, said, as_it_was=same)}
+        names = [*map(shares.side, lines)]
         if isinstance(written, bytes):
             written = written.split(b"\n")
             written.pop()
         found: dict[str, Side] = {}
         for name in set(names):
-            mine = [side == name for side in names]
-            kept = list(compress(lines, mine))
-            longest = self._longest(name, list(compress(records, mine)), kept)
-            said = None if written is None else _ended(list(compress(written, mine)))
-            found[name] = Side(len(kept), longest, _ended(kept), said)
+            mine = [index for index, side in enumerate(names) if side == name]
+            kept = [lines[index] for index in mine]
+            said = None if written is None else _ended([written[index] for index in mine])
+            found[name] = Side(len(kept), self._longest(name, good, kept, mine), _ended(kept), said)
         return found
 
 
@@ -246,15 +229,29 @@ def _ended(lines: list[bytes]) -> bytes:
     return b"\n".join([*lines, b""])
 
 
-def _prompts(records: list[Record], lines: list[bytes]) -> list[int]:
+def _means_the_same(row: bytes, line: bytes) -> bool:
+    return row == line or msgspec.json.decode(row) == msgspec.json.decode(line)
+
+
+def _answer(record: Record) -> str | None:
+    """What may be a label."""
+    if type(record) is Chat:
+        content = record.messages[-1].content
+        return content if type(content) is str else None
+    return str(record.label) if isinstance(record, Labelled | Picture) else None
+
+
+def _prompts(good: _Good) -> list[int]:
     """Hashes of what comes before the last answer; 0 for records that are no conversations."""
+    if isinstance(good.records, PlainRows):
+        return good.records.prompts()
     return [
-        hash(line[: line.rfind(_ANSWER) + 1]) if type(record) is Chat else 0
-        for record, line in zip(records, lines, strict=True)
+        hash(line[: line.rfind(ANSWER) + 1]) if type(record) is Chat else 0
+        for record, line in zip(good.records, good.lines, strict=True)
     ]
 
 
-def _features(records: list[Record]) -> dict[str, int]:
+def _features(records: Sequence[Record]) -> dict[str, int]:
     found: dict[str, int] = {}
     for record in records:
         for name in features(record) - _USUAL:
@@ -262,7 +259,9 @@ def _features(records: list[Record]) -> dict[str, int]:
     return found
 
 
-def _kinds(records: list[Record]) -> dict[str, int]:
+def _kinds(records: Sequence[Record]) -> dict[str, int]:
+    if isinstance(records, PlainRows):
+        return {"chat": len(records)} if len(records) else {}
     kinds: dict[Any, int] = {}
     for cls in {type(record) for record in records}:
         some = next(record for record in records if type(record) is cls)

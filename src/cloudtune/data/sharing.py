@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Self, cast
 
 from cloudtune.data.faults import Faults
 from cloudtune.data.opening import STDIN, files_of, format_of
-from cloudtune.data.wire import AHEAD, Reply, Request, receive, send
+from cloudtune.data.shared_memory import PLACE_BYTES, Places, file_in_memory
+from cloudtune.data.wire import AHEAD, Begin, Reply, Request, receive, send
 from cloudtune.errors import CloudtuneError
 
 if TYPE_CHECKING:
@@ -51,14 +52,17 @@ class Pool:
         environment = os.environ | {
             "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)), "PYTHONPATH": os.pathsep.join(sys.path),
         }  # fmt: skip
+        self._memory = file_in_memory(count * AHEAD * PLACE_BYTES)
+        self._places = None if self._memory is None else Places(self._memory, count * AHEAD)
+        handles = [] if self._memory is None else [self._memory]
         command = [sys.executable, "-m", "cloudtune.data.worker"]
         self._workers = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=handles)
             for _ in range(count)
         ]
         for worker in self._workers:
             _widen(worker)
-            self._send(worker, task)
+            self._send(worker, Begin(task, self._memory, count * AHEAD))
 
     def __enter__(self) -> Self:
         return self
@@ -73,31 +77,38 @@ class Pool:
                 with contextlib.suppress(OSError):
                     cast("IO[bytes]", stream).close()
             worker.wait()
+        if self._places is not None:
+            self._places.close()
+        if self._memory is not None:
+            os.close(self._memory)
 
     def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
         """What the workers make of the requests and their lines."""
-        asked: deque[subprocess.Popen[bytes]] = deque()
+        asked: deque[tuple[subprocess.Popen[bytes], bytes]] = deque()
+        under_way = AHEAD * len(self._workers)
         for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
+            request.place = number % under_way  # free again: the request that had it has been answered
             self._send(worker, request, data)
-            asked.append(worker)
-            if len(asked) >= AHEAD * len(self._workers):
-                yield self._receive(asked.popleft())
+            asked.append((worker, data))
+            if len(asked) >= under_way:
+                yield self._receive(*asked.popleft())
         while asked:
-            yield self._receive(asked.popleft())
+            yield self._receive(*asked.popleft())
 
-    def _send(self, worker: subprocess.Popen[bytes], message: object, *blobs: bytes) -> None:
+    def _send(self, worker: subprocess.Popen[bytes], message: Begin | Request, *blobs: bytes) -> None:
+        place = message.place if isinstance(message, Request) else 0
         try:
-            send(cast("IO[bytes]", worker.stdin), message, list(blobs))
+            send(cast("IO[bytes]", worker.stdin), message, list(blobs), self._places, place)
         except BrokenPipeError as error:
             raise self._died(worker) from error
 
-    def _receive(self, worker: subprocess.Popen[bytes]) -> Reply:
-        received = receive(cast("IO[bytes]", worker.stdout), Reply)
+    def _receive(self, worker: subprocess.Popen[bytes], data: bytes) -> Reply:
+        received = receive(cast("IO[bytes]", worker.stdout), Reply, self._places)
         if received is None:
             raise self._died(worker)
         reply, lines = received
-        reply.load(lines)
+        reply.load(lines, data)
         return reply
 
     def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:

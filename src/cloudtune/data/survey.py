@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cloudtune.data.scanned import Scanned
 
 _IN_MEMORY = 4 << 20
-_AT_ONCE = 250_000
+_AT_ONCE = 500_000
 """Hashes that are compared in memory at the same time: more of them are gone through in several turns."""
 _REPEATED = 200_000
 _HELD_OUT = {"validation", "test"}
@@ -54,7 +54,7 @@ class _Numbers:
         for turn in range(turns):
             mine: list[int] = []
             for some in self:
-                mine += [number for number in some if number % turns == turn]
+                mine += some if turns == 1 else [number for number in some if number % turns == turn]
             if len(set(mine)) < len(mine) and len(found) < _REPEATED:
                 found |= {number for number, times in Counter(mine).items() if times > 1}
         return found

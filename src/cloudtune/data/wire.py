@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cloudtune.data.scanned import Scanned
+from cloudtune.data.scanned import Scanned, Task
 from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from cloudtune.data.shared_memory import Places
 
 AHEAD = 3
 """Requests that may wait for a worker."""
 KEPT = 1000
 """Problems of a block that are sent in full; the rest is counted."""
 _T = TypeVar("_T")
+
+
+class Begin(msgspec.Struct, array_like=True):
+    """The first message to a worker."""
+
+    task: Task
+    memory: int | None
+    """The descriptor of the file whose memory is shared."""
+    places: int
 
 
 class Request(msgspec.Struct, array_like=True):
@@ -27,6 +39,8 @@ class Request(msgspec.Struct, array_like=True):
     first_line: int
     lines: int
     pieces: list[tuple[int, bytes]] | None
+    place: int = 0
+    """Where in the shared memory its lines are, and the reply's go."""
 
 
 class Reply(msgspec.Struct, array_like=True):
@@ -37,36 +51,37 @@ class Reply(msgspec.Struct, array_like=True):
     counts: list[tuple[str, str, int]]
 
     def unloaded(self) -> list[bytes]:
-        """The sides' lines, taken out."""
+        """The sides' lines, taken out; those that are the request's own are left out."""
         found = []
         for side in self.scanned.sides.values():
             found.append(side.canonical)
             side.canonical = b""
             if side.written is not None:
-                found.append(side.written)
+                found += [] if side.as_it_was else [side.written]
                 side.written = b""
         return found
 
-    def load(self, lines: list[bytes]) -> None:
-        """Put back what ``unloaded`` took out."""
+    def load(self, lines: list[bytes], asked: bytes) -> None:
+        """Put back what ``unloaded`` took out; ``asked`` are the request's lines."""
         left = iter(lines)
         for side in self.scanned.sides.values():
             side.canonical = next(left)
             if side.written is not None:
-                side.written = next(left)
+                side.written = asked if side.as_it_was else next(left)
 
 
-def send(stream: IO[bytes], message: object, blobs: list[bytes] | None = None) -> None:
-    """Write one message, and large bytes beside it, which are not copied on the way."""
-    blobs = blobs or []
-    data = msgspec.msgpack.encode((message, [len(blob) for blob in blobs]))
+def send(stream: IO[bytes], message: object, blobs: list[bytes], places: Places | None = None, place: int = 0) -> None:
+    """Write one message, and large bytes beside it: into shared memory if they fit, else behind the message."""
+    shared = places is not None and places.put(place, blobs)
+    data = msgspec.msgpack.encode((message, [len(blob) for blob in blobs], place if shared else None))
     stream.write(len(data).to_bytes(8, "little") + data)
-    for blob in blobs:
-        stream.write(blob)
+    if not shared:
+        for blob in blobs:
+            stream.write(blob)
     stream.flush()
 
 
-def receive(stream: IO[bytes], sort: type[_T]) -> tuple[_T, list[bytes]] | None:
+def receive(stream: IO[bytes], sort: type[_T], places: Places | None = None) -> tuple[_T, list[bytes]] | None:
     """Read one message and the bytes beside it; None at the end."""
     head = stream.read(8)
     if len(head) < 8:
@@ -75,8 +90,16 @@ def receive(stream: IO[bytes], sort: type[_T]) -> tuple[_T, list[bytes]] | None:
     data = stream.read(size)
     if len(data) < size:
         return None
-    message, sizes = msgspec.msgpack.decode(data, type=tuple[sort, list[int]])  # type: ignore[valid-type]
+    message, sizes, place = _DECODERS[sort].decode(data)
+    if place is not None and places is not None:
+        return message, places.take(place, sizes)
     blobs = [stream.read(size) for size in sizes]
     if [len(blob) for blob in blobs] != sizes:
         return None
     return message, blobs
+
+
+_DECODERS: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {
+    sort: msgspec.msgpack.Decoder(tuple[sort, list[int], int | None])  # type: ignore[valid-type]
+    for sort in (Begin, Request, Reply)
+}

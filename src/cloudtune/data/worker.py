@@ -5,18 +5,23 @@ Requests come on standard input and replies go to standard output, in order (see
 
 from __future__ import annotations
 
+import gc
 import queue
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.scanned import Task
 from cloudtune.data.scanning import Scanner
-from cloudtune.data.wire import AHEAD, KEPT, Reply, Request, receive, send
+from cloudtune.data.shared_memory import Places
+from cloudtune.data.wire import AHEAD, KEPT, Begin, Reply, Request, receive, send
+
+if TYPE_CHECKING:
+    from cloudtune.data.scanned import Task
 
 
 class Worker:
@@ -36,8 +41,8 @@ class Worker:
                 how = row_type(KINDS[request.kind], request.columns, tuple(request.extra))
             rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
         rows.faults = faults
-        batch = rows.of_block(Block(data, request.first_line, request.pieces, request.lines))
-        scanned = self.scanner.scan(batch, request.origin)
+        block = Block(data, request.first_line, request.pieces, request.lines)
+        scanned = self.scanner.scan_block(rows, block, request.origin)
         problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
         return Reply(scanned, problems, [(severity, code, n) for (severity, code), n in faults.counts.items()])
 
@@ -45,24 +50,28 @@ class Worker:
 def main() -> None:
     """Serve until the input ends."""
     source, out = sys.stdin.buffer, sys.stdout.buffer
-    begun = receive(source, Task)
+    begun = receive(source, Begin)
     if begun is None:
         return
+    begin, _ = begun
+    places = Places(begin.memory, begin.places) if begin.memory is not None else None
     waiting: queue.Queue[tuple[Request, list[bytes]] | None] = queue.Queue(AHEAD + 1)
 
     def take() -> None:
         # A thread of its own, so that who sends never waits for who is waiting to send.
-        while (request := receive(source, Request)) is not None:
+        while (request := receive(source, Request, places)) is not None:
             waiting.put(request)
         waiting.put(None)
 
     threading.Thread(target=take, daemon=True).start()
-    worker = Worker(begun[0])
+    # What is decoded holds no cycles. Looking for some after every few hundred lists costs a twentieth of the time.
+    gc.freeze()
+    gc.set_threshold(100_000)
+    worker = Worker(begin.task)
     while (asked := waiting.get()) is not None:
         request, (data,) = asked
         reply = worker.reply(request, data)
-        lines = reply.unloaded()
-        send(out, reply, lines)
+        send(out, reply, reply.unloaded(), places, request.place)
 
 
 if __name__ == "__main__":

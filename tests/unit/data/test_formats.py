@@ -265,7 +265,7 @@ QUICK = sorted(name for name, form in FORMATS.items() if form.quick is not None)
 def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
     form = FORMATS[name]
     slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
-    assert form.lines(canonical_lines(records)) == slow
+    assert form.lines(canonical_lines(records).split(b"\n")[:-1]) == slow
 
 
 NASTY = ['"},{"role":"', '","content":"', '"}]}', '{"messages":[', '"', "\\", '\\"', "\\\\"]
@@ -280,4 +280,4 @@ def test_the_quick_way_is_not_fooled_by_json_inside_texts(name: str, text: str) 
     ]
     form = FORMATS[name]
     slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
-    assert form.lines(canonical_lines(records)) == slow
+    assert form.lines(canonical_lines(records).split(b"\n")[:-1]) == slow

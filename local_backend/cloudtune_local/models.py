@@ -43,6 +43,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     shown: tuple[str, ...] = ()
     """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts."""
     parameters: int | None = None
+    modules: tuple[str, ...] = ()
+    """Layers with a matrix of weights, as their paths end behind the number of the block: ``self_attn.q_proj``."""
 
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
@@ -88,7 +90,7 @@ def _folder(path: Path) -> ModelFacts:
         source="folder",
         path=str(path),
         fingerprint=_fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
-        parameters=_parameters(weights),
+        **_of_weights(weights),
         **_of_config(config),
         **_of_template(_template(path)),
     )
@@ -115,12 +117,12 @@ def _of_template(template: str) -> dict[str, Any]:
     return {"chat_template": bool(template), "shown": shown}
 
 
-def _parameters(weights: list[Path]) -> int | None:
-    """Counted in the heads of the safetensors files."""
-    total = 0
+def _of_weights(weights: list[Path]) -> dict[str, Any]:
+    """Counted in the heads of the safetensors files; nothing is known of others without loading them."""
+    total, modules = 0, set[str]()
     for file in weights:
         if file.suffix != ".safetensors":
-            return None
+            return {}
         with file.open("rb") as handle:
             head = handle.read(8)
             size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
@@ -130,8 +132,16 @@ def _parameters(weights: list[Path]) -> int | None:
                 tensors = json.loads(handle.read(size))
             except ValueError as error:
                 raise _unknown(f"{file} is damaged: {error}", "fetch the model again") from error
-        total += sum(math.prod(entry["shape"]) for name, entry in tensors.items() if name != "__metadata__")
-    return total
+        tensors.pop("__metadata__", None)
+        total += sum(math.prod(entry["shape"]) for entry in tensors.values())
+        modules |= {_module(name) for name, entry in tensors.items() if len(entry["shape"]) == 2}
+    return {"parameters": total, "modules": tuple(sorted(modules))}
+
+
+def _module(tensor: str) -> str:
+    parts = tensor.removesuffix(".weight").split(".")
+    block = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
+    return ".".join(parts[block + 1 :])
 
 
 def _gguf(path: Path) -> ModelFacts:

@@ -15,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from cloudtune.clock import duration
 
 SPEC_VERSION = 1
+MOST_EPOCHS = 10_000
+"""More is surely a slip of the hand."""
 
 MethodName = Literal[
     "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "rloo", "rft", "distill", "classification",
@@ -96,7 +98,7 @@ class Adapter(Part):
 class Hyperparameters(Part):
     """How it is learnt. None = the back end's own default, shown in the plan."""
 
-    epochs: PositiveFloat | None = None
+    epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = None
     """Passes over the training rows; a fraction is allowed where the back end allows it."""
     max_steps: PositiveInt | None = None
     """Stop after this many optimiser steps, whatever ``epochs`` says."""

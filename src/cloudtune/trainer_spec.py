@@ -6,6 +6,7 @@ training: the same defaults, each with its source, the same refusals.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Setting
@@ -13,7 +14,7 @@ from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cloudtune.backend import PlanRequest
     from cloudtune.spec import JobSpec
@@ -170,6 +171,7 @@ def misfits(request: PlanRequest, document: Mapping[str, Any], model: Mapping[st
         message = f"the model's context is {context} tokens, and {length} are asked for"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += _strange_targets(request, model.get("modules") or ())
     chat = any(info.kind == "chat" for info in request.data.splits.values())
     if chat and model.get("chat_template") is False:
         message = "its tokenizer has no chat template; dialogues are written as `User: ...` and `Assistant: ...` lines"
@@ -181,6 +183,23 @@ def misfits(request: PlanRequest, document: Mapping[str, Any], model: Mapping[st
     found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
     shown = model.get("shown", ())
     return found + [_unseen(unread[name]) for name in _SELDOM_SHOWN if name in unread and name not in shown]
+
+
+def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
+    """Adapter targets that the model has no module for; as peft reads them, a name is the end of a module's path."""
+    targets = request.spec.adapter.targets if request.spec.adapter else None
+    if not modules or not isinstance(targets, tuple):
+        return []
+    there = sorted({module.rpartition(".")[2] for module in modules})
+    return [
+        Problem(
+            code="unknown_target", field="adapter.targets",
+            message=f"the model has no module called {target!r}",
+            fix=f"it has {', '.join(get_close_matches(target, there, n=3) or there)}; or use all-linear",
+        )
+        for target in targets
+        if not any(f".{module}".endswith(f".{target}") for module in modules)
+    ]  # fmt: skip
 
 
 def _unreadable(feature: Problem) -> Problem:

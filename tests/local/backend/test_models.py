@@ -31,7 +31,9 @@ def model_folder(folder, *, config=None, template="chat"):
     folder.mkdir(parents=True)
     config = {"model_type": "llama", "max_position_embeddings": 512, "vocab_size": 300} if config is None else config
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(safetensors({"a": [3, 4], "b": [5]}))
+    (folder / "model.safetensors").write_bytes(
+        safetensors({"model.layers.0.mlp.up.weight": [3, 4], "model.norm.weight": [5]})
+    )
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template} if template else {}))
     return folder
@@ -70,6 +72,7 @@ def test_a_folder(tmp_path):
     found = find_model(str(folder))
     assert (found.source, found.path) == ("folder", str(folder))
     assert (found.context_length, found.vocab_size, found.chat_template, found.parameters) == (512, 300, True, 17)
+    assert found.modules == ("mlp.up",)
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):

@@ -207,3 +207,25 @@ def test_what_the_trainer_cannot_read_is_refused_and_what_it_does_not_show_is_to
         LocalBackend(Options(root=tmp_path)).plan(noted("images", "tools"))
     plan = LocalBackend(Options(root=tmp_path)).plan(noted("tools", "turns"))
     assert [problem.code for problem in plan.warnings] == ["not_shown"]
+
+
+def test_what_the_model_s_template_shows_is_no_warning(tmp_path):
+    made = request(tmp_path)
+    note = Problem(code="feature", severity="info", field="tools", message="2 rows: tools")
+    made = msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, problems=(note,)))
+    facts = {**made.resolved.facts, "model": {**made.resolved.facts["model"], "shown": ("tools",)}}
+    made = msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+    assert LocalBackend(Options(root=tmp_path)).plan(made).warnings == ()
+
+
+def test_a_target_that_the_model_does_not_have_is_refused_with_the_nearest(tmp_path):
+    made = request(tmp_path, adapter={"type": "lora", "targets": ["q_proj", "mlp.up_proj", "v_prj", "proj"]})
+    facts = {**made.resolved.facts}
+    facts["model"] = {**facts["model"], "modules": ("lm_head", "mlp.up_proj", "self_attn.q_proj", "self_attn.v_proj")}
+    made = msgspec.structs.replace(made, resolved=msgspec.structs.replace(made.resolved, facts=facts))
+    with pytest.raises(SpecError) as caught:
+        LocalBackend(Options(root=tmp_path)).plan(made)
+    first, second = caught.value.problems
+    assert "'v_prj'" in first.message
+    assert "v_proj" in (first.fix or "")
+    assert "'proj'" in second.message

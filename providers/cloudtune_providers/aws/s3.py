@@ -10,10 +10,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
-from cloudtune.errors import BackendError, Conflict, DataError, InvalidRequest, JobNotFound, Unavailable
+from cloudtune.errors import (
+    BackendError,
+    Conflict,
+    DataError,
+    InvalidRequest,
+    JobNotFound,
+    PermissionDenied,
+    Unavailable,
+)
 from cloudtune_providers.aws.parts import Part, checksum, cut, is_same, read_part
 
 if TYPE_CHECKING:
@@ -120,7 +129,7 @@ class Objects:
     # -- removing --------------------------------------------------------------------------------------------------
 
     def delete(self, place: str) -> int:
-        """Remove one object, or where ``place`` ends in a slash all below it. How many were there; none is done too."""
+        """Remove one object, or where ``place`` ends in a slash all below it, and unfinished uploads. How many there were."""
         keys = [entry["Key"] for entry in self.list(place) if place.endswith("/") or entry["Key"] == place]
         for start in range(0, len(keys), 1000):
             batch = [{"Key": key} for key in keys[start : start + 1000]]
@@ -128,6 +137,10 @@ class Objects:
                 answer = self._s3.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
             if errors := answer.get("Errors"):
                 raise BackendError(f"removal of {self.url(errors[0]['Key'])}: {errors[0].get('Message')}")
+        with suppress(PermissionDenied):  # few are let to look at them, and there seldom are any
+            for begun in self.uploads(place):  # a request that landed late may have begun one more
+                if place.endswith("/") or begun["Key"] == place:
+                    self.abort(begun["Key"], begun["UploadId"])
         return len(keys)
 
     def uploads(self, prefix: str) -> Sequence[dict[str, Any]]:

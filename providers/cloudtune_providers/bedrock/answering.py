@@ -31,13 +31,13 @@ class Answering:
         self._hosted = hosted
 
     def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
-        """One answer for each prompt, in their order."""
+        """One answer for each prompt, in their order; by Converse in pieces first, if that is asked for."""
         name = self._base(model) if options.base else self._tuned(model)
-        ask = {"converse": self._converse, "stream": self._stream, "invoke": self._invoke}[self._options.answers]
+        ask = self._invoke if self._options.answers == "invoke" else self._stream if options.stream else self._converse
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
             with self._clients.asking(f"model {name}", missing=InvalidRequest):
-                yield ask(name, messages, options)
+                yield from ask(name, messages, options)
 
     def _tuned(self, model: TunedModel) -> str:
         return self._hosted.serving(model.id) if model.needs_deploy else model.id
@@ -57,25 +57,26 @@ class Answering:
     def _runtime(self) -> Any:
         return self._clients.client("bedrock-runtime")
 
-    def _converse(self, name: str, messages: Messages, options: GenerateOptions) -> Generation:
+    def _converse(self, name: str, messages: Messages, options: GenerateOptions) -> Iterator[Generation]:
         said = self._runtime.converse(**request_of(name, messages, options))
         blocks = said["output"]["message"]["content"]
         text = "".join(block["text"] for block in blocks if "text" in block)
-        return _generation(text, said.get("stopReason"), said.get("usage"), name)
+        yield _generation(text, said.get("stopReason"), said.get("usage"), name)
 
-    def _stream(self, name: str, messages: Messages, options: GenerateOptions) -> Generation:
+    def _stream(self, name: str, messages: Messages, options: GenerateOptions) -> Iterator[Generation]:
         parts: list[str] = []
         stop, usage = "", None
         for event in self._runtime.converse_stream(**request_of(name, messages, options))["stream"]:
             if "contentBlockDelta" in event:
                 parts.append(event["contentBlockDelta"]["delta"].get("text") or "")
+                yield Generation(text=parts[-1], partial=True, model=name)
             elif "messageStop" in event:
                 stop = event["messageStop"].get("stopReason") or ""
             elif "metadata" in event:
                 usage = event["metadata"].get("usage")
-        return _generation("".join(parts), stop, usage, name)
+        yield _generation("".join(parts), stop, usage, name)
 
-    def _invoke(self, name: str, messages: Messages, options: GenerateOptions) -> Generation:
+    def _invoke(self, name: str, messages: Messages, options: GenerateOptions) -> Iterator[Generation]:
         """Chat messages as imported models take them; Nova has a body of its own."""
         body: dict[str, Any] = {
             "messages": messages, "max_tokens": options.max_tokens, "temperature": options.temperature,
@@ -84,7 +85,7 @@ class Answering:
         if ":imported-model/" not in name:
             body = {key: value for key, value in request_of(name, messages, options).items() if key != "modelId"}
         said = self._runtime.invoke_model(modelId=name, body=json.dumps(body), contentType="application/json")
-        return _invoked(json.loads(said["body"].read()), name)
+        yield _invoked(json.loads(said["body"].read()), name)
 
 
 def request_of(name: str, messages: Messages, options: GenerateOptions) -> dict[str, Any]:

@@ -19,9 +19,8 @@ class BedrockOptions(AwsOptions):
     base_answers_as: str | None = None
     """What the base model is asked by, to compare: an id or the ARN of an inference profile, where its own id does not
     answer on demand."""
-    answers: Literal["converse", "stream", "invoke"] = "converse"
-    """How a model is asked: Converse, ConverseStream, or InvokeModel with chat messages (imported Qwen3 takes no
-    other)."""
+    answers: Literal["converse", "invoke"] = "converse"
+    """How a model is asked: by Converse, or by InvokeModel with chat messages (imported Qwen3 takes no other)."""
     subnets: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """Of the VPC that jobs reach the bucket through; together with ``security_groups``."""
     security_groups: Annotated[tuple[str, ...], Field(max_length=5)] = ()

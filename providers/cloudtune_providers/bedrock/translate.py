@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, PlanRequest
 from cloudtune.errors import DataError, UnsupportedError
 from cloudtune.spec import spec_features
-from cloudtune_providers.bedrock import rows
 from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.bedrock.requests import TYPES, hyperparameters, plan_of
 from cloudtune_providers.bedrock.rules import family_of
@@ -81,9 +80,6 @@ def plan(request: PlanRequest, options: BedrockOptions, rules: Rules, catalog: C
     if wrong := list(rules.region(spec, region)):
         raise UnsupportedError(wrong)
     found = list(rules.counts(spec, request.data))
-    if not any(problem.severity == "error" for problem in found):
-        longest = max(info.longest_chars for info in request.data.splits.values())
-        found += rows.problems(spec, catalog, longest)
     if any(problem.severity == "error" for problem in found):
         raise DataError(found)
     return plan_of(request, options, catalog, tuple(found), cost(request, catalog))

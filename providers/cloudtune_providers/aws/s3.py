@@ -129,7 +129,7 @@ class Objects:
     # -- removing --------------------------------------------------------------------------------------------------
 
     def delete(self, place: str) -> int:
-        """Remove one object, or where ``place`` ends in a slash all below it, and unfinished uploads. How many there were."""
+        """Remove one object, or where ``place`` ends in a slash all below it, unfinished uploads too. How many."""
         keys = [entry["Key"] for entry in self.list(place) if place.endswith("/") or entry["Key"] == place]
         for start in range(0, len(keys), 1000):
             batch = [{"Key": key} for key in keys[start : start + 1000]]

@@ -40,10 +40,10 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     vocab_size: int | None = None
     chat_template: bool | None = None
-    shown: tuple[str, ...] = ()
+    shown: list[str] = []
     """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts."""
     parameters: int | None = None
-    modules: tuple[str, ...] = ()
+    modules: list[str] = []
     """Layers with a matrix of weights, as their paths end behind the number of the block: ``self_attn.q_proj``."""
 
 
@@ -113,7 +113,7 @@ def _template(path: Path) -> str:
 
 
 def _of_template(template: str) -> dict[str, Any]:
-    shown = tuple(feature for feature, word in _SHOWN_BY if word in template)
+    shown = [feature for feature, word in _SHOWN_BY if word in template]
     return {"chat_template": bool(template), "shown": shown}
 
 
@@ -135,7 +135,7 @@ def _of_weights(weights: list[Path]) -> dict[str, Any]:
         tensors.pop("__metadata__", None)
         total += sum(math.prod(entry["shape"]) for entry in tensors.values())
         modules |= {_module(name) for name, entry in tensors.items() if len(entry["shape"]) == 2}
-    return {"parameters": total, "modules": tuple(sorted(modules))}
+    return {"parameters": total, "modules": sorted(modules)}
 
 
 def _module(tensor: str) -> str:

@@ -72,7 +72,7 @@ def test_a_folder(tmp_path):
     found = find_model(str(folder))
     assert (found.source, found.path) == ("folder", str(folder))
     assert (found.context_length, found.vocab_size, found.chat_template, found.parameters) == (512, 300, True, 17)
-    assert found.modules == ("mlp.up",)
+    assert found.modules == ["mlp.up"]
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):

@@ -172,6 +172,20 @@ class Limits(Part):
     """Running, but no new step or event for this long: the watch says so."""
 
 
+def _columns(key: str, text: str) -> list[str]:
+    """The columns that a template names. Raises ValueError."""
+    try:
+        places = [place for place in Formatter().parse(text) if place[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for braces that are meant") from error
+    for _, name, form, conversion in places:
+        if not str(name).strip():
+            raise ValueError(f"template {key}: {{}} names no column")
+        if form or conversion:
+            raise ValueError(f"template {key}: {{{name}}} stands for a column, with no {':' if form else '!'} in it")
+    return [str(name) for _, name, _, _ in places]
+
+
 class Source(Part):
     """Where rows come from. ``train: rows.jsonl`` is short for ``train: {path: rows.jsonl}``."""
 
@@ -190,13 +204,9 @@ class Source(Part):
             return self
         if self.columns or self.kind != "auto":
             raise ValueError("a template names the file's own columns: give no columns and no kind beside it")
-        for key, text in self.template.items():
-            try:
-                named = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
-            except ValueError as error:
-                raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for braces that are meant") from error
-            if not all(named):
-                raise ValueError(f"template {key}: {{}} names no column")
+        named = [name for key, text in self.template.items() for name in _columns(key, text)]
+        if not named:
+            raise ValueError("the template names no column; write e.g. {question}")
         return self
 
     @property

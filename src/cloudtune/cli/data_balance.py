@@ -6,23 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command, put_written
+from cloudtune.cli.data_options import data_command, put_written, shuffle_option
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.spec import Source
 
 
 @data_command("balance")
 @click.option("--most", type=click.IntRange(1), metavar="N", help="Rows of each label; as the rarest has, if left out.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@shuffle_option
 @click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="As for convert.")
 @click.option("-o", "--out", required=True, metavar="FILE", help="Where to write.")
-def command_(session: Session, source: Source, most: int | None, seed: int, form: str, out: str) -> None:
+def command_(session: Session, rows: Rows, most: int | None, shuffle: bool, form: str, out: str) -> None:
     """Even out how often each label (or last answer) is given, by leaving out rows of the frequent ones."""
     from collections import Counter
 
-    from cloudtune.data.dataset import Dataset
     from cloudtune.data.shaping import label_of
 
     kept: Counter[str] = Counter()
@@ -31,5 +30,6 @@ def command_(session: Session, source: Source, most: int | None, seed: int, form
         kept[label_of(record)] += 1  # type: ignore[arg-type]
         return True
 
-    written = Dataset.of(source).balance(most=most, seed=seed).filter(counted).write(out, form)
+    kept_rows = rows.dataset().balance(most=most, seed=rows.changes.seed).filter(counted)
+    written = (kept_rows.shuffle(rows.changes.seed) if shuffle else kept_rows).write(out, form)
     put_written(session, {"out": written}, labels=dict(kept.most_common(100)))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command, report_json, show_report
+from cloudtune.cli.data_options import data_command, held_out, report_json, show_report
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.spec import Source
 
 
 @data_command("check")
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
               "runs of three words with an earlier one, e.g. 0.8.")  # fmt: skip
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
 @click.option("--max-tokens", type=int, metavar="N", help="Tokens a row may have; the back end's limit by default.")
+@held_out
 def command_(
-    session: Session, source: Source, target: str | None, model: str | None, method: str | None, private: bool,
-    near: float | None, tokenizer: str | None, max_tokens: int | None,
+    session: Session, rows: Rows, target: str | None, model: str | None, method: str | None, private: bool,
+    near: float | None, tokenizer: str | None, max_tokens: int | None, validation: str | None, test: str | None,
 ) -> int:  # fmt: skip
     """Find everything that is wrong with rows, in one pass. Exit code 0: clean or warnings; 2: errors.
 
@@ -32,10 +33,10 @@ def command_(
     """
     from cloudtune.data.checking import check
 
-    if near is not None and "-" in source.paths:
+    if near is not None and "-" in rows.source.paths:
         raise click.UsageError("--near goes through the rows twice: give a file, not standard input")
-    report = check(source, target=target, model=model, method=method, private=private, tokenizer=tokenizer,
-                   max_tokens=max_tokens, near=near)  # fmt: skip
+    report = check(rows.sides(validation, test), target=target, model=model, method=method, private=private,
+                   tokenizer=tokenizer, max_tokens=max_tokens, near=near, change=rows.change)  # fmt: skip
     session.result(report_json(report))
     if not session.json:
         show_report(session, report)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command, report_json, show_report
+from cloudtune.cli.data_options import data_command, report_json, show_report, shuffle_option
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.spec import Source
 
 
 @data_command("convert")
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
               "jumpstart-chat, alpaca, sharegpt, ...; a wrong name lists the near ones.")  # fmt: skip
 @click.option("-o", "--out", required=True, metavar="FILE", help="Where to write; nothing is written on errors.")
 @click.option("--for", "target", metavar="BACKEND", help="Hold the rows against this back end's rules too.")
+@click.option("--model", help="The base model: some rules are the model's.")
+@click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
 @click.option("--allow-loss", "allow_loss", multiple=True, metavar="FEATURE", help="What may be lost: system, turns, "
               "tools, images, parts, weights, thoughts, names, fields (also several, with commas).")  # fmt: skip
 @click.option("--method", help="sft, cpt, dpo, ...; taken from the kind of rows unless given.")
+@shuffle_option
 def command_(
-    session: Session, source: Source, to: str, out: str, target: str | None, allow_loss: tuple[str, ...],
-    method: str | None,
+    session: Session, rows: Rows, to: str, out: str, target: str | None, model: str | None, private: bool,
+    allow_loss: tuple[str, ...], method: str | None, shuffle: bool,
 ) -> int:  # fmt: skip
     """Check rows and write them in a format, in one pass. What the format cannot carry is refused, unless allowed."""
     from cloudtune.data.checking import convert
@@ -33,10 +36,13 @@ def command_(
     allowed = [name.strip() for one in allow_loss for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):
         raise click.UsageError(f"--allow-loss {', '.join(unknown)} is not known; it is one of {', '.join(FEATURES)}")
-    report = convert(source, to=to, out=Path(out), target=target, allow_loss=allowed, method=method)
+    report = convert(rows.source, to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
+                     private=private, change=rows.change, shuffle=rows.changes.seed if shuffle else None)  # fmt: skip
     session.result(report_json(report))
     if not session.json:
         show_report(session, report)
         if report.ok:
             session.say(f"wrote {out}: {report.rows:,} rows, {report.out_bytes:,} bytes, {to}")
+            for path in report.beside:
+                session.say(f"wrote {path}")
     return 0 if report.ok else 2

@@ -6,23 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command, put_written
+from cloudtune.cli.data_options import data_command, put_written, shuffle_option
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.spec import Source
 
 
 @data_command("dedupe")
 @click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Also leave out rows that have this share "
               "of their runs of three words in common with an earlier one, e.g. 0.8.")  # fmt: skip
+@shuffle_option
 @click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="As for convert.")
 @click.option("-o", "--out", required=True, metavar="FILE", help="Where to write.")
-def command_(session: Session, source: Source, near: float | None, form: str, out: str) -> None:
+def command_(session: Session, rows: Rows, near: float | None, shuffle: bool, form: str, out: str) -> None:
     """Leave out rows that are there already: the first of equal ones stays."""
-    from cloudtune.data.dataset import Dataset
-
-    rows = Dataset.of(source)
     seen = 0
 
     def counted(record: object) -> bool:
@@ -30,5 +28,6 @@ def command_(session: Session, source: Source, near: float | None, form: str, ou
         seen += 1
         return True
 
-    written = rows.filter(counted).dedupe(near).write(out, form)
+    distinct = rows.dataset().filter(counted).dedupe(near)
+    written = (distinct.shuffle(rows.changes.seed) if shuffle else distinct).write(out, form)
     put_written(session, {"out": written}, left_out=seen - written.rows)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,39 +14,113 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.cli.session import Session
+    from cloudtune.data.changing import Changes
     from cloudtune.data.checking import CheckReport
+    from cloudtune.data.dataset import Dataset
     from cloudtune.data.encoding import Encoded
-    from cloudtune.spec import Source
+    from cloudtune.data.places import Batch
+    from cloudtune.spec import Data, Source
 
 SHOWN = 20
 """Problems of each severity that are printed; --json has them all."""
 
 
+class Rows(NamedTuple):
+    """The rows that a command line names, and what is done with each on the way."""
+
+    source: Source
+    changes: Changes
+
+    @property
+    def change(self) -> Callable[[Batch], Batch] | None:
+        """What is done with each batch; None where nothing is."""
+        return self.changes.batch if self.changes else None
+
+    def dataset(self) -> Dataset:
+        """The rows as they come out."""
+        from cloudtune.data.dataset import Dataset
+
+        return Dataset.of(self.source, change=self.change)
+
+    def sides(self, validation: str | None, test: str | None) -> Data:
+        """The rows with what is held out: shares of them, or files of the same sort."""
+        from cloudtune.spec import Data
+
+        held_out = {"validation": self._held_out(validation), "test": self._held_out(test)}
+        return Data.model_validate({"train": self.source, "split_seed": self.changes.seed, **held_out})
+
+    def _held_out(self, written: str | None) -> float | Source | None:
+        if written is None:
+            return None
+        try:
+            share = float(written)
+        except ValueError:
+            return self.source.model_copy(update={"path": written})
+        if not 0 < share < 1:
+            raise click.UsageError(f"a share lies between 0 and 1, not at {written}")
+        return share
+
+
 def data_command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command whose function gets the session and the `Source` that the files and options name."""
+    """A command whose function gets the session and the `Rows` that the files and options name."""
 
     def wrap(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(session: Session, files: tuple[str, ...], kind: str, file_format: str, maps: tuple[str, ...],
-                **values: Any) -> Any:  # fmt: skip
-            return function(session, source_of(files, kind, file_format, maps), **values)
+                templates: tuple[str, ...], filters: tuple[str, ...], sample: float | None, seed: int, normalise: bool,
+                redact: bool, **values: Any) -> Any:  # fmt: skip
+            from cloudtune.data.changing import Changes
+            from cloudtune.data.filtering import condition
 
-        for decorator in (
-            click.option("--map", "maps", multiple=True, metavar="THEIRS=OURS", help="A column's name in the file, "
-                         "and ours: --map question=prompt; may be repeated."),
-            click.option("--format", "file_format", default="auto", help="jsonl, json, csv, tsv, parquet, arrow, text"),
-            click.option("--kind", default="auto", help="chat, prompt_completion, instruction, text, preference, ..."),
-            click.argument("files", nargs=-1, required=True, metavar="FILE..."),
-        ):  # fmt: skip
+            source = source_of(files, kind, file_format, maps, templates)
+            conditions = tuple(condition(one) for one in filters)
+            return function(session, Rows(source, Changes(conditions, sample, seed, normalise, redact)), **values)
+
+        for decorator in _CHANGING + _READING:
             decorator(run)
         return command(name, without=("backend", "ledger", "profile"), **attributes)(run)
 
     return wrap
 
 
+_READING = (
+    click.option("--template", "templates", multiple=True, metavar="[KEY=]TEXT", help="Make rows of columns: "
+                 "--template 'prompt=Q: {question}' --template 'completion={answer}'; without a key the text is one of "
+                 "plain text; \\n is a line end; @FILE.json holds several."),
+    click.option("--map", "maps", multiple=True, metavar="THEIRS=OURS", help="A column's name in the file, "
+                 "and ours: --map question=prompt; may be repeated."),
+    click.option("--format", "file_format", default="auto", help="jsonl, json, csv, tsv, parquet, arrow, text"),
+    click.option("--kind", default="auto", help="chat, prompt_completion, instruction, text, preference, ..."),
+    click.argument("files", nargs=-1, required=True, metavar="FILE..."),
+)  # fmt: skip
+_CHANGING = (
+    click.option("--redact", is_flag=True, help="Cover keys, card numbers, bank accounts and e-mail addresses."),
+    click.option("--normalise", is_flag=True, help="Unicode, line ends and blanks of one sort."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is chosen by hash "
+                 "or by chance."),
+    click.option("--sample", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE", help="Take "
+                 "only about this share of the rows, chosen by content."),
+    click.option("--filter", "filters", multiple=True, metavar="CONDITION", help="Take only rows with chars<=4000, "
+                 "turns=2, label=yes, question~REGEX, answer!~REGEX ...; may be repeated."),
+)  # fmt: skip
+shuffle_option = click.option("--shuffle", is_flag=True, help="Write in another order (see --seed), in bounded memory.")
+held_out_options = (
+    click.option("--test", metavar="FILE|SHARE", help="Rows of a file, or a share of these, held out for a test."),
+    click.option("--validation", metavar="FILE|SHARE", help="Rows of a file, or a share of these, held out."),
+)
+
+
+def held_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options for what is held out."""
+    for decorator in held_out_options:
+        decorator(function)
+    return function
+
+
 def source_of(
-    files: tuple[str, ...], kind: str = "auto", file_format: str = "auto", maps: tuple[str, ...] = ()
-) -> Source:
+    files: tuple[str, ...], kind: str = "auto", file_format: str = "auto", maps: tuple[str, ...] = (),
+    templates: tuple[str, ...] = (),
+) -> Source:  # fmt: skip
     """The source that a command line names."""
     from pydantic import ValidationError
 
@@ -59,12 +134,38 @@ def source_of(
         columns[theirs] = ours
     document: dict[str, Any] = {
         "path": files[0] if len(files) == 1 else files, "kind": kind, "format": file_format, "columns": columns,
+        "template": _templates(templates),
     }  # fmt: skip
     try:
         return Source.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        raise click.UsageError(f"--{first['loc'][0]}: {first['msg']}") from error
+        where = f"--{first['loc'][0]}: " if first["loc"] else ""
+        raise click.UsageError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
+
+
+_KEYED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
+
+
+def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
+    """Key -> template; a text without a key makes plain text."""
+    import json
+    from pathlib import Path
+
+    found: dict[str, str] = {}
+    for one in written:
+        if one.startswith("@"):
+            try:
+                found |= json.loads(Path(one[1:]).read_text(encoding="utf-8"))
+            except (OSError, ValueError, TypeError) as error:
+                raise click.UsageError(
+                    f"--template {one}: a JSON file with a template for each key: {error}"
+                ) from error
+            continue
+        keyed = _KEYED.fullmatch(one)
+        key, text = keyed.groups() if keyed else ("text", one)
+        found[key] = text.replace("\\n", "\n").replace("\\t", "\t")
+    return found or None
 
 
 def report_json(report: CheckReport) -> dict[str, Any]:

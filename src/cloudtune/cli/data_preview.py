@@ -11,9 +11,9 @@ import click
 from cloudtune.cli.data_options import data_command
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
     from cloudtune.data.preview import View
-    from cloudtune.spec import Source
 
 _STYLES: dict[str, dict[str, Any]] = {
     "learnt": {"fg": "green"}, "read": {"dim": True}, "cut": {"fg": "red", "strikethrough": True},
@@ -22,12 +22,12 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 @data_command("preview")
 @click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="The first row to show.")
-@click.option("-n", "--rows", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
+@click.option("-n", "--rows", "count", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
 @click.option("--tokenizer", metavar="FOLDER", help="Render with this tokenizer's chat template, and count tokens.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Show what is cut off beyond these.")
 @click.option("--html", metavar="FILE", help="Write a page to look at in a browser instead.")
 def command_(
-    session: Session, source: Source, row: int, rows: int, tokenizer: str | None, max_tokens: int | None,
+    session: Session, rows: Rows, row: int, count: int, tokenizer: str | None, max_tokens: int | None,
     html: str | None,
 ) -> None:  # fmt: skip
     """Show rows as the model will see them: what is learnt in colour, what is only read dimmed, what is cut struck."""
@@ -38,13 +38,13 @@ def command_(
         from cloudtune.data.tokens import TokenCounter
 
         counter = TokenCounter(tokenizer)
-    chosen = list(islice(_records(source), row - 1, row - 1 + rows))
+    chosen = list(islice(_records(rows), row - 1, row - 1 + count))
     if not chosen:
         raise click.UsageError(f"there is no row {row}")
     views = [(f"{place}", view(record, counter, max_tokens)) for place, record in chosen]
     session.result({"rows": [_json(place, one) for place, one in views]})
     if html is not None:
-        Path(html).write_text(html_page(views, ", ".join(source.paths)), encoding="utf-8")
+        Path(html).write_text(html_page(views, ", ".join(rows.source.paths)), encoding="utf-8")
         session.say(f"wrote {html}")
     elif not session.json:
         for place, one in views:
@@ -52,12 +52,13 @@ def command_(
             click.echo("".join(click.style(piece.text, **_STYLES[piece.fate]) for piece in one.pieces))
 
 
-def _records(source: Source) -> Any:
+def _records(rows: Rows) -> Any:
     from cloudtune.data.faults import Faults
     from cloudtune.data.reading import read
 
     faults = Faults()
-    for batch in read(source, faults):
+    for whole in read(rows.source, faults):
+        batch = rows.changes.batch(whole) if rows.changes else whole
         for line, record in zip(batch.lines, batch.records, strict=True):
             yield f"{batch.file}:{'row ' if batch.by_row else ''}{line}", record
     faults.raise_errors()

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command, report_json
+from cloudtune.cli.data_options import data_command, held_out, report_json
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.spec import Source
 
 
 @data_command("profile")
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that a row may have.")
+@held_out
 def command_(
-    session: Session, source: Source, out: str, target: str | None, model: str | None, private: bool,
-    tokenizer: str | None, max_tokens: int | None,
+    session: Session, rows: Rows, out: str, target: str | None, model: str | None, private: bool,
+    tokenizer: str | None, max_tokens: int | None, validation: str | None, test: str | None,
 ) -> int:  # fmt: skip
     """Write one self-contained page about the data: counts, lengths, answers, and every problem found."""
     from cloudtune.data.checking import check
     from cloudtune.data.profile import profile_page
 
-    report = check(source, target=target, model=model, private=private, tokenizer=tokenizer, max_tokens=max_tokens)
-    Path(out).write_text(profile_page(report, ", ".join(source.paths)), encoding="utf-8")
+    report = check(rows.sides(validation, test), target=target, model=model, private=private, tokenizer=tokenizer,
+                   max_tokens=max_tokens, change=rows.change)  # fmt: skip
+    Path(out).write_text(profile_page(report, ", ".join(rows.source.paths)), encoding="utf-8")
     session.result(report_json(report) | {"page": out})
     session.say(f"wrote {out}")
     return 0 if report.ok else 2

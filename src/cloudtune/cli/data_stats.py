@@ -6,30 +6,36 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.data_options import data_command
+from cloudtune.cli.data_options import data_command, held_out
 
 if TYPE_CHECKING:
+    from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
     from cloudtune.data.checking import CheckReport
-    from cloudtune.spec import Source
 
 _WIDTH = 40
 
 
 @data_command("stats")
 @click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
-def command_(session: Session, source: Source, tokenizer: str | None) -> int:
+@held_out
+def command_(
+    session: Session, rows: Rows, tokenizer: str | None, validation: str | None, test: str | None
+) -> int:  # fmt: skip
     """Count rows, sizes, answers and, with a tokenizer, tokens."""
+    import msgspec
+
     from cloudtune.data.checking import check
 
-    report = check(source, tokenizer=tokenizer)
+    report = check(rows.sides(validation, test), tokenizer=tokenizer, change=rows.change)
     session.result(
         {
             "rows": report.rows, "bytes": report.bytes, "kinds": report.kinds, "fingerprint": report.fingerprint,
             "mean_bytes": report.mean_bytes, "largest_bytes": report.largest_bytes, "sizes": report.sizes,
             "duplicates": report.duplicates, "conflicts": report.conflicts, "labels": report.labels,
             "tokens": report.tokens, "largest_tokens": report.largest_tokens, "token_sizes": report.token_sizes,
-            "problems": report.counts, "ok": report.ok,
+            "splits": msgspec.to_builtins(report.splits), "leaks": report.leaks, "problems": report.counts,
+            "ok": report.ok,
         }
     )  # fmt: skip
     if not session.json:
@@ -49,6 +55,11 @@ def _show(session: Session, report: CheckReport) -> None:
         ("fingerprint", report.fingerprint),
         ("problems", ", ".join(f"{code} {count:,}" for code, count in report.counts.items())),
     ]))  # fmt: skip
+    if len(report.splits) > 1:
+        session.put("\nsides")
+        for name, side in report.splits.items():
+            tokens = f", {side.tokens:,} tokens" if side.tokens is not None else ""
+            session.put(f"  {name:<10}  {side.rows:>9,} rows, {side.mean_bytes:,.0f} bytes a row{tokens}")
     for title, buckets in (("bytes", report.sizes), ("tokens", report.token_sizes)):
         if buckets:
             session.put(f"\n{title} a row")

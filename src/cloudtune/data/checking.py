@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.data.encoding import BOM, Hashed
+from cloudtune.data.encoding import BOM, Hashed, Shuffled
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
 from cloudtune.data.limits import hold
@@ -24,13 +24,30 @@ from cloudtune.errors import Problem
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from cloudtune.data.formats import Format
+    from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
-    from cloudtune.data.survey import Survey
+    from cloudtune.data.survey import SideTotal, Survey
     from cloudtune.data.targets import Target
 
 REPORT_VERSION = 1
+
+
+class SideReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of the data."""
+
+    rows: int
+    bytes: int
+    sha256: str
+    longest_chars: int
+    mean_bytes: float
+    largest_bytes: int
+    sizes: list[tuple[int, int]]
+    tokens: int | None = None
+    token_sizes: list[tuple[int, int]] = []
+    largest_tokens: int | None = None
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +81,11 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
     format: str | None = None
     method: str = "sft"
+    splits: dict[str, SideReport] = {}
+    """``train`` and, where they are given or held out, ``validation`` and ``test``."""
     out: str | None = None
+    beside: list[str] = []
+    """Files that were written beside the rows."""
     out_bytes: int | None = None
     out_sha256: str | None = None
 
@@ -79,6 +100,7 @@ def check(
     data: Data | Source | str | Iterable[str], *, target: str | None = None, model: str | None = None,
     method: str | None = None, private: bool = False, tokenizer: str | None = None, max_tokens: int | None = None,
     near: float | None = None, problems: int = 1000, workers: int | None = None,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> CheckReport:  # fmt: skip
     """Go through the data once and report everything; ``target`` is a back end that it is meant for.
 
@@ -96,21 +118,26 @@ def check(
         return Task(chosen, shares(data), target=place.name if place else None, format=form, private=private,
                     tokenizer=tokenizer, max_tokens=max_tokens or (place.max_tokens if place else None))  # fmt: skip
 
-    task, survey = go_through(data, task_for, faults, workers=workers)
+    task, survey = go_through(data, task_for, faults, workers=workers, change=change)
     if near is not None:
-        _near_duplicates(data, near, faults)
+        _near_duplicates(data, near, faults, change or (lambda batch: batch))
     return _report(data, survey, faults, place, task)
 
 
 def convert(
     data: Data | Source | str | Iterable[str], *, to: str, out: Path, target: str | None = None,
-    allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False, problems: int = 1000,
-    workers: int | None = None,
+    model: str | None = None, allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False,
+    problems: int = 1000, workers: int | None = None, change: Callable[[Batch], Batch] | None = None,
+    shuffle: int | None = None,
 ) -> CheckReport:  # fmt: skip
-    """Check the data and write them in the format ``to``, in one pass. Nothing is written where there are errors."""
+    """Check the data and write them in the format ``to``, in one pass. Nothing is written where there are errors.
+
+    ``change`` leaves out or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. What the
+    format wants beside its rows (JumpStart's ``template.json``) is written there.
+    """
     data = data if isinstance(data, Data) else source_data(data)
     form = find_format(to)
-    place = find_target(target) if target else None
+    place = find_target(target, model, method) if target else None
     faults = Faults(problems)
     allowed = frozenset(allow_loss)
 
@@ -123,17 +150,26 @@ def convert(
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            file = Hashed(stream, "train", BOM if form.bom else b"")
-            task, survey = go_through(data, task_for, faults, file.put, workers)
+            head = BOM if form.bom else b""
+            file = Hashed(stream, "train", head) if shuffle is None else Shuffled(stream, "train", head, shuffle)
+            task, survey = go_through(data, task_for, faults, file.put, workers, change)
+            file.finish()
         report = _report(data, survey, faults, place, task, file)
         if report.ok:
             os.replace(aside, out)
-            return msgspec.structs.replace(report, out=str(out))
+            return msgspec.structs.replace(report, out=str(out), beside=_beside(form, out.parent))
         Path(aside).unlink()
     except BaseException:
         Path(aside).unlink(missing_ok=True)
         raise
     return report
+
+
+def _beside(form: Format, folder: Path) -> list[str]:
+    """Write what the format wants beside its rows."""
+    for name, content in form.beside:
+        (folder / name).write_text(content, encoding="utf-8")
+    return [str(folder / name) for name, _ in form.beside]
 
 
 _METHOD_OF = {
@@ -143,7 +179,7 @@ _METHOD_OF = {
 }  # fmt: skip
 
 
-def _near_duplicates(data: Data, threshold: float, faults: Faults) -> None:
+def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch]) -> None:
     """Rows that nearly repeat an earlier one, of any side; equal rows are told of already."""
     from cloudtune.data.near import NearDuplicates
 
@@ -151,7 +187,7 @@ def _near_duplicates(data: Data, threshold: float, faults: Faults) -> None:
     seen: set[int] = set()
     places: list[str] = []
     for source in sources(data).values():
-        for batch in read(source, Faults()):
+        for batch in map(change, read(source, Faults())):
             new: list[tuple[int, Record]] = []
             for line, record in zip(batch.lines, batch.records, strict=True):
                 if (one := digest(record)) not in seen:
@@ -179,15 +215,27 @@ def _report(
         hold(place, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
     rank = {"error": 0, "warning": 1, "info": 2}
     listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
+    lengths, tokens = survey.sizes, survey.tokens
     return CheckReport(
         ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
         kinds=dict(survey.kinds), fingerprint=survey.fingerprint, problems=listed,
         counts={code: count for (_, code), count in sorted(faults.counts.items())}, duplicates=survey.duplicates,
         features=dict(survey.features), conflicts=survey.conflicts, leaks=survey.leaks,
-        labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=survey.sizes.buckets(),
-        mean_bytes=round(survey.sizes.mean, 1), largest_bytes=survey.sizes.largest,
-        tokens=survey.tokens.total if task.tokenizer else None, token_sizes=survey.tokens.buckets(),
-        largest_tokens=survey.tokens.largest if task.tokenizer else None,
+        labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=lengths.buckets(),
+        mean_bytes=round(lengths.mean, 1), largest_bytes=lengths.largest,
+        tokens=tokens.total if task.tokenizer else None, token_sizes=tokens.buckets(),
+        largest_tokens=tokens.largest if task.tokenizer else None,
+        splits={name: _side(side, task) for name, side in survey.sides.items()},
         target=place.name if place else None, format=task.format, method=task.method,
         out_bytes=file.size if file else None, out_sha256=file.sha256(survey) if file else None,
+    )  # fmt: skip
+
+
+def _side(side: SideTotal, task: Task) -> SideReport:
+    counted = task.tokenizer is not None
+    return SideReport(
+        rows=side.rows, bytes=side.bytes, sha256=side.hash.hexdigest(), longest_chars=side.longest,
+        mean_bytes=round(side.sizes.mean, 1), largest_bytes=side.sizes.largest, sizes=side.sizes.buckets(),
+        tokens=side.tokens.total if counted else None, token_sizes=side.tokens.buckets(),
+        largest_tokens=side.tokens.largest if counted else None,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from cloudtune.data import explain
 from cloudtune.data.cleaning import normalised, redacted
 from cloudtune.data.encoding import BOM, Encoded
 from cloudtune.data.faults import Faults
+from cloudtune.data.filtering import condition
 from cloudtune.data.formats import LossError, find_format, loss_problem
 from cloudtune.data.reading import read
 from cloudtune.data.record_checks import faults_of
@@ -31,6 +32,7 @@ from cloudtune.spec import Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
 
 _SPAN = 1 << 64
@@ -56,12 +58,15 @@ class Dataset:
         return cls.of(Source.model_validate(document), method=method)
 
     @classmethod
-    def of(cls, source: Source, *, method: str = "sft") -> Dataset:
-        """Rows of a spec's source."""
+    def of(
+        cls, source: Source, *, method: str = "sft", change: Callable[[Batch], Batch] | None = None
+    ) -> Dataset:  # fmt: skip
+        """Rows of a spec's source; ``change`` leaves out or changes rows before they are checked."""
 
         def stream() -> Iterator[Record]:
             faults = Faults()
-            for batch in read(source, faults):
+            for found_batch in read(source, faults):
+                batch = change(found_batch) if change else found_batch
                 for line, record in zip(batch.lines, batch.records, strict=True):
                     if found := faults_of(record, method=method):
                         for fault in found:
@@ -83,9 +88,10 @@ class Dataset:
         """Each record changed."""
         return Dataset(lambda: map(change, self))
 
-    def filter(self, keep: Callable[[Record], bool]) -> Dataset:
-        """Those records for which ``keep`` says yes."""
-        return Dataset(lambda: filter(keep, self))
+    def filter(self, keep: Callable[[Record], bool] | str) -> Dataset:
+        """Those records for which ``keep`` says yes: a function, or a condition such as ``chars<=4000``."""
+        holds: Callable[[Record], bool] = condition(keep) if isinstance(keep, str) else keep
+        return Dataset(lambda: (record for record in self if holds(record)))
 
     def dedupe(self, near: float | None = None) -> Dataset:
         """Each record once; with ``near`` (0 to 1) also without those that resemble an earlier one so much."""

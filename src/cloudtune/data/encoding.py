@@ -12,6 +12,7 @@ from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
 from cloudtune.data.preparing import go_through, sources
 from cloudtune.data.scanned import Task
+from cloudtune.data.shaping import Piles
 from cloudtune.data.split import shares
 from cloudtune.errors import DataError, Problem
 
@@ -105,9 +106,36 @@ class Hashed:
         self.out.write(data)
         self.size += len(data)
 
+    def finish(self) -> None:
+        """Write what was held back: nothing here."""
+
     def sha256(self, survey: Survey) -> str:
         """Of the file, when the survey has everything too."""
         return (self._own or survey.sides[self.side].hash).hexdigest()
+
+
+class Shuffled(Hashed):
+    """The same, in another order: the lines are written when all are there."""
+
+    def __init__(self, out: IO[bytes], side: str, head: bytes, seed: int) -> None:
+        super().__init__(out, side, head)
+        self._own = hashlib.sha256(head)
+        self._piles = Piles(seed)
+
+    def put(self, scanned: Scanned, survey: Survey) -> None:
+        """Keep the side's lines."""
+        side = scanned.sides.get(self.side)
+        if side is not None:
+            for line in (side.canonical if side.written is None else side.written).split(b"\n")[:-1]:
+                self._piles.add(line)
+
+    def finish(self) -> None:
+        """Write all lines in their new order."""
+        assert self._own is not None
+        for line in self._piles.dealt():
+            self.out.write(line + b"\n")
+            self._own.update(line + b"\n")
+            self.size += len(line) + 1
 
 
 def _refuse_change(data: Data, split: str) -> None:

@@ -34,6 +34,8 @@ class Format(NamedTuple):
     """Makes the lines to write of the canonical lines of conversations of words alone."""
     own: str | None = None
     """The kind of rows that may be in the format already."""
+    beside: tuple[tuple[str, str], ...] = ()
+    """Names and contents of files that belong beside the rows."""
 
     @property
     def carries_all(self) -> bool:

@@ -235,6 +235,9 @@ def _to_input(row: Text) -> Json:
     return {"input": row.text}
 
 
+# Without this file JumpStart puts words of its own around the instruction (docs.aws.amazon.com/sagemaker/latest/dg/
+# jumpstart-foundation-models-fine-tuning-instruction-based.html, seen 2026-11-21).
+JUMPSTART_TEMPLATE = '{"prompt": "{instruction}", "completion": "{response}"}\n'
 _CHAT, _PAIRS, _ITEM = frozenset({"chat"}), frozenset({"preference"}), frozenset({"item"})
 _NONE: frozenset[str] = frozenset()
 _TALK = frozenset({"system", "turns"})
@@ -277,7 +280,8 @@ FORMATS: dict[str, Format] = {
                _to_rlvr),
         Format("jumpstart-chat", "JumpStart's dialogs", _CHAT, _TALK, lambda chat: {"dialog": chat.messages},
                quick=quick_dialog),
-        Format("jumpstart-instruction", "JumpStart's instruction, context, response", _CHAT, _NONE, _to_instruction),
+        Format("jumpstart-instruction", "JumpStart's instruction, context, response", _CHAT, _NONE, _to_instruction,
+               beside=(("template.json", JUMPSTART_TEMPLATE),)),
         Format("prompt-completion", "prompt and completion", _CHAT, _NONE, _to_prompt),
         Format("alpaca", "instruction, input, output", _CHAT, _NONE, _to_alpaca),
         Format("sharegpt", "conversations of from and value", _CHAT, _TALK | {"weights"}, _to_sharegpt),

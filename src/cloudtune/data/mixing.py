@@ -113,7 +113,8 @@ class Mixture:
                     rows.append(row)
                     written.append(theirs or row)
                     other = other or bool(theirs)
-        return Side(len(rows), max(side.longest, self._longest), _joined(rows), _joined(written) if other else None)
+        longest, both = max(side.longest, self._longest), _joined(written) if other else None
+        return Side(len(rows), longest, _joined(rows), both, side.places)
 
     def report(self, faults: Faults) -> None:
         """Tell how much of each source was mixed in."""

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from cloudtune.backend import RowLimit
+    from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
     from cloudtune.data.scanned import Scanned
+    from cloudtune.data.tables import Table
     from cloudtune.data.targets import Target
     from cloudtune.spec import Data, Source
 
@@ -115,17 +117,20 @@ def go_through(
     faults: Faults,
     out: Callable[[Scanned, Survey], object] | None = None,
     workers: int | None = None,
+    change: Callable[[Batch], Batch] | None = None,
 ) -> tuple[Task, Survey]:
-    """Every batch of every source once: scanned, put out where that is asked for, and added up.
+    """Every batch of every source once: changed, scanned, put out where that is asked for, and added up.
 
     The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
     """
     named = sources(data)
+    if change is not None or any(source.template for source in named.values()):
+        workers = 0  # only blocks as they stand in their files go to other processes
     workers = workers_for(named.values()) if workers is None else workers
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
     mixture = Mixture(data) if data.mix else None
     try:
-        chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults)
+        chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults, change)
         with closing(stream):
             for one in stream:
                 scanned = mixture.through(one) if mixture else one
@@ -143,11 +148,17 @@ def go_through(
 
 
 def _here(
-    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults
-) -> tuple[Task, Generator[Scanned]]:
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults,
+    change: Callable[[Batch], Batch] | None,
+) -> tuple[Task, Generator[Scanned]]:  # fmt: skip
     """The task, and every batch scanned in this process."""
+
+    def decoded(rows: FileRows, chunk: Block | Table) -> Batch | None:
+        batch = rows.of(chunk)
+        return change(batch) if change is not None and batch is not None else batch
+
     chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults))
-    batches = ((origin, rows, chunk, rows.of(chunk)) for origin, rows, chunk in chunks)
+    batches = ((origin, rows, chunk, decoded(rows, chunk)) for origin, rows, chunk in chunks)
     filled = ((origin, rows, chunk, batch) for origin, rows, chunk, batch in batches if batch and batch.records)
     first = next(filled, None)
     chosen = task if isinstance(task, Task) else task(first[3].records[0] if first else None)
@@ -156,11 +167,11 @@ def _here(
     def stream() -> Generator[Scanned]:
         if first:
             origin, rows, chunk, batch = first
-            yield scanner.scan(batch, origin, scanner.as_it_was(rows, chunk))
+            yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
         for origin, rows, chunk in chunks:
-            if isinstance(chunk, Block):
+            if change is None and isinstance(chunk, Block):
                 yield scanner.scan_block(rows, chunk, origin)
-            elif (more := rows.of_table(chunk)) is not None:
+            elif (more := decoded(rows, chunk)) is not None:
                 yield scanner.scan(more, origin)
 
     return chosen, stream()

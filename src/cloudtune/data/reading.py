@@ -40,7 +40,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
     if source.kind != "auto":
         how = row_type(KINDS[source.kind], source.columns)
     for path in files_of(source, faults):
-        rows = FileRows(str(path), source.columns, how, faults)
+        rows = _rows(str(path), source, how, faults)
         errors = faults.total("error")
         try:
             for chunk in _chunks(path, source.format, faults):
@@ -52,6 +52,15 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
         how = rows.how  # files of one source hold one kind
         if not rows.seen and faults.total("error") == errors:
             faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
+
+
+def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:
+    """What decodes one file of the source."""
+    if source.template:
+        from cloudtune.data.templating import TemplateRows
+
+        return TemplateRows(file, source.template, faults)
+    return FileRows(file, source.columns, how, faults)
 
 
 def _report(error: Exception, path: Path, faults: Faults) -> None:

@@ -41,6 +41,8 @@ class Side(msgspec.Struct):
     canonical: bytes = b""
     written: bytes | None = None
     """In the format; None if it is the canonical one."""
+    places: bytes = b""
+    """Which of the batch's records these are, 4 bytes each, where the batch has several sides."""
     as_it_was: bool = False
     """``written`` is the very bytes of the block that was scanned."""
 

@@ -220,7 +220,8 @@ class Scanner:
             mine = [index for index, side in enumerate(names) if side == name]
             kept = [lines[index] for index in mine]
             said = None if written is None else _ended([written[index] for index in mine])
-            found[name] = Side(len(kept), self._longest(name, good, kept, mine), _ended(kept), said)
+            places = array("I", mine).tobytes()
+            found[name] = Side(len(kept), self._longest(name, good, kept, mine), _ended(kept), said, places)
         return found
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import ExitStack
 from hashlib import blake2b
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _SPAN = 1 << 64
 _BATCH = 256
-_SHUFFLE_BYTES = 64 << 20
+SHUFFLE_BYTES = 64 << 20
 
 
 def digest(record: Record, seed: int = 0) -> int:
@@ -72,9 +72,12 @@ def distinct(records: Iterable[Record], near: float | None = None) -> Iterator[R
 
 def sampled(records: Iterable[Record], share: float, seed: int) -> Iterator[Record]:
     """About that share of the records, chosen by content: a larger share holds the smaller one."""
-    for record in records:
-        if digest(record, seed) < share * _SPAN:
-            yield record
+    return (record for record in records if is_sampled(record, share, seed))
+
+
+def is_sampled(record: Record, share: float, seed: int) -> bool:
+    """Whether the record is in a sample of that share."""
+    return digest(record, seed) < share * _SPAN
 
 
 def balanced(
@@ -114,51 +117,60 @@ def mixed(first: Iterable[Record], others: Sequence[tuple[Iterable[Record], floa
             pile.close()
 
 
-def shuffled(records: Iterable[Record], seed: int, *, memory: int = _SHUFFLE_BYTES) -> Iterator[Record]:
-    """Every order equally likely, in bounded memory: dealt at random into piles on disk, and each pile shuffled."""
-    chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    kinds: dict[str, type[Record]] = {}
-    pile: list[tuple[str, bytes]] = []
-    size = 0
-    stream = iter(records)
-    for record in stream:
-        kinds[type(record).__name__] = type(record)
-        pile.append((type(record).__name__, canonical(record)))
-        size += len(pile[-1][1])
-        if size > memory:
-            break
-    else:
-        chooser.shuffle(pile)
-        yield from (msgspec.json.decode(line, type=kinds[name]) for name, line in pile)
-        return
-    yield from _dealt(pile, stream, kinds, chooser, memory)
+def shuffled(records: Iterable[Record], seed: int, *, memory: int = SHUFFLE_BYTES) -> Iterator[Record]:
+    """The records in another order, every one equally likely, in bounded memory."""
+    kinds: dict[bytes, type[Record]] = {}
+    piles = Piles(seed, memory)
+    for record in records:
+        name = type(record).__name__.encode()
+        kinds[name] = type(record)
+        piles.add(b"%s %s" % (name, canonical(record)))
+    for one in piles.dealt():
+        name, line = one.split(b" ", 1)
+        yield msgspec.json.decode(line, type=kinds[name])
 
 
-def _dealt(
-    pile: list[tuple[str, bytes]], stream: Iterator[Record], kinds: dict[str, type[Record]], chooser: random.Random,
-    memory: int,
-) -> Iterator[Record]:  # fmt: skip
-    with ExitStack() as stack:
-        # Enough piles for a file 256 times as large as the memory; a larger one has larger piles.
-        piles = [stack.enter_context(tempfile.TemporaryFile(buffering=1 << 14)) for _ in range(256)]
-        total = 0
-        for name, line in pile:
-            piles[chooser.randrange(len(piles))].write(b"%s %s\n" % (name.encode(), line))
-        pile.clear()
-        for record in stream:
-            name = type(record).__name__
-            kinds[name] = type(record)
-            line = canonical(record)
-            total += len(line)
-            piles[chooser.randrange(len(piles))].write(b"%s %s\n" % (name.encode(), line))
-        for file in piles:
-            file.seek(0)
-            lines = file.read().splitlines()
-            file.close()
-            chooser.shuffle(lines)
-            for one in lines:
-                name, line = one.split(b" ", 1)
-                yield msgspec.json.decode(line, type=kinds[name.decode()])
+class Piles:
+    """Lines to be shuffled: kept in memory, or dealt at random into piles on disk, each of which is shuffled."""
+
+    def __init__(self, seed: int, memory: int = SHUFFLE_BYTES) -> None:
+        self._chooser = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._memory = memory
+        self._held: list[bytes] = []
+        self._size = 0
+        self._files: list[IO[bytes]] = []
+
+    def add(self, line: bytes) -> None:
+        """Keep a line, without its end."""
+        if self._files:
+            self._deal(line)
+            return
+        self._held.append(line)
+        self._size += len(line)
+        if self._size > self._memory:
+            # Enough piles for a file 256 times as large as the memory; a larger one has larger piles.
+            self._files = [tempfile.TemporaryFile(buffering=1 << 14) for _ in range(256)]  # noqa: SIM115 - see dealt
+            for one in self._held:
+                self._deal(one)
+            self._held.clear()
+
+    def _deal(self, line: bytes) -> None:
+        self._files[self._chooser.randrange(len(self._files))].write(line + b"\n")
+
+    def dealt(self) -> Iterator[bytes]:
+        """All lines in their new order; only once."""
+        self._chooser.shuffle(self._held)
+        yield from self._held
+        with ExitStack() as stack:
+            for file in self._files:
+                stack.enter_context(file)
+            for file in self._files:
+                file.seek(0)
+                lines = file.read().split(b"\n")
+                file.close()
+                lines.pop()
+                self._chooser.shuffle(lines)
+                yield from lines
 
 
 def thresholds(labels: dict[str, list[int]], share: float) -> dict[str, int]:

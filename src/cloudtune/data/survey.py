@@ -96,6 +96,7 @@ class SideTotal:
     def __init__(self) -> None:
         self.rows = self.bytes = self.longest = 0
         self.hash = hashlib.sha256()
+        self.sizes, self.tokens = Histogram(), Histogram()
 
 
 class Survey:
@@ -110,7 +111,6 @@ class Survey:
         self.lost: Counter[str] = Counter()
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
-        self.sizes, self.tokens = Histogram(), Histogram()
         self.duplicates = self.conflicts = self.leaks = 0
         self._hashes, self._prompts = _Numbers(), _Numbers()
         self._segments: list[_Segment] = []
@@ -138,13 +138,40 @@ class Survey:
         self._prompts.add(scanned.prompts)
         if is_mixed_in(scanned.origin):
             return  # few of them may be taken: they say little of the rows as a whole
-        sizes = array("I")
-        sizes.frombytes(scanned.sizes)
-        self.sizes.add(sizes)
-        tokens = array("I")
-        tokens.frombytes(scanned.tokens)
-        self.tokens.add(tokens)
+        self._add_sizes(scanned)
         self._add_labels(scanned.labels, count)
+
+    def _add_sizes(self, scanned: Scanned) -> None:
+        sizes, tokens = array("I"), array("I")
+        sizes.frombytes(scanned.sizes)
+        tokens.frombytes(scanned.tokens)
+        if len(scanned.sides) == 1:
+            (only,) = scanned.sides
+            self.sides[only].sizes.add(sizes)
+            self.sides[only].tokens.add(tokens)
+            return
+        for name, side in scanned.sides.items():
+            mine = array("I")
+            mine.frombytes(side.places)
+            self.sides[name].sizes.add([sizes[index] for index in mine])
+            if tokens:
+                self.sides[name].tokens.add([tokens[index] for index in mine])
+
+    @property
+    def sizes(self) -> Histogram:
+        """Bytes of the records of all sides."""
+        return self._joined("sizes")
+
+    @property
+    def tokens(self) -> Histogram:
+        """Tokens of the records of all sides."""
+        return self._joined("tokens")
+
+    def _joined(self, name: str) -> Histogram:
+        whole = Histogram()
+        for side in self.sides.values():
+            whole.join(getattr(side, name))
+        return whole
 
     def _add_labels(self, labels: dict[str, int], count: int) -> None:
         """Short answers are labels only where nearly every record has one, and there are few of them."""

@@ -1,0 +1,124 @@
+"""Rows made by templates: ``Q: {question}`` takes the column ``question`` of each row, whatever kind of row it is."""
+
+from __future__ import annotations
+
+import difflib
+from string import Formatter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data import explain
+from cloudtune.data.decoding import FileRows
+from cloudtune.data.kinds import records, row_type
+from cloudtune.data.kinds_other import recognise
+from cloudtune.data.places import Batch, located
+from cloudtune.data.records import compact
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cloudtune.data.blocks import Block
+    from cloudtune.data.faults import Faults
+    from cloudtune.data.kinds import RowType
+    from cloudtune.data.tables import Table
+
+
+class Template(NamedTuple):
+    """Text with places for columns."""
+
+    parts: tuple[tuple[str, str | None], ...]
+    """Text, and the column that follows it."""
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it names."""
+        return {name for _, name in self.parts if name is not None}
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """With the row's values: texts as they are, everything else as compact JSON, null as nothing."""
+        return "".join([text + (_words(row[name]) if name is not None else "") for text, name in self.parts])
+
+
+def _words(value: Any) -> str:
+    return "" if value is None else compact(value)
+
+
+def parse(text: str) -> Template:
+    """Read a template, as ``Source`` in a spec has found it good. Raises ValueError."""
+    return Template(tuple((words, name) for words, name, _, _ in Formatter().parse(text)))
+
+
+class TemplateRows(FileRows):
+    """Makes the rows of one file by templates, one for each of our keys."""
+
+    def __init__(self, file: str, templates: Mapping[str, str], faults: Faults) -> None:
+        super().__init__(file, {}, None, faults)
+        self._templates = {key: parse(text) for key, text in templates.items()}
+        self._wanted = set().union(*[template.columns for template in self._templates.values()])
+
+    def of_block(self, block: Block) -> Batch:
+        """Records of JSON rows."""
+        return self._made(self._decoded(block), by_row=False)
+
+    def _decoded(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
+        for line, data in block.rows():
+            self.seen = True
+            if problem := explain.syntax(data):
+                self.faults.add(located(problem, self.file, line, by_row=False))
+                continue
+            value = msgspec.json.decode(data)
+            if isinstance(value, dict):
+                yield line, value
+            else:
+                self.faults.add(located(explain.not_an_object(value), self.file, line, by_row=False))
+
+    def of_table(self, table: Table) -> Batch | None:
+        """Records of a table's rows; None if columns are missing, which is told once."""
+        self.seen = self.seen or bool(table.rows)
+        if missing := self._missing(table.rows[0]):
+            self.hopeless = True
+            self.faults.add(msgspec.structs.replace(missing, file=self.file, line=None if table.by_row else 1))
+            return None
+        return self._made(zip(table.lines, table.rows, strict=True), by_row=table.by_row)
+
+    def _missing(self, row: Mapping[str, Any]) -> Problem | None:
+        gone = sorted(self._wanted.difference(row))
+        if not gone:
+            return None
+        near = difflib.get_close_matches(gone[0], [*row], n=1)
+        shown = ", ".join([*row][:8]) or "none"
+        return Problem(
+            code="missing_column", field=gone[0], message=f"the template names {', '.join(gone)}; there are {shown}",
+            fix=f"did you mean {{{near[0]}}}?" if near else "name columns that are there",
+        )  # fmt: skip
+
+    def _made(self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, by_row: bool) -> Batch:
+        lines: list[int] = []
+        found: list[Any] = []
+        for line, row in rows:
+            if problem := self._missing(row):
+                self.faults.add(located(problem, self.file, line, by_row))
+                continue
+            filled = {key: template.fill(row) for key, template in self._templates.items()}
+            how = self.how = self.how or self._recognised(filled)
+            if how is None:
+                break
+            try:
+                found += records([msgspec.convert(filled, how.struct, strict=False)], how)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self.faults.add(located(explain.validation(str(error)), self.file, line, by_row))
+            else:
+                lines.append(line)
+        return Batch(self.file, lines, found, by_row)
+
+    def _recognised(self, filled: Mapping[str, str]) -> RowType | None:
+        """How the first row that was made is read; None if it is of no kind, which is told."""
+        kind = recognise(filled)
+        if kind is not None and kind.keys.issuperset(filled):
+            return row_type(kind, {})
+        self.hopeless = True
+        fix = "give text, or prompt and completion, or other keys that make a kind of row"
+        self.faults.error("template", f"{' and '.join(filled)} make no row", file=self.file, field="template", fix=fix)
+        return None

@@ -77,17 +77,17 @@ def settle_all(site: Site, call: Call) -> None:
 def describe(site: Site, call: Call) -> Reply:
     """DescribeTrainingJob."""
     job = find(site, call, call.body["TrainingJobName"])
-    return Reply(body=view(site, job, look(site, call, job), call.now))
+    return Reply(body=view(site, call, job, look(site, call, job)))
 
 
-def view(site: Site, job: dict[str, Any], seen: Seen, now: float) -> dict[str, Any]:
+def view(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
     """All that was asked for, and how it stands."""
-    request = job["request"]
+    request, now = job["request"], call.now
     shown: dict[str, Any] = {key: value for key, value in request.items() if key not in _NOT_SHOWN}
     shown.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": life.DEFAULT_MAX_RUNTIME_S})
     for key in ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"):
         shown.setdefault(key, False)
-    shown |= _standing(site, seen)
+    shown |= _standing(site, call, seen)
     shown |= {
         "TrainingJobArn": job["arn"], "SecondaryStatusTransitions": _transitions(site, seen),
         "LastModifiedTime": naming.told(site, seen.now.at), "CreationTime": naming.told(site, job["created"]),
@@ -110,8 +110,8 @@ def view(site: Site, job: dict[str, Any], seen: Seen, now: float) -> dict[str, A
     return shown
 
 
-def _standing(site: Site, seen: Seen) -> dict[str, Any]:
-    word = site.faults.condition("invented_status", "jobs.get")
+def _standing(site: Site, call: Call, seen: Seen) -> dict[str, Any]:
+    word = site.faults.condition("invented_status", call.name)
     status = word.value if word else seen.now.status
     found = {"TrainingJobStatus": status, "SecondaryStatus": seen.now.secondary}
     return found | ({"FailureReason": seen.reason} if seen.reason and status == "Failed" else {})
@@ -177,7 +177,7 @@ def list_(site: Site, call: Call) -> Reply:
             "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
             "CreationTime": naming.told(site, job["created"]), "LastModifiedTime": naming.told(site, seen.now.at),
         }  # fmt: skip
-        entry |= {key: word for key, word in _standing(site, seen).items() if key != "FailureReason"}
+        entry |= {key: word for key, word in _standing(site, call, seen).items() if key != "FailureReason"}
         if seen.has_ended:
             entry["TrainingEndTime"] = naming.told(site, seen.now.at)
         views.append(entry)

@@ -1,0 +1,229 @@
+"""The JumpStart back end: training jobs with AWS's own scripts, filled from the hub's documents."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from cloudtune.backend import Absent, Capabilities, Done, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import Conflict, InvalidRequest, UnsupportedError
+from cloudtune.registry import describe, not_installed
+from cloudtune.state import TunedModel
+from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.endpoints import Endpoints
+from cloudtune_providers.aws.s3 import Objects
+from cloudtune_providers.aws.training_answers import plain, state_of
+from cloudtune_providers.aws.training_jobs import TrainingJobs
+from cloudtune_providers.jumpstart import layouts, results, translate
+from cloudtune_providers.jumpstart.hosting import Hosting
+from cloudtune_providers.jumpstart.hub import Hub
+from cloudtune_providers.jumpstart.options import JumpStartOptions, JumpStartOverrides
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from cloudtune.backend import PlanRequest, Prompt, Step
+    from cloudtune.errors import Problem
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric
+    from cloudtune_providers.aws.clients import ClientFactory
+
+_HOSTED = ("model", "config", "endpoint")
+
+
+class JumpStartBackend:
+    """Implements `Backend`, `BatchStatus`, `RowRules` and `Host`.
+
+    ``factory`` may make botocore's clients instead of us, by service name.
+    """
+
+    name: ClassVar[str] = layouts.NAME
+    Options: ClassVar[type[BaseModel]] = JumpStartOptions
+    Overrides: ClassVar[type[BaseModel]] = JumpStartOverrides
+
+    def __init__(
+        self,
+        options: JumpStartOptions | None = None,
+        *,
+        factory: ClientFactory | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        info = describe(self.name)
+        if info.missing:
+            raise not_installed(info, info.missing[0])
+        self._options = options or JumpStartOptions()
+        self._clock = clock or SystemClock()
+        self._clients = Clients(self._options, factory)
+        self._hub = Hub(self._clients, self._options.hub, self._clock, self._options.document_age)
+        self._jobs = TrainingJobs(self._clients, self.name, self._clients.scope)
+        self._endpoints = Endpoints(self._clients, self.name)
+        self._hosting = Hosting(self._clients, self._options, self._hub, self._endpoints)
+        self._capabilities = translate.capabilities()
+
+    def __repr__(self) -> str:
+        return f"JumpStartBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See `Backend`."""
+        return self._capabilities
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def check(self, spec: JobSpec) -> Sequence[Problem]:
+        """See `Backend`. What the model's document says is looked at by ``plan``."""
+        return list(translate.check(spec, self._options))
+
+    def resolve(self, spec: JobSpec) -> Resolved:
+        """See `Backend`. Reads the model's document in the hub, and the account's id."""
+        scope = self._clients.scope()
+        given = spec.overrides.get(self.name, {})
+        return Resolved(scope=scope, facts=self._hub.facts(str(spec.model_for(self.name)), given.get("model_version")))
+
+    def plan(self, request: PlanRequest) -> Plan:
+        """See `Backend`."""
+        return translate.plan(request, self._options)
+
+    def data_target(self, spec: JobSpec) -> str | None:
+        """See `RowRules`. By the model's document, which ``resolve`` has just read."""
+        given = spec.overrides.get(self.name, {})
+        known = self._hub.known(str(spec.model_for(self.name)), given.get("model_version"), given)
+        return layouts.TARGETS[layouts.layout_of(spec, known)]
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step: Step, journal: Journal) -> dict[str, Any]:
+        """See `Backend`."""
+        request = step.request
+        if step.id == "create":
+            return self._jobs.create(request["body"])
+        if step.id in _HOSTED or step.id.startswith("remove_"):
+            return self._endpoints.do(step.id, request)
+        objects = self._objects(request)
+        if "content" in request:
+            objects.write(request["key"], str(request["content"]).encode(), request["sha256"])
+            return _written(objects, request)
+        return objects.put(request["key"], Path(request["path"]), request["sha256"], journal)
+
+    def find(self, step: Step, intent: Intent) -> Found:
+        """See `Backend`."""
+        request = step.request
+        if step.id == "create":
+            return self._jobs.find(request["body"])
+        if step.id in _HOSTED or step.id.startswith("remove_"):
+            return self._endpoints.find(step.id, request, self._clock.now())
+        found = self._objects(request).find(request["key"], request["sha256"], request["bytes"])
+        return found if isinstance(found, Done) else Absent()
+
+    def probe(self, step: Step) -> Probe:
+        """See `Backend`. A folder of rows is ready when our objects lie there, and no others: all would be learnt."""
+        request = step.request
+        if step.id == "ready":
+            return self._endpoints.probe(str(request["name"]))
+        there = [str(entry["Key"]) for entry in self._objects(request).list(request["prefix"])]
+        strange = sorted(set(there) - set(request["keys"]))
+        if strange:
+            raise Conflict(
+                f"{strange[0]} lies among the rows in s3://{request['bucket']}/{request['prefix']}: it would be learnt",
+                hint="remove it, or set another prefix",
+            )
+        is_there = set(request["keys"]) <= set(there)
+        return Probe(state="ready" if is_there else "pending", message="not all rows are listed yet")
+
+    def _objects(self, request: Mapping[str, Any]) -> Objects:
+        return Objects(self._clients, request["bucket"], self._options.kms_key)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def get(self, ref: JobRef) -> JobSnapshot:
+        """See `Backend`."""
+        return self._jobs.get(ref)
+
+    def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
+        """See `BatchStatus`."""
+        return self._jobs.get_many(refs)
+
+    def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
+        """See `Backend`. Every training job of account and region."""
+        return self._jobs.listed(limit)
+
+    def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
+        """See `Backend`. Transitions, and the lines of the log."""
+        return self._jobs.events(ref, after)
+
+    def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
+        """See `Backend`. From the log; the scripts do not say the step: their reports are counted."""
+        return self._jobs.metrics(ref, after, results.figures)
+
+    def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
+        """See `Backend`. None are kept."""
+        raise self._cannot("verb:checkpoints")
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """See `Backend`. Of a job that a limit or a person stopped, what it had uploaded."""
+        job = self._jobs.describe(self._jobs.name_of(ref))
+        state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
+        uri = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
+        if not state.is_terminal or not uri:
+            raise InvalidRequest(f"{ref} has no model: it is {job['TrainingJobStatus']}")
+        snapshot = self._jobs.get(ref)
+        return TunedModel(
+            id=ref.id, base=snapshot.model, backend=self.name, scope=ref.scope, ref=ref, call="api", needs_deploy=True,
+            adapter="lora", uri=str(uri), files=(str(uri),), raw=plain(job),
+        )  # fmt: skip
+
+    # -- steering --------------------------------------------------------------------------------------------------
+
+    def cancel(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        self._jobs.cancel(ref)
+
+    def pause(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        raise self._cannot("verb:pause")
+
+    def resume(self, ref: JobRef) -> None:
+        """See `Backend`."""
+        raise self._cannot("verb:resume")
+
+    def delete(self, ref: JobRef) -> None:
+        """Remove the ended job's record and its artefacts. Rows stay: other jobs may be made of the same."""
+        if ref.scope != self._clients.scope():
+            return
+        job = self._jobs.delete(ref)
+        if job is None:
+            return
+        bucket, _, folder = str(job["OutputDataConfig"]["S3OutputPath"]).removeprefix("s3://").partition("/")
+        Objects(self._clients, bucket).delete(f"{folder.rstrip('/')}/{ref.id}/")
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
+        """See `Host`. Options: those of `JumpStartDeployment`."""
+        return self._hosting.plan_deploy(model, options)
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """See `Host`."""
+        return self._hosting.plan_remove(deployment)
+
+    def deployments(self) -> Iterable[Deployment]:
+        """See `Host`."""
+        return self._endpoints.listed(self._clients.scope())
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
+    ) -> Iterator[Generation]:
+        """See `Host`. Asks the model's endpoint."""
+        return self._hosting.generate(model, prompts, options or GenerateOptions())
+
+    def _cannot(self, verb: str) -> UnsupportedError:
+        return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
+
+
+def _written(objects: Objects, request: Mapping[str, Any]) -> dict[str, Any]:
+    key, content = str(request["key"]), str(request["content"]).encode()
+    return {"key": key, "url": objects.url(key), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}

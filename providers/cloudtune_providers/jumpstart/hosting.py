@@ -1,0 +1,140 @@
+"""Endpoints of tuned JumpStart models: planned from the model's document, asked in the form that it was trained in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, Problem, UnsupportedError
+from cloudtune.validation import problems_of
+from cloudtune_providers.aws.names import short
+from cloudtune_providers.jumpstart import layouts, results
+from cloudtune_providers.jumpstart.document import Document
+from cloudtune_providers.jumpstart.options import JumpStartDeployment
+from cloudtune_providers.jumpstart.requests import VERSION_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.state import Deployment, Generation, TunedModel
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.aws.endpoints import Endpoints
+    from cloudtune_providers.jumpstart.hub import Hub
+    from cloudtune_providers.jumpstart.options import JumpStartOptions
+
+NAME = layouts.NAME
+
+
+class Hosting:
+    """The endpoints of one account and region."""
+
+    def __init__(self, clients: Clients, options: JumpStartOptions, hub: Hub, endpoints: Endpoints) -> None:
+        self._clients = clients
+        self._options = options
+        self._hub = hub
+        self._endpoints = endpoints
+
+    def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
+        """Model, configuration, endpoint, and wait. Reads the model's document."""
+        try:
+            asked = JumpStartDeployment.model_validate(given)
+        except ValidationError as error:
+            found = problems_of(error, model=JumpStartDeployment, values=given, place=lambda path: (None, None))
+            raise InputError(found) from error
+        document = Document(self._hub.facts(model.base, _version(model))["document"])
+        kind = asked.instance_type or document["DefaultInferenceInstanceType"] or ""
+        offered = document["SupportedInferenceInstanceTypes"] or []
+        if not kind or (offered and kind not in offered):
+            raise UnsupportedError([Problem(
+                code="instance", field="instance_type", message=f"{model.base} is not served on {kind or 'nothing'}",
+                fix=f"choose one of {', '.join(offered)}",
+            )])  # fmt: skip
+        what = asked.model_dump_json(exclude={"name"})
+        token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
+        name = asked.name or short(model.id, token)
+        return self._endpoints.plan_deploy(
+            name, model.id, model.scope, token, self._bodies(name, model, document, kind, asked.instances),
+            limit_s=self._options.deploy_limit, tags=self._options.tags, warnings=(_costs(kind, asked.instances),),
+        )  # fmt: skip
+
+    def _bodies(
+        self, name: str, model: TunedModel, document: Document, kind: str, instances: int
+    ) -> dict[str, dict[str, Any]]:
+        container = {
+            "Image": document.image(kind, "Hosting"), "ModelDataUrl": model.uri,
+            "Environment": document.serving_environment(),
+        }  # fmt: skip
+        body: dict[str, Any] = {"ExecutionRoleArn": self._options.role_arn, "PrimaryContainer": container}
+        if document["InferenceEnableNetworkIsolation"]:
+            body["EnableNetworkIsolation"] = True
+        options = self._options
+        if options.subnets:
+            body["VpcConfig"] = {"Subnets": list(options.subnets), "SecurityGroupIds": list(options.security_groups)}
+        variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": kind,
+                   "InitialInstanceCount": instances}  # fmt: skip
+        return {
+            "model": body, "config": {"ProductionVariants": [variant]}, "endpoint": {"EndpointConfigName": name},
+        }  # fmt: skip
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Endpoint, configuration, model."""
+        what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
+        return self._endpoints.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
+
+    def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
+        """One answer for each prompt. The base model needs an endpoint of its own."""
+        template = None
+        if options.base:
+            if not self._options.base_endpoint:
+                raise InvalidRequest(
+                    f"the base model {model.base} answers only from an endpoint of its own",
+                    hint=f"deploy it in SageMaker, and name the endpoint in backends.{NAME}.base_endpoint",
+                )
+            endpoint = self._options.base_endpoint
+        else:
+            endpoint = self._endpoints.serving(model.id, model.scope).id
+            template = self._template(model)
+        for prompt in prompts:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            yield self._one(endpoint, results.asking(messages, options, template))
+
+    def _one(self, endpoint: str, body: Mapping[str, Any]) -> Generation:
+        with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
+            told = self._clients.client("sagemaker-runtime").invoke_endpoint(
+                EndpointName=endpoint, ContentType="application/json", Accept="application/json",
+                Body=json.dumps(body).encode(),
+            )  # fmt: skip
+            content = told["Body"].read()
+        return results.answer(content, endpoint)
+
+    def _template(self, model: TunedModel) -> dict[str, str] | None:
+        """``template.json`` that the model learnt by, if it did; the default where it is gone by now."""
+        given = model.raw.get("HyperParameters") or {}
+        if given.get("instruction_tuned") != "True":
+            return None
+        for channel in model.raw.get("InputDataConfig") or ():
+            uri = str(channel["DataSource"]["S3DataSource"]["S3Uri"])
+            if channel["ChannelName"] == layouts.CHANNELS["train"]:
+                bucket, _, folder = uri.removeprefix("s3://").partition("/")
+                try:
+                    with self._clients.asking(f"template of {model.id}"):
+                        held = self._clients.client("s3").get_object(Bucket=bucket, Key=f"{folder}template.json")
+                        return dict(json.loads(held["Body"].read()))
+                except (CloudtuneError, ValueError):
+                    break
+        return dict(layouts.TEMPLATE)
+
+
+def _version(model: TunedModel) -> str | None:
+    version = (model.raw.get("Environment") or {}).get(VERSION_VARIABLE)
+    return str(version) if version else None
+
+
+def _costs(kind: str, instances: int) -> Problem:
+    message = f"{instances} x {kind} cost by the hour, idle too, until they are taken down"
+    return Problem(code="hosting", severity="warning", field="instance_type", message=message,
+                   fix="see: cloudtune deployments")  # fmt: skip

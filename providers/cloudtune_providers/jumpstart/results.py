@@ -1,0 +1,103 @@
+"""What comes of a job: the figures in its log, its model, what an endpoint is asked and what it answers. Pure."""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError
+from cloudtune.state import Generation
+from cloudtune_providers.aws.training_log import Figures
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cloudtune.backend import GenerateOptions
+
+_TRAIN = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+_VALIDATION = {
+    "eval_loss": "loss",
+    "eval_ppl": "perplexity",
+    "eval_epoch_loss": "loss",
+    "eval_accuracy": "token_accuracy",
+}
+
+
+def figures(line: str) -> Figures | None:
+    """What a line of Hugging Face's Trainer says: ``{'loss': 1.9, 'learning_rate': 0.0002, 'epoch': 0.5}``.
+
+    It does not say the step: reports are counted. Anything else in the log holds no figures.
+    """
+    start, end = line.find("{"), line.rfind("}")
+    if start < 0 or end < start or ("loss" not in line):
+        return None
+    try:
+        told = ast.literal_eval(line[start : end + 1])
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    epoch = _number(told.get("epoch"))
+    if (train := _named(told, _TRAIN)) and "loss" in train:
+        return Figures(values=train, epoch=epoch)
+    if held := _named(told, _VALIDATION):
+        return Figures(values=held, epoch=epoch, split="validation", step=None)
+    return None
+
+
+def _named(told: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, float]:
+    found = {}
+    for name, ours in names.items():
+        if (number := _number(told.get(name))) is not None:
+            found[ours] = number
+    return found
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return None if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def asking(
+    messages: Sequence[Mapping[str, Any]], options: GenerateOptions, template: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The body for an endpoint: a conversation, or where the model learnt by a template the prompt made by it."""
+    drawn = {"temperature": options.temperature, "top_p": options.top_p}
+    if options.seed is not None:
+        drawn["seed"] = options.seed
+    if template is None:
+        return {"messages": [dict(message) for message in messages], "max_tokens": options.max_tokens, **drawn}
+    said = [str(message.get("content") or "") for message in messages if message.get("role") in ("system", "user")]
+    prompt = str(template.get("prompt", "{instruction}"))
+    for name, value in {"instruction": "\n".join(said), "context": ""}.items():
+        prompt = prompt.replace("{" + name + "}", value)
+    given = {"max_new_tokens": options.max_tokens, "do_sample": options.temperature > 0, "details": True, **drawn}
+    return {"inputs": prompt, "parameters": given}
+
+
+def answer(content: bytes, endpoint: str) -> Generation:
+    """What the endpoint said, in whichever of the usual forms."""
+    try:
+        told = json.loads(content)
+    except ValueError as error:
+        raise BackendError(f"{endpoint} answered with what is no JSON: {content[:200]!r}") from error
+    if isinstance(told, list) and told:
+        told = told[0]
+    if isinstance(told, dict) and told.get("choices"):
+        choice, usage = told["choices"][0], told.get("usage") or {}
+        return Generation(
+            text=str((choice.get("message") or {}).get("content") or choice.get("text") or ""), model=endpoint,
+            finish_reason=str(choice.get("finish_reason") or ""), prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+        )  # fmt: skip
+    if isinstance(told, dict) and "generated_text" in told:
+        details = told.get("details") or {}
+        reason = {"eos_token": "stop", "stop_sequence": "stop"}.get(str(details.get("finish_reason")), "")
+        return Generation(
+            text=str(told["generated_text"]), model=endpoint, completion_tokens=details.get("generated_tokens"),
+            finish_reason=reason or str(details.get("finish_reason") or ""),
+        )  # fmt: skip
+    raise BackendError(f"{endpoint} answered in a form that is not known: {content[:200]!r}")

@@ -1,0 +1,93 @@
+"""What JumpStart can do, what it refuses, and what it would send: pure functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest
+from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.spec import spec_features
+from cloudtune_providers.aws.names import tag_problems
+from cloudtune_providers.jumpstart import choices, requests
+from cloudtune_providers.jumpstart.layouts import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.jumpstart.options import JumpStartOptions
+
+_OTHERS = f"documents of models name it differently, or not at all: say overrides.{NAME}.hyperparameters"
+REFUSED = {
+    "adapter:full": "the scripts of JumpStart train LoRA adapters",
+    "adapter.targets": f"say overrides.{NAME}.hyperparameters.target_modules, as the model's document writes it",
+    "method.loss_on": "the scripts of JumpStart decide it",
+    "evaluation.every": "the scripts look at the validation rows as they were written to",
+    "evaluation.early_stopping": _OTHERS,
+    "checkpoints.every": "the scripts of JumpStart upload the finished model only",
+    "checkpoints.keep": "the scripts of JumpStart upload the finished model only",
+    "limits.max_cost_usd": "cloudtune does not know SageMaker's prices well enough yet: say limits.max_time",
+    "verb:checkpoints": "the scripts of JumpStart upload the finished model only",
+    "verb:continue": "the scripts of JumpStart cannot finish an ended job: submit it again with --again",
+    "verb:export": "the artefact is a model.tar.gz in your bucket: fetch it with `aws s3 cp`",
+    "verb:pause": "a training job cannot stand still, only stop",
+    "verb:resume": "a training job cannot stand still, only stop",
+}
+INHERENT = frozenset({"adapter:lora", "data.test"})
+TRANSLATED = {
+    "adapter:lora": "the scripts of JumpStart train LoRA adapters, unless the model's document says otherwise",
+    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "hyperparameters.batch_size": "per_device_train_batch_size: divided by the GPUs of all instances",
+    "limits.max_time": "StoppingCondition.MaxRuntimeInSeconds",
+    "method:cpt": "domain adaptation: plain text",
+    "method:sft": "dialogs, or instruction and response, as the model's document allows",
+    **{field: name for field, name in requests.NAMES.items() if field != "hyperparameters.batch_size"},
+}
+
+
+def capabilities() -> Capabilities:
+    """What JumpStart can do, for any model; its document says more, and plans are held against it."""
+    reasons = dict(REFUSED)
+    supported = {
+        "method:sft", "method:cpt", *INHERENT, *requests.NAMES, "data.validation", "tags", "limits.max_time", *VERBS,
+    } - reasons.keys()  # fmt: skip
+    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
+        reasons[feature] = "JumpStart's text models do not offer it" if ":" in feature else _OTHERS
+    return Capabilities(
+        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+    )  # fmt: skip
+
+
+def check(spec: JobSpec, options: JumpStartOptions) -> Iterator[Problem]:
+    """All that can be told without the model's document."""
+    for name, example in (("bucket", "my-bucket"), ("role_arn", "arn:aws:iam::123456789012:role/cloudtune")):
+        if getattr(options, name) is None:
+            yield Problem(
+                code="setting", field=f"backends.{NAME}.{name}", message="JumpStart needs one, and none is set",
+                fix=f"set it, as {example}",
+            )  # fmt: skip
+    if bool(options.subnets) != bool(options.security_groups):
+        message = "a VPC needs both subnets and security groups"
+        yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="give the other too")
+    yield from tag_problems(spec.tags, "tags", others=len(options.tags) + requests.ROOM_FOR_TAGS)
+    limit = spec.limits.max_time
+    if limit is not None and limit > 2_419_200:
+        yield Problem(code="range", field="limits.max_time", message="a training job runs for 28 days at the most",
+                      fix="choose less")  # fmt: skip
+
+
+def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
+    """The steps. Raises UnsupportedError for what the model's document does not allow."""
+    chosen = choices.choose(request.spec, request.resolved, options)
+    found = list(choices.problems(request.spec, chosen, options))
+    if found:
+        raise UnsupportedError(found)
+    return requests.plan_of(request, options, chosen, tuple(_advice(chosen)))
+
+
+def _advice(chosen: choices.Choices) -> Iterator[Problem]:
+    if chosen.spot:
+        yield Problem(
+            code="spot", severity="warning", field=f"overrides.{NAME}.spot", fix="leave spot out for long jobs",
+            message="JumpStart's scripts keep no checkpoints: a job that is interrupted begins again",
+        )  # fmt: skip

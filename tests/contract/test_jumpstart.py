@@ -1,0 +1,26 @@
+"""The contract, by the JumpStart back end: boto3 over HTTP against the emulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.contract.emulated_sagemaker import JumpStartWorld
+
+from cloudtune.testing.contract import BackendContract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class TestJumpStart(BackendContract):
+    expected_skips = 7
+    preload = ("boto3",)
+    snapshots = Path(__file__).parent / "snapshots"
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[JumpStartWorld]:
+        world = JumpStartWorld(tmp_path)
+        yield world
+        world.close()

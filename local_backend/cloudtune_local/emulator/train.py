@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
-from cloudtune.errors import CloudtuneError, JobNotFound
+from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound
 from cloudtune.job import Job
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
@@ -93,7 +93,9 @@ class TrainEngine:
         hyperparameters = stand.hyperparameters | {
             "epochs": course["epochs"], "batch_size": course["batch_size"],
             "learning_rate": stand.learning_rate * course["learning_rate_multiplier"],
-        }  # fmt: skip
+        } | job.get("local", {})  # fmt: skip
+        if "warmup_steps" in hyperparameters:  # asked for; what stands for the base has a share of its own
+            hyperparameters.pop("warmup_ratio", None)
         document = {
             "name": job["id"], "model": self._origin(job) or stand.model, "data": data, "adapter": stand.adapter,
             "method": _method(job), "hyperparameters": hyperparameters,
@@ -103,7 +105,7 @@ class TrainEngine:
 
     def _origin(self, job: dict[str, Any]) -> str | None:
         """The weights of the tuned model that this job goes on from, written out as a model of its own."""
-        asked = job["request"]["model"]
+        asked = job.get("trains") or job["request"]["model"]
         for parent in self._store.all("job", job["face"]):
             if asked.startswith(parent["fine_tuned_model"]) and parent["id"] != job["id"]:
                 target = self._folder / "exported" / parent["id"]
@@ -176,7 +178,7 @@ class TrainEngine:
             raise ApiError(503, f"The model {model.name} is not loaded: {error}", type="server_error") from error
         options = GenerateOptions(
             max_tokens=sampling.max_tokens, temperature=sampling.temperature, top_p=sampling.top_p or 1e-6,
-            seed=sampling.seed, base=model.job is None,
+            seed=sampling.seed, base=model.job is None and model.folder is None,
         )  # fmt: skip
         prompt = [{"role": str(m["role"]), "content": trained.words(m)} for m in messages]
         try:
@@ -189,6 +191,8 @@ class TrainEngine:
         )  # fmt: skip
 
     def _tuned(self, model: Served) -> Any:
+        if model.folder is not None:
+            return trained.imported(model)
         job = model.job
         if job is None:
             made = [one for one in self._store.all("job") if one["base"] == model.base]
@@ -217,5 +221,7 @@ class TrainEngine:
 
 
 def _method(job: dict[str, Any]) -> dict[str, Any]:
+    if job["method"] not in _METHODS:
+        raise ConfigError(f"jobs of the kind {job['method']} are not trained here; the script engine lets them pass")
     beta = job["hyperparameters"].get("beta", "auto")
     return {"name": _METHODS[job["method"]]} | ({} if beta == "auto" else {"beta": beta})

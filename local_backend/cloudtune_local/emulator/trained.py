@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InvalidRequest
-from cloudtune.state import JobState
+from cloudtune.state import JobState, TunedModel
 from cloudtune_local.emulator.engine import text_of
 from cloudtune_local.emulator.life import Acts, Kept, Life, Occurrence
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cloudtune.job import Job
-    from cloudtune.state import Checkpoint, JobSnapshot, Metric, TunedModel
+    from cloudtune.state import Checkpoint, JobSnapshot, Metric
+    from cloudtune_local.emulator.engine import Served
 
 _WORDS = {
     JobState.QUEUED: "queued", JobState.PREPARING: "queued", JobState.RUNNING: "running", JobState.PAUSED: "paused",
@@ -174,6 +175,18 @@ def checkpoint_model(tuned: TunedModel, kept: Sequence[Checkpoint], step: int, f
         (aside / "tuned.json").write_text(json.dumps(document), encoding="utf-8")
         aside.rename(target)
     return msgspec.structs.replace(tuned, id=target.name, uri=str(target))
+
+
+def imported(model: Served) -> TunedModel:
+    """Whole weights from elsewhere as a model of the local back end; the note beside them says what they are."""
+    folder = model.folder
+    assert folder is not None
+    if not (folder / "tuned.json").exists():
+        base = {"source": "folder", "path": str(folder), "revision": None}
+        note = {"version": 1, "base": base, "base_folder": str(folder), "adapter": "full", "merged": True,
+                "method": "sft", "step": 0, "metrics": {}, "trust_remote_code": False}  # fmt: skip
+        (folder / "tuned.json").write_text(json.dumps(note), encoding="utf-8")
+    return TunedModel(id=model.name, base=model.base, backend="local", scope="local", uri=str(folder), adapter="full")
 
 
 def words(message: Mapping[str, Any]) -> str:

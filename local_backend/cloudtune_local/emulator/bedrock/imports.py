@@ -205,7 +205,7 @@ def get_model(site: Site, call: Call) -> Reply:
     model = resources.find(site, MODEL, call, call.ids["modelIdentifier"], "model")
     job = site.store.get(JOB, FACE, model["job"])
     assert job is not None
-    units = {"customModelUnitsPerModelCopy": 1, "customModelUnitsVersion": "1.0"}
+    units = {"customModelUnitsPerModelCopy": 1, "customModelUnitsVersion": "v1.0"}
     shown = _model_summary(site, model) | {
         "jobName": job["name"], "jobArn": job["arn"], "modelDataSource": model["source"], "customModelUnits": units,
     }  # fmt: skip

@@ -140,6 +140,7 @@ def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Probl
     if unmapped:
         fix = f"columns names {', '.join(sorted(unmapped))}, which is not there"
     if kind is None:
+        fix = fix or _as_pair(row)
         wanted = "; ".join(" + ".join(KINDS[name].required) for name in COMMON)
         return Problem(
             code="unknown_keys", message=f"no kind of row has these keys: {shown}",
@@ -150,6 +151,17 @@ def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Probl
         code="missing_key", message=f"a {kind.name} row needs {', '.join(missing)}; this one has {shown}",
         field=missing[0] if missing else None, fix=fix or "add the key, or remove the row",
     )  # fmt: skip
+
+
+def _as_pair(row: Mapping[str, Any]) -> str | None:
+    """Two columns of texts in some language are most likely a question and its answer."""
+    if len(row) != 2 or not all(isinstance(value, str) for value in row.values()):
+        return None
+    one, other = row
+    return (
+        f"if they are question and answer: columns: {{{one}: prompt, {other}: completion}} "
+        f"(--map {one}=prompt --map {other}=completion)"
+    )
 
 
 def _rename(present: frozenset[str], kind: Kind | None) -> str | None:

@@ -11,8 +11,6 @@ from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
 
-SAMPLES = Path(__file__).parents[2] / "data"
-
 
 def call(*words: str, text: str | None = None) -> tuple[int, str]:
     """Exit code and standard output."""
@@ -55,20 +53,6 @@ def test_check_reads_standard_input(rows: str) -> None:
     code, out = call("check", "-", text=Path(rows).read_text())
     assert code == 0
     assert "120 chat" in out
-
-
-@pytest.mark.parametrize("name", ["bucket_s3.json", "resenas.jsonl", "suscripcion.json", "preguntas.csv"])
-@pytest.mark.parametrize("form", ["openai", "azure-openai", "bedrock-converse", "sagemaker-messages", "jumpstart-chat"])
-def test_the_samples_go_to_every_provider_with_one_command(name: str, form: str, tmp_path: Path) -> None:
-    out = tmp_path / "out.jsonl"
-    words = ["convert", str(SAMPLES / name), "--to", form, "-o", str(out)]
-    if name.endswith(".csv"):
-        words += ["--map", "pregunta=prompt", "--map", "respuesta=completion"]
-    found = call_json(*words)
-    assert found["out_bytes"] == out.stat().st_size
-    row = json.loads(out.read_text(encoding="utf-8-sig").splitlines()[0])
-    key = "dialog" if form == "jumpstart-chat" else "messages"
-    assert [turn["role"] for turn in row[key]] == ["user", "assistant"]
 
 
 def test_convert_refuses_losses_and_unknown_names(tmp_path: Path) -> None:

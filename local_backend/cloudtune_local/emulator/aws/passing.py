@@ -138,7 +138,19 @@ def _pass(site: Site, call: Call) -> Reply:
         jobs.settle_all(site, call.now)  # a job that has ended by now has left its files
     if call.name in ("s3.PutObject", "s3.UploadPart"):
         _check(call, environ)
+    if call.name == "s3.UploadPart":
+        _refuse_unknown_upload(site, call)
     return site.aws.answer(environ)
+
+
+def _refuse_unknown_upload(site: Site, call: Call) -> None:
+    """A part of an upload that was completed or given up: moto 5.2.5 breaks on it."""
+    bucket = site.aws.backend("s3").buckets.get(call.body["Bucket"])
+    if bucket is not None and call.query.get("uploadId") not in bucket.multiparts:
+        message = "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart "
+        raise errors.AwsError(
+            404, "NoSuchUpload", message + "upload might have been aborted or completed.", protocol="s3"
+        )
 
 
 def _check(call: Call, environ: dict[str, Any]) -> None:

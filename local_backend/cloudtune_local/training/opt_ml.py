@@ -23,9 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cloudtune_local.training import serving
 from cloudtune_local.training.container_group import Group
 from cloudtune_local.training.folder import RunFolder, read_json, write_json
-from cloudtune_local.training.installing import install
+from cloudtune_local.training.installing import REQUIREMENTS, install
 from cloudtune_local.training.problems import TrainingProblem, classify
 
 PREFIX = "[cloudtune]"
@@ -190,6 +191,21 @@ def _deliver(tree: Tree, run: RunFolder) -> None:
     if name := os.environ.get(MODEL_VARIABLE):
         tuned["base"] = {**tuned["base"], "path": name}
     write_json(tree.model / "tuned.json", tuned)
+    _add_server(tree.model / "code")
+
+
+def _add_server(folder: Path) -> None:
+    """What an endpoint needs to answer with this model: this very package, and what starts it."""
+    package = Path(__file__).resolve().parent
+    target = folder / "cloudtune_local" / package.name
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(package.glob("*.py")):
+        shutil.copyfile(path, target / path.name)
+    (target.parent / "__init__.py").touch()
+    (folder / "inference.py").write_text(serving.START, encoding="utf-8")
+    requirements = package.parents[1] / REQUIREMENTS
+    if requirements.is_file():
+        shutil.copyfile(requirements, folder / REQUIREMENTS)
 
 
 def fail(tree: Tree, problem: TrainingProblem) -> None:

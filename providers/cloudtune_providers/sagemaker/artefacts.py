@@ -93,6 +93,7 @@ def _settle(unpacked: Path, folder: Path, model: TunedModel) -> None:
         tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidRequest(f"{model.uri} was not made by cloudtune's trainer: it has no {TUNED}") from error
+    shutil.rmtree(unpacked / "code", ignore_errors=True)  # what answers from it behind an endpoint
     base = tuned["base"]
     if base["source"] != "hub" and not str(base["path"]).startswith("s3://"):
         base["path"] = str(Path(base["path"]).expanduser().absolute())

@@ -12,14 +12,16 @@ from cloudtune.errors import InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
 from cloudtune_providers.sagemaker import bundle, capabilities, images, log_lines, models, snapshots, translate
 from cloudtune_providers.sagemaker.artefacts import Artefacts
+from cloudtune_providers.sagemaker.hosting import Hosting
 from cloudtune_providers.sagemaker.offline import LocalJobs
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_providers.sagemaker.storage import Stores
-from cloudtune_providers.sagemaker.training import Training
+from cloudtune_providers.sagemaker.training import Training, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 class SageMakerBackend:
     """Implements `Backend`, `BatchStatus`, `Host` and `Exporter`.
 
-    ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies.
+    ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies; ``code`` is what jobs run
+    unless it is the trainer that is installed here.
     """
 
     name: ClassVar[str] = capabilities.NAME
@@ -49,6 +52,7 @@ class SageMakerBackend:
         *,
         factory: Callable[[str], Any] | None = None,
         clock: Clock | None = None,
+        code: Callable[[], bundle.Bundle] = bundle.bundle,
     ) -> None:
         self._options = options or SageMakerOptions()
         info = describe(self.name)
@@ -64,8 +68,11 @@ class SageMakerBackend:
             else TrainingJobs(self._clients, self.name, self._clients.scope)
         )
         self._stores = Stores(self._clients, self._options.kms_key)
-        self._training = Training(self._stores, self._jobs)
+        self._code = code
+        self._training = Training(self._stores, self._jobs, self._base(), code)
         self._artefacts = Artefacts(self._root, self._training)
+        self._endpoints = Endpoints(self._clients, self.name)
+        self._hosting = Hosting(self._clients, self._options, self._endpoints)
         self._capabilities = capabilities.capabilities(self._options)
 
     def __repr__(self) -> str:
@@ -86,7 +93,7 @@ class SageMakerBackend:
         """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""
         own = SageMakerOverrides.model_validate(spec.overrides.get(self.name, {}))
         model = models.find_model(spec.model_for(self.name) or "", own.revision, self._stores)
-        code = bundle.bundle()
+        code = self._code()
         facts: dict[str, Any] = {"model": model, "code": {"sha256": code.sha256, "bytes": len(code.content)}}
         facts |= {"image": self._image(own), "base": self._base()}
         scope = str(self._root) if self._is_here else self._clients.scope()
@@ -122,6 +129,8 @@ class SageMakerBackend:
             return self._training.find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
         if step.id == translate.CREATE:
             return self._jobs.create(step.request["body"])
+        if step.request.get("call", "").startswith("sagemaker."):
+            return self._endpoints.do(step.id, step.request)
         raise InvalidRequest(f"the {self.name} back end has no step {step.id!r}")
 
     def find(self, step: Step, intent: Intent) -> Found:
@@ -130,11 +139,13 @@ class SageMakerBackend:
             return self._training.find_upload(step)
         if step.id == translate.CREATE:
             return self._jobs.find(step.request["body"])
+        if step.request.get("call", "").startswith("sagemaker."):
+            return self._endpoints.find(step.id, step.request, self._clock.now())
         return Absent()
 
     def probe(self, step: Step) -> Probe:
         """See `Backend`."""
-        return Probe(state="failed", message=f"the {self.name} back end has no step {step.id!r} to wait for")
+        return self._endpoints.probe(step.request["name"])
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +194,7 @@ class SageMakerBackend:
             call="in_process",
             adapter=msgspec.json.decode(given["adapter.type"]) if "adapter.type" in given else None,
             uri=url,
-            raw={"image": job["AlgorithmSpecification"].get("TrainingImage"), "role": job.get("RoleArn")},
+            raw={"base": base_of(job)},
         )
 
     # -- steering --------------------------------------------------------------------------------------------------
@@ -214,21 +225,32 @@ class SageMakerBackend:
     # -- answering -------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """See `Host`."""
-        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+        """See `Host`. The options are `SageMakerDeployment`'s."""
+        if self._is_here:
+            raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+        return self._hosting.plan_deploy(model, options)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """See `Host`."""
-        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+        if self._is_here:
+            raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
+        return self._hosting.plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
-        """See `Host`."""
-        return ()
+        """See `Host`. This back end's endpoints."""
+        return () if self._is_here else self._endpoints.listed(self._clients.scope())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`."""
+        """See `Host`. The model's endpoint answers where one stands, else this process."""
+        here = self._is_here or self._options.answers == "here"
+        endpoint = None if here else self._hosting.serving(model)
+        if endpoint is not None:
+            return self._hosting.generate(endpoint, model, prompts, options or GenerateOptions())
+        if self._options.answers == "endpoint":
+            message = f"{model.id} has no endpoint that answers"
+            raise InvalidRequest(message, hint="deploy it: cloudtune deploy JOB; or set answers to auto")
         return self._artefacts.generate(model, prompts, options)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:

@@ -28,14 +28,14 @@ def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any
     if name.startswith("s3://"):
         return _in_s3(name, stores)
     found = importlib.import_module(FINDER).find_model(name, revision=revision)
-    facts: dict[str, Any] = msgspec.to_builtins(found)
-    facts |= {"s3": None, "files": [], "channel_path": CHANNEL}
+    facts: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
+    facts |= {"s3": None, "files": {}, "channel_path": CHANNEL}
     if found.source == "folder":
         files = sorted(path for path in Path(found.path).rglob("*") if path.is_file() and not _is_hidden(path))
-        facts["files"] = [_file(path, path.relative_to(found.path).as_posix()) for path in files]
+        facts["files"] = {path.relative_to(found.path).as_posix(): _file(path) for path in files}
     elif found.source != "hub":
         path = Path(found.path)
-        facts["files"] = [_file(path, path.name)]
+        facts["files"] = {path.name: _file(path)}
         facts["channel_path"] = f"{CHANNEL}/{path.name}"
     return facts
 
@@ -44,8 +44,8 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts[-2:])
 
 
-def _file(path: Path, name: str) -> dict[str, Any]:
-    return {"path": str(path), "name": name, "bytes": path.stat().st_size}
+def _file(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "bytes": path.stat().st_size}
 
 
 def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
     marks = [[file, entry["Size"], str(entry.get("ETag", ""))] for file, entry in sorted(entries.items())]
     inner = {**config, **config.get("text_config", {})}
     return {
-        "source": "folder", "path": prefix, "s3": prefix, "files": [], "channel_path": CHANNEL, "revision": None,
+        "source": "folder", "path": prefix, "s3": prefix, "files": {}, "channel_path": CHANNEL, "revision": None,
         "fingerprint": hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:32],
         "context_length": next((inner[word] for word in _CONTEXT if isinstance(inner.get(word), int)), None),
         "vocab_size": inner.get("vocab_size"), "parameters": None,

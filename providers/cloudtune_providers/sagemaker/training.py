@@ -12,14 +12,15 @@ from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import DataError, InvalidRequest, JobNotFound
 from cloudtune.state import Checkpoint, JobRef
 from cloudtune_providers.aws.training_answers import PARENT_VARIABLE
-from cloudtune_providers.sagemaker import bundle
+from cloudtune_providers.sagemaker.models import CHANNEL
 from cloudtune_providers.sagemaker.translate import START, UPLOAD_CODE, UPLOAD_MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cloudtune.backend import Journal, Step
     from cloudtune.state import JobSnapshot
+    from cloudtune_providers.sagemaker.bundle import Bundle
     from cloudtune_providers.sagemaker.storage import Storage, Stores
 
 MARKER = "checkpoint.json"
@@ -39,11 +40,13 @@ class Jobs(Protocol):
 
 
 class Training:
-    """Files of jobs. ``jobs`` tells where they lie."""
+    """Files of jobs, below ``base``. ``code`` is what they run."""
 
-    def __init__(self, stores: Stores, jobs: Jobs) -> None:
+    def __init__(self, stores: Stores, jobs: Jobs, base: str, code: Callable[[], Bundle]) -> None:
         self._stores = stores
         self._jobs = jobs
+        self._base = base
+        self._code = code
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -54,7 +57,7 @@ class Training:
         if step.id == UPLOAD_MODEL:
             return self._upload_model(store, key, request, journal)
         if step.id == UPLOAD_CODE:
-            code = bundle.bundle()
+            code = self._code()
             if code.sha256 != request["sha256"]:
                 raise DataError("the trainer has changed since the plan was made", hint="submit again with --again")
             store.write(key, code.content, code.sha256)
@@ -62,13 +65,13 @@ class Training:
         return store.put(key, Path(request["path"]), request["sha256"], journal)
 
     def _upload_model(self, store: Storage, key: str, request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
-        for file in request["files"]:
+        for name, file in request["files"].items():
             path = Path(file["path"])
             with path.open("rb") as content:
                 sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-            if isinstance(store.find(key + file["name"], sha256, file["bytes"]), Absent):
-                store.put(key + file["name"], path, sha256, journal)
-        return {"key": key, "url": store.url(key), "bytes": sum(file["bytes"] for file in request["files"])}
+            if isinstance(store.find(key + name, sha256, file["bytes"]), Absent):
+                store.put(key + name, path, sha256, journal)
+        return {"key": key, "url": store.url(key), "bytes": sum(file["bytes"] for file in request["files"].values())}
 
     def find_upload(self, step: Step) -> Found:
         """Whether it is there. A model's files are known by name and size under the model's own fingerprint."""
@@ -77,13 +80,13 @@ class Training:
         if step.id != UPLOAD_MODEL:
             return store.find(key, request["sha256"], request["bytes"])
         there = {entry["Key"]: entry["Size"] for entry in store.list(key)}
-        wanted = {key + file["name"]: file["bytes"] for file in request["files"]}
+        wanted = {key + name: file["bytes"] for name, file in request["files"].items()}
         if wanted.items() <= there.items():
             return Done(outputs={"key": key, "url": store.url(key), "bytes": sum(wanted.values())})
         return Absent()
 
     def _place(self, request: Mapping[str, Any]) -> tuple[Storage, str]:
-        return self._stores.at(f"{request['base']}/{request['key']}")
+        return self._stores.at(f"{self._base}/{request['key']}")
 
     def find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
         """The newest checkpoint of an ended job whose files are all there. Raises InvalidRequest."""
@@ -160,6 +163,19 @@ class Training:
         for url in (*places, *sorted(mine)):
             store, key = self._stores.at(url)
             store.delete(key)
+
+
+def base_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the job's base model lies in S3, if it does: an endpoint needs it beside what was tuned."""
+    given = job.get("HyperParameters") or {}
+    source = json.loads(given.get("model.source", "null"))
+    if source in (None, "hub", "config") or json.loads(given.get("adapter.type", "null")) == "full":
+        return {}  # an endpoint fetches it itself, or the archive holds it
+    for channel in job.get("InputDataConfig") or ():
+        if channel["ChannelName"] == CHANNEL:
+            below = json.loads(given["model.path"]).removeprefix(CHANNEL)
+            return {"s3": channel["DataSource"]["S3DataSource"]["S3Uri"], "below": below}
+    return {}
 
 
 def _inputs(job: Mapping[str, Any]) -> set[str]:

@@ -283,7 +283,7 @@ class _Planning:
     # -- steps -------------------------------------------------------------------------------------------------------
 
     def _steps(self, body: dict[str, Any]) -> list[Step]:
-        request, options = self.request, self.options
+        request = self.request
         steps = []
         if request.parent is not None:
             # First of all: a job without a good checkpoint is refused before anything is written.
@@ -294,25 +294,26 @@ class _Planning:
             title = f"write the {info.rows} {split} rows in the trainer's format"
             given = {"split": split, "format": FORMAT, "sha256": info.sha256}
             steps.append(Step(id=f"encode_{split}", kind="encode", title=title, request=given))
-            upload = {
-                "base": self.base, "key": f"{options.prefix}/data/{info.sha256}/{split}.jsonl",
-                "path": place(f"encode_{split}", "path"), "sha256": place(f"encode_{split}", "sha256"),
+            upload = self._put(f"data/{info.sha256}/{split}.jsonl") | {
+                "path": place(f"encode_{split}", "path"),
+                "sha256": place(f"encode_{split}", "sha256"),
                 "bytes": place(f"encode_{split}", "bytes"),
-            }  # fmt: skip
+            }
             steps.append(self._upload(f"upload_{split}", f"upload the {split} rows", upload))
         code = self.facts["code"]
-        key = f"{options.prefix}/code/{code['sha256']}/{bundle.NAME}"
-        upload = {"base": self.base, "key": key, **code}
+        upload = self._put(f"code/{code['sha256']}/{bundle.NAME}") | code
         steps.append(self._upload(UPLOAD_CODE, "upload the trainer", upload))
         if self.model["source"] != "hub" and not self.model["s3"]:
             title = f"upload the model {request.spec.model_for(NAME)}"
-            key = f"{options.prefix}/models/{self.model['fingerprint']}/"
-            upload = {"base": self.base, "key": key, "files": self.model["files"]}
+            upload = self._put(f"models/{self.model['fingerprint']}/") | {"files": self.model["files"]}
             steps.append(self._upload(UPLOAD_MODEL, title, upload))
         title = f"create the training job {request.slug}"
         steps.append(Step(id=CREATE, kind="call", title=title, request={"body": body}, once="atomic",
                           token=request.token, makes_job=True))  # fmt: skip
         return steps
+
+    def _put(self, key: str) -> dict[str, Any]:
+        return {"call": "s3.put_object", "bucket": self.options.bucket, "key": f"{self.options.prefix}/{key}"}
 
     def _upload(self, name: str, title: str, request: dict[str, Any]) -> Step:
         return Step(id=name, kind="upload", title=title, request=request, once="atomic", token=request["key"])

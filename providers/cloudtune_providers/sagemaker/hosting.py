@@ -1,0 +1,156 @@
+"""Endpoints of tuned models: planned from the job that made them, asked in the form that the trainer's server takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from cloudtune.backend import CostEstimate
+from cloudtune.errors import BackendError, InputError, InvalidRequest, Problem
+from cloudtune.state import Generation
+from cloudtune.validation import problems_of
+from cloudtune_providers.aws.names import short
+from cloudtune_providers.sagemaker import images, instances
+from cloudtune_providers.sagemaker.options import SageMakerDeployment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.state import Deployment, TunedModel
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.aws.endpoints import Endpoints
+    from cloudtune_providers.sagemaker.options import SageMakerOptions
+
+_CHANNEL = "base"
+_MOUNTED = "/opt/ml/additional-model-data-sources"
+
+
+class Hosting:
+    """The endpoints of one account and region."""
+
+    def __init__(self, clients: Clients, options: SageMakerOptions, endpoints: Endpoints) -> None:
+        self._clients = clients
+        self._options = options
+        self._endpoints = endpoints
+
+    # -- plans -----------------------------------------------------------------------------------------------------
+
+    def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
+        """Model, configuration, endpoint, and wait."""
+        try:
+            asked = SageMakerDeployment.model_validate(given)
+        except ValidationError as error:
+            found = problems_of(error, model=SageMakerDeployment, values=given, place=lambda path: (None, None))
+            raise InputError(found) from error
+        what = asked.model_dump_json(exclude={"name"})
+        token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
+        name = asked.name or short(model.id, token)
+        bodies = {
+            "model": self._model(model, asked),
+            "config": {"ProductionVariants": [_variant(name, asked)]},
+            "endpoint": {"EndpointConfigName": name},
+        }
+        return self._endpoints.plan_deploy(
+            name, model.id, model.scope, token, bodies, limit_s=self._options.deploy_limit, tags=self._options.tags,
+            warnings=_warnings(asked), cost=_cost(asked),
+        )  # fmt: skip
+
+    def _model(self, model: TunedModel, asked: SageMakerDeployment) -> dict[str, Any]:
+        options = self._options
+        container: dict[str, Any] = {"Image": self._image(asked), "ModelDataUrl": model.uri}
+        base = model.raw.get("base") or {}
+        if base.get("s3"):
+            container["Environment"] = {"CLOUDTUNE_BASE": f"{_MOUNTED}/{_CHANNEL}{base.get('below', '')}"}
+            source = {"S3Uri": base["s3"], "S3DataType": "S3Prefix", "CompressionType": "None"}
+            container["AdditionalModelDataSources"] = [{"ChannelName": _CHANNEL, "S3DataSource": source}]
+        body: dict[str, Any] = {"ExecutionRoleArn": options.role_arn, "PrimaryContainer": container}
+        if options.subnets:
+            body["VpcConfig"] = {"Subnets": list(options.subnets), "SecurityGroupIds": list(options.security_groups)}
+        if options.network_isolation:
+            body["EnableNetworkIsolation"] = True
+        return body
+
+    def _image(self, asked: SageMakerDeployment) -> str:
+        if self._options.inference_image:
+            return self._options.inference_image
+        known = instances.instance_of(asked.instance_type)
+        has_gpu = asked.serverless_memory_mb is None and (known is None or known.gpus > 0)
+        region, kind = self._clients.region, asked.instance_type
+        return images.image_uri("inference", region, kind, gpu=has_gpu, setting="inference_image")
+
+    def plan_remove(self, deployment: Deployment) -> Plan:
+        """Endpoint, configuration, model: the endpoint first, since it costs."""
+        what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
+        return self._endpoints.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
+
+    # -- answering -------------------------------------------------------------------------------------------------
+
+    def serving(self, model: TunedModel) -> str | None:
+        """The name of a ready endpoint of that model."""
+        try:
+            return self._endpoints.serving(model.id, model.scope).id
+        except InvalidRequest:
+            return None
+
+    def generate(
+        self, endpoint: str, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
+    ) -> Iterator[Generation]:
+        """One answer for each prompt; the endpoint's server has no stream."""
+        for prompt in prompts:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+            body: dict[str, Any] = {
+                "messages": messages, "max_tokens": options.max_tokens, "temperature": options.temperature,
+                "top_p": options.top_p,
+            }  # fmt: skip
+            if options.seed is not None:
+                body["seed"] = options.seed
+            if options.base:
+                body["base"] = True
+            yield _answer(self._invoke(endpoint, body), model.base if options.base else model.id)
+
+    def _invoke(self, endpoint: str, body: Mapping[str, Any]) -> bytes:
+        with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
+            told = self._clients.client("sagemaker-runtime").invoke_endpoint(
+                EndpointName=endpoint, ContentType="application/json", Accept="application/json",
+                Body=json.dumps(body).encode(),
+            )  # fmt: skip
+            return bytes(told["Body"].read())
+
+
+def _answer(content: bytes, model: str) -> Generation:
+    try:
+        told = json.loads(content)
+        choice, usage = told["choices"][0], told.get("usage") or {}
+        return Generation(
+            text=str(choice["message"]["content"]), finish_reason=str(choice.get("finish_reason") or ""), model=model,
+            prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"),
+        )  # fmt: skip
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise BackendError(f"the endpoint answered with what is no answer: {content[:200]!r}") from error
+
+
+def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:
+    variant: dict[str, Any] = {"VariantName": "AllTraffic", "ModelName": name}
+    if asked.serverless_memory_mb is not None:
+        memory = {"MemorySizeInMB": asked.serverless_memory_mb, "MaxConcurrency": asked.max_concurrency}
+        return {**variant, "ServerlessConfig": memory}
+    return {**variant, "InstanceType": asked.instance_type, "InitialInstanceCount": asked.instances}
+
+
+def _warnings(asked: SageMakerDeployment) -> tuple[Problem, ...]:
+    if asked.serverless_memory_mb is not None:
+        return ()
+    message = f"{asked.instances} x {asked.instance_type} cost by the hour, idle too, until they are taken down"
+    fix = "see: cloudtune deployments"
+    return (Problem(code="hosting", severity="warning", field="instance_type", message=message, fix=fix),)
+
+
+def _cost(asked: SageMakerDeployment) -> CostEstimate:
+    if asked.serverless_memory_mb is not None:
+        return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB by the second of answering")
+    basis = f"{asked.instances} x {asked.instance_type} by the hour, until taken down; what it costs is not known here"
+    return CostEstimate(usd=None, basis=basis)

@@ -357,6 +357,8 @@ class GenerateOptions(Value, frozen=True, kw_only=True):
     seed: int | None = None
     base: bool = False
     """Ask the base model instead of the tuned one, to compare."""
+    stream: bool = False
+    """Tell each answer in pieces as it comes, ``Generation.partial``, before the whole; where that cannot be, whole."""
 
 
 Prompt = str | Sequence[Mapping[str, Any]]
@@ -379,7 +381,10 @@ class Host(Protocol):
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """Answers, in the order of the prompts, as they come."""
+        """Answers, in the order of the prompts, as they come: with ``options.stream`` the pieces of one before it.
+
+        One that breaks off on the way is Unavailable, and not a short answer.
+        """
 
 
 class ModelFile(Value, frozen=True, kw_only=True):

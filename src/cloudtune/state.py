@@ -184,9 +184,11 @@ class Deployment(Value, frozen=True, kw_only=True):
 
 
 class Generation(Value, frozen=True, kw_only=True):
-    """An answer of a model."""
+    """An answer of a model, or a piece of one."""
 
     text: str
+    partial: bool = False
+    """A piece of an answer that goes on; the whole of it follows, with the reason of its end."""
     finish_reason: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

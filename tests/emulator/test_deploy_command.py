@@ -90,6 +90,17 @@ def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: P
     assert " ago " in shell.run("deployments")[0]
     answer, _ = shell.run("generate", ref, "question 3")
     assert answer == "answer 3"
+    assert shell.run("generate", ref, "question 3", "--stream")[0] == "answer 3"
+    two = shell.run("generate", ref, "question 3", "question 4", "--stream")
+    assert two == shell.run("generate", ref, "question 3", "question 4")
+    assert shell.run("generate", ref, "question 3", "--base", "--stream", code=2)  # no deployment of the base
+    told = json.loads(shell.run("generate", ref, "question 3", "--stream", "--json")[0])
+    assert (told["text"], len(told["answers"])) == ("answer 3", 1)
+    quick.faults.add("cut_answer", "chat.create", requests=2)
+    begun, told = shell.run("generate", ref, "question 3", "--stream", code=6)
+    assert begun, "what had come was printed when it came"
+    assert "answer 3".startswith(begun)
+    assert "Connection error" in told
 
     shell.run("undeploy", name, code=7)
     assert shell.run("undeploy", name, "--yes")[0] == name

@@ -14,7 +14,9 @@ import struct
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from http.client import responses as reasons
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.handlers import format_date_time
@@ -113,6 +115,7 @@ class App:
         reply = self.act(call, door)
         if fault is not None:
             self._after(fault)
+            reply = _broken_off(reply, fault)
         return self._spoilt(reply, call)
 
     def act(self, call: Call, door: Door | None = None, *, note: str = "") -> Reply:
@@ -190,6 +193,18 @@ class App:
             {"time": call.now, "face": call.face, "call": call.name, "ids": dict(call.ids), "query": dict(call.query),
              "body": call.body, "files": files, "status": status, "acted": acted, "note": note}
         )  # fmt: skip
+
+
+def _broken_off(reply: Reply, fault: Fault) -> Reply:
+    """The answer, if it is one that streams and is to be cut, as far as it gets."""
+    if fault.kind != "cut_answer" or not reply.content_type.startswith("text/event-stream"):
+        return reply
+
+    def pieces() -> Iterator[bytes]:
+        yield from islice(reply.body, 2 if fault.requests is None else max(1, fault.requests))
+        raise ConnectionAbortedError("the connection was cut on purpose")
+
+    return replace(reply, body=pieces())
 
 
 def _refusal(fault: Fault) -> ApiError | None:

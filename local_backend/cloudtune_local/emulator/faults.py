@@ -28,6 +28,7 @@ RequestFault = Literal[
     "late",  # no answer; acted on ``seconds`` later, or after ``requests`` others
     "twice",  # a proxy delivers the request two times; the second answer is seen
     "expired_credentials",  # 401 though the key is right
+    "cut_answer",  # acted on; the connection is cut after ``requests`` (2, at least 1) pieces of a streamed answer
 ]
 Condition = Literal[
     "list_lag",  # lists leave out what is younger than ``seconds``
@@ -49,8 +50,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     kind: Literal[
         "lost_reply", "reset", "delay", "throttle", "server_error", "error_after", "forbidden", "late", "twice",
-        "expired_credentials", "list_lag", "ignore_filter", "invented_status", "truncated_page", "duplicate_event",
-        "clock_skew", "unsafe_file", "base64_results",
+        "expired_credentials", "cut_answer", "list_lag", "ignore_filter", "invented_status", "truncated_page",
+        "duplicate_event", "clock_skew", "unsafe_file", "base64_results",
     ]  # fmt: skip
     call: str = "*"
     """Which calls, as a pattern: ``jobs.create``, ``files.*``, ``*``."""

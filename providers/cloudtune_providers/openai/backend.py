@@ -90,7 +90,7 @@ class OpenAIBackend(Passing):
     ) -> Iterator[Generation]:
         """See `Host`."""
         asked = model.base if options is not None and options.base else model.id
-        return self._account.jobs.generate(asked, prompts, options, by=self._options.answers)
+        return self._account.answering.generate(asked, prompts, options, by=self._options.answers)
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:

@@ -1,10 +1,11 @@
-"""One account at the service: its files and jobs, and how the steps of a plan are done there."""
+"""One account at the service: its files, jobs and models, and how the steps of a plan are done there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Found, Intent, Journal, Probe
+from cloudtune_providers.openai_dialect.answering import Answering
 from cloudtune_providers.openai_dialect.files import Files
 from cloudtune_providers.openai_dialect.jobs import Jobs
 
@@ -21,6 +22,7 @@ class Account:
         self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True
     ) -> None:
         self.files = Files(wire, backend, scope, clock)
+        self.answering = Answering(wire)
         self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named)
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     if isinstance(error, openai.APIConnectionError):
         never_left = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         return Unavailable(message, acted=False if never_left else None)
-    if isinstance(error, openai.APIError | ValueError):  # an answer that is no JSON, or cut short
+    if isinstance(error, openai.APIError | httpx2.HTTPError | ValueError):  # an answer that is no JSON, or cut short
         return Unavailable(message)
     return CredentialsError(message, hint=_KEY_HINT)
 

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs at the service: made once, found again, followed, steered, and asked through their models."""
+"""Fine-tuning jobs at the service: made once, found again, followed and steered."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Absent, Done, Found, GenerateOptions, Intent, Probe, Prompt
+from cloudtune.backend import Absent, Done, Found, Intent, Probe
 from cloudtune.errors import InvalidRequest, JobNotFound
-from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, JobState, Metric, TunedModel
+from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, JobState, Metric, TunedModel
 from cloudtune_providers.openai_dialect import answers
 from cloudtune_providers.openai_dialect.requests import label_of
 from cloudtune_providers.openai_dialect.wire import Wire, plain
@@ -270,46 +270,6 @@ class Jobs:
                 if not answers.state_of(str(other.get("status"))).is_terminal:
                     files -= {other.get("training_file"), other.get("validation_file")}
         return sorted(str(file) for file in files)
-
-    # -- answering -------------------------------------------------------------------------------------------------
-
-    def generate(
-        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions | None, *, by: str = "chat"
-    ) -> Iterator[Generation]:
-        """One answer for each prompt, by chat completions or by responses."""
-        options = options or GenerateOptions()
-        ask = self._chat if by == "chat" else self._respond
-        for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-            with self._wire.asking(f"model {model}", missing=InvalidRequest):
-                yield ask(model, messages, options)
-
-    def _chat(self, model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> Generation:
-        seed = {"seed": options.seed} if options.seed is not None else {}
-        client: Any = self._wire.client
-        said = client.chat.completions.create(
-            model=model, messages=messages, max_completion_tokens=options.max_tokens,
-            temperature=options.temperature, top_p=options.top_p, **seed,
-        )  # fmt: skip
-        choice = said.choices[0]
-        return Generation(
-            text=choice.message.content or "", finish_reason=choice.finish_reason or "", model=said.model or model,
-            prompt_tokens=said.usage.prompt_tokens if said.usage else None,
-            completion_tokens=said.usage.completion_tokens if said.usage else None,
-        )  # fmt: skip
-
-    def _respond(self, model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> Generation:
-        client: Any = self._wire.client
-        said = client.responses.create(
-            model=model, input=messages, max_output_tokens=options.max_tokens, temperature=options.temperature,
-            top_p=options.top_p, store=False,
-        )  # fmt: skip
-        cut = said.incomplete_details.reason if said.incomplete_details else None
-        return Generation(
-            text=said.output_text, finish_reason=cut or "stop", model=said.model or model,
-            prompt_tokens=said.usage.input_tokens if said.usage else None,
-            completion_tokens=said.usage.output_tokens if said.usage else None,
-        )  # fmt: skip
 
     # -- shared ----------------------------------------------------------------------------------------------------
 

@@ -46,11 +46,12 @@ class Wire:
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
         """What the SDK raises inside comes out as ours, about ``what``."""
+        import httpx2
         import openai
 
         try:
             yield
-        except (openai.OpenAIError, ValueError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # the second: a stream that breaks off
             raise to_error(error, what, missing=missing, secrets=self._secrets) from error
 
     def pages(

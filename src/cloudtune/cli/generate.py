@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from cloudtune.cli.options import command, ref_argument
 
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
               "likeliest token each time.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=int, help="For temperatures above 0.")
+@click.option("--stream", is_flag=True, help="Print each answer as it comes.")
 def generate(
     session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, base: bool, max_tokens: int,
-    temperature: float, top_p: float, seed: int | None,
+    temperature: float, top_p: float, seed: int | None, stream: bool,
 ) -> None:  # fmt: skip
     """Ask the tuned model, and with --base the base model beside it."""
     from cloudtune.backend import GenerateOptions
@@ -43,15 +45,49 @@ def generate(
         raise InputError("there is nothing to ask", hint="give a prompt, or --file with one a line")
     job = session.job(ref)
 
-    def options(*, of_base: bool) -> GenerateOptions:
-        return GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, base=of_base)
+    plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
+    of_base = msgspec.structs.replace(plain, base=True, stream=False)
+    from_base = list(job.generate(asked, of_base)) if base else []
+    written = _Written(session, asked, from_base)
+    try:
+        for answer in job.generate(asked, plain):
+            written.add(answer)
+    finally:
+        written.close()
+    session.result(_json(str(job.ref), asked, written.answers, from_base))
 
-    from_base = list(job.generate(asked, options(of_base=True))) if base else []
-    answers = []
-    for number, answer in enumerate(job.generate(asked, options(of_base=False))):
-        answers.append(answer)
-        _put(session, asked, number, answer, from_base[number] if from_base else None)
-    session.result(_json(str(job.ref), asked, answers, from_base))
+
+class _Written:
+    """Answers on their way to the terminal."""
+
+    def __init__(self, session: Session, asked: Sequence[Prompt], from_base: Sequence[Generation]) -> None:
+        self.answers: list[Generation] = []
+        self._session = session
+        self._asked = asked
+        self._from_base = from_base
+        self._begun = False
+
+    def add(self, answer: Generation) -> None:
+        """Write an answer, or the piece of one."""
+        number = len(self.answers)
+        base = self._from_base[number] if self._from_base else None
+        if answer.partial:
+            if not self._begun and (head := _head(self._asked, number, base)):
+                self._session.put(head, end="")
+            self._session.put(answer.text, end="")
+            self._begun = True
+            return
+        self.answers.append(answer)
+        if self._begun:  # all of it has been told
+            self._session.put("" if len(self._asked) == 1 and base is None else "\n")
+        else:
+            _put(self._session, self._asked, number, answer, base)
+        self._begun = False
+
+    def close(self) -> None:
+        """End the line of an answer that broke off: the error is told below it."""
+        if self._begun:
+            self._session.put("")
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -96,16 +132,19 @@ def _prompt(row: Any) -> Prompt:
 
 
 def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
-    if len(asked) == 1 and base is None:
-        session.put(answer.text)
-        return
-    session.put(f"> {words(asked[number])}")
+    text = answer.text if base is None else _indented(answer.text)
+    session.put(_head(asked, number, base) + text, end="\n" if len(asked) == 1 and base is None else "\n\n")
+
+
+def _head(asked: Sequence[Prompt], number: int, base: Generation | None) -> str:
+    """What stands before the tuned model's answer."""
     if base is None:
-        session.put(f"{answer.text}\n")
-        return
-    for title, text in (("base:  ", base.text), ("tuned: ", answer.text)):
-        session.put(title + "\n       ".join(text.strip().splitlines()))
-    session.put("")
+        return "" if len(asked) == 1 else f"> {words(asked[number])}\n"
+    return f"> {words(asked[number])}\nbase:  {_indented(base.text)}\ntuned: "
+
+
+def _indented(text: str) -> str:
+    return "\n       ".join(text.strip().splitlines())
 
 
 def words(prompt: Prompt) -> str:

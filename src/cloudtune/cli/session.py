@@ -90,10 +90,10 @@ class Session:
         if self.quiet < (2 if even_quiet else 1):
             click.echo(text, err=True)
 
-    def put(self, text: str) -> None:
-        """A result, on stdout; nothing under ``--json``, where one object is all there is."""
+    def put(self, text: str, *, end: str = "\n") -> None:
+        """A result, on stdout, at once; nothing under ``--json``, where one object is all there is."""
         if not self.json:
-            click.echo(text)
+            click.echo(text + end, nl=False)
 
     def result(self, document: dict[str, Any]) -> None:
         """The one JSON object of the command, if JSON was asked for."""

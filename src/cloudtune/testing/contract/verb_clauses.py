@@ -13,11 +13,13 @@ from cloudtune.state import JobState
 from cloudtune.testing.contract.harness import Harness, needs, submitted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cloudtune.backend import Backend
     from cloudtune.client import Client
     from cloudtune.job import Job
+    from cloudtune.state import Generation
     from cloudtune.testing.world import World
 
 S = JobState
@@ -73,7 +75,7 @@ class VerbClauses(Harness):
 
     @needs("verb:generate")
     def test_15_generate(self, world: World, backend: Backend, client: Client) -> None:
-        """15: one answer for each prompt, in their order; the base model can be asked too."""
+        """15: one answer for each prompt, in their order, at once or in pieces; the base model can be asked too."""
         job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
         if job.result().needs_deploy and isinstance(backend, Host):
             job.deploy()
@@ -83,6 +85,8 @@ class VerbClauses(Harness):
         assert len(answers) == 2
         singly = [next(job.generate([prompt], few)).text for prompt in prompts]
         assert [answer.text for answer in answers] == singly
+        assert not any(answer.partial for answer in answers)
+        assert _joined(job.generate(prompts, GenerateOptions(max_tokens=8, stream=True))) == singly
         based = list(job.generate(prompts, GenerateOptions(max_tokens=8, base=True)))
         assert len(based) == 2
         assert based[0].model != answers[0].model
@@ -167,6 +171,20 @@ class VerbClauses(Harness):
         caplog.set_level(logging.WARNING)
         submitted(client, world, S.RUNNING, S.SUCCEEDED).wait()
         assert caplog.text == ""
+
+
+def _joined(told: Iterable[Generation]) -> list[str]:
+    """The whole answers; the pieces told before each, if any, make it up."""
+    whole, pieces = [], ""
+    for answer in told:
+        if answer.partial:
+            pieces += answer.text
+            continue
+        assert pieces in ("", answer.text)
+        whole.append(answer.text)
+        pieces = ""
+    assert pieces == "", "an answer did not end"
+    return whole
 
 
 def _acts(job: Job, folder: Path) -> dict[str, Any]:

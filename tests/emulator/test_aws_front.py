@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -150,6 +152,28 @@ def test_the_other_faces_stay_where_they_are(
 ) -> None:
     aws("sts").get_caller_identity()
     assert client.models.list().data
+
+
+def test_nothing_of_aws_is_loaded_until_it_is_asked_for() -> None:
+    script = """
+import sys, urllib.request
+from cloudtune_local.emulator import Emulator
+with Emulator() as emulator:
+    ask = urllib.request.Request(emulator.openai_url + "/models",
+                                 headers={"Authorization": "Bearer " + emulator.settings.api_key})
+    urllib.request.urlopen(ask).read()
+    urllib.request.urlopen(emulator.url + "/_emulator/store").read()
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"moto", "flask", "boto3", "botocore", "torch"}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_side_door_counts_what_lies_in_buckets(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
+    s3.put_object(Bucket=bucket, Key="a", Body=b"1")
+    s3.create_multipart_upload(Bucket=bucket, Key="b")
+    assert emulator.census()["s3"] == {bucket: {"objects": 1, "unfinished_uploads": 1}}
 
 
 def test_accounts_are_worlds_of_their_own(aws: Callable[[str], Any]) -> None:

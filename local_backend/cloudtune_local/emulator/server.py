@@ -155,14 +155,18 @@ class Emulator:
 
     def _aws(self) -> dict[str, str]:
         settings = self.settings
-        return {
+        role = f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}"
+        # A script finds bucket and role by the last two; cloudtune's own back ends by their settings.
+        ours = {f"CLOUDTUNE_BACKENDS__{name}__{field}": value for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
+                for field, value in (("BUCKET", settings.aws_bucket), ("ROLE_ARN", role))}  # fmt: skip
+        return ours | {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": settings.aws_key,
             "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
             "AWS_DEFAULT_REGION": settings.aws_region,
             "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
             "EMULATED_BUCKET": settings.aws_bucket,
-            "EMULATED_ROLE": f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}",
+            "EMULATED_ROLE": role,
         }
 
     def start(self) -> Self:
@@ -221,4 +225,8 @@ def _engine(settings: Settings, store: Store) -> Engine:
 
 def _trainer(settings: Settings, store: Store) -> Trainer:
     """What moves SageMaker's jobs, which bring their own program."""
-    return ScriptTrainer()
+    if settings.engine == "script":
+        return ScriptTrainer()
+    from cloudtune_local.emulator.sagemaker.trained import TrainTrainer
+
+    return TrainTrainer(store)

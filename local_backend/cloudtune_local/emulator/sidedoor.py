@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune_local.emulator.aws import around
 from cloudtune_local.emulator.azure import deployments
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Fault
@@ -65,7 +66,12 @@ def census(site: Site) -> dict[str, Any]:
         "workspace_jobs": site.store.count("mljob"),
         "blobs": site.store.count("blob"),
         "late_requests": site.faults.waiting,
+        "bedrock": {f"{kind}s": site.store.count(kind, "bedrock") for kind in _BEDROCK},
+        "s3": around.contents(site.aws),
     }  # fmt: skip
+
+
+_BEDROCK = ("job", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
 
 
 def _store(app: App, body: Any) -> Any:

@@ -71,6 +71,11 @@ class Around:
         kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
         return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody has used AWS here."""
+        return self._app is not None
+
     def _prepare(self) -> None:
         from moto.backends import get_backend
 
@@ -95,3 +100,12 @@ class Around:
                     services[self.account].reset()
                     del services[self.account]
             self._app = None
+
+
+def contents(around: Around) -> dict[str, dict[str, int]]:
+    """How many objects, and how many unfinished uploads, each bucket holds."""
+    if not around.is_open:
+        return {}
+    buckets = around.backend("s3").buckets
+    return {name: {"objects": len(one.keys), "unfinished_uploads": len(one.multiparts)}
+            for name, one in buckets.items()}  # fmt: skip

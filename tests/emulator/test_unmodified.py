@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,30 +18,8 @@ from cloudtune_local.emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-SCRIPT = """
-import sys, time
-from openai import {client}
-client = {client}()
-file = client.files.create(file=open(sys.argv[1], "rb"), purpose="fine-tune")
-job = client.fine_tuning.jobs.create(training_file=file.id, model="gpt-4.1-mini-2025-04-14")
-while job.status not in ("succeeded", "failed", "cancelled"):
-    time.sleep(0.1)
-    job = client.fine_tuning.jobs.retrieve(job.id)
-print(job.status, len(list(client.fine_tuning.jobs.list_events(job.id))))
-model = job.fine_tuned_model
-if len(sys.argv) > 2:
-    import deploy
-    model = deploy.deploy(job.fine_tuned_model)
-answer = client.chat.completions.create(model=model, messages=[{{"role": "user", "content": "question 7"}}])
-print(answer.choices[0].message.content)
-if len(sys.argv) > 2:
-    deploy.remove()
-client.models.delete(job.fine_tuned_model)
-client.files.delete(file.id)
-print(len(client.files.list().data))
-"""
+SCRIPT = Path(__file__).resolve().parents[2] / "examples" / "rehearsal" / "tune_and_ask.py"
 DEPLOY = """
 import json, os, time, urllib.request
 BASE = os.environ["ARM"]
@@ -72,25 +51,42 @@ def clean_environment(emulator: Emulator) -> dict[str, str]:
     return kept | emulator.environment()
 
 
-@pytest.mark.parametrize("client", ["OpenAI", "AzureOpenAI"])
-def test_a_script_written_for_the_vendor(running: Emulator, tmp_path: Path, client: str) -> None:
-    (tmp_path / "train.jsonl").write_bytes(chat_rows())
+def run_script(script: str, folder: Path, environment: dict[str, str]) -> list[str]:
+    (folder / "train.jsonl").write_bytes(chat_rows())
+    (folder / "script.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, "script.py", "train.jsonl", "question 7"], cwd=folder, env=environment, text=True,
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_script_written_for_openai(running: Emulator, tmp_path: Path) -> None:
+    said = run_script(SCRIPT.read_text(encoding="utf-8"), tmp_path, clean_environment(running))
+    assert said[0] == "succeeded: The job has successfully completed, 156 events"
+    assert said[1].startswith("Step 1/150: training loss=")
+    assert said[-1] == "question 7 answer 7"
+    census = running.census()
+    assert (census["jobs"], census["files"], census["result_files"]) == (1, 0, 1)
+    assert [seen["call"] for seen in running.requests].count("models.delete") == 1
+
+
+def test_the_same_script_for_azure(running: Emulator, tmp_path: Path) -> None:
+    """As OpenAI's, but for the client's name, and for a deployment by the management plane before it is asked."""
+    script = SCRIPT.read_text(encoding="utf-8").replace("OpenAI", "AzureOpenAI")
+    script = script.replace("model=job.fine_tuned_model", "model=deploy.deploy(job.fine_tuned_model)")
+    script = script.replace("client.models.delete", "deploy.remove()\nclient.models.delete")
     (tmp_path / "deploy.py").write_text(DEPLOY)
-    (tmp_path / "script.py").write_text(SCRIPT.format(client=client))
     settings = running.settings
     account = (
         f"resourceGroups/{settings.resource_group}/providers/Microsoft.CognitiveServices/accounts/{settings.account}"
     )
     arm = f"{running.url}/subscriptions/{settings.subscription}/{account}/deployments/mine?api-version=2025-09-01"
     environment = clean_environment(running) | {"ARM": arm, "ARM_TOKEN": settings.azure_token}
-    more = ["deploy"] if client == "AzureOpenAI" else []
-    done = subprocess.run(
-        [sys.executable, "script.py", "train.jsonl", *more], cwd=tmp_path, env=environment, text=True,
-        capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["succeeded 42", "answer 7", "1"]  # what is left is the result file
-    assert running.census()["files"] == 0
+    said = run_script(f"import deploy\n{script}", tmp_path, environment)
+    assert (said[0].partition(":")[0], said[-1]) == ("succeeded", "question 7 answer 7")
+    assert (running.census()["files"], running.census()["deployments"]) == (0, 0)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

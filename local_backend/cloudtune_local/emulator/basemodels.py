@@ -58,6 +58,7 @@ def read(file: Path | None, scratch: Path) -> Stands:
     if file is None:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "tiny.json").write_text(json.dumps(_TINY), encoding="utf-8")
+        # Twice that rate, and random weights stick to one answer.
         return Stands({"*": Stand(model="tiny.json", adapter="full", learning_rate=1.5e-3)}, scratch)
     try:
         entries = msgspec.json.decode(file.read_bytes(), type=dict[str, Stand])

@@ -212,6 +212,6 @@ def _course(method: str, asked: dict[str, Any], training: Any, validation: Any) 
     multiplier = asked["learning_rate_multiplier"]
     return {
         "steps": max(1, math.ceil(counted.rows / batch)) * epochs, "epochs": epochs, "batch_size": batch,
-        "learning_rate_multiplier": 2.0 if multiplier == "auto" else float(multiplier), "tokens": counted.tokens,
+        "learning_rate_multiplier": 1.0 if multiplier == "auto" else float(multiplier), "tokens": counted.tokens,
         "has_validation": validation is not None, "error": error,
     }  # fmt: skip

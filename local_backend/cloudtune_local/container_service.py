@@ -46,8 +46,10 @@ class Service:
             for channel in request.get("InputDataConfig") or ()
         }
         chosen = self.folder / PYTHON
+        source = str((request.get("HyperParameters") or {}).get("sagemaker_submit_directory", "")).strip('"')
         return ContainerJob(
             name=request["TrainingJobName"],
+            source=str(path_of(source)) if source.startswith("file:") else None,
             hyperparameters=request.get("HyperParameters") or {},
             channels=channels,
             entrypoint=algorithm.get("ContainerEntrypoint") or (),

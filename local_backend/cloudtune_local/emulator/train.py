@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cloudtune.backend import GenerateOptions
@@ -29,7 +30,6 @@ from cloudtune_local.options import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from cloudtune.backend import Backend
     from cloudtune_local.emulator.engine import Sampling, Served
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 20.0
 """How long runs are given to stop when their folder is about to go."""
-_METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft"}
+_METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft", "text": "cpt"}
 
 
 class TrainEngine:
@@ -150,6 +150,13 @@ class TrainEngine:
     def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         """See `Engine.results`."""
         return trained.results(self._job(job).metrics())
+
+    def files(self, job: dict[str, Any]) -> Path | None:
+        """The folder of an ended job's model, or None where it left none."""
+        try:
+            return Path(str(self._job(job).model().uri))
+        except CloudtuneError:
+            return None
 
     def runs(self) -> list[dict[str, Any]]:
         """What each job became here: its reference and the spec that it was trained with."""

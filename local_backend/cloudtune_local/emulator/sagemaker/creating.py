@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 KIND = "training_job"
 _EPOCHS = ("epoch", "epochs", "max_epochs", "num_train_epochs")
 _BATCHES = ("global_batch_size", "per_device_train_batch_size", "batch_size")
-_TRAIN = ("train", "training")
+OWN_LINE = '[cloudtune] metrics {{"step": {step}, "total_steps": {steps}, "epoch": {epoch}, "train:loss": {loss}}}'
+"""What the trainer that the sagemaker back end ships prints; other programs are taken for Hugging Face's Trainer."""
 
 
 def create(site: Site, call: Call) -> Reply:
@@ -144,9 +145,12 @@ def _course(site: Site, body: dict[str, Any]) -> dict[str, Any]:
     given = body.get("HyperParameters") or {}
     epochs = _number(given, _EPOCHS, 3.0)
     batch = _number(given, _BATCHES, 4.0)
+    algorithm = body.get("AlgorithmSpecification") or {}
+    patterns = [str(definition["Regex"]) for definition in algorithm.get("MetricDefinitions") or ()]
+    is_ours = any("cloudtune" in pattern for pattern in patterns)
     return {
-        "rows": amount, "epochs": epochs, "steps": max(1, math.ceil(amount / max(1.0, batch) * epochs)),
-        "has_validation": "validation" in channels,
+        "line": OWN_LINE if is_ours else None, "rows": amount, "epochs": epochs,
+        "steps": max(1, math.ceil(amount / max(1.0, batch) * epochs)), "has_validation": "validation" in channels,
     }  # fmt: skip
 
 

@@ -75,6 +75,30 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield row[asked], row[said]
 
 
+def template(site: Site, uri: str) -> dict[str, str] | None:
+    """``template.json`` beside the rows, if there is one."""
+    place = buckets.parse(uri)
+    try:
+        return dict(json.loads(buckets.get(site, place.under("template.json"))))
+    except (buckets.NoSuch, ValueError):
+        return None
+
+
+def canonical(row: Mapping[str, Any], by: Mapping[str, str] | None) -> dict[str, Any]:
+    """A row as cloudtune's own readers take it: dialogs as messages, templates filled, the rest as it is."""
+    if "dialog" in row:
+        return {"messages": row["dialog"]}
+    if by is not None and "prompt" in by and "completion" in by:
+        return {"prompt": _filled(by["prompt"], row), "completion": _filled(by["completion"], row)}
+    return dict(row)
+
+
+def _filled(text: str, row: Mapping[str, Any]) -> str:
+    for name, value in row.items():
+        text = text.replace("{" + name + "}", str(value))
+    return text
+
+
 def last_words(messages: Sequence[Mapping[str, Any]]) -> str:
     """What the user asked last."""
     return text_of(next((one for one in reversed(messages) if one.get("role") == "user"), {}))

@@ -87,8 +87,9 @@ STANDARD: tuple[Rule, ...] = (
     Rule("template_token", "warning", (b"<|", b"<start_of", b"<end_of", b"INST]", b"<<SYS>>", b"</s>"),
          re.compile("|".join(map(re.escape, _TEMPLATE))), "{} is a token of chat templates",
          "remove it: the template is added in training"),
-    Rule("control_character", "warning", (b"\\", b"\x7f"), re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
-         "{} is a control character", "remove it", hint=re.compile(rb"\\[ubf]|\x7f")),
+    Rule("control_character", "warning", (b"\\",), re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]"),
+         "{} is a control character", "remove it", hint=re.compile(rb"\\[ubf]")),
+    Rule("control_character", "warning", (b"\x7f",), re.compile("\x7f"), "{} is a control character", "remove it"),
     Rule("broken_text", "warning", (b"\xef\xbf\xbd", b"\xc3\x83"), re.compile("\ufffd|\u00c3[\u0080-\u00bf]"),
          "{} is what broken encoding leaves behind", "read the source with its own encoding"),
 )  # fmt: skip

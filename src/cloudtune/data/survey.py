@@ -13,15 +13,17 @@ from cloudtune.data.mixing import is_mixed_in
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cloudtune.data.faults import Faults
     from cloudtune.data.scanned import Scanned
 
 _IN_MEMORY = 4 << 20
-_AT_ONCE = 500_000
+_AT_ONCE = 1_000_000
 """Hashes that are compared in memory at the same time: more of them are gone through in several turns."""
 _REPEATED = 200_000
+_LOOKED_AT = 256
+"""Rows that are passed over at once where none of them is like another."""
 _HELD_OUT = {"validation", "test"}
 
 
@@ -52,12 +54,27 @@ class _Numbers:
         turns = self.count // _AT_ONCE + 1
         found: set[int] = set()
         for turn in range(turns):
-            mine: list[int] = []
-            for some in self:
-                mine += some if turns == 1 else [number for number in some if number % turns == turn]
-            if len(set(mine)) < len(mine) and len(found) < _REPEATED:
-                found |= {number for number, times in Counter(mine).items() if times > 1}
+            seen: set[int] = set()
+            count = 0
+            for mine in self._in_turn(turn, turns):
+                seen.update(mine)
+                count += len(mine)
+            if len(seen) == count:
+                continue
+            for mine in self._in_turn(turn, turns):  # each is taken out when it is met first: who comes later repeats
+                for number in mine:
+                    if number in seen:
+                        seen.remove(number)
+                    else:
+                        found.add(number)
+                if len(found) >= _REPEATED:
+                    return found
         return found
+
+    def _in_turn(self, turn: int, turns: int) -> Iterator[Sequence[int]]:
+        if turns == 1:
+            return iter(self)
+        return ([number for number in some if number % turns == turn] for some in self)
 
 
 class Place(NamedTuple):
@@ -206,23 +223,32 @@ class Survey:
     def _compare(self, repeated: set[int], asked_twice: set[int]) -> None:
         first_row: dict[int, Place] = {}
         first_answer: dict[int, tuple[int, Place]] = {}
-        index = 0
         segments = iter(self._segments)
         segment = next(segments)
         following = next(segments, None)
+        for index, row, prompt in self._suspects(repeated, asked_twice):
+            while following is not None and following.start <= index:
+                segment, following = following, next(segments, None)
+            place = segment.place(index)
+            if row in first_row:
+                self._same(first_row[row], place)
+            elif prompt in asked_twice and first_answer.setdefault(prompt, (row, place))[0] != row:
+                self._conflict(first_answer[prompt][1], place)
+            if row in repeated:
+                first_row.setdefault(row, place)
+
+    def _suspects(self, repeated: set[int], asked_twice: set[int]) -> Iterator[tuple[int, int, int]]:
+        """Index, hash and prompt's hash of the rows that some other row may be like."""
+        before = 0
         for rows, prompts in zip(self._hashes, self._prompts, strict=True):
-            for row, prompt in zip(rows, prompts, strict=True):
-                if row in repeated or prompt in asked_twice:
-                    while following is not None and following.start <= index:
-                        segment, following = following, next(segments, None)
-                    place = segment.place(index)
-                    if row in first_row:
-                        self._same(first_row[row], place)
-                    elif prompt in asked_twice and first_answer.setdefault(prompt, (row, place))[0] != row:
-                        self._conflict(first_answer[prompt][1], place)
-                    if row in repeated:
-                        first_row.setdefault(row, place)
-                index += 1
+            for start in range(0, len(rows), _LOOKED_AT):
+                end = start + _LOOKED_AT
+                if repeated.isdisjoint(rows[start:end]) and asked_twice.isdisjoint(prompts[start:end]):
+                    continue
+                for index in range(start, min(end, len(rows))):
+                    if rows[index] in repeated or prompts[index] in asked_twice:
+                        yield before + index, rows[index], prompts[index]
+            before += len(rows)
 
     def _same(self, one: Place, other: Place) -> None:
         if one.origin != other.origin and {one.origin, other.origin} & _HELD_OUT:

@@ -177,6 +177,22 @@ def test_a_kept_store_is_there_after_a_restart(tmp_path: Path) -> None:
             assert client.files.content(ids[0]).read() == chat_rows()
 
 
+def test_time_does_not_run_backwards_over_a_restart(tmp_path: Path) -> None:
+    import openai
+
+    settings = Settings(store=tmp_path / "kept")
+    emulator = Emulator(settings, scale=0)
+    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key) as client:
+        file = client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune").id
+        job = client.fine_tuning.jobs.create(model=MODEL, training_file=file).id
+        emulator.clock.advance(7200)
+        before = client.fine_tuning.jobs.retrieve(job)
+        assert before.status == "succeeded"
+    emulator = Emulator(settings, scale=0)
+    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key) as client:
+        assert client.fine_tuning.jobs.retrieve(job) == before
+
+
 def test_a_store_serves_one_emulator_at_a_time(tmp_path: Path) -> None:
     from cloudtune.errors import ConfigError
 

@@ -76,6 +76,7 @@ class App:
 
     def _serve(self, request: Request) -> Reply:
         now = self.site.clock.now()
+        self.site.store.keep_time(now)
         self._land(now)
         door = doors.find(self.site, request)
         call = door.read(request, door.face, door.name, door.ids, now)

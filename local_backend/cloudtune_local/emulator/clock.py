@@ -46,6 +46,11 @@ class EmulatorClock:
             self._time += seconds
             return self._time
 
+    def reach(self, moment: float) -> None:
+        """Be no earlier than that: a server that comes back goes on from the time at which it went down."""
+        with self._lock:
+            self._time = max(self._read(), moment)
+
     @property
     def scale(self) -> float:
         """Seconds here in one second of the base."""

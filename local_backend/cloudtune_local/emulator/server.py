@@ -81,6 +81,7 @@ class Emulator:
         # werkzeug ends the process where a port is taken; a socket of our own raises OSError instead.
         with ExitStack() as opened, _listen(host, port) as listening:
             self.store = opened.enter_context(closing(Store(self.settings.store)))
+            self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
             around = opened.enter_context(closing(Around(self.settings)))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))

@@ -1,6 +1,6 @@
 """What the emulated vendors keep: documents in SQLite (a file, or memory) and contents in files.
 
-A document is a dict with an ``id``; ``kind`` (file, upload, part, job, model, deployment) and ``face`` (whose account)
+A document is a dict with an ``id``; ``kind`` (file, upload, job, model, deployment ...) and ``face`` (whose account)
 say which shelf it lies on. Order of creation is kept.
 """
 
@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Store:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+        self._moment = float((self.get("clock", "", "clock") or {"now": 0.0})["now"])
 
     def close(self) -> None:
         """Let go; forgets everything unless a folder was given."""
@@ -61,6 +63,25 @@ class Store:
         """Nobody else reads or writes in here: for look-then-write."""
         with self._lock:
             yield
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    @property
+    def moment(self) -> float:
+        """The latest time that was kept; 0 if none was."""
+        return self._moment
+
+    def keep_time(self, now: float) -> None:
+        """Keep what time it is where that is ahead of the world's: time must not run backwards over a restart."""
+        if not self.is_kept or now <= max(self._moment, time.time()):
+            return
+        with self._lock:
+            self._moment = now
+            self._db.execute(
+                "INSERT INTO documents (kind, face, id, body) VALUES ('clock', '', 'clock', ?)"
+                " ON CONFLICT (kind, face, id) DO UPDATE SET body = excluded.body",
+                (_text({"id": "clock", "now": now}),),
+            )
 
     # -- documents -----------------------------------------------------------------------------------------------
 

@@ -67,10 +67,15 @@ def census(site: Site) -> dict[str, Any]:
         "blobs": site.store.count("blob"),
         "late_requests": site.faults.waiting,
         "bedrock": {f"{kind}s": site.store.count(kind, "bedrock") for kind in _BEDROCK},
+        "sagemaker": {name: site.store.count(kind) for kind, name in _SAGEMAKER.items()},
         "s3": around.contents(site.aws),
     }  # fmt: skip
 
 
+_SAGEMAKER = {
+    "training_job": "training_jobs", "sm_model": "models", "sm_config": "endpoint_configs", "sm_endpoint": "endpoints",
+    "sm_component": "inference_components", "package_group": "model_package_groups", "package": "model_packages",
+}  # fmt: skip
 _BEDROCK = ("job", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
 
 

@@ -36,7 +36,6 @@ def create(site: Site, call: Call) -> Reply:
     with site.store.alone():
         if (made := resources.repeated(site, call, "job")) is not None:
             return Reply(status=201, body={"jobArn": made["arn"]})
-        jobs.settle_all(site, call.now)
         _refuse_names(site, call)
         kind = body.get("customizationType", "FINE_TUNING")
         base, origin = _base(site, call, kind)
@@ -50,6 +49,7 @@ def create(site: Site, call: Call) -> Reply:
         paths = _write(site, job, counted)
         site.engine.begin(job, *paths)
         resources.keep(site, call, "job", job)
+        _take(site, job)
     return Reply(status=201, body={"jobArn": job["arn"]})
 
 
@@ -57,19 +57,27 @@ def _refuse_names(site: Site, call: Call) -> None:
     body = call.body
     if resources.by_name(site, "job", call.region, body["jobName"]) is not None:
         raise conflict(f"The provided job name {body['jobName']} is already in use.")
-    name = body["customModelName"]
-    in_use = models.by_name(site, call.region, name) is not None or any(
-        job["request"]["customModelName"] == name and jobs.word(job, site.engine.life(job, call.now), call.now) in _LIVE
-        for job in resources.under(site, "job", call.region)
-        if not job["settled"]
-    )
-    if in_use:
-        raise conflict(f"The provided custom model name {name} is already in use.")
+    if _is_taken(site, call, body["customModelName"]):
+        raise conflict(f"The provided custom model name {body['customModelName']} is already in use.")
     resources.tags(body.get("jobTags"))
     resources.tags(body.get("customModelTags"))
 
 
-_LIVE = frozenset({"InProgress", "Stopping"})
+def _is_taken(site: Site, call: Call, name: str) -> bool:
+    """Whether a job that goes on, or a model that is there, has that name; others have given it back."""
+    held = site.store.get("model_name", FACE, f"{call.region}/{name}")
+    job = None if held is None else site.store.get("job", FACE, held["job"])
+    if job is None:
+        return False
+    said = jobs.word(job, jobs.look(site, job, call.now), call.now)
+    has_model = said == "Completed" and site.store.get("custom_model", FACE, job["model_id"]) is not None
+    return said not in jobs.ENDED or has_model
+
+
+def _take(site: Site, job: dict[str, Any]) -> None:
+    name = f"{job['region']}/{job['request']['customModelName']}"
+    site.store.remove("model_name", FACE, name)
+    site.store.add("model_name", FACE, {"id": name, "job": job["id"]})
 
 
 def _base(site: Site, call: Call, kind: str) -> tuple[str, str | None]:

@@ -33,11 +33,11 @@ def by_name(site: Site, region: str, name: str) -> dict[str, Any] | None:
 
 def either(site: Site, call: Call, identifier: str) -> dict[str, Any] | None:
     """The custom model that an identifier may mean beside a foundation model's, or None."""
-    _settled(site, call)
     if ":custom-model/" in identifier:
-        return resources.find(site, "custom_model", call, identifier, "model")
+        return find(site, call, identifier)
     if bases.inference(bases.plain(identifier)) is not None:
         return None
+    _settled(site, call)
     return by_name(site, call.region, identifier)
 
 

@@ -26,6 +26,8 @@ DEFAULT_PAGE = 100
 MOST_TAGS = 50
 """A resource may have fifty (the text of TooManyTagsException's members; botocore 1.44.5)."""
 _LETTERS = string.ascii_lowercase + string.digits
+_NAMED = frozenset({"job", "import"})
+"""Kinds whose names are never free again: their ids follow from their names."""
 _KINDS = ("job", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
 
 
@@ -70,9 +72,8 @@ def find(site: Site, kind: str, call: Call, identifier: str, what: str) -> dict[
 
 def by_name(site: Site, kind: str, region: str, name: str) -> dict[str, Any] | None:
     """One by its name in that region."""
-    found = site.store.get(kind, FACE, named_id(kind, region, name)) or site.store.get(kind, FACE, name)
-    if found is not None and found["region"] == region:
-        return found
+    if kind in _NAMED:
+        return site.store.get(kind, FACE, named_id(kind, region, name))
     return next((one for one in reversed(under(site, kind, region)) if one["name"] == name), None)
 
 

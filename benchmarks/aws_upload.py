@@ -1,0 +1,155 @@
+"""What an upload to S3 takes: ``python benchmarks/aws_upload.py [--megabytes 1024] [--aws PATH] [--requests]``.
+
+The same file goes to the same emulator by ``aws s3 cp`` (where there is an AWS CLI; else by boto3's managed transfer,
+which it is made of) and by cloudtune's uploader, in turns, each a process of its own: seconds of the whole process, and
+its peak memory. The server's is told too: moto keeps every object in memory. Then requests a second of both faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import psutil
+from botocore.client import Config
+from emulator import peak, rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MANAGED = """
+import boto3, sys
+boto3.client("s3").upload_file(sys.argv[1], sys.argv[2], sys.argv[3])
+"""
+OURS = """
+import sys
+from pathlib import Path
+from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.options import AwsOptions
+from cloudtune_providers.aws.s3 import Objects
+
+class Notes:
+    notes = {}
+    def note(self, key, value):
+        self.notes[key] = value
+
+Objects(Clients(AwsOptions()), sys.argv[2]).put(sys.argv[3], Path(sys.argv[1]), sys.argv[4], Notes())
+"""
+
+
+@contextmanager
+def served() -> Iterator[tuple[dict[str, str], psutil.Process]]:
+    command = [sys.executable, "-c", "from cloudtune.cli.main import main; main()", "emulate", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        text = ""
+        while not text.rstrip().endswith("\n}"):
+            text += server.stdout.readline()
+        try:
+            yield json.loads(text)["environment"], psutil.Process(server.pid)
+        finally:
+            server.terminate()
+
+
+def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Seconds and peak megabytes of a process."""
+    begun = time.perf_counter()
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        with peak(psutil.Process(process.pid)) as most:
+            code = process.wait()
+        took = time.perf_counter() - begun
+    assert code == 0, command
+    return took, most()
+
+
+def uploads(megabytes: int, aws: str | None, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "large.bin"
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            for _ in range(megabytes):
+                block = os.urandom(1 << 20)
+                digest.update(block)
+                file.write(block)
+        with served() as (given, server):
+            environment = {**os.environ, **given}
+            bucket, sha256 = given["EMULATED_BUCKET"], digest.hexdigest()
+            s3 = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"], region_name="us-east-1",
+                              aws_access_key_id="a", aws_secret_access_key="b")  # fmt: skip
+            peer = "aws s3 cp" if aws else "boto3's managed transfer"
+            python = [sys.executable, "-W", "ignore", "-c"]
+            commands: dict[str, Any] = {
+                peer: [aws, "s3", "cp", "--quiet", str(path), f"s3://{bucket}/k"] if aws
+                else [*python, MANAGED, str(path), bucket, "k"],
+                "cloudtune": [*python, OURS, str(path), bucket, "k", sha256],
+            }  # fmt: skip
+            found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+            print(f"upload of {megabytes} MB, {rounds} rounds in turns")
+            with peak(server) as most:
+                for _ in range(rounds):
+                    for name, command in commands.items():
+                        found[name].append(timed(command, environment))
+                        s3.delete_object(Bucket=bucket, Key="k")
+            for name, figures in found.items():
+                seconds = ", ".join(f"{took:.1f}" for took, _ in figures)
+                print(f"  {name}: {seconds} s; peak {max(held for _, held in figures):.0f} MB")
+            ratio = median(took for took, _ in found["cloudtune"]) / median(took for took, _ in found[peer])
+            print(f"  cloudtune over {peer}: {ratio:.2f} (medians); server peak {most():.0f} MB")
+
+
+def requests() -> None:
+    with served() as (given, server):
+        config = Config(retries={"total_max_attempts": 1}, max_pool_connections=8)
+        session = boto3.session.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1")
+        s3, bedrock = (session.client(name, endpoint_url=given["AWS_ENDPOINT_URL"], config=config)
+                       for name in ("s3", "bedrock"))  # fmt: skip
+        bucket = given["EMULATED_BUCKET"]
+        row = {"schemaVersion": "v", "messages": [{"role": "user", "content": [{"text": "q"}]},
+                                                  {"role": "assistant", "content": [{"text": "a"}]}]}  # fmt: skip
+        s3.put_object(Bucket=bucket, Key="rows.jsonl", Body="\n".join([json.dumps(row)] * 10).encode())
+        begun = time.perf_counter()
+        for number in range(1000):
+            bedrock.create_model_customization_job(
+                jobName=f"j{number}", customModelName=f"m{number}", roleArn=given["EMULATED_ROLE"],
+                baseModelIdentifier="amazon.nova-lite-v1:0:300k", hyperParameters={},
+                trainingDataConfig={"s3Uri": f"s3://{bucket}/rows.jsonl"},
+                outputDataConfig={"s3Uri": f"s3://{bucket}/out"},
+            )  # fmt: skip
+        print(f"Bedrock jobs created by boto3: {1000 / (time.perf_counter() - begun):.0f} a second")
+        name = "j500"
+        print(
+            f"GET a job of 1000: {rate(lambda: bedrock.get_model_customization_job(jobIdentifier=name)):.0f} a second"
+        )
+        begun = time.perf_counter()
+        listed = bedrock.list_model_customization_jobs(maxResults=1000)["modelCustomizationJobSummaries"]
+        print(f"{len(listed)} jobs in one list: {time.perf_counter() - begun:.2f} s")
+        print(f"PUT a small object: {rate(lambda: s3.put_object(Bucket=bucket, Key='k', Body=b'x')):.0f} a second; "
+              f"server memory {server.memory_info().rss / 1e6:.0f} MB")  # fmt: skip
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--megabytes", type=int, default=1024)
+    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI; boto3's managed transfer without one")
+    asked.add_argument("--requests", action="store_true", help="only the requests a second")
+    given = asked.parse_args()
+    if not given.requests:
+        uploads(given.megabytes, given.aws, given.rounds)
+    requests()
+
+
+if __name__ == "__main__":
+    main()

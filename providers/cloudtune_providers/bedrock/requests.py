@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION", "rft": "REINFORCEMENT_FINE_TUNING"}
+_PORTABLE = {
+    "hyperparameters.epochs": "epochCount", "hyperparameters.learning_rate": "learningRate",
+    "hyperparameters.warmup_steps": "learningRateWarmupSteps",
+}  # fmt: skip
 _RFT = {
     "max_prompt_length": "maxPromptLength", "samples_per_prompt": "trainingSamplePerPrompt",
     "inference_max_tokens": "inferenceMaxTokens", "reasoning_effort": "reasoningEffort",
@@ -172,7 +176,9 @@ def settings_of(request: PlanRequest, catalog: Catalog) -> tuple[Setting, ...]:
     """What will be in force, and who chose it."""
     spec = request.spec
     given = {key: value for key, value in spec.overrides.get(NAME, {}).items() if value is not None}
-    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in spec.asked().items()]
+    replaced = {field for field, name in _PORTABLE.items() if name in (given.get("hyperparameters") or {})}
+    asked = {field: value for field, value in spec.asked().items() if field not in replaced}
+    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in asked.items()]
     chosen += [Setting(field=f"overrides.{NAME}.{key}", value=given[key], source="override") for key in given]
     model, sent = family_of(spec.model_for(NAME) or ""), hyperparameters(spec)
     for name in dict.fromkeys(entry.name for entry in catalog.ranges):

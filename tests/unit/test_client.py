@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cloudtune.backend import plan_to_json
@@ -283,6 +284,24 @@ def test_watching_many(client: Client, world: ScriptedWorld) -> None:
     assert last == {
         jobs[0].ref: JobState.FAILED, jobs[1].ref: JobState.SUCCEEDED, jobs[2].ref: JobState.SUCCEEDED,
     }  # fmt: skip
+
+
+def test_watching_many_keeps_the_service_s_pace(
+    client: Client, world: ScriptedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = client.submit(world.spec())
+    clock = world.clock
+    assert isinstance(clock, FakeClock)
+    place = client.backend(job.ref.backend)
+    calm = msgspec.structs.replace(place.capabilities, poll_s=3.0)
+    monkeypatch.setattr(type(place), "capabilities", property(lambda self: calm))
+    for step in range(20):
+        clock.call_at(5.0 + step, lambda: world.reach(job.ref, JobState.RUNNING))
+    clock.call_at(60.0, lambda: world.reach(job.ref, JobState.SUCCEEDED))
+    clock.sleeps.clear()
+    changes = list(client.watch_many([job.ref]))
+    assert len(changes) > 2
+    assert min(clock.sleeps) >= 3.0 * 0.85  # the first look brings news, so that there is no quicker one
 
 
 def test_watching_many_ends_when_nothing_is_known_of_the_rest(client: Client, world: ScriptedWorld) -> None:

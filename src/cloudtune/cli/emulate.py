@@ -55,7 +55,7 @@ NEEDS = "werkzeug"
     help="Let something go wrong, e.g. lost_reply@jobs.create or list_lag:seconds=30. Repeatable.",
 )
 def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[str, ...], **options: Any) -> None:
-    """Serve OpenAI's and Azure OpenAI's fine-tuning APIs on loopback until interrupted.
+    """Serve the fine-tuning APIs of OpenAI, Azure OpenAI and AWS on loopback until interrupted.
 
     Prints the environment that points any client at it. Nothing is ever sent to a vendor. What is kept, the clock and
     the faults are at URL/_emulator/store, /clock and /faults.

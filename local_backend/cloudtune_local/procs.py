@@ -1,4 +1,4 @@
-"""A process as ``worker.json`` names it, and whether that very one still lives (how it is told: `cloudtune.process`)."""
+"""A process as ``worker.json`` names it, and whether that very one still lives; how it is told: `cloudtune.process`."""
 
 from __future__ import annotations
 

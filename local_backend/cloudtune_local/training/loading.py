@@ -12,13 +12,14 @@ from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.records import read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cloudtune_local.training.checkpoints import Saved
     from cloudtune_local.training.devices import Devices
     from cloudtune_local.training.folder import RunFolder
     from cloudtune_local.training.models import BaseModel
+    from cloudtune_local.training.records import Record
     from cloudtune_local.training.reporting import Report
     from cloudtune_local.training.run_spec import RunSpec
     from cloudtune_local.training.samples import Samples
@@ -140,7 +141,7 @@ def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
-def _encoded(name: str, objective: Objective, rows: list[Any], tokenizer: Any, report: Report) -> Samples:
+def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
     try:
         samples = objective.encode(rows, tokenizer)
     except TrainingProblem as problem:

@@ -91,7 +91,7 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
     """Build a configuration's model, aside; where another process does so too, the first one's is kept."""
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
-        write_model_from_config(path, aside, vocab_texts=texts_of(list(records())), seed=seed)
+        write_model_from_config(path, aside, vocab_texts=texts_of(records()), seed=seed)
         try:
             aside.rename(folder)
         except OSError:

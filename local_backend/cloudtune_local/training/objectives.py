@@ -21,7 +21,7 @@ from cloudtune_local.training.loss import summed_cross_entropy
 from cloudtune_local.training.samples import Samples, encode_records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from cloudtune_local.training.records import Record
     from cloudtune_local.training.run_spec import RunSpec
@@ -69,7 +69,7 @@ class Sums:
 class Objective(Protocol):
     """One method."""
 
-    def encode(self, records: Sequence[Record], tokenizer: Any) -> Samples:
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
         """Samples to learn from."""
 
     def collate(self, samples: Samples, chosen: Sequence[int]) -> Batch:
@@ -89,7 +89,7 @@ class NextToken:
         self._spec = spec
         self._end_to_end = end_to_end
 
-    def encode(self, records: Sequence[Record], tokenizer: Any) -> Samples:
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
         """See `Objective.encode`."""
         return encode_records(
             records,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_local.training.problems import TrainingProblem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 Record = dict[str, Any]
@@ -15,31 +16,45 @@ _SHOWN = 10
 """How many faults a message lists before it only counts them."""
 
 
-def read_records(path: Path) -> list[Record]:
-    """All records of the file. Raises `TrainingProblem` ``bad_data`` with the faults and their line numbers."""
-    records, faults = [], []
+class Records:
+    """The records of a file, read anew each time they are gone through: they need not fit into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[Record]:
+        with self._path.open("rb") as file:
+            for line in file:
+                if line.strip():
+                    yield json.loads(line)
+
+
+def read_records(path: Path) -> Records:
+    """The records of the file, once all have been looked at.
+
+    Raises `TrainingProblem` ``bad_data`` with the faults and their line numbers.
+    """
+    count, faults = 0, []
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                count += 1
+                try:
+                    fault = _fault(json.loads(line))
+                except ValueError as error:
+                    fault = str(error)
+                if fault:
+                    faults.append(f"line {number}: {fault}")
     except FileNotFoundError as error:
         raise TrainingProblem("bad_data", f"{path} does not exist") from error
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            faults.append(f"line {number}: {error}")
-            continue
-        fault = _fault(record)
-        if fault:
-            faults.append(f"line {number}: {fault}")
-        records.append(record)
     if faults:
         more = f" (and {len(faults) - _SHOWN} more)" if len(faults) > _SHOWN else ""
         raise TrainingProblem("bad_data", f"{path.name}: " + "; ".join(faults[:_SHOWN]) + more)
-    if not records:
+    if not count:
         raise TrainingProblem("bad_data", f"{path.name} holds no record")
-    return records
+    return Records(path)
 
 
 def _fault(record: Any) -> str | None:
@@ -60,7 +75,7 @@ def _fault(record: Any) -> str | None:
     return None
 
 
-def texts_of(records: list[Record]) -> list[str]:
+def texts_of(records: Iterable[Record]) -> list[str]:
     """All words of the records, for training a tokenizer on."""
     found = []
     for record in records:

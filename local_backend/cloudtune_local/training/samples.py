@@ -5,6 +5,7 @@ Nothing is lost silently: what had to be cut or dropped stands in `Samples.cuts`
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.rendering import Rendered, Renderer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -110,13 +111,16 @@ class _Collector:
 
 
 def encode_records(
-    records: Sequence[Record], tokenizer: Any, *, loss_on: str, max_length: int, whole: bool = False
+    records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int, whole: bool = False
 ) -> Samples:
-    """Tokens of all records. ``whole``: every token of a dialogue is learnt, and long ones are split, as texts are."""
+    """Tokens of all records, which are gone through once.
+
+    ``whole``: every token of a dialogue is learnt, and long ones are split, as texts are.
+    """
     collector = _Collector(max_length)
     renderer = Renderer(tokenizer, loss_on="all" if whole else loss_on)
-    for first in range(0, len(records), _BATCH):
-        chunk = records[first : first + _BATCH]
+    left, first = iter(records), 0
+    while chunk := list(itertools.islice(left, _BATCH)):
         texts = [(i, record["text"]) for i, record in enumerate(chunk) if "text" in record]
         chats = []
         for i, record in enumerate(chunk):
@@ -139,6 +143,7 @@ def encode_records(
                     collector.whole(ids)
                 else:
                     collector.part(first + i + 1, ids, learnt)
+        first += len(chunk)
     return collector.finish()
 
 

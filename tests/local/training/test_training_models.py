@@ -166,7 +166,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     root = tmp_path_factory.mktemp("learnt")
     rows = [{"messages": row["messages"][:2]} for row in sums(8)]
     runs = Runs(root, tiny_model)
-    hyper = {"max_steps": 150, "batch_size": 8, "learning_rate": 1e-2}
+    hyper = {"max_steps": 150, "batch_size": 8, "learning_rate": 5e-3, "scheduler": "linear"}
     rare = {"every": 1000}
     full = runs.make("full", rows=rows, adapter={"type": "full"}, hyperparameters=hyper, checkpoints=rare)
     runs.train(full)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -126,3 +129,16 @@ def test_no_rows(tmp_path) -> None:
         read_records(tmp_path / "train.jsonl")
     with pytest.raises(TrainingProblem, match="does not exist"):
         read_records(tmp_path / "none.jsonl")
+
+
+def test_a_file_is_gone_through_and_not_kept(tmp_path) -> None:
+    """Its rows need not fit into memory: what stays is a few bytes a token."""
+    file = tmp_path / "train.jsonl"
+    file.write_text((json.dumps(chat("x" * 4000, "a")) + "\n") * 5000)  # 20 MB
+    tracemalloc.start()
+    try:
+        records = read_records(file)
+        assert sum(1 for _ in records) == sum(1 for _ in records) == 5000
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()

@@ -136,6 +136,62 @@ class SageMakerWorld(TrainingWorld):
         return found
 
 
+QWEN = "huggingface-reasoning-qwen3-8b"
+
+
+class ServerlessWorld(TrainingWorld):
+    """Jobs of AWS's own trainers, on an ungated model of the hub."""
+
+    recipe_target = "tests.contract.sagemaker_world:open_sagemaker"
+
+    def __init__(self, root: Path, **more: Any) -> None:
+        super().__init__(
+            root, **{"home": str(root / "home"), "compute": "serverless", "base_endpoint": "the-base"} | more
+        )
+        self.lacks = {**self.lacks, "expired": "no limit stops a serverless job"}
+        store, made = self.emulator.store, {"created": 0.0, "changed": 0.0, "deleting": None, "counts": {}}
+        variant = {"VariantName": "AllTraffic", "ModelName": "the-base", "InstanceType": "ml.g5.2xlarge"}
+        container = {"PrimaryContainer": {"Image": "an/image:1"}}
+        for kind, request in (
+            ("sm_model", container), ("sm_config", {"ProductionVariants": [variant]}), ("sm_endpoint", {}),
+        ):  # fmt: skip
+            thing = {
+                "id": "the-base",
+                "arn": f"arn:aws:sagemaker:{REGION}:123456789012:{kind}/the-base",
+                "request": request,
+                "config": "the-base",
+            } | made
+            store.add(kind, self.face, thing)
+
+    def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
+        method = changes.get("method", {}).get("name", "sft")
+        rows = [_ROWS.get(method, chat)(n, variant) for n in range(12)]
+        document: dict[str, Any] = {"name": f"small-{variant}", "model": QWEN, "adapter": "lora"}
+        document["data"] = {"train": self.rows(f"train-{method}-{variant}", rows)}
+        return JobSpec.model_validate(document | changes)
+
+    def object(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().object(told)
+        below, sha256, name = found.pop("key").rsplit("/", 2)
+        assert sha256 == found["sha256"]
+        return found | {"below": below, "name": name}
+
+    def packages(self) -> int:
+        """How many groups and versions there are."""
+        return self.emulator.store.count("package_group") + self.emulator.store.count("package")
+
+
+def _pair(n: int, variant: int) -> dict[str, Any]:
+    return {"prompt": f"{n} + {variant}?", "chosen": f"{n + variant}", "rejected": f"{n - variant - 1}"}
+
+
+def _item(n: int, variant: int) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": f"{n} + {variant}?"}], "reference_answer": f"{n + variant}"}
+
+
+_ROWS = {"sft": chat, "dpo": _pair, "rft": _item}
+
+
 def trained_run(folder: Path) -> Path:
     """A run folder that the real trainer has filled: a tiny model, a few steps, a checkpoint, a tuned model."""
     write_tiny_model(folder / "base")

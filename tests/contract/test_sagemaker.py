@@ -13,6 +13,9 @@ from cloudtune.testing.contract import BackendContract
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.client import Client
+    from cloudtune.testing.nursery import Nursery
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -29,3 +32,9 @@ class TestSageMaker(BackendContract):
         world = SageMakerWorld(tmp_path, trained)
         yield world
         world.close()
+
+    @pytest.mark.soak
+    @pytest.mark.timeout(900)
+    def test_13_a_kill_anywhere_makes_no_second(self, world: SageMakerWorld, client: Client, nursery: Nursery) -> None:
+        """13: JumpStart's test, of the same calls, runs always; here are more uploads."""
+        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)

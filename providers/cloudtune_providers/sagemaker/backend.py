@@ -15,11 +15,22 @@ from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.sagemaker import bundle, capabilities, images, log_lines, models, snapshots, translate
+from cloudtune_providers.sagemaker import (
+    bundle,
+    capabilities,
+    images,
+    log_lines,
+    models,
+    recipes,
+    serverless,
+    snapshots,
+    translate,
+)
 from cloudtune_providers.sagemaker.artefacts import Artefacts
 from cloudtune_providers.sagemaker.hosting import Hosting
 from cloudtune_providers.sagemaker.offline import LocalJobs
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_providers.sagemaker.packages import Packages
 from cloudtune_providers.sagemaker.storage import Stores
 from cloudtune_providers.sagemaker.training import Training, base_of
 
@@ -73,7 +84,10 @@ class SageMakerBackend:
         self._artefacts = Artefacts(self._root, self._training)
         self._endpoints = Endpoints(self._clients, self.name)
         self._hosting = Hosting(self._clients, self._options, self._endpoints)
-        self._capabilities = capabilities.capabilities(self._options)
+        self._packages = Packages(self._clients, self._stores)
+        self._is_serverless = self._options.compute == "serverless"
+        own = capabilities.capabilities
+        self._capabilities = serverless.capabilities() if self._is_serverless else own(self._options)
 
     def __repr__(self) -> str:
         return f"SageMakerBackend({self._options.compute!r}, region={self._options.region!r})"
@@ -87,11 +101,15 @@ class SageMakerBackend:
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`."""
+        if self._is_serverless:
+            return serverless.check(spec, self._options)
         return capabilities.check(spec, self._options)
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""
-        own = SageMakerOverrides.model_validate(spec.overrides.get(self.name, {}))
+        own = _own(spec)
+        if self._is_serverless:
+            return self._recipe(spec, own)
         model = models.find_model(spec.model_for(self.name) or "", own.revision, self._stores)
         code = self._code()
         facts: dict[str, Any] = {"model": model, "code": {"sha256": code.sha256, "bytes": len(code.content)}}
@@ -99,6 +117,14 @@ class SageMakerBackend:
         scope = str(self._root) if self._is_here else self._clients.scope()
         limit = models.row_limit(spec, model)
         return Resolved(scope=scope, facts=facts, identity={"model": model["fingerprint"]}, row_limit=limit)
+
+    def _recipe(self, spec: JobSpec, own: SageMakerOverrides) -> Resolved:
+        technique, peft = serverless.technique_of(spec, own)
+        recipe = recipes.find_recipe(
+            self._clients, self._stores, hub=self._options.hub, model=spec.model_for(self.name) or "",
+            technique=technique, peft=peft,
+        )  # fmt: skip
+        return Resolved(scope=self._clients.scope(), facts={"recipe": recipe})
 
     def _base(self) -> str:
         return (self._root / "bucket").as_uri() if self._is_here else f"s3://{self._options.bucket}"
@@ -117,6 +143,8 @@ class SageMakerBackend:
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
+        if self._is_serverless:
+            return serverless.plan(request, self._options, _own(request.spec))
         return translate.to_plan(request, self._options)
 
     # -- steps -----------------------------------------------------------------------------------------------------
@@ -129,6 +157,8 @@ class SageMakerBackend:
             return self._training.find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
         if step.id == translate.CREATE:
             return self._jobs.create(step.request["body"])
+        if step.id == serverless.GROUP:
+            return self._packages.create_group(step.request["body"])
         if step.request.get("call", "").startswith("sagemaker."):
             return self._endpoints.do(step.id, step.request)
         raise InvalidRequest(f"the {self.name} back end has no step {step.id!r}")
@@ -139,6 +169,8 @@ class SageMakerBackend:
             return self._training.find_upload(step)
         if step.id == translate.CREATE:
             return self._jobs.find(step.request["body"])
+        if step.id == serverless.GROUP:
+            return self._packages.find_group(step.request["body"])
         if step.request.get("call", "").startswith("sagemaker."):
             return self._endpoints.find(step.id, step.request, self._clock.now())
         return Absent()
@@ -178,6 +210,8 @@ class SageMakerBackend:
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. A job that a limit stopped may have one too."""
         job = self._jobs.describe(self._jobs.name_of(ref))
+        if job.get("ServerlessJobConfig"):
+            return self._packages.model(ref, job)
         state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
         url = self._training.artefact(job) if state.is_terminal and state is not JobState.FAILED else None
         if url is None:
@@ -219,6 +253,7 @@ class SageMakerBackend:
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         job = self._jobs.delete(ref)
         if job is not None:
+            self._packages.delete(job)
             self._training.clear(job)
         self._artefacts.forget(ref.id)
 
@@ -248,11 +283,17 @@ class SageMakerBackend:
         endpoint = None if here else self._hosting.serving(model)
         if endpoint is not None:
             return self._hosting.generate(endpoint, model, prompts, options or GenerateOptions())
-        if self._options.answers == "endpoint":
+        if self._options.answers == "endpoint" or model.needs_deploy:
             message = f"{model.id} has no endpoint that answers"
             raise InvalidRequest(message, hint="deploy it: cloudtune deploy JOB; or set answers to auto")
         return self._artefacts.generate(model, prompts, options)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """See `Exporter`."""
+        if model.raw.get("package"):
+            return self._packages.export(model, to, merged=merged)
         return self._artefacts.export(model, to, merged=merged)
+
+
+def _own(spec: JobSpec) -> SageMakerOverrides:
+    return SageMakerOverrides.model_validate(spec.overrides.get(capabilities.NAME, {}))

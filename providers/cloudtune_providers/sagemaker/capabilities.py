@@ -45,21 +45,18 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
 
 def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     """What does not fit together in the values that the spec asks for."""
-    own = SageMakerOverrides.model_validate(
-        {k: v for k, v in spec.overrides.get(NAME, {}).items() if k in SageMakerOverrides.model_fields}
-    ) if _is_valid(spec) else SageMakerOverrides()  # fmt: skip
-    found = [*contradictions(spec), *_limits(spec), *_precision(spec, own), *_places(options)]
+    own = _own(spec)
+    found = [*contradictions(spec), *_limits(spec), *_precision(spec, own), *places(options)]
     return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
 
 
-def _is_valid(spec: JobSpec) -> bool:
+def _own(spec: JobSpec) -> SageMakerOverrides:
     from pydantic import ValidationError
 
     try:
-        SageMakerOverrides.model_validate(spec.overrides.get(NAME, {}))
+        return SageMakerOverrides.model_validate(spec.overrides.get(NAME, {}))
     except ValidationError:  # core tells of it
-        return False
-    return True
+        return SageMakerOverrides()
 
 
 def _limits(spec: JobSpec) -> Iterator[Problem]:
@@ -75,7 +72,7 @@ def _precision(spec: JobSpec, own: SageMakerOverrides) -> Iterator[Problem]:
         yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
 
 
-def _places(options: SageMakerOptions) -> Iterator[Problem]:
+def places(options: SageMakerOptions) -> Iterator[Problem]:
     """Settings without which no job can be made."""
     if options.compute == "local":
         return

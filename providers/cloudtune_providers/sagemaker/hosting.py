@@ -61,7 +61,10 @@ class Hosting:
 
     def _model(self, model: TunedModel, asked: SageMakerDeployment) -> dict[str, Any]:
         options = self._options
-        container: dict[str, Any] = {"Image": self._image(asked), "ModelDataUrl": model.uri}
+        if package := model.raw.get("package"):
+            container: dict[str, Any] = {"ModelPackageName": package}
+        else:
+            container = {"Image": self._image(asked), "ModelDataUrl": model.uri}
         base = model.raw.get("base") or {}
         if base.get("s3"):
             container["Environment"] = {"CLOUDTUNE_BASE": f"{_MOUNTED}/{_CHANNEL}{base.get('below', '')}"}
@@ -99,7 +102,15 @@ class Hosting:
     def generate(
         self, endpoint: str, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
-        """One answer for each prompt; the endpoint's server has no stream."""
+        """One answer for each prompt, whole: the endpoint's server has no stream."""
+        is_ours = not model.raw.get("package")
+        if options.base and not is_ours:
+            if not self._options.base_endpoint:
+                raise InvalidRequest(
+                    f"the base model {model.base} answers only from an endpoint of its own",
+                    hint="deploy it in SageMaker, and name the endpoint in backends.sagemaker.base_endpoint",
+                )
+            endpoint = self._options.base_endpoint
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
             body: dict[str, Any] = {
@@ -108,7 +119,7 @@ class Hosting:
             }  # fmt: skip
             if options.seed is not None:
                 body["seed"] = options.seed
-            if options.base:
+            if options.base and is_ours:
                 body["base"] = True
             yield _answer(self._invoke(endpoint, body), model.base if options.base else model.id)
 

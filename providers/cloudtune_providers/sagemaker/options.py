@@ -17,9 +17,17 @@ InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 class SageMakerOptions(AwsOptions):
     """Where and how jobs run."""
 
-    compute: Literal["instances", "local"] = "instances"
-    """``instances``: our trainer on SageMaker's instances. ``local``: the very same bundle in a process here, offline,
-    to rehearse it."""
+    compute: Literal["instances", "serverless", "local"] = "instances"
+    """``instances``: our trainer on SageMaker's instances. ``serverless``: AWS's own trainers, billed by the token.
+    ``local``: our trainer's very same bundle in a process here, offline, to rehearse it."""
+    hub: str = "SageMakerPublicHub"
+    """For ``serverless``: the hub that has the base models."""
+    package_group: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:model-package-group/.+$")] | None = None
+    """For ``serverless``: where the tuned models become versions; else a group of cloudtune's own."""
+    base_endpoint: str | None = None
+    """For ``serverless``: an endpoint of the base model, to compare answers with."""
+    mlflow: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:mlflow-.+$")] | None = None
+    """For ``serverless``: the MLflow app or tracking server that the job writes its curves to."""
     image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """The container's image; else AWS's own Hugging Face or PyTorch training image for the region."""
     instance_type: InstanceType | None = None
@@ -93,6 +101,19 @@ class SageMakerOverrides(BaseModel):
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
+
+    technique: Literal["SFT", "DPO", "RLVR", "RLAIF"] | None = None
+    """For ``serverless``: else by the method."""
+    accept_eula: bool = False
+    """For ``serverless``: you have read the base model's license agreement and accept it."""
+    recipe: dict[str, str | int | float | bool] | None = None
+    """For ``serverless``: parameters of the model's recipe in its own words."""
+    evaluator: Annotated[str, Field(min_length=1)] | None = None
+    """For ``serverless`` reinforcement: ARN of the evaluator (a Lambda function's, or a judge's)."""
+    sequence_length: Annotated[str, Field(pattern=r"^\d+K$")] | None = None
+    """For ``serverless``: e.g. ``4K``."""
+    continue_from: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:model-package/.+$")] | None = None
+    """For ``serverless``: the model package to train on."""
 
 
 class SageMakerDeployment(BaseModel):

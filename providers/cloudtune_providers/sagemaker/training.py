@@ -86,7 +86,8 @@ class Training:
         return Absent()
 
     def _place(self, request: Mapping[str, Any]) -> tuple[Storage, str]:
-        return self._stores.at(f"{self._base}/{request['key']}")
+        key = request.get("key") or f"{request['below']}/{request['sha256']}/{request['name']}"
+        return self._stores.at(f"{self._base}/{key}")
 
     def find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
         """The newest checkpoint of an ended job whose files are all there. Raises InvalidRequest."""

@@ -169,6 +169,8 @@ def override_params(technique: str, peft: str | None) -> dict[str, Any]:
         "global_batch_size": {"type": "integer", "enum": batch, "default": batch[0]},
         "learning_rate": {"type": "float", "min": rate[0], "max": rate[1], "default": 1e-5},
         "lr_warmup_steps_ratio": {"type": "float", "min": 0.0, "max": 1.0, "default": 0.1},
+        "lr_scheduler": {"type": "string", "enum": ["cosine", "constant"], "default": "cosine"},
+        "gradient_clipping_threshold": {"type": "float", "min": 0.0, "max": 5.0, "default": 1.0},
         "seed": {"type": "integer", "min": 0, "max": 2147483647, "default": 42},
     }
     if technique in ("SFT", "DPO"):
@@ -181,6 +183,7 @@ def override_params(technique: str, peft: str | None) -> dict[str, Any]:
                                            "default": "prime_math"}  # fmt: skip
     if peft:
         found["lora_rank"] = {"type": "integer", "enum": [8, 16, 32, 64, 128], "default": 32}
+        found["lora_dropout"] = {"type": "float", "min": 0.0, "max": 1.0, "default": 0.0}
         found["lora_alpha"] = {"type": "integer", "enum": [16, 32, 64, 128, 256], "default": 64}
     return {key: value | {"required": True} for key, value in found.items()}
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 # Unusual values, so that none is a default. Several where a value might be the default, or not be possible everywhere.
 VALUES: dict[str, tuple[Any, ...]] = {
     "method.loss_on": ("all", "last_assistant", "assistant"),
-    "method.beta": (0.37,),
-    "adapter.rank": (5,),
-    "adapter.alpha": (11.0,),
+    "method.beta": (0.37, 0.05),
+    "adapter.rank": (5, 16),
+    "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
     "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
-    "hyperparameters.batch_size": (6,),
+    "hyperparameters.batch_size": (6, 32),
     "hyperparameters.gradient_accumulation_steps": (2,),
     "hyperparameters.learning_rate": (3.3e-5,),
     "hyperparameters.scheduler": ("cosine", "linear", "constant"),

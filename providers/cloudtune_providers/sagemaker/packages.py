@@ -1,0 +1,121 @@
+"""Model packages, which serverless jobs make: their group, what lies behind one, and its files brought here."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.state import JobRef, TunedModel
+from cloudtune_providers.sagemaker.capabilities import NAME
+from cloudtune_providers.sagemaker.serverless import is_nova
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.sagemaker.storage import Stores
+
+_TAKEN = re.compile(r"already exist", re.IGNORECASE)
+
+
+class Packages:
+    """Those of one account and region. May be used from several threads."""
+
+    def __init__(self, clients: Clients, stores: Stores) -> None:
+        self._clients = clients
+        self._stores = stores
+
+    # -- groups ----------------------------------------------------------------------------------------------------
+
+    def create_group(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create the group; one that stands already is as good: versions in it do not disturb one another."""
+        name = str(body["ModelPackageGroupName"])
+        try:
+            with self._clients.asking(f"model package group {name}", missing=InvalidRequest):
+                self._client.create_model_package_group(**body)
+        except (InvalidRequest, Conflict) as error:
+            if not _TAKEN.search(str(error)):
+                raise
+        found = self.find_group(body)
+        if not isinstance(found, Done):
+            raise InvalidRequest(f"the model package group {name} was made and cannot be found")
+        return found.outputs
+
+    def find_group(self, body: Mapping[str, Any]) -> Found:
+        """The group of that name."""
+        name = str(body["ModelPackageGroupName"])
+        try:
+            with self._clients.asking(f"model package group {name}"):
+                told = self._client.describe_model_package_group(ModelPackageGroupName=name)
+        except JobNotFound:
+            return Absent()
+        return Done(outputs={"arn": str(told["ModelPackageGroupArn"]), "name": name})
+
+    # -- packages --------------------------------------------------------------------------------------------------
+
+    def model(self, ref: JobRef, job: Mapping[str, Any]) -> TunedModel:
+        """What the job produced: a package. Raises InvalidRequest while there is none."""
+        arn = job.get("OutputModelPackageArn")
+        if not arn or job.get("TrainingJobStatus") != "Completed":
+            raise InvalidRequest(f"{ref} has no model: it is {job.get('TrainingJobStatus')}")
+        with self._clients.asking(f"model package {arn}"):
+            told = self._client.describe_model_package(ModelPackageName=str(arn))
+        container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
+        source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+        config = job["ServerlessJobConfig"]
+        base = str(config["BaseModelArn"]).partition("/Model/")[2].partition("/")[0]
+        return TunedModel(
+            id=ref.id,
+            base=base,
+            backend=NAME,
+            scope=ref.scope,
+            ref=ref,
+            call="api",
+            needs_deploy=True,
+            adapter="lora" if config.get("Peft") else "full",
+            uri=source.get("S3Uri") or container.get("ModelDataUrl"),
+            raw={"package": str(arn), "billable_tokens": job.get("BillableTokenCount")},
+        )
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
+        """The package's files in a new folder, as AWS's recipe wrote them."""
+        if is_nova(model.base) or not model.uri:
+            raise UnsupportedError(f"the weights of {model.base} stay with AWS")
+        if merged and model.adapter != "full":
+            raise UnsupportedError("AWS's recipe merges, not cloudtune: set overrides.sagemaker.recipe.merge_weights")
+        if to.exists():
+            raise InvalidRequest(f"{to} exists already", hint="name a folder that does not exist yet")
+        store, prefix = self._stores.at(f"{model.uri.rstrip('/')}/")
+        aside = to.with_name(f".{to.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        try:
+            for entry in store.list(prefix):
+                path = aside / entry["Key"].removeprefix(prefix)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                store.fetch(entry["Key"], path)
+            if not aside.exists():
+                raise JobNotFound(f"{model.uri} holds nothing")
+            aside.rename(to)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return sorted(path for path in to.rglob("*") if path.is_file())
+
+    def delete(self, job: Mapping[str, Any]) -> None:
+        """Remove the job's package; its group stays, since others may use it."""
+        arn = job.get("OutputModelPackageArn")
+        if not arn:
+            return
+        try:
+            with self._clients.asking(f"model package {arn}"):
+                self._client.delete_model_package(ModelPackageName=str(arn))
+        except JobNotFound:
+            return
+
+    @property
+    def _client(self) -> Any:
+        return self._clients.client("sagemaker")

@@ -1,0 +1,89 @@
+"""What a model of the public hub can be taught by SageMaker's serverless customisation: its document and its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError, JobNotFound, Problem, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.sagemaker.storage import Stores
+
+PUBLIC_HUB = "SageMakerPublicHub"
+OVERRIDES_KEY = "SmtjOverrideParamsS3Uri"
+"""Of a recipe in the document: where its parameters with their types, ranges and defaults lie
+(sagemaker-train 1.27.0, ``base_trainer.py``)."""
+
+
+def find_recipe(
+    clients: Clients, stores: Stores, *, hub: str, model: str, technique: str, peft: str | None
+) -> dict[str, Any]:
+    """The model's ARN and the parameters that its recipe takes. Raises SpecError. Reads only."""
+    try:
+        with clients.asking(f"document of {model}"):
+            told = clients.client("sagemaker").describe_hub_content(
+                HubName=hub, HubContentType="Model", HubContentName=model
+            )
+    except JobNotFound as error:
+        fix = "look its name up in SageMaker's hub, e.g. huggingface-reasoning-qwen3-8b"
+        raise _wrong("unknown_model", "model", f"{hub} has no model {model!r}", fix) from error
+    text = str(told["HubContentDocument"])
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BackendError(f"the hub's document of {model} is not valid JSON") from error
+    recipe = _recipe(document, model, technique, peft)
+    return {
+        "model": model,
+        "arn": str(told["HubContentArn"]),
+        "version": str(told["HubContentVersion"]),
+        "document_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "gated": bool(document.get("GatedBucket") or document.get("HostingEulaUri")),
+        "recipe": str(recipe.get("Name") or ""),
+        "sequence_length": recipe.get("SequenceLength"),
+        "parameters": _parameters(stores, recipe),
+    }
+
+
+def _recipe(document: Mapping[str, Any], model: str, technique: str, peft: str | None) -> Mapping[str, Any]:
+    offered = [one for one in document.get("RecipeCollection") or () if one.get("CustomizationTechnique")]
+    for one in offered:
+        if (one["CustomizationTechnique"], one.get("Peft")) == (technique, peft):
+            return dict(one)
+    ways = sorted({f"{one['CustomizationTechnique']} ({one.get('Peft') or 'full'})" for one in offered})
+    message = f"{model} is not offered for {technique} with {peft or 'all weights'}"
+    raise _wrong("no_recipe", "method", message, f"it is offered for: {', '.join(ways) or 'nothing'}")
+
+
+def _parameters(stores: Stores, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """``{name: {"type", "min", "max", "enum", "default"}}``."""
+    url = recipe.get(OVERRIDES_KEY)
+    if not url:
+        return {}
+    store, key = stores.at(str(url))
+    try:
+        found = json.loads(store.read(key))
+    except ValueError as error:
+        raise BackendError(f"{url} is not valid JSON") from error
+    return {str(name): dict(rule) for name, rule in found.items() if isinstance(rule, dict)}
+
+
+def fault_of(rule: Mapping[str, Any], value: Any) -> str | None:
+    """What is wrong with a value, by the recipe."""
+    if rule.get("type") == "integer" and (isinstance(value, bool) or value != int(value)):
+        return f"must be a whole number, not {value}"
+    if rule.get("enum") and value not in rule["enum"]:
+        return f"must be one of {', '.join(map(str, rule['enum']))}, not {value}"
+    low, high = rule.get("min"), rule.get("max")
+    if isinstance(value, int | float) and ((low is not None and value < low) or (high is not None and value > high)):
+        return f"must be between {low} and {high}, not {value}"
+    return None
+
+
+def _wrong(code: str, field: str, message: str, fix: str) -> SpecError:
+    return SpecError([Problem(code=code, field=field, message=message, fix=fix)])

@@ -1,0 +1,268 @@
+"""From a spec to a plan for SageMaker's serverless customisation: AWS's own trainers, billed by the token. Pure.
+
+One CreateTrainingJob without instance and image; what comes of it is a version in a model package group. A recipe's
+parameters are nearly all required, so that its defaults are sent and the spec's values over them
+(docs.aws.amazon.com/sagemaker/latest/dg/customizing-models-sft.html, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, Setting, Step, place
+from cloudtune.catalog import load
+from cloudtune.errors import Problem, SpecError
+from cloudtune.spec import spec_features
+from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
+from cloudtune_providers.sagemaker.capabilities import NAME, places
+from cloudtune_providers.sagemaker.recipes import fault_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune.backend import PlanRequest
+    from cloudtune.spec import JobSpec
+    from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+
+CREATE, GROUP = "create", "group"
+TECHNIQUES = {"sft": "SFT", "dpo": "DPO", "rft": "RLVR"}
+KINDS = {"sft": "chat", "dpo": "preference", "rft": "item"}
+_FORMATS = {"sft": "sagemaker-messages", "dpo": "sagemaker-preference", "rft": "sagemaker-rlvr"}
+_NOVA_FORMATS = {"sft": "bedrock-converse", "dpo": "nova-preference"}
+PARAMETERS = {
+    "hyperparameters.epochs": "max_epochs",
+    "hyperparameters.batch_size": "global_batch_size",
+    "hyperparameters.learning_rate": "learning_rate",
+    "hyperparameters.scheduler": "lr_scheduler",
+    "hyperparameters.warmup_ratio": "lr_warmup_steps_ratio",
+    "hyperparameters.weight_decay": "weight_decay",
+    "hyperparameters.max_grad_norm": "gradient_clipping_threshold",
+    "hyperparameters.max_length": "dataset_max_len",
+    "adapter.rank": "lora_rank",
+    "adapter.alpha": "lora_alpha",
+    "adapter.dropout": "lora_dropout",
+    "method.beta": "adam_beta",
+    "seed": "seed",
+}
+"""The spec's word -> the recipe's."""
+_RECIPES = "AWS's recipe decides this and takes no value for it"
+_REFUSED = {
+    "method:cpt": "serverless customisation has no continued pre-training: compute: instances has",
+    "method:distill": "serverless customisation does not offer it: collect the teacher's answers and use sft",
+    "evaluation.every": _RECIPES,
+    "evaluation.early_stopping": "a serverless job runs all its epochs",
+    "checkpoints.every": "a serverless job shows no checkpoints",
+    "checkpoints.keep": "a serverless job shows no checkpoints",
+    "limits.max_time": "AWS documents no limit of time for serverless jobs: watch it with a timeout, and cancel it",
+    "limits.max_cost_usd": "cloudtune does not know what a training token costs; the bill is by BillableTokenCount",
+    "verb:checkpoints": "a serverless job shows no checkpoints; its result is a model package",
+    "verb:continue": "a finished job's package is trained on by overrides.sagemaker.continue_from in a new spec",
+    "verb:metrics": "a serverless job writes its curves to MLflow only (settings: mlflow); its steps are in the status",
+    "verb:pause": "a training job cannot stand still",
+    "verb:resume": "a training job cannot stand still",
+}  # fmt: skip
+
+
+def is_nova(model: str) -> bool:
+    """Nova learns from Converse lines, and its weights are never given out."""
+    return "nova" in model.lower()
+
+
+def capabilities() -> Capabilities:
+    """What it can do."""
+    reasons = dict(_REFUSED)
+    for feature in spec_features():
+        kind, colon, name = feature.partition(":")
+        if colon and kind == "method" and name not in TECHNIQUES:
+            reasons.setdefault(feature, "serverless customisation offers sft, dpo and rft")
+        elif colon and kind == "adapter" and name not in ("lora", "full"):
+            reasons.setdefault(feature, "serverless customisation offers lora and full")
+        elif not colon and feature not in PARAMETERS and feature not in ("tags", "data.validation", "data.test"):
+            reasons.setdefault(feature, _RECIPES)
+    return Capabilities(
+        supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
+        reasons=reasons,
+        translated={
+            **{feature: name for feature, name in PARAMETERS.items() if feature not in reasons},
+            "method:rft": "RLVR, or RLAIF where overrides.sagemaker.technique says so",
+            "adapter:full": "no Peft in the request",
+            "data.test": "never uploaded: the rows stay here for the evaluation",
+            "data.validation": "a channel of its own",
+            "tags": "the job's tags",
+        },
+        inherent=frozenset({"data.test"}),
+    )
+
+
+def technique_of(spec: JobSpec, own: SageMakerOverrides) -> tuple[str, str | None]:
+    """CustomizationTechnique and Peft."""
+    technique = own.technique or TECHNIQUES.get(spec.method.name, "SFT")
+    return technique, None if spec.adapter is not None and spec.adapter.type == "full" else "LORA"
+
+
+def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
+    """What the documented ranges refuse already; the model's own recipe is asked by the plan."""
+    found = [*places(options), *tag_problems(spec.tags, "tags", others=len(options.tags))]
+    catalog, asked = load(NAME), spec.asked()
+    model, method = spec.model_for(NAME) or "", spec.method.name
+    for field, name in PARAMETERS.items():
+        entry = catalog.range(name, model, method)
+        if field not in asked:
+            continue
+        if entry is None and name == "adam_beta":
+            fix = "take it out"
+            found.append(Problem(code="not_of_method", field=field, message=f"{method} has no {name}", fix=fix))
+        elif entry is not None and (fault := entry.fault(asked[field])):
+            message = f"{name} {fault}, not {asked[field]} ({catalog.cite(entry.source)})"
+            found.append(Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}"))
+    if method not in _NOVA_FORMATS and is_nova(model):
+        fix = "use sft or dpo"
+        found.append(Problem(code="method", field="method", message=f"Nova is not taught by {method} here", fix=fix))
+    return found
+
+
+def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverrides) -> Plan:
+    """The steps. Raises SpecError with all that the model's recipe refuses."""
+    facts = request.resolved.facts
+    problems = [*_rows(request), *_terms(facts, own)]
+    settings, parameters = _parameters(request, facts["recipe"], own, problems)
+    if problems:
+        raise SpecError(problems)
+    return Plan(
+        name=request.spec.name,
+        backend=NAME,
+        scope=request.resolved.scope,
+        key=request.key,
+        attempt=request.attempt,
+        token=request.token,
+        spec=request.spec.model_dump(mode="json", exclude_none=True),
+        steps=tuple(_steps(request, options, own, parameters)),
+        data=request.data,
+        resolved=request.resolved,
+        settings=tuple(settings),
+        cost=CostEstimate(usd=None, basis="by the training token; what one costs is not known here"),
+    )
+
+
+def _rows(request: PlanRequest) -> Iterator[Problem]:
+    method = request.spec.method.name
+    kind = request.data.splits["train"].kind
+    if kind != KINDS[method]:
+        message = f"{method} learns from {KINDS[method]} rows there, and these are {kind}"
+        yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+    limit = load(NAME).limit("file.bytes.max")
+    for split, info in request.data.splits.items():
+        if limit is not None and info.bytes > limit.value:
+            message = f"{info.bytes:,} bytes, and a file may have {limit.value:,.0f}"
+            yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="give fewer rows")
+
+
+def _terms(facts: Mapping[str, Any], own: SageMakerOverrides) -> Iterator[Problem]:
+    if facts["recipe"]["gated"] and not own.accept_eula:
+        message = f"{facts['recipe']['model']} has an end user license agreement, which somebody has to accept"
+        fix = "read it, and set accept_eula: true if you do"
+        yield Problem(code="eula", field=f"overrides.{NAME}.accept_eula", message=message, fix=fix)
+
+
+def _parameters(
+    request: PlanRequest, recipe: Mapping[str, Any], own: SageMakerOverrides, problems: list[Problem]
+) -> tuple[list[Setting], dict[str, str]]:
+    """HyperParameters: the recipe's defaults, and over them what the spec asks for."""
+    rules: Mapping[str, Mapping[str, Any]] = recipe["parameters"]
+    asked = request.spec.asked()
+    given = {name: (field, asked[field], "spec") for field, name in PARAMETERS.items() if field in asked}
+    given |= {
+        name: (f"overrides.{NAME}.recipe.{name}", value, "override") for name, value in (own.recipe or {}).items()
+    }
+    values = {name: rule["default"] for name, rule in rules.items() if rule.get("default") is not None}
+    settings = []
+    for name, (field, value, source) in given.items():
+        if name not in rules:
+            message = f"the recipe {recipe['recipe']} of {recipe['model']} has no {name}"
+            problems.append(Problem(code="no_parameter", field=field, message=message, fix="take it out"))
+        elif fault := fault_of(rules[name], value):
+            problems.append(Problem(code="out_of_range", field=field, message=f"{name} {fault}", fix="change it"))
+        else:
+            values[name] = value
+            settings.append(Setting(field=field, value=value, source=source))
+    default = f"default of the recipe {recipe['recipe']}"
+    settings += [Setting(field=name, value=values[name], source=default) for name in values if name not in given]
+    return settings, {name: _text(rules[name], value) for name, value in sorted(values.items())}
+
+
+def _text(rule: Mapping[str, Any], value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if rule.get("type") == "integer" else str(value)
+
+
+def _steps(
+    request: PlanRequest, options: SageMakerOptions, own: SageMakerOverrides, parameters: dict[str, str]
+) -> Iterator[Step]:
+    spec, splits = request.spec, [name for name in request.data.splits if name != "test"]
+    nova = is_nova(spec.model_for(NAME) or "")
+    form = (_NOVA_FORMATS if nova else _FORMATS)[spec.method.name]
+    for split in splits:
+        info = request.data.splits[split]
+        title = f"write the {info.rows} {split} rows as {form}"
+        given = {"split": split, "format": form, "sha256": info.sha256}
+        yield Step(id=f"encode_{split}", kind="encode", title=title, request=given)
+        upload = {
+            "call": "s3.put_object", "bucket": options.bucket, "below": f"{options.prefix}/data",
+            "name": f"{split}.jsonl", "path": place(f"encode_{split}", "path"),
+            "sha256": place(f"encode_{split}", "sha256"), "bytes": place(f"encode_{split}", "bytes"),
+        }  # fmt: skip
+        yield Step(id=f"upload_{split}", kind="upload", title=f"upload the {split} rows", request=upload,
+                   once="atomic", token=f"{info.sha256}/{split}")  # fmt: skip
+    tags = tag_list(tags_of(request.token, spec.name, options.tags, spec.tags), upper=True)
+    if options.package_group is None:
+        name = short(f"cloudtune-{spec.model_for(NAME)}", request.key)
+        body = {"ModelPackageGroupName": name, "Tags": tags}
+        yield Step(id=GROUP, kind="call", title=f"create the model package group {name}", once="atomic", token=name,
+                   request={"call": "sagemaker.create_model_package_group", "body": body})  # fmt: skip
+    body = _body(request, options, own, parameters, splits) | {"Tags": tags}
+    yield Step(id=CREATE, kind="call", title=f"create the training job {request.slug}", request={"body": body},
+               once="atomic", token=request.token, makes_job=True)  # fmt: skip
+
+
+def _body(
+    request: PlanRequest, options: SageMakerOptions, own: SageMakerOverrides, parameters: dict[str, str],
+    splits: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    recipe = request.resolved.facts["recipe"]
+    technique, peft = technique_of(request.spec, own)
+    kind = "Converse" if is_nova(recipe["model"]) else "S3Prefix"
+    config: dict[str, Any] = {
+        "BaseModelArn": recipe["arn"], "JobType": "FineTuning", "CustomizationTechnique": technique,
+    }  # fmt: skip
+    optional = {
+        "Peft": peft, "AcceptEula": own.accept_eula or None, "EvaluatorArn": own.evaluator,
+        "SequenceLength": own.sequence_length,
+    }  # fmt: skip
+    config |= {name: value for name, value in optional.items() if value is not None}
+    package: dict[str, Any] = {"ModelPackageGroupArn": options.package_group or place(GROUP, "arn")}
+    if own.continue_from:
+        package["SourceModelPackageArn"] = own.continue_from
+    output: dict[str, Any] = {"S3OutputPath": f"s3://{options.bucket}/{options.prefix}/jobs"}
+    if options.kms_key:
+        output["KmsKeyId"] = options.kms_key
+    body: dict[str, Any] = {
+        "TrainingJobName": request.slug,
+        "RoleArn": options.role_arn,
+        "HyperParameters": parameters,
+        "InputDataConfig": [
+            {"ChannelName": split, "DataSource": {"S3DataSource": {
+                "S3DataType": kind, "S3Uri": place(f"upload_{split}", "url"),
+                "S3DataDistributionType": "FullyReplicated",
+            }}}
+            for split in splits
+        ],
+        "OutputDataConfig": output,
+        "ServerlessJobConfig": config,
+        "ModelPackageConfig": package,
+    }  # fmt: skip
+    if options.mlflow:
+        body["MlflowConfig"] = {"MlflowResourceArn": options.mlflow}
+    if options.subnets:
+        body["VpcConfig"] = {"SecurityGroupIds": list(options.security_groups), "Subnets": list(options.subnets)}
+    return body

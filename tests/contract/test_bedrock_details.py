@@ -307,3 +307,14 @@ def test_a_job_that_somebody_else_made_is_followed_and_stopped(world: BedrockWor
     job.cancel()
     world.settle(job.ref)
     assert job.state is JobState.CANCELLED
+
+
+def test_who_may_not_read_the_bucket_may_follow_the_job(
+    world: BedrockWorld, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = tuned(world, client)
+    world.emulator.faults.add("forbidden", "s3.ListObjectsV2", times=10)
+    assert job.wait(timeout=10).needs_deploy
+    assert f"the figures of {job.ref.id} cannot be read" in caplog.text
+    world.heal()
+    assert list(job.metrics())

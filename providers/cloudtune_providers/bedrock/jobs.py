@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
-from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied
 from cloudtune.state import JobRef, JobSnapshot, JobState, Metric, TunedModel
 from cloudtune_providers.aws.errors import code_of, words_of
 from cloudtune_providers.aws.s3 import Objects
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from cloudtune_providers.aws.clients import Clients
 
+_log = logging.getLogger(__name__)
 PAGE = 1000
 _HASH_LENGTH = 64
 MOST_PAGES = 1000
@@ -91,9 +93,16 @@ class Jobs:
         objects, prefix = self._output(job)
         if objects is None:
             return []
+        try:
+            return self._figures(objects, f"{prefix}model-customization-job-{_id(job)}/")
+        except PermissionDenied as error:  # whoever may follow a job need not be let into its bucket
+            _log.warning("the figures of %s cannot be read: %s", name, error.message)
+            return []
+
+    def _figures(self, objects: Objects, folder: str) -> list[Metric]:
         found: list[Metric] = []
         # The tree in the documentation leaves a folder out that is there: they are found by their names.
-        keys = [entry["Key"] for entry in objects.list(f"{prefix}model-customization-job-{_id(job)}/")]
+        keys = [entry["Key"] for entry in objects.list(folder)]
         for ending, split in _CSVS:
             for key in (key for key in keys if key.endswith(f"/{ending}")):
                 found += answers.metrics_of(objects.read(key).decode("utf-8", "replace"), split)

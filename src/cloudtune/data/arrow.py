@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from cloudtune.data.faults import Faults
 
 
-def arrow_tables(path: Path, kind: str, faults: Faults) -> Iterator[Table]:
-    """Rows of a file of that kind: ``parquet`` or ``arrow``."""
+def arrow_tables(path: Path, kind: str, faults: Faults, name: str) -> Iterator[Table]:
+    """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
     try:
         from pyarrow import ArrowException
     except ImportError:
-        faults.error("not_installed", f"reading {kind} needs pyarrow", file=str(path),
+        faults.error("not_installed", f"reading {kind} needs pyarrow", file=name,
                      fix='pip install "cloudtune[data]"')  # fmt: skip
         return
     number = 1
@@ -30,7 +30,7 @@ def arrow_tables(path: Path, kind: str, faults: Faults) -> Iterator[Table]:
                 yield Table(list(range(number, number + len(rows))), rows, by_row=True)
                 number += len(rows)
     except (ArrowException, UnicodeDecodeError) as error:
-        faults.error(f"broken_{kind}", f"this is not a good {kind} file: {error}", file=str(path), fix="make it again")
+        faults.error(f"broken_{kind}", f"this is not a good {kind} file: {error}", file=name, fix="make it again")
 
 
 def _parquet(path: Path) -> Iterator[Any]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import glob
 import gzip
 import os
+import shutil
 import sys
+import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
+from cloudtune.data import remote
 from cloudtune.data.arrow import dataset_files
-from cloudtune.errors import DataError, Problem
+from cloudtune.data.remote import RemoteFile, is_remote
+from cloudtune.errors import CloudtuneError, DataError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +33,16 @@ _COMPRESSED = {".gz", ".zst", ".zstd"}
 STDIN = "-"
 
 
-def files_of(source: Source, faults: Faults) -> list[Path]:
+File = Path | RemoteFile
+
+
+def files_of(source: Source, faults: Faults) -> list[File]:
     """The files that the source names, patterns filled in; what cannot be read is reported."""
-    found: list[Path] = []
+    found: list[File] = []
     for name in source.paths:
-        if name == STDIN:
+        if is_remote(name):
+            found += _remote(name, faults)
+        elif name == STDIN:
             found.append(Path(name))
         elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path's raises where it may not look
             matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
@@ -43,6 +52,21 @@ def files_of(source: Source, faults: Faults) -> list[Path]:
         else:
             found += _readable(Path(name), faults)
     return found
+
+
+def _remote(name: str, faults: Faults) -> list[RemoteFile]:
+    try:
+        found = remote.find(name)
+    except CloudtuneError as error:
+        faults.add(remote.problem_of(error, name))
+        return []
+    if not found:
+        fix = f"name the files, e.g. {name}*.jsonl" if name.endswith("/") else "check bucket, key and account"
+        faults.error("no_file", "no object is found there", file=name, fix=fix)
+    for one in found:
+        if not one.size:
+            faults.error("empty_file", "the file is empty", file=one.uri, fix="write at least one row into it")
+    return [one for one in found if one.size]
 
 
 def _readable(path: Path, faults: Faults) -> list[Path]:
@@ -78,7 +102,7 @@ def _nearest(path: Path) -> str:
     return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent.resolve()}"
 
 
-def format_of(path: Path, wanted: str) -> str | None:
+def format_of(path: File, wanted: str) -> str | None:
     """The file's format by its name, unless one is wanted; None if the name does not tell."""
     if wanted != "auto":
         return wanted
@@ -89,7 +113,7 @@ def format_of(path: Path, wanted: str) -> str | None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(path: File) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed; ``-`` is standard input."""
     if str(path) == STDIN:
         yield sys.stdin.buffer
@@ -99,7 +123,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         with _unzstd(path) as stream:
             yield stream
         return
-    with path.open("rb") as raw:
+    with remote.opened(path) if isinstance(path, RemoteFile) else path.open("rb") as raw:
         if suffix == ".gz":
             with gzip.GzipFile(fileobj=raw) as unzipped:
                 yield cast("IO[bytes]", unzipped)
@@ -107,14 +131,27 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             yield raw
 
 
-def _unzstd(path: Path) -> IO[bytes]:
+@contextmanager
+def at_hand(path: File) -> Iterator[Path]:
+    """The file on a disk of this machine, for readers that go back and forth in it."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy, remote.opened(path) as stream:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _unzstd(path: File) -> IO[bytes]:
     try:
         from pyarrow import input_stream
     except ImportError as error:
         fix = 'pip install "cloudtune[data]"'
         problem = Problem(code="not_installed", message="reading .zst needs pyarrow", file=str(path), fix=fix)
         raise DataError([problem]) from error
-    return cast("IO[bytes]", input_stream(str(path), compression="zstd"))
+    source = remote.opened(path) if isinstance(path, RemoteFile) else str(path)
+    return cast("IO[bytes]", input_stream(source, compression="zstd"))
 
 
 def unreadable(error: Exception) -> tuple[str, str, str] | None:

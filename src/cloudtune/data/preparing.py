@@ -16,6 +16,7 @@ from cloudtune.data.limits import hold
 from cloudtune.data.losses import FEATURES
 from cloudtune.data.mixing import Mixture, mix_sources
 from cloudtune.data.reading import chunks_of, read
+from cloudtune.data.remote import is_remote
 from cloudtune.data.scanned import Task
 from cloudtune.data.scanning import Scanner
 from cloudtune.data.sharing import Pool, workers_for
@@ -124,7 +125,8 @@ def go_through(
     The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
     """
     named = sources(data)
-    if change is not None or any(source.template for source in named.values()):
+    remote = any(is_remote(path) for source in named.values() for path in source.paths)
+    if change is not None or remote or any(source.template for source in named.values()):
         workers = 0  # only blocks as they stand in their files go to other processes
     workers = workers_for(named.values()) if workers is None else workers
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])

@@ -10,14 +10,16 @@ from cloudtune.data.blocks import Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import RowType, row_type
 from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.opening import files_of, format_of, opened, unreadable
+from cloudtune.data.opening import at_hand, files_of, format_of, opened, unreadable
+from cloudtune.data.remote import RemoteFile, problem_of
 from cloudtune.data.tables import Table, csv_tables, text_tables
+from cloudtune.errors import CloudtuneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from cloudtune.data.faults import Faults
+    from cloudtune.data.opening import File
     from cloudtune.data.places import Batch
     from cloudtune.spec import Source
 
@@ -47,6 +49,10 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
                 yield rows, chunk
                 if rows.hopeless:
                     break
+        except CloudtuneError as error:
+            if not isinstance(path, RemoteFile):
+                raise
+            faults.add(problem_of(error, path.uri))
         except (OSError, EOFError, UnicodeError, zlib.error) as error:
             _report(error, path, faults)
         how = rows.how  # files of one source hold one kind
@@ -63,7 +69,7 @@ def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> Fil
     return FileRows(file, source.columns, how, faults)
 
 
-def _report(error: Exception, path: Path, faults: Faults) -> None:
+def _report(error: Exception, path: File, faults: Faults) -> None:
     if isinstance(error, UnicodeError):
         faults.error("invalid_utf8", str(error), file=str(path), fix="save the file as UTF-8")
         return
@@ -73,10 +79,11 @@ def _report(error: Exception, path: Path, faults: Faults) -> None:
     faults.error(told[0], told[1], file=str(path), fix=told[2])
 
 
-def _chunks(path: Path, wanted: str, faults: Faults) -> Iterator[Block | Table]:
+def _chunks(path: File, wanted: str, faults: Faults) -> Iterator[Block | Table]:
     file, kind = str(path), format_of(path, wanted)
     if kind in {"parquet", "arrow"}:
-        yield from arrow_tables(path, kind, faults)
+        with at_hand(path) as here:
+            yield from arrow_tables(here, kind, faults, file)
         return
     with opened(path) as stream:
         looks, head = sniff(stream.read(_HEAD))

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Self, cast
 
 from cloudtune.data.faults import Faults
 from cloudtune.data.opening import STDIN, files_of, format_of
+from cloudtune.data.remote import RemoteFile
 from cloudtune.data.shared_memory import PLACE_BYTES, Places, file_in_memory
 from cloudtune.data.wire import AHEAD, Begin, Reply, Request, receive, send
 from cloudtune.errors import CloudtuneError
@@ -38,7 +39,11 @@ def workers_for(sources: Iterable[Source]) -> int:
     size = 0
     for source in sources:
         for path in files_of(source, Faults()):
-            if str(path) == STDIN or format_of(path, source.format) not in {None, "jsonl", "json"}:
+            if (
+                isinstance(path, RemoteFile)
+                or str(path) == STDIN
+                or format_of(path, source.format) not in {None, "jsonl", "json"}
+            ):
                 return 0  # tables are made of Python's objects: they would cost more to send than to scan
             size += path.stat().st_size * (5 if path.suffix in {".gz", ".zst"} else 1)
     return min(cores, _MOST) if size >= WORTH_BYTES else 0

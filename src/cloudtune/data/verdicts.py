@@ -21,16 +21,18 @@ from cloudtune.backend import DataReport
 from cloudtune.data.faults import Faults
 from cloudtune.data.opening import STDIN, files_of
 from cloudtune.data.preparing import prepare, sources
+from cloudtune.data.remote import RemoteFile
 from cloudtune.data.tokens import tokenizer_files
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from cloudtune.backend import RowLimit
+    from cloudtune.data.opening import File
     from cloudtune.data.targets import Target
     from cloudtune.spec import Data
 
 KEPT = 200
-_Print = tuple[int, int, int]
+_Print = tuple[int | str, int, int]
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -98,9 +100,9 @@ class Verdicts:
             (self.folder / name).unlink(missing_ok=True)
 
 
-def _files(data: Data) -> dict[str, list[Path]] | None:
+def _files(data: Data) -> dict[str, list[File]] | None:
     """Every file of the data by origin; None where the bytes cannot be gone through twice, or not at all."""
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[File]] = {}
     for origin, source in sources(data).items():
         faults = Faults()
         found[origin] = files_of(source, faults)
@@ -115,10 +117,16 @@ def _prints(data: Data) -> list[tuple[str, _Print]] | None:
     if files is None:
         return None
     try:
-        stats = [(str(path), path.stat()) for paths in files.values() for path in paths]
+        return [(str(path), _print(path)) for paths in files.values() for path in paths]
     except OSError:
         return None
-    return [(name, (stat.st_ino, stat.st_size, stat.st_mtime_ns)) for name, stat in stats]
+
+
+def _print(path: File) -> _Print:
+    if isinstance(path, RemoteFile):
+        return path.version, path.size, 0
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> str | None:
@@ -138,7 +146,9 @@ def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None)
     return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
 
 
-def _hash(path: Path) -> str:
+def _hash(path: File) -> str:
+    if isinstance(path, RemoteFile):
+        return f"{path.version} {path.size}"  # the store's own word for the content
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

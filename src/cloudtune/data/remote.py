@@ -1,0 +1,201 @@
+"""Rows that lie elsewhere: ``s3://bucket/rows.jsonl``. Who reads a scheme is named here, and loaded when it is met.
+
+Strangers add schemes by the entry-point group ``cloudtune.sources``: ``gs = "my_package.reading:Store"``. A store finds
+objects and opens them from a byte on; retrying and going on after a broken connection is done here, for all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from cloudtune.clock import SystemClock
+from cloudtune.errors import BackendNotInstalled, CloudtuneError, DataError, Problem, TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import WriteableBuffer
+
+    from cloudtune.clock import Clock
+
+GROUP = "cloudtune.sources"
+T = TypeVar("T")
+_BUFFER = 1 << 20
+_TRIES = 5
+"""How often a stream is opened again without a single byte more."""
+
+
+class Scheme(NamedTuple):
+    """Who reads URIs of a scheme."""
+
+    target: str
+    """``module:Class``, made without arguments."""
+    install: str
+    """What to install where that cannot be loaded."""
+
+
+SCHEMES: dict[str, Scheme] = {
+    "s3": Scheme("cloudtune_providers.aws.reading:S3Store", "cloudtune[aws]"),
+}
+
+
+class RemoteFile(NamedTuple):
+    """One object."""
+
+    uri: str
+    size: int
+    version: str
+    """Changes whenever the content does."""
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def suffix(self) -> str:
+        """As a path's."""
+        return PurePosixPath(self.uri).suffix
+
+    @property
+    def suffixes(self) -> list[str]:
+        """As a path's."""
+        return PurePosixPath(self.uri).suffixes
+
+
+class Store(Protocol):
+    """Where URIs of one scheme are looked up. Makes one try; errors are cloudtune's. Safe for several threads."""
+
+    def get(self, uri: str) -> RemoteFile | None:
+        """The object of that very URI, or None."""
+
+    def list(self, prefix: str) -> Sequence[RemoteFile]:
+        """All objects whose URIs begin so, sorted."""
+
+    def open(self, file: RemoteFile, start: int) -> IO[bytes]:
+        """The object's bytes from there on. Raises DataError if it is no longer the same version."""
+
+
+def is_remote(name: str) -> bool:
+    """Whether a source's path is a URI."""
+    return "://" in name
+
+
+def find(name: str, clock: Clock | None = None) -> list[RemoteFile]:
+    """The objects that a URI or pattern names, sorted. Raises CloudtuneError."""
+    store, clock = store_of(name), clock or SystemClock()
+    if not (magic := re.search(r"[*?\[]", name)):
+        one = _asked(clock, lambda: store.get(name))
+        return [one] if one is not None else []
+    fits = _pattern(name)
+    start = name[: magic.start()]
+    return [file for file in _asked(clock, lambda: store.list(start)) if fits.fullmatch(file.uri)]
+
+
+def _asked(clock: Clock, call: Callable[[], T]) -> T:
+    from cloudtune.retry import reading  # what it stands on is loaded where it is needed: few rows lie elsewhere
+
+    return reading(clock, call)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """As for files: ``*`` stays within a folder, ``**/`` does not."""
+    parts = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", name)
+    known = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join([known.get(part) or (part if part[:1] == "[" else re.escape(part)) for part in parts]))
+
+
+def opened(file: RemoteFile, clock: Clock | None = None) -> IO[bytes]:
+    """The object's bytes; a connection that breaks is opened again where it broke."""
+    return io.BufferedReader(_Resuming(store_of(file.uri), file, clock or SystemClock()), _BUFFER)
+
+
+class _Resuming(io.RawIOBase):
+    """A stream over a store that goes on after a broken connection."""
+
+    def __init__(self, store: Store, file: RemoteFile, clock: Clock) -> None:
+        self._store, self._file, self._clock = store, file, clock
+        self._at = 0
+        self._body: IO[bytes] | None = None
+
+    def readable(self) -> bool:
+        """See `io.RawIOBase`."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """See `io.RawIOBase`."""
+        view = memoryview(buffer)
+        data = self._read(len(view)) if self._at < self._file.size else b""
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _read(self, size: int) -> bytes:
+        for tries in range(_TRIES):
+            body = self._body = self._body or _asked(self._clock, lambda: self._store.open(self._file, self._at))
+            try:
+                data = body.read(size)
+            except TransientError:
+                if tries == _TRIES - 1:
+                    raise
+            else:
+                if data:
+                    return data  # an object that ends too early is a connection that broke
+            self._drop()
+        raise DataError([Problem(code="cut_off", message=f"only {self._at:,} of {self._file.size:,} bytes came",
+                                 file=self._file.uri, fix="try again")])  # fmt: skip
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._body = None
+
+    def close(self) -> None:
+        """See `io.RawIOBase`."""
+        self._drop()
+        super().close()
+
+
+def store_of(name: str) -> Store:
+    """Who reads URIs of that scheme. Raises DataError for a scheme that nobody reads, BackendNotInstalled."""
+    return _store(name.partition("://")[0].lower())
+
+
+@cache
+def _store(scheme: str) -> Store:
+    known = {
+        entry.name: Scheme(entry.value, entry.dist.name if entry.dist else "") for entry in entry_points(group=GROUP)
+    }
+    found = (known | SCHEMES).get(scheme)
+    if found is None:
+        fix = f"copy the file here, or name one that begins with {', '.join(f'{one}://' for one in (known | SCHEMES))}"
+        message = f"nobody here reads {scheme}:// addresses"
+        raise DataError([Problem(code="unknown_scheme", message=message, field="path", fix=fix)])
+    module, _, name = found.target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)()  # type: ignore[no-any-return]
+    except ImportError as error:
+        message = f"reading {scheme}:// needs {error.name}, which is not installed"
+        raise BackendNotInstalled(message, hint=f'run: pip install "{found.install}"') from error
+
+
+def problem_of(error: CloudtuneError, file: str) -> Problem:
+    """What went wrong with a remote file, as a problem with its place."""
+    if isinstance(error, DataError):
+        return error.problems[0] if error.problems[0].file else _placed(error.problems[0], file)
+    names = {
+        "BackendNotInstalled": "not_installed", "JobNotFound": "no_file", "PermissionDenied": "no_permission",
+        "CredentialsError": "no_credentials", "Unavailable": "cannot_reach", "RateLimited": "cannot_reach",
+    }  # fmt: skip
+    code = names.get(type(error).__name__, "cannot_read")
+    return Problem(code=code, message=error.message, file=file, fix=error.hint or "check the address and the account")
+
+
+def _placed(problem: Problem, file: str) -> Problem:
+    from msgspec.structs import replace
+
+    return replace(problem, file=file)

@@ -54,6 +54,7 @@ _PLAIN = {
     "bucket": {"PUT": "CreateBucket", "GET": "ListObjects", "HEAD": "HeadBucket", "DELETE": "DeleteBucket"},
 }
 _READING = frozenset({"s3.GetObject", "s3.HeadObject", "s3.ListObjects", "s3.ListObjectsV2"})
+_ALONE = _READING | {"s3.CompleteMultipartUpload"}
 _NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
 
 
@@ -138,13 +139,13 @@ def _pass(site: Site, call: Call) -> Reply:
         jobs.settle_all(site, call.now)  # a job that has ended by now has left its files
     if call.name in ("s3.PutObject", "s3.UploadPart"):
         _check(call, environ)
-    if call.name == "s3.UploadPart":
+    if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(site, call)
     return site.aws.answer(environ)
 
 
 def _refuse_unknown_upload(site: Site, call: Call) -> None:
-    """A part of an upload that was completed or given up: moto 5.2.5 breaks on it."""
+    """A part, or the end, of an upload that was completed or given up: moto 5.2.5 breaks on it."""
     bucket = site.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is not None and call.query.get("uploadId") not in bucket.multiparts:
         message = "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.data.losses import ALL, features, without
-from cloudtune.data.records import canonical, kind_of
+from cloudtune.data.records import Chat, Message, Pair, canonical, kind_of
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Format(NamedTuple):
 
     def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
         """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
+        if type(record) is Pair and "chat" in self.kinds and "pair" not in self.kinds:
+            record = Chat([Message("user", record.source), Message("assistant", record.target)])
+            line = canonical(record)
         if self.kinds and kind_of(record) not in self.kinds:
             raise ValueError(f"{self.name} cannot hold {kind_of(record)} records")
         if self.carries is not ALL and (lost := features(record) - self.carries):

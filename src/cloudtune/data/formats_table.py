@@ -10,7 +10,7 @@ from msgspec import UNSET
 from cloudtune.data.formats import Format
 from cloudtune.data.formats_quick import quick_claude, quick_converse, quick_dialog
 from cloudtune.data.losses import ALL
-from cloudtune.data.records import ImagePart, TextPart, compact
+from cloudtune.data.records import ImagePart, Pair, TextPart, compact
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Chat, Item, Message, Preference, Rated, Text
@@ -151,8 +151,10 @@ def _to_sharegpt(chat: Chat) -> Json:
     return {"conversations": turns}
 
 
-def _to_pair(chat: Chat) -> Json:
-    source, target = _words(chat.messages)
+def _to_pair(record: Chat | Pair) -> Json | Pair:
+    if isinstance(record, Pair):
+        return record
+    source, target = _words(record.messages)
     return {"source": source, "target": target}
 
 
@@ -212,23 +214,42 @@ def _to_bedrock_rft(row: Item) -> Json:
     fields = dict(row.fields)
     if "reference_answer" not in fields:
         other = next((name for name in _REFERENCES if name in fields), None)
-        if other is None:
+        if other is not None:
+            fields = {"reference_answer": fields.pop(other), **fields}
+        elif (known := _ground_truth(fields)) is not None:
+            fields = {"reference_answer": known, **fields}
+        else:
             raise ValueError("reference_answer: the key is missing")
-        fields = {"reference_answer": fields.pop(other), **fields}
     return {"messages": row.messages, **fields}
 
 
+def _ground_truth(fields: Json) -> Any:
+    reward = fields.get("reward_model")
+    return reward.get("ground_truth") if isinstance(reward, dict) else None
+
+
+_RLVR = {"data_source", "ability", "extra_info"}
+
+
 def _to_rlvr(row: Item) -> Json:
-    fields = row.fields
+    """What has no key of its own there goes into ``extra_info``."""
+    fields = dict(row.fields)
     if "reward_model" in fields:
-        reward = fields["reward_model"]
+        reward = fields.pop("reward_model")
     else:
         name = next((name for name in _REFERENCES if name in fields), None)
         if name is None:
             raise ValueError("reward_model: neither it nor reference_answer is there")
-        reward = {"style": "rule", "ground_truth": compact(fields[name])}
-    more = {key: value for key, value in fields.items() if key in {"data_source", "ability", "extra_info"}}
-    return {"data_source": "cloudtune", "ability": "general", **more, "prompt": row.messages, "reward_model": reward}
+        reward = {"style": "rule", "ground_truth": compact(fields.pop(name))}
+    more = {key: fields.pop(key) for key in _RLVR & fields.keys()}
+    if fields:
+        if not isinstance(more.setdefault("extra_info", {}), dict):
+            raise ValueError("extra_info: it must be an object, where other fields are to be kept in it")
+        more["extra_info"] = {**more["extra_info"], **fields}
+    return {
+        "data_source": "cloudtune", "ability": "general", **dict(sorted(more.items())), "prompt": row.messages,
+        "reward_model": reward,
+    }  # fmt: skip
 
 
 def _to_input(row: Text) -> Json:
@@ -251,7 +272,7 @@ _OWN = {
     "sagemaker-prompt": "prompt_completion", "sagemaker-preference": "preference", "sagemaker-rlvr": "reward",
     "jumpstart-chat": "dialog", "jumpstart-instruction": "instruction_response",
     "prompt-completion": "prompt_completion", "alpaca": "instruction", "sharegpt": "sharegpt",
-    "preference": "preference", "kto": "rated",
+    "preference": "preference", "kto": "rated", "pair": "pair",
 }  # fmt: skip
 """The kind that reads a format's rows back. Canonical records are always written anew: they are what is compared."""
 FORMATS: dict[str, Format] = {
@@ -287,6 +308,6 @@ FORMATS: dict[str, Format] = {
         Format("sharegpt", "conversations of from and value", _CHAT, _TALK | {"weights"}, _to_sharegpt),
         Format("preference", "prompt, chosen, rejected", _PAIRS, ALL - {"tools"}, _to_pairs),
         Format("kto", "prompt, completion, label", frozenset({"rated"}), ALL, _to_kto),
-        Format("pair", "source and target", _CHAT, _NONE, _to_pair),
+        Format("pair", "source and target", frozenset({"chat", "pair"}), _NONE, _to_pair),
     )
 }  # fmt: skip

@@ -252,6 +252,14 @@ class Ledger:
         )
         return [_attempt(row) for row in rows]
 
+    def hosted(self, name: str, *, backend: str | None = None) -> Attempt | None:
+        """The newest attempt to deploy a model under that name, or to take it down."""
+        query = f"{_SELECT} WHERE purpose <> 'job' AND name = ?"
+        values = (name,) if backend is None else (name, backend)
+        query += "" if backend is None else " AND backend = ?"
+        rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", values)
+        return _attempt(rows[0]) if rows else None
+
     def of_ref(self, ref: JobRef) -> Attempt | None:
         """The attempt that made that job, if it was ours."""
         rows = self._store.read(f"{_SELECT} WHERE ref = ?", (str(ref),))

@@ -180,6 +180,10 @@ class Deployment(Value, frozen=True, kw_only=True):
     native_state: str
     created_at: datetime | None = None
     hourly_cost_usd: float | None = None
+    ends: str = ""
+    """When the place takes it down by itself, if it does, in words."""
+    ends_at: datetime | None = None
+    """And the moment, where it is known beforehand."""
     raw: dict[str, Any] = {}
 
 

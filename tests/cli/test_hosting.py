@@ -99,6 +99,17 @@ def test_what_cannot_be_deployed_is_told(desk: Desk) -> None:
     assert standing(desk) == []
 
 
+def test_what_is_gone_already_is_taken_down(desk: Desk) -> None:
+    name = desk.run("deploy", trained(desk), "--yes").out.strip()
+    desk.run("undeploy", name, "--yes")
+    again = desk.run("undeploy", name, "--yes")
+    assert (again.code, again.out) == (0, f"{name}\n")
+    assert "not there any more" in again.err
+    assert desk.run("undeploy", name, "--yes", "--json").json["already"] is True
+    desk.vendor.fail("list_deployments", faults.forbidden(times=9))
+    assert desk.run("undeploy", name, "--yes").code == 2, "who is not asked cannot say that it is gone"
+
+
 def test_an_unknown_deployment_is_told_with_who_did_not_answer(desk: Desk) -> None:
     trained(desk)
     unknown = desk.run("undeploy", "nothing", "--yes")

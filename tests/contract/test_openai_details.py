@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -411,6 +412,7 @@ def test_a_model_answers_once_it_is_deployed_and_not_after(slow: AzureWorld) -> 
     carry_out(slow, plan)
     (standing,) = [one for one in backend.deployments() if one.model == model.id]  # type: ignore[attr-defined]
     assert (standing.state, standing.native_state, standing.hourly_cost_usd) == ("ready", "Succeeded", 1.7)
+    assert ("15 days" in standing.ends, standing.ends_at) == (True, None)
     (answer,) = backend.generate(model, ["What is 3 plus 1?"])  # type: ignore[attr-defined]
     assert answer.text == "4"
     carry_out(slow, backend.plan_remove(standing))  # type: ignore[attr-defined]
@@ -478,7 +480,10 @@ def test_a_checkpoint_can_be_deployed(azure: AzureWorld) -> None:
     backend = azure.backend()
     model = msgspec.structs.replace(job.result(), id=first.uri)
     carry_out(azure, backend.plan_deploy(model, sku="DeveloperTier"))  # type: ignore[attr-defined]
-    assert first.uri in [one.model for one in backend.deployments()]  # type: ignore[attr-defined]
+    (standing,) = [one for one in backend.deployments() if one.model == first.uri]  # type: ignore[attr-defined]
+    assert "24 hours" in standing.ends
+    assert standing.created_at is not None
+    assert standing.ends_at == standing.created_at + timedelta(hours=24)
 
 
 def test_a_wrong_management_token_is_told_and_not_repeated(tmp_path: Path) -> None:

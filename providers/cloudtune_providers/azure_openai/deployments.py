@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
-    from cloudtune.catalog import Catalog
+    from cloudtune.catalog import Catalog, Limit
     from cloudtune.clock import Clock
     from cloudtune.state import TunedModel
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -42,6 +42,7 @@ _READY = frozenset({"Succeeded"})
 _FAILED = frozenset({"Failed", "Canceled", "Disabled"})
 _GOING = frozenset({"Deleting"})
 GOING_POLL_S = 5.0
+DEVELOPER = "DeveloperTier"
 _STATES = {"Succeeded": "ready", "Failed": "failed", "Canceled": "failed", "Disabled": "failed"}
 
 
@@ -100,11 +101,15 @@ class Deployments:
         )  # fmt: skip
 
     def _warnings(self, sku: str) -> tuple[Problem, ...]:
-        limit = "deployment.developer.seconds.max" if sku == "DeveloperTier" else "deployment.idle.seconds.max"
-        texts = [entry.note for entry in self._catalog.limits if entry.name == limit]
-        return tuple(
-            Problem(code="deployment", severity="warning", field="sku", message=f"{sku}: {text}") for text in texts
-        )
+        limit = self._end(sku)
+        if limit is None:
+            return ()
+        return (Problem(code="deployment", severity="warning", field="sku", message=f"{sku}: {limit.note}"),)
+
+    def _end(self, sku: str) -> Limit | None:
+        """When the service takes such a deployment down by itself."""
+        name = "deployment.developer.seconds.max" if sku == DEVELOPER else "deployment.idle.seconds.max"
+        return self._catalog.limit(name)
 
     def _cost(self, sku: str) -> CostEstimate | None:
         price = self._catalog.price("hosting", "", tier=sku)
@@ -170,11 +175,14 @@ class Deployments:
         word = _word(entry)
         if word in _GOING:
             return None
-        price = self._catalog.price("hosting", "", tier=str((entry.get("sku") or {}).get("name")))
+        sku, made = str((entry.get("sku") or {}).get("name")), _made_at(entry)
+        price, limit = self._catalog.price("hosting", "", tier=sku), self._end(sku)
+        ends_at = made + timedelta(seconds=limit.value) if made and limit and sku == DEVELOPER else None
         return Deployment(
             id=str(entry.get("name")), backend=translate.NAME, scope=scope,
             model=str((properties.get("model") or {}).get("name")), state=_STATES.get(word, "creating"),
-            native_state=word, created_at=_made_at(entry), hourly_cost_usd=price.usd if price else None, raw=entry,
+            native_state=word, created_at=made, hourly_cost_usd=price.usd if price else None,
+            ends=limit.note if limit else "", ends_at=ends_at, raw=entry,
         )  # fmt: skip
 
     def _get(self, name: str) -> dict[str, Any] | None:

@@ -26,13 +26,13 @@ def deployments(session: Session) -> None:
         for one in found:
             session.put(one.id)
     elif found:
-        _show(found)
+        _show(session, found)
     else:
         session.say("no deployments: cloudtune deploy JOB makes one")
 
 
-def _show(found: list[Deployment]) -> None:
-    from cloudtune.cli.render import ago, figure, table
+def _show(session: Session, found: list[Deployment]) -> None:
+    from cloudtune.cli.render import ago, clock_time, figure, table
 
     rows = [
         [one.id, one.state, ago(one.created_at),
@@ -40,3 +40,7 @@ def _show(found: list[Deployment]) -> None:
         for one in found
     ]  # fmt: skip
     table(["ID", "STATE", "SINCE", "AN HOUR", "BACKEND", "MODEL"], rows, right=("AN HOUR",))
+    for one in found:
+        if one.ends:
+            at = f", at {clock_time(one.ends_at)}" if one.ends_at else ""
+            session.say(f"{one.id}: {one.ends}{at}")

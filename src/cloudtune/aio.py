@@ -129,6 +129,10 @@ class AsyncJob:
         """See `Job.delete`."""
         await asyncio.to_thread(self._job.delete)
 
+    async def clear(self) -> None:
+        """See `Job.clear`."""
+        await asyncio.to_thread(self._job.clear)
+
     async def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:
         """See `Job.deploy`. ``on_step`` is called in the worker thread."""
         return await asyncio.to_thread(self._job.deploy, on_step=on_step, **options)

@@ -178,6 +178,16 @@ class Job:
             if not self._client.unfinished():  # else somebody may be about to upload these very rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 
+    def clear(self) -> None:
+        """Remove what the ended job holds, its model, its figures and its rows, where the vendor keeps its record.
+
+        Deployments of its model have to go first. Where the whole job can be removed, `delete` does that.
+        """
+        if self._backend.capabilities.can("verb:delete"):
+            raise UnsupportedError(f"{self.ref.backend} removes a job with its record", hint="say delete")
+        with suppress(JobNotFound):
+            reading(self._client.clock, self._backend.delete, self.ref)
+
     # -- using -----------------------------------------------------------------------------------------------------
 
     def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:

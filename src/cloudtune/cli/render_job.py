@@ -70,8 +70,9 @@ def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool]) -> list[str]:
     """Commands that make sense now, where the back end ``can`` do them."""
     ref = snapshot.ref
     if snapshot.state is JobState.SUCCEEDED:
+        beside = "" if can("verb:deploy") else " --base"  # where models are deployed, the base model seldom is
         ways = {
-            "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": f"cloudtune generate {ref} 'a prompt' --base",
+            "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": f"cloudtune generate {ref} 'a prompt'{beside}",
             "verb:export": f"cloudtune export {ref} FOLDER",
         }  # fmt: skip
         return [line for verb, line in ways.items() if can(verb)]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TestJumpStart(BackendContract):
-    expected_skips = 7
+    expected_skips = 6
     preload = ("boto3",)
     snapshots = Path(__file__).parent / "snapshots"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +17,7 @@ from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.aws.training_answers import plain, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.jumpstart import layouts, results, translate
+from cloudtune_providers.jumpstart import artefact, layouts, results, translate
 from cloudtune_providers.jumpstart.hosting import Hosting
 from cloudtune_providers.jumpstart.hub import Hub
 from cloudtune_providers.jumpstart.options import JumpStartOptions, JumpStartOverrides
@@ -36,7 +37,7 @@ _HOSTED = ("model", "config", "endpoint")
 
 
 class JumpStartBackend:
-    """Implements `Backend`, `BatchStatus`, `RowRules` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `RowRules`, `Exporter` and `Host`.
 
     ``factory`` may make botocore's clients instead of us, by service name.
     """
@@ -82,7 +83,8 @@ class JumpStartBackend:
         """See `Backend`. Reads the model's document in the hub, and the account's id."""
         scope = self._clients.scope()
         given = spec.overrides.get(self.name, {})
-        return Resolved(scope=scope, facts=self._hub.facts(str(spec.model_for(self.name)), given.get("model_version")))
+        facts = self._hub.facts(str(spec.model_for(self.name)), given.get("model_version"))
+        return Resolved(scope=scope, facts=facts, at=datetime.fromisoformat(facts["read_at"]))
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
@@ -175,6 +177,10 @@ class JumpStartBackend:
             id=ref.id, base=snapshot.model, backend=self.name, scope=ref.scope, ref=ref, call="api", needs_deploy=True,
             adapter="lora", uri=str(uri), files=(str(uri),), raw=plain(job),
         )  # fmt: skip
+
+    def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
+        """See `Exporter`. What the job's model.tar.gz holds: an adapter, or with ``merge_weights`` the whole model."""
+        return artefact.export(self._clients, model, to, merged=merged)
 
     # -- steering --------------------------------------------------------------------------------------------------
 

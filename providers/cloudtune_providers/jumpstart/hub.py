@@ -82,6 +82,7 @@ class Hub:
             "model": model, "version": str(told["HubContentVersion"]), "arn": str(told["HubContentArn"]),
             "schema": str(told.get("DocumentSchemaVersion") or ""), "status": str(told.get("SupportStatus") or ""),
             "sha256": hashlib.sha256(text.encode()).hexdigest(), "document": kept(document),
+            "read_at": self._clock.now().isoformat(timespec="seconds"),
         }  # fmt: skip
 
     def _missing(self, model: str, version: str | None) -> Problem:

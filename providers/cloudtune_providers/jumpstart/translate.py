@@ -29,7 +29,6 @@ REFUSED = {
     "limits.max_cost_usd": "cloudtune does not know SageMaker's prices well enough yet: say limits.max_time",
     "verb:checkpoints": "the scripts of JumpStart upload the finished model only",
     "verb:continue": "the scripts of JumpStart cannot finish an ended job: submit it again with --again",
-    "verb:export": "the artefact is a model.tar.gz in your bucket: fetch it with `aws s3 cp`",
     "verb:pause": "a training job cannot stand still, only stop",
     "verb:resume": "a training job cannot stand still, only stop",
 }
@@ -82,10 +81,17 @@ def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
     found = list(choices.problems(request.spec, chosen, options))
     if found:
         raise UnsupportedError(found)
-    return requests.plan_of(request, options, chosen, tuple(_advice(chosen)))
+    return requests.plan_of(request, options, chosen, tuple(_advice(request, chosen)))
 
 
-def _advice(chosen: choices.Choices) -> Iterator[Problem]:
+def _advice(request: PlanRequest, chosen: choices.Choices) -> Iterator[Problem]:
+    share = chosen.hyperparameters.get("validation_split_ratio")
+    if share not in (None, "0") and "validation" not in request.data.splits:
+        yield Problem(
+            code="held_out", severity="warning", field="data.validation",
+            message=f"the script itself holds out {share} of the training rows (validation_split_ratio)",
+            fix=f"give data.validation, or set overrides.{NAME}.hyperparameters.validation_split_ratio",
+        )  # fmt: skip
     if chosen.spot:
         yield Problem(
             code="spot", severity="warning", field=f"overrides.{NAME}.spot", fix="leave spot out for long jobs",

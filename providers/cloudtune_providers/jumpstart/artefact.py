@@ -1,0 +1,54 @@
+"""A tuned model's archive out of S3, unpacked here."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tarfile
+from typing import TYPE_CHECKING
+
+from cloudtune.errors import BackendError, InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from cloudtune.state import TunedModel
+    from cloudtune_providers.aws.clients import Clients
+
+_BLOCK = 4 * 1024 * 1024
+_ARCHIVE = ".tar.gz"
+
+
+def export(clients: Clients, model: TunedModel, to: Path, *, merged: bool) -> Sequence[Path]:
+    """The archive's files in a new folder, whole or not at all. Raises InvalidRequest."""
+    if merged and (model.raw.get("HyperParameters") or {}).get("merge_weights") != "True":
+        raise InvalidRequest(
+            f"{model.id} holds an adapter, which the script did not merge into its base",
+            hint="submit again with overrides.jumpstart.hyperparameters.merge_weights: true",
+        )
+    if to.exists():
+        raise InvalidRequest(f"{to} exists already", hint="name a folder that does not")
+    if not (model.uri or "").endswith(_ARCHIVE):
+        raise InvalidRequest(f"{model.uri} is no archive: fetch it with `aws s3 sync`")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    aside = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
+    aside.mkdir()
+    try:
+        archive = aside / "model.tar.gz"
+        _fetch(clients, str(model.uri), archive)
+        with tarfile.open(archive) as held:
+            held.extractall(aside / "model", filter="data")
+        (aside / "model").rename(to)
+    except (tarfile.TarError, EOFError) as error:
+        raise BackendError(f"{model.uri} cannot be unpacked: {error}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return sorted(path for path in to.rglob("*") if path.is_file())
+
+
+def _fetch(clients: Clients, uri: str, to: Path) -> None:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with clients.asking(f"download of {uri}"), to.open("wb") as file:
+        for block in clients.client("s3").get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(_BLOCK):
+            file.write(block)

@@ -1,0 +1,123 @@
+"""The command line on Bedrock: from the role's documents to an answer and back to nothing, against the emulator."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from tests.contract.test_bedrock_storms import model_folder
+from tests.emulator.conftest import chat_rows
+
+from cloudtune.cli.main import cli
+from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.life import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+class Desk:
+    """A folder, an emulator whose time runs a thousand times as fast, and the command."""
+
+    def __init__(self, folder: Path, emulator: Emulator) -> None:
+        self.folder = folder
+        self.emulator = emulator
+        (folder / "rows.jsonl").write_bytes(chat_rows())
+        (folder / "job.yaml").write_text("name: mine\nmodel: amazon.nova-micro-v1:0:128k\ndata:\n  train: rows.jsonl\n")
+
+    def run(self, *words: str, code: int = 0) -> Result:
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == code, (done.exit_code, done.stderr, done.exception)
+        return done
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", code=code).stdout)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    with Emulator(Settings(deploying_s=30.0), scale=1000) as emulator:
+        emulator.script = Script(running_s=100.0)
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
+            monkeypatch.setenv(name, str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+        yield Desk(tmp_path, emulator)
+
+
+def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
+    ran = desk.run("run", "job.yaml", "--backend", "bedrock", "--yes")
+    ref = ran.stdout.split()[0]
+    assert ref.startswith("bedrock:123456789012/us-east-1@")
+    assert f"cloudtune deploy {ref}" in ran.stderr
+    assert desk.json("metrics", ref)["metrics"]
+    assert "0.035 and 0.14 USD for 1M tokens" in desk.run("deploy", ref, code=7).stderr
+    assert "60.5 USD an hour" in desk.run("deploy", ref, "--option", "kind=provisioned", "--yes", code=7).stderr
+    name = desk.run("deploy", ref, "--yes").stdout.strip()
+    assert desk.run("generate", ref, "question 3").stdout.strip()
+    (standing,) = desk.json("deployments", "--backend", "bedrock")["deployments"]
+    assert (standing["id"], standing["hourly_cost_usd"], standing["state"]) == (name, 0.0, "ready")
+    assert standing["created_at"]
+    assert "cloudtune undeploy" in desk.run("delete", ref, "--contents", "--yes", code=1).stderr
+    desk.run("undeploy", name, "--backend", "bedrock", "--yes")
+    assert "--contents" in desk.run("delete", ref, "--yes", code=2).stderr
+    desk.run("delete", ref, "--contents", "--yes")
+    store = desk.emulator.store
+    assert [store.all(kind, "bedrock") for kind in ("custom_model", "custom_deployment")] == [[], []]
+    bucket = desk.emulator.site.aws.backend("s3").get_bucket(desk.emulator.settings.aws_bucket)
+    assert list(bucket.keys) == []
+    assert desk.json("show", ref)["state"] == "succeeded"
+
+
+def test_an_import_is_checked_made_and_asked(desk: Desk) -> None:
+    folder = model_folder(desk.folder, 1)
+    told = desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", code=7).stderr
+    assert "upload model.safetensors" in told
+    assert "method import" in told
+    assert desk.emulator.store.all("import", "bedrock") == []
+    brought = desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", "--yes")
+    ref = brought.stdout.split()[0]
+    assert ":import/brought-" in ref
+    assert desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", "--yes").stdout.split()[0] == ref
+    assert desk.run("generate", ref, "hello").stdout.strip()
+    (folder / "tokenizer_config.json").unlink()
+    assert "tokenizer" in desk.run("import", str(folder), "--to", "bedrock", "--yes", code=2).stderr
+    assert "takes no models" in desk.run("import", str(folder), "--to", "openai", code=2).stderr
+    desk.run("delete", ref, "--contents", "--yes")
+    assert desk.emulator.store.all("imported_model", "bedrock") == []
+
+
+def test_what_a_job_needs_is_looked_at_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {one["what"]: one["verdict"] for one in desk.json("doctor", "bedrock")["checks"]}
+    assert {found[what] for what in ("identity", "region", "bucket", "role")} == {"good"}
+    assert "model" not in found
+    planned = desk.json("plan", "job.yaml", "--backend", "bedrock", "--check-remote")
+    assert {one["what"]: one["verdict"] for one in planned["checks"]}["model"] == "good"
+    assert "checks" not in desk.json("plan", "job.yaml", "--backend", "bedrock")
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__BEDROCK__BUCKET", "surely-not-there")
+    wrong = desk.run("plan", "job.yaml", "--backend", "bedrock", "--check-remote", code=2).stdout
+    assert "there is no bucket surely-not-there" in wrong
+    assert "WRONG" in desk.run("doctor", "bedrock", code=2).stdout
+    assert desk.json("doctor", "local", code=2)["error"]
+
+
+def test_the_roles_documents_are_written_and_not_applied(desk: Desk) -> None:
+    before = len(desk.emulator.site.aws.backend("iam").roles)
+    files = desk.json("init", "bedrock")["files"]
+    names = ["bedrock-role-trust.json", "bedrock-role-policy.json", "bedrock-caller-policy.json"]
+    assert [file.rpartition("/")[2] for file in files] == names
+    trust = json.loads((desk.folder / names[0]).read_text())
+    assert trust["Statement"][0]["Condition"]["StringEquals"] == {"aws:SourceAccount": "123456789012"}
+    assert desk.emulator.settings.aws_bucket in (desk.folder / names[1]).read_text()
+    assert len(desk.emulator.site.aws.backend("iam").roles) == before
+    assert "exists" in desk.run("init", "bedrock", code=2).stderr
+    desk.run("init", "bedrock", "--force")
+    assert "cloudtune init openai.yaml" in desk.run("init", "openai", code=2).stderr

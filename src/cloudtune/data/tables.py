@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.data.blocks import MAX_ROW_BYTES, line_blocks
@@ -75,14 +76,20 @@ def _text_lines(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> It
 
 def _good_header(names: list[str], file: str, faults: Faults) -> bool:
     blank = [str(i) for i, name in enumerate(names, 1) if not name.strip()]
-    twice = sorted({name for name in names if names.count(name) > 1} - {""})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1 and name)
     if not names:
         faults.error("empty_file", "the file has no header line", file=file, fix="name the columns in the first line")
     if blank:
-        faults.error("bad_header", f"column {', '.join(blank)} has no name", file=file, line=1, fix="name it")
+        faults.error("bad_header", f"column {_some(blank)} has no name", file=file, line=1, fix="name it")
     if twice:
-        faults.error("bad_header", f"column {', '.join(twice)} is there twice", file=file, line=1, fix="rename one")
+        faults.error("bad_header", f"column {_some(twice)} is there twice", file=file, line=1, fix="rename one")
     return bool(names) and not blank and not twice
+
+
+def _some(names: list[str]) -> str:
+    """A few of them: a file of nonsense may have thousands."""
+    shown = ", ".join(name[:80] for name in names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8:,} more"
 
 
 def text_tables(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> Iterator[Table]:

@@ -75,7 +75,7 @@ def test_a_body_that_is_not_its_checksum_is_refused(aws: Callable[[str], Any]) -
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_parts_are_listed_and_joined(aws: Callable[[str], Any]) -> None:
+def test_parts_are_listed_and_joined(emulator: Emulator, aws: Callable[[str], Any]) -> None:
     s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
     place = {"Bucket": bucket, "Key": "large.bin"}
     upload = place | {"UploadId": s3.create_multipart_upload(**place, ChecksumAlgorithm="SHA256")["UploadId"]}
@@ -88,7 +88,29 @@ def test_parts_are_listed_and_joined(aws: Callable[[str], Any]) -> None:
     joined = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in listed]
     s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": joined})
     assert s3.get_object(**place)["Body"].read() == b"".join(parts)
+    digests = b"".join(hashlib.sha256(data).digest() for data in parts)
+    whole = s3.get_object(**place, ChecksumMode="ENABLED")
+    assert whole["ChecksumSHA256"] == f"{base64.b64encode(hashlib.sha256(digests).digest()).decode()}-3"
+    md5s = b"".join(hashlib.md5(data).digest() for data in parts)
+    assert whole["ETag"] == f'"{hashlib.md5(md5s).hexdigest()}-3"'
+    assert whole["ContentLength"] == sum(map(len, parts))
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
+    kept = emulator.site.aws.backend("s3").get_bucket(bucket).keys["large.bin"]
+    assert kept._value_buffer._rolled  # on disk, and not in memory
+
+
+def test_parts_that_do_not_fit_are_refused(aws: Callable[[str], Any]) -> None:
+    s3, place = aws("s3"), {"Bucket": os.environ["EMULATED_BUCKET"], "Key": "k"}
+    upload = place | {"UploadId": s3.create_multipart_upload(**place)["UploadId"]}
+    marks = [s3.upload_part(**upload, PartNumber=n, Body=b"small")["ETag"] for n in (1, 2)]
+    both = [{"PartNumber": n, "ETag": mark} for n, mark in enumerate(marks, 1)]
+    for parts, code in ((both, "EntityTooSmall"), ([both[0] | {"ETag": '"0"'}], "InvalidPart")):
+        with pytest.raises(ClientError, match=code):
+            s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    s3.abort_multipart_upload(**upload)
+    with pytest.raises(ClientError, match="NoSuchUpload"):
+        s3.list_parts(**upload)
+    assert s3.list_objects_v2(Bucket=place["Bucket"])["KeyCount"] == 0
 
 
 def test_managed_transfers_and_presigned_urls_work(aws: Callable[[str], Any], tmp_path: Path) -> None:

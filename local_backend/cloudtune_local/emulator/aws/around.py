@@ -29,6 +29,8 @@ class Around:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self.joining = threading.RLock()
+        """Held while parts become an object, and while objects are read."""
         self._app: Callable[..., Iterable[bytes]] | None = None
 
     @property
@@ -78,9 +80,15 @@ class Around:
 
     def _prepare(self) -> None:
         from moto.backends import get_backend
+        from moto.s3.models import s3_backends
+
+        from cloudtune_local.emulator.aws.large import LargeS3
 
         settings = self._settings
-        get_backend("s3")[self.account]["global"].create_bucket(settings.aws_bucket, settings.aws_region)
+        if not isinstance(s3_backends[self.account].get("aws"), LargeS3):
+            s3_backends[self.account]["aws"] = LargeS3("aws", self.account)
+        with contextlib.suppress(Exception):  # another emulator of this account has made it
+            s3_backends[self.account]["aws"].create_bucket(settings.aws_bucket, settings.aws_region)
         statement = {"Effect": "Allow", "Principal": {"Service": _TRUSTED}, "Action": "sts:AssumeRole"}
         trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         with contextlib.suppress(Exception):

@@ -55,10 +55,11 @@ def keys(site: Site, place: Place) -> list[tuple[str, int]]:
 def get(site: Site, place: Place) -> bytes:
     """An object's bytes. Raises NoSuch."""
     _bucket(site, place.bucket)
-    key: Any = site.aws.backend("s3").get_object(place.bucket, place.key)
-    if key is None:
-        raise NoSuch(place.uri)
-    return bytes(key.value)
+    with site.aws.joining:
+        key: Any = site.aws.backend("s3").get_object(place.bucket, place.key)
+        if key is None:
+            raise NoSuch(place.uri)
+        return bytes(key.value)
 
 
 def text(site: Site, place: Place) -> bytes:

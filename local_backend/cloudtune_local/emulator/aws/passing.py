@@ -6,6 +6,7 @@ Bodies are handed on as they arrive; a request that a fault holds back lies in a
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import re
@@ -141,7 +142,8 @@ def _pass(site: Site, call: Call) -> Reply:
         _check(call, environ)
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(site, call)
-    return site.aws.answer(environ)
+    with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
+        return site.aws.answer(environ)
 
 
 def _refuse_unknown_upload(site: Site, call: Call) -> None:

@@ -186,8 +186,11 @@ class CostEstimate(Value, frozen=True, kw_only=True):
     """What the job is expected to cost, and how old the prices are."""
 
     usd: float | None
+    """The expected sum; None where only bounds, or the price of an hour, are known."""
     basis: str
     prices_as_of: str | None = None
+    at_least_usd: float | None = None
+    at_most_usd: float | None = None
 
 
 class Plan(Value, frozen=True, kw_only=True):

@@ -258,6 +258,13 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
         assert words in fuller
 
 
+@pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices of 2026-03-01)"),
+                                             (None, "$12.00 at the most (bounds, prices of 2026-03-01)")])  # fmt: skip
+def test_bounds_of_the_cost_are_shown_as_such(least: float | None, told: str) -> None:
+    cost = CostEstimate(usd=None, basis="bounds", prices_as_of="2026-03-01", at_least_usd=least, at_most_usd=12.0)
+    assert f"Cost: {told}" in plan_text(_plan(cost=cost))
+
+
 def test_errors_as_text_and_as_json() -> None:
     problems = [Problem(code="a", message="bad", file="f", line=3, field="x", fix="do y"),
                 Problem(code="b", message="odd", severity="warning")]  # fmt: skip

@@ -145,7 +145,7 @@ def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Pla
     ]
     if spec.seed is None:
         settings.append(Setting(field="seed", value=seed, source="derived: the submission's token"))
-    return plan_of(request, traits, tuple(settings), tuple(problems))
+    return plan_of(request, traits, tuple(settings), tuple(problems), rules.cost(spec, request.data, tier))
 
 
 def _who(given: dict[str, Any], options: AzureOpenAIOptions) -> str:

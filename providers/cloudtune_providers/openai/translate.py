@@ -100,4 +100,5 @@ def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
         parts_from_bytes=options.parts_above, suffix=given.get("suffix") or spec.name,
         marks={"metadata": {TOKEN_KEY: request.token}}, extra={"metadata": metadata_of(request)},
     )  # fmt: skip
-    return plan_of(request, traits, settings_of(request, traits, DEFAULTS), tuple(problems))
+    cost = rules.cost(spec, request.data)
+    return plan_of(request, traits, settings_of(request, traits, DEFAULTS), tuple(problems), cost)

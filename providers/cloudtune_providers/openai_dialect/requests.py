@@ -17,7 +17,7 @@ from cloudtune.backend import Plan, Setting, Step, place
 from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
 
 if TYPE_CHECKING:
-    from cloudtune.backend import PlanRequest
+    from cloudtune.backend import CostEstimate, PlanRequest
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
 
@@ -64,13 +64,16 @@ def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
     return (*steps, *_job_steps(request, traits))
 
 
-def plan_of(request: PlanRequest, traits: Traits, settings: tuple[Setting, ...], warnings: tuple[Problem, ...]) -> Plan:
+def plan_of(
+    request: PlanRequest, traits: Traits, settings: tuple[Setting, ...], warnings: tuple[Problem, ...],
+    cost: CostEstimate | None,
+) -> Plan:  # fmt: skip
     """The whole plan."""
     return Plan(
         name=request.spec.name, backend=traits.backend, scope=request.resolved.scope, key=request.key,
         attempt=request.attempt, token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True),
         steps=steps_of(request, traits), data=request.data, resolved=request.resolved, settings=settings,
-        warnings=warnings,
+        warnings=warnings, cost=cost,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date
 
-    from cloudtune.backend import DataReport
+    from cloudtune.backend import CostEstimate, DataReport
     from cloudtune.catalog import Catalog, Model, Notice
     from cloudtune.errors import Severity
     from cloudtune.spec import JobSpec
@@ -145,6 +145,12 @@ class Rules:
             if key.startswith("cloudtune_"):
                 message = "names that begin with cloudtune_ are cloudtune's own"
                 yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="give it another name")
+
+    def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
+        """What the job will cost, as far as the catalog has its price."""
+        from cloudtune_providers.openai_dialect.costs import estimate  # which needs these rules' bounds
+
+        return estimate(spec, data, self._catalog, self._backend, tier)
 
     # -- rows ------------------------------------------------------------------------------------------------------
 

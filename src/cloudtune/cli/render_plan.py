@@ -91,10 +91,14 @@ def _cost(plan: Plan) -> str:
     if plan.cost is None:
         by_hour = "not known here; a deployment may cost by the hour, idle too"
         return by_hour if plan.purpose == "deploy" else "not estimated yet"
-    if plan.cost.usd is None:
-        return plan.cost.basis
     dated = f", prices of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
-    return f"about ${plan.cost.usd:,.2f} ({plan.cost.basis}{dated})"
+    if plan.cost.usd is not None:
+        return f"about ${plan.cost.usd:,.2f} ({plan.cost.basis}{dated})"
+    if plan.cost.at_most_usd is None:
+        return plan.cost.basis
+    most = f"${plan.cost.at_most_usd:,.2f}"
+    least = plan.cost.at_least_usd
+    return f"{f'${least:,.2f} to {most}' if least is not None else f'{most} at the most'} ({plan.cost.basis}{dated})"
 
 
 def warnings_text(problems: tuple[Problem, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 from cloudtune_providers.azure_openai.translate import deployment_body, deployment_name, is_ours, serves, suffix_of
 from cloudtune_providers.openai.backend import OpenAIBackend
 from cloudtune_providers.openai.options import OpenAIOptions
+from cloudtune_providers.openai_dialect.costs import LEAST
 from cloudtune_providers.openai_dialect.requests import file_name, label_of
 from cloudtune_providers.openai_dialect.rules import base_of, is_loopback
 
@@ -211,10 +213,10 @@ def test_azure_warns_that_rows_leave_the_region_until_somebody_chooses(rows):
 
 
 def test_a_job_of_too_many_tokens_is_warned_of_on_azure(rows, monkeypatch):
-    client = Client(azure(), ledger="sqlite:////nowhere/ledger.db", clock=FakeClock(TODAY))
+    rows.write_text("".join(json.dumps({"prompt": f"{n}?", "completion": "!" * 30_000}) + "\n" for n in range(12)))
+    client = Client(azure(), ledger=f"sqlite:///{rows.parent}/ledger.db", clock=FakeClock(TODAY))
     size = client.plan(spec_of(rows)).data.splits["train"].bytes
     few, many = int(2e9 // size), int(2e9 // size) + 1
-    assert few < 50_000_000
     told = {
         n: [w.code for w in client.plan(spec_of(rows, hyperparameters={"epochs": n})).warnings] for n in (few, many)
     }
@@ -250,3 +252,57 @@ def test_deployments_are_named_after_the_model_and_known_again():
     assert not is_ours(body | {"tags": None}, body)
     assert not is_ours(deployment_body("another", "GlobalStandard", 1, "t" * 32), body)
     assert serves(deployment_body(MODEL, "Standard", 1, "t"), MODEL)
+
+
+# -- cost ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_cost_is_told_between_bounds_with_the_prices_date(tmp_path, rows):
+    plan = client_at(tmp_path).plan(spec_of(rows, hyperparameters={"epochs": 3}))
+    size = plan.data.splits["train"].bytes
+    cost = plan.cost
+    assert cost is not None
+    assert cost.usd is None, "it is not counted, and does not pretend to be"
+    assert cost.prices_as_of == "2026-11-21"
+    assert cost.at_most_usd == round(size * 3 * 5 / 1e6, 4)
+    assert cost.at_least_usd is not None
+    assert 0 < cost.at_least_usd < cost.at_most_usd
+    assert "x 3 epochs, at 5 USD for 1M tokens" in cost.basis
+    assert f" and {size:,} tokens" in cost.basis
+    assert "weakly sourced" in cost.basis
+
+
+def test_epochs_that_the_service_chooses_are_not_guessed(tmp_path, rows):
+    one = client_at(tmp_path).plan(spec_of(rows, hyperparameters={"epochs": 1})).cost
+    auto = client_at(tmp_path).plan(spec_of(rows)).cost
+    assert one is not None
+    assert auto is not None
+    assert auto.at_most_usd == one.at_most_usd
+    assert "in each epoch, and the service chooses how many" in auto.basis
+
+
+def test_where_it_is_not_known_which_rows_train_there_is_no_lower_bound(tmp_path, rows):
+    cost = client_at(tmp_path).plan(spec_of(rows, data={"train": str(rows), "validation": 0.3})).cost
+    assert cost is not None
+    assert cost.at_least_usd is None
+    assert cost.at_most_usd
+    assert "tokens at the most" in cost.basis
+
+
+def test_a_model_or_tier_without_a_price_has_no_estimate(tmp_path, rows):
+    def azure(model: str, tier: str) -> Any:
+        options = AzureOpenAIOptions(endpoint="https://mine.openai.azure.com", training_type=tier)
+        client = Client(AzureOpenAIBackend(options, clock=FakeClock(TODAY)), ledger=f"sqlite:///{tmp_path}/ledger.db")
+        return client.plan(spec_of(rows, model=model)).cost
+
+    assert azure(MODEL, "Standard") is None
+    assert azure("gpt-4.1-2025-04-14", "Standard") is None
+    assert azure("gpt-4.1-2025-04-14", "GlobalStandard").at_most_usd > 0
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60), min_size=1, max_size=4))
+def test_the_lower_bound_is_one(texts: list[str]) -> None:
+    """Against a tokenizer that is as greedy as the vendors' may be: runs of anything but what they surely part."""
+    greedy = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d{1,3}|[\W_]+")
+    for text in texts:
+        assert sum(1 for _ in LEAST.finditer(text)) <= sum(1 for _ in greedy.finditer(text)) <= len(text.encode())

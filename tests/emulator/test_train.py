@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,20 @@ def test_the_model_has_learnt_what_its_base_does_not_know(service: openai.OpenAI
     right = [ask(service, learnt.fine_tuned_model, city) == f"Code {city[:2].upper()}." for city in CITIES]
     assert all(right)
     assert not any(ask(service, MODEL, city).startswith("Code") for city in CITIES)
+
+
+def test_many_may_ask_at_once(service: openai.OpenAI, learnt: Any) -> None:
+    kept = service.fine_tuning.jobs.checkpoints.list(learnt.id).data[-1].fine_tuned_model_checkpoint
+    asked = [(learnt.fine_tuned_model, city) for city in CITIES] + [(kept, "rome")]
+    alone = [ask(service, model, city) for model, city in asked]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda question: ask(service, *question), asked))
+    assert together == alone
+    drawn: Any = {"model": kept, "messages": [{"role": "user", "content": "Code of"}], "temperature": 1.5, "seed": 7,
+                  "max_tokens": 12}  # fmt: skip
+    with ThreadPoolExecutor(4) as pool:
+        said = list(pool.map(lambda _: service.chat.completions.create(**drawn).choices[0].message.content, range(4)))
+    assert len(set(said)) == 1  # a seed is a seed, whoever else is being answered
 
 
 def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: Any) -> None:

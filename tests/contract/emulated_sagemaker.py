@@ -14,7 +14,7 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.sagemaker import jobs
+from cloudtune_local.emulator.sagemaker import hosting, jobs
 from cloudtune_local.emulator.wire import Call
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ class TrainingWorld(AwsWorld):
 
     def endpoints(self) -> dict[str, int]:
         """How many models, configurations and endpoints there are."""
-        return {kind: self.emulator.store.count(kind) for kind in ("sm_model", "sm_config", "sm_endpoint")}
+        call = Call(face="sagemaker", name="count", region=REGION, now=self.emulator.clock.now())
+        kinds = ("sm_model", "sm_config", "sm_endpoint")
+        return {kind: len(hosting.standing(self.emulator.site, call, kind)) for kind in kinds}
 
     def received(self) -> Sequence[Any]:
         acted = [seen for seen in self.emulator.requests if seen["acted"]]

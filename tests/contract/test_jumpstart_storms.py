@@ -133,7 +133,7 @@ def deploy_weather(world: JumpStartWorld, model: Any, seed: int) -> None:
     world.heal()
     world.emulator.app.land()
     assert not list(world.backend().deployments()), told
-    assert world.endpoints()["sm_model"] == world.endpoints()["sm_config"] == 1, told
+    assert world.endpoints() == BASE, told
 
 
 def test_one_endpoint_and_nothing_after(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import GenerateOptions
 
+_FIELD = re.compile(r"\{(instruction|context)\}")
 _TRAIN = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
 _VALIDATION = {
     "eval_loss": "loss",
@@ -71,9 +73,9 @@ def asking(
     if template is None:
         return {"messages": [dict(message) for message in messages], "max_tokens": options.max_tokens, **drawn}
     said = [str(message.get("content") or "") for message in messages if message.get("role") in ("system", "user")]
-    prompt = str(template.get("prompt", "{instruction}"))
-    for name, value in {"instruction": "\n".join(said), "context": ""}.items():
-        prompt = prompt.replace("{" + name + "}", value)
+    fields = {"instruction": "\n".join(said), "context": ""}
+    # In one pass, so that what a person writes is never taken for a field.
+    prompt = _FIELD.sub(lambda found: fields[found[1]], str(template.get("prompt", "{instruction}")))
     given = {"max_new_tokens": options.max_tokens, "do_sample": options.temperature > 0, "details": True, **drawn}
     return {"inputs": prompt, "parameters": given}
 

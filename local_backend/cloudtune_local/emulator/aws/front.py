@@ -46,7 +46,7 @@ def find(site: Site, request: Request) -> Door | None:
     face = _faces().get(signed.service)
     if face is None:
         door = passing.door(signed, request)
-        return _with_training_logs(door) if signed.service == "logs" else door
+        return _prepared(signed.service, request.path, door) if signed.service in ("logs", "s3") else door
     found = face(asked)
     if found is None:
         message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
@@ -85,10 +85,10 @@ def _faces() -> dict[str, Callable[[Asked], Door | None]]:
     return {"bedrock": bedrock.find, "sagemaker": sagemaker.face}
 
 
-def _with_training_logs(door: Door) -> Door:
-    from cloudtune_local.emulator.sagemaker.routes import with_training_logs
+def _prepared(service: str, path: str, door: Door) -> Door:
+    from cloudtune_local.emulator.sagemaker.routes import prepared
 
-    return with_training_logs(door)
+    return prepared(service, path, door)
 
 
 def _by_key(site: Site, request: Request) -> Door | None:

@@ -24,8 +24,8 @@ def describe(site: Site, call: Call) -> Reply:
     """DescribeHubContent."""
     asked = call.body
     name, version = asked["HubContentName"], asked.get("HubContentVersion")
-    document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
     seed_caches(site)
+    document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
     body = _info(call, name) | {
         "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"),
         "HubContentDocument": json.dumps(document),
@@ -96,6 +96,11 @@ def of_arn(site: Site, call: Call, arn: str) -> dict[str, Any]:
     hub, _, name, *version = rest.split("/")
     seed_caches(site)
     return _document(call, hub, "Model", name, version[0] if version else None)
+
+
+def is_cache(path: str) -> bool:
+    """Whether a path is in one of the buckets that are AWS's own."""
+    return path.startswith(("/jumpstart-cache-prod-", "/jumpstart-private-cache-prod-"))
 
 
 def is_gated(uri: str) -> bool:

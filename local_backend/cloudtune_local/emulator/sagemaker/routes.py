@@ -12,7 +12,7 @@ from cloudtune_local.emulator.sagemaker import creating, hosting, hub, jobs, log
 from cloudtune_local.emulator.wire import read_call
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from werkzeug.wrappers import Request
 
@@ -96,11 +96,16 @@ def _open(site: Site, call: Call) -> None:
     """Any key opens: the emulator has one account, and signatures are not verified."""
 
 
-def with_training_logs(door: Door) -> Door:
-    """moto's door for the logs, with the training jobs' own brought up to the moment before it is opened."""
+def prepared(service: str, path: str, door: Door) -> Door:
+    """moto's door, where something of SageMaker's must be behind it first: its jobs' logs, its own buckets."""
+    if service == "logs":
+        return _after(door, logs.bring_up)
+    return _after(door, lambda site, _: hub.seed_caches(site)) if service == "s3" and hub.is_cache(path) else door
 
+
+def _after(door: Door, first: Callable[[Site, Call], None]) -> Door:
     def act(site: Site, call: Call) -> Reply:
-        logs.bring_up(site, call)
+        first(site, call)
         return door.handler(site, call)
 
     return replace(door, handler=act)

@@ -34,6 +34,8 @@ PREFIX = "[cloudtune]"
 MODEL_VARIABLE = "CLOUDTUNE_MODEL"
 """How whoever submitted the job calls its base model."""
 TERMINATED = 128 + signal.SIGTERM
+TOKEN_SECRET_VARIABLE = "CLOUDTUNE_HUB_TOKEN_SECRET"  # noqa: S105 - a name
+"""Names the secret that holds the hub's token."""
 _FAILURE_CHARS = 1024
 """Longer reasons are cut by the service."""
 _KEPT = ("spec.json", "status.json", "events.jsonl", "metrics.jsonl")
@@ -81,6 +83,7 @@ def main() -> int:
         setup = read_setup(tree)
         _prepare(tree, run, setup)
         install(setup.spec)
+        fetch_token()
         if told.is_set():
             return TERMINATED
         return _train(tree, run, setup, told)
@@ -138,6 +141,20 @@ def _placed(spec: dict[str, Any], tree: Tree) -> dict[str, Any]:
     if spec.get("resume_from"):
         spec["resume_from"] = str(tree.channels / spec["resume_from"])
     return spec
+
+
+def fetch_token() -> None:
+    """Let the hub's token be had from Secrets Manager, where the job says so: no request ever holds it."""
+    secret = os.environ.get(TOKEN_SECRET_VARIABLE)
+    if not secret:
+        return
+    hint = "Let the job's role read it (secretsmanager:GetSecretValue), and name it by its ARN."
+    try:
+        import boto3  # type: ignore[import-untyped,unused-ignore]  # AWS's images have it
+
+        os.environ["HF_TOKEN"] = boto3.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
+    except Exception as error:
+        raise TrainingProblem("no_permission", f"the secret {secret} cannot be read: {error}", hint) from error
 
 
 def _prepare(tree: Tree, run: RunFolder, setup: Setup) -> None:

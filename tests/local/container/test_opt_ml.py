@@ -1,0 +1,164 @@
+"""What the container's program makes of its surroundings, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloudtune_local.training import serving
+from cloudtune_local.training.folder import append_line
+from cloudtune_local.training.generate import Answer
+from cloudtune_local.training.installing import wanted
+from cloudtune_local.training.opt_ml import TOKEN_SECRET_VARIABLE, Tail, Tree, fail, fetch_token, read_setup
+from cloudtune_local.training.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def tree_of(root: Path, hyperparameters: dict[str, str], **resources: Any) -> Tree:
+    tree = Tree(root)
+    tree.config.mkdir(parents=True)
+    (tree.config / "hyperparameters.json").write_text(json.dumps(hyperparameters))
+    if resources:
+        (tree.config / "resourceconfig.json").write_text(json.dumps(resources))
+    return tree
+
+
+def test_dotted_names_become_the_trainer_s_spec(tmp_path: Path) -> None:
+    given = {
+        "adapter.rank": "8", "adapter.targets": '["q_proj"]', "model.source": '"folder"', "model.path": '"model"',
+        "data.train": '"train/train.jsonl"', "resume_from": '"start/step-00000003"', "seed": "3",
+    }  # fmt: skip
+    setup = read_setup(tree_of(tmp_path, given))
+    channels = tmp_path / "input" / "data"
+    assert setup.spec == {
+        "adapter": {"rank": 8, "targets": ["q_proj"]}, "seed": 3,
+        "model": {"source": "folder", "path": str(channels / "model")},
+        "data": {"train": str(channels / "train" / "train.jsonl")},
+        "resume_from": str(channels / "start" / "step-00000003"),
+    }  # fmt: skip
+    assert (setup.hosts, setup.host, setup.number) == (("algo-1",), "algo-1", 0)
+
+
+def test_a_hub_s_model_is_no_path(tmp_path: Path) -> None:
+    setup = read_setup(tree_of(tmp_path, {"model.source": '"hub"', "model.path": '"org/model"'}))
+    assert setup.spec["model"]["path"] == "org/model"
+
+
+def test_hosts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    hosts = ["algo-10", "algo-2", "algo-1"]
+    setup = read_setup(tree_of(tmp_path, {}, current_host="algo-2", hosts=hosts, network_interface_name="eth0"))
+    assert (setup.hosts, setup.number, setup.network) == (("algo-1", "algo-2", "algo-10"), 1, "eth0")
+
+
+def test_a_reason_is_cut_and_its_hint_kept(tmp_path: Path) -> None:
+    fail(Tree(tmp_path), TrainingProblem("bad_data", "no " * 900, "Mend it."))
+    text = (tmp_path / "output" / "failure").read_text()
+    assert len(text) == 1024
+    assert text.startswith("bad_data: no no")
+    assert text.endswith("\nMend it.")
+
+
+def test_a_file_is_read_on_from_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    tail = Tail(path)
+    assert tail.read() == []
+    append_line(path, {"n": 1})
+    with path.open("a") as file:
+        file.write('{"n": 2')  # torn: told when it is whole
+    assert tail.read() == [{"n": 1}]
+    with path.open("a") as file:
+        file.write('}\nnonsense\n{"n": 3}\n')
+    assert tail.read() == [{"n": 2}, {"n": 3}]
+    assert tail.read() == []
+
+
+def test_gguf_is_installed_for_such_models_only() -> None:
+    text = "# a comment\ngguf==1.0  # only for models in GGUF files\n\npeft==2.0\n"
+    assert wanted(text, {"model": {"source": "folder"}}) == ["peft==2.0"]
+    assert wanted(text, {"model": {"source": "gguf"}}) == ["gguf==1.0", "peft==2.0"]
+
+
+def test_the_hub_s_token_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from moto import mock_aws
+
+    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("HF_TOKEN", "")
+    with mock_aws():
+        boto3.client("secretsmanager").create_secret(Name="hub", SecretString="hf_of_the_vault")
+        monkeypatch.setenv(TOKEN_SECRET_VARIABLE, "hub")
+        fetch_token()
+        import os
+
+        assert os.environ["HF_TOKEN"] == "hf_of_the_vault"
+        monkeypatch.setenv(TOKEN_SECRET_VARIABLE, "missing")
+        with pytest.raises(TrainingProblem, match="the secret missing cannot be read") as told:
+            fetch_token()
+    assert told.value.code == "no_permission"
+
+
+class Spoken:
+    """In the place of a loaded model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def generate(self, prompts: list[Any], **options: Any) -> Any:
+        said = f"{self.name}: {prompts[0]} {sorted(options.items())}"
+        return iter([Answer(said, "length", 3, 4)])
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> serving.Server:
+    monkeypatch.setattr(serving.Server, "_open", lambda self, *, base: Spoken("base" if base else "tuned"))
+    return serving.Server(tmp_path)
+
+
+def test_an_endpoint_takes_conversations_and_prompts(served: serving.Server) -> None:
+    messages = [{"role": "user", "content": "Hi"}]
+    chat = json.loads(serving.transform_fn(served, json.dumps({"messages": messages}), "application/json", "*/*"))
+    assert chat["choices"][0]["message"]["content"].startswith("tuned: [{'role': 'user'")
+    assert chat["choices"][0]["finish_reason"] == "length"
+    assert chat["usage"] == {"prompt_tokens": 3, "completion_tokens": 4}
+    body = {"inputs": "Hi", "parameters": {"max_new_tokens": 7, "do_sample": False, "temperature": 0.9}, "base": True}
+    told = json.loads(serving.transform_fn(served, json.dumps(body), "application/json; charset=utf-8", "*/*"))
+    assert told["generated_text"].startswith("base: Hi [('max_tokens', 7)")
+    assert "('temperature', 0.0)" in told["generated_text"]
+
+
+@pytest.mark.parametrize(("body", "kind"), [("{}", "application/json"), ("{}", "text/csv"), ("[]", "application/json")])
+def test_an_endpoint_refuses_what_it_cannot_read(served: serving.Server, body: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=r"needs `messages`|not understood"):
+        serving.transform_fn(served, body, kind, "*/*")
+
+
+def test_an_endpoint_finds_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the archive, or where it was mounted; the folder of the model itself may not be writable."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "adapter_model.safetensors").write_text("weights")
+    note = {"base": {"source": "config", "path": "tiny.json"}, "base_folder": "base"}
+    (tmp_path / "tuned.json").write_text(json.dumps(note))
+    place = serving._settled(tmp_path)
+    assert json.loads((place / "tuned.json").read_text())["base_folder"] == str(tmp_path / "base")
+    assert (place / "adapter_model.safetensors").read_text() == "weights"
+    monkeypatch.setenv(serving.BASE_VARIABLE, "/opt/ml/additional-model-data-sources/base")
+    mounted = json.loads((serving._settled(tmp_path) / "tuned.json").read_text())
+    assert mounted["base"]["path"] == mounted["base_folder"] == "/opt/ml/additional-model-data-sources/base"
+    (tmp_path / "tuned.json").write_text(json.dumps({"base": {"source": "hub", "path": "org/model"}}))
+    assert serving._settled(tmp_path) == tmp_path
+
+
+def test_this_room_loads_nothing_heavy() -> None:
+    import subprocess
+
+    command = "import sys, cloudtune_local.training.opt_ml; print([m for m in sys.modules if m in ('torch', 'boto3')])"
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -160,6 +160,18 @@ def test_a_running_job_is_paused_resumed_and_cancelled(service: openai.OpenAI) -
         service.fine_tuning.jobs.cancel(job)
 
 
+def test_a_job_whose_trainer_is_killed_fails_and_says_so(training: Emulator, service: openai.OpenAI) -> None:
+    job = train(service, rows(), 20)
+    wait(service, job, "running")
+    (ref,) = [run["ref"] for run in training.app.site.engine.runs() if run["id"] == job]  # type: ignore[attr-defined]
+    folder = training.store.folder / "training" / "runs" / ref.rpartition(":")[2]
+    os.kill(json.loads((folder / "worker.json").read_bytes())["trainer"]["pid"], signal.SIGKILL)
+    done = wait(service, job)
+    assert (done.status, done.error.code, done.fine_tuned_model) == ("failed", "killed", None)
+    told = [event for event in service.fine_tuning.jobs.list_events(job, limit=20) if event.level == "error"]
+    assert [event.message for event in told] == [done.error.message]
+
+
 def test_a_bad_file_fails_as_at_the_vendor(service: openai.OpenAI) -> None:
     done = wait(service, train(service, rows() + b"\n{bad", 1))
     assert done.status == "failed"

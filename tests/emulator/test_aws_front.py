@@ -123,6 +123,22 @@ def test_managed_transfers_and_presigned_urls_work(aws: Callable[[str], Any], tm
     assert urllib3.PoolManager().request("GET", url).data == data
 
 
+def test_over_tls_bodies_come_in_chunks_with_their_checksum_behind(tmp_path: Path) -> None:
+    """How boto3 sends where it is safe to: ``aws-chunked``, a CRC as the trailer."""
+    (tmp_path / "f.bin").write_bytes(data := os.urandom(9 * MB))
+    with Emulator(Settings(), tls=True) as emulator:
+        given = emulator.environment()
+        s3 = boto3.client(
+            "s3", endpoint_url=emulator.url, region_name="us-east-1", verify=given["AWS_CA_BUNDLE"],
+            aws_access_key_id="a", aws_secret_access_key="b",
+        )  # fmt: skip
+        bucket = given["EMULATED_BUCKET"]
+        s3.put_object(Bucket=bucket, Key="small", Body=b"x" * 100_000)
+        assert s3.get_object(Bucket=bucket, Key="small")["Body"].read() == b"x" * 100_000
+        s3.upload_file(str(tmp_path / "f.bin"), bucket, "large")
+        assert s3.get_object(Bucket=bucket, Key="large")["Body"].read() == data
+
+
 def test_faults_meet_what_moto_serves(emulator: Emulator, aws: Callable[[str], Any]) -> None:
     s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
     put: dict[str, Any] = {"Bucket": bucket, "Key": "k", "Body": b"x" * 3 * MB}

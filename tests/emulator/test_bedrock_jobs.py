@@ -234,6 +234,18 @@ def test_a_tuned_model_is_tuned_on(emulator: Emulator, bedrock: Any) -> None:
     assert bedrock.get_custom_model(modelIdentifier="second-0")["baseModelArn"] == model
 
 
+def test_a_bucket_that_is_gone_loses_the_figures_and_not_the_model(
+    emulator: Emulator, aws: Callable[[str], Any], bedrock: Any
+) -> None:
+    aws("s3").create_bucket(Bucket="for-results")
+    bedrock.create_model_customization_job(**asked(outputDataConfig={"s3Uri": "s3://for-results/out"}))
+    aws("s3").delete_bucket(Bucket="for-results")
+    emulator.clock.advance(200)
+    job = bedrock.get_model_customization_job(jobIdentifier="first-job")
+    assert job["status"] == "Completed"
+    assert bedrock.get_custom_model(modelIdentifier=job["outputModelArn"])
+
+
 def test_other_kinds_of_jobs(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:
     bucket = os.environ["EMULATED_BUCKET"]
     prompts = b'{"messages": [{"role": "user", "content": "2+2?"}], "reference_answer": {"value": "4"}}\n' * 100

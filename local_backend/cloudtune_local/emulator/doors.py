@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune_local.emulator.azure import deployments, dialect, storage, workspace
 from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
+from cloudtune_local.emulator.bedrock import mantle
 from cloudtune_local.emulator.door import Door, KeyCheck
 from cloudtune_local.emulator.openai.routes import ROUTES
 from cloudtune_local.emulator.wire import ApiError, Call, Face
@@ -23,6 +24,8 @@ def find(site: Site, request: Request) -> Door:
     """
     from cloudtune_local.emulator.aws import front  # whose faces and moto few rehearsals need
 
+    if (below := mantle.path(site, request)) is not None:
+        return _match("mantle", request.method, below, mantle.opened)
     if (door := front.find(site, request)) is not None:
         return door
     method, path = request.method, request.path
@@ -43,7 +46,7 @@ def find(site: Site, request: Request) -> Door:
 
 def named(name: str, face: Face) -> Door:
     """The door of a call that was read before, and whose key was, or will not be, looked at."""
-    if face not in ("openai", "azure"):
+    if face not in ("openai", "azure", "mantle"):
         from cloudtune_local.emulator.aws import front
 
         return front.named(name, face)

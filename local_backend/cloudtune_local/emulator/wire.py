@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-Face = Literal["openai", "azure", "bedrock", "sagemaker", "aws"]
-"""Whose account: ``aws`` is what moto emulates."""
+Face = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
+"""Whose account: ``aws`` is what moto emulates, ``mantle`` Bedrock's OpenAI-shaped API."""
 _LARGEST_JSON = 64 << 20
 
 

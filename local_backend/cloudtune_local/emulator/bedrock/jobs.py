@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.life import Life
     from cloudtune_local.emulator.site import Site
 
+_LOG = logging.getLogger(__name__)
 STOPPING_S = 1.0
 """How long a job says Stopping where no script says."""
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
@@ -63,10 +65,19 @@ def settle_all(site: Site, now: float) -> None:
 
 def _leave(site: Site, job: dict[str, Any], seen: Life, now: float) -> None:
     rows = site.engine.results(job)
-    per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     job["final"] = {
         "train": _last(rows, "train_loss"), "valid": _last(rows, "full_valid_loss") or _last(rows, "valid_loss"),
     }  # fmt: skip
+    try:
+        _write(site, job, rows)
+    except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same
+        _LOG.warning("the figures of job %s are lost: there is no %s any more", job["name"], error)
+    models.add(site, job, seen.finished_at or now)
+
+
+def _write(site: Site, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The metric files. Raises NoSuch where the bucket is not there any more."""
+    per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
     buckets.put(site, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
     if job["course"]["has_validation"]:
@@ -74,7 +85,6 @@ def _leave(site: Site, job: dict[str, Any], seen: Life, now: float) -> None:
         held = [row | {"loss": next((row[name] for name in names if name in row), None)} for row in rows]
         shown = [row for row in held if row["loss"] is not None]
         buckets.put(site, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
-    models.add(site, job, seen.finished_at or now)
 
 
 def _last(rows: list[dict[str, Any]], name: str) -> float | None:

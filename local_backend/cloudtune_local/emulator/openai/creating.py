@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator import rowcheck
 from cloudtune_local.emulator.azure import dialect
+from cloudtune_local.emulator.bedrock import mantle
 from cloudtune_local.emulator.openai import jobs, models
 from cloudtune_local.emulator.store import new_id
 from cloudtune_local.emulator.wire import ApiError, Call, Reply
@@ -87,6 +88,8 @@ def _fields(call: Call) -> None:
     for name in ("model", "training_file"):
         if not isinstance(body.get(name), str) or not body[name]:
             raise ApiError(400, f"'{name}' is a required property", param=name)
+    if call.face == "mantle":
+        mantle.refuse(body)
     _suffix(call)
     seed = body.get("seed")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= 2147483647):
@@ -170,7 +173,7 @@ def _tunable(site: Site, call: Call, method: str) -> str:
     """The base model, or the refusal; a tuned model is trained on from its own base."""
     name = call.body["model"]
     base = models.base_of(site, call, name)
-    if base is None or method not in models.TUNABLE[base]:
+    if base is None or method not in models.tunable(call.face)[base]:
         message = f"Model {name} is not available for fine-tuning or does not exist."
         if base is not None:
             message = f"Model {name} does not support the fine-tuning method '{method}'."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_local.emulator.bedrock import mantle
 from cloudtune_local.emulator.engine import Served
 from cloudtune_local.emulator.openai import jobs
 from cloudtune_local.emulator.wire import ApiError, Call, Face, Reply
@@ -27,6 +28,13 @@ TUNABLE: dict[str, frozenset[str]] = {
     # Shut at OpenAI since 2026-10-23, alive on Azure: kept, so that reinforcement jobs can be rehearsed.
     "o4-mini-2025-04-16": frozenset({"reinforcement"}),
 }
+
+
+def tunable(face: Face) -> dict[str, frozenset[str]]:
+    """Who may be tuned there, by which methods."""
+    return mantle.TUNABLE if face == "mantle" else TUNABLE
+
+
 _MADE = 1_744_316_542
 """When the base models say they were made."""
 
@@ -42,7 +50,7 @@ def tuned_name(site: Site, face: Face, base: str, suffix: str | None, job_id: st
 def list_(site: Site, call: Call) -> Reply:
     """Everything that can be asked or looked at."""
     tuned = [_view(site, one.name, one.job) for one in _tuned(site, call) if one.step is None]
-    bases = [_view(site, name, None) for name in TUNABLE]
+    bases = [_view(site, name, None) for name in tunable(call.face)]
     return Reply(body={"object": "list", "data": [*bases, *tuned]})
 
 
@@ -73,7 +81,7 @@ def _refuse_deployed(site: Site, call: Call, name: str) -> None:
 
 def find(site: Site, call: Call, name: str) -> Served:
     """The model of that name, or 404."""
-    if name in TUNABLE:
+    if name in tunable(call.face):
         return Served(name=name, base=name)
     for one in _tuned(site, call, name):
         if one.name == name:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
 @click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Find rows that share so much of their "
               "runs of three words with an earlier one, e.g. 0.8.")  # fmt: skip
-@click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
+@click.option(
+    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+)
 @click.option("--max-tokens", type=int, metavar="N", help="Tokens a row may have; the back end's limit by default.")
 @held_out
 def command_(

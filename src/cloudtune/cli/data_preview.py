@@ -35,9 +35,9 @@ def command_(
 
     counter = None
     if tokenizer is not None:
-        from cloudtune.data.tokens import TokenCounter
+        from cloudtune.data.tokens import counter_of
 
-        counter = TokenCounter(tokenizer)
+        counter = counter_of(tokenizer)
     chosen = list(islice(_records(rows), row - 1, row - 1 + count))
     if not chosen:
         raise click.UsageError(f"there is no row {row}")

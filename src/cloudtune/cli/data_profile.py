@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @click.option("--for", "target", metavar="BACKEND", help="Hold the rows against this back end's rules too.")
 @click.option("--model", help="The base model: some rules are the model's.")
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
-@click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
+@click.option(
+    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+)
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that a row may have.")
 @held_out
 def command_(
@@ -27,11 +29,18 @@ def command_(
     tokenizer: str | None, max_tokens: int | None, validation: str | None, test: str | None,
 ) -> int:  # fmt: skip
     """Write one self-contained page about the data: counts, lengths, answers, and every problem found."""
+    import msgspec
+
     from cloudtune.data.checking import check
+    from cloudtune.data.costs import count, estimates
     from cloudtune.data.profile import profile_page
 
     report = check(rows.sides(validation, test), target=target, model=model, private=private, tokenizer=tokenizer,
                    max_tokens=max_tokens, change=rows.change)  # fmt: skip
+    if "-" not in rows.source.paths:  # the standard input cannot be gone through again
+        tokens = count(rows.sides(validation, test), method=report.method, change=rows.change)
+        costs = estimates(tokens, report.method, target, model)
+        report = msgspec.structs.replace(report, costs=costs)
     Path(out).write_text(profile_page(report, ", ".join(rows.source.paths)), encoding="utf-8")
     session.result(report_json(report) | {"page": out})
     session.say(f"wrote {out}")

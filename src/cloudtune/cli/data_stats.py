@@ -17,7 +17,9 @@ _WIDTH = 40
 
 
 @data_command("stats")
-@click.option("--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder or tokenizer.json).")
+@click.option(
+    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+)
 @held_out
 def command_(
     session: Session, rows: Rows, tokenizer: str | None, validation: str | None, test: str | None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.costs import Cost
 from cloudtune.data.encoding import BOM, Hashed, Shuffled
 from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
@@ -81,6 +82,8 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     target: str | None = None
     format: str | None = None
     method: str = "sft"
+    costs: list[Cost] = []
+    """What a pass over the training rows costs, where that was asked for."""
     splits: dict[str, SideReport] = {}
     """``train`` and, where they are given or held out, ``validation`` and ``test``."""
     out: str | None = None
@@ -112,11 +115,16 @@ def check(
     place = find_target(target, model, method) if target else None
     faults = Faults(problems)
 
+    limit = max_tokens or (place.max_tokens if place else None)
+    counts = tokenizer or (place.tokenizer if place and limit else None)
+
     def task_for(first: Record | None) -> Task:
         chosen = method or method_of(first)
         form = place.format_for(chosen) if place else None
-        return Task(chosen, shares(data), target=place.name if place else None, format=form, private=private,
-                    tokenizer=tokenizer, max_tokens=max_tokens or (place.max_tokens if place else None))  # fmt: skip
+        return Task(
+            chosen, shares(data), target=place.name if place else None, format=form, private=private, tokenizer=counts,
+            max_tokens=limit, longer="error" if counts and not tokenizer else "count",
+        )  # fmt: skip
 
     task, survey = go_through(data, task_for, faults, workers=workers, change=change)
     if near is not None:
@@ -216,6 +224,7 @@ def _report(
     rank = {"error": 0, "warning": 1, "info": 2}
     listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
     lengths, tokens = survey.sizes, survey.tokens
+    counted = task.tokenizer is not None and task.longer == "count"
     return CheckReport(
         ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
         kinds=dict(survey.kinds), fingerprint=survey.fingerprint, problems=listed,
@@ -223,8 +232,8 @@ def _report(
         features=dict(survey.features), conflicts=survey.conflicts, leaks=survey.leaks,
         labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=lengths.buckets(),
         mean_bytes=round(lengths.mean, 1), largest_bytes=lengths.largest,
-        tokens=tokens.total if task.tokenizer else None, token_sizes=tokens.buckets(),
-        largest_tokens=tokens.largest if task.tokenizer else None,
+        tokens=tokens.total if counted else None, token_sizes=tokens.buckets(),
+        largest_tokens=tokens.largest if counted else None,
         splits={name: _side(side, task) for name, side in survey.sides.items()},
         target=place.name if place else None, format=task.format, method=task.method,
         out_bytes=file.size if file else None, out_sha256=file.sha256(survey) if file else None,
@@ -232,7 +241,7 @@ def _report(
 
 
 def _side(side: SideTotal, task: Task) -> SideReport:
-    counted = task.tokenizer is not None
+    counted = task.tokenizer is not None and task.longer == "count"
     return SideReport(
         rows=side.rows, bytes=side.bytes, sha256=side.hash.hexdigest(), longest_chars=side.longest,
         mean_bytes=round(side.sizes.mean, 1), largest_bytes=side.sizes.largest, sizes=side.sizes.buckets(),

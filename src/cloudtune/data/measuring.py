@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cloudtune.data.places import Located
     from cloudtune.data.records import Record
     from cloudtune.data.scanned import Task
-    from cloudtune.data.tokens import TokenCounter
+    from cloudtune.data.tokens import Counter
     from cloudtune.errors import Severity
 
 TEMPLATE_TOKENS = 256
@@ -31,11 +31,11 @@ class Measure:
     def __init__(self, task: Task, limit: int | None) -> None:
         self.limit = task.max_tokens or limit
         self.longer = task.longer
-        self.counter: TokenCounter | None = None
+        self.counter: Counter | None = None
         if task.tokenizer is not None:
-            from cloudtune.data.tokens import TokenCounter
+            from cloudtune.data.tokens import counter_of
 
-            self.counter = TokenCounter(task.tokenizer)
+            self.counter = counter_of(task.tokenizer)
 
     def tokens(self, at: Located, records: Sequence[Record], lines: list[bytes], problems: list[Problem]) -> bytes:
         """Tokens of each record, 4 bytes each, where all are to be counted; records over the limit are told."""
@@ -47,7 +47,7 @@ class Measure:
             self._maybe_over(at, lines, problems)
         return b""
 
-    def _counted(self, counter: TokenCounter, at: Located, records: Sequence[Record], problems: list[Problem]) -> bytes:
+    def _counted(self, counter: Counter, at: Located, records: Sequence[Record], problems: list[Problem]) -> bytes:
         """Count, and tell which records do not fit, and whether it is the answer that would be cut."""
         records = list(records)
         try:
@@ -62,7 +62,7 @@ class Measure:
         return array("I", counts).tobytes()
 
     def _over_limit(
-        self, counter: TokenCounter, at: Located, records: Sequence[Record], lines: list[bytes],
+        self, counter: Counter, at: Located, records: Sequence[Record], lines: list[bytes],
         problems: list[Problem],
     ) -> None:  # fmt: skip
         """Count the tokens of the records that may be over the limit: a token is a byte at the least."""
@@ -84,7 +84,7 @@ class Measure:
                 problems.append(at.locate(length_problem(line, limit), index))
 
 
-def _one_by_one(counter: TokenCounter, at: Located, records: list[Record], problems: list[Problem]) -> list[int]:
+def _one_by_one(counter: Counter, at: Located, records: list[Record], problems: list[Problem]) -> list[int]:
     counts = []
     for index, record in enumerate(records):
         try:
@@ -96,7 +96,7 @@ def _one_by_one(counter: TokenCounter, at: Located, records: list[Record], probl
     return counts
 
 
-def _too_long(counter: TokenCounter, record: Record, count: int, limit: int) -> Problem:
+def _too_long(counter: Counter, record: Record, count: int, limit: int) -> Problem:
     message = f"{count:,} tokens, the limit is {limit:,}"
     if isinstance(record, Chat):
         asked = len(counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0

@@ -97,6 +97,8 @@ def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(task, target=target.name, format=form, max_tokens=target.max_tokens)
+        if target.tokenizer is not None and target.max_tokens is not None:
+            task = msgspec.structs.replace(task, tokenizer=target.tokenizer, longer="error")
     if limit is not None:
         task = msgspec.structs.replace(
             task, tokenizer=limit.tokenizer, max_tokens=limit.tokens, longer="warning" if limit.cut else "error"

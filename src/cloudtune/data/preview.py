@@ -12,7 +12,7 @@ from cloudtune.data.rules import texts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cloudtune.data.tokens import TokenCounter
+    from cloudtune.data.tokens import Counter
 
 Fate = Literal["learnt", "read", "cut"]
 
@@ -34,7 +34,7 @@ class View(NamedTuple):
     """Tokens; None without a tokenizer."""
 
 
-def view(record: Record, counter: TokenCounter | None = None, max_tokens: int | None = None) -> View:
+def view(record: Record, counter: Counter | None = None, max_tokens: int | None = None) -> View:
     """The record in pieces: rendered by the tokenizer's chat template, or turn by turn where there is none."""
     if counter is None:
         return View(_turns(record), None, None, None)

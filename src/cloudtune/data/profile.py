@@ -35,6 +35,7 @@ def profile_page(report: CheckReport, title: str) -> str:
         _histogram("Tokens a row", report.token_sizes),
         _histogram("Bytes a row", report.sizes),
         _answers(report),
+        _costs(report),
         _problems(report),
         f"<script type=application/json id=report>{data}</script></html>\n",
     ]
@@ -84,6 +85,26 @@ def _answers(report: CheckReport) -> str:
         for label, count in report.labels.items()
     )
     return f"<h2>Answers</h2><table><tr><th>answer<th>rows<th>share{rows}</table>"
+
+
+def _costs(report: CheckReport) -> str:
+    if not report.costs:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(one.backend)}<td>{escape(one.model)} {escape(one.tier)}<td class=n>{_span(one.tokens, ',')}"
+        f"<td class=n>{_span(one.usd, ',.2f')}<td>{_COUNTED[one.counted]}<td>{escape(one.source)}"
+        for one in report.costs
+    )
+    head = "<tr><th>back end<th>model<th>tokens<th>USD<th>counted<th>price"
+    return f"<h2>Cost of one pass over the training rows</h2><table>{head}{rows}</table>"
+
+
+_COUNTED = {"exact": "exactly, with the vendor's tokenizer", "bounds": "lower and upper bound"}
+
+
+def _span(pair: tuple[float, float], form: str) -> str:
+    least, most = (format(value, form) for value in pair)
+    return least if least == most else f"{least} &ndash; {most}"
 
 
 def _problems(report: CheckReport) -> str:

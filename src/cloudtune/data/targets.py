@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import NamedTuple
 
+from cloudtune.data.openai_tokens import encoding_of
 from cloudtune.errors import DataError, Problem
 
 _MB = 1 << 20
@@ -28,6 +29,8 @@ class Target(NamedTuple):
     """Of one row."""
     forbidden: tuple[str, ...] = ()
     """Words that make the job fail when they stand in what the system or the user says."""
+    tokenizer: str | None = None
+    """What counts the model's tokens exactly, where that can be had: see ``tokens.counter_of``."""
     cited: dict[str, str] = {}
     """Field -> where its number comes from, in words."""
 
@@ -111,4 +114,5 @@ def _with_figures(target: Target, vendor: str, model: str | None, method: str | 
         if limit is not None and (not limit.methods or method):
             changes[field] = int(limit.value)
             cited[field] = catalog.cite(limit.source)
-    return target._replace(**changes, cited=cited)  # type: ignore[arg-type]
+    counts = encoding_of(model) if vendor in ("openai", "azure_openai") else None
+    return target._replace(**changes, cited=cited, tokenizer=counts)  # type: ignore[arg-type]

@@ -7,10 +7,11 @@ import json
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from cloudtune.data.openai_tokens import ENCODINGS, OpenAITokens, Span
 from cloudtune.data.records import Chat
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
@@ -19,21 +20,30 @@ if TYPE_CHECKING:
     from cloudtune.data.records import Message, Record
 
 
-class Span(NamedTuple):
-    """One token: its place in the rendered text, and whether it is learnt."""
-
-    start: int
-    end: int
-    learnt: bool
-
-
 def tokenizer_files(source: str) -> list[Path]:
     """The files that decide how many tokens a text has, of those that are there."""
+    if source in ENCODINGS:
+        return []
     folder = Path(source)
     if not folder.is_dir():
         return [folder]
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+class Counter(Protocol):
+    """Counts tokens of records."""
+
+    def count(self, records: list[Record]) -> list[int]:
+        """How many tokens each record has. Raises ValueError for one that cannot be rendered."""
+
+    def spans(self, record: Record) -> tuple[str, list[Span]]:
+        """The text that is counted, and its tokens."""
+
+
+def counter_of(source: str) -> Counter:
+    """What counts with a folder's or file's tokenizer, or with one of OpenAI's encodings, by its name."""
+    return OpenAITokens(source) if source in ENCODINGS else TokenCounter(source)
 
 
 class TokenCounter:

@@ -1,0 +1,116 @@
+"""Exact token counts for OpenAI's models, offline, by their published encodings, which ``bpe-openai`` brings."""
+
+from __future__ import annotations
+
+import warnings
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data.records import Chat, Item, Message, Preference, Rated, compact
+from cloudtune.data.rules import texts
+from cloudtune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from cloudtune.data.records import Record
+
+ENCODINGS = ("o200k_base", "cl100k_base")
+# github.com/openai/tiktoken, tiktoken/model.py (seen 2026-11-21): the longest beginning of a model's name that fits.
+_BY_MODEL = {
+    "gpt-4o": "o200k_base", "gpt-4.1": "o200k_base", "gpt-4.5": "o200k_base", "gpt-5": "o200k_base", "o1": "o200k_base",
+    "o3": "o200k_base", "o4": "o200k_base", "gpt-4": "cl100k_base", "gpt-3.5": "cl100k_base", "gpt-35": "cl100k_base",
+}  # fmt: skip
+# OpenAI's cookbook, "Data preparation and analysis for chat model fine-tuning" (seen 2026-11-21).
+_MESSAGE, _NAME, _ROW = 3, 1, 3
+
+
+def encoding_of(model: str | None) -> str | None:
+    """The encoding of a model, or of what was tuned on it; None where it is not known, or cannot be had here."""
+    if model is None or not _is_here():
+        return None
+    base = model.split(":")[1] if model.startswith("ft:") and ":" in model[3:] else model
+    fits = [start for start in _BY_MODEL if base.startswith(start)]
+    return _BY_MODEL[max(fits, key=len)] if fits else None
+
+
+def _is_here() -> bool:
+    return find_spec("bpe_openai") is not None
+
+
+class Span(NamedTuple):
+    """One token: its place in the text that is counted, and whether it is learnt."""
+
+    start: int
+    end: int
+    learnt: bool
+
+
+class OpenAITokens:
+    """Counts the tokens of records as OpenAI's cookbook does: words and roles, and a few more for each message."""
+
+    def __init__(self, encoding: str) -> None:
+        self._name = encoding
+        if not _is_here():
+            message, fix = f"counting with {encoding} needs bpe-openai", 'pip install "cloudtune[openai-tokens]"'
+            raise DataError([Problem(code="no_tokenizer", message=message, field="tokenizer", fix=fix)])
+
+    @cached_property
+    def _encoding(self) -> Any:
+        """Loaded when the first row is counted: where no row may be too long, none is."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of how the package opens its own files
+            from bpe_openai import get_encoding
+
+            loaded = get_encoding(self._name)
+            loaded.encode_ordinary("a")
+        return loaded
+
+    def count(self, records: list[Record]) -> list[int]:
+        """How many tokens each record has."""
+        parts = [_parts(record) for record in records]
+        flat = self._encoding.encode_ordinary_batch([text for pieces, _ in parts for text in pieces])
+        lengths = iter([len(ids) for ids in flat])
+        return [more + sum([next(lengths) for _ in pieces]) for pieces, more in parts]
+
+    def text(self, record: Record) -> str:
+        """The record's words."""
+        return "\n".join([words for _, _, words in texts(record)])
+
+    def spans(self, record: Record) -> tuple[str, list[Span]]:
+        """The words and their tokens; an assistant's are learnt, or all where nobody speaks."""
+        whole, found = "", []
+        for _, role, words in texts(record):
+            if whole:
+                whole += "\n"
+                found.append(Span(len(whole) - 1, len(whole), learnt=False))
+            ids = self._encoding.encode_ordinary(words)
+            starts = [*self._encoding.decode_with_offsets(ids)[1], len(words)]
+            learnt = role in ("assistant", "text")
+            found += [Span(len(whole) + start, len(whole) + end, learnt) for start, end in pairwise(starts)]
+            whole += words
+        return whole, found
+
+
+def _parts(record: Record) -> tuple[list[str], int]:
+    """The texts of a record that are encoded each apart, and how many tokens come on top."""
+    if not isinstance(record, Chat | Preference | Rated | Item):
+        return ["\n".join([words for _, _, words in texts(record)])], 0
+    turns: list[Message] = [*record.messages]
+    if isinstance(record, Preference):
+        turns += [*record.chosen, *record.rejected]
+    elif isinstance(record, Rated):
+        turns += record.completion
+    found, more = [], _ROW
+    for turn in turns:
+        found += [turn.role, turn.text]
+        more += _MESSAGE
+        if turn.name:
+            found.append(turn.name)
+            more += _NAME
+        for call in turn.tool_calls or ():
+            found += [call.function.name, call.function.arguments]
+    tools = getattr(record, "tools", msgspec.UNSET)
+    return [*found, *([compact(tools)] if tools else [])], more

@@ -29,6 +29,8 @@ class Route(Service, Protocol):
     """What the two routes have in common beside their jobs and steps."""
 
     capabilities: Capabilities
+    target: str | None
+    """Whose rules rows are held against."""
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """What is wrong with the values."""
@@ -55,7 +57,7 @@ class Route(Service, Protocol):
 
 
 class AzureOpenAIBackend(Passing):
-    """Implements `Backend`, `BatchStatus` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `RowRules` and `Host`.
 
     ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual
     credentials. ``delete`` removes what Azure lets go: of a resource's job the model, result files and uploads, and
@@ -88,6 +90,10 @@ class AzureOpenAIBackend(Passing):
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`."""
         return self._route.check(spec)
+
+    def data_target(self, spec: JobSpec) -> str | None:
+        """See `RowRules`."""
+        return self._route.target
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""

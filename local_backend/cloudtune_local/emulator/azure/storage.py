@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import hmac
 import re
+import shutil
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -169,16 +170,15 @@ def put_list(site: Site, call: Call) -> Reply:
     """The blob that these parts are."""
     stream = call.files["body"].stream
     stream.seek(0)
-    joined = spool()
-    for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
-        part = site.store.content(_part(call, entry.text or ""))
-        if not part.exists():
-            raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")
-        with part.open("rb") as content:
-            while block := content.read(_BLOCK):
-                joined.write(block)
-    joined.seek(0)
-    return _keep(site, call, joined)
+    with spool() as joined:
+        for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
+            part = site.store.content(_part(call, entry.text or ""))
+            if not part.exists():
+                raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")
+            with part.open("rb") as content:
+                shutil.copyfileobj(content, joined, _BLOCK)
+        joined.seek(0)
+        return _keep(site, call, joined)
 
 
 def _keep(site: Site, call: Call, stream: Any) -> Reply:

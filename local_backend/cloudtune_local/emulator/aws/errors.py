@@ -71,6 +71,14 @@ def conflict(message: str) -> AwsError:
     return AwsError(400, "ConflictException", message)
 
 
+def unknown(name: str) -> AwsError:
+    """An operation that is not here, in its service's protocol; refused in a way that no client tries again."""
+    service, _, operation = name.partition(".")
+    protocol: Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
+    code = {"s3": "NotImplemented", "query": "InvalidAction"}.get(protocol, "UnknownOperationException")
+    return AwsError(400, code, f"{service} has no operation {operation} in this emulator.", protocol=protocol)
+
+
 _WORDS: dict[Protocol, dict[int, tuple[int, str, str]]] = {
     "rest-json": {
         401: (403, "ExpiredTokenException", "The security token included in the request is expired"),

@@ -12,7 +12,7 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import errors
+from cloudtune_local.emulator.aws import errors, permissions
 from cloudtune_local.emulator.aws.signing import Signed, signature
 from cloudtune_local.emulator.door import Door
 from cloudtune_local.emulator.wire import Call, Raw
@@ -72,7 +72,8 @@ def named(name: str) -> Door:
 def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    return Door("aws", name, _pass, _open, read=read, dressed=errors.dressed(protocol))
+    handler = permissions.simulate if name == permissions.SIMULATE else _pass
+    return Door("aws", name, handler, _open, read=read, dressed=errors.dressed(protocol))
 
 
 def _open(site: Site, call: Call) -> None:
@@ -143,7 +144,10 @@ def _pass(site: Site, call: Call) -> Reply:
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(site, call)
     with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
-        return site.aws.answer(environ)
+        try:
+            return site.aws.answer(environ)
+        except NotImplementedError as error:  # the way in which moto says so
+            raise errors.unknown(call.name) from error
 
 
 def _refuse_unknown_upload(site: Site, call: Call) -> None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Find rows that share so much of their "
               "runs of three words with an earlier one, e.g. 0.8.")  # fmt: skip
 @click.option(
-    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+    "--tokenizer",
+    metavar="FOLDER",
+    help="Count tokens with this tokenizer (a folder, a tokenizer.json, a GGUF file, o200k_base).",
 )
 @click.option("--max-tokens", type=int, metavar="N", help="Tokens a row may have; the back end's limit by default.")
 @held_out

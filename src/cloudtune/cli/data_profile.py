@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.option("--model", help="The base model: some rules are the model's.")
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
 @click.option(
-    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+    "--tokenizer",
+    metavar="FOLDER",
+    help="Count tokens with this tokenizer (a folder, a tokenizer.json, a GGUF file, o200k_base).",
 )
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that a row may have.")
 @held_out

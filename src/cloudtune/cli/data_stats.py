@@ -18,7 +18,9 @@ _WIDTH = 40
 
 @data_command("stats")
 @click.option(
-    "--tokenizer", metavar="FOLDER", help="Count tokens with this tokenizer (a folder, a tokenizer.json, o200k_base)."
+    "--tokenizer",
+    metavar="FOLDER",
+    help="Count tokens with this tokenizer (a folder, a tokenizer.json, a GGUF file, o200k_base).",
 )
 @held_out
 def command_(

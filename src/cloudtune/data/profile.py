@@ -32,6 +32,7 @@ def profile_page(report: CheckReport, title: str) -> str:
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>",
         _cards(report),
+        _sides(report),
         _histogram("Tokens a row", report.token_sizes),
         _histogram("Bytes a row", report.sizes),
         _answers(report),
@@ -58,6 +59,19 @@ def _cards(report: CheckReport) -> str:
     ]
     cards = "".join(f"<div class=card>{escape(name)}<b>{escape(value)}</b></div>" for name, value in facts)
     return f"<div class=cards>{cards}</div><p>Fingerprint <code>{report.fingerprint}</code></p>"
+
+
+def _sides(report: CheckReport) -> str:
+    if len(report.splits) < 2:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(name)}<td class=n>{side.rows:,}<td class=n>{side.bytes:,}<td class=n>{side.mean_bytes:,.0f}"
+        f"<td class=n>{side.largest_bytes:,}<td class=n>{'' if side.tokens is None else format(side.tokens, ',')}"
+        for name, side in report.splits.items()
+    )
+    head = "<tr><th>side<th>rows<th>bytes<th>a row<th>longest<th>tokens"
+    leaks = f"<p class=warning>{report.leaks:,} rows stand on two sides.</p>" if report.leaks else ""
+    return f"<h2>Sides</h2>{leaks}<table>{head}{rows}</table>"
 
 
 def _histogram(title: str, buckets: Sequence[tuple[int, int]]) -> str:

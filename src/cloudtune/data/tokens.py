@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
+import tempfile
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +44,35 @@ class Counter(Protocol):
 
 
 def counter_of(source: str) -> Counter:
-    """What counts with a folder's or file's tokenizer, or with one of OpenAI's encodings, by its name."""
-    return OpenAITokens(source) if source in ENCODINGS else TokenCounter(source)
+    """What counts with a folder's, a tokenizer.json's or a GGUF file's tokenizer, or with an encoding of OpenAI's."""
+    if source in ENCODINGS:
+        return OpenAITokens(source)
+    return _of_gguf(Path(source)) if source.lower().endswith(".gguf") else TokenCounter(source)
+
+
+GGUF_TOKENIZER = "cloudtune_local.training.gguf_tokenizer:save_tokenizer"
+"""What takes a tokenizer out of a GGUF file; it stands on transformers, and is loaded when it is asked for."""
+
+
+def _of_gguf(file: Path) -> TokenCounter:
+    if not file.is_file():
+        raise _refusal(file, "no such file", "name a GGUF file, or a folder that holds tokenizer.json")
+    module, _, name = GGUF_TOKENIZER.partition(":")
+    with tempfile.TemporaryDirectory(prefix="cloudtune-tokenizer-") as folder:
+        try:
+            getattr(importlib.import_module(module), name)(file.absolute(), Path(folder))
+        except ImportError as error:
+            fix = 'pip install "cloudtune[local]"'
+            raise _refusal(file, f"a GGUF file's tokenizer needs {error.name}", fix) from error
+        except Exception as error:  # the trainer's own kind of problem, which this room does not know
+            raise _refusal(file, str(error), "take another file") from error
+        counter = TokenCounter(folder)
+        counter.load()
+    return counter
+
+
+def _refusal(file: Path, message: str, fix: str) -> DataError:
+    return DataError([Problem(code="no_tokenizer", message=message, file=str(file), field="tokenizer", fix=fix)])
 
 
 class TokenCounter:
@@ -53,23 +82,22 @@ class TokenCounter:
         folder = Path(source)
         self.file = folder / "tokenizer.json" if folder.is_dir() else folder
         if not self.file.is_file():
-            raise self._refusal("no such file", "name a folder that holds tokenizer.json")
+            raise _refusal(self.file, "no such file", "name a folder that holds tokenizer.json")
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
-            raise self._refusal("counting tokens needs the tokenizers package", fix) from error
+            raise _refusal(self.file, "counting tokens needs the tokenizers package", fix) from error
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(self.file))
         except Exception as error:  # the package raises bare Exception
-            raise self._refusal(f"this is no tokenizer: {error}", "take another file") from error
+            raise _refusal(self.file, f"this is no tokenizer: {error}", "take another file") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
-    def _refusal(self, message: str, fix: str) -> DataError:
-        return DataError(
-            [Problem(code="no_tokenizer", message=message, file=str(self.file), field="tokenizer", fix=fix)]
-        )
+    def load(self) -> None:
+        """Read all that is else read when it is first asked for: the files may be gone then."""
+        _ = self._template, self._special
 
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""

@@ -132,7 +132,8 @@ def test_the_profile_shows_costs_and_stats_count_by_name(tmp_path: Path) -> None
     text = page.read_text(encoding="utf-8")
     assert "Cost of one pass" in text
     assert "amazon.nova-2-lite" in text
-    assert "validation" in text
+    assert "<h2>Sides</h2>" in text
+    assert "<td>validation<td" in text
     result = CliRunner().invoke(cli, ["data", "stats", path, "--tokenizer", "o200k_base", "--json"])
     assert json.loads(result.stdout)["tokens"] > 120 * 9
     result = CliRunner().invoke(cli, ["data", "preview", path, "--tokenizer", "o200k_base", "-n", "1", "--json"])

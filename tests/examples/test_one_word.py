@@ -110,6 +110,7 @@ def answering(client: Client, job: Job, backend: str) -> Iterator[None]:
     assert not client.deployments(backend=backend)
 
 
+@pytest.mark.timeout(600)  # several processes that import torch: on a busy machine that is minutes
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_file_and_one_word(place: Place, backend: str) -> None:
     ref = place.run(backend)

@@ -32,7 +32,10 @@ ROOT = "/opt/ml"
 GRACE_S = 120.0
 FAILURE_CHARS = 1024
 _SCRIPT, _SOURCE = "sagemaker_program", "sagemaker_submit_directory"
-_SHARED_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+_SHARED_VARIABLES = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE", "HF_TOKEN",
+)  # fmt: skip
 """All that a container takes from the machine around it here."""
 
 
@@ -116,11 +119,10 @@ class Containers:
 
     def start(self) -> None:
         """Start the program on every host."""
-        meeting = _free_port() if len(self.hosts) > 1 else None
+        # The hosts' names are known to no resolver here, and other jobs may meet on the usual port.
+        meeting = {"CLOUDTUNE_MASTER_ADDR": "127.0.0.1", "CLOUDTUNE_MASTER_PORT": str(_free_port())}
         for host in self.hosts:
-            environment = self._environment(host)
-            if meeting is not None:  # the hosts' names are known to no resolver here
-                environment |= {"CLOUDTUNE_MASTER_ADDR": "127.0.0.1", "CLOUDTUNE_MASTER_PORT": str(meeting)}
+            environment = self._environment(host) | meeting
             with self.log(host).open("ab") as log:
                 self._processes.append(
                     subprocess.Popen(

@@ -97,7 +97,7 @@ def _rendezvous(hosts: Sequence[str], here: int, world: int, network: str | None
     """How the processes of all hosts find one another."""
     found = {
         "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(here),
-        "MASTER_ADDR": os.environ.get("CLOUDTUNE_MASTER_ADDR", hosts[0]),
+        "MASTER_ADDR": os.environ.get("CLOUDTUNE_MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1"),
         "MASTER_PORT": os.environ.get("CLOUDTUNE_MASTER_PORT", str(PORT)),
     }  # fmt: skip
     if network:

@@ -15,6 +15,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from cloudtune.errors import ConfigError
 from cloudtune_local.emulator.app import App
 from cloudtune_local.emulator.aws.around import Around
+from cloudtune_local.emulator.azure import storage
 from cloudtune_local.emulator.clock import EmulatorClock
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Faults
@@ -150,6 +151,8 @@ class Emulator:
                 f"{_OURS}MANAGEMENT_TOKEN": settings.azure_token,
                 f"{_OURS}RESOURCE_GROUP": settings.resource_group,
                 f"{_OURS}ACCOUNT": settings.account,
+                f"{_OURS}WORKSPACE": "emulated",  # any name is one
+                f"{_OURS}STORAGE_URL": f"{self.url}{storage.ROOT}{settings.account}",
             }
             | self._aws()
         )

@@ -185,8 +185,7 @@ class Job:
         """
         if self._backend.capabilities.can("verb:delete"):
             raise UnsupportedError(f"{self.ref.backend} removes a job with its record", hint="say delete")
-        with suppress(JobNotFound):
-            reading(self._client.clock, self._backend.delete, self.ref)
+        reading(self._client.clock, self._backend.delete, self.ref)
 
     # -- using -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,15 @@ from tests.contract.test_bedrock_storms import model_folder, standing
 
 from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
-from cloudtune.errors import Conflict, InputError, InvalidRequest, JobFailed, PolicyRefused, UnsupportedError
+from cloudtune.errors import (
+    Conflict,
+    InputError,
+    InvalidRequest,
+    JobFailed,
+    JobNotFound,
+    PolicyRefused,
+    UnsupportedError,
+)
 from cloudtune.importing import Importing
 from cloudtune.job import Job
 from cloudtune.state import JobRef, JobState
@@ -318,3 +326,13 @@ def test_who_may_not_read_the_bucket_may_follow_the_job(
     assert f"the figures of {job.ref.id} cannot be read" in caplog.text
     world.heal()
     assert list(job.metrics())
+
+
+def test_another_accounts_job_is_not_cleared(world: BedrockWorld, client: Client) -> None:
+    job = tuned(world, client)
+    held = world.held()
+    with pytest.raises(JobNotFound, match="belongs to"):
+        client.attach(JobRef(job.ref.backend, "999999999999/us-east-1", job.ref.id)).clear()
+    assert world.held() == held
+    job.clear()
+    assert world.held() == []

@@ -238,8 +238,6 @@ class BedrockBackend:
 
     def delete(self, ref: JobRef) -> None:
         """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
-        if ref.scope != self._clients.scope():
-            return
         name, is_import = self._name(ref)
         if is_import:
             self._imports.clear(ref, name)

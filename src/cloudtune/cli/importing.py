@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,8 @@ def import_model(
     if not yes:
         ask("Import this?")
     job = Job(client, _submitted(session, importing, plan))
+    if called is not None:
+        shutil.rmtree(folder, ignore_errors=True)  # it lies in the bucket now
     snapshot = follow(session, job, waiting)
     finished(session, job, snapshot)
 
@@ -70,7 +74,7 @@ def _submitted(session: Session, importing: Importing, plan: Plan) -> JobRef:
 
 
 def _folder(session: Session, source: str) -> tuple[Path, str | None]:
-    """The folder to import, and what it is called. A job's weights are written out once, beside the ledger."""
+    """The folder to import, and for a job's weights, written out beside the ledger for this, what it is called."""
     path = Path(source).expanduser()
     if path.is_dir():
         return path, None
@@ -80,5 +84,7 @@ def _folder(session: Session, source: str) -> tuple[Path, str | None]:
     if not place.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
         session.say(f"merging the weights of {job.ref} into {place}")
-        job.export(place, merged=True)
-    return place, snapshot.name or None
+        aside = place.with_name(f".{place.name}-{uuid.uuid4().hex[:8]}")  # one that is there is whole
+        job.export(aside, merged=True)
+        aside.replace(place)
+    return place, snapshot.name or "model"

@@ -24,21 +24,26 @@ def conversation(messages: Any, system: Any) -> list[dict[str, Any]]:
         raise invalid("messages must not be empty.")
     said: list[dict[str, Any]] = []
     if system:
-        said.append({"role": "system", "content": "".join(part.get("text", "") for part in system)})
+        said.append({"role": "system", "content": _text(system, "system")})
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ("user", "assistant"):
             raise invalid(f"messages.{index}.role must be user or assistant.")
         content = message.get("content")
-        parts = [{"text": content}] if isinstance(content, str) else content
-        if not isinstance(parts, list) or any("text" not in part for part in parts):
-            raise invalid(f"messages.{index}.content: only text is emulated.")
-        said.append({"role": message["role"], "content": "".join(part["text"] for part in parts)})
+        text = content if isinstance(content, str) else _text(content, f"messages.{index}.content")
+        said.append({"role": message["role"], "content": text})
     return said
+
+
+def _text(parts: Any, where: str) -> str:
+    are_texts = isinstance(parts, list) and all(isinstance(part, dict) and "text" in part for part in parts)
+    if not are_texts or any(not isinstance(part["text"], str) for part in parts):
+        raise invalid(f"{where}: only text is emulated.")
+    return "".join(part["text"] for part in parts)
 
 
 def sampling(most: Any, temperature: Any, top_p: Any) -> Sampling:
     """How to draw. Raises AwsError."""
-    if most is not None and (not isinstance(most, int) or most < 1):
+    if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         raise invalid("The maximum of tokens must be a whole number of at least 1.")
     for name, value in (("temperature", temperature), ("topP", top_p)):
         if value is not None and (not isinstance(value, int | float) or not 0 <= value <= 1):
@@ -53,14 +58,16 @@ def read(family: str, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Sampl
     """Messages, sampling and stop sequences of a body of that family. Raises AwsError."""
     if family == "nova":
         config = body.get("inferenceConfig") or {}
+        if not isinstance(config, dict):
+            raise invalid("inferenceConfig must be an object.")
         how = sampling(config.get("maxTokens") or config.get("max_new_tokens"), config.get("temperature"),
                        config.get("topP") or config.get("top_p"))  # fmt: skip
-        return conversation(body.get("messages"), body.get("system")), how, config.get("stopSequences") or []
+        return conversation(body.get("messages"), body.get("system")), how, _listed(config.get("stopSequences"))
     how = sampling(body.get("max_gen_len") or body.get("max_tokens"), body.get("temperature"), body.get("top_p"))
     if family == "imported" and "messages" in body:
-        messages = [message for message in body["messages"] if message.get("role") == "system"]
-        rest = [message for message in body["messages"] if message.get("role") != "system"]
-        said = conversation(rest, [{"text": message["content"]} for message in messages])
+        given = _listed_of(body["messages"], dict, "messages")
+        system = [{"text": one.get("content")} for one in given if one.get("role") == "system"]
+        said = conversation([one for one in given if one.get("role") != "system"], system)
         return said, how, _listed(body.get("stop"))
     prompt = body.get("prompt")
     if not isinstance(prompt, str) or not prompt:
@@ -69,7 +76,13 @@ def read(family: str, body: dict[str, Any]) -> tuple[list[dict[str, Any]], Sampl
 
 
 def _listed(stop: Any) -> list[str]:
-    return [stop] if isinstance(stop, str) else list(stop or [])
+    return [stop] if isinstance(stop, str) else _listed_of(stop or [], str, "stop sequences")
+
+
+def _listed_of(value: Any, kind: type, where: str) -> list[Any]:
+    if not isinstance(value, list) or any(not isinstance(one, kind) for one in value):
+        raise invalid(f"{where} must be a list of {'texts' if kind is str else 'objects'}.")
+    return value
 
 
 def whole(family: str, spoken: Spoken, reason: str, usage: dict[str, int]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "Stopped", "Ma
          "MaxWaitTimeExceeded": "Stopped"}  # fmt: skip
 _GONE = "InternalServerError: the process that looked after the container is gone"
 _SOURCE = "sagemaker_submit_directory"
+_DRIVERS = "sm_drivers"
+"""The channel in which SageMaker's SDK ships what starts a program (sagemaker-train 1.27.0, ``constants.py``)."""
 MARKER = "checkpoint.json"
 
 
@@ -72,6 +74,8 @@ class Containers:
             if uri is not None:
                 place = fetch(site, uri, folder / "s3" / channel["ChannelName"])
                 channel["DataSource"]["S3DataSource"]["S3Uri"] = place.as_uri()
+                if channel["ChannelName"] == _DRIVERS:
+                    _lead(place, folder / "algo-1" / "ml")
         given = request.get("HyperParameters") or {}
         if uri := given.get(_SOURCE, "").strip('"'):
             source = fetch(site, uri, folder / "s3" / ".source")
@@ -191,6 +195,13 @@ def _fail(folder: Path, reason: str) -> None:
     status |= {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "LastModifiedTime": moment,
                "FailureReason": reason[:1024]}  # fmt: skip
     write_json(folder / container_service.STATUS, status)
+
+
+def _lead(drivers: Path, root: Path) -> None:
+    """Let the SDK's own drivers, which have ``/opt/ml`` written in them, find the first host's tree instead."""
+    for path in drivers.rglob("*"):
+        if path.suffix in (".sh", ".py", ".json"):
+            path.write_bytes(path.read_bytes().replace(b"/opt/ml", str(root).encode()))
 
 
 def fetch(site: Site, uri: str, to: Path, *, must: bool = True) -> Path:

@@ -54,22 +54,29 @@ class _Numbers:
         turns = self.count // _AT_ONCE + 1
         found: set[int] = set()
         for turn in range(turns):
-            seen: set[int] = set()
-            count = 0
-            for mine in self._in_turn(turn, turns):
-                seen.update(mine)
-                count += len(mine)
-            if len(seen) == count:
+            doubtful = self._doubtful(turn, turns)
+            if not doubtful:
                 continue
-            for mine in self._in_turn(turn, turns):  # each is taken out when it is met first: who comes later repeats
-                for number in mine:
-                    if number in seen:
-                        seen.remove(number)
-                    else:
-                        found.add(number)
-                if len(found) >= _REPEATED:
-                    return found
+            times = Counter(
+                number for mine in self._in_turn(turn, turns) for number in filter(doubtful.__contains__, mine)
+            )
+            found.update([number for number, many in times.items() if many > 1])
+            if len(found) >= _REPEATED:
+                break
         return found
+
+    def _doubtful(self, turn: int, turns: int) -> set[int]:
+        """Those that occur more than once, and some of their neighbours."""
+        seen: set[int] = set()
+        doubtful: set[int] = set()
+        for mine in self._in_turn(turn, turns):
+            for start in range(0, len(mine), _LOOKED_AT):
+                some = mine[start : start + _LOOKED_AT]
+                before = len(seen)
+                seen.update(some)
+                if len(seen) < before + len(some):
+                    doubtful.update(some)
+        return doubtful
 
     def _in_turn(self, turn: int, turns: int) -> Iterator[Sequence[int]]:
         if turns == 1:

@@ -25,10 +25,11 @@ import openai
 import psutil
 from emulator import MODEL, ROW, Served, served
 
+from cloudtune import Client, Job, JobRef, WaitTimeout
+from cloudtune_providers.openai.backend import OpenAIBackend
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cloudtune import Client, Job
 
 WAYS = ("sdk states", "cloudtune watch_many", "sdk events", "cloudtune watch")
 
@@ -72,23 +73,16 @@ def by_sdk(counted: Counted, ids: list[str], until: float, every: float, *, even
 
 
 def _client(counted: Counted) -> Client:
-    from cloudtune import Client
-    from cloudtune_providers.openai.backend import OpenAIBackend
-
     backend: Any = OpenAIBackend(connect=lambda _: sdk(counted))
     return Client(backend)
 
 
 def _jobs(client: Client, ids: list[str]) -> list[Job]:
-    from cloudtune import JobRef
-
     scope = next(iter(client.backend("openai").list(limit=1))).ref.scope
     return [client.attach(JobRef("openai", scope, job)) for job in ids]
 
 
 def by_watch_many(counted: Counted, ids: list[str], until: float) -> None:
-    from cloudtune import WaitTimeout
-
     client = _client(counted)
     refs = [job.ref for job in _jobs(client, ids)]
     look = client.snapshots
@@ -105,8 +99,6 @@ def by_watch_many(counted: Counted, ids: list[str], until: float) -> None:
 
 
 def by_watch(counted: Counted, ids: list[str], until: float) -> None:
-    from cloudtune import WaitTimeout
-
     client = _client(counted)
 
     def follow(job: Job) -> None:
@@ -189,12 +181,23 @@ def main() -> None:
         for _ in range(chosen.rounds):
             for way in WAYS:
                 found[way].append(measured(server, way, ids, chosen.seconds, chosen.every))
+    told(found, chosen)
+
+
+def told(found: dict[str, list[dict[str, float]]], chosen: argparse.Namespace) -> None:
+    """The table, and what a look costs over the bare loop's."""
     print(f"{chosen.jobs} jobs followed for {chosen.seconds:.0f} s, {chosen.rounds} rounds in turn, medians; a minute:")
     print(f"{'way':22} {'looks/job':>9} {'req/job':>8} {'req/look':>9} {'CPU s':>7} {'server s':>9} {'MB':>6}")
-    for way, rows in found.items():
-        middle = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-        print(f"{way:22} {middle['looks']:9.2f} {middle['requests']:8.2f} {middle['a look']:9.3f} {middle['cpu']:7.2f} "
-              f"{middle['server']:9.2f} {middle['megabytes']:6.0f}")  # fmt: skip
+    middle = {
+        way: {name: statistics.median(row[name] for row in rows) for name in rows[0]} for way, rows in found.items()
+    }
+    for way, row in middle.items():
+        print(f"{way:22} {row['looks']:9.2f} {row['requests']:8.2f} {row['a look']:9.3f} {row['cpu']:7.2f} "
+              f"{row['server']:9.2f} {row['megabytes']:6.0f}")  # fmt: skip
+    for ours, bare in (("cloudtune watch_many", "sdk states"), ("cloudtune watch", "sdk events")):
+        costs = {way: middle[way]["cpu"] / middle[way]["looks"] for way in (ours, bare)}
+        print(f"a look by {ours} over {bare}: {middle[ours]['a look'] / middle[bare]['a look']:.3f} of the requests, "
+              f"{costs[ours] / costs[bare]:.2f} of the CPU time")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -80,8 +80,8 @@ class Faults:
         return sum(n for (sev, _), n in self._counts.items() if sev == severity)
 
     def listed(self, severity: Severity) -> tuple[Problem, ...]:
-        """Those that were kept, and one more that counts the rest."""
-        kept, total = self._kept[severity], self.total(severity)
+        """Those that were kept, file by file and line by line, and one more that counts the rest."""
+        kept, total = _in_order(self._kept[severity]), self.total(severity)
         if total <= len(kept):
             return tuple(kept)
         by_code = ", ".join(f"{code} {n}" for (sev, code), n in self._counts.most_common() if sev == severity)
@@ -94,3 +94,11 @@ class Faults:
         """Raise DataError if there is any error, with what is only warned of behind it."""
         if self.total("error"):
             raise DataError((*self.listed("error"), *self.listed("warning")))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """As they stand in the files, in the order in which the files were met; what concerns no line comes last."""
+    files: dict[str | None, int] = {}
+    for problem in problems:
+        files.setdefault(problem.file, len(files) if problem.file is not None else 1 << 30)
+    return sorted(problems, key=lambda problem: (files[problem.file], problem.line or problem.row or 1 << 62))

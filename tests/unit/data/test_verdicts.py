@@ -194,7 +194,7 @@ def test_plan_tells_what_check_tells(memory_path: Path) -> None:
     report = check(str(path), target="openai")
     assert list(refused.value.problems) == [p for p in report.problems if p.severity != "info"]
     codes = [(problem.code, problem.line) for problem in refused.value.problems if problem.severity == "error"]
-    assert codes == [("blank", 3), ("loss", 2), ("too_few_rows", None)]
+    assert codes == [("loss", 2), ("blank", 3), ("too_few_rows", None)]
 
 
 def test_a_loss_is_refused_at_plan_unless_the_spec_allows_it(memory_path: Path) -> None:

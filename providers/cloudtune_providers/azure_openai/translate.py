@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, place
+from cloudtune.backend import Capabilities, Plan, PlanRequest, Setting, place
 from cloudtune.errors import DataError, Problem
-from cloudtune.spec import spec_features
+from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import KINDS, Traits, plan_of, settings_of
 from cloudtune_providers.openai_dialect.rules import loss
 
@@ -67,15 +67,11 @@ TRANSLATED = {
 
 def capabilities() -> Capabilities:
     """What Azure can do."""
-    reasons = dict(REFUSED)
-    supported = {
-        *(f"method:{name}" for name in FORMATS), *INHERENT, "method.beta", "hyperparameters.epochs",
-        "hyperparameters.batch_size", "data.validation", "seed", *VERBS,
-    } - reasons.keys()  # fmt: skip
-    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
-        reasons[feature] = "Azure does not offer it" if ":" in feature else _OWN_WAY
-    return Capabilities(
-        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+    methods = (f"method:{name}" for name in FORMATS)
+    fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed")
+    return complete(
+        [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
+        no_choice="Azure does not offer it", no_value=_OWN_WAY,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
     )  # fmt: skip
 

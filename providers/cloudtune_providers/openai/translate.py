@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest
 from cloudtune.errors import DataError
-from cloudtune.spec import spec_features
 from cloudtune_providers.openai_dialect.answers import TOKEN_KEY
+from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import (
     KINDS,
     OUR_KEYS,
@@ -24,6 +23,7 @@ from cloudtune_providers.openai_dialect.rules import loss
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cloudtune.backend import Capabilities, Plan, PlanRequest
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
     from cloudtune_providers.openai.options import OpenAIOptions
@@ -69,16 +69,11 @@ TRANSLATED = {
 
 def capabilities() -> Capabilities:
     """What OpenAI can do."""
-    methods = {f"method:{name}" for name in FORMATS}
-    reasons = dict(REFUSED)
-    supported = {
-        *methods, *INHERENT, "method.beta", "hyperparameters.epochs", "hyperparameters.batch_size",
-        "data.validation", "seed", "tags", *VERBS,
-    } - reasons.keys()  # fmt: skip
-    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
-        reasons[feature] = "OpenAI does not offer it" if ":" in feature else _OWN_WAY
-    return Capabilities(
-        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
+    methods = (f"method:{name}" for name in FORMATS)
+    fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed", "tags")
+    return complete(
+        [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
+        no_choice="OpenAI does not offer it", no_value=_OWN_WAY,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
     )  # fmt: skip
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest, Setting, Step, place
+from cloudtune.backend import Capabilities, Plan, PlanRequest, Setting, Step, place
 from cloudtune.errors import DataError, Problem
-from cloudtune.spec import spec_features
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
 from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
+from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import SLOWEST_BYTES_PER_S
 
 if TYPE_CHECKING:
@@ -76,16 +76,10 @@ _OF_THE_OTHER_ROUTE = (
 
 def capabilities() -> Capabilities:
     """What a workspace can do."""
-    supported = {
-        "method:sft", *INHERENT, "data.validation", "hyperparameters.epochs", "hyperparameters.learning_rate", "tags",
-        *VERBS,
-    } - REFUSED.keys()  # fmt: skip
-    reasons = dict(REFUSED)
-    for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
-        reasons[feature] = "a workspace does not offer it by this route" if ":" in feature else _ITSELF
-    return Capabilities(
-        supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
-        overridden_by={},
+    fields = ("data.validation", "hyperparameters.epochs", "hyperparameters.learning_rate", "tags")
+    return complete(
+        ["method:sft", *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
+        no_choice="a workspace does not offer it by this route", no_value=_ITSELF,
     )  # fmt: skip
 
 

@@ -230,6 +230,37 @@ def test_a_stopped_emulator_forgets_its_buckets(aws: Callable[[str], Any]) -> No
             s3.put_object(Bucket="made-anew", Key="k", Body=b"x")
 
 
+def test_a_kept_store_keeps_buckets_too(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path / "store")
+    place: dict[str, Any] = {"Bucket": "mine", "Key": "a/b ü.bin"}
+    digest = base64.b64encode(hashlib.sha256(b"first").digest()).decode()
+
+    def open_(emulator: Emulator) -> Any:
+        return boto3.client("s3", endpoint_url=emulator.url, region_name="us-west-2", aws_access_key_id="a",
+                            aws_secret_access_key="b")  # fmt: skip
+
+    with Emulator(settings) as emulator:
+        s3 = open_(emulator)
+        s3.create_bucket(Bucket="mine", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        s3.put_object(**place, Body=b"first", Metadata={"by": "me"}, ChecksumSHA256=digest)
+        s3.put_object(Bucket="mine", Key="gone", Body=b"x")
+        s3.delete_object(Bucket="mine", Key="gone")
+        s3.create_bucket(Bucket="emptied", CreateBucketConfiguration={"LocationConstraint": "us-west-2"})
+        s3.delete_bucket(Bucket="emptied")
+        before = s3.head_object(**place, ChecksumMode="ENABLED")
+    for _ in range(2):
+        with Emulator(settings) as emulator:
+            s3 = open_(emulator)
+            assert [one["Name"] for one in s3.list_buckets()["Buckets"]] == ["cloudtune-emulated", "mine"]
+            assert s3.get_bucket_location(Bucket="mine")["LocationConstraint"] == "us-west-2"
+            after = s3.head_object(**place, ChecksumMode="ENABLED")
+            for field in ("ETag", "Metadata", "LastModified", "ContentLength", "ChecksumSHA256"):
+                assert after[field] == before[field], field
+            assert s3.get_object(**place)["Body"].read() == b"first"
+            assert s3.list_objects_v2(Bucket="mine")["KeyCount"] == 1
+    assert len(list((tmp_path / "store" / "s3" / "mine").iterdir())) == 2
+
+
 @pytest.fixture(autouse=True)
 def _closed() -> Iterator[None]:
     yield

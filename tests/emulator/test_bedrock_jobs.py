@@ -10,12 +10,12 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.emulator.aws_desk import NOVA, asked, converse_rows, desk
 
+from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.life import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from cloudtune_local.emulator import Emulator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -244,6 +244,27 @@ def test_a_bucket_that_is_gone_loses_the_figures_and_not_the_model(
     job = bedrock.get_model_customization_job(jobIdentifier="first-job")
     assert job["status"] == "Completed"
     assert bedrock.get_custom_model(modelIdentifier=job["outputModelArn"])
+
+
+def test_a_job_goes_on_over_a_restart(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path, deploying_s=0)
+    with Emulator(settings, scale=0) as emulator, desk(emulator) as client:
+        bucket = os.environ["EMULATED_BUCKET"]
+        client("s3").put_object(Bucket=bucket, Key="rows.jsonl", Body=converse_rows())
+        client("bedrock").create_model_customization_job(**asked(clientRequestToken="t"))
+    with Emulator(settings, scale=0) as emulator, desk(emulator) as client:
+        emulator.clock.advance(200)
+        made = client("bedrock").create_model_customization_job(**asked(clientRequestToken="t"))
+        job = client("bedrock").get_model_customization_job(jobIdentifier=made["jobArn"])
+        assert job["status"] == "Completed"
+        keys = [entry["Key"] for entry in client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
+        assert [key.rpartition("/")[2] for key in keys] == ["step_wise_training_metrics.csv", "rows.jsonl"]
+        client("bedrock").create_custom_model_deployment(modelDeploymentName="d", modelArn=job["outputModelArn"])
+    with Emulator(settings, scale=0) as emulator, desk(emulator) as client:
+        (one,) = client("bedrock").list_custom_model_deployments()["modelDeploymentSummaries"]
+        said = [{"role": "user", "content": [{"text": "question 3"}]}]
+        answer = client("bedrock-runtime").converse(modelId=one["customModelDeploymentArn"], messages=said)
+        assert answer["output"]["message"]["content"][0]["text"] == "answer 3"
 
 
 def test_other_kinds_of_jobs(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:

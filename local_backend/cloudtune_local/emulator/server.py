@@ -84,7 +84,7 @@ class Emulator:
             self.store = opened.enter_context(closing(Store(self.settings.store)))
             self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
-            around = opened.enter_context(closing(Around(self.settings)))
+            around = opened.enter_context(closing(Around(self.settings, _buckets(self.store))))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
             self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
             self.app = App(self.site)
@@ -193,6 +193,10 @@ class Emulator:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def _buckets(store: Store) -> Path | None:
+    return store.folder / "s3" if store.is_kept else None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -12,10 +12,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import ConfigError
+from cloudtune_local.emulator.aws import keeping
 from cloudtune_local.emulator.wire import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from cloudtune_local.emulator.settings import Settings
 
@@ -24,10 +26,14 @@ _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-
 
 
 class Around:
-    """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe."""
+    """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
 
-    def __init__(self, settings: Settings) -> None:
+    ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten.
+    """
+
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
         self._settings = settings
+        self._folder = folder
         self._lock = threading.Lock()
         self.joining = threading.RLock()
         """Held while parts become an object, and while objects are read."""
@@ -73,6 +79,12 @@ class Around:
         kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
         return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
 
+    def keep(self, bucket: str) -> None:
+        """Write what changed in a bucket, where buckets are kept."""
+        if self._folder is not None:
+            with self.joining:
+                keeping.keep(self._folder, self.backend("s3"), bucket)
+
     @property
     def is_open(self) -> bool:
         """Whether anybody has used AWS here."""
@@ -89,6 +101,8 @@ class Around:
             s3_backends[self.account]["aws"] = LargeS3("aws", self.account)
         with contextlib.suppress(Exception):  # another emulator of this account has made it
             s3_backends[self.account]["aws"].create_bucket(settings.aws_bucket, settings.aws_region)
+        if self._folder is not None:
+            keeping.restore(self._folder, s3_backends[self.account]["aws"])
         statement = {"Effect": "Allow", "Principal": {"Service": _TRUSTED}, "Action": "sts:AssumeRole"}
         trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         with contextlib.suppress(Exception):

@@ -72,6 +72,7 @@ def put(site: Site, place: Place, data: bytes) -> None:
     """Write an object. Raises NoSuch where the bucket is not there."""
     _bucket(site, place.bucket)
     site.aws.backend("s3").put_object(place.bucket, place.key, data)
+    site.aws.keep(place.bucket)
 
 
 def _bucket(site: Site, name: str) -> Any:

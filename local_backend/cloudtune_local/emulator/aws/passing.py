@@ -56,6 +56,11 @@ _PLAIN = {
 }
 _READING = frozenset({"s3.GetObject", "s3.HeadObject", "s3.ListObjects", "s3.ListObjectsV2"})
 _ALONE = _READING | {"s3.CompleteMultipartUpload"}
+_CHANGING = frozenset(
+    f"s3.{name}"
+    for name in ("PutObject", "CopyObject", "CompleteMultipartUpload", "DeleteObject", "DeleteObjects", "CreateBucket",
+                 "DeleteBucket")
+)  # fmt: skip
 _NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
 
 
@@ -145,9 +150,12 @@ def _pass(site: Site, call: Call) -> Reply:
         _refuse_unknown_upload(site, call)
     with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
-            return site.aws.answer(environ)
+            reply = site.aws.answer(environ)
         except NotImplementedError as error:  # the way in which moto says so
             raise errors.unknown(call.name) from error
+    if call.name in _CHANGING and reply.status < 300:
+        site.aws.keep(call.body["Bucket"])
+    return reply
 
 
 def _refuse_unknown_upload(site: Site, call: Call) -> None:

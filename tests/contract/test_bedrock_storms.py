@@ -41,7 +41,8 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a kilobyte go in several parts."""
     monkeypatch.setattr(s3, "SINGLE_BYTES", 300)
     monkeypatch.setattr(parts, "PART_BYTES", 256)
-    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+    for place in ("moto.s3.models", "cloudtune_local.emulator.aws.large"):
+        monkeypatch.setattr(f"{place}.S3_UPLOAD_PART_MIN_SIZE", 1)
 
 
 def brew(world: BedrockWorld, seed: int, sends: tuple[str, ...]) -> list[str]:

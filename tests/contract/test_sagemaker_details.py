@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contract.emulated_aws import BUCKET
+from tests.contract.emulated_aws import BUCKET, REGION
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 
 from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
-from cloudtune.errors import BackendError, InvalidRequest, SpecError, UnsupportedError
+from cloudtune.errors import BackendError, InputError, InvalidRequest, SpecError, TransientError, UnsupportedError
 from cloudtune.state import JobState
 from cloudtune_local.emulator.aws import buckets
 
@@ -140,6 +141,40 @@ def test_an_endpoint_alone_may_be_asked_for(world: SageMakerWorld) -> None:
     assert answer.text == "2"
     (based,) = job.generate(["?"], GenerateOptions(max_tokens=5, base=True))
     assert based.model == world.spec().model
+
+
+def test_several_models_on_one_endpoint(world: SageMakerWorld) -> None:
+    """As inference components: each is made, listed, asked and removed by itself, and the endpoint stays."""
+    store, made = world.emulator.store, {"created": 0.0, "changed": 0.0, "deleting": None, "counts": {}}
+    variant = {"VariantName": "AllTraffic", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 1}
+    for kind, request in (("sm_config", {"ProductionVariants": [variant]}), ("sm_endpoint", {})):
+        arn = f"arn:aws:sagemaker:{REGION}:123456789012:{kind}/shared"
+        store.add(kind, world.face, {"id": "shared", "arn": arn, "request": request, "config": "shared"} | made)
+    client = client_of(world)
+    jobs = [client.submit(world.spec(number)) for number in (1, 2)]
+    for job in jobs:
+        world.training(job.ref)
+    world.emulator.clock.advance(300_000)
+    world.emulator.faults.add("lost_reply", "sagemaker.CreateInferenceComponent", times=2)
+    models = [job.result() for job in jobs]
+    for model in models:
+        with contextlib.suppress(TransientError):
+            client.deploy(model, endpoint="shared", memory_mb=2048, accelerators=1)
+        standing = client.deploy(model, endpoint="shared", memory_mb=2048, accelerators=1)
+        assert (standing.model, standing.state) == (model.id, "ready")
+    assert store.count("sm_component") == 2
+    listed = client.deployments(backend="sagemaker")
+    assert sorted(one.model for one in listed) == sorted(model.id for model in models)
+    for number, job in enumerate(jobs, 1):
+        (answer,) = job.generate([f"What is 2 plus {number}?"], GenerateOptions(max_tokens=5))
+        assert answer.text == str(2 + number)
+    for one in listed:
+        client.remove(one)
+        client.remove(one)
+    assert client.deployments(backend="sagemaker") == []
+    assert world.endpoints() == {"sm_model": 0, "sm_config": 1, "sm_endpoint": 1}
+    with pytest.raises(InputError, match="memory_mb"):
+        client.plan_deploy(models[0], endpoint="shared", memory_mb=1)
 
 
 def test_a_serverless_job_tells_its_steps_and_its_tokens(customised: ServerlessWorld) -> None:

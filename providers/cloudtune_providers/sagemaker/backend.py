@@ -12,7 +12,6 @@ from cloudtune.errors import InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws.clients import Clients
-from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
 from cloudtune_providers.sagemaker import (
@@ -82,8 +81,7 @@ class SageMakerBackend:
         self._code = code
         self._training = Training(self._stores, self._jobs, self._base(), code)
         self._artefacts = Artefacts(self._root, self._training)
-        self._endpoints = Endpoints(self._clients, self.name)
-        self._hosting = Hosting(self._clients, self._options, self._endpoints)
+        self._hosting = Hosting(self._clients, self._options)
         self._packages = Packages(self._clients, self._stores)
         self._is_serverless = self._options.compute == "serverless"
         own = capabilities.capabilities
@@ -160,7 +158,7 @@ class SageMakerBackend:
         if step.id == serverless.GROUP:
             return self._packages.create_group(step.request["body"])
         if step.request.get("call", "").startswith("sagemaker."):
-            return self._endpoints.do(step.id, step.request)
+            return self._hosting.do(step.id, step.request)
         raise InvalidRequest(f"the {self.name} back end has no step {step.id!r}")
 
     def find(self, step: Step, intent: Intent) -> Found:
@@ -172,12 +170,12 @@ class SageMakerBackend:
         if step.id == serverless.GROUP:
             return self._packages.find_group(step.request["body"])
         if step.request.get("call", "").startswith("sagemaker."):
-            return self._endpoints.find(step.id, step.request, self._clock.now())
+            return self._hosting.find(step.id, step.request, self._clock.now())
         return Absent()
 
     def probe(self, step: Step) -> Probe:
         """See `Backend`."""
-        return self._endpoints.probe(step.request["name"])
+        return self._hosting.probe(step.id, step.request["name"])
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -273,16 +271,16 @@ class SageMakerBackend:
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`. This back end's endpoints."""
-        return () if self._is_here else self._endpoints.listed(self._clients.scope())
+        return () if self._is_here else self._hosting.listed(self._clients.scope())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
         """See `Host`. The model's endpoint answers where one stands, else this process."""
         here = self._is_here or self._options.answers == "here"
-        endpoint = None if here else self._hosting.serving(model)
-        if endpoint is not None:
-            return self._hosting.generate(endpoint, model, prompts, options or GenerateOptions())
+        standing = None if here else self._hosting.serving(model)
+        if standing is not None:
+            return self._hosting.generate(standing, model, prompts, options or GenerateOptions())
         if self._options.answers == "endpoint" or model.needs_deploy:
             message = f"{model.id} has no endpoint that answers"
             raise InvalidRequest(message, hint="deploy it: cloudtune deploy JOB; or set answers to auto")

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cloudtune.backend import CostEstimate
-from cloudtune.errors import BackendError, InputError, InvalidRequest, Problem
+from cloudtune.errors import BackendError, InputError, InvalidRequest, PermissionDenied, Problem
 from cloudtune.state import Generation
 from cloudtune.validation import problems_of
+from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.names import short
 from cloudtune_providers.sagemaker import images, instances
+from cloudtune_providers.sagemaker.capabilities import NAME
+from cloudtune_providers.sagemaker.components import COMPONENT, READY, REMOVE, Components
 from cloudtune_providers.sagemaker.options import SageMakerDeployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
-    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.backend import Found, GenerateOptions, Plan, Probe, Prompt
     from cloudtune.state import Deployment, TunedModel
     from cloudtune_providers.aws.clients import Clients
-    from cloudtune_providers.aws.endpoints import Endpoints
     from cloudtune_providers.sagemaker.options import SageMakerOptions
 
 _CHANNEL = "base"
@@ -32,10 +35,11 @@ _MOUNTED = "/opt/ml/additional-model-data-sources"
 class Hosting:
     """The endpoints of one account and region."""
 
-    def __init__(self, clients: Clients, options: SageMakerOptions, endpoints: Endpoints) -> None:
+    def __init__(self, clients: Clients, options: SageMakerOptions) -> None:
         self._clients = clients
         self._options = options
-        self._endpoints = endpoints
+        self._endpoints = Endpoints(clients, NAME)
+        self._components = Components(clients)
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
@@ -49,6 +53,11 @@ class Hosting:
         what = asked.model_dump_json(exclude={"name"})
         token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
         name = asked.name or short(model.id, token)
+        if asked.endpoint is not None:
+            return self._components.plan_deploy(
+                name, model, token, self._model(model, asked), asked, limit_s=self._options.deploy_limit,
+                tags=self._options.tags,
+            )  # fmt: skip
         bodies = {
             "model": self._model(model, asked),
             "config": {"ProductionVariants": [_variant(name, asked)]},
@@ -86,31 +95,62 @@ class Hosting:
         return images.image_uri("inference", region, kind, gpu=has_gpu, setting="inference_image")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Endpoint, configuration, model: the endpoint first, since it costs."""
+        """Endpoint, configuration, model: the endpoint first, since it costs. Of a component only what is ours."""
         what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
-        return self._endpoints.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
+        token = hashlib.sha256(what.encode()).hexdigest()[:32]
+        if "component" in (deployment.raw.get("cloudtune") or {}):
+            return self._components.plan_remove(deployment, token)
+        return self._endpoints.plan_remove(deployment, token)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Create or delete one thing."""
+        return self._of(step_id).do(step_id, request)
+
+    def find(self, step_id: str, request: Mapping[str, Any], now: datetime) -> Found:
+        """Whether it is done already."""
+        return self._of(step_id).find(step_id, request, now)
+
+    def probe(self, step_id: str, name: str) -> Probe:
+        """Whether it answers."""
+        return self._of(step_id).probe(name)
+
+    def _of(self, step_id: str) -> Endpoints | Components:
+        return self._components if step_id in (COMPONENT, READY, REMOVE) else self._endpoints
+
+    def listed(self, scope: str) -> list[Deployment]:
+        """Endpoints and inference components of ours."""
+        try:
+            parts = self._components.listed(scope)
+        except PermissionDenied:  # whoever may not list them has made none
+            parts = []
+        return [*self._endpoints.listed(scope), *parts]
 
     # -- answering -------------------------------------------------------------------------------------------------
 
-    def serving(self, model: TunedModel) -> str | None:
-        """The name of a ready endpoint of that model."""
-        try:
-            return self._endpoints.serving(model.id, model.scope).id
-        except InvalidRequest:
-            return None
+    def serving(self, model: TunedModel) -> Deployment | None:
+        """What answers for that model and is ready."""
+        ready = (one for one in self.listed(model.scope) if one.model == model.id and one.state == "ready")
+        return next(ready, None)
 
     def generate(
-        self, endpoint: str, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
+        self, standing: Deployment, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
         """One answer for each prompt, whole: the endpoint's server has no stream."""
         is_ours = not model.raw.get("package")
+        held = standing.raw.get("cloudtune") or {}
+        component = held.get("component")
+        where = {"EndpointName": held["endpoint"] if component else standing.id}
+        if component:
+            where["InferenceComponentName"] = component
         if options.base and not is_ours:
             if not self._options.base_endpoint:
                 raise InvalidRequest(
                     f"the base model {model.base} answers only from an endpoint of its own",
                     hint="deploy it in SageMaker, and name the endpoint in backends.sagemaker.base_endpoint",
                 )
-            endpoint = self._options.base_endpoint
+            where = {"EndpointName": self._options.base_endpoint}
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
             body: dict[str, Any] = {
@@ -121,14 +161,13 @@ class Hosting:
                 body["seed"] = options.seed
             if options.base and is_ours:
                 body["base"] = True
-            yield _answer(self._invoke(endpoint, body), model.base if options.base else model.id)
+            yield _answer(self._invoke(where, body), model.base if options.base else model.id)
 
-    def _invoke(self, endpoint: str, body: Mapping[str, Any]) -> bytes:
-        with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
+    def _invoke(self, where: Mapping[str, str], body: Mapping[str, Any]) -> bytes:
+        with self._clients.asking(f"endpoint {where['EndpointName']}", missing=InvalidRequest):
             told = self._clients.client("sagemaker-runtime").invoke_endpoint(
-                EndpointName=endpoint, ContentType="application/json", Accept="application/json",
-                Body=json.dumps(body).encode(),
-            )  # fmt: skip
+                **where, ContentType="application/json", Accept="application/json", Body=json.dumps(body).encode()
+            )
             return bytes(told["Body"].read())
 
 

@@ -125,6 +125,15 @@ class SageMakerDeployment(BaseModel):
     """Derived from the model's name unless given."""
     instance_type: InstanceType = "ml.g5.xlarge"
     instances: PositiveInt = 1
+    endpoint: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
+    """An endpoint for inference components that stands already: the model is put on it, beside others. ``instances``
+    is how many copies of it there are then."""
+    variant: str = "AllTraffic"
+    """With ``endpoint``: its variant."""
+    memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 4096
+    """With ``endpoint``: what each copy of the model is given."""
+    accelerators: Annotated[int, Field(ge=0, le=16)] = 0
+    """With ``endpoint``: GPUs of each copy."""
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
     """A serverless endpoint instead of instances: no GPU, nothing to pay while nobody asks."""
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 1

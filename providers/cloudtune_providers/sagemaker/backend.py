@@ -103,6 +103,10 @@ class SageMakerBackend:
             return serverless.check(spec, self._options)
         return capabilities.check(spec, self._options)
 
+    def data_target(self, spec: JobSpec) -> str | None:
+        """See `RowRules`. The local back end's trainer reads any record; serverless jobs have formats of their own."""
+        return "sagemaker" if self._is_serverless else "local"
+
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""
         own = _own(spec)

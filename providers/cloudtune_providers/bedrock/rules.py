@@ -98,7 +98,7 @@ class Rules:
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
         if "only through the OpenAI-shaped API" in model.note:
             message = f"{model.id} is tuned {model.note} ({cited})"
-            fix = "that API takes it by OpenAI's own SDK at https://bedrock-mantle.us-west-2.api.aws/v1, cloudtune not yet"
+            fix = "use OpenAI's own SDK there, at https://bedrock-mantle.us-west-2.api.aws/v1, or another model"
             yield Problem(code="other_api", field="model", message=message, fix=fix)
 
     def model(self, name: str) -> Model | None:

@@ -259,7 +259,9 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
 
 
 @pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices of 2026-03-01)"),
-                                             (None, "$12.00 at the most (bounds, prices of 2026-03-01)")])  # fmt: skip
+                                             (None, "$12.00 at the most (bounds, prices of 2026-03-01)"),
+                                             (12.0, "$12.00 (bounds, prices of 2026-03-01)"),
+                                             (0.0001, "less than $0.01 to $12.00 (bounds, ")])  # fmt: skip
 def test_bounds_of_the_cost_are_shown_as_such(least: float | None, told: str) -> None:
     cost = CostEstimate(usd=None, basis="bounds", prices_as_of="2026-03-01", at_least_usd=least, at_most_usd=12.0)
     assert f"Cost: {told}" in plan_text(_plan(cost=cost))

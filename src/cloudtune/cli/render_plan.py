@@ -93,12 +93,19 @@ def _cost(plan: Plan) -> str:
         return by_hour if plan.purpose == "deploy" else "not estimated yet"
     dated = f", prices of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
     if plan.cost.usd is not None:
-        return f"about ${plan.cost.usd:,.2f} ({plan.cost.basis}{dated})"
+        return f"about {_usd(plan.cost.usd)} ({plan.cost.basis}{dated})"
     if plan.cost.at_most_usd is None:
         return plan.cost.basis
-    most = f"${plan.cost.at_most_usd:,.2f}"
-    least = plan.cost.at_least_usd
-    return f"{f'${least:,.2f} to {most}' if least is not None else f'{most} at the most'} ({plan.cost.basis}{dated})"
+    least, most = plan.cost.at_least_usd, _usd(plan.cost.at_most_usd)
+    if least is None:
+        span = f"{most} at the most"
+    else:
+        span = most if _usd(least) == most else f"{_usd(least)} to {most}"
+    return f"{span} ({plan.cost.basis}{dated})"
+
+
+def _usd(sum_: float) -> str:
+    return f"${sum_:,.2f}" if sum_ >= 0.005 or sum_ == 0 else "less than $0.01"
 
 
 def warnings_text(problems: tuple[Problem, ...]) -> str:

@@ -97,10 +97,9 @@ def _cost(plan: Plan) -> str:
     if plan.cost.at_most_usd is None:
         return plan.cost.basis
     least, most = plan.cost.at_least_usd, _usd(plan.cost.at_most_usd)
-    if least is None:
-        span = f"{most} at the most"
-    else:
-        span = most if _usd(least) == most else f"{_usd(least)} to {most}"
+    span = f"{most} at the most" if least is None else f"{_usd(least)} to {most}"
+    if least is not None and _usd(least) == most:
+        span = most
     return f"{span} ({plan.cost.basis}{dated})"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,25 @@ def test_the_same_token_is_the_same_job(bedrock: Any) -> None:
     with pytest.raises(ClientError, match=r"ConflictException.*first-model"):
         bedrock.create_model_customization_job(**asked(jobName="other"))
     assert len(bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"]) == 1
+
+
+def test_many_at_once_make_one_of_each(aws: Callable[[str], Any], bedrock: Any) -> None:
+    """The same token from sixteen threads is one job; sixteen names beside it are sixteen; readers go on meanwhile."""
+
+    def create(number: int) -> str:
+        name = "one" if number % 2 else f"job-{number}"
+        made = bedrock.create_model_customization_job(
+            **asked(jobName=name, customModelName=name, clientRequestToken=name)
+        )
+        aws("s3").list_objects_v2(Bucket=os.environ["EMULATED_BUCKET"])
+        bedrock.list_model_customization_jobs()
+        return str(made["jobArn"])
+
+    with ThreadPoolExecutor(8) as threads:
+        arns = list(threads.map(create, range(32)))
+    assert len(set(arns[1::2])) == 1
+    assert len(set(arns)) == 17
+    assert len(bedrock.list_model_customization_jobs(maxResults=100)["modelCustomizationJobSummaries"]) == 17
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.sagemaker_world import ServerlessWorld
+from tests.contract.sagemaker_world import ServerlessWorld, rarely
 
 from cloudtune.testing.contract import BackendContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from cloudtune.client import Client
-    from cloudtune.testing.nursery import Nursery
 
 
 class TestServerless(BackendContract):
@@ -28,8 +25,5 @@ class TestServerless(BackendContract):
         yield world
         world.close()
 
-    @pytest.mark.soak
-    @pytest.mark.timeout(600)
-    def test_13_a_kill_anywhere_makes_no_second(self, world: ServerlessWorld, client: Client, nursery: Nursery) -> None:
-        """13: JumpStart's test, of the same calls, runs always."""
-        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)
+
+rarely(TestServerless, ("00", "01", "02", "14", "15"))  # its jobs are read and steered as those on instances are

@@ -88,8 +88,9 @@ def job_weather(root: Path, way: str, seed: int) -> tuple[int, int]:
 FILES = {"instances": 2, "serverless": 1}
 
 
-@pytest.mark.parametrize("way", FILES)
-@pytest.mark.parametrize("seed", FEW)
+@pytest.mark.parametrize(
+    ("way", "seed"), [*(("instances", seed) for seed in FEW), *(("serverless", seed) for seed in FEW[:4])]
+)
 def test_one_submit_makes_one_job(tmp_path: Path, way: str, seed: int) -> None:
     assert job_weather(tmp_path, way, seed) == (1, FILES[way])
 

@@ -62,7 +62,7 @@ def job(inputs: Path, python: str, **changes: Any) -> ContainerJob:
         "data.test": "train/train.jsonl", "device": "cpu", "threads": 1, "checkpoints.every": 20, "checkpoints.keep": 9,
         "hyperparameters.batch_size": 2, "hyperparameters.max_length": 64, "hyperparameters.packing": False,
         "hyperparameters.max_steps": STEPS, "hyperparameters.epochs": 9.0, "hyperparameters.learning_rate": 1e-3,
-        "hyperparameters.precision": "fp32", "adapter.rank": 4, "adapter.dropout": 0.1,
+        "hyperparameters.precision": "fp32", "hyperparameters.scheduler": "constant", "adapter.rank": 4,
     }  # fmt: skip
     spec |= changes.pop("spec", {})
     given: dict[str, Any] = {
@@ -168,36 +168,22 @@ def test_what_is_stopped_goes_on_from_its_checkpoint(
     assert all(torch.equal(weight, weights(unbroken)[name]) for name, weight in weights(again).items())
 
 
-def test_two_instances_are_as_one_with_the_whole_batch(inputs: Path, clean_python: str, tmp_path: Path) -> None:
-    """Without dropout, which each process draws for itself. The test rows are measured by both, on one's weights."""
-    spec = {"adapter.dropout": 0.0, "hyperparameters.batch_size": 4, "hyperparameters.max_steps": 6}
-    found = {}
-    for instances in (1, 2):
-        containers = Containers(job(inputs, clean_python, spec=spec, instances=instances), tmp_path / str(instances))
-        containers.prepare()
-        assert run(containers) == 0, containers.log().read_text()
-        found[instances] = containers
-    assert not list(found[2].tree("algo-2").checkpoints.iterdir())
-    one, two = (figures(found[instances].log()) for instances in (1, 2))
-    assert len(two) == 6
-    assert [step for step, _ in two] == [step for step, _ in one]
-    assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
-    ends = [read_lines(found[n].tree().output / "metrics.jsonl", "test")[-1]["values"]["loss"] for n in (1, 2)]
-    assert ends[1] == pytest.approx(ends[0], rel=1e-4)
-
-
-def read_lines(path: Path, split: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if line["split"] == split]
-
-
-def test_a_failure_is_told(inputs: Path, clean_python: str, tmp_path: Path) -> None:
-    (tmp_path / "train.jsonl").write_text('{"nothing": 1}\n')
-    channels = {"code": str(inputs / NAME), "train": str(tmp_path / "train.jsonl"), "model": str(inputs / "model")}
-    containers = Containers(job(inputs, clean_python, channels=channels), tmp_path / "run")
-    containers.prepare()
-    assert run(containers) == 1
-    assert containers.failure().startswith("bad_data: train.jsonl: line 1: a record has")
+def test_two_instances_are_as_one_with_the_whole_batch(
+    inputs: Path, clean_python: str, unbroken: Containers, tmp_path: Path
+) -> None:
+    """Two processes with a sequence each take the same steps as one with both; only the first keeps anything."""
+    few = 6
+    two = Containers(job(inputs, clean_python, spec={"hyperparameters.max_steps": few}, instances=2), tmp_path)
+    two.prepare()
+    assert run(two) == 0, two.log().read_text()
+    assert not list(two.tree("algo-2").checkpoints.iterdir())
+    found, expected = figures(two.log()), figures(unbroken.log())[:few]
+    assert [step for step, _ in found] == [step for step, _ in expected]
+    assert [loss for _, loss in found] == pytest.approx([loss for _, loss in expected], rel=1e-4)
+    lines = [json.loads(line) for line in (two.tree().output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["split"] == "test"] == [few]
+    assert (two.tree().model / "adapter_model.safetensors").is_file()
+    assert not list(two.tree("algo-2").model.iterdir())
 
 
 @pytest.mark.parametrize(

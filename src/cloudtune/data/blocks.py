@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from cloudtune.data.faults import Faults
 
-BLOCK_BYTES = 1 << 17  # what fits a core's cache is gone through fastest
+BLOCK_BYTES = 1 << 16  # what fits a core's cache is gone through fastest
 MAX_ROW_BYTES = 64 << 20
 MAX_SKIP_BYTES = 1 << 30
 _BOM = b"\xef\xbb\xbf"

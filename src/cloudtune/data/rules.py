@@ -32,6 +32,9 @@ class Rule(NamedTuple):
     hint: re.Pattern[bytes] | None = None
     """A line that breaks the rule also holds this: where signs are too common."""
 
+    escaped: bool = False
+    """What breaks it is written with an escape in JSON, other than of quotes, backslashes, tabs and ends of lines."""
+
     def seen_in(self, lines: bytes) -> bool:
         """Whether the rule may be broken in these lines."""
         # One byte is found ten times faster than several: most batches are done with after that.
@@ -88,7 +91,7 @@ STANDARD: tuple[Rule, ...] = (
          re.compile("|".join(map(re.escape, _TEMPLATE))), "{} is a token of chat templates",
          "remove it: the template is added in training"),
     Rule("control_character", "warning", (b"\\",), re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]"),
-         "{} is a control character", "remove it", hint=re.compile(rb"\\[ubf]")),
+         "{} is a control character", "remove it", hint=re.compile(rb"\\[ubf]"), escaped=True),
     Rule("control_character", "warning", (b"\x7f",), re.compile("\x7f"), "{} is a control character", "remove it"),
     Rule("broken_text", "warning", (b"\xef\xbf\xbd", b"\xc3\x83"), re.compile("\ufffd|\u00c3[\u0080-\u00bf]"),
          "{} is what broken encoding leaves behind", "read the source with its own encoding"),

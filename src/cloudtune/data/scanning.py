@@ -107,8 +107,9 @@ class Scanner:
 
     def _scanned(self, good: _Good, origin: str, problems: list[Problem]) -> Scanned:
         at, records, lines = good.at, good.records, good.lines
+        escaped = not isinstance(records, PlainRows) or records.escaped
         for rule in self.rules:
-            if rule.seen_in(good.joined):
+            if (escaped or not rule.escaped) and rule.seen_in(good.joined):
                 for index, line in enumerate(lines):
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]

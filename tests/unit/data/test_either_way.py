@@ -24,7 +24,7 @@ from cloudtune.data.losses import features
 from cloudtune.data.places import Batch
 from cloudtune.data.plain import PlainBlocks
 from cloudtune.data.record_checks import is_plain
-from cloudtune.data.records import Chat, Message, canonical
+from cloudtune.data.records import Chat, Message, canonical, canonical_lines
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ ODD = [  # lines that are not plain conversations, or only nearly
         {"messages": [U, A]}, {"messages": [U, A | {"content": "another"}]}, {"messages": [S, U, A] + [U, A] * 40},
         {"messages": [U, {"content": "key order", "role": "assistant"}]},
     )),
+    b'{"messages":[{"role":"user","content":"a\xffb"},{"role":"assistant","content":"b"}]}',
+    b'{"messages":[{"role":"user","content":"a\tb"},{"role":"assistant","content":"b"}]}',
+    b'{"messages":[{"role":"user","content":["a"]},{"role":"assistant","content":7}]}',
+    b'{"messages":[{"role":"user","content":"\\/ \\u00f1"},{"role":"assistant","content":"\\\\u00f1"}]}',
+    b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","content":"b"}]}',
+    b'{"messages":[{"role":"user","content":"\\n\\t"},{"role":"assistant","content":"b"}]}',
     b'{"messages":[{"role":"user","content":"a"},\r', b'{"messages":[{"role":"user","content":"a"},',
     b'{"role":"assistant","content":"b"}]}',
     b"%b%b" % (2 * (b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}',)),
@@ -242,6 +248,36 @@ def test_a_block_is_plain_when_its_records_are(rows: list[Chat]) -> None:
         assert found.joined == block.data
         assert found.answers() == [row.messages[-1].content for row in rows]
         assert [found.chars(i) for i in range(len(rows))] == [sum(len(m.text) for m in row.messages) for row in rows]
+
+
+LINE = b'{"messages":[{"role":"user","content":%b},{"role":"assistant","content":"b"}]}\n'
+SPACES = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+
+
+@pytest.mark.parametrize("text", [*SPACES, "".join(SPACES), " \n" * 3, "", "\u200b", "\ufeff"], ids=ascii)
+def test_texts_of_white_space_alone_are_found_in_every_way(text: str) -> None:
+    for said in (text, text + "a", "a" + text, f" {text}", f"{text}\u00e9", f"{text}\u65e5"):
+        for content in (json.dumps(said), json.dumps(said, ensure_ascii=False)):
+            line = (
+                b'{"messages":[{"role":"user","content":%b},{"role":"assistant","content":"b"}]}\n' % content.encode()
+            )
+            found = PlainBlocks().rows(Block(line, 1, lines=1))
+            assert (found is not None) == bool(said.strip())
+            if found is not None:
+                assert found.joined == canonical(Chat([Message("user", said), Message("assistant", "b")])) + b"\n"
+
+
+def test_texts_that_stand_there_canonically_are_not_taken_out_of_their_json() -> None:
+    """Or the quick way is not taken at all, and only the clock would tell."""
+    rows = [Chat([Message("user", text), Message("assistant", text)]) for text in
+            ("a", 'q"\\\n\t\r', " ñ", "日本", "é", "\u2003a".strip(), "😀", "<|im_end|>\x7f")]  # fmt: skip
+    block = Block(b"".join(json.dumps(msgspec.to_builtins(row), ensure_ascii=False).encode() + b"\n" for row in rows),
+                  1, lines=len(rows))  # fmt: skip
+    found = PlainBlocks().rows(block)
+    assert found is not None
+    assert not found.escaped
+    assert found.joined == canonical_lines(rows)
+    assert list(found) == rows
 
 
 @pytest.mark.parametrize("turns", [1, 2, 40, 61, 62, 63, 64, 65, 130])

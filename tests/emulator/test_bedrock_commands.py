@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from tests.contract.test_bedrock_storms import model_folder
+from tests.emulator.aws_desk import CITIES
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
@@ -121,3 +122,38 @@ def test_the_roles_documents_are_written_and_not_applied(desk: Desk) -> None:
     assert "exists" in desk.run("init", "bedrock", code=2).stderr
     desk.run("init", "bedrock", "--force")
     assert "cloudtune init openai.yaml" in desk.run("init", "openai", code=2).stderr
+
+
+LEARNING = """
+name: codes
+model: tiny.json
+data: {train: codes.jsonl}
+adapter: {type: lora, rank: 8, targets: all-linear}
+hyperparameters: {epochs: 4, batch_size: 8, learning_rate: 1.0e-2}
+seed: 0
+"""
+
+
+@pytest.mark.timeout(400)
+def test_what_a_local_job_has_learnt_answers_from_bedrock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained here, merged, checked, uploaded, imported: the same words come back from Bedrock's runtime."""
+    with Emulator(Settings(engine="train", deploying_s=0.0)) as emulator:
+        for name, value in emulator.environment().items():
+            monkeypatch.setenv(name, value)
+        for name in ("XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
+            monkeypatch.setenv(name, str(tmp_path / "home"))
+        monkeypatch.chdir(tmp_path)
+        desk = Desk(tmp_path, emulator)
+        (tmp_path / "tiny.json").write_text(json.dumps({"model": {"hidden_size": 64, "intermediate_size": 128}}))
+        rows = [{"prompt": f"Code of {city}?", "completion": f"Code {city[:2].upper()}."} for city in CITIES]
+        (tmp_path / "codes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 10))
+        (tmp_path / "local.yaml").write_text(LEARNING)
+        local = desk.run("run", "local.yaml", "--backend", "local", "--yes").stdout.split()[0]
+        brought = desk.run("import", local, "--to", "bedrock", "--yes")
+        assert "torch_dtype" in brought.stderr
+        ref = brought.stdout.split()[0]
+        asked = [f"Code of {city}?" for city in CITIES[:3]]
+        said = [[desk.run("generate", job, prompt).stdout.strip() for prompt in asked] for job in (local, ref)]
+        assert said[0] == said[1]
+        assert all(text.startswith("Code ") for text in said[0]), "it has learnt nothing that could be compared"
+        assert not list((tmp_path / "home").rglob("exports/*"))

@@ -86,7 +86,7 @@ class Hosting:
         return self._endpoints.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
 
     def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
-        """One answer for each prompt. The base model needs an endpoint of its own."""
+        """One answer for each prompt, in pieces first if asked for. The base model needs an endpoint of its own."""
         template = None
         if options.base:
             if not self._options.base_endpoint:
@@ -100,7 +100,11 @@ class Hosting:
             template = self._template(model)
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-            yield self._one(endpoint, results.asking(messages, options, template))
+            body = results.asking(messages, options, template)
+            if options.stream:
+                yield from self._in_pieces(endpoint, body | {"stream": True})
+            else:
+                yield self._one(endpoint, body)
 
     def _one(self, endpoint: str, body: Mapping[str, Any]) -> Generation:
         with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
@@ -110,6 +114,17 @@ class Hosting:
             )  # fmt: skip
             content = told["Body"].read()
         return results.answer(content, endpoint)
+
+    def _in_pieces(self, endpoint: str, body: Mapping[str, Any]) -> Iterator[Generation]:
+        pieces = results.Pieces(endpoint)
+        with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
+            told = self._clients.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+                EndpointName=endpoint, ContentType="application/json", Body=json.dumps(body).encode()
+            )
+            for event in told["Body"]:
+                if "PayloadPart" in event:
+                    yield from pieces.read(event["PayloadPart"]["Bytes"])
+        yield pieces.whole()
 
     def _template(self, model: TunedModel) -> dict[str, str] | None:
         """``template.json`` that the model learnt by, if it did; the default where it is gone by now."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError, CloudtuneError, JobNotFound, Problem, SpecError
 from cloudtune_providers.jumpstart.document import Document, kept
+from cloudtune_providers.jumpstart.options import PUBLIC_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.jumpstart.document import Hyper
 
+_REFERENCE = "ModelReference"
 MANIFEST = "models_manifest.json"
 
 
@@ -65,14 +67,7 @@ class Hub:
         )
 
     def _asked(self, model: str, version: str | None) -> dict[str, Any]:
-        more = {} if version is None else {"HubContentVersion": version}
-        try:
-            with self._clients.asking(f"document of {model}"):
-                told = self._clients.client("sagemaker").describe_hub_content(
-                    HubName=self._hub, HubContentType="Model", HubContentName=model, **more
-                )
-        except JobNotFound as error:
-            raise SpecError([self._missing(model, version)]) from error
+        told = self._described(model, version)
         text = str(told["HubContentDocument"])
         try:
             document = json.loads(text)
@@ -80,10 +75,27 @@ class Hub:
             raise BackendError(f"the hub's document of {model} cannot be read: {error}") from error
         return {
             "model": model, "version": str(told["HubContentVersion"]), "arn": str(told["HubContentArn"]),
-            "schema": str(told.get("DocumentSchemaVersion") or ""), "status": str(told.get("SupportStatus") or ""),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(), "document": kept(document),
-            "read_at": self._clock.now().isoformat(timespec="seconds"),
+            "reference": told["HubContentType"] == _REFERENCE, "schema": str(told.get("DocumentSchemaVersion") or ""),
+            "status": str(told.get("SupportStatus") or ""), "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "document": kept(document), "read_at": self._clock.now().isoformat(timespec="seconds"),
         }  # fmt: skip
+
+    def _described(self, model: str, version: str | None) -> dict[str, Any]:
+        """A private hub may hold references to public models beside models of its own."""
+        more = {} if version is None else {"HubContentVersion": version}
+        kinds = ("Model",) if self._hub == PUBLIC_HUB else (_REFERENCE, "Model")
+        for kind in kinds:
+            try:
+                with self._clients.asking(f"document of {model}"):
+                    return dict(
+                        self._clients.client("sagemaker").describe_hub_content(
+                            HubName=self._hub, HubContentType=kind, HubContentName=model, **more
+                        )
+                    )
+            except JobNotFound as error:
+                if kind == kinds[-1]:
+                    raise SpecError([self._missing(model, version)]) from error
+        raise AssertionError("the last kind returns or raises")
 
     def _missing(self, model: str, version: str | None) -> Problem:
         if version is not None:

@@ -18,7 +18,7 @@ class JumpStartOptions(AwsOptions):
     """Which account, region, bucket and role, and on what a job runs unless its spec says otherwise."""
 
     hub: str = PUBLIC_HUB
-    """Whose documents are read; else SAGEMAKER_HUB_NAME is not looked at."""
+    """Whose documents are read: the public hub's, or a private one's of your account."""
     accept_eula: tuple[str, ...] = ()
     """Ids of gated models whose terms you have read and accept, for every job."""
     instance_type: Instance | None = None

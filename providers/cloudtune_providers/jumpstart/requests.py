@@ -111,6 +111,8 @@ def _channels(request: PlanRequest, options: JumpStartOptions, choices: Choices)
                                   "S3DataDistributionType": "FullyReplicated"}  # fmt: skip
         if choices.document.is_gated:
             source["ModelAccessConfig"] = {"AcceptEula": True}
+        if request.resolved.facts.get("reference"):
+            source["HubAccessConfig"] = {"HubContentArn": request.resolved.facts["arn"]}
         kind = choices.document["TrainingArtifactCompressionType"] or "None"
         found.append(
             {"ChannelName": "model", "ContentType": MODEL_TYPE, "CompressionType": kind, "InputMode": "File",

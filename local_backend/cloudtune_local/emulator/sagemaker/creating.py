@@ -149,7 +149,8 @@ def _course(site: Site, body: dict[str, Any]) -> dict[str, Any]:
     patterns = [str(definition["Regex"]) for definition in algorithm.get("MetricDefinitions") or ()]
     is_ours = any("cloudtune" in pattern for pattern in patterns)
     return {
-        "line": OWN_LINE if is_ours else None, "rows": amount, "epochs": epochs,
+        "line": OWN_LINE if is_ours else None, "rate": _number(given, ("learning_rate",), 2e-4),
+        "rows": amount, "epochs": epochs,
         "steps": max(1, math.ceil(amount / max(1.0, batch) * epochs)), "has_validation": "validation" in channels,
     }  # fmt: skip
 

@@ -185,7 +185,7 @@ def _line(job: dict[str, Any], step: int, steps: int, epochs: float) -> str:
     loss, epoch = figure(job, step, steps), round(step / steps * epochs, 4)
     if (form := job["course"].get("line")) is not None:
         return str(form.format(step=step, steps=steps, loss=loss, epoch=epoch))
-    rate = round(2e-4 * (1 - (step - 1) / steps), 8)
+    rate = round(job["course"].get("rate", 2e-4) * (1 - (step - 1) / steps), 10)
     return str({"loss": loss, "grad_norm": round(loss / 2, 4), "learning_rate": rate, "epoch": epoch})
 
 

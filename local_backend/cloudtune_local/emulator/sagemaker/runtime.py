@@ -64,7 +64,7 @@ def _said(site: Site, call: Call) -> tuple[dict[str, Any], Spoken]:
         max_tokens=int(given.get("max_tokens") or given.get("max_new_tokens") or 256),
         temperature=float(temperature), top_p=float(given.get("top_p") or 1.0), seed=given.get("seed"),
     )  # fmt: skip
-    return model, site.sagemaker.answer(site, model, messages, sampling)
+    return model, site.sagemaker.answer(site, model | {"base": bool(body.get("base"))}, messages, sampling)
 
 
 def _model(site: Site, call: Call) -> dict[str, Any]:
@@ -108,8 +108,12 @@ def _container(site: Site, call: Call, thing: dict[str, Any]) -> dict[str, Any]:
         package = packages.find(site, call, container["ModelPackageName"])
         container = package["request"]["InferenceSpecification"]["Containers"][0] | container
     source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+    beside = {
+        entry["ChannelName"]: entry["S3DataSource"]["S3Uri"]
+        for entry in container.get("AdditionalModelDataSources") or ()
+    }
     return {
-        "uri": container.get("ModelDataUrl") or source.get("S3Uri"), "image": container.get("Image"),
+        "uri": container.get("ModelDataUrl") or source.get("S3Uri"), "image": container.get("Image"), "beside": beside,
         "environment": container.get("Environment") or {},
     }  # fmt: skip
 

@@ -87,13 +87,13 @@ class TrainTrainer:
         """See `Trainer.answer`. Raises ModelError."""
         uri = str(model.get("adapter") or model.get("uri") or "")
         try:
-            folder = self._brought(site, uri)
+            folder = self._brought(site, uri, model.get("beside") or {})
         except (buckets.NoSuch, ValueError, KeyError, OSError, tarfile.TarError) as error:
             raise ModelError(f"the model at {uri or 'no address'} cannot be loaded: {error}", 500) from error
         tuned = TunedModel(id=folder.name, base="", backend="emulator", scope="", uri=str(folder))
         options = GenerateOptions(
             max_tokens=sampling.max_tokens, temperature=sampling.temperature, top_p=sampling.top_p or 1e-6,
-            seed=sampling.seed,
+            seed=sampling.seed, base=bool(model.get("base")),
         )  # fmt: skip
         prompt = [{"role": str(message["role"]), "content": text_of(message)} for message in messages]
         try:
@@ -105,7 +105,7 @@ class TrainTrainer:
             prompt_tokens=said.prompt_tokens or 0, completion_tokens=said.completion_tokens or 0,
         )  # fmt: skip
 
-    def _brought(self, site: Site, uri: str) -> Path:
+    def _brought(self, site: Site, uri: str, beside: Mapping[str, str]) -> Path:
         """The model's files, brought out of S3 once."""
         folder = self._folder / "models" / hashlib.sha256(uri.encode()).hexdigest()[:24]
         with self._lock:
@@ -119,16 +119,20 @@ class TrainTrainer:
                     archive.extractall(aside, filter="data")
             else:
                 fetch(site, uri, aside)
-            self._settle(aside, folder, uri)
+            for channel, source in beside.items():
+                fetch(site, source, folder.with_name(f"{folder.name}-{channel}"))
+            self._settle(aside, folder, uri, beside)
             aside.rename(folder)
         return folder
 
-    def _settle(self, unpacked: Path, folder: Path, uri: str) -> None:
-        """Let the model's own note say where its base is on this machine: beside it, or in its job's channel."""
+    def _settle(self, unpacked: Path, folder: Path, uri: str, beside: Mapping[str, str]) -> None:
+        """Let the model's own note say where its base is here: within it, beside it, or in its job's channel."""
         tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
         base = tuned["base"]
         if (unpacked / "base").is_dir():
             tuned["base_folder"] = str(folder / "base")
+        elif beside and base["source"] == "folder":
+            base["path"] = tuned["base_folder"] = str(folder.with_name(f"{folder.name}-{next(iter(beside))}"))
         elif base["source"] != "hub" and not Path(base["path"]).is_absolute():
             channel = next(
                 (self._containers.folder(job) / "s3" / "model" for job in self._store.all("training_job")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CATALOGUE_MODEL = "azureml://registries/azureml-meta/models/Meta-Llama-3.1-8B-Instruct/versions/4"
 
 
-def open_workspace(url: str, clock: str) -> tuple[Backend, Clock]:
+def open_workspace(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
     """The recipe: as `open_azure`, by azure-ai-ml. An environment variable of the SDK's says where."""
     from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -42,7 +42,7 @@ def open_workspace(url: str, clock: str) -> tuple[Backend, Clock]:
     hands = FakeClock(path=Path(clock))
     place = {"subscription_id": _PLACE["subscription_id"], "resource_group": "emulated", "workspace": "lab"}
     given = {"route": "ml_workspace", "management_token": TOKEN, "storage_url": f"{url}/blobs/emulated"} | place
-    return AzureOpenAIBackend(AzureOpenAIOptions.model_validate(given), workspace=connect, clock=hands), hands
+    return AzureOpenAIBackend(AzureOpenAIOptions.model_validate(given | options), workspace=connect, clock=hands), hands
 
 
 class WorkspaceWorld(EmulatedWorld):

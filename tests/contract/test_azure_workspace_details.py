@@ -174,6 +174,17 @@ def test_a_refusal_of_the_store_is_told_without_its_key(world: WorkspaceWorld) -
         client_of(world, "another").submit(world.spec(1))
 
 
+def test_a_datastore_that_is_not_there_is_told(tmp_path: Path) -> None:
+    world = WorkspaceWorld(tmp_path, datastore="elsewhere")
+    try:
+        with pytest.raises(InvalidRequest, match="datastore elsewhere") as refused:
+            client_of(world).submit(world.spec())
+        assert refused.value.__cause__ is not None
+        assert not world.uploads()
+    finally:
+        world.close()
+
+
 def test_nothing_of_this_machine_is_told(world: WorkspaceWorld) -> None:
     """The SDK's own way adds the working folder's repository, branch and commit to the job."""
     client_of(world).submit(world.spec())

@@ -65,7 +65,7 @@ class Shell:
         return done.stdout.strip(), done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # many processes, each of which loads an SDK: minutes on a busy machine
 def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: Path) -> None:
     shell = Shell(tmp_path, quick)
     ref, told = shell.run("run", "job.yaml", "--yes")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import Conflict, JobNotFound, UnsupportedError
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
 from cloudtune_providers.azure_openai.ml_workspace import translate
 
 if TYPE_CHECKING:
@@ -98,8 +98,12 @@ class Storage:
         from azure.storage.blob import BlobServiceClient
 
         client = self._connection.client
-        with self._connection.asking(f"datastore {self._datastore}"):
-            store = client.datastores.get(self._datastore, include_secrets=True)
+        try:
+            with self._connection.asking(f"datastore {self._datastore}"):
+                store = client.datastores.get(self._datastore, include_secrets=True)
+        except JobNotFound as error:  # which would be taken for a blob that is not there
+            hint = "check `workspace` and `datastore` in the settings: cloudtune config show"
+            raise InvalidRequest(error.message, hint=hint) from error.__cause__
         if not hasattr(store, "container_name"):
             raise UnsupportedError(f"the datastore {self._datastore} is no blob store", hint="name one as `datastore`")
         url = self._account_url or f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"

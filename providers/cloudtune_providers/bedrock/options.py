@@ -31,8 +31,8 @@ class BedrockOverrides(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    hyperparameters: dict[str, str] = {}
-    """As Bedrock names them, sent as they are; they win over the portable ones. Every value is a string there."""
+    hyperparameters: dict[str, str | int | float] = {}
+    """As Bedrock names them; they win over the portable ones. Numbers are sent as the strings that Bedrock wants."""
     batch_size: PositiveInt | None = None
     """``batchSize``; Nova takes none, Llama only 1, reinforcement 16 to 512."""
     model_name: Annotated[str, Field(pattern=r"^([0-9a-zA-Z][_-]?){1,63}$")] | None = None

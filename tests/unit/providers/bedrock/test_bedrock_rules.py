@@ -167,6 +167,12 @@ def test_hyperparameters_are_strings_without_exponents(rows: Path) -> None:
     assert "hyperParameters" not in body(rows)
 
 
+def test_bedrocks_own_names_win_and_may_be_written_as_numbers(rows: Path) -> None:
+    own = {"bedrock": {"hyperparameters": {"epochCount": 2, "learningRate": 2e-05}}}
+    sent = body(rows, hyperparameters={"epochs": 4, "warmup_steps": 3}, overrides=own)
+    assert sent["hyperParameters"] == {"epochCount": "2", "learningRate": "0.00002", "learningRateWarmupSteps": "3"}
+
+
 def test_key_vpc_and_tags_stand_in_the_request(rows: Path) -> None:
     backend = backend_of(kms_key="alias/mine", subnets=["subnet-1"], security_groups=["sg-1"], tags={"cost": "a"})
     sent = body(rows, backend, tags={"team": "red"})

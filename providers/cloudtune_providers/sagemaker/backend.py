@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import InvalidRequest, UnsupportedError
+from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws.clients import Clients
@@ -20,6 +21,7 @@ from cloudtune_providers.sagemaker import (
     images,
     log_lines,
     models,
+    policies,
     recipes,
     serverless,
     snapshots,
@@ -148,6 +150,14 @@ class SageMakerBackend:
         if self._is_serverless:
             return serverless.plan(request, self._options, _own(request.spec))
         return translate.to_plan(request, self._options)
+
+    def documents(self) -> Mapping[str, str]:
+        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        account = region = None
+        if not self._is_here:
+            with suppress(CloudtuneError):
+                region, account = self._clients.region, self._clients.account()
+        return policies.documents(self._options, account=account, region=region)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SERVICE = "cloudtune_local.container_service"
 _ASIDE = ".new"
 _TIMES = ("CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime", "StartTime", "EndTime")
+_LOOKED_AT = 5000
+"""Lines at the end of a log in which the newest figures are looked for."""
 _GONE = "InternalServerError: the process that looked after the container is gone"
 _ENDED = ("Completed", "Failed", "Stopped")
 
@@ -108,7 +110,7 @@ class LocalJobs:
                 status |= {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "FailureReason": _GONE}
                 status["SecondaryStatusTransitions"].append(end)
         request = _request(folder)
-        status["FinalMetricDataList"] = _last_figures(request, self._lines(name))
+        status["FinalMetricDataList"] = _last_figures(request, self._lines(name)[-_LOOKED_AT:])
         return dict(_dated({**request, "TrainingJobArn": str(folder), **status}))
 
     def get(self, ref: JobRef) -> JobSnapshot:

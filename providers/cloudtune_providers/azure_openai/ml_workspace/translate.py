@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Capabilities, Plan, PlanRequest, Setting, Step, place
 from cloudtune.errors import DataError, Problem
+from cloudtune.spec import spec_features
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
 from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
 from cloudtune_providers.openai_dialect.features import complete
@@ -44,6 +45,7 @@ STATES: dict[str, JobState] = {
 }
 _DETAILS = {"finalizing": "collecting the outputs", "notresponding": "the run gives no sign of life"}
 _ITSELF = "the model's training component decides this: say overrides.azure_openai.hyperparameters, in its own words"
+_WEIGHTS = "the model's training component decides which weights move: leave it out, or say it in the component's words"
 _STUDIO = "a workspace does not do it through this route; Azure's studio and azure-ai-ml do"
 REFUSED = {
     "hyperparameters.batch_size": "a training component counts rows on each device, and how many there are is not "
@@ -77,8 +79,9 @@ _OF_THE_OTHER_ROUTE = (
 def capabilities() -> Capabilities:
     """What a workspace can do."""
     fields = ("data.validation", "hyperparameters.epochs", "hyperparameters.learning_rate", "tags")
+    adapters = {feature: _WEIGHTS for feature in spec_features() if feature.startswith("adapter:")}
     return complete(
-        ["method:sft", *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
+        ["method:sft", *fields], refused=REFUSED | adapters, inherent=INHERENT, translated=TRANSLATED,
         no_choice="a workspace does not offer it by this route", no_value=_ITSELF,
     )  # fmt: skip
 

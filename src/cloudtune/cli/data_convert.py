@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 @click.option("--allow-loss", "allow_loss", multiple=True, metavar="FEATURE", help="What may be lost: system, turns, "
               "tools, images, parts, weights, thoughts, names, fields (also several, with commas).")  # fmt: skip
 @click.option("--method", help="sft, cpt, dpo, ...; taken from the kind of rows unless given.")
+@click.option("--mix", "mixes", multiple=True, metavar="FILE=WEIGHT", help="Put rows of another file between these: "
+              "--mix general.jsonl=0.25 puts one behind every fourth; chosen by hash.")  # fmt: skip
 @shuffle_option
 def command_(
     session: Session, rows: Rows, to: str, out: str, target: str | None, model: str | None, private: bool,
-    allow_loss: tuple[str, ...], method: str | None, shuffle: bool,
+    allow_loss: tuple[str, ...], method: str | None, shuffle: bool, mixes: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Check rows and write them in a format, in one pass. What the format cannot carry is refused, unless allowed."""
     from cloudtune.data.checking import convert
@@ -36,7 +38,7 @@ def command_(
     allowed = [name.strip() for one in allow_loss for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):
         raise click.UsageError(f"--allow-loss {', '.join(unknown)} is not known; it is one of {', '.join(FEATURES)}")
-    report = convert(rows.source, to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
+    report = convert(rows.mixed(mixes), to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
                      private=private, change=rows.change, shuffle=rows.changes.seed if shuffle else None)  # fmt: skip
     session.result(report_json(report))
     if not session.json:

@@ -49,6 +49,19 @@ class Rows(NamedTuple):
         held_out = {"validation": self._held_out(validation), "test": self._held_out(test)}
         return Data.model_validate({"train": self.source, "split_seed": self.changes.seed, **held_out})
 
+    def mixed(self, mixes: tuple[str, ...]) -> Data:
+        """The rows with those of other files, given as FILE=WEIGHT, between them."""
+        from cloudtune.spec import Data, MixedIn
+
+        found = []
+        for pair in mixes:
+            path, _, weight = pair.rpartition("=")
+            try:
+                found.append(MixedIn(path=path, weight=float(weight), format=self.source.format))
+            except ValueError as error:  # pydantic's errors are ValueErrors
+                raise click.UsageError(f"--mix wants FILE=WEIGHT with a weight above 0, not {pair!r}") from error
+        return Data(train=self.source, mix=tuple(found) or None, split_seed=self.changes.seed)
+
     def _held_out(self, written: str | None) -> float | Source | None:
         if written is None:
             return None

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cloudtune.cli.main import cli
 from cloudtune.data.dataset import Dataset
@@ -16,8 +18,9 @@ from cloudtune.data.filtering import condition
 from cloudtune.data.preparing import prepare
 from cloudtune.data.records import Chat, Labelled, Message, Preference
 from cloudtune.data.shaping import Piles
+from cloudtune.data.templating import parse
 from cloudtune.errors import DataError, SpecError
-from cloudtune.spec import Data
+from cloudtune.spec import Data, Source
 from cloudtune.specfile import load_spec
 
 
@@ -143,6 +146,32 @@ def test_stats_of_train_validation_and_test(rows: str, tmp_path: Path) -> None:
     whole = sum(side["mean_bytes"] * side["rows"] for side in sides.values())
     assert whole == pytest.approx(found["bytes"] - 302, abs=20)  # without line ends
     assert "validation" in CliRunner().invoke(cli, ["data", "stats", rows, "--validation", "0.2"]).stdout
+
+
+@settings(max_examples=300, deadline=None)
+@given(written=st.text(max_size=40) | st.from_regex(r"(chars|turns|text|answer|label)(<|<=|=|!=|~|!~).{0,20}"))
+def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
+    try:
+        holds = condition(written)
+    except DataError as error:
+        assert error.problems[0].code == "filter"
+    else:
+        assert holds(chat("question", "answer")) in (True, False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(st.sampled_from("{}:!ab[]. \n"), max_size=20), row=st.dictionaries(st.sampled_from("ab "), st.none())
+)
+def test_a_template_is_read_or_refused_and_never_crashes(text: str, row: dict[str, None]) -> None:
+    try:
+        source = Source.model_validate({"path": "x", "template": text})
+    except ValueError:
+        return
+    assert source.template is not None
+    template = parse(source.template["text"])
+    if template.columns <= row.keys():
+        assert isinstance(template.fill(row), str)
 
 
 # -- templates -------------------------------------------------------------------------------------------------------

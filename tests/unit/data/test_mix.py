@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cloudtune.cli.main import cli
 from cloudtune.client import Client
 from cloudtune.data.encoding import encode
 from cloudtune.data.preparing import prepare
@@ -121,6 +123,19 @@ def test_a_spec_file_names_its_mix_beside_itself(files: dict[str, str], tmp_path
     with pytest.raises(SpecError) as refused:
         load_spec(tmp_path / "job.yaml")
     assert {problem.field for problem in refused.value.problems} == {"data.mix.0.weight", "data.mix.1"}
+
+
+def test_convert_mixes_too(files: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    words = ["data", "convert", files["train"], "--to", "prompt-completion", "-o", str(out), "--json"]
+    result = CliRunner().invoke(cli, [*words, "--mix", f"{files['general']}=0.25", "--mix", f"{files['few']}=0.01"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["counts"]["mix"] == 2
+    found = [json.loads(line)["prompt"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert (len(of(found, "general")), len(of(found, "few")), len(found)) == (50, 2, 252)
+    assert of(found, "general") == of(asked(mix(files), tmp_path / "spec.jsonl"), "general")
+    for bad in ("general.jsonl", f"{files['general']}=0", f"{files['general']}=much"):
+        assert CliRunner().invoke(cli, [*words, "--mix", bad]).exit_code == 2
 
 
 def test_the_mixture_is_part_of_the_job(files: dict[str, str], memory_path: Path) -> None:

@@ -38,8 +38,10 @@ def command_(
     allowed = [name.strip() for one in allow_loss for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):
         raise click.UsageError(f"--allow-loss {', '.join(unknown)} is not known; it is one of {', '.join(FEATURES)}")
-    report = convert(rows.mixed(mixes), to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
-                     private=private, change=rows.change, shuffle=rows.changes.seed if shuffle else None)  # fmt: skip
+    report = convert(
+        rows.mixed(mixes), to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
+        private=private, change=rows.change, shuffle=rows.changes.seed if shuffle else None,
+    )  # fmt: skip
     session.result(report_json(report))
     if not session.json:
         show_report(session, report)

@@ -153,16 +153,13 @@ def test_stats_of_train_validation_and_test(rows: str, tmp_path: Path) -> None:
 def test_a_condition_is_read_or_refused_and_never_crashes(written: str) -> None:
     try:
         holds = condition(written)
-    except DataError as error:
-        assert error.problems[0].code == "filter"
-    else:
-        assert holds(chat("question", "answer")) in (True, False)
+    except DataError:
+        return
+    assert holds(chat("question", "answer")) in (True, False)
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    text=st.text(st.sampled_from("{}:!ab[]. \n"), max_size=20), row=st.dictionaries(st.sampled_from("ab "), st.none())
-)
+@given(text=st.text("{}:!ab[]. \n", max_size=20), row=st.dictionaries(st.sampled_from("ab "), st.none()))
 def test_a_template_is_read_or_refused_and_never_crashes(text: str, row: dict[str, None]) -> None:
     try:
         source = Source.model_validate({"path": "x", "template": text})

@@ -462,6 +462,32 @@ class OnlyTheTuned(ScriptedBackend):
         return super().generate(model, prompts, GenerateOptions())
 
 
+class StreamsUnasked(ScriptedBackend):
+    def generate(self, model: Any, prompts: Any, options: Any = None) -> Any:
+        for answer in super().generate(model, prompts, options):
+            yield from (replace(answer, text=letter, partial=True) for letter in answer.text)
+            yield answer
+
+
+class _Streams(ScriptedBackend):
+    def generate(self, model: Any, prompts: Any, options: Any = None) -> Any:
+        for answer in super().generate(model, prompts, options):
+            yield from self._told(answer) if options is not None and options.stream else [answer]
+
+    def _told(self, answer: Any) -> list[Any]:
+        raise NotImplementedError
+
+
+class LosesAPiece(_Streams):
+    def _told(self, answer: Any) -> list[Any]:
+        return [replace(answer, text=answer.text[1:], partial=True), answer]
+
+
+class LeavesOutTheWhole(_Streams):
+    def _told(self, answer: Any) -> list[Any]:
+        return [replace(answer, partial=True)]
+
+
 class DeploysAgain(ScriptedBackend):
     def do(self, step: Any, journal: Any) -> dict[str, Any]:
         if step.request.get("call") == "create_deployment":

@@ -31,12 +31,13 @@ def length_problem(line: bytes, limit: int) -> Problem:
 
 def hold(place: Target, rows: Mapping[str, int], sizes: Mapping[str, int], faults: Faults) -> None:
     """Hold numbers of rows, and of bytes as they are uploaded, by side, against what the place takes."""
-    train = rows.get("train", 0)
+    train = rows.get("train", 0) + (rows.get("validation", 0) if place.together else 0)
+    what = "rows to learn and to validate" if place.together else "rows"
     if train and train < place.min_rows:
-        message = f"{place.name} wants at least {place.min_rows:,} rows, there are {train:,}"
+        message = f"{place.name} wants at least {place.min_rows:,} {what}, there are {train:,}"
         faults.error("too_few_rows", message + place.words("min_rows"), field="data.train", fix="give more rows")
     if place.max_rows is not None and train > place.max_rows:
-        message = f"{place.name} takes at most {place.max_rows:,} rows, there are {train:,}"
+        message = f"{place.name} takes at most {place.max_rows:,} {what}, there are {train:,}"
         fix = "take a sample (cloudtune data convert --sample), or have the quota raised"
         faults.error("too_many_rows", message + place.words("max_rows"), field="data.train", fix=fix)
     for side, size in sizes.items():

@@ -23,6 +23,8 @@ class Target(NamedTuple):
     """Method -> the format that its rows are uploaded in."""
     min_rows: int = 1
     max_rows: int | None = None
+    together: bool = False
+    """Training and validation rows count together against the numbers of rows."""
     max_bytes: int | None = None
     """Of one file."""
     max_tokens: int | None = None
@@ -59,11 +61,11 @@ TARGETS: dict[str, Target] = {
         Target("openai", _OPENAI, min_rows=10, max_bytes=512 * _MB),
         Target("azure_openai", _AZURE, min_rows=10, max_bytes=512 * _MB),
         Target("bedrock", _NOVA, min_rows=8, max_rows=20_000, max_tokens=32_000, forbidden=NOVA_FORBIDDEN),
-        Target("bedrock-llama", {"sft": "bedrock-converse"}, min_rows=100, max_rows=10_000, max_tokens=16_000),
-        Target("bedrock-llama3-1", {"sft": "bedrock-prompt"}, min_rows=100, max_rows=10_000, max_tokens=16_000),
+        Target("bedrock-llama", {"sft": "bedrock-converse"}, 100, 10_000, together=True, max_tokens=16_000),
+        Target("bedrock-llama3-1", {"sft": "bedrock-prompt"}, 100, 10_000, together=True, max_tokens=16_000),
         Target("bedrock-prompt", {"sft": "bedrock-prompt"}),
         Target("bedrock-claude", {"sft": "claude"}, min_rows=32, max_rows=10_000, max_tokens=32_000),
-        Target("bedrock-llama-90b", {"sft": "bedrock-converse"}, min_rows=100, max_rows=10_000, max_tokens=10_000),
+        Target("bedrock-llama-90b", {"sft": "bedrock-converse"}, 100, 10_000, together=True, max_tokens=10_000),
         Target("sagemaker", {"sft": "sagemaker-messages", "dpo": "sagemaker-preference", "grpo": "sagemaker-rlvr",
                              "rft": "sagemaker-rlvr"}, max_bytes=1024 * _MB),
         Target("sagemaker-nova", {"sft": "bedrock-converse", "dpo": "nova-preference"}, max_bytes=1024 * _MB,

@@ -11,6 +11,9 @@ import pytest
 
 from cloudtune.data import encode, prepare
 from cloudtune.data.checking import check, convert
+from cloudtune.data.faults import Faults
+from cloudtune.data.limits import hold
+from cloudtune.data.targets import Target, find_target
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
@@ -122,6 +125,28 @@ def test_limits_of_a_vendor(tmp_path: Path) -> None:
         check(few, target="bedrok")
     with pytest.raises(DataError, match="dpo"):
         check(few, target="bedrock", method="dpo")
+
+
+def test_numbers_of_rows_and_bytes_by_side() -> None:
+    def codes(place: Target, rows: dict[str, int], sizes: dict[str, int]) -> list[tuple[str, str | None]]:
+        faults = Faults()
+        hold(place, rows, sizes, faults)
+        return [(problem.code, problem.field) for problem in faults.listed("error")]
+
+    azure = find_target("azure_openai", "gpt-4.1-2025-04-14", "sft")
+    assert azure.max_bytes == 512_000_000
+    sizes = {"train": 511_999_999, "validation": 512_000_001, "test": 1 << 40}
+    assert codes(azure, {"train": 10}, sizes) == [("too_large", "data.validation")]
+    assert codes(azure, {"train": 9}, {}) == [("too_few_rows", "data.train")]
+    assert find_target("openai", "gpt-4.1-2025-04-14", "sft").max_bytes == 8_000_000_000
+    llama = find_target("bedrock", "meta.llama3-3-70b-instruct-v1:0:128k", "sft")
+    assert codes(llama, {"train": 90, "validation": 10}, {}) == []
+    assert codes(llama, {"train": 9_990, "validation": 11}, {}) == [("too_many_rows", "data.train")]
+    nova = find_target("bedrock", "amazon.nova-lite-v1:0:300k", "sft")
+    assert codes(nova, {"train": 7, "validation": 100}, {}) == [("too_few_rows", "data.train")]
+    faults = Faults()
+    hold(nova, {"train": 20_001}, {}, faults)
+    assert "seen 2026-" in faults.listed("error")[0].message, "the number names its source"
 
 
 def test_labels_out_of_balance(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -148,6 +150,21 @@ def test_many_at_once_share_a_folder_and_it_stays_small(tmp_path: Path, monkeypa
     names = [entry.name for entry in (tmp_path / "verdicts").iterdir()]
     assert len(names) <= 5
     assert not any(name.startswith(".") for name in names)
+
+
+def test_processes_share_a_folder(tmp_path: Path) -> None:
+    rows(tmp_path / "rows.jsonl", 2000)
+    code = (
+        "import sys; from pathlib import Path; from cloudtune.data.verdicts import Verdicts; "
+        "from cloudtune.spec import Data; data = Data.model_validate({'train': sys.argv[1]}); "
+        "print(*[Verdicts(Path(sys.argv[2])).prepare(data).fingerprint for _ in range(20)])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl"), str(tmp_path / "verdicts")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [process.communicate(timeout=100)[0].split() for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len({fingerprint for one in told for fingerprint in one}) == 1
+    assert len(list((tmp_path / "verdicts").iterdir())) == 1
 
 
 # -- through the client ----------------------------------------------------------------------------------------------

@@ -286,6 +286,18 @@ def test_what_is_not_emulated_says_so(emulator: Emulator, bedrock: Any, runtime:
     assert (answer.status, answer.headers["x-amzn-errortype"]) == (404, "UnknownOperationException")
 
 
+def test_a_fault_of_the_emulators_own_is_told_as_the_services(
+    emulator: Emulator, bedrock: Any, tuned: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(emulator.site.engine, "life", broken)
+    with pytest.raises(ClientError, match=r"InternalServerException.*its log says where"):
+        bedrock.get_model_customization_job(jobIdentifier="first-job")
+    assert "a mistake of ours" in caplog.text
+
+
 def test_faults_of_the_runtime(emulator: Emulator, runtime: Any) -> None:
     emulator.faults.add("throttle", "bedrock.Converse")
     with pytest.raises(ClientError, match="ThrottlingException"):

@@ -69,9 +69,7 @@ class App:
             # The server takes this for a client that went away.
             raise ConnectionAbortedError("the connection was cut on purpose") from None
         except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
-            _LOG.exception("%s %s met a fault of the emulator's own", request.method, request.path)
-            message = "The emulator itself failed; its log says where."
-            reply = ApiError(500, message, code="emulator_fault", type="server_error").reply()
+            reply = _own_fault(request).reply()
         return _send(reply, self.site, start_response)
 
     def _serve(self, request: Request) -> Reply:
@@ -89,6 +87,10 @@ class App:
             return self._met(door, call, fault)
         except ApiError as error:
             raise door.dressed(error) from error
+        except (Hangup, ClientDisconnected):
+            raise
+        except Exception as error:  # in the vendor's shape, too
+            raise door.dressed(_own_fault(request)) from error
         finally:
             call.close()
 
@@ -206,6 +208,14 @@ def _broken_off(reply: Reply, fault: Fault) -> Reply:
         raise ConnectionAbortedError("the connection was cut on purpose")
 
     return replace(reply, body=pieces())
+
+
+def _own_fault(request: Request) -> ApiError:
+    """To be called where it is handled."""
+    _LOG.exception("%s %s met a fault of the emulator's own", request.method, request.path)
+    error = ApiError(500, "The emulator itself failed; its log says where.", code="emulator_fault", type="server_error")
+    error.told = (None, str(error))
+    return error
 
 
 def _refusal(fault: Fault) -> ApiError | None:

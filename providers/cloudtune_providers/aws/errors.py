@@ -63,6 +63,8 @@ _HINTS: dict[type[CloudtuneError], str] = {
     QuotaExceeded: "look at Service Quotas in the console, or wait until another job has ended",
 }
 
+_ASLEEP = "an imported model that was not asked for a while wakes within minutes: ask again"
+
 
 def code_of(error: BaseException | None) -> str:
     """The service's code in botocore's ClientError; empty for anything else."""
@@ -91,7 +93,7 @@ def translated(
     if not isinstance(error, aws.ClientError):
         return _without_answer(error, message)
     cls = _class(error, code, said)
-    hint = _HINTS.get(cls)
+    hint = _ASLEEP if code == "ModelNotReadyException" else _HINTS.get(cls)
     if cls is RateLimited:
         return RateLimited(message, retry_after=_retry_after(error.response), hint=hint)
     return missing(message) if cls is JobNotFound else cls(message, hint=hint)

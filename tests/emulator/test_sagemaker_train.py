@@ -115,6 +115,21 @@ def test_the_hubs_model_is_trained_by_the_local_back_end(emulator: Emulator, spe
     job.delete()
 
 
+@pytest.mark.timeout(600)
+def test_a_serverless_job_makes_a_version_that_answers(emulator: Emulator, spec: JobSpec, tmp_path: Path) -> None:
+    backend = open_backend("sagemaker", settings(emulator) | {"compute": "serverless"})
+    client = Client(backend, ledger=f"sqlite:///{tmp_path}/serverless.db")
+    given = {"epochs": 1.0, "batch_size": 8}
+    changed = {"model": LLAMA, "hyperparameters": given, "overrides": {"sagemaker": {"accept_eula": True}}}
+    job = client.submit(JobSpec.model_validate(spec.model_dump(exclude_none=True) | {"adapter": "lora"} | changed))
+    model = job.wait(timeout=LIMIT_S)
+    bucket, _, folder = str(model.uri).removeprefix("s3://").partition("/")
+    listed = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=folder)["Contents"]
+    assert "tuned.json" in {entry["Key"].removeprefix(folder) for entry in listed}
+    answered(client, job)
+    assert emulator.census()["sagemaker"]["endpoints"] == 0
+
+
 def request(emulator: Emulator, name: str, **hyperparameters: str) -> dict[str, Any]:
     """A job in script mode, as the SDK's second line made them: a program in a tarball."""
     known, s3 = settings(emulator), boto3.client("s3")

@@ -67,9 +67,15 @@ def census(site: Site) -> dict[str, Any]:
         "blobs": site.store.count("blob"),
         "late_requests": site.faults.waiting,
         "bedrock": {f"{kind}s": site.store.count(kind, "bedrock") for kind in _BEDROCK},
-        "sagemaker": {name: site.store.count(kind) for kind, name in _SAGEMAKER.items()},
+        "sagemaker": {name: _standing(site, kind) for kind, name in _SAGEMAKER.items()},
         "s3": around.contents(site.aws),
     }  # fmt: skip
+
+
+def _standing(site: Site, kind: str) -> int:
+    """How many of a kind there are, less those whose deletion has ended."""
+    now, wait = site.clock.now(), site.settings.deploying_s
+    return sum(one.get("deleting") is None or now < one["deleting"] + wait for one in site.store.all(kind))
 
 
 _SAGEMAKER = {

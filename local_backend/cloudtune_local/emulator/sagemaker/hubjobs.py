@@ -27,6 +27,8 @@ FACE = "sagemaker"
 _CACHE = "s3://jumpstart-cache-prod-"
 _HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length", "dataset_max_len"),
           "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",)}  # fmt: skip
+_LONGEST = 1024
+"""Tokens of a row: recipes name the length that AWS's models read, and what stands for them may read less."""
 _WORDS = {"validating_files": "Downloading", "queued": "Downloading", "running": "Training", "paused": "Training",
           "pausing": "Training", "succeeded": "Completed", "failed": "Failed", "cancelled": "Stopped"}  # fmt: skip
 
@@ -54,7 +56,7 @@ def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
     course = job["course"]
     local = {name: number for name, keys in _HYPER.items() if (number := _number(given, keys)) is not None}
     if "max_length" in local:
-        local["max_length"] = int(local["max_length"])
+        local["max_length"] = min(int(local["max_length"]), _LONGEST)
     batch = _number(given, ("per_device_train_batch_size", "global_batch_size")) or 4
     seed = _number(given, ("seed",))
     beta = given.get("adam_beta", "auto")  # DPO's, in spite of its name

@@ -56,6 +56,7 @@ def desk(emulator: Emulator) -> Iterator[Callable[[str], Any]]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+        boto3.DEFAULT_SESSION = None  # its credentials were of that environment
 
 
 def _validated(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from tests.emulator.aws_desk import NOVA, asked, converse_rows, desk
@@ -163,6 +164,26 @@ def test_bad_rows_fail_the_job_and_not_the_request(
     bedrock.create_model_customization_job(**asked(jobName="again"))  # the model's name is free again
 
 
+def test_llama_counts_training_and_validation_rows_together(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+    """https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html (seen 2026-11-21)."""
+    west = boto3.client("bedrock", region_name="us-west-2")
+    s3, place = aws("s3"), {"LocationConstraint": "us-west-2"}
+    s3.create_bucket(Bucket="west", CreateBucketConfiguration=place)
+    validators = {"validators": [{"s3Uri": "s3://west/held-out.jsonl"}]}
+    for number, (rows, held_out) in enumerate(((60, 39), (60, 40))):
+        s3.put_object(Bucket="west", Key="rows.jsonl", Body=converse_rows(rows))
+        s3.put_object(Bucket="west", Key="held-out.jsonl", Body=converse_rows(held_out))
+        west.create_model_customization_job(
+            **asked(jobName=f"j{number}", customModelName=f"m{number}", validationDataConfig=validators,
+                    baseModelIdentifier="meta.llama3-3-70b-instruct-v1:0:128k", hyperParameters=None,
+                    trainingDataConfig={"s3Uri": "s3://west/rows.jsonl"}, outputDataConfig={"s3Uri": "s3://west/out"})
+        )  # fmt: skip
+    emulator.clock.advance(200)
+    few = west.get_model_customization_job(jobIdentifier="j0")
+    assert (few["status"], "must have at least 100" in few["failureMessage"]) == ("Failed", True)
+    assert west.get_model_customization_job(jobIdentifier="j1")["status"] == "Completed"
+
+
 def test_a_failure_of_the_service_is_told(emulator: Emulator, bedrock: Any) -> None:
     emulator.script = Script(fail_at=0.5, error_message="Internal trouble.")
     bedrock.create_model_customization_job(**asked())
@@ -314,8 +335,6 @@ def test_other_kinds_of_jobs(emulator: Emulator, aws: Callable[[str], Any], bedr
 
 
 def test_jobs_of_a_region_are_its_own(aws: Callable[[str], Any], bedrock: Any) -> None:
-    import boto3
-
     bedrock.create_model_customization_job(**asked())
     west = boto3.client("bedrock", region_name="us-west-2")
     assert west.list_model_customization_jobs()["modelCustomizationJobSummaries"] == []

@@ -151,9 +151,9 @@ def _places(site: Site, call: Call) -> dict[str, buckets.Place | None]:
 def _read(
     site: Site, call: Call, kind: str, base: str, places: dict[str, buckets.Place | None]
 ) -> dict[str, rows.Counted]:
-    found = {}
+    found: dict[str, rows.Counted] = {}
     is_logs = not call.body["trainingDataConfig"].get("s3Uri")
-    for what in ("training", "validation"):
+    for what in ("validation", "training"):
         place = places[what]
         if place is None:
             continue
@@ -162,7 +162,8 @@ def _read(
         except buckets.NoSuch as error:
             raise invalid(f"The {what} data {place.uri} does not exist, or may not be accessed.") from error
         task = rows.Task(base, kind, place.bucket)
-        found[what] = rows.check(data, task, place.key, is_training=what == "training")
+        beside = found["validation"].rows if "validation" in found else 0
+        found[what] = rows.check(data, task, place.key, is_training=what == "training", beside=beside)
     return found
 
 

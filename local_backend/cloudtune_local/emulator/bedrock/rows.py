@@ -49,8 +49,8 @@ class Counted(NamedTuple):
     """Each row as ``messages``, for engines that train and answer."""
 
 
-def check(data: bytes, task: Task, where: str, *, is_training: bool = True) -> Counted:
-    """Look at every line."""
+def check(data: bytes, task: Task, where: str, *, is_training: bool = True, beside: int = 0) -> Counted:
+    """Look at every line. ``beside``: validation rows, which count with the training rows of some families."""
     chats: list[dict[str, Any]] = []
     faults: list[str] = []
     rows, wrong = 0, 0
@@ -68,7 +68,7 @@ def check(data: bytes, task: Task, where: str, *, is_training: bool = True) -> C
     if wrong:
         more = f" ({wrong} lines are affected)" if wrong > len(faults) else ""
         said = f"Input data at {where} is not valid: {'; '.join(faults)}{more}"
-    elif is_training and (limit := _limit(task, rows)):
+    elif is_training and (limit := _limit(task, rows + (beside if task.base.startswith("meta.") else 0))):
         said = f"Input data at {where} has {rows} records, {limit}"
     return Counted(rows, max(1, len(data) // 6), said, chats)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from cloudtune import Client, GenerateOptions, JobSpec
 from cloudtune.registry import open_backend
 from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.sagemaker.trained import TrainTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -184,3 +186,27 @@ def test_a_program_that_fails_says_why(emulator: Emulator) -> None:
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"] == "AlgorithmError: the rows are upside down, exit code: 3"
     assert "ModelArtifacts" not in job
+
+
+def test_a_job_goes_on_when_the_server_is_started_again(tmp_path: Path) -> None:
+    """Also one whose server went down before it had begun, and one that ran meanwhile."""
+    kept = Settings(engine="train", store=tmp_path / "store")
+    with Emulator(kept) as first, pytest.MonkeyPatch.context() as patch:
+        for name, value in first.environment().items():
+            patch.setenv(name, value)
+        asked = [request(first, name) for name in ("before", "never-begun")]
+        for body in asked:
+            boto3.client("sagemaker").create_training_job(**body)
+        ended("before")
+        trainer = first.site.sagemaker
+        job = first.store.get("training_job", "sagemaker/us-east-1", "never-begun")
+        assert isinstance(trainer, TrainTrainer)
+        assert job is not None
+        ended("never-begun")
+        folder = trainer._containers.folder(job)
+    shutil.rmtree(folder)  # as if its thread had not come to it
+    with Emulator(kept) as second, pytest.MonkeyPatch.context() as patch:
+        for name, value in second.environment().items():
+            patch.setenv(name, value)
+        assert {ended(name)["TrainingJobStatus"] for name in ("before", "never-begun")} == {"Completed"}
+        assert (folder / "status.json").exists()

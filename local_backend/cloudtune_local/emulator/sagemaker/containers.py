@@ -50,6 +50,10 @@ class Containers:
         """Where a job's containers are."""
         return self._folder / str(job["region"]) / f"{job['id']}-{int(job['created'] * 1000)}"
 
+    def is_begun(self, job: dict[str, Any]) -> bool:
+        """Whether something looks, or looked, after it."""
+        return (self.folder(job) / container_service.STATUS).exists()
+
     # -- starting ----------------------------------------------------------------------------------------------------
 
     def start(self, site: Site, job: dict[str, Any]) -> None:
@@ -125,7 +129,7 @@ class Containers:
             return []
         whole = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
         with self._lock:
-            known = self._lines.setdefault(job["arn"], [])
+            known = self._lines.setdefault(str(folder), [])
             known += [(now, line) for line in whole[len(known) :]]
             return list(known)
 
@@ -161,7 +165,7 @@ class Containers:
         if uri is None or not folder.is_dir():
             return
         place = buckets.parse(f"{uri.rstrip('/')}/")
-        known = self._copied.setdefault(job["arn"], {})
+        known = self._copied.setdefault(str(folder), {})
         # A checkpoint's own note comes last: with it in place the others are.
         files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == MARKER)
         for path in files:

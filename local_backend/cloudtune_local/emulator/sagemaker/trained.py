@@ -50,18 +50,30 @@ class TrainTrainer:
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-container")
         self._answering = Answering()
         self._lock = threading.Lock()
+        self._begun: set[str] = set()
 
     def begin(self, site: Site, job: dict[str, Any]) -> None:
         """See `Trainer.begin`."""
         if hubjobs.is_hubs(job):
             hubjobs.begin(site, job)
         else:
-            self._starting.submit(self._containers.start, site, job)
+            self._start(site, job)
+
+    def _start(self, site: Site, job: dict[str, Any]) -> None:
+        """Once in this server's life; again in the next one's, if that one went down before the job had begun."""
+        key = str(self._containers.folder(job))  # a name, and its ARN, may be another job's after a deletion
+        with self._lock:
+            if key in self._begun:
+                return
+            self._begun.add(key)
+        self._starting.submit(self._containers.start, site, job)
 
     def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
         """See `Trainer.seen`."""
         if hubjobs.is_hubs(job):
             return hubjobs.seen(site, job, now)
+        if not self._containers.is_begun(job):
+            self._start(site, job)
         found = self._containers.seen(job, now)
         self._containers.keep_checkpoints(site, job)
         return found

@@ -40,7 +40,9 @@ def _blocks(message: Message) -> list[Json]:
             suffix = url.rsplit(".", 1)[-1].lower().replace("jpg", "jpeg")
             if not url.startswith("s3://") or suffix not in {"png", "jpeg", "gif", "webp"}:
                 raise ValueError("messages: Bedrock takes images only as s3://.../name.png, .jpg, .gif or .webp")
-            blocks.append({"image": {"format": suffix, "source": {"s3Location": {"uri": url}}}})
+            owner = part.image_url.bucket_owner
+            place = {"uri": url} if owner is UNSET else {"uri": url, "bucketOwner": owner}
+            blocks.append({"image": {"format": suffix, "source": {"s3Location": place}}})
     return blocks
 
 
@@ -181,6 +183,8 @@ def _to_openai_preference(row: Preference) -> Json:
     given: Json = {"messages": row.messages}
     if row.tools is not UNSET:
         given["tools"] = row.tools
+    if row.parallel_tool_calls is not UNSET:
+        given["parallel_tool_calls"] = row.parallel_tool_calls
     return {"input": given, "preferred_output": row.chosen, "non_preferred_output": row.rejected}
 
 
@@ -262,8 +266,8 @@ JUMPSTART_TEMPLATE = '{"prompt": "{instruction}", "completion": "{response}"}\n'
 _CHAT, _PAIRS, _ITEM = frozenset({"chat"}), frozenset({"preference"}), frozenset({"item"})
 _NONE: frozenset[str] = frozenset()
 _TALK = frozenset({"system", "turns"})
-_BLOCKS = _TALK | {"images", "parts"}
-_OPENAI = ALL - {"thoughts"}
+_BLOCKS = _TALK | {"images", "parts", "bucket_owners"}
+_OPENAI = ALL - {"thoughts", "bucket_owners"}
 _OWN = {
     "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference", "openai-rft": "item",
     "azure-openai-preference": "openai_preference", "azure-openai-rft": "item", "bedrock-converse": "converse",
@@ -292,7 +296,8 @@ FORMATS: dict[str, Format] = {
         Format("bedrock-rft", "Bedrock's items for graders", _ITEM, _TALK | {"fields"}, _to_bedrock_rft),
         Format("bedrock-text", "Bedrock's plain text", frozenset({"text"}), _NONE, _to_input),
         Format("nova-preference", "Nova's pairs of candidates", _PAIRS, _BLOCKS, _to_nova_preference),
-        Format("claude", "Claude's messages", _CHAT, ALL - {"weights", "names"}, _to_claude, quick=quick_claude),
+        Format("claude", "Claude's messages", _CHAT, ALL - {"weights", "names", "bucket_owners"}, _to_claude,
+               quick=quick_claude),
         Format("sagemaker-messages", "SageMaker serverless: messages", _CHAT, _TALK),
         Format("sagemaker-prompt", "SageMaker serverless: system, prompt, completion", _CHAT, frozenset({"system"}),
                _to_prompt_with_system),

@@ -119,7 +119,8 @@ def converse_message(turn: Converse) -> list[Message]:
         if key == "text" and isinstance(value, str) and len(block) == 1:
             parts.append(TextPart(value))
         elif key == "image" and (uri := _path(value, "source", "s3Location", "uri")):
-            parts.append(ImagePart(ImageUrl(uri)))
+            owner = _path(value, "source", "s3Location", "bucketOwner")
+            parts.append(ImagePart(ImageUrl(uri, bucket_owner=owner or UNSET)))
         elif key == "toolUse" and isinstance(value, dict):
             calls.append(ToolCall(value["toolUseId"], Function(value["name"], compact(value["input"]))))
         elif key == "toolResult" and isinstance(value, dict):

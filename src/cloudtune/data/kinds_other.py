@@ -11,6 +11,7 @@ from cloudtune.data.kinds import Kind
 from cloudtune.data.kinds_chat import (
     CHAT_KINDS,
     SYSTEM,
+    TOOLS,
     Converse,
     ConverseText,
     Foreign,
@@ -63,7 +64,8 @@ class PreferenceInput(Foreign):
 
 def _from_openai_preference(row: Any) -> Preference:
     tools = row.input.tools or UNSET
-    return Preference(row.input.messages, row.preferred_output, row.non_preferred_output, tools)
+    answers = row.preferred_output, row.non_preferred_output
+    return Preference(row.input.messages, *answers, tools, row.input.parallel_tool_calls)
 
 
 class Candidate(Foreign):
@@ -125,7 +127,7 @@ KINDS: dict[str, Kind] = {
     for kind in (
         # First those with more keys, or that only their values tell.
         Kind("preference_record", {"messages": list[Message], "chosen": list[Message], "rejected": list[Message]},
-             {"tools": list[dict[str, Any]] | UnsetType}, canonical=Preference),
+             TOOLS, canonical=Preference),
         Kind("rated_record", {"messages": list[Message], "completion": list[Message], "label": bool},
              canonical=Rated),
         Kind("item_record", {"messages": list[Message], "fields": dict[str, Any]}, canonical=Item),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from cloudtune.data.records import Chat, ImagePart, Item, Message, Part, Preference, Rated, Record, TextPart
@@ -21,6 +21,7 @@ FEATURES: dict[str, str] = {
     "turns": "more than one question and answer",
     "tools": "tools, calls and their results",
     "images": "images within turns",
+    "bucket_owners": "the accounts that own images' buckets",
     "parts": "several pieces of text in one turn",
     "weights": "weights of answers",
     "thoughts": "what the assistant thought before it answered",
@@ -36,8 +37,6 @@ def features(record: Record) -> set[str]:
     if isinstance(record, Chat):
         found = _of_messages(record.messages)
         many = _questions(record.messages) > 1
-        if record.parallel_tool_calls is not UNSET:
-            found.add("tools")
     elif isinstance(record, Preference):
         found = _of_messages(record.messages) | _of_messages(record.chosen) | _of_messages(record.rejected)
         many = _questions(record.messages) > 1 or _questions(record.chosen) + _questions(record.rejected) > 0
@@ -53,7 +52,7 @@ def features(record: Record) -> set[str]:
         return set()
     if many:
         found.add("turns")
-    if getattr(record, "tools", UNSET) is not UNSET:
+    if any(getattr(record, name, UNSET) is not UNSET for name in ("tools", "parallel_tool_calls")):
         found.add("tools")
     return found
 
@@ -79,6 +78,8 @@ def _of_messages(messages: list[Message]) -> set[str]:
             images = sum([isinstance(part, ImagePart) for part in message.content])
             if images:
                 found.add("images")
+            if any(_owner(part) is not UNSET for part in message.content):
+                found.add("bucket_owners")
             if len(message.content) - images > 1:
                 found.add("parts")
     return found
@@ -131,9 +132,21 @@ def _plainer(message: Message, lost: set[str] | frozenset[str]) -> Message:
     for feature, fields in _FIELDS.items():
         if feature in lost:
             changes |= dict.fromkeys(fields, UNSET)
+    if isinstance(message.content, list) and "bucket_owners" in lost:
+        message = replace(message, content=[_without_owner(part) for part in message.content])
     if isinstance(message.content, list) and lost & {"images", "parts"}:
         changes["content"] = _fewer_parts(message.content, lost)
     return replace(message, **changes) if changes else message
+
+
+def _owner(part: Part) -> str | UnsetType:
+    return part.image_url.bucket_owner if isinstance(part, ImagePart) else UNSET
+
+
+def _without_owner(part: Part) -> Part:
+    if not isinstance(part, ImagePart):
+        return part
+    return replace(part, image_url=replace(part.image_url, bucket_owner=UNSET))
 
 
 def _last_turns(messages: list[Message]) -> list[Message]:

@@ -30,6 +30,8 @@ class ImageUrl(Record):
 
     url: str
     detail: str | UnsetType = UNSET
+    bucket_owner: str | UnsetType = UNSET
+    """The AWS account whose bucket on S3 it lies in."""
 
 
 class ImagePart(Record, tag_field="type", tag="image_url"):
@@ -101,6 +103,7 @@ class Preference(Record):
     chosen: list[Message]
     rejected: list[Message]
     tools: list[dict[str, Any]] | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
 
 
 class Rated(Record):

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 S = {"role": "system", "content": "S"}
 QB, AB = {"role": "user", "content": [{"text": "Q"}]}, {"role": "assistant", "content": [{"text": "A"}]}
+IMAGE = {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://b/k.png", "bucketOwner": "111122223333"}}}}
+TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 # A vendor's own example line, the format that writes it, and the canonical row that it stands for.
 EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"messages": [S, Q, A]}, "openai", {"messages": [S, Q, A]}),
@@ -57,6 +59,14 @@ EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
      {"messages": [Q], "fields": {"answer": "x", "any": [1]}}),
     ({"schemaVersion": "bedrock-conversation-2024", "system": [{"text": "S"}], "messages": [QB, AB]},
      "bedrock-converse", {"messages": [S, Q, A]}),
+    ({"schemaVersion": "bedrock-conversation-2024", "messages": [
+        {"role": "user", "content": [{"text": "Q"}, IMAGE]}, AB]}, "bedrock-converse",
+     {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}, {
+         "type": "image_url", "image_url": {"url": "s3://b/k.png", "bucket_owner": "111122223333"}}]}, A]}),
+    ({"input": {"messages": [Q], "tools": [TOOL], "parallel_tool_calls": True}, "preferred_output": [A],
+      "non_preferred_output": [A | {"content": "A-"}]}, "openai-preference",
+     {"messages": [Q], "chosen": [A], "rejected": [A | {"content": "A-"}], "tools": [TOOL],
+      "parallel_tool_calls": True}),
     ({"prompt": "Q", "completion": "A"}, "bedrock-prompt", {"messages": [Q, A]}),
     ({"system": "S", "messages": [Q, A]}, "claude", {"messages": [S, Q, A]}),
     ({"input": "free text"}, "bedrock-text", {"text": "free text"}),
@@ -123,7 +133,6 @@ parts = st.lists(st.one_of(st.builds(TextPart, words), images), min_size=2, max_
 arguments = st.dictionaries(words, st.integers(), max_size=2).map(
     lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 )
-TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 
 
 @st.composite

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from tests.unit.data.test_formats import EXAMPLES, chats, decode
+from hypothesis import strategies as st
+from msgspec import UNSET
+from tests.unit.data.test_formats import EXAMPLES, RECORDS, TOOL, chats, decode
 
+from cloudtune.data.formats import LossError
 from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.losses import features
-from cloudtune.data.records import Chat, canonical
+from cloudtune.data.records import (
+    Chat,
+    ImagePart,
+    ImageUrl,
+    Item,
+    Message,
+    Preference,
+    TextPart,
+    canonical,
+)
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -52,6 +65,64 @@ def test_bedrock_rows_are_requests_of_its_converse_api(record: Chat) -> None:
     report = ParamValidator().validate({"modelId": "m", **row}, shape)
     assert not report.has_errors(), report.generate_report()
     assert set(row) <= {"messages", "system"}
+
+
+@SETTINGS
+@given(record=RECORDS["preference"], tools=st.booleans())
+def test_openai_preference_rows_are_messages_of_its_own_types(record: Preference, tools: bool) -> None:
+    types = pytest.importorskip("openai.types.chat")
+    from pydantic import TypeAdapter
+
+    record = Preference(record.messages, record.chosen, record.rejected, [TOOL] if tools else UNSET, tools or UNSET)
+    row = json.loads(FORMATS["openai-preference"].line(record, canonical(record)))
+    assert set(row) == {"input", "preferred_output", "non_preferred_output"}
+    assert set(row["input"]) == ({"messages", "tools", "parallel_tool_calls"} if tools else {"messages"})
+    messages = TypeAdapter(list[types.ChatCompletionMessageParam])
+    for turns in (row["input"]["messages"], row["preferred_output"], row["non_preferred_output"]):
+        assert messages.dump_python(messages.validate_python(turns)) == turns
+
+
+@SETTINGS
+@given(record=RECORDS["item"])
+def test_openai_items_are_messages_of_its_own_types(record: Item) -> None:
+    types = pytest.importorskip("openai.types.chat")
+    from pydantic import TypeAdapter
+
+    row = json.loads(FORMATS["openai-rft"].line(record, canonical(record)))
+    messages = TypeAdapter(list[types.ChatCompletionMessageParam])
+    assert messages.dump_python(messages.validate_python(row["messages"])) == row["messages"]
+    assert row["messages"][-1]["role"] == "user"
+
+
+def blocks_fault(blocks: list[dict[str, Any]]) -> str:
+    """What botocore has against blocks of a message's content."""
+    session = pytest.importorskip("botocore.session").get_session()
+    from botocore.validate import ParamValidator
+
+    shape = session.get_service_model("bedrock-runtime").shape_for("ContentBlocks")
+    return ParamValidator().validate(blocks, shape).generate_report()  # type: ignore[no-any-return]
+
+
+@SETTINGS
+@given(record=RECORDS["preference"])
+def test_novas_candidates_are_contents_of_bedrocks_converse_api(record: Preference) -> None:
+    row = json.loads(FORMATS["nova-preference"].line(record, canonical(record)))
+    *before, last = row["messages"]
+    assert [one["preferenceLabel"] for one in last["candidates"]] == ["preferred", "non-preferred"]
+    for turn in (*before, *last["candidates"]):
+        assert not blocks_fault(turn["content"])
+    assert blocks_fault([{"words": "a"}])
+
+
+def test_bedrocks_images_are_contents_of_its_converse_api() -> None:
+    for owner in (UNSET, "111122223333"):
+        image = ImagePart(ImageUrl("s3://b/k.png", bucket_owner=owner))
+        record = Chat([Message("user", [TextPart("what?"), image]), Message("assistant", "a cat")])
+        row = json.loads(FORMATS["bedrock-converse"].line(record, canonical(record)))
+        assert not blocks_fault(row["messages"][0]["content"])
+        with pytest.raises(LossError) if owner else contextlib.nullcontext():
+            FORMATS["openai"].line(record, canonical(record))
+    assert "bucket_owner" not in json.dumps(written("openai", record))
 
 
 def test_openais_preference_row_has_messages_of_its_own_types() -> None:

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := data,plot,local
-ALL := $(RUN),postgres,openai,azure,aws,emulator,evaluate,dev
+ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 # One more than a small machine has cores: many tests wait for a process or a port.

@@ -6,7 +6,9 @@ import gzip
 import io
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
 import pytest
@@ -210,3 +212,34 @@ def test_without_the_sdk_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -
     assert problem.code == "not_installed"
     assert "cloudtune[aws]" in problem.fix
     remote._store.cache_clear()
+
+
+class OwnStore:
+    """A stranger's store."""
+
+    def get(self, uri: str) -> remote.RemoteFile | None:
+        return remote.RemoteFile(uri, len(LINES), "1") if uri == "own://rows.jsonl" else None
+
+    def list(self, prefix: str) -> list[remote.RemoteFile]:
+        return [remote.RemoteFile("own://rows.jsonl", len(LINES), "1")]
+
+    def open(self, file: remote.RemoteFile, start: int) -> IO[bytes]:
+        return io.BytesIO(LINES[start:])
+
+
+def test_strangers_bring_stores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint(name="own", value=f"{__name__}:OwnStore", group=remote.GROUP)
+    monkeypatch.setattr(remote, "entry_points", lambda group: [entry] if group == remote.GROUP else [])
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this())
+    remote._store.cache_clear()
+    assert prepare(data_of("own://rows.jsonl")).splits["train"].rows == 200
+    assert prepare(data_of("own://*.jsonl")).splits["train"].rows == 200
+    assert problem_of("own://gone.jsonl").code == "no_file"
+    remote._store.cache_clear()
+
+
+def _this() -> ModuleType:
+    """This module, under the name that an entry point can be given."""
+    module = ModuleType(__name__)
+    module.OwnStore = OwnStore  # type: ignore[attr-defined]
+    return module

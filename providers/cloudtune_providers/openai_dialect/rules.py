@@ -72,6 +72,12 @@ class Rules:
 
     def _unknown(self, name: str, method: str) -> Problem:
         known = ", ".join(self._catalog.tunable(method, self._today)) or "none"
+        if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".json")):
+            return Problem(
+                code="unknown_model", field="model",
+                message=f"{name!r} is a path, and {self._backend} tunes its own models",
+                fix=f"name one of them (`model: {{{self._backend}: ...}}`); known to take {method}: {known}",
+            )  # fmt: skip
         return Problem(
             code="unknown_model", severity="warning", field="model",
             message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is",

@@ -50,9 +50,9 @@ hyperparameters:
   # batch_size: 8
   # max_length: 1024
 
-evaluation:
-  every: epoch
-  # early_stopping: {{patience: 3}}
+# evaluation:
+#   every: epoch
+#   early_stopping: {{patience: 3}}
 
 # limits:
 #   max_time: 2h

@@ -117,6 +117,7 @@ def test_a_model_past_its_date_and_a_method_that_it_lacks(tmp_path, rows):
     assert MODEL in told["model"]
     warned = client_at(tmp_path).plan(spec_of(rows, model="gpt-99")).warnings
     assert any(w.code == "unknown_model" and MODEL in (w.fix or "") for w in warned)
+    assert "is a path" in refusals(client_at(tmp_path), spec_of(rows, model="./weights"))["model"]
 
 
 def test_a_tuned_model_ends_with_its_base(tmp_path, rows):

@@ -1,4 +1,7 @@
-"""SageMaker before the train engine: what was shipped is what trains, the model lies in S3, its endpoint answers."""
+"""SageMaker before the train engine: what was shipped is what trains, the model lies in S3, its endpoint answers.
+
+The quickstart's one file goes the same way in every test run (``tests/examples/test_one_word.py``).
+"""
 
 from __future__ import annotations
 
@@ -82,6 +85,7 @@ def answered(client: Client, job: Job) -> str:
     return said.text
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_the_shipped_trainer_trains_as_the_local_one(emulator: Emulator, spec: JobSpec, tmp_path: Path) -> None:
     """The bundle goes through S3 into the container; losses and answer are those of the local back end, bit by bit."""
@@ -100,6 +104,7 @@ def test_the_shipped_trainer_trains_as_the_local_one(emulator: Emulator, spec: J
     assert answered(client, job) == said.text
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_the_hubs_model_is_trained_by_the_local_back_end(emulator: Emulator, spec: JobSpec, tmp_path: Path) -> None:
     backend = open_backend("jumpstart", settings(emulator) | {"accept_eula": [LLAMA]})
@@ -117,6 +122,7 @@ def test_the_hubs_model_is_trained_by_the_local_back_end(emulator: Emulator, spe
     job.delete()
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_a_serverless_job_makes_a_version_that_answers(emulator: Emulator, spec: JobSpec, tmp_path: Path) -> None:
     backend = open_backend("sagemaker", settings(emulator) | {"compute": "serverless"})

@@ -45,11 +45,11 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
     def asked(self, request: str) -> bool:
-        """Whether ``cancel`` or ``pause`` is asked for."""
+        """Whether ``cancel``, ``pause`` or ``expire`` (stop as at the limit of time) is asked for."""
         return (self.control / request).exists()
 
     def ask(self, request: str) -> None:
-        """Ask the trainer to ``cancel`` or ``pause``."""
+        """Ask the trainer to ``cancel``, ``pause`` or ``expire``."""
         self.control.mkdir(exist_ok=True)
         (self.control / request).touch()
 

@@ -263,7 +263,7 @@ def _request(job: Job, clock: Clock) -> str | None:
     limit = job.spec.limits.max_time
     if job.stopping() or job.run.asked("cancel"):
         return "cancelled"
-    if limit is not None and clock.seconds() >= limit:
+    if (limit is not None and clock.seconds() >= limit) or job.run.asked("expire"):
         return "expired"
     return "pause" if job.run.asked("pause") else None
 

@@ -18,10 +18,11 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training import serving
 from cloudtune_local.training.container_group import Group
@@ -29,11 +30,16 @@ from cloudtune_local.training.folder import RunFolder, read_json, write_json
 from cloudtune_local.training.installing import REQUIREMENTS, install
 from cloudtune_local.training.problems import TrainingProblem, classify
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 PREFIX = "[cloudtune]"
 """Begins every line that is meant for cloudtune."""
 MODEL_VARIABLE = "CLOUDTUNE_MODEL"
 """How whoever submitted the job calls its base model."""
 TERMINATED = 128 + signal.SIGTERM
+STOP_VARIABLE = "CLOUDTUNE_STOP_AFTER"
+"""Seconds after the container's start at which the trainer is to stop, as at its limit."""
 TOKEN_SECRET_VARIABLE = "CLOUDTUNE_HUB_TOKEN_SECRET"  # noqa: S105 - a name
 """Names the secret that holds the hub's token."""
 _FAILURE_CHARS = 1024
@@ -79,6 +85,7 @@ def main() -> int:
     told = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told.set())
     run = RunFolder(tree.root / "run")
+    deadline = Deadline(run, float(os.environ.get(STOP_VARIABLE) or "inf"))
     try:
         setup = read_setup(tree)
         _prepare(tree, run, setup)
@@ -86,7 +93,7 @@ def main() -> int:
         fetch_token()
         if told.is_set():
             return TERMINATED
-        return _train(tree, run, setup, told)
+        return _train(tree, run, setup, told, deadline)
     except BaseException as error:  # noqa: BLE001 - whatever happens, the reason is told
         traceback.print_exc()
         fail(tree, classify(error, run.log))
@@ -167,12 +174,18 @@ def _prepare(tree: Tree, run: RunFolder, setup: Setup) -> None:
     write_json(run.spec, setup.spec)
 
 
-def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event) -> int:
+def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event, deadline: Deadline) -> int:
     first = setup.number == 0
     lines = Lines(run) if first else None
+
+    def look() -> None:
+        deadline.look()
+        if lines:
+            lines.tell()
+
     group = Group(run, hosts=setup.hosts, number=setup.number, network=setup.network)
     try:
-        code = group.wait(told, lines.tell if lines else lambda: None)
+        code = group.wait(told, look)
     finally:
         group.kill()
     if lines:
@@ -233,6 +246,23 @@ def fail(tree: Tree, problem: TrainingProblem) -> None:
     with contextlib.suppress(OSError):
         tree.failure.parent.mkdir(parents=True, exist_ok=True)
         tree.failure.write_text(text, encoding="utf-8")
+
+
+class Deadline:
+    """Lets the trainer stop by itself, and save its model, before the service stops the container.
+
+    The service's clock counts from the container's start, loading and installing included; the trainer's does not.
+    """
+
+    def __init__(self, run: RunFolder, after_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run = run
+        self._clock = clock
+        self._at = clock() + after_s
+
+    def look(self) -> None:
+        """Ask the trainer to stop once it is time."""
+        if self._clock() >= self._at and not self._run.asked("expire"):
+            self._run.ask("expire")
 
 
 class Lines:

@@ -49,7 +49,8 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
     if outcome == "expired":
-        return outcome, f"max_time of {spec.limits.max_time:g} s was used up at step {job.progress.step}"
+        limit = "the time given from outside" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
+        return outcome, f"{limit} was used up at step {job.progress.step}"
     return outcome, ""
 
 

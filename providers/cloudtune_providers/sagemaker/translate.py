@@ -109,12 +109,19 @@ class _Planning:
                 source = "override" if name in own.model_fields_set else f"default of {NAME}"
                 self.choices.note(f"overrides.{NAME}.{name}", value, source)
         document = run_spec(request, self.choices, model, data, start, {name: getattr(own, name) for name in names})
-        limit = document["limits"]["max_time"]
-        if limit is not None:
-            trained = limit - min(RESERVE_S, limit * RESERVE_SHARE)
-            document["limits"] = {"max_time": trained}
-            self.choices.note("trainer.max_time", trained, "derived: time is left to save the model in")
+        if document["limits"]["max_time"] is not None:
+            document["limits"] = {"max_time": self._trained_s()}
         return document
+
+    def _runtime_s(self) -> int:
+        """MaxRuntimeInSeconds: the service stops the container then."""
+        limit = self.request.spec.limits.max_time
+        return math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
+
+    def _trained_s(self) -> float:
+        """When the trainer stops by itself, to save what it has."""
+        runtime = self._runtime_s()
+        return runtime - min(RESERVE_S, runtime * RESERVE_SHARE)
 
     # -- the service's side ------------------------------------------------------------------------------------------
 
@@ -242,10 +249,10 @@ class _Planning:
         return self.options.spot if self.own.spot is None else self.own.spot
 
     def _stopping(self) -> dict[str, int]:
-        limit = self.request.spec.limits.max_time
-        runtime = math.ceil(limit) if limit is not None else DEFAULT_RUNTIME_S
-        why = "spec" if limit is not None else "the service's own limit"
+        runtime = self._runtime_s()
+        why = "spec" if self.request.spec.limits.max_time is not None else "the service's own limit"
         self.choices.note("MaxRuntimeInSeconds", runtime, why)
+        self.choices.note("CLOUDTUNE_STOP_AFTER", self._trained_s(), "derived: time is left to save the model in")
         if not self._spot():
             return {"MaxRuntimeInSeconds": runtime}
         wait = max(runtime, math.ceil(self.options.max_wait or 2 * runtime))
@@ -255,6 +262,7 @@ class _Planning:
     def _environment(self) -> dict[str, str]:
         request, options = self.request, self.options
         found = {NAME_VARIABLE: request.spec.name, MODEL_VARIABLE: request.spec.model_for(NAME) or ""}
+        found["CLOUDTUNE_STOP_AFTER"] = f"{self._trained_s():g}"
         if request.parent:
             found[PARENT_VARIABLE] = str(request.parent)
         if options.requirements == "image" or options.compute == "local":

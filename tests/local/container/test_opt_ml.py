@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloudtune_local.training import serving
-from cloudtune_local.training.folder import append_line
+from cloudtune_local.training.folder import RunFolder, append_line
 from cloudtune_local.training.generate import Answer
 from cloudtune_local.training.installing import wanted
-from cloudtune_local.training.opt_ml import TOKEN_SECRET_VARIABLE, Tail, Tree, fail, fetch_token, read_setup
+from cloudtune_local.training.opt_ml import TOKEN_SECRET_VARIABLE, Deadline, Tail, Tree, fail, fetch_token, read_setup
 from cloudtune_local.training.problems import TrainingProblem
 
 if TYPE_CHECKING:
@@ -75,6 +75,20 @@ def test_a_file_is_read_on_from_where_it_was(tmp_path: Path) -> None:
         file.write('}\nnonsense\n{"n": 3}\n')
     assert tail.read() == [{"n": 2}, {"n": 3}]
     assert tail.read() == []
+
+
+def test_the_trainer_is_told_before_the_service_stops_it(tmp_path: Path) -> None:
+    hands = [100.0]
+    run = RunFolder(tmp_path)
+    deadline = Deadline(run, 50.0, clock=lambda: hands[0])
+    deadline.look()
+    hands[0] = 149.9
+    deadline.look()
+    assert not run.asked("expire")
+    hands[0] = 150.0
+    for _ in range(2):
+        deadline.look()
+        assert run.asked("expire")
 
 
 def test_gguf_is_installed_for_such_models_only() -> None:

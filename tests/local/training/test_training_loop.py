@@ -127,6 +127,19 @@ def test_early_stopping_keeps_the_best(runs: Runs) -> None:
     assert any("stopped early" in e["message"] for e in events(run, "message"))
 
 
+def test_a_run_that_is_asked_to_expire_keeps_its_model(runs: Runs) -> None:
+    """As at its limit of time, when somebody else's clock decides."""
+    run = runs.make(rows=sums(6), validation=sums(3, seed=1), hyperparameters={"max_steps": 400, "epochs": 400})
+    run.ask("expire")
+    assert runs.train(run) == "expired"
+    assert not run.model.exists(), "there is nothing yet to make it of"
+    run.withdraw("expire")
+    assert runs.train(run, stop_after=2) == "cancelled"
+    run.ask("expire")
+    assert runs.train(run) == "expired"
+    assert (run.model / "tuned.json").is_file()
+
+
 def test_the_time_limit_expires_the_run_and_leaves_a_model(runs: Runs) -> None:
     run = runs.make(
         validation=sums(4), limits={"max_time": 0.5}, hyperparameters={"max_steps": 100_000}, evaluation={"every": 5}

@@ -108,9 +108,11 @@ def test_a_limit_of_time_leaves_the_trainer_time_to_save() -> None:
     plan = planned(limits={"max_time": "1h"})
     assert body_of(plan)["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
     assert json.loads(body_of(plan)["HyperParameters"]["limits.max_time"]) == 3000.0
+    assert body_of(plan)["Environment"]["CLOUDTUNE_STOP_AFTER"] == "3000"
     short = body_of(planned(limits={"max_time": 100}))
     assert json.loads(short["HyperParameters"]["limits.max_time"]) == 80.0
     assert body_of(planned())["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
+    assert body_of(planned())["Environment"]["CLOUDTUNE_STOP_AFTER"] == "85800"
 
 
 def test_spot_instances_and_a_warm_pool() -> None:

@@ -126,6 +126,22 @@ def test_at_once_and_one_by_one(
     assert at_once == alone
 
 
+ROW = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}'
+# As many values as lines, but not one a line: the second line holds two, the third and the fourth one.
+ASTRIDE = ROW + ROW + b"\n" + ROW.replace(b'},{"role":"a', b'},\n{"role":"a')
+
+
+@pytest.mark.parametrize("odd", [*ODD, ASTRIDE], ids=range(len(ODD) + 1))
+def test_one_odd_line_between_plain_ones(tmp_path: Path, odd: bytes) -> None:
+    path = tmp_path / "rows.jsonl"
+    head = ROW + b"\n"
+    path.write_bytes(head * 1500 + odd + b"\n" + head * 3)  # beyond the first block, which is always looked at closely
+    for form in (None, "openai"):
+        found = outcome(source_data(str(path)), tmp_path, form, 0)
+        with one_by_one():
+            assert found == outcome(source_data(str(path)), tmp_path, form, 0)
+
+
 def sample(path: Path, seed: int, rows: int) -> Path:
     """A file of so many lines with faults all over it, made from a seed."""
     chooser = random.Random(seed)

@@ -14,6 +14,7 @@ from cloudtune.data.checking import check, convert
 from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import _requests
 from cloudtune.data.scanned import Task
+from cloudtune.data.shared_memory import PLACE_BYTES
 from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.errors import CloudtuneError
 from cloudtune.spec import Source
@@ -87,3 +88,19 @@ def test_small_files_and_tables_are_not_shared(dirty: str, tmp_path: Path, monke
     assert workers_for([Source(path=str(table))]) == 0
     if (os.cpu_count() or 1) > 1:
         assert workers_for([Source(path=dirty)]) >= 2
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_rows_too_large_for_a_place_and_systems_that_share_no_memory(
+    tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shared:
+        monkeypatch.setattr("cloudtune.data.sharing.file_in_memory", lambda _: None)
+    path = tmp_path / "rows.jsonl"
+    sizes = [10, 3 * PLACE_BYTES, 20, PLACE_BYTES - 100, 30, 2 * PLACE_BYTES]
+    path.write_text("".join(json.dumps({"prompt": f"{size}", "completion": "a" * size}) + "\n" for size in sizes * 2))
+    one = convert(str(path), to="openai", out=tmp_path / "one.jsonl", workers=0)
+    two = convert(str(path), to="openai", out=tmp_path / "two.jsonl", workers=2)
+    assert one.ok
+    assert (one.out_sha256, one.counts) == (two.out_sha256, two.counts)
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()

@@ -2,7 +2,7 @@
 
 botocore itself checks required members, types and smallest lengths only; the service checks all, and words it so:
 "1 validation error detected: Value 'a_b' at 'jobName' failed to satisfy constraint: ..."
-(Kenza-AI/sagify#57 quotes it, seen 2026-11-21).
+(aws-samples/generative-ai-on-amazon-sagemaker#165 and Kenza-AI/sagify#57 quote it, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from cloudtune_local.emulator.aws.errors import invalid
+from cloudtune_local.emulator.aws.errors import AwsError, invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "long": (int,), "float": (int, float), "double": (int, float),
-    "boolean": (bool,), "map": (dict,), "structure": (dict,), "list": (list,),
+    "boolean": (bool,), "map": (dict,), "structure": (dict,), "list": (list,), "timestamp": (int, float, str),
 }  # fmt: skip
 _NUMBERS = ("integer", "long", "float", "double")
 _LABEL = re.compile(r"\\\{([A-Za-z]+)\\\}")
@@ -70,14 +70,13 @@ def check(
     if shape.serialization.get("payload"):  # the body is the model's own, and not the service's
         given: dict[str, Any] = {**ids}
         members = {name: shape.members[name] for name in ids if name in shape.members}
-        faults = [fault for name, member in members.items() for fault in _faults(member, given[name], name)]
+        faults = [fault for name, member in members.items() for fault in Held().faults(member, given[name], name)]
     else:
         known = {name: _typed(shape.members[name], text) for name, text in query.items() if name in shape.members}
         given = {**body, **known, **ids}
-        faults = list(_faults(shape, given, ""))
+        faults = list(Held().faults(shape, given))
     if faults:
-        count = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected"
-        raise invalid(f"{count}: {'; '.join(faults)}")
+        raise invalid(refusal(faults))
 
 
 def _typed(shape: Any, text: str) -> Any:
@@ -89,42 +88,63 @@ def _typed(shape: Any, text: str) -> Any:
     return text == "true" if shape.type_name == "boolean" else text
 
 
-def _faults(shape: Any, value: Any, where: str) -> Iterator[str]:
-    wanted = _TYPES.get(shape.type_name)
-    if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
-        yield f"Value '{value}' at '{where or 'body'}' failed to satisfy constraint: Member must be a {shape.type_name}"
-    elif shape.type_name == "structure":
-        yield from _members(shape, value, where)
-    elif shape.type_name == "list":
-        yield from _size(shape, len(value), "length", where, value)
-        for number, item in enumerate(value, 1):
-            yield from _faults(shape.member, item, f"{where}.{number}.member")
-    elif shape.type_name == "map":
-        yield from _size(shape, len(value), "length", where, value)
-        for key, item in value.items():
-            yield from _faults(shape.key, key, f"{where}.{key}.key")
-            yield from _faults(shape.value, item, f"{where}.{key}.member")
-    elif shape.type_name == "string":
-        yield from _text(shape, value, where)
-    elif shape.type_name in _NUMBERS:
-        yield from _size(shape, value, "value", where, value)
+def refusal(faults: Sequence[str]) -> str:
+    """All of them in the words of a ValidationException."""
+    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
-def _members(shape: Any, value: Mapping[str, Any], where: str) -> Iterator[str]:
-    head = f"{where}." if where else ""
-    for name in shape.required_members:
-        if value.get(name) is None:
-            yield f"Value null at '{head}{name}' failed to satisfy constraint: Member must not be null"
-    for name, item in value.items():
-        if item is None:
-            continue
-        if name in shape.members:
-            yield from _faults(shape.members[name], item, f"{head}{name}")
-        else:
-            yield f"Value at '{head}{name}' failed to satisfy constraint: there is no such member"
-    given = [name for name in value if value[name] is not None]
-    if getattr(shape, "is_tagged_union", False) and len(given) != 1:
-        yield f"Value at '{where}' failed to satisfy constraint: exactly one member must be set"
+class Held:
+    """Holds values against shapes.
+
+    ``json`` is for the services of the JSON protocol: those pass over members that they do not know, begin names small
+    in what they say, and cannot even read a value of another type.
+    """
+
+    def __init__(self, *, json: bool = False) -> None:
+        self._json = json
+
+    def faults(self, shape: Any, value: Any, where: str = "") -> Iterator[str]:
+        """What is wrong with the value. Raises SerializationException where ``json`` cannot read it."""
+        kind = shape.type_name
+        wanted = _TYPES.get(kind)
+        if kind == "timestamp" and not self._json:
+            return
+        if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted)):
+            if self._json:
+                raise AwsError(400, "SerializationException", f"{where or 'body'} is no {kind}", protocol="json")
+            yield _broken(value, where or "body", f"be a {kind}")
+        elif kind == "structure":
+            yield from self._members(shape, value, where)
+        elif kind == "list":
+            yield from _size(shape, len(value), "length", where, value)
+            for number, item in enumerate(value, 1):
+                yield from self.faults(shape.member, item, f"{where}.{number}.member")
+        elif kind == "map":
+            yield from _size(shape, len(value), "length", where, value)
+            for key, item in value.items():
+                yield from self.faults(shape.key, key, f"{where}.{key}.key")
+                yield from self.faults(shape.value, item, f"{where}.{key}.member")
+        elif kind == "string":
+            yield from _text(shape, value, where)
+        elif kind in _NUMBERS:
+            yield from _size(shape, value, "value", where, value)
+
+    def _members(self, shape: Any, value: Mapping[str, Any], where: str) -> Iterator[str]:
+        head = f"{where}." if where else ""
+        for name in shape.required_members:
+            if value.get(name) is None:
+                yield f"Value null at '{head}{self._told(name)}' failed to satisfy constraint: Member must not be null"
+        given = {name: item for name, item in value.items() if item is not None}
+        for name, item in given.items():
+            if name in shape.members:
+                yield from self.faults(shape.members[name], item, f"{head}{self._told(name)}")
+            elif not self._json:
+                yield f"Value at '{head}{name}' failed to satisfy constraint: there is no such member"
+        if getattr(shape, "is_tagged_union", False) and len(given) != 1:
+            yield f"Value at '{where}' failed to satisfy constraint: exactly one member must be set"
+
+    def _told(self, name: str) -> str:
+        return name[0].lower() + name[1:] if self._json else name
 
 
 def _text(shape: Any, value: str, where: str) -> Iterator[str]:
@@ -150,4 +170,5 @@ def _broken(value: Any, where: str, rule: str) -> str:
 
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+    # Java's classes, in the few places where the models have them.
+    return re.compile(pattern.replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d"))

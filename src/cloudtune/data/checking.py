@@ -138,7 +138,7 @@ def convert(
     problems: int = 1000, workers: int | None = None, change: Callable[[Batch], Batch] | None = None,
     shuffle: int | None = None,
 ) -> CheckReport:  # fmt: skip
-    """Check the data and write them in the format ``to``, in one pass. Nothing is written where there are errors.
+    """Check the data and write the training rows in the format ``to``, in one pass; nothing where there are errors.
 
     ``change`` leaves out or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. What the
     format wants beside its rows (JumpStart's ``template.json``) is written there.
@@ -151,8 +151,8 @@ def convert(
 
     def task_for(first: Record | None) -> Task:
         name = place.name if place else None
-        return Task(method or method_of(first), target=name, format=to, allow_loss=allowed, private=private,
-                    max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
+        return Task(method or method_of(first), shares(data), target=name, format=to, allow_loss=allowed,
+                    private=private, max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
 
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")

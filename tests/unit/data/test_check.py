@@ -178,6 +178,17 @@ def test_convert_writes_nothing_on_errors(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl", "out.jsonl"]
 
 
+def test_rows_that_are_held_out_are_not_written(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"q{n}", "completion": f"a{n}"}) + "\n" for n in range(200)))
+    data, out = Data(train=str(rows), validation=0.25), tmp_path / "out.jsonl"
+    report = convert(data, to="openai", out=out)
+    assert report.ok
+    written = len(out.read_text().splitlines())
+    assert written == report.splits["train"].rows == prepare(data).splits["train"].rows
+    assert 0 < written < 200
+
+
 def test_near_duplicates_are_found_when_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("rensa")
     text = " ".join(f"word{i}" for i in range(80))

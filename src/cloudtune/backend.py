@@ -343,6 +343,19 @@ class BatchStatus(Protocol):
 
 
 @runtime_checkable
+class ByJob(Protocol):
+    """A back end whose jobs are not all alike: some can do what others cannot."""
+
+    def capabilities_of(self, ref: JobRef) -> Capabilities:
+        """What can be done with that job; its verbs are what counts. No I/O."""
+
+
+def capabilities_of(backend: Backend, ref: JobRef) -> Capabilities:
+    """What can be done with that job."""
+    return backend.capabilities_of(ref) if isinstance(backend, ByJob) else backend.capabilities
+
+
+@runtime_checkable
 class RowRules(Protocol):
     """A back end that says itself what its rows are held against, where its name and the model do not tell it."""
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
-from cloudtune.backend import Exporter, Host
+from cloudtune.backend import Exporter, Host, capabilities_of
 from cloudtune.errors import JobNotFound, LedgerError, UnsupportedError
 from cloudtune.retry import reading
 from cloudtune.spool import Spool
@@ -211,7 +211,7 @@ class Job:
         return exporter.export(self.model(), to, merged=merged)
 
     def _need(self, verb: str) -> None:
-        capabilities = self._backend.capabilities
+        capabilities = capabilities_of(self._backend, self.ref)
         if not capabilities.can(verb):
             name = verb.partition(":")[2]
             raise UnsupportedError(f"{self.ref.backend} cannot {name} a job: {capabilities.why_not(verb)}")

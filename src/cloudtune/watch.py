@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+from cloudtune.backend import capabilities_of
 from cloudtune.errors import (
     BackendError,
     JobCancelled,
@@ -276,7 +277,7 @@ class _Watch:
 
 def events_of(backend: Backend, snapshot: JobSnapshot, after: str | None) -> list[Event]:
     """The job's events after a cursor: the vendor's, or where it keeps none those that the snapshot shows."""
-    if backend.capabilities.can("verb:events"):
+    if capabilities_of(backend, snapshot.ref).can("verb:events"):
         try:
             return list(backend.events(snapshot.ref, after))
         except TransientError:

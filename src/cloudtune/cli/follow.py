@@ -75,12 +75,14 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
 
 def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
     """Tell of a job that succeeded: where its model is, and what can be done with it."""
+    from cloudtune.backend import capabilities_of
     from cloudtune.cli.render_job import job_json, model_json, next_steps
 
     model = job.model()
     session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})
     session.say(f"{snapshot.state}; tuned model: {model.uri or model.id}")
-    for line in next_steps(snapshot, session.client.backend(snapshot.ref.backend).capabilities.can):
+    can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
+    for line in next_steps(snapshot, can):
         session.say(f"  {line}")
 
 

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 @ref_argument
 def show(session: Session, ref: str) -> None:
     """Show one job: state, progress, times, and what went wrong if anything did."""
+    from cloudtune.backend import capabilities_of
     from cloudtune.cli.render_job import job_json, job_text, next_steps
 
     snapshot = session.job(ref).snapshot()
     session.result(job_json(snapshot))
     session.put(job_text(snapshot))
-    for line in next_steps(snapshot, session.client.backend(snapshot.ref.backend).capabilities.can):
+    can = capabilities_of(session.client.backend(snapshot.ref.backend), snapshot.ref).can
+    for line in next_steps(snapshot, can):
         session.say(f"  {line}")

@@ -90,9 +90,11 @@ class Harness:
 
 def excuse(thing: str, world: World, backend: Backend) -> str | None:
     """Why a clause that needs the thing cannot be held against this back end, or None if it can."""
+    if thing in world.lacks:
+        return world.lacks[thing]
     if ":" in thing or "." in thing:
         return None if backend.capabilities.can(thing) else backend.capabilities.why_not(thing)
-    return world.lacks.get(thing)
+    return None
 
 
 def ledger_url(world: World, name: str = "ledger") -> str:

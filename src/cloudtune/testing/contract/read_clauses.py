@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.backend import BatchStatus, Host
+from cloudtune.backend import BatchStatus, Host, capabilities_of
 from cloudtune.client import Client
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
@@ -43,7 +43,7 @@ class ReadClauses(Harness):
         """16: where the vendor keeps no events they are made from observed changes, and are marked."""
         job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
         made = {event.observed for event in job.events()}
-        assert made == {not backend.capabilities.can("verb:events")}
+        assert made == {not capabilities_of(backend, job.ref).can("verb:events")}
 
     @needs("verb:events", "wire")
     def test_16_an_event_told_twice_is_passed_on_once(self, world: World, client: Client) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.backend import Exporter, GenerateOptions, Host, Prompt
+from cloudtune.backend import Exporter, GenerateOptions, Host, Prompt, capabilities_of
 from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound, UnsupportedError
 from cloudtune.state import JobState
 from cloudtune.testing.contract.harness import Harness, needs, submitted
@@ -32,8 +32,8 @@ class VerbClauses(Harness):
         self, world: World, backend: Backend, client: Client
     ) -> None:
         """15: every verb that is missing says why, and asks nothing of the vendor but the job's state."""
-        can = backend.capabilities
         job = submitted(client, world, S.RUNNING)
+        can = capabilities_of(backend, job.ref)
         held = world.fingerprint()
         for name, act in _acts(job, world.root / "not-made").items():
             verb = f"verb:{name}"

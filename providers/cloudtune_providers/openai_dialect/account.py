@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 
 class Account:
-    """Does the steps that ``requests`` writes. ``filters`` and ``named`` as in `Jobs`."""
+    """Does the steps that ``requests`` writes. ``filters``, ``named`` and ``prefix`` as in `Jobs`."""
 
     def __init__(
-        self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True
-    ) -> None:
-        self.files = Files(wire, backend, scope, clock)
+        self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True,
+        prefix: str = "",
+    ) -> None:  # fmt: skip
+        self.files = Files(wire, backend, scope, clock, prefix=prefix)
         self.answering = Answering(wire)
-        self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named)
+        self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named, prefix=prefix)
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""

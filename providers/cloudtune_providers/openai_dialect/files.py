@@ -27,12 +27,13 @@ _PAGE = 1000
 
 
 class Files:
-    """The files of one account."""
+    """The files of one account. ``prefix`` as in `Jobs`."""
 
-    def __init__(self, wire: Wire, backend: str, scope: str, clock: Clock) -> None:
+    def __init__(self, wire: Wire, backend: str, scope: str, clock: Clock, *, prefix: str = "") -> None:
         self._wire = wire
         self._backend = backend
         self._scope = scope
+        self._prefix = prefix
         self._clock = clock
         self._names: dict[str, str] = {}
 
@@ -58,7 +59,7 @@ class Files:
         spare = [file["id"] for file in good[1:] if file["filename"] == body["filename"]]
         return Done(
             outputs={"file": good[0]["id"]},
-            duplicates=tuple(str(JobRef(self._backend, self._scope, file)) for file in spare),
+            duplicates=tuple(str(JobRef(self._backend, self._scope, f"{self._prefix}{file}")) for file in spare),
         )
 
     def spare(self, uploads: Sequence[Mapping[str, Any]]) -> list[str]:

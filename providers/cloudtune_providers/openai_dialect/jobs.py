@@ -45,18 +45,21 @@ class Jobs:
     """The jobs of one account.
 
     ``filters`` says whether the list takes a metadata filter (it may yet be ignored), ``named`` whether jobs tell their
-    names; where they do not, the name stands in that of the training file.
+    names; where they do not, the name stands in that of the training file. ``prefix`` stands in
+    front of the ids in references, where the back end has jobs of other kinds too.
     """
 
     def __init__(
-        self, wire: Wire, files: Files, backend: str, scope: str, *, filters: bool = True, named: bool = True
-    ) -> None:
+        self, wire: Wire, files: Files, backend: str, scope: str, *, filters: bool = True, named: bool = True,
+        prefix: str = "",
+    ) -> None:  # fmt: skip
         self._wire = wire
         self._files = files
         self._backend = backend
         self._scope = scope
         self._filters = filters
         self._named = named
+        self._prefix = prefix
 
     # -- making ----------------------------------------------------------------------------------------------------
 
@@ -163,7 +166,9 @@ class Jobs:
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.list_events
         size = _PAGE if back_to is None else _FEW
-        listed = self._wire.each(lambda **page: call(job, **page), f"events of {job}", limit=size, missing=JobNotFound)
+        listed = self._wire.each(
+            lambda **page: call(job, **page), f"events of {ref.id}", limit=size, missing=JobNotFound
+        )
         for entry in listed:
             is_there = entry["id"] == back_to
             if inclusive or not is_there:
@@ -195,7 +200,7 @@ class Jobs:
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.checkpoints.list
         entries = self._wire.each(
-            lambda **page: call(job, **page), f"checkpoints of {job}", limit=_PAGE, missing=JobNotFound
+            lambda **page: call(job, **page), f"checkpoints of {ref.id}", limit=_PAGE, missing=JobNotFound
         )
         return answers.to_checkpoints(list(entries))
 
@@ -219,8 +224,8 @@ class Jobs:
 
     def cancel(self, ref: JobRef) -> None:
         """Ask it to stop; too late or repeated is no matter. A file that a late request made twice is removed."""
-        if ref.id.startswith("file-"):
-            return self._files.delete(ref.id)
+        if (file := self._id(ref)).startswith("file-"):
+            return self._files.delete(file)
         return self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
 
     def pause(self, ref: JobRef) -> None:
@@ -234,7 +239,7 @@ class Jobs:
     def _steer(self, ref: JobRef, call: Callable[[str], Any], there: set[JobState], *, ended: bool = True) -> None:
         job = self._id(ref)
         try:
-            with self._wire.asking(f"job {job}"):
+            with self._wire.asking(f"job {ref.id}"):
                 call(job)
         except InvalidRequest:
             # What a job in the wrong state is answered with is not documented: its state decides.
@@ -274,7 +279,7 @@ class Jobs:
     # -- shared ----------------------------------------------------------------------------------------------------
 
     def _retrieve(self, job: str) -> dict[str, Any]:
-        with self._wire.asking(f"job {job}"):
+        with self._wire.asking(f"job {self._prefix}{job}"):
             return plain(self._wire.client.fine_tuning.jobs.retrieve(job))
 
     def _id(self, ref: JobRef) -> str:
@@ -283,13 +288,15 @@ class Jobs:
                 f"{ref} lies in another account or at another endpoint than {self._scope}, which is in use",
                 hint="choose the profile that it was submitted with",
             )
-        return ref.id
+        return ref.id.removeprefix(self._prefix)
 
     def _ref(self, job: Mapping[str, Any]) -> JobRef:
-        return JobRef(self._backend, self._scope, str(job["id"]))
+        return JobRef(self._backend, self._scope, f"{self._prefix}{job['id']}")
 
     def _snapshot(self, job: Mapping[str, Any]) -> JobSnapshot:
         snapshot = answers.to_snapshot(job, self._backend, self._scope)
+        if self._prefix:
+            snapshot = msgspec.structs.replace(snapshot, ref=self._ref(job))
         if self._named or snapshot.name:
             return snapshot
         return msgspec.structs.replace(snapshot, name=label_of(self._files.name(str(job.get("training_file") or ""))))

@@ -61,8 +61,14 @@ class Clients:
             max_pool_connections=POOL,
             # Hosts such as bucket.127.0.0.1 do not exist.
             s3={"addressing_style": "path" if self._elsewhere() else "auto"},
+            # botocore would send a Bedrock API key instead of a signature, and never over plain HTTP.
+            **({"auth_scheme_preference": "sigv4"} if service.startswith("bedrock") and self._is_plain() else {}),
         )
         return self._session.client(service, endpoint_url=self._options.endpoint_url, config=config)
+
+    def _is_plain(self) -> bool:
+        named = self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or ""
+        return named.startswith("http://")
 
     def _elsewhere(self) -> bool:
         named = (
@@ -94,9 +100,15 @@ class Clients:
 
     def scope(self) -> str:
         """Account and region, and the endpoint's host where that is not AWS's own: the scope of a `JobRef`."""
-        host = urlsplit(self._options.endpoint_url or self._named_endpoint()).netloc.rpartition("@")[2]
+        host = urlsplit(self.elsewhere).netloc.rpartition("@")[2]
         place = f"{self.account()}/{self.region}"
-        return f"{place}@{host}" if host and not _is_own(f"//{host}") else place
+        return f"{place}@{host}" if host else place
+
+    @property
+    def elsewhere(self) -> str:
+        """The endpoint that settings, environment or profile name, where it is not AWS's own; else empty."""
+        url = self._options.endpoint_url or self._named_endpoint()
+        return "" if _is_own(url) else url
 
     def _named_endpoint(self) -> str:
         """The endpoint that the environment or the profile names; an injected client's says nothing here."""

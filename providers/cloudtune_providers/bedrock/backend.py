@@ -1,4 +1,7 @@
-"""The Bedrock back end: customization jobs and imports by the control plane, answers by the runtime."""
+"""The Bedrock back end: customization jobs and imports by the control plane, answers by the runtime.
+
+Jobs on open-weight models go by another API: see ``open_weight``.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import import_plan, import_rules, policies, translate
+from cloudtune_providers.bedrock import import_plan, import_rules, open_weight, policies, translate
 from cloudtune_providers.bedrock.answering import Answering
 from cloudtune_providers.bedrock.answers import IMPORT, NAME
 from cloudtune_providers.bedrock.deployments import Deployments
 from cloudtune_providers.bedrock.imports import Imports
 from cloudtune_providers.bedrock.jobs import PAGE, Jobs
+from cloudtune_providers.bedrock.open_weight import OpenWeight
 from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
 from cloudtune_providers.bedrock.preflight import Preflight
 from cloudtune_providers.bedrock.rules import Rules
@@ -35,12 +39,14 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
     from cloudtune_providers.aws.clients import ClientFactory
+    from cloudtune_providers.bedrock.open_weight import Connect
 
 
 class BedrockBackend:
-    """Implements `Backend`, `BatchStatus`, `Host`, `Importer`, `Preflight` and `Prepares`.
+    """Implements `Backend`, `BatchStatus`, `ByJob`, `Host`, `Importer`, `Preflight` and `Prepares`.
 
-    ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies.
+    ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies;
+    ``connect`` the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
     """
 
     name: ClassVar[str] = NAME
@@ -52,6 +58,7 @@ class BedrockBackend:
         options: BedrockOptions | None = None,
         *,
         factory: ClientFactory | None = None,
+        connect: Connect | None = None,
         clock: Clock | None = None,
     ) -> None:
         info = describe(self.name)
@@ -65,6 +72,7 @@ class BedrockBackend:
         self._imports = Imports(self._clients, self._options)
         self._hosted = Deployments(self._clients, self._options, self._catalog)
         self._answering = Answering(self._clients, self._options, self._hosted)
+        self._open_weight = OpenWeight(self._clients, self._options, self._clock, connect)
         self._capabilities = translate.capabilities()
 
     def __repr__(self) -> str:
@@ -74,6 +82,10 @@ class BedrockBackend:
     def capabilities(self) -> Capabilities:
         """See `Backend`."""
         return self._capabilities
+
+    def capabilities_of(self, ref: JobRef) -> Capabilities:
+        """See `ByJob`."""
+        return open_weight.capabilities_of(self._capabilities) if _is_open_weight(ref) else self._capabilities
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -96,7 +108,8 @@ class BedrockBackend:
 
     def preflight(self, spec: JobSpec | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""
-        return Preflight(self._clients, self._options).checks(spec)
+        is_open = spec is not None and self._rules().is_open_weight(spec.model_for(NAME))
+        return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
@@ -124,6 +137,8 @@ class BedrockBackend:
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `Backend`."""
         request = step.request
+        if open_weight.is_its_step(request):
+            return self._open_weight.account.do(step, journal)
         match step.id:
             case "create":
                 return self._jobs.create(request["body"])
@@ -141,6 +156,8 @@ class BedrockBackend:
     def find(self, step: Step, intent: Intent) -> Found:
         """See `Backend`."""
         request = step.request
+        if open_weight.is_its_step(request):
+            return self._open_weight.account.find(step, intent)
         match step.id:
             case "create":
                 return self._jobs.find(request["body"])
@@ -153,6 +170,8 @@ class BedrockBackend:
 
     def probe(self, step: Step) -> Probe:
         """See `Backend`."""
+        if open_weight.is_its_step(step.request):
+            return self._open_weight.account.probe(step)
         return self._hosted.probe(step.request)
 
     def _write(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +186,8 @@ class BedrockBackend:
 
     def get(self, ref: JobRef) -> JobSnapshot:
         """See `Backend`."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.get(ref)
         name, is_import = self._name(ref)
         return self._imports.get(name) if is_import else self._jobs.get(name)
 
@@ -174,7 +195,9 @@ class BedrockBackend:
         """See `BatchStatus`. As many as the newest pages of the lists show, the others one by one."""
         scope = self._clients.scope()
         wanted = {ref for ref in refs if ref.scope == scope}
-        found: dict[JobRef, JobSnapshot] = {}
+        others = {ref for ref in wanted if _is_open_weight(ref)}
+        found: dict[JobRef, JobSnapshot] = self._open_weight.account.jobs.get_many([*others]) if others else {}
+        wanted -= others
         for pages, is_import in ((self._jobs.pages, False), (self._imports.pages, True)):
             these = {ref for ref in wanted if ref.id.startswith(IMPORT) is is_import}
             for page in islice(pages(), 1 + len(these) // PAGE) if these else ():
@@ -189,18 +212,27 @@ class BedrockBackend:
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """See `Backend`. Customization jobs and imports together."""
+        """See `Backend`. Customization jobs, imports, and where their API is open, jobs on open-weight models."""
         size = {} if limit is None else {"maxResults": max(1, min(limit, PAGE))}
-        both = (chain.from_iterable(room.pages(**size)) for room in (self._jobs, self._imports))
-        newest = merge(*both, key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
+        kinds = (chain.from_iterable(room.pages(**size)) for room in (self._jobs, self._imports))
+        newest = merge(
+            *kinds,
+            self._open_weight.listed(limit),
+            key=lambda job: job.created_at.timestamp() if job.created_at else 0.0,
+            reverse=True,
+        )
         return islice(newest, limit)
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """See `Backend`. Bedrock keeps none."""
+        """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.events(ref, after)
         raise self._cannot("verb:events")
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. From the result files, once the job has ended; an import has none."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.metrics(ref, after)
         name, is_import = self._name(ref)
         if is_import:
             self._imports.get(name)
@@ -210,11 +242,15 @@ class BedrockBackend:
         return found[cursors.index(after) + 1 :] if after in cursors else found
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """See `Backend`. Bedrock keeps none."""
+        """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.checkpoints(ref)
         raise self._cannot("verb:checkpoints")
 
     def model(self, ref: JobRef) -> TunedModel:
-        """See `Backend`. A tuned model answers only once it is deployed, an imported one at once."""
+        """See `Backend`. A tuned model answers only once it is deployed, an imported or open-weight one at once."""
+        if _is_open_weight(ref):
+            return self._open_weight.model(ref)
         name, is_import = self._name(ref)
         return self._imports.model(ref, name) if is_import else self._jobs.model(ref, name)
 
@@ -222,11 +258,12 @@ class BedrockBackend:
 
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`. What was trained until then is paid for, and lost. An import cannot be stopped."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.cancel(ref)
         name, is_import = self._name(ref)
         if is_import:
-            self._imports.refuse_stop(name)
-        else:
-            self._jobs.stop(name)
+            return self._imports.refuse_stop(name)
+        return self._jobs.stop(name)
 
     def pause(self, ref: JobRef) -> None:
         """See `Backend`."""
@@ -238,11 +275,12 @@ class BedrockBackend:
 
     def delete(self, ref: JobRef) -> None:
         """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
+        if _is_open_weight(ref):
+            return self._open_weight.account.jobs.clear(ref)
         name, is_import = self._name(ref)
         if is_import:
-            self._imports.clear(ref, name)
-        else:
-            self._jobs.clear(ref, name)
+            return self._imports.clear(ref, name)
+        return self._jobs.clear(ref, name)
 
     # -- answering -------------------------------------------------------------------------------------------------
 
@@ -261,7 +299,9 @@ class BedrockBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`. Asks the model's deployment, an imported model itself, or the base model."""
+        """See `Host`. Asks the model's deployment, an imported or open-weight model itself, or the base model."""
+        if model.ref is not None and _is_open_weight(model.ref):
+            return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
 
     # -- within ----------------------------------------------------------------------------------------------------
@@ -275,6 +315,10 @@ class BedrockBackend:
 
     def _cannot(self, verb: str) -> UnsupportedError:
         return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
+
+
+def _is_open_weight(ref: JobRef) -> bool:
+    return ref.id.startswith(open_weight.PREFIX)
 
 
 def _key(request: Mapping[str, Any]) -> str:

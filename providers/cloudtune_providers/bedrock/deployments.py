@@ -102,7 +102,7 @@ class Deployments:
 
     def _refuse(self, model: TunedModel, asked: BedrockDeployment) -> None:
         if not model.needs_deploy:
-            raise UnsupportedError(f"{model.id} was imported, and answers without a deployment")
+            raise UnsupportedError(f"{model.id} answers without a deployment")
         if asked.update and not asked.name:
             raise InputError([Problem(code="no_name", field="name", message="which deployment is to be updated?",
                                       fix="name it: `cloudtune deployments` lists them")])  # fmt: skip

@@ -21,6 +21,9 @@ class BedrockOptions(AwsOptions):
     answer on demand."""
     answers: Literal["converse", "invoke"] = "converse"
     """How a model is asked: by Converse, or by InvokeModel with chat messages (imported Qwen3 takes no other)."""
+    open_weight_url: str | None = None
+    """Where the OpenAI-shaped API answers, with its ``/v1``, which tunes open-weight models; else the region's own
+    ``bedrock-mantle`` address. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
     subnets: Annotated[tuple[str, ...], Field(max_length=16)] = ()
     """Of the VPC that jobs reach the bucket through; together with ``security_groups``."""
     security_groups: Annotated[tuple[str, ...], Field(max_length=5)] = ()
@@ -35,6 +38,8 @@ class BedrockOverrides(BaseModel):
     """As Bedrock names them; they win over the portable ones. Numbers are sent as the strings that Bedrock wants."""
     batch_size: PositiveInt | None = None
     """``batchSize``; Nova takes none, Llama only 1, reinforcement 16 to 512."""
+    learning_rate_multiplier: PositiveFloat | None = None
+    """Reinforcement of open-weight models, whose API takes no rate: multiplies one that it does not publish."""
     model_name: Annotated[str, Field(pattern=r"^([0-9a-zA-Z][_-]?){1,63}$")] | None = None
     """``customModelName``; the job's own name unless given."""
     teacher: str | None = None

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from cloudtune.backend import Check
-from cloudtune.errors import CloudtuneError, CredentialsError, InvalidRequest, JobNotFound, PermissionDenied
+from cloudtune.errors import (
+    CloudtuneError,
+    CredentialsError,
+    InvalidRequest,
+    JobNotFound,
+    PermissionDenied,
+)
 from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.bedrock.policies import WRITES
 
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 
     from cloudtune.spec import JobSpec
     from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.bedrock.open_weight import OpenWeight
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 _TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION"}
@@ -34,13 +41,16 @@ class Preflight:
         self._clients = clients
         self._options = options
 
-    def checks(self, spec: JobSpec | None) -> Iterator[Check]:
-        """Each thing that was looked at."""
+    def checks(self, spec: JobSpec | None, open_weight: OpenWeight | None = None) -> Iterator[Check]:
+        """Each thing that was looked at. ``open_weight`` is the API of a job that goes by that one."""
         who: list[dict[str, str]] = []
         yield self._look("identity", lambda: self._identity(who))
         if not who:
             return
         yield self._look("region", lambda: ("good", self._clients.region))
+        if open_weight is not None:
+            yield self._look("API key", open_weight.look)
+            return
         yield self._look("bucket", self._bucket)
         yield self._look("role", self._role)
         yield self._look("role's policy", self._role_policy)
@@ -54,10 +64,13 @@ class Preflight:
         try:
             verdict, detail = look()
         except (PermissionDenied, CredentialsError) as error:
-            verdict = "denied" if what in ("identity", "bucket", "model") else "cannot_verify"
+            verdict = "denied" if what in ("identity", "bucket", "model", "API key") else "cannot_verify"
             detail = error.message
         except CloudtuneError as error:
-            verdict, detail = ("denied" if isinstance(error, InvalidRequest) else "cannot_verify"), error.message
+            verdict, detail = (
+                ("denied" if isinstance(error, InvalidRequest) else "cannot_verify"),
+                error.message,
+            )
         return Check(what=what, verdict=verdict, detail=detail)  # type: ignore[arg-type]
 
     # -- one by one ------------------------------------------------------------------------------------------------

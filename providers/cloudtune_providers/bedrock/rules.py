@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
 from cloudtune_providers.aws.names import tag_problems
+from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.answers import NAME
 
 if TYPE_CHECKING:
@@ -43,11 +44,21 @@ class Rules:
 
     def check(self, spec: JobSpec) -> Iterator[Problem]:
         """All that can be told of the spec alone."""
+        if self.is_open_weight(spec.model_for(NAME)):
+            yield from self._notices(spec)
+            yield from self._model(spec)
+            yield from open_weight.problems(spec, self._options)
+            yield from _of_method(spec)
+            return
         yield from self._settings()
         yield from self._notices(spec)
         yield from self._model(spec)
         yield from self._values(spec)
         yield from _of_method(spec)
+        if spec.overrides.get(NAME, {}).get("learning_rate_multiplier") is not None:
+            message = "only the API that tunes open-weight models takes a multiplier"
+            yield Problem(code="not_of_model", field=f"overrides.{NAME}.learning_rate_multiplier", message=message,
+                          fix="say hyperparameters.learning_rate")  # fmt: skip
         yield from tag_problems(spec.tags, "tags", others=len(self._options.tags))
 
     def _settings(self) -> Iterator[Problem]:
@@ -96,10 +107,11 @@ class Rules:
             offered = ", ".join(model.methods) or "nothing any more"
             message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({cited})"
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
-        if "only through the OpenAI-shaped API" in model.note:
-            message = f"{model.id} is tuned {model.note} ({cited})"
-            fix = "use OpenAI's own SDK there, at https://bedrock-mantle.us-west-2.api.aws/v1, or another model"
-            yield Problem(code="other_api", field="model", message=message, fix=fix)
+
+    def is_open_weight(self, name: str | None) -> bool:
+        """Whether only the OpenAI-shaped API tunes that model."""
+        model = self.model(name or "")
+        return model is not None and open_weight.MARK in model.note
 
     def model(self, name: str) -> Model | None:
         """The catalog's entry for an id with or without its context length."""

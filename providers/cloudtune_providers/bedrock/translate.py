@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, PlanRequest
 from cloudtune.errors import DataError, UnsupportedError
 from cloudtune.spec import spec_features
+from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.bedrock.requests import TYPES, hyperparameters, plan_of
 from cloudtune_providers.bedrock.rules import family_of
@@ -36,10 +37,11 @@ REFUSED = {
     "limits.max_time": "Bedrock stops no job by its time: watch it with a timeout, and cancel it",
     "limits.max_cost_usd": "cloudtune does not know Bedrock's prices well enough yet to keep a cap",
     "seed": "Bedrock takes no seed",
-    "verb:checkpoints": "a Bedrock job keeps no checkpoints",
+    "verb:checkpoints": "a Bedrock job keeps no checkpoints; only those that tune open-weight models do",
     "verb:continue": "Bedrock cannot finish an ended job: to train on, name its model's ARN as the model of a new job",
     "verb:delete": "Bedrock keeps the record of every job for ever; only the model and the files can be removed",
-    "verb:events": "Bedrock keeps no events; EventBridge publishes changes of state, as they happen and best effort",
+    "verb:events": "Bedrock keeps events of open-weight models' jobs only; of the others EventBridge publishes changes "
+    "of state, as they happen and best effort",
     "verb:export": "Bedrock does not give weights away",
     "verb:pause": "a Bedrock job cannot stand still, only stop",
     "verb:resume": "a Bedrock job cannot stand still, only stop",
@@ -82,6 +84,9 @@ def plan(request: PlanRequest, options: BedrockOptions, rules: Rules, catalog: C
     found = list(rules.counts(spec, request.data))
     if any(problem.severity == "error" for problem in found):
         raise DataError(found)
+    if rules.is_open_weight(spec.model_for(NAME)):
+        open_weight.require()
+        return open_weight.plan(request, options, tuple(found))
     return plan_of(request, options, catalog, tuple(found), cost(request, catalog))
 
 

@@ -107,9 +107,32 @@ def test_a_model_of_another_region_is_refused(rows: Path) -> None:
     assert "us-east-1, and not in eu-central-1" in found["backends.bedrock.region"]
 
 
-def test_models_of_the_other_api_say_which(rows: Path) -> None:
-    found = problems(rows, model="qwen.qwen3-32b", method="rft", overrides={"bedrock": {"grader": LAMBDA}})
-    assert "bedrock-mantle" in found["model"]
+def test_open_weight_models_go_by_the_api_that_tunes_them(rows: Path) -> None:
+    given = {"grader": LAMBDA, "hyperparameters": {"epochCount": 2}, "eval_interval": 3, "model_name": "mine"}
+    west = BedrockBackend(BedrockOptions(), factory=lambda service: _Sts("us-west-2"), clock=FakeClock())
+    spec = {"model": "qwen.qwen3-32b", "method": "rft", "overrides": {"bedrock": given}}
+    found = problems(rows, west, hyperparameters={"learning_rate": 1e-5, "warmup_steps": 3, "epochs": 1.5}, **spec)
+    assert sorted(found) == [
+        "hyperparameters.epochs", "hyperparameters.learning_rate", "hyperparameters.warmup_steps",
+        "overrides.bedrock.eval_interval", "overrides.bedrock.hyperparameters", "overrides.bedrock.model_name",
+    ]  # fmt: skip
+    assert "overrides.bedrock.learning_rate_multiplier" in found["hyperparameters.learning_rate"]
+    spec |= {"overrides": {"bedrock": {"learning_rate_multiplier": 2.0}}, "tags": {f"t{n}": "x" for n in range(15)}}
+    assert sorted(problems(rows, west, **spec)) == ["overrides.bedrock.grader", "tags"]
+    found = problems(rows, west, model="qwen.qwen3-32b", method="sft")
+    assert "cannot be tuned with sft" in found["model"]
+
+
+def test_only_they_take_a_multiplier_and_only_there(rows: Path) -> None:
+    given = {"bedrock": {"learning_rate_multiplier": 2.0}}
+    assert list(problems(rows, overrides=given)) == ["overrides.bedrock.learning_rate_multiplier"]
+    items = rows.with_name("items.jsonl")
+    item = {"messages": [{"role": "user", "content": "?"}], "reference_answer": {"n": "1"}}
+    items.write_text("".join(json.dumps(item | {"id": n}) + "\n" for n in range(120)))
+    spec = {"model": "qwen.qwen3-32b", "method": "rft", "overrides": {"bedrock": {"grader": LAMBDA}}}
+    found = problems(rows, backend_of("us-east-1"), data={"train": str(items)}, **spec)
+    assert "us-west-2, and not in us-east-1" in found["backends.bedrock.region"]
+    assert problems(rows, backend_of("us-west-2"), data={"train": str(items)}, **spec) == {}
 
 
 def test_without_bucket_role_and_half_a_vpc(rows: Path) -> None:

@@ -1,0 +1,202 @@
+"""Reinforcement on open-weight models, by Bedrock's second API: a route of its own, which the model decides.
+
+It speaks OpenAI's dialect at ``https://bedrock-mantle.<region>.api.aws/v1``, opened by a Bedrock API key: rows go
+through its own files, so that there is neither bucket nor role; graders are Lambda functions; there is no suffix
+(https://docs.aws.amazon.com/bedrock/latest/userguide/fine-tuning-openai-apis.html, seen 2026-11-21). It is not
+documented that a job tells its metadata, and so a job is known again by its training file, which no other submission
+uses; the token stands in the metadata too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import place
+from cloudtune.catalog import load
+from cloudtune.errors import BackendNotInstalled, CredentialsError, InvalidRequest, PermissionDenied, Problem
+from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.openai_dialect.account import Account
+from cloudtune_providers.openai_dialect.requests import OUR_KEYS, Traits, metadata_of, method_of, plan_of, settings_of
+from cloudtune_providers.openai_dialect.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import openai
+
+    from cloudtune.backend import Capabilities, GenerateOptions, Plan, PlanRequest, Prompt
+    from cloudtune.clock import Clock
+    from cloudtune.spec import JobSpec
+    from cloudtune.state import Generation, JobRef, JobSnapshot, TunedModel
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.bedrock.options import BedrockOptions
+
+    Connect = Callable[[str], openai.OpenAI]
+
+_log = logging.getLogger(__name__)
+PREFIX = "rft/"
+"""In front of the id in the reference of such a job."""
+KEY = "AWS_BEARER_TOKEN_BEDROCK"
+"""Where AWS's own SDKs look for a Bedrock API key (botocore 1.44.5)."""
+MARK = "only through the OpenAI-shaped API"
+"""How the catalog notes models of this route."""
+FORMATS = {"rft": "bedrock-rft"}
+LIST_LAG_S = 30.0
+MOST_METADATA = 16
+_CALLS = ("files.", "fine_tuning.")
+_NOT_HERE = ("hyperparameters", "model_name", "max_prompt_length", "samples_per_prompt", "inference_max_tokens",
+             "reasoning_effort", "eval_interval")  # fmt: skip
+_MORE = frozenset({"verb:checkpoints", "verb:events"})
+_LESS = {"verb:deploy": "a model tuned by the OpenAI-shaped API answers at once"}
+
+
+class OpenWeight:
+    """That API in one account and region. ``connect`` may make the SDK's client instead, given the base URL."""
+
+    def __init__(self, clients: Clients, options: BedrockOptions, clock: Clock, connect: Connect | None = None) -> None:
+        self._clients = clients
+        self._options = options
+        self._clock = clock
+        found = load(NAME).models
+        self._regions = {region for model in found if MARK in model.note for region in model.regions}
+        self._connect = connect or partial(connected, timeout=options.timeout)
+        self._lock = threading.Lock()
+        self._account: Account | None = None
+
+    @property
+    def account(self) -> Account:
+        """Its files, jobs and models. Raises BackendNotInstalled where OpenAI's SDK is missing."""
+        scope = self._clients.scope()
+        with self._lock:
+            if self._account is None:
+                require()
+                wire = Wire(NAME, lambda: self._connect(self.address()))
+                self._account = Account(wire, NAME, scope, self._clock, filters=False, named=False, prefix=PREFIX)
+            return self._account
+
+    def address(self) -> str:
+        """Where it answers."""
+        if self._options.open_weight_url:
+            return self._options.open_weight_url.rstrip("/")
+        if elsewhere := self._clients.elsewhere:
+            return f"{elsewhere.rstrip('/')}/v1"
+        return f"https://bedrock-mantle.{self._clients.region}.api.aws/v1"
+
+    def listed(self, limit: int | None) -> Iterator[JobSnapshot]:
+        """Its jobs, newest first; none without a key, an SDK, or in another region: most accounts have no such jobs."""
+        if not (os.environ.get(KEY) and is_installed() and self._clients.region in self._regions):
+            return
+        try:
+            yield from self.account.jobs.listed(limit)
+        except (PermissionDenied, InvalidRequest) as error:  # the key may be for the runtime alone
+            _log.warning("jobs on open-weight models cannot be listed: %s", error.message)
+
+    def look(self) -> tuple[str, str]:
+        """A verdict on the key: whether it opens the API."""
+        for _ in self.account.jobs.listed(1):
+            break
+        return "good", f"it opens {self.address()}"
+
+    def model(self, ref: JobRef) -> TunedModel:
+        """What the job made; it answers at once."""
+        return self.account.jobs.model(ref, lambda base: None, call="api")
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Asks the model, or its base."""
+        asked = model.base if options is not None and options.base else model.id
+        return self.account.answering.generate(asked, prompts, options)
+
+
+def is_its_step(request: Mapping[str, Any]) -> bool:
+    """Whether a step is this API's to do."""
+    return str(request.get("call")).startswith(_CALLS)
+
+
+def connected(address: str, timeout: float) -> openai.OpenAI:
+    """The SDK's client with the key of AWS's own chain. Raises CredentialsError where there is none."""
+    import openai
+
+    key = os.environ.get(KEY)
+    if not key:
+        # The SDK would take OPENAI_API_KEY instead, which is another vendor's secret.
+        raise CredentialsError(
+            "there is no Bedrock API key, and open-weight models are tuned with one only",
+            hint=f"make one in Bedrock's console, and put it into {KEY}",
+        )
+    nobody: Any = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
+    return openai.OpenAI(api_key=key, base_url=address, timeout=timeout, max_retries=0, default_headers=nobody)
+
+
+def is_installed() -> bool:
+    """Whether OpenAI's SDK is there. Imports nothing."""
+    return importlib.util.find_spec("openai") is not None
+
+
+def require() -> None:
+    """Raises BackendNotInstalled where OpenAI's SDK is missing."""
+    if not is_installed():
+        raise BackendNotInstalled(
+            "reinforcement of open-weight models on bedrock needs openai, which is not installed",
+            hint='run: pip install "cloudtune[aws,openai]"',
+        )
+
+
+def capabilities_of(bedrock: Capabilities) -> Capabilities:
+    """What can be done with a job of this route, beside what can with others."""
+    supports = (bedrock.supports | _MORE) - _LESS.keys()
+    reasons = {feature: reason for feature, reason in bedrock.reasons.items() if feature not in _MORE} | _LESS
+    return msgspec.structs.replace(bedrock, supports=supports, reasons=reasons)
+
+
+# -- planning ----------------------------------------------------------------------------------------------------------
+
+
+def problems(spec: JobSpec, options: BedrockOptions) -> Iterator[Problem]:
+    """What Bedrock has elsewhere, and not here."""
+    asked, given = spec.hyperparameters, spec.overrides.get(NAME, {})
+    if asked.learning_rate is not None:
+        message = "this API takes a multiplier of a rate that is not published, so that a rate cannot be translated"
+        fix = f"say overrides.{NAME}.learning_rate_multiplier"
+        yield Problem(code="not_of_route", field="hyperparameters.learning_rate", message=message, fix=fix)
+    if asked.warmup_steps is not None:
+        message = f"the API that tunes {spec.model_for(NAME)} has no warm-up"
+        yield Problem(code="not_of_route", field="hyperparameters.warmup_steps", message=message, fix="take it out")
+    if asked.epochs is not None and asked.epochs != int(asked.epochs):
+        message, fix = f"epochs are whole there, and not {asked.epochs:g}", "give a whole number"
+        yield Problem(code="out_of_range", field="hyperparameters.epochs", message=message, fix=fix)
+    for name in (name for name in _NOT_HERE if given.get(name)):
+        message = f"it is not documented that the API that tunes {spec.model_for(NAME)} takes it"
+        yield Problem(code="not_of_route", field=f"overrides.{NAME}.{name}", message=message, fix="take it out")
+    most = MOST_METADATA - len(OUR_KEYS) - len(options.tags)
+    if len(spec.tags) > most:
+        message = f"{len(spec.tags)} tags, and there is room for {most} in the job's metadata"
+        yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep {most} at the most")
+    for name in (name for name in ("kms_key", "subnets") if getattr(options, name)):
+        message = "the API that tunes open-weight models takes none: it does not hold for this job"
+        yield Problem(code="not_of_route", severity="warning", field=f"backends.{NAME}.{name}", message=message)
+
+
+def plan(request: PlanRequest, options: BedrockOptions, warnings: tuple[Problem, ...]) -> Plan:
+    """The steps: the dialect's own."""
+    traits = Traits(
+        backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=LIST_LAG_S, parts_from_bytes=float("inf"),
+        suffix=None, marks={"training_file": place("await_train", "file")}, own_files=True,
+        file_label=request.spec.name,
+        extra={"metadata": options.tags | metadata_of(request), "method": _method(request.spec)},
+    )  # fmt: skip
+    return plan_of(request, traits, settings_of(request, traits, {}), warnings, None)
+
+
+def _method(spec: JobSpec) -> dict[str, Any]:
+    method = method_of(spec, NAME)
+    grader = {"type": "lambda", "lambda": {"function": spec.overrides[NAME]["grader"]}}
+    return method | {"reinforcement": method["reinforcement"] | {"grader": grader}}

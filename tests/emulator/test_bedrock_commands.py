@@ -33,7 +33,7 @@ class Desk:
 
     def run(self, *words: str, code: int = 0) -> Result:
         done = CliRunner().invoke(cli, words)
-        assert done.exit_code == code, (done.exit_code, done.stderr, done.exception)
+        assert done.exit_code == code, (done.exit_code, done.stdout, done.stderr, done.exception)
         return done
 
     def json(self, *words: str, code: int = 0) -> Any:

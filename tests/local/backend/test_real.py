@@ -51,7 +51,7 @@ def spec(base, *, local=None, **changes):
     return JobSpec.model_validate({**document, **changes})
 
 
-LONG = {"hyperparameters": {"epochs": 100_000, "batch_size": 4}}
+LONG = {"hyperparameters": {"epochs": 10_000, "batch_size": 4}}
 
 
 def test_paused_resumed_cancelled_and_continued(base, open_client):

@@ -11,7 +11,6 @@ import pytest
 from tests.local.backend.submitting import Notes, create_step, kill, request, run_of, submit, wait_state, wait_until
 
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
-from cloudtune.process import start_mark
 from cloudtune.state import JobRef
 from cloudtune_local import launch, procs
 from cloudtune_local.rundir import take_lock
@@ -262,7 +261,7 @@ def test_what_the_trainer_leaves_behind_is_ended(backend):
     ref = submit(backend, "one", "fork steps 2 0.01")
     wait_state(backend, ref, "succeeded")
     child = int((run_of(ref).path / "child.pid").read_text())
-    wait_until(lambda: start_mark(child) is None, 5, "the end of the trainer's child")
+    wait_until(lambda: procs.start_mark(child) is None, 5, "the end of the trainer's child")
 
 
 def test_delete_only_after_the_end(backend):

@@ -67,10 +67,9 @@ class Preflight:
             verdict = "denied" if what in ("identity", "bucket", "model", "API key") else "cannot_verify"
             detail = error.message
         except CloudtuneError as error:
-            verdict, detail = (
-                ("denied" if isinstance(error, InvalidRequest) else "cannot_verify"),
-                error.message,
-            )
+            # that a quota cannot be read hinders no job
+            refused = isinstance(error, InvalidRequest) and what != "quota"
+            verdict, detail = ("denied" if refused else "cannot_verify"), error.message
         return Check(what=what, verdict=verdict, detail=detail)  # type: ignore[arg-type]
 
     # -- one by one ------------------------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ class Block(NamedTuple):
     lines: int = 0
     """How many lines ``data`` has."""
 
+    def with_next(self, more: Block) -> Block:
+        """This block of lines and the one behind it, as one."""
+        return Block(self.data + more.data, self.first_line, lines=self.lines + more.lines)
+
     def rows(self) -> Iterator[tuple[int, bytes]]:
         """Line number and bytes of each row that is not blank."""
         if self.pieces is not None:

@@ -37,9 +37,14 @@ class Measure:
 
             self.counter = counter_of(task.tokenizer)
 
+    @property
+    def counts_all(self) -> bool:
+        """Whether the tokens of every record are counted, and not only of those that may be too long."""
+        return self.counter is not None and self.longer == "count"
+
     def tokens(self, at: Located, records: Sequence[Record], lines: list[bytes], problems: list[Problem]) -> bytes:
         """Tokens of each record, 4 bytes each, where all are to be counted; records over the limit are told."""
-        if self.counter is not None and self.longer == "count":
+        if self.counter is not None and self.counts_all:
             return self._counted(self.counter, at, records, problems)
         if self.limit is not None and self.counter is not None:
             self._over_limit(self.counter, at, records, lines, problems)

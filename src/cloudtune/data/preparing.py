@@ -26,7 +26,7 @@ from cloudtune.data.wire import Request
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from cloudtune.backend import RowLimit
     from cloudtune.data.places import Batch
@@ -47,6 +47,8 @@ KINDS_FOR: dict[str, tuple[str, ...]] = {
 """The kinds of records that each method can learn from."""
 FEW_ROWS = 100
 SPLITS = ("train", "validation", "test")
+COUNTED_BYTES = 1 << 20
+"""How much is put together where tokens are counted."""
 
 
 def sources(data: Data) -> dict[str, Source]:
@@ -172,13 +174,31 @@ def _here(
         if first:
             origin, rows, chunk, batch = first
             yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
-        for origin, rows, chunk in chunks:
+        for origin, rows, chunk in _larger(chunks) if scanner.measure.counts_all else chunks:
             if change is None and isinstance(chunk, Block):
                 yield scanner.scan_block(rows, chunk, origin)
             elif (more := decoded(rows, chunk)) is not None:
                 yield scanner.scan(more, origin)
 
     return chosen, stream()
+
+
+def _larger(chunks: Iterable[tuple[str, FileRows, Block | Table]]) -> Iterator[tuple[str, FileRows, Block | Table]]:
+    """Blocks of a file put together: a tokenizer works on many rows at once with all cores, on few with one."""
+    held: tuple[str, FileRows, Block] | None = None
+    for origin, rows, chunk in chunks:
+        lines = chunk if isinstance(chunk, Block) and chunk.pieces is None else None
+        if held is not None and (lines is None or held[1] is not rows or len(held[2].data) >= COUNTED_BYTES):
+            yield held
+            held = None
+        if lines is None:
+            yield origin, rows, chunk
+        elif held is None:
+            held = origin, rows, lines
+        else:
+            held = origin, rows, held[2].with_next(lines)
+    if held is not None:
+        yield held
 
 
 def _shared(

@@ -95,7 +95,11 @@ class Verdicts:
 
     def _forget(self) -> None:
         """Leave the newest entries."""
-        entries = [(entry.stat().st_mtime_ns, entry.name) for entry in os.scandir(self.folder)]
+        entries = []
+        with os.scandir(self.folder) as found:
+            for entry in found:
+                with contextlib.suppress(FileNotFoundError):  # another process forgets, too
+                    entries.append((entry.stat().st_mtime_ns, entry.name))
         for _, name in sorted(entries, reverse=True)[KEPT:]:
             (self.folder / name).unlink(missing_ok=True)
 

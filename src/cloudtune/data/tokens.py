@@ -101,7 +101,7 @@ class TokenCounter:
 
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""
-        return [len(one.ids) for one in self._encode([self.text(record) for record in records])]
+        return [len(one) for one in self._encode([self.text(record) for record in records])]
 
     def _encode(self, rendered: list[str]) -> list[Any]:
         # The template writes the special tokens itself; without one the tokenizer adds them.

@@ -47,8 +47,9 @@ _HYPERPARAMETERS: dict[str, Any] = {
 }
 """Those whose default depends on nothing; None means without."""
 _NOT_READ = ("images", "parts")
-_SELDOM_SHOWN = ("thoughts", "tools")
 """Features of rows (see ``data.losses``) that the trainer does not take."""
+_SELDOM_SHOWN = ("thoughts", "tools")
+"""Those that reach the model only where its chat template writes them out."""
 _LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
 
 

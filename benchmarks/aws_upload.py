@@ -1,8 +1,9 @@
 """What an upload to S3 takes: ``python benchmarks/aws_upload.py [--megabytes 1024] [--aws PATH] [--requests]``.
 
 The same file goes to the same emulator by ``aws s3 cp`` (where there is an AWS CLI; else by boto3's managed transfer,
-which it is made of) and by cloudtune's uploader, in turns, each a process of its own: seconds of the whole process, and
-its peak memory. The server's is told too: moto keeps every object in memory. Then requests a second of both faces.
+which it is made of) and by cloudtune's uploader, in turns, each a process of its own: seconds of the whole process, its
+CPU time and the server's meanwhile (which say something on a busy machine too), and its peak memory. Then requests a
+second of both faces.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 import psutil
@@ -63,15 +64,29 @@ def served() -> Iterator[tuple[dict[str, str], psutil.Process]]:
             server.terminate()
 
 
-def timed(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Seconds and peak megabytes of a process."""
-    begun = time.perf_counter()
+class Taken(NamedTuple):
+    """What one upload took."""
+
+    wall_s: float
+    cpu_s: float
+    server_cpu_s: float
+    peak_mb: float
+
+
+def cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def timed(command: list[str], environment: dict[str, str], server: psutil.Process) -> Taken:
+    begun, before = time.perf_counter(), cpu_s(server)
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
         with peak(psutil.Process(process.pid)) as most:
-            code = process.wait()
+            _, status, used = os.wait4(process.pid, 0)
         took = time.perf_counter() - begun
-    assert code == 0, command
-    return took, most()
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return Taken(took, used.ru_utime + used.ru_stime, cpu_s(server) - before, most())
 
 
 def uploads(megabytes: int, aws: str | None, rounds: int) -> None:
@@ -95,18 +110,31 @@ def uploads(megabytes: int, aws: str | None, rounds: int) -> None:
                 else [*python, MANAGED, str(path), bucket, "k"],
                 "cloudtune": [*python, OURS, str(path), bucket, "k", sha256],
             }  # fmt: skip
-            found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+            found: dict[str, list[Taken]] = {name: [] for name in commands}
             print(f"upload of {megabytes} MB, {rounds} rounds in turns")
             with peak(server) as most:
                 for _ in range(rounds):
                     for name, command in commands.items():
-                        found[name].append(timed(command, environment))
+                        found[name].append(timed(command, environment, server))
                         s3.delete_object(Bucket=bucket, Key="k")
-            for name, figures in found.items():
-                seconds = ", ".join(f"{took:.1f}" for took, _ in figures)
-                print(f"  {name}: {seconds} s; peak {max(held for _, held in figures):.0f} MB")
-            ratio = median(took for took, _ in found["cloudtune"]) / median(took for took, _ in found[peer])
-            print(f"  cloudtune over {peer}: {ratio:.2f} (medians); server peak {most():.0f} MB")
+            tell(found, peer)
+            print(f"  server peak {most():.0f} MB")
+
+
+def tell(found: dict[str, list[Taken]], peer: str) -> None:
+    for name, taken in found.items():
+        seconds = ", ".join(f"{one.wall_s:.1f}" for one in taken)
+        cpu = ", ".join(f"{one.cpu_s:.1f} + {one.server_cpu_s:.1f}" for one in taken)
+        print(f"  {name}: {seconds} s; CPU with the server's {cpu} s; peak {max(one.peak_mb for one in taken):.0f} MB")
+    ours, theirs = found["cloudtune"], found[peer]
+    ratio = median(one.wall_s for one in ours) / median(one.wall_s for one in theirs)
+    best = min(one.wall_s for one in ours) / min(one.wall_s for one in theirs)
+    cpu_ratio = median(map(_both, ours)) / median(map(_both, theirs))
+    print(f"  cloudtune over {peer}: {ratio:.2f} (medians), {best:.2f} (best); CPU of both sides {cpu_ratio:.2f}")
+
+
+def _both(one: Taken) -> float:
+    return one.cpu_s + one.server_cpu_s
 
 
 def requests() -> None:

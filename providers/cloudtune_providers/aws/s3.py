@@ -2,14 +2,14 @@
 
 Up to 8 MiB go in one request; more goes in parts by explicit calls, since a managed transfer cannot be resumed. A
 multipart upload that was begun by a dead process is found by its key, whose hash says that its parts are ours: it is
-gone on with. What is left over once the object stands is aborted.
+gone on with. What is left over once the object stands is aborted. A file is read once, for its parts and its hash.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,11 @@ from cloudtune.errors import (
     PermissionDenied,
     Unavailable,
 )
-from cloudtune_providers.aws.parts import Part, checksum, cut, is_same, read_part
+from cloudtune_providers.aws.parts import ALGORITHM, Part, checksum, is_same, read_parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
     from cloudtune.backend import Journal
@@ -177,35 +178,53 @@ class _Multipart:
 
     def run(self) -> None:
         upload = self._opened()
-        parts = cut(self._path.stat().st_size)
+        there = self._there(upload)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="part") as threads:
-            whole = threads.submit(_hash, self._path)
-            there = self._there(upload)
-            sent = [threads.submit(self._part, upload, part, there.get(part.number)) for part in parts]
             try:
-                finished = [future.result() for future in sent]
+                finished, found = self._sent(threads, upload, there)
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise
-            if whole.result() != self._sha256:
-                self._o.abort(self._key, upload)
-                raise changed(str(self._path))
+        if found != self._sha256:
+            self._o.abort(self._key, upload)
+            raise changed(str(self._path))
         self._complete(upload, finished)
         for left in self._begun():
             self._o.abort(self._key, left["UploadId"])
 
+    def _sent(
+        self, threads: ThreadPoolExecutor, upload: str, there: dict[int, dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], str]:
+        """What completing needs to know of the parts, and the SHA-256 of all the bytes that they were made of."""
+        whole, finished = hashlib.sha256(), []
+        under_way: set[Future[dict[str, Any]]] = set()
+        for part, content in read_parts(self._path):
+            if len(content) < part.size:  # somebody cut the file: its hash is not going to fit
+                break
+            under_way.add(threads.submit(self._part, upload, part, content, there.get(part.number)))
+            whole.update(content)
+            if len(under_way) == AT_ONCE:  # no more of the file than that is held in memory
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                finished += [future.result() for future in done]
+        finished += [future.result() for future in under_way]
+        return sorted(finished, key=lambda part: int(part["PartNumber"])), whole.hexdigest()
+
     def _begun(self) -> list[dict[str, Any]]:
         return [upload for upload in self._o.uploads(self._key) if upload["Key"] == self._key]
 
+    def _ours(self) -> list[str]:
+        """Uploads that can be gone on with: S3 takes no other checksum for a part than what its upload began with."""
+        return [one["UploadId"] for one in self._begun() if one.get("ChecksumAlgorithm", ALGORITHM) == ALGORITHM]
+
     def _opened(self) -> str:
         """The upload that was begun before, by whomever: the key says that its bytes are these. Else a new one."""
-        begun = [upload["UploadId"] for upload in self._begun()]
+        begun = self._ours()
         noted = self._journal.notes.get("upload")
         if begun:
             return str(noted if noted in begun else begun[0])
         with self._o._clients.asking(f"upload of {self._o.url(self._key)}", missing=InvalidRequest):
             made = self._o._s3.create_multipart_upload(
-                **self._where, ChecksumAlgorithm="SHA256", Metadata={_HASH_KEY: self._sha256}, **self._o._encryption
+                **self._where, ChecksumAlgorithm=ALGORITHM, Metadata={_HASH_KEY: self._sha256}, **self._o._encryption
             )
         self._journal.note("upload", made["UploadId"])
         return str(made["UploadId"])
@@ -222,17 +241,15 @@ class _Multipart:
                     return found
                 more = {"PartNumberMarker": page["NextPartNumberMarker"]}
 
-    def _part(self, upload: str, part: Part, there: dict[str, Any] | None) -> dict[str, Any]:
+    def _part(self, upload: str, part: Part, content: bytes, there: dict[str, Any] | None) -> dict[str, Any]:
         """What completing needs to know of a part; sent only if the same bytes have not arrived yet."""
-        content = read_part(self._path, part)
         mark = checksum(content)
+        told = {"PartNumber": part.number, f"Checksum{ALGORITHM}": mark}
         if there is not None and is_same(there, content, mark):
-            return {"PartNumber": part.number, "ETag": there["ETag"], "ChecksumSHA256": mark}
+            return told | {"ETag": there["ETag"]}
         with self._asking(f"part {part.number}"):
-            answer = self._o._s3.upload_part(
-                **self._where, UploadId=upload, PartNumber=part.number, Body=content, ChecksumSHA256=mark
-            )
-        return {"PartNumber": part.number, "ETag": answer["ETag"], "ChecksumSHA256": mark}
+            answer = self._o._s3.upload_part(**self._where, UploadId=upload, Body=content, **told)
+        return told | {"ETag": answer["ETag"]}
 
     def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
         with self._asking("completion"):
@@ -246,14 +263,6 @@ class _Multipart:
 def changed(what: str) -> DataError:
     """The error for bytes that are not those that were planned."""
     return DataError(f"{what}: the bytes have changed since they were planned", hint="plan and submit again")
-
-
-def _hash(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as content:
-        while chunk := content.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
 
 
 def _base64(digest: bytes) -> str:

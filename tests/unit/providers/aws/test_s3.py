@@ -11,10 +11,11 @@ from botocore.exceptions import ConnectionClosedError
 
 from cloudtune.backend import Absent, Done
 from cloudtune.errors import Conflict, DataError, Unavailable
-from cloudtune_providers.aws import parts
+from cloudtune_providers.aws import parts, s3
 from cloudtune_providers.aws.s3 import SINGLE_BYTES, Objects
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 KEY = "cloudtune/data/abc/train.jsonl"
@@ -60,6 +61,23 @@ def test_a_file_that_changed_is_refused_and_leaves_nothing(
     assert objects.uploads("") == []
 
 
+def test_a_file_that_is_cut_while_it_is_read_is_refused(
+    objects: Objects, tmp_path: Path, journal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha = _file(tmp_path / "a", 2 * parts.PART_BYTES)
+    read = parts.read_parts
+
+    def cut(path: Path) -> Iterator[Any]:
+        for part, content in read(path):
+            yield part, content[: 100 if part.number == 1 else 0]
+
+    monkeypatch.setattr(s3, "read_parts", cut)
+    with pytest.raises(DataError, match="changed"):
+        objects.put(KEY, path, sha, journal)
+    assert objects.list("cloudtune/") == []
+    assert objects.uploads("") == []
+
+
 def test_a_large_file_arrives_whole(objects: Objects, tmp_path: Path, journal: Any) -> None:
     path, sha = _file(tmp_path / "a", 3 * parts.PART_BYTES + 17)
     put = objects.put(KEY, path, sha, journal)
@@ -97,7 +115,7 @@ def test_after_a_break_only_missing_parts_are_sent(objects: Objects, tmp_path: P
 
 def test_a_part_that_holds_something_else_is_sent_again(objects: Objects, tmp_path: Path, journal: Any) -> None:
     path, sha = _file(tmp_path / "a", 2 * parts.PART_BYTES)
-    upload = objects._s3.create_multipart_upload(Bucket="rows", Key=KEY, ChecksumAlgorithm="SHA256",
+    upload = objects._s3.create_multipart_upload(Bucket="rows", Key=KEY, ChecksumAlgorithm=parts.ALGORITHM,
                                                  Metadata={"cloudtune-sha256": sha})["UploadId"]  # fmt: skip
     objects._s3.upload_part(Bucket="rows", Key=KEY, UploadId=upload, PartNumber=1, Body=b"x" * parts.PART_BYTES)
     sent = _calls(objects, "UploadPart")
@@ -109,10 +127,49 @@ def test_a_part_that_holds_something_else_is_sent_again(objects: Objects, tmp_pa
 def test_uploads_left_over_are_aborted_and_others_are_let_be(objects: Objects, tmp_path: Path, journal: Any) -> None:
     path, sha = _file(tmp_path / "a", SINGLE_BYTES + 1)
     for key in (KEY, KEY, f"{KEY}.other"):
-        objects._s3.create_multipart_upload(Bucket="rows", Key=key, ChecksumAlgorithm="SHA256",
+        objects._s3.create_multipart_upload(Bucket="rows", Key=key, ChecksumAlgorithm=parts.ALGORITHM,
                                             Metadata={"cloudtune-sha256": sha})  # fmt: skip
     objects.put(KEY, path, sha, journal)
     assert [upload["Key"] for upload in objects.uploads("")] == [f"{KEY}.other"]
+
+
+def test_an_upload_that_was_begun_with_another_checksum_is_not_gone_on_with(
+    objects: Objects, tmp_path: Path, journal: Any
+) -> None:
+    """S3 refuses parts whose checksum is of another kind than its upload was begun with."""
+    path, sha = _file(tmp_path / "a", SINGLE_BYTES + 1)
+    begun = objects._s3.create_multipart_upload(Bucket="rows", Key=KEY, ChecksumAlgorithm="SHA256")["UploadId"]
+    journal.notes["upload"] = begun
+    opened = _calls(objects, "CreateMultipartUpload")
+    objects.put(KEY, path, sha, journal)
+    assert len(opened) == 1
+    assert journal.notes["upload"] != begun
+    assert objects.uploads("") == []
+
+
+def test_a_file_is_read_once_and_few_parts_of_it_are_held(
+    objects: Objects, tmp_path: Path, journal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+    monkeypatch.setattr(parts, "PART_BYTES", 1000)
+    monkeypatch.setattr(s3, "SINGLE_BYTES", 10)
+    path, sha = _file(tmp_path / "a", 100_000)
+    arrived: list[int] = []
+    most = [0]
+    read, seen = parts.read_parts, [0]
+
+    def counted(path: Path) -> Iterator[Any]:
+        for part, content in read(path):
+            seen[0] += 1
+            most[0] = max(most[0], seen[0] - len(arrived))
+            yield part, content
+
+    monkeypatch.setattr(s3, "read_parts", counted)
+    objects._s3.meta.events.register("after-call.s3.UploadPart", lambda **_: arrived.append(1))
+    objects.put(KEY, path, sha, journal)
+    assert seen[0] == len(arrived) == 100
+    assert most[0] <= s3.AT_ONCE + 1
+    assert objects.read(KEY) == path.read_bytes()
 
 
 def test_removal_of_one_and_of_all_below(objects: Objects) -> None:

@@ -26,11 +26,14 @@ AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
 ]  # fmt: skip
 DataKind = Literal[
-    "auto", "chat", "prompt_completion", "instruction", "text", "instruction_response", "sharegpt", "dialog", "claude",
-    "converse", "preference", "openai_preference", "nova_preference", "rated", "item", "reward", "input_text",
+    "auto", "chat", "prompt_completion", "prompt", "instruction", "text", "instruction_response", "sharegpt", "dialog",
+    "claude", "converse", "preference", "openai_preference", "nova_preference", "rated", "item", "reward", "input_text",
     "text_label", "tags", "question", "pair", "image_label", "speech",
 ]  # fmt: skip
-Feature = Literal["system", "turns", "tools", "images", "parts", "weights", "thoughts", "names", "fields"]
+Feature = Literal[
+    "system", "turns", "tools", "images", "videos", "bucket_owners", "media_formats", "parts", "weights", "thoughts",
+    "names", "fields",
+]  # fmt: skip
 FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
 
 

@@ -46,7 +46,7 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "gradient_checkpointing": False,
 }
 """Those whose default depends on nothing; None means without."""
-_NOT_READ = ("images", "parts")
+_NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not take."""
 _SELDOM_SHOWN = ("thoughts", "tools")
 """Those that reach the model only where its chat template writes them out."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @click.option("--model", help="The base model: some rules are the model's.")
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
 @click.option("--allow-loss", "allow_loss", multiple=True, metavar="FEATURE", help="What may be lost: system, turns, "
-              "tools, images, parts, weights, thoughts, names, fields (also several, with commas).")  # fmt: skip
+              "tools, images, videos, bucket_owners, media_formats, parts, weights, thoughts, names, fields (also "
+              "several, with commas).")  # fmt: skip
 @click.option("--method", help="sft, cpt, dpo, ...; taken from the kind of rows unless given.")
 @click.option("--mix", "mixes", multiple=True, metavar="FILE=WEIGHT", help="Put rows of another file between these: "
               "--mix general.jsonl=0.25 puts one behind every fourth; chosen by hash.")  # fmt: skip

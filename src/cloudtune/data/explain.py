@@ -134,7 +134,12 @@ def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Probl
     present = frozenset(row)
     shown = ", ".join(sorted(present)[:8]) or "none"
     other = recognise(row)
-    if kind is not None and other is not None and other is not kind:
+    if (
+        kind is not None
+        and other is not None
+        and other is not kind
+        and not other.required.keys() < kind.required.keys()
+    ):
         return mixed(other, kind)
     fix = _rename(present, kind)
     if unmapped:

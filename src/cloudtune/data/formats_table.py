@@ -10,10 +10,10 @@ from msgspec import UNSET
 from cloudtune.data.formats import Format
 from cloudtune.data.formats_quick import quick_claude, quick_converse, quick_dialog
 from cloudtune.data.losses import ALL
-from cloudtune.data.records import ImagePart, Pair, TextPart, compact
+from cloudtune.data.records import ImagePart, Pair, TextPart, VideoPart, compact, told_format
 
 if TYPE_CHECKING:
-    from cloudtune.data.records import Chat, Item, Message, Preference, Rated, Text
+    from cloudtune.data.records import Chat, ImageUrl, Item, Message, Preference, Rated, Text, VideoUrl
 
 Json = dict[str, Any]
 
@@ -28,22 +28,45 @@ def _split_system(messages: list[Message]) -> tuple[str, list[Message]]:
 
 
 def _blocks(message: Message) -> list[Json]:
-    """Bedrock's content: text, and images that lie on S3."""
+    """Bedrock's content: text, and images and videos that lie on S3."""
     if not isinstance(message.content, list):
         return [{"text": message.content}]
     blocks: list[Json] = []
     for part in message.content:
         if isinstance(part, TextPart):
             blocks.append({"text": part.text})
+        elif message.role != "user":
+            raise ValueError(f"messages: Bedrock takes images and videos in user's turns, not in {message.role}'s")
+        elif isinstance(part, ImagePart):
+            blocks.append({"image": _on_s3(part.image_url, "images", _IMAGES)})
         else:
-            url = part.image_url.url
-            suffix = url.rsplit(".", 1)[-1].lower().replace("jpg", "jpeg")
-            if not url.startswith("s3://") or suffix not in {"png", "jpeg", "gif", "webp"}:
-                raise ValueError("messages: Bedrock takes images only as s3://.../name.png, .jpg, .gif or .webp")
-            owner = part.image_url.bucket_owner
-            place = {"uri": url} if owner is UNSET else {"uri": url, "bucketOwner": owner}
-            blocks.append({"image": {"format": suffix, "source": {"s3Location": place}}})
+            blocks.append({"video": _on_s3(part.video_url, "videos", _VIDEOS)})
     return blocks
+
+
+# docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21. Converse itself
+# takes more sorts of videos; tuning does not.
+_IMAGES, _VIDEOS = ("png", "jpeg", "gif", "webp"), ("mov", "mkv", "mp4", "webm")
+_MOST_IMAGES = 10
+
+
+def _on_s3(at: ImageUrl | VideoUrl, what: str, formats: tuple[str, ...]) -> Json:
+    form = told_format(at.url) if at.format is UNSET else at.format
+    if not at.url.startswith("s3://") or form not in formats:
+        *some, last = formats
+        raise ValueError(f"messages: Bedrock takes {what} only as s3://.../name.{', .'.join(some)} or .{last}")
+    place = {"uri": at.url} if at.bucket_owner is UNSET else {"uri": at.url, "bucketOwner": at.bucket_owner}
+    return {"format": form, "source": {"s3Location": place}}
+
+
+def _refuse_many(messages: list[Message]) -> None:
+    """A row has one video, or a few images."""
+    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
+    images, videos = (sum([isinstance(part, sort) for part in parts]) for sort in (ImagePart, VideoPart))
+    if videos and images:
+        raise ValueError("messages: Bedrock takes images or videos, not both in one set of rows")
+    if videos > 1 or images > _MOST_IMAGES:
+        raise ValueError(f"messages: Bedrock takes one video or {_MOST_IMAGES} images in a row at the most")
 
 
 def _converse(system: str, turns: list[Json]) -> Json:
@@ -54,6 +77,7 @@ def _converse(system: str, turns: list[Json]) -> Json:
 
 
 def _to_converse(chat: Chat) -> Json:
+    _refuse_many(chat.messages)
     system, messages = _split_system(chat.messages)
     return _converse(system, [{"role": message.role, "content": _blocks(message)} for message in messages])
 
@@ -96,7 +120,7 @@ def _claude_blocks(message: Message) -> list[Json]:
     for part in content:
         if isinstance(part, ImagePart):
             blocks.append({"type": "image", "source": _claude_source(part.image_url.url)})
-        elif part.text or not message.tool_calls:
+        elif isinstance(part, TextPart) and (part.text or not message.tool_calls):
             blocks.append({"type": "text", "text": part.text})
     for call in message.tool_calls or ():
         try:
@@ -191,6 +215,7 @@ def _to_openai_preference(row: Preference) -> Json:
 def _to_nova_preference(row: Preference) -> Json:
     if len(row.chosen) != 1 or len(row.rejected) != 1:
         raise ValueError("chosen: Nova takes one turn for each answer")
+    _refuse_many(row.messages)
     system, messages = _split_system(row.messages)
     turns: list[Json] = [{"role": message.role, "content": _blocks(message)} for message in messages]
     candidates = [
@@ -266,8 +291,9 @@ JUMPSTART_TEMPLATE = '{"prompt": "{instruction}", "completion": "{response}"}\n'
 _CHAT, _PAIRS, _ITEM = frozenset({"chat"}), frozenset({"preference"}), frozenset({"item"})
 _NONE: frozenset[str] = frozenset()
 _TALK = frozenset({"system", "turns"})
-_BLOCKS = _TALK | {"images", "parts", "bucket_owners"}
-_OPENAI = ALL - {"thoughts", "bucket_owners"}
+_BLOCKS = _TALK | {"images", "videos", "parts", "bucket_owners", "media_formats"}
+_OPENAI = ALL - {"thoughts", "videos", "bucket_owners", "media_formats", "unanswered"}
+_CLAUDE = ALL - {"weights", "names", "videos", "bucket_owners", "media_formats", "unanswered"}
 _OWN = {
     "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference", "openai-rft": "item",
     "azure-openai-preference": "openai_preference", "azure-openai-rft": "item", "bedrock-converse": "converse",
@@ -290,14 +316,13 @@ FORMATS: dict[str, Format] = {
         Format("azure-openai-preference", "OpenAI's pairs, with a byte order mark", _PAIRS, _OPENAI,
                _to_openai_preference, bom=True),
         Format("azure-openai-rft", "OpenAI's items, with a byte order mark", _ITEM, _OPENAI, _to_rft, bom=True),
-        Format("bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", _CHAT, _BLOCKS, _to_converse,
-               quick=quick_converse),
+        Format("bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", _CHAT,
+               _BLOCKS | {"unanswered"}, _to_converse, quick=quick_converse),
         Format("bedrock-prompt", "Bedrock's prompt and completion (Llama 3.1)", _CHAT, _NONE, _to_prompt),
         Format("bedrock-rft", "Bedrock's items for graders", _ITEM, _TALK | {"fields"}, _to_bedrock_rft),
         Format("bedrock-text", "Bedrock's plain text", frozenset({"text"}), _NONE, _to_input),
         Format("nova-preference", "Nova's pairs of candidates", _PAIRS, _BLOCKS, _to_nova_preference),
-        Format("claude", "Claude's messages", _CHAT, ALL - {"weights", "names", "bucket_owners"}, _to_claude,
-               quick=quick_claude),
+        Format("claude", "Claude's messages", _CHAT, _CLAUDE, _to_claude, quick=quick_claude),
         Format("sagemaker-messages", "SageMaker serverless: messages", _CHAT, _TALK),
         Format("sagemaker-prompt", "SageMaker serverless: system, prompt, completion", _CHAT, frozenset({"system"}),
                _to_prompt_with_system),

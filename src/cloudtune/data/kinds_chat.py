@@ -18,7 +18,10 @@ from cloudtune.data.records import (
     Part,
     TextPart,
     ToolCall,
+    VideoPart,
+    VideoUrl,
     compact,
+    told_format,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +52,16 @@ def opened(system: object, messages: list[Message]) -> list[Message]:
 
 def _from_prompt(row: Any) -> Chat:
     return Chat(opened(row.system, turns(row.prompt, "user") + turns(row.completion, "assistant")), row.tools)
+
+
+def _from_question(row: Any) -> Chat:
+    """A question; some of them may be answered."""
+    answer = [] if row.completion in (UNSET, None) else turns(row.completion, "assistant")
+    return Chat(opened(row.system, turns(row.prompt, "user") + answer))
+
+
+def _is_prompt_alone(row: Mapping[str, Any]) -> bool:
+    return row.keys() <= {"prompt", "completion", "system"} and row.get("completion") is None
 
 
 def _instruct(instruction: str, given: Any, answer: Any, system: object) -> Chat:
@@ -118,9 +131,8 @@ def converse_message(turn: Converse) -> list[Message]:
         key, value = next(iter(block.items()), ("", None))
         if key == "text" and isinstance(value, str) and len(block) == 1:
             parts.append(TextPart(value))
-        elif key == "image" and (uri := _path(value, "source", "s3Location", "uri")):
-            owner = _path(value, "source", "s3Location", "bucketOwner")
-            parts.append(ImagePart(ImageUrl(uri, bucket_owner=owner or UNSET)))
+        elif key in ("image", "video") and len(block) == 1 and _path(value, "source", "s3Location", "uri"):
+            parts.append(_medium(key, value))
         elif key == "toolUse" and isinstance(value, dict):
             calls.append(ToolCall(value["toolUseId"], Function(value["name"], compact(value["input"]))))
         elif key == "toolResult" and isinstance(value, dict):
@@ -132,6 +144,16 @@ def converse_message(turn: Converse) -> list[Message]:
             raise ValueError(f"a content block with {', '.join(block) or 'no key'} cannot be used")
     spoken = [_message(turn.role, parts, calls, thought)] if parts or calls or thought or not results else []
     return results + spoken
+
+
+def _medium(key: str, value: Any) -> Part:
+    """An image or a video that lies on S3."""
+    url = str(_path(value, "source", "s3Location", "uri"))
+    said, owner = _path(value, "format"), _path(value, "source", "s3Location", "bucketOwner") or UNSET
+    form = said if said is not None and said != told_format(url) else UNSET
+    if key == "video":
+        return VideoPart(VideoUrl(url, bucket_owner=owner, format=form))
+    return ImagePart(ImageUrl(url, bucket_owner=owner, format=form))
 
 
 def _message(role: str, parts: list[Part], calls: list[ToolCall], thought: Iterable[str]) -> Message:
@@ -247,6 +269,13 @@ CHAT_KINDS: tuple[Kind, ...] = (
     Kind("dialog", {"dialog": list[Message]}, {}, lambda row: Chat(row.dialog)),
     Kind("sharegpt", {"conversations": list[ShareGptTurn]}, _WITH_TOOLS, _from_sharegpt),
     Kind("prompt_completion", {"prompt": Words, "completion": Words}, _WITH_TOOLS, _from_prompt),
+    Kind(
+        "prompt",
+        {"prompt": Words},
+        {"completion": Words | None | UnsetType, **SYSTEM},
+        _from_question,
+        tell=_is_prompt_alone,
+    ),
     Kind("instruction", {"instruction": str, "output": Any}, {"input": Any, **SYSTEM}, _from_instruction),
     Kind("instruction_response", {"instruction": str, "response": Any}, {"context": Any, **SYSTEM}, _from_response),
 )

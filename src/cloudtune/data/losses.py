@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from msgspec.structs import replace
 
-from cloudtune.data.records import Chat, ImagePart, Item, Message, Part, Preference, Rated, Record, TextPart
+from cloudtune.data.records import Chat, ImagePart, Item, Message, Preference, Rated, Record, TextPart, VideoPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from cloudtune.data.records import ImageUrl, Part, VideoUrl
 
 FEATURES: dict[str, str] = {
     "system": "the system's words",
     "turns": "more than one question and answer",
     "tools": "tools, calls and their results",
     "images": "images within turns",
-    "bucket_owners": "the accounts that own images' buckets",
+    "videos": "videos within turns",
+    "bucket_owners": "the accounts that own images' and videos' buckets",
+    "media_formats": "formats of images and videos that their addresses do not tell",
     "parts": "several pieces of text in one turn",
     "weights": "weights of answers",
     "thoughts": "what the assistant thought before it answered",
     "names": "names of speakers",
     "fields": "what the grader needs to know",
+    "unanswered": "no answer: a teacher is asked for it",
 }
 ALL = frozenset(FEATURES)
 _AnyRecord = TypeVar("_AnyRecord", bound=Record)
@@ -37,6 +42,8 @@ def features(record: Record) -> set[str]:
     if isinstance(record, Chat):
         found = _of_messages(record.messages)
         many = _questions(record.messages) > 1
+        if record.messages and record.messages[-1].role != "assistant":
+            found.add("unanswered")
     elif isinstance(record, Preference):
         found = _of_messages(record.messages) | _of_messages(record.chosen) | _of_messages(record.rejected)
         many = _questions(record.messages) > 1 or _questions(record.chosen) + _questions(record.rejected) > 0
@@ -75,14 +82,20 @@ def _of_messages(messages: list[Message]) -> set[str]:
         if message.name is not UNSET:
             found.add("names")
         if type(message.content) is list:
-            images = sum([isinstance(part, ImagePart) for part in message.content])
-            if images:
-                found.add("images")
-            if any(_owner(part) is not UNSET for part in message.content):
-                found.add("bucket_owners")
-            if len(message.content) - images > 1:
-                found.add("parts")
+            found |= _of_parts(message.content)
     return found
+
+
+def _of_parts(parts: list[Part]) -> set[str]:
+    found: set[str] = set()
+    words = 0
+    for part in parts:
+        if isinstance(part, TextPart):
+            words += 1
+            continue
+        found.add("images" if isinstance(part, ImagePart) else "videos")
+        found |= {feature for feature, field in _ADDRESS.items() if getattr(_address(part), field) is not UNSET}
+    return found | {"parts"} if words > 1 else found
 
 
 def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
@@ -93,7 +106,8 @@ def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
             kept = _kept(getattr(record, name), lost)
             if "turns" in lost:
                 kept = _last_turns(kept)
-            if not kept or ((name != "messages" or isinstance(record, Chat)) and kept[-1].role != "assistant"):
+            learnt = name != "messages" or (isinstance(record, Chat) and _is_answered(record.messages))
+            if not kept or "unanswered" in lost or (learnt and kept[-1].role != "assistant"):
                 raise ValueError(f"{name}: nothing to learn is left without {', '.join(sorted(lost))}")
             changes[name] = kept
     for name in ("tools", "parallel_tool_calls"):
@@ -102,6 +116,10 @@ def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
     if "fields" in lost and "fields" in record.__struct_fields__:
         changes["fields"] = {}
     return replace(record, **changes)
+
+
+def _is_answered(messages: list[Message]) -> bool:
+    return bool(messages) and messages[-1].role == "assistant"
 
 
 def _kept(messages: Sequence[Message], lost: set[str] | frozenset[str]) -> list[Message]:
@@ -132,21 +150,26 @@ def _plainer(message: Message, lost: set[str] | frozenset[str]) -> Message:
     for feature, fields in _FIELDS.items():
         if feature in lost:
             changes |= dict.fromkeys(fields, UNSET)
-    if isinstance(message.content, list) and "bucket_owners" in lost:
-        message = replace(message, content=[_without_owner(part) for part in message.content])
-    if isinstance(message.content, list) and lost & {"images", "parts"}:
+    if isinstance(message.content, list) and lost & _ADDRESS.keys():
+        message = replace(message, content=[_shorter(part, lost) for part in message.content])
+    if isinstance(message.content, list) and lost & {"images", "videos", "parts"}:
         changes["content"] = _fewer_parts(message.content, lost)
     return replace(message, **changes) if changes else message
 
 
-def _owner(part: Part) -> str | UnsetType:
-    return part.image_url.bucket_owner if isinstance(part, ImagePart) else UNSET
+_ADDRESS = {"bucket_owners": "bucket_owner", "media_formats": "format"}
+"""Features that are fields of an image's or a video's address."""
 
 
-def _without_owner(part: Part) -> Part:
-    if not isinstance(part, ImagePart):
+def _address(part: ImagePart | VideoPart) -> ImageUrl | VideoUrl:
+    return part.image_url if isinstance(part, ImagePart) else part.video_url
+
+
+def _shorter(part: Part, lost: set[str] | frozenset[str]) -> Part:
+    if isinstance(part, TextPart):
         return part
-    return replace(part, image_url=replace(part.image_url, bucket_owner=UNSET))
+    plain = replace(_address(part), **dict.fromkeys([_ADDRESS[name] for name in lost & _ADDRESS.keys()], UNSET))
+    return replace(part, **{"image_url" if isinstance(part, ImagePart) else "video_url": plain})
 
 
 def _last_turns(messages: list[Message]) -> list[Message]:
@@ -158,8 +181,8 @@ def _last_turns(messages: list[Message]) -> list[Message]:
 def _fewer_parts(content: list[Part], lost: set[str] | frozenset[str]) -> str | list[Part]:
     words = [part.text for part in content if isinstance(part, TextPart)]
     if not words:
-        raise ValueError("messages: a turn holds nothing but images")
+        raise ValueError("messages: a turn holds nothing but images or videos")
     joined: list[Part] = [TextPart("\n".join(words))] if "parts" in lost else [TextPart(text) for text in words]
-    if "images" not in lost:
-        joined += [part for part in content if isinstance(part, ImagePart)]
+    gone = tuple(sort for name, sort in (("images", ImagePart), ("videos", VideoPart)) if name in lost)
+    joined += [part for part in content if not isinstance(part, (TextPart, *gone))]
     return joined[0].text if len(joined) == 1 and isinstance(joined[0], TextPart) else joined

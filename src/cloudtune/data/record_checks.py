@@ -130,11 +130,17 @@ def _is_blank(message: Message) -> bool:
     return not content or content.isspace()
 
 
+_ANSWER = frozenset({"assistant"})
+_LAST = {"cpt": frozenset(_NEXT), "distill": frozenset({"assistant", "user"})}
+"""Whose turn may be the last. Distillation takes questions alone: a teacher answers them."""
+
+
 def _ending(messages: list[Message], method: str) -> list[Problem]:
     found: list[Problem] = []
-    if messages and method != "cpt" and messages[-1].role != "assistant":
+    last = messages[-1].role if messages else "assistant"
+    if last not in _LAST.get(method, _ANSWER):
         where = f"messages[{len(messages) - 1}].role"
-        found.append(_fault("last_not_assistant", where, f"the last turn is {messages[-1].role}'s", _END))
+        found.append(_fault("last_not_assistant", where, f"the last turn is {last}'s", _END))
     answers = [message for message in messages if message.role == "assistant"]
     if answers and all(message.weight == 0 for message in answers):
         fix = "give one of them weight 1, or none a weight"

@@ -32,6 +32,8 @@ class ImageUrl(Record):
     detail: str | UnsetType = UNSET
     bucket_owner: str | UnsetType = UNSET
     """The AWS account whose bucket on S3 it lies in."""
+    format: str | UnsetType = UNSET
+    """What sort of file it is, where its address does not tell: see ``told_format``."""
 
 
 class ImagePart(Record, tag_field="type", tag="image_url"):
@@ -40,7 +42,22 @@ class ImagePart(Record, tag_field="type", tag="image_url"):
     image_url: ImageUrl
 
 
-Part = TextPart | ImagePart
+class VideoUrl(Record):
+    """Where a video is: ``https:`` or ``s3:``."""
+
+    url: str
+    bucket_owner: str | UnsetType = UNSET
+    format: str | UnsetType = UNSET
+    """As of an image."""
+
+
+class VideoPart(Record, tag_field="type", tag="video_url"):
+    """A video within a turn."""
+
+    video_url: VideoUrl
+
+
+Part = TextPart | ImagePart | VideoPart
 
 
 class Function(Record):
@@ -75,7 +92,7 @@ class Message(Record):
 
     @property
     def text(self) -> str:
-        """The words, without images."""
+        """The words, without images and videos."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "\n".join([part.text for part in self.content if isinstance(part, TextPart)])
@@ -192,6 +209,16 @@ def canonical(record: Record) -> bytes:
 def canonical_lines(records: list[Record]) -> bytes:
     """All of them, each ending in a line end."""
     return _encoder.encode_lines(records)
+
+
+_SUFFIXES = {"jpg": "jpeg", "3gp": "three_gp"}
+"""Endings that are not what vendors call the format."""
+
+
+def told_format(url: str) -> str:
+    """What sort of file an address says that it is, by its ending."""
+    suffix = url.rpartition("/")[2].rpartition(".")[2].lower()
+    return _SUFFIXES.get(suffix, suffix)
 
 
 def compact(value: object) -> str:

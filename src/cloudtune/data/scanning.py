@@ -238,17 +238,17 @@ def _means_the_same(row: bytes, line: bytes) -> bool:
 def _answer(record: Record) -> str | None:
     """What may be a label."""
     if type(record) is Chat:
-        content = record.messages[-1].content
-        return content if type(content) is str else None
+        last = record.messages[-1]
+        return last.content if type(last.content) is str and last.role == "assistant" else None
     return str(record.label) if isinstance(record, Labelled | Picture) else None
 
 
 def _prompts(good: _Good) -> list[int]:
-    """Hashes of what comes before the last answer; 0 for records that are no conversations."""
+    """Hashes of what comes before the last answer; 0 for records that do not end with one."""
     if isinstance(good.records, PlainRows):
         return good.records.prompts()
     return [
-        hash(line[: line.rfind(ANSWER) + 1]) if type(record) is Chat else 0
+        hash(line[: line.rfind(ANSWER) + 1]) if type(record) is Chat and record.messages[-1].role == "assistant" else 0
         for record, line in zip(good.records, good.lines, strict=True)
     ]
 

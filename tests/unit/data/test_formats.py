@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from cloudtune.data import encode, prepare
 from cloudtune.data.blocks import Block
@@ -33,6 +34,8 @@ from cloudtune.data.records import (
     Text,
     TextPart,
     ToolCall,
+    VideoPart,
+    VideoUrl,
     canonical,
     canonical_lines,
     kind_of,
@@ -49,6 +52,8 @@ Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 S = {"role": "system", "content": "S"}
 QB, AB = {"role": "user", "content": [{"text": "Q"}]}, {"role": "assistant", "content": [{"text": "A"}]}
 IMAGE = {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://b/k.png", "bucketOwner": "111122223333"}}}}
+VIDEO = {"video": {"format": "mp4", "source": {"s3Location": {"uri": "s3://b/k.mp4"}}}}
+CLIP = {"video": {"format": "mkv", "source": {"s3Location": {"uri": "s3://b/clip", "bucketOwner": "111122223333"}}}}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
 # A vendor's own example line, the format that writes it, and the canonical row that it stands for.
 EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
@@ -63,6 +68,13 @@ EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         {"role": "user", "content": [{"text": "Q"}, IMAGE]}, AB]}, "bedrock-converse",
      {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}, {
          "type": "image_url", "image_url": {"url": "s3://b/k.png", "bucket_owner": "111122223333"}}]}, A]}),
+    ({"schemaVersion": "bedrock-conversation-2024", "messages": [
+        {"role": "user", "content": [{"text": "Q"}, VIDEO]}, AB]}, "bedrock-converse",
+     {"messages": [{"role": "user", "content": [{"type": "text", "text": "Q"}, {
+         "type": "video_url", "video_url": {"url": "s3://b/k.mp4"}}]}, A]}),
+    ({"schemaVersion": "bedrock-conversation-2024", "messages": [{"role": "user", "content": [CLIP]}, AB]},
+     "bedrock-converse", {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {
+         "url": "s3://b/clip", "bucket_owner": "111122223333", "format": "mkv"}}]}, A]}),
     ({"input": {"messages": [Q], "tools": [TOOL], "parallel_tool_calls": True}, "preferred_output": [A],
       "non_preferred_output": [A | {"content": "A-"}]}, "openai-preference",
      {"messages": [Q], "chosen": [A], "rejected": [A | {"content": "A-"}], "tools": [TOOL],
@@ -124,10 +136,15 @@ READ_AS = {
     "preference": "preference", "kto": "rated", "pair": "pair",
 }  # fmt: skip
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(lambda text: not text.isspace())
-images = st.builds(
-    ImagePart, st.builds(ImageUrl, st.sampled_from(["s3://b/k.png", "https://x/y.jpg", "data:image/png;base64,AA=="]))
+owners = st.sampled_from(["111122223333", UNSET])
+images = st.builds(ImageUrl, st.sampled_from(["https://x/y.jpg", "data:image/png;base64,AA=="])) | st.builds(
+    ImageUrl, st.just("s3://b/k.png"), bucket_owner=owners, format=st.sampled_from(["gif", UNSET])
 )
-parts = st.lists(st.one_of(st.builds(TextPart, words), images), min_size=2, max_size=3).filter(
+videos = st.builds(VideoUrl, st.sampled_from(["s3://b/k.mp4", "https://x/y.mov"]), bucket_owner=owners) | st.builds(
+    VideoUrl, st.just("s3://b/k"), bucket_owner=owners, format=st.sampled_from(["webm", "mkv"])
+)
+media = st.builds(ImagePart, images) | st.builds(VideoPart, videos)
+parts = st.lists(st.one_of(st.builds(TextPart, words), media), min_size=2, max_size=3).filter(
     lambda found: any(isinstance(part, TextPart) for part in found)
 )
 arguments = st.dictionaries(words, st.integers(), max_size=2).map(
@@ -337,6 +354,72 @@ def test_bedrock_takes_images_by_their_address_on_s3() -> None:
     for url in ("https://x/y.png", "s3://b/k.tiff"):
         with pytest.raises(ValueError, match="s3"):
             form.line(chat(url), b"")
+
+
+def test_bedrock_takes_one_video_or_a_few_images_of_the_users() -> None:
+    form = FORMATS["bedrock-converse"]
+    image, video = ImagePart(ImageUrl("s3://b/k.png")), VideoPart(VideoUrl("s3://b/k.mp4"))
+
+    def fault(asked: list[Any], answer: Any = "a cat") -> str:
+        record = Chat([Message("user", asked), Message("assistant", answer)])
+        try:
+            return "" if form.line(record, canonical(record)) else "nothing"
+        except ValueError as error:
+            return str(error)
+
+    assert not fault([video])
+    assert not fault([image] * 10)
+    assert "one video or 10 images" in fault([video, video])
+    assert "one video or 10 images" in fault([image] * 11)
+    assert "not both" in fault([image, video])
+    assert "not in assistant's" in fault([TextPart("Q")], [video])
+    for url in ("https://x/y.mp4", "s3://b/k.flv", "s3://b/k.3gp", "s3://b/k"):
+        assert ".mov, .mkv, .mp4 or .webm" in fault([VideoPart(VideoUrl(url))])
+
+
+def test_an_image_keeps_the_format_that_its_address_does_not_tell() -> None:
+    place = {"s3Location": {"uri": "s3://b/photo"}}
+    row = {"schemaVersion": "x", "messages": [
+        {"role": "user", "content": [{"image": {"format": "webp", "source": place}}]}, AB]}  # fmt: skip
+    (record,) = decode([row])
+    assert features(record) == {"images", "media_formats"}
+    assert json.loads(FORMATS["bedrock-converse"].line(record, canonical(record)))["messages"] == row["messages"]
+    plain = without(record, {"media_formats"})
+    assert features(plain) == {"images"}
+
+
+def test_questions_alone_are_for_distillation(tmp_path: Path) -> None:
+    """With and without answers, in any of the shapes, as far as a method asks a teacher."""
+    shapes = [[{"prompt": "P", "system": "S"}], [{"messages": [S, Q]}],
+              [{"schemaVersion": "x", "system": [{"text": "S"}], "messages": [QB]}],
+              [{"prompt": "P"}, {"prompt": "Q", "completion": "A"}],
+              [{"messages": [Q]}, {"messages": [Q, A, Q]}]]  # fmt: skip
+    for rows in shapes:
+        data = write(tmp_path, rows)
+        report = prepare(data, method="distill")
+        assert report.splits["train"].rows == len(rows)
+        assert {problem.field for problem in report.problems if problem.code == "feature"} == {"unanswered"}
+        assert not {problem.code for problem in report.problems} & {"conflict", "imbalance"}
+        with pytest.raises(DataError) as caught:
+            prepare(data)
+        assert caught.value.problems[0].code == "last_not_assistant"
+        out = encode(data, split="train", format="bedrock-converse", to=tmp_path / "out.jsonl", method="distill")
+        written = [json.loads(line) for line in out.path.read_bytes().splitlines()]
+        assert all(row["schemaVersion"] == "bedrock-conversation-2024" for row in written)
+        assert (
+            prepare(Data.model_validate({"train": str(out.path)}), method="distill").fingerprint == report.fingerprint
+        )
+        assert [decode([row]) for row in written]
+        with pytest.raises(DataError, match="unanswered"):
+            encode(data, split="train", format="alpaca", to=tmp_path / "alpaca.jsonl", method="distill")
+    with pytest.raises(DataError) as caught:
+        prepare(write(tmp_path, [{"messages": [S]}]), method="distill")
+    assert caught.value.problems[0].code == "last_not_assistant"
+
+
+def test_questions_that_begin_alike_do_not_contradict_each_other(tmp_path: Path) -> None:
+    rows = [{"messages": [Q, A, {"role": "user", "content": str(n)}]} for n in range(200)]
+    assert {problem.code for problem in prepare(write(tmp_path, rows), method="distill").problems} == {"feature"}
 
 
 QUICK = sorted(name for name, form in FORMATS.items() if form.quick is not None)

@@ -23,6 +23,8 @@ from cloudtune.data.records import (
     Message,
     Preference,
     TextPart,
+    VideoPart,
+    VideoUrl,
     canonical,
 )
 
@@ -57,7 +59,9 @@ def test_bedrock_rows_are_requests_of_its_converse_api(record: Chat) -> None:
     session = pytest.importorskip("botocore.session").get_session()
     from botocore.validate import ParamValidator
 
-    if "images" in features(record):
+    if "images" in features(record) or "videos" in features(record):
+        with contextlib.suppress(ValueError):  # such that lie elsewhere than on S3, or beside each other
+            assert not [f for m in written("bedrock-converse", record)["messages"] if (f := blocks_fault(m["content"]))]
         return
     row = written("bedrock-converse", record)
     assert row.pop("schemaVersion") == "bedrock-conversation-2024"
@@ -135,3 +139,29 @@ def test_openais_preference_row_has_messages_of_its_own_types() -> None:
     messages = TypeAdapter(list[types.ChatCompletionMessageParam])
     for turns in (made["input"]["messages"], made["preferred_output"], made["non_preferred_output"]):
         assert messages.dump_python(messages.validate_python(turns)) == turns
+
+
+def test_bedrocks_videos_are_contents_of_its_converse_api() -> None:
+    for address, form in (("s3://b/k.mp4", "mp4"), ("s3://b/k.MOV", "mov"), ("s3://b/clip", "webm")):
+        told = UNSET if "." in address else form
+        video = VideoPart(VideoUrl(address, bucket_owner="111122223333", format=told))
+        record = Chat([Message("user", [TextPart("what?"), video]), Message("assistant", "a cat")])
+        row = json.loads(FORMATS["bedrock-converse"].line(record, canonical(record)))
+        blocks = row["messages"][0]["content"]
+        place = {"uri": address, "bucketOwner": "111122223333"}
+        assert blocks[1] == {"video": {"format": form, "source": {"s3Location": place}}}
+        assert not blocks_fault(blocks)
+        assert decode([row]) == [record]
+        for name, other in FORMATS.items():  # nobody else carries one, and each says so
+            if "chat" in other.kinds and name != "bedrock-converse":
+                with pytest.raises(LossError) as lost:
+                    other.line(record, canonical(record))
+                assert {"videos", "bucket_owners"} <= lost.value.lost, name
+
+
+def test_converse_knows_every_sort_of_image_and_video_that_tuning_takes() -> None:
+    model = pytest.importorskip("botocore.session").get_session().get_service_model("bedrock-runtime")
+    from cloudtune.data.formats_table import _IMAGES, _VIDEOS
+
+    assert set(_IMAGES) == set(model.shape_for("ImageFormat").enum)
+    assert set(_VIDEOS) < set(model.shape_for("VideoFormat").enum)

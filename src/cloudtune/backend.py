@@ -467,8 +467,11 @@ class Check(Value, frozen=True, kw_only=True):
 class Preflight(Protocol):
     """A back end that can look at what a job will need: identity, permissions, models, quotas."""
 
-    def preflight(self, spec: JobSpec | None = None) -> Iterator[Check]:
-        """Look at each thing, those of a job where one is given. Reads only; raises nothing for what is wrong."""
+    def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
+        """Look at each thing, those of a job where one is given. Reads only; raises nothing for what is wrong.
+
+        ``plan`` is the job's, where one was made: it says what will be asked for.
+        """
 
 
 @runtime_checkable

@@ -31,6 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     aws_bucket: str = "cloudtune-emulated"
     """A bucket that is there from the start; so is a role that Bedrock and SageMaker may take on."""
     aws_role: str = "cloudtune-emulated"
+    sagemaker_quotas: dict[str, float] = {}
+    """Quotas by name, e.g. ``ml.g5.2xlarge for training job usage``, over what the emulator has of itself."""
     bedrock_api_key: str = "bedrock-api-key-emulated"
     """What opens Bedrock without a signature (``AWS_BEARER_TOKEN_BEDROCK``)."""
     store: Path | None = None

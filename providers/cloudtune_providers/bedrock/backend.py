@@ -106,7 +106,7 @@ class BedrockBackend:
 
     # -- getting ready ---------------------------------------------------------------------------------------------
 
-    def preflight(self, spec: JobSpec | None = None) -> Iterator[Check]:
+    def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
         """See `cloudtune.backend.Preflight`."""
         is_open = spec is not None and self._rules().is_open_weight(spec.model_for(NAME))
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cloudtune.backend import Absent, Capabilities, Done, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.backend import (
+    Absent,
+    Capabilities,
+    Check,
+    Done,
+    Found,
+    GenerateOptions,
+    Intent,
+    Journal,
+    Plan,
+    Probe,
+    Resolved,
+)
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import Conflict, InvalidRequest, UnsupportedError
+from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
 from cloudtune_providers.aws.clients import Clients
@@ -17,10 +30,11 @@ from cloudtune_providers.aws.endpoints import Endpoints
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.aws.training_answers import plain, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.jumpstart import artefact, layouts, results, translate
+from cloudtune_providers.jumpstart import artefact, layouts, policies, results, translate
 from cloudtune_providers.jumpstart.hosting import Hosting
 from cloudtune_providers.jumpstart.hub import Hub
 from cloudtune_providers.jumpstart.options import JumpStartOptions, JumpStartOverrides
+from cloudtune_providers.jumpstart.preflight import Preflight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,7 +51,7 @@ _HOSTED = ("model", "config", "endpoint")
 
 
 class JumpStartBackend:
-    """Implements `Backend`, `BatchStatus`, `RowRules`, `Exporter` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `RowRules`, `Exporter`, `Host`, `Preflight` and `Prepares`.
 
     ``factory`` may make botocore's clients instead of us, by service name.
     """
@@ -95,6 +109,19 @@ class JumpStartBackend:
         given = spec.overrides.get(self.name, {})
         known = self._hub.known(str(spec.model_for(self.name)), given.get("model_version"), given)
         return layouts.TARGETS[layouts.layout_of(spec, known)]
+
+    # -- getting ready ---------------------------------------------------------------------------------------------
+
+    def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
+        """See `cloudtune.backend.Preflight`."""
+        return Preflight(self._clients, self._options, self._hub).checks(spec, plan)
+
+    def documents(self) -> Mapping[str, str]:
+        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        account = region = None
+        with suppress(CloudtuneError):
+            region, account = self._clients.region, self._clients.account()
+        return policies.documents(self._options, account=account, region=region)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 

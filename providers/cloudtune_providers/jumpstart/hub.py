@@ -32,6 +32,11 @@ def cache_bucket(region: str) -> str:
     return f"jumpstart-cache-prod-{region}"
 
 
+def gated_bucket(region: str) -> str:
+    """JumpStart's bucket of a region with what terms must be accepted for first."""
+    return f"jumpstart-private-cache-prod-{region}"
+
+
 class Hub:
     """The documents of one hub. May be used from several threads."""
 

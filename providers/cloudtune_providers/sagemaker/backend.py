@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from cloudtune.backend import Absent, Capabilities, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
+from cloudtune.backend import (
+    Absent,
+    Capabilities,
+    Check,
+    Found,
+    GenerateOptions,
+    Intent,
+    Journal,
+    Plan,
+    Probe,
+    Resolved,
+)
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
@@ -32,6 +43,7 @@ from cloudtune_providers.sagemaker.hosting import Hosting
 from cloudtune_providers.sagemaker.offline import LocalJobs
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_providers.sagemaker.packages import Packages
+from cloudtune_providers.sagemaker.preflight import Preflight
 from cloudtune_providers.sagemaker.storage import Stores
 from cloudtune_providers.sagemaker.training import Training, base_of
 
@@ -48,7 +60,7 @@ if TYPE_CHECKING:
 
 
 class SageMakerBackend:
-    """Implements `Backend`, `BatchStatus`, `Host` and `Exporter`.
+    """Implements `Backend`, `BatchStatus`, `Host`, `Exporter`, `Preflight` and `Prepares`.
 
     ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies; ``code`` is what jobs run
     unless it is the trainer that is installed here.
@@ -150,6 +162,10 @@ class SageMakerBackend:
         if self._is_serverless:
             return serverless.plan(request, self._options, _own(request.spec))
         return translate.to_plan(request, self._options)
+
+    def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
+        """See `cloudtune.backend.Preflight`."""
+        return Preflight(self._clients, self._options).checks(plan)
 
     def documents(self) -> Mapping[str, str]:
         """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""

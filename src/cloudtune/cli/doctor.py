@@ -15,6 +15,7 @@ from cloudtune.cli.options import command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.backend import Plan
     from cloudtune.cli.session import Session
     from cloudtune.spec import JobSpec
 
@@ -45,7 +46,7 @@ def doctor(session: Session, name: str | None, offline: bool) -> None:
         click.get_current_context().exit(2)
 
 
-def preflight(session: Session, name: str, spec: JobSpec | None = None) -> Iterator[Finding]:
+def preflight(session: Session, name: str, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Finding]:
     """What a back end looks at before a job. Raises UnsupportedError where it cannot."""
     from cloudtune.backend import Preflight
     from cloudtune.errors import UnsupportedError
@@ -53,7 +54,7 @@ def preflight(session: Session, name: str, spec: JobSpec | None = None) -> Itera
     backend = session.client.backend(name)
     if not isinstance(backend, Preflight):
         raise UnsupportedError(f"{name} has nothing to look at before a job", hint="`cloudtune doctor` checks the rest")
-    for check in backend.preflight(spec):
+    for check in backend.preflight(spec, plan):
         yield check.what, "bad" if check.verdict == "denied" else check.verdict, check.detail
 
 

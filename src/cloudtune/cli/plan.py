@@ -36,7 +36,7 @@ def plan(
 
     file = session.open_spec(spec, sets, unsupported)
     made = planned(session, file, again=again, resume=resume)
-    findings = list(preflight(session, made.backend, file.spec)) if check_remote else []
+    findings = list(preflight(session, made.backend, file.spec, made)) if check_remote else []
     checks = [{"what": what, "verdict": how, "detail": text} for what, how, text in findings]
     session.result(plan_to_json(made) | ({"checks": checks} if check_remote else {}))
     session.put(plan_text(made, requests=requests))

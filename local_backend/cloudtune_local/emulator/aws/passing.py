@@ -12,7 +12,7 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import errors, permissions
+from cloudtune_local.emulator.aws import errors, permissions, quotas
 from cloudtune_local.emulator.aws.signing import Signed, signature
 from cloudtune_local.emulator.door import Door
 from cloudtune_local.emulator.wire import Call, Raw
@@ -77,7 +77,7 @@ def named(name: str) -> Door:
 def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    handler = permissions.simulate if name == permissions.SIMULATE else _pass
+    handler = permissions.simulate if name == permissions.SIMULATE else _quotas if name in quotas.CALLS else _pass
     return Door("aws", name, handler, _open, read=read, dressed=errors.dressed(protocol))
 
 
@@ -135,6 +135,10 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
         headers={key.lower(): value for key, value in request.headers.items()},
         base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=body),
     )  # fmt: skip
+
+
+def _quotas(site: Site, call: Call) -> Reply:
+    return quotas.listed(site, call) or _pass(site, call)
 
 
 def _pass(site: Site, call: Call) -> Reply:

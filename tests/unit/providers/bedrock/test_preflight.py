@@ -10,10 +10,10 @@ import pytest
 from botocore.stub import Stubber
 
 from cloudtune.spec import JobSpec
+from cloudtune_providers.aws.preflight import role_of, trusts
 from cloudtune_providers.bedrock.backend import BedrockBackend
 from cloudtune_providers.bedrock.options import BedrockOptions
 from cloudtune_providers.bedrock.policies import CALLER_BEDROCK, documents
-from cloudtune_providers.bedrock.preflight import _role_of, _trusts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class Stubs:
         role = {"Path": "/", "RoleName": "cloudtune", "RoleId": "A" * 20, "Arn": ROLE, "CreateDate": 0,
                 "AssumeRolePolicyDocument": json.dumps(TRUST)}  # fmt: skip
         self.stubs["iam"].add_response("get_role", {"Role": role})
-        for _ in range(6):
+        for _ in range(4):  # the role's objects and bucket, the caller's calls, handing the role over
             self.simulated("allowed")
         status = {"modelArn": "arn:aws:bedrock:us-east-1::foundation-model/x", "modelId": NOVA,
                   "customizationsSupported": ["FINE_TUNING"], "modelLifecycle": {"status": "ACTIVE"}}  # fmt: skip
@@ -53,8 +53,8 @@ class Stubs:
         self.stubs["service-quotas"].add_response("list_service_quotas", {"Quotas": [quota]})
         self.stubs["bedrock"].add_response("list_model_customization_jobs", {"modelCustomizationJobSummaries": []})
 
-    def simulated(self, decision: str) -> None:
-        result = {"EvalActionName": "s3:GetObject", "EvalDecision": decision}
+    def simulated(self, decision: str, *missing: str) -> None:
+        result = {"EvalActionName": "s3:GetObject", "EvalDecision": decision, "MissingContextValues": list(missing)}
         self.stubs["iam"].add_response("simulate_principal_policy", {"EvaluationResults": [result]})
 
 
@@ -107,7 +107,6 @@ def test_denied_and_not_to_be_told_are_kept_apart(stubs: Stubs) -> None:
     stubs.stubs["iam"].add_client_error("get_role", "AccessDenied", "not authorized to perform: iam:GetRole", 403)
     stubs.simulated("implicitDeny")
     stubs.simulated("allowed")
-    stubs.simulated("allowed")
     stubs.stubs["iam"].add_client_error("simulate_principal_policy", "AccessDenied", "not authorized", 403)
     stubs.stubs["bedrock"].add_client_error("get_foundation_model", "ResourceNotFoundException", "no such", 404)
     stubs.stubs["service-quotas"].add_client_error("list_service_quotas", "AccessDeniedException", "no", 403)
@@ -140,6 +139,20 @@ def _queued(stubs: Stubs, answer: dict[str, Any]) -> Any:
     return stubs.stubs["iam"]._queue.pop()
 
 
+def test_conditions_that_the_simulator_cannot_judge_deny_nothing(stubs: Stubs) -> None:
+    stubs.good()
+    stubs.stubs["iam"]._queue.clear()
+    role = {"Path": "/", "RoleName": "cloudtune", "RoleId": "A" * 20, "Arn": ROLE, "CreateDate": 0,
+            "AssumeRolePolicyDocument": json.dumps(TRUST)}  # fmt: skip
+    stubs.stubs["iam"].add_response("get_role", {"Role": role})
+    stubs.simulated("implicitDeny", "aws:SourceVpc")
+    for _ in range(3):
+        stubs.simulated("allowed")
+    found = verdicts(stubs, _spec())
+    assert found["role's policy"][0] == "cannot_verify"
+    assert found["your permissions"][0] == "good"
+
+
 def test_a_full_quota_is_a_warning(stubs: Stubs) -> None:
     stubs.good()
     stubs.stubs["bedrock"]._queue.pop()
@@ -151,17 +164,17 @@ def test_a_full_quota_is_a_warning(stubs: Stubs) -> None:
 
 
 def test_whose_policies_can_be_simulated() -> None:
-    assert _role_of(CALLER) == "arn:aws:iam::123456789012:role/engineer"
-    assert _role_of("arn:aws:iam::123456789012:user/me") == "arn:aws:iam::123456789012:user/me"
-    assert _role_of("arn:aws:iam::123456789012:root") is None
+    assert role_of(CALLER) == "arn:aws:iam::123456789012:role/engineer"
+    assert role_of("arn:aws:iam::123456789012:user/me") == "arn:aws:iam::123456789012:user/me"
+    assert role_of("arn:aws:iam::123456789012:root") is None
 
 
 def test_who_trusts_whom() -> None:
-    assert _trusts(TRUST, "bedrock.amazonaws.com")
-    assert not _trusts(TRUST, "sagemaker.amazonaws.com")
-    assert not _trusts({"Statement": TRUST["Statement"][0] | {"Effect": "Deny"}}, "bedrock.amazonaws.com")
-    assert _trusts({"Statement": TRUST["Statement"][0]}, "bedrock.amazonaws.com")
-    assert not _trusts({}, "bedrock.amazonaws.com")
+    assert trusts(TRUST, "bedrock.amazonaws.com")
+    assert not trusts(TRUST, "sagemaker.amazonaws.com")
+    assert not trusts({"Statement": TRUST["Statement"][0] | {"Effect": "Deny"}}, "bedrock.amazonaws.com")
+    assert trusts({"Statement": TRUST["Statement"][0]}, "bedrock.amazonaws.com")
+    assert not trusts({}, "bedrock.amazonaws.com")
 
 
 # -- documents ---------------------------------------------------------------------------------------------------------
@@ -178,7 +191,7 @@ def test_the_documents_give_the_least() -> None:
         "arn:aws:bedrock:us-east-1:123456789012:model-customization-job/*"
         in trust["Condition"]["ArnLike"]["aws:SourceArn"]
     )
-    assert _trusts(made["bedrock-role-trust.json"], "bedrock.amazonaws.com")
+    assert trusts(made["bedrock-role-trust.json"], "bedrock.amazonaws.com")
     role = made["bedrock-role-policy.json"]["Statement"]
     assert {one["Sid"] for one in role} == {"List", "Read", "Write"}
     for statement in role:

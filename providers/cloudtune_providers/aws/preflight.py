@@ -1,0 +1,221 @@
+"""What can be looked at before a job on AWS: identity, region, bucket, role, permissions, quotas. Reads only.
+
+What may not be looked at is told apart from what is refused: nobody knows whether it would work. Permissions are asked
+of IAM's simulator, which knows neither bucket policies nor an organisation's
+(docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html, botocore 1.44.5).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from cloudtune.backend import Check
+from cloudtune.errors import (
+    CloudtuneError,
+    CredentialsError,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    PermissionDenied,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.aws.options import AwsOptions
+
+Told = tuple[str, str]
+"""Verdict and detail."""
+Asked = tuple[str, str]
+"""Action and resource."""
+_PAGE = 100
+
+
+class AccountChecks:
+    """What the back ends on AWS look at alike.
+
+    ``service`` is who takes the role on, e.g. ``sagemaker.amazonaws.com``; ``context`` is what its requests carry
+    beside what all do, for the conditions of policies.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        options: AwsOptions,
+        backend: str,
+        service: str,
+        context: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.clients = clients
+        self.options = options
+        self._backend = backend
+        self._service = service
+        self._carried = context
+        self._who: dict[str, str] = {}
+
+    def look(self, what: str, looking: Callable[[], Told], *, needed: bool = False, hinders: bool = True) -> Check:
+        """One check.
+
+        ``needed``: to be kept out is to be refused. ``hinders``: what the service finds wrong hinders jobs.
+        """
+        try:
+            verdict, detail = looking()
+        except (PermissionDenied, CredentialsError) as error:
+            verdict, detail = ("denied" if needed else "cannot_verify"), error.message
+        except CloudtuneError as error:
+            refused = hinders and isinstance(error, InvalidRequest | InputError)
+            verdict, detail = ("denied" if refused else "cannot_verify"), error.message
+        return Check(what=what, verdict=verdict, detail=detail)  # type: ignore[arg-type]
+
+    @property
+    def account(self) -> str:
+        """Whose account it is; empty until ``identity`` has told."""
+        return self._who.get("account", "")
+
+    # -- one by one ------------------------------------------------------------------------------------------------
+
+    def identity(self) -> Told:
+        """Who the credentials belong to."""
+        self._who = self.clients.identity()
+        return "good", self._who["arn"]
+
+    def region(self) -> Told:
+        """Where jobs will run."""
+        return "good", self.clients.region
+
+    def bucket(self) -> Told:
+        """Whether the bucket is there, may be reached, and lies in the region."""
+        bucket = self.options.bucket
+        if bucket is None:
+            return "denied", f"none is set: backends.{self._backend}.bucket"
+        try:
+            with self.clients.asking(f"bucket {bucket}"):
+                told = self.clients.client("s3").head_bucket(Bucket=bucket)
+        except JobNotFound:
+            return "denied", f"there is no bucket {bucket}, or it is another account's"
+        headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        place = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+        if place and place != self.clients.region:
+            return "denied", f"{bucket} lies in {place}, and jobs in {self.clients.region} read only buckets there"
+        if not place:
+            return "cannot_verify", f"{bucket} is there; its region is not told"
+        return "good", f"{bucket}, in {place}"
+
+    def role(self) -> Told:
+        """Whether the role is there, and lets the service take it on."""
+        if self.options.role_arn is None:
+            return "denied", f"none is set: backends.{self._backend}.role_arn"
+        name = self.options.role_arn.rpartition("/")[2]
+        try:
+            with self.clients.asking(f"role {name}"):
+                role = dict(self.clients.client("iam").get_role(RoleName=name)["Role"])
+        except JobNotFound:
+            return "denied", f"there is no role {self.options.role_arn}"
+        document = role.get("AssumeRolePolicyDocument")
+        if isinstance(document, str):
+            document = json.loads(unquote(document))
+        if not trusts(document or {}, self._service):
+            hint = f"see `cloudtune init {self._backend}`"
+            return "denied", f"it does not let {self._service} take it on: {hint}"
+        return "good", str(role.get("Arn"))
+
+    def role_may(self, asked: Iterable[Asked]) -> Told:
+        """What the role is allowed to."""
+        if not (self.options.role_arn and self.options.bucket):
+            return "cannot_verify", "without a role and a bucket there is nothing to look at"
+        return self._simulated(self.options.role_arn, asked)
+
+    def caller_may(self, asked: Iterable[Asked]) -> Told:
+        """What whoever asks is allowed to: the given, and to hand the role over."""
+        source = role_of(self._who.get("arn", ""))
+        if source is None:
+            return "cannot_verify", f"{self._who.get('arn')} cannot be simulated"
+        passing = [("iam:PassRole", self.options.role_arn)] if self.options.role_arn else []
+        return self._simulated(source, [*asked, *passing])
+
+    def objects(self, below: str = "") -> str:
+        """The ARN of our objects, for ``role_may``."""
+        return f"arn:aws:s3:::{self.options.bucket}/{self.options.prefix}/{below}x"
+
+    # -- asking ----------------------------------------------------------------------------------------------------
+
+    def _simulated(self, source: str, asked: Iterable[Asked]) -> Told:
+        """What IAM's simulator says, in one question for each resource."""
+        by_resource: dict[str, list[str]] = {}
+        for action, resource in asked:
+            by_resource.setdefault(resource, []).append(action)
+        allowed: list[str] = []
+        denied: list[str] = []
+        unknown: list[str] = []
+        for resource, actions in by_resource.items():
+            for one in self._decisions(source, actions, resource):
+                lacks = one["EvalDecision"] == "implicitDeny" and one.get("MissingContextValues")
+                found = allowed if one["EvalDecision"] == "allowed" else unknown if lacks else denied
+                found.append(str(one["EvalActionName"]))
+        if denied:
+            return "denied", f"not allowed: {', '.join(denied)}"
+        if unknown:
+            return "cannot_verify", f"allowed on conditions that the simulator cannot judge: {', '.join(unknown)}"
+        return "good", ", ".join(allowed)
+
+    def _decisions(self, source: str, actions: list[str], resource: str) -> list[dict[str, Any]]:
+        with self.clients.asking(f"simulation of {', '.join(actions)}", missing=PermissionDenied):
+            told = self.clients.client("iam").simulate_principal_policy(
+                PolicySourceArn=source, ActionNames=actions, ResourceArns=[resource], ContextEntries=self._context()
+            )
+        return list(told["EvaluationResults"])
+
+    def _context(self) -> list[dict[str, Any]]:
+        """What the real requests will carry, which the conditions of policies look at."""
+        known = {
+            "aws:RequestedRegion": self.clients.region,
+            "aws:ResourceAccount": self.account,
+            "iam:PassedToService": self._service,
+            "s3:prefix": f"{self.options.prefix}/x",
+            **self._carried,
+        }
+        return [
+            {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for key, value in known.items()
+            if value
+        ]
+
+    def quotas(self, service: str, call: str = "list_service_quotas") -> Iterator[Mapping[str, Any]]:
+        """Quotas of a service, one after another: those set for the account, or with another ``call`` AWS's own."""
+        more: dict[str, str] = {}
+        while True:
+            with self.clients.asking("list of quotas"):
+                client = self.clients.client("service-quotas")
+                page = getattr(client, call)(ServiceCode=service, MaxResults=_PAGE, **more)
+            yield from page.get("Quotas", ())
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}
+
+
+def trusts(document: dict[str, Any], service: str) -> bool:
+    """Whether a trust policy lets the service take the role on."""
+    statements = document.get("Statement") or []
+    for one in [statements] if isinstance(statements, dict) else statements:
+        principal = (one.get("Principal") or {}) if isinstance(one.get("Principal"), dict) else {}
+        services, actions = principal.get("Service") or [], one.get("Action") or []
+        if (
+            one.get("Effect") == "Allow"
+            and service in ([services] if isinstance(services, str) else services)
+            and {"sts:AssumeRole", "sts:*", "*"} & set([actions] if isinstance(actions, str) else actions)
+        ):
+            return True
+    return False
+
+
+def role_of(arn: str) -> str | None:
+    """Whose policies the simulator can look at: a user's, or those of the role that a session took on."""
+    assumed = re.fullmatch(r"arn:(aws[a-z-]*):sts::(\d{12}):assumed-role/([^/]+)/.+", arn)
+    if assumed:
+        return f"arn:{assumed.group(1)}:iam::{assumed.group(2)}:role/{assumed.group(3)}"
+    return arn if re.fullmatch(r"arn:aws[a-z-]*:iam::\d{12}:(user|role)/.+", arn) else None

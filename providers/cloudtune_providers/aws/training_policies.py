@@ -1,0 +1,107 @@
+"""Statements of IAM policies for SageMaker's training jobs, for the back ends that make such. Written out, not applied.
+
+After AWS's own template for such roles (sagemaker-core 2.27.0, ``core/helper/iam_policies.py``), less what is not used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloudtune_providers.aws.options import AwsOptions
+
+Document = dict[str, Any]
+LOGS = "/aws/sagemaker/TrainingJobs"
+"""Log group, and namespace of the figures."""
+SERVICE = "sagemaker.amazonaws.com"
+READ_AND_WRITE = ("s3:GetObject", "s3:PutObject")
+WITH_UPLOADS = (*READ_AND_WRITE, "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+JOBS = (
+    "CreateTrainingJob", "DescribeTrainingJob", "ListTrainingJobs", "StopTrainingJob", "DeleteTrainingJob", "AddTags",
+    "ListTags",
+)  # fmt: skip
+ENDPOINTS = (
+    "CreateModel", "DescribeModel", "DeleteModel", "CreateEndpointConfig", "DescribeEndpointConfig",
+    "DeleteEndpointConfig", "CreateEndpoint", "DescribeEndpoint", "ListEndpoints", "DeleteEndpoint", "InvokeEndpoint",
+)  # fmt: skip
+_IMAGES = ("ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability")
+_KMS = ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
+_VPC = (
+    "ec2:CreateNetworkInterface", "ec2:CreateNetworkInterfacePermission", "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission", "ec2:DescribeNetworkInterfaces", "ec2:DescribeVpcs",
+    "ec2:DescribeDhcpOptions", "ec2:DescribeSubnets", "ec2:DescribeSecurityGroups",
+)  # fmt: skip
+
+
+def document(statements: list[Document]) -> Document:
+    """A policy of these statements."""
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def trust(account: str) -> Document:
+    """Who may take the role on: SageMaker, for this account."""
+    return document([{
+        "Effect": "Allow", "Principal": {"Service": SERVICE}, "Action": "sts:AssumeRole",
+        "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+    }])  # fmt: skip
+
+
+def of_role(options: AwsOptions, account: str, region: str, *, in_vpc: bool) -> list[Document]:
+    """What any such job may do: read and write below the prefix, fetch its image, write its log and its figures."""
+    statements: list[Document] = [
+        *bucket(options, READ_AND_WRITE),
+        {"Sid": "Image", "Effect": "Allow", "Action": list(_IMAGES),
+         "Resource": f"arn:aws:ecr:{region}:*:repository/*"},
+        {"Sid": "Registry", "Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
+        {"Sid": "Log", "Effect": "Allow", "Resource": logs(account, region), "Action": [
+            "logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:DescribeLogStreams",
+        ]},
+        {"Sid": "Figures", "Effect": "Allow", "Action": "cloudwatch:PutMetricData", "Resource": "*",
+         "Condition": {"StringEquals": {"cloudwatch:namespace": LOGS}}},
+    ]  # fmt: skip
+    if options.kms_key:
+        statements.append(_key(options, account, region))
+    if in_vpc:
+        statements.append({"Sid": "Vpc", "Effect": "Allow", "Action": list(_VPC), "Resource": "*"})
+    return statements
+
+
+def of_caller(options: AwsOptions, account: str, region: str, calls: Iterable[str]) -> list[Document]:
+    """What whoever runs cloudtune may do: SageMaker's ``calls``, hand the role over, read the log, use the bucket."""
+    role = options.role_arn or f"arn:aws:iam::{account}:role/ROLE"
+    statements: list[Document] = [
+        {"Sid": "SageMaker", "Effect": "Allow", "Action": [f"sagemaker:{name}" for name in calls], "Resource": "*",
+         "Condition": {"StringEquals": {"aws:RequestedRegion": region}}},
+        {"Sid": "PassTheRole", "Effect": "Allow", "Action": "iam:PassRole", "Resource": role,
+         "Condition": {"StringEquals": {"iam:PassedToService": SERVICE}}},
+        {"Sid": "Log", "Effect": "Allow", "Action": "logs:FilterLogEvents", "Resource": logs(account, region)},
+        *bucket(options, WITH_UPLOADS),
+    ]  # fmt: skip
+    if options.kms_key:
+        statements.append(_key(options, account, region))
+    return statements
+
+
+def logs(account: str, region: str) -> str:
+    """The ARN of the jobs' log group."""
+    return f"arn:aws:logs:{region}:{account}:log-group:{LOGS}*"
+
+
+def bucket(options: AwsOptions, objects: tuple[str, ...]) -> list[Document]:
+    """The bucket itself, and the objects below the prefix."""
+    arn = f"arn:aws:s3:::{options.bucket or 'BUCKET'}"
+    whole = ["s3:ListBucket", "s3:GetBucketLocation"]
+    if "s3:DeleteObject" in objects:
+        whole.append("s3:ListBucketMultipartUploads")
+    return [
+        {"Sid": "Bucket", "Effect": "Allow", "Action": whole, "Resource": arn},
+        {"Sid": "Objects", "Effect": "Allow", "Action": list(objects), "Resource": f"{arn}/{options.prefix}/*"},
+    ]
+
+
+def _key(options: AwsOptions, account: str, region: str) -> Document:
+    given = str(options.kms_key)
+    key = given if given.startswith("arn:") else f"arn:aws:kms:{region}:{account}:key/KEY"
+    return {"Sid": "Key", "Effect": "Allow", "Action": list(_KMS), "Resource": key}

@@ -1,0 +1,141 @@
+"""What can be looked at before a training job on SageMaker: the account's checks, and quotas of instances. Reads only.
+
+A quota is one for each instance type and each use, and is found by its name: "ml.g5.2xlarge for training job usage",
+"... for spot training job usage", "... for training warm pool usage"
+(docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html and regions-quotas.html, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune_providers.aws.preflight import AccountChecks
+from cloudtune_providers.aws.training_policies import LOGS, READ_AND_WRITE, SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cloudtune.backend import Check, Plan
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.aws.options import AwsOptions
+    from cloudtune_providers.aws.preflight import Asked, Told
+
+TRAINING = "for training job usage"
+_SPOT = "for spot training job usage"
+_WARM = "for training warm pool usage"
+_DEFAULTS = "list_aws_default_service_quotas"
+_CALLS = ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "AddTags")
+_MOST_NAMED = 8
+_ASK_FOR_MORE = "ask for more: AWS console, Service Quotas, Amazon SageMaker"
+
+
+class Wanted(NamedTuple):
+    """What a job asks for, as its request says."""
+
+    instance_type: str
+    instances: int = 1
+    spot: bool = False
+    warm: bool = False
+
+    @property
+    def quotas(self) -> tuple[str, ...]:
+        """Names of the quotas that it is held against."""
+        uses = [_SPOT if self.spot else TRAINING, *([_WARM] if self.warm else [])]
+        return tuple(f"{self.instance_type} {use}" for use in uses)
+
+
+def wanted_by(plan: Plan) -> Wanted | None:
+    """What the plan's CreateTrainingJob asks for; None where it asks for no instances."""
+    body = plan.steps[-1].request.get("body") or {}
+    resources = body.get("ResourceConfig")
+    if not resources:
+        return None
+    return Wanted(
+        instance_type=str(resources["InstanceType"]), instances=int(resources.get("InstanceCount") or 1),
+        spot=bool(body.get("EnableManagedSpotTraining")), warm=bool(resources.get("KeepAlivePeriodInSeconds")),
+    )  # fmt: skip
+
+
+class TrainingChecks(AccountChecks):
+    """The checks that every back end shares which makes training jobs."""
+
+    def __init__(self, clients: Clients, options: AwsOptions, backend: str) -> None:
+        super().__init__(clients, options, backend, SERVICE, {"cloudwatch:namespace": LOGS})
+
+    def account_checks(self, also: Iterable[Asked] = ()) -> Iterator[Check]:
+        """Who, where, with what; stops where nobody is known. ``also`` is what the caller does beside making a job."""
+        yield self.look("identity", self.identity, needed=True)
+        if not self.account:
+            return
+        yield self.look("region", self.region)
+        yield self.look("bucket", self.bucket, needed=True)
+        yield self.look("role", self.role)
+        yield self.look("role's policy", lambda: self.role_may(self._role_asked()))
+        yield self.look("your permissions", lambda: self.caller_may([*self._caller_asked(), *also]))
+
+    def _role_asked(self) -> Iterator[Asked]:
+        for action in READ_AND_WRITE:
+            yield action, self.objects()
+        yield "s3:ListBucket", f"arn:aws:s3:::{self.options.bucket}"
+        region, account = self.clients.region, self.account
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+            yield action, f"arn:aws:logs:{region}:{account}:log-group:{LOGS}:log-stream:x"
+        yield "cloudwatch:PutMetricData", "*"
+        yield "ecr:GetAuthorizationToken", "*"
+
+    def _caller_asked(self) -> Iterator[Asked]:
+        region, account = self.clients.region, self.account
+        for call in _CALLS:
+            yield f"sagemaker:{call}", f"arn:aws:sagemaker:{region}:{account}:training-job/x"
+        yield "logs:FilterLogEvents", f"arn:aws:logs:{region}:{account}:log-group:{LOGS}"
+        if self.options.bucket:
+            for action in READ_AND_WRITE:
+                yield action, self.objects()
+
+    # -- quotas ----------------------------------------------------------------------------------------------------
+
+    def quota(self, wanted: Wanted | None) -> Check:
+        """Whether so many instances may run at once; without a job, which types may."""
+        if wanted is None:
+            return self.look("quota", self._any_quota, hinders=False)
+        return self.look("quota", lambda: self._quota(wanted), hinders=False)
+
+    def _quota(self, wanted: Wanted) -> Told:
+        told: list[str] = []
+        for name in wanted.quotas:
+            found = self._named(name)
+            if found is None:
+                return "cannot_verify", f"{name}: no such quota is listed in {self.clients.region}"
+            value = float(found["Value"])
+            if value < wanted.instances:
+                code = found.get("QuotaCode")
+                return "denied", f"{name}: {value:g}, and {wanted.instances} are needed; {_ASK_FOR_MORE}, {code}"
+            told.append(f"{name}: {value:g}")
+        return "good", f"{'; '.join(told)}, over all jobs at once"
+
+    def _named(self, name: str) -> Mapping[str, Any] | None:
+        """The account's own value, or AWS's where none was ever set."""
+        for call in ("list_service_quotas", _DEFAULTS):
+            for quota in self.quotas("sagemaker", call):
+                if str(quota.get("QuotaName")) == name and "Value" in quota:
+                    return quota
+        return None
+
+    def _any_quota(self) -> Told:
+        found = {
+            str(quota["QuotaName"]).partition(" ")[0]: float(quota["Value"])
+            for quota in self.quotas("sagemaker")
+            if str(quota.get("QuotaName", "")).endswith(f" {TRAINING}") and "spot" not in str(quota["QuotaName"])
+        }
+        if not found:
+            return "cannot_verify", "no quota of training instances is listed"
+        usable = sorted((kind for kind, value in found.items() if value >= 1), key=_accelerated_first)
+        if not usable:
+            return "denied", f"no instance type may train: all quotas are 0; {_ASK_FOR_MORE}"
+        named = ", ".join(f"{kind} ({found[kind]:g})" for kind in usable[:_MOST_NAMED])
+        more = f" and {len(usable) - _MOST_NAMED} more" if len(usable) > _MOST_NAMED else ""
+        return "good", f"may train on {named}{more}"
+
+
+def _accelerated_first(kind: str) -> tuple[bool, str]:
+    return not kind.startswith(("ml.g", "ml.p")), kind

@@ -1,0 +1,65 @@
+"""What can be looked at before a job on SageMaker: the account's checks, quotas, the hub's model. Reads only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.backend import Check
+from cloudtune_providers.aws.training_preflight import TrainingChecks, Wanted, wanted_by
+from cloudtune_providers.sagemaker.capabilities import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.backend import Plan
+    from cloudtune_providers.aws.clients import Clients
+    from cloudtune_providers.aws.preflight import Asked, Told
+    from cloudtune_providers.sagemaker.options import SageMakerOptions
+
+
+class Preflight:
+    """The checks of one account and region."""
+
+    def __init__(self, clients: Clients, options: SageMakerOptions) -> None:
+        self._clients = clients
+        self._options = options
+        self._training = TrainingChecks(clients, options, NAME)
+
+    def checks(self, plan: Plan | None) -> Iterator[Check]:
+        """Each thing that was looked at; those of a job by its plan."""
+        if self._options.compute == "local":
+            yield Check(what="compute", verdict="good", detail="a rehearsal on this machine: AWS is not asked")
+            return
+        checks = self._training
+        yield from checks.account_checks(self._also())
+        if not checks.account:
+            return
+        if self._options.compute == "serverless":
+            yield from self._serverless(plan)
+            return
+        kind = self._options.instance_type
+        wanted = (
+            wanted_by(plan) if plan else Wanted(kind, self._options.instances, self._options.spot) if kind else None
+        )
+        yield checks.quota(wanted)
+
+    def _also(self) -> Iterator[Asked]:
+        if self._options.compute == "serverless":
+            region = self._clients.region
+            hub = f"arn:aws:sagemaker:{region}:aws:hub-content/{self._options.hub}/Model/x"
+            yield "sagemaker:DescribeHubContent", hub
+
+    def _serverless(self, plan: Plan | None) -> Iterator[Check]:
+        look = self._training.look
+        if plan is not None:
+            recipe = plan.resolved.facts["recipe"]
+            detail = f"{recipe['model']} {recipe['version']}, recipe {recipe['recipe']}"
+            yield Check(what="model", verdict="good", detail=detail + (", terms accepted" if recipe["gated"] else ""))
+        if self._options.package_group:
+            yield look("package group", lambda: self._group(str(self._options.package_group)), needed=True)
+
+    def _group(self, arn: str) -> Told:
+        with self._clients.asking(f"model package group {arn}"):
+            told = self._clients.client("sagemaker").describe_model_package_group(ModelPackageGroupName=arn)
+        status = str(told["ModelPackageGroupStatus"])
+        return ("good" if status == "Completed" else "denied"), f"{told['ModelPackageGroupName']}: {status}"

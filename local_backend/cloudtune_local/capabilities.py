@@ -38,7 +38,7 @@ def capabilities() -> Capabilities:
 
 def check(spec: JobSpec) -> list[Problem]:
     """What does not fit together in the values that the spec asks for."""
-    return [*contradictions(spec), *_precision(spec)]
+    return [*contradictions(spec, "local"), *_precision(spec)]
 
 
 def _precision(spec: JobSpec) -> Iterator[Problem]:

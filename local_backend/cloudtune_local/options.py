@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import PositiveInt, Seconds
 
 
@@ -54,3 +55,5 @@ class Overrides(BaseModel):
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
+    preference: PreferenceOverrides | None = None
+    """Of preference methods: the loss of dpo, label smoothing, SimPO's margin."""

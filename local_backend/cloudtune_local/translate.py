@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Plan, RowLimit, Setting, Step, place
 from cloudtune.errors import Problem, SpecError
+from cloudtune.preference import KEY
 from cloudtune.trainer_spec import FORMAT, Choices, default_length, misfits, run_spec, warning
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
@@ -86,6 +87,8 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
     """Those that the trainer applies; the others are the worker's (processes) and the model's (revision)."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
+        if name == KEY:  # told by its terms
+            continue
         value = derived.get(name) or getattr(own, name)
         if value is not None:
             source = "override" if name in own.model_fields_set else f"default of {NAME}"

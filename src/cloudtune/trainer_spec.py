@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Setting
 from cloudtune.errors import Problem
+from cloudtune.preference import PAIRED, learning_rate, misused, terms
 from cloudtune.spec import spec_features
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ RUN_SPEC_VERSION = 1
 """Of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
 """The format of rows that it reads: canonical records."""
-METHODS = ("sft", "cpt")
+METHODS = ("sft", "cpt", *PAIRED)
 ADAPTERS = ("full", "lora")
 DEFAULT_MAX_LENGTH = 1024
 _CHARS_PER_TOKEN = 3.0
@@ -50,6 +51,8 @@ _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not take."""
 _SELDOM_SHOWN = ("thoughts", "tools")
 """Those that reach the model only where its chat template writes them out."""
+_DIALOGUES = ("chat", "preference")
+"""Kinds of rows that the chat template writes out."""
 _LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
 
 
@@ -99,6 +102,7 @@ def run_spec(
         "method": spec.method.name,
         "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
         "adapter": adapter,
+        **terms(spec, choices, adapter["type"]),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
         "evaluation": _evaluation(request, choices),
         "checkpoints": {
@@ -134,17 +138,18 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
         return choices.pick(f"hyperparameters.{name}", getattr(given, name), default, why)
 
     values = {name: pick(name, default) for name, default in defaults.items()}
-    full = adapter == "full"
-    values["learning_rate"] = pick(
-        "learning_rate", 2e-5 if full else 2e-4, f"default of {choices.backend} for {adapter} training"
-    )
+    method = request.spec.method.name
+    rate, by = (2e-5 if adapter == "full" else 2e-4), f"{adapter} training"
+    if method in PAIRED:
+        rate, by = learning_rate(adapter), f"{by} by {method}"
+    values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
     # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
-    running = request.spec.method.name == "cpt"
+    running = method == "cpt"
     why = "records of running text are joined" if running else "a step is `batch_size` rows"
-    values["packing"] = pick("packing", running, f"default of {choices.backend} for {request.spec.method.name}: {why}")
+    values["packing"] = pick("packing", running, f"default of {choices.backend} for {method}: {why}")
     return values
 
 
@@ -173,13 +178,13 @@ def misfits(request: PlanRequest, document: Mapping[str, Any], model: Mapping[st
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
     found += _strange_targets(request, model.get("modules") or ())
-    chat = any(info.kind == "chat" for info in request.data.splits.values())
+    chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
     if chat and model.get("chat_template") is False:
         message = "its tokenizer has no chat template; dialogues are written as `User: ...` and `Assistant: ...` lines"
         found.append(warning("no_template", "model", message, "an instruct model has a template of its own"))
     if request.resolved.row_limit is None:  # else the rows themselves have been counted
         found += [_long_rows(name, info.longest_chars, length) for name, info in request.data.splits.items()
-                  if info.kind == "chat" and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
+                  if info.kind in _DIALOGUES and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
     unread = {problem.field: problem for problem in request.data.problems if problem.code == "feature"}
     found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
     shown = model.get("shown", ())
@@ -228,7 +233,7 @@ def warning(code: str, field: str, message: str, fix: str) -> Problem:
 
 def untaught() -> dict[str, str]:
     """Features of specs that the trainer does not have -> why."""
-    reasons = {"method.beta": "it belongs to preference methods, which the trainer does not have yet"}
+    reasons = {}
     for feature in spec_features():
         kind, _, name = feature.partition(":")
         if (kind == "method" and name not in METHODS) or (kind == "adapter" and name and name not in ADAPTERS):
@@ -236,9 +241,10 @@ def untaught() -> dict[str, str]:
     return reasons
 
 
-def contradictions(spec: JobSpec) -> list[Problem]:
-    """What does not fit together in the values that the spec asks for."""
-    return [*_of_adapter(spec), *_of_method(spec), *_of_evaluation(spec), *_of_batches(spec)]
+def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
+    """What does not fit together in the values that the spec asks for, portably and in that back end's own words."""
+    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
+    return [*found, *_of_evaluation(spec), *_of_batches(spec)]
 
 
 def _of_adapter(spec: JobSpec) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
+from cloudtune.preference import PAIRED
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
@@ -91,11 +92,14 @@ class SageMakerWorld(TrainingWorld):
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        rows = [chat(n, variant) for n in range(12)]
-        held_out = [chat(n, variant + 100) for n in range(3)]
+        paired = changes.get("method", {}).get("name") in PAIRED
+        row, mark = (_pair, "pairs-") if paired else (chat, "")
+        rows = [row(n, variant) for n in range(12)]
+        held_out = [row(n, variant + 100) for n in range(3)]
         document: dict[str, Any] = {"name": f"small-{variant}", "model": str(self.root / "tiny"), "adapter": "lora"}
         document["data"] = {
-            "train": self.rows(f"train-{variant}", rows), "validation": self.rows(f"held-{variant}", held_out),
+            "train": self.rows(f"{mark}train-{variant}", rows),
+            "validation": self.rows(f"{mark}held-{variant}", held_out),
         }  # fmt: skip
         return JobSpec.model_validate(document | changes)
 

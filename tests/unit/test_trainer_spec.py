@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 import cloudtune.trainer_spec as core
+from cloudtune import preference
+from cloudtune.data.targets import TARGETS
 from cloudtune_local.training import run_spec
 from cloudtune_local.training.folder import SPEC_VERSION
 
@@ -19,8 +21,18 @@ def test_methods_and_adapters_are_the_trainers() -> None:
     assert set(core.ADAPTERS) == set(get_args(get_type_hints(run_spec.Adapter)["type"]))
 
 
+def test_pairs_are_the_trainers() -> None:
+    assert set(preference.PAIRED) == set(run_spec.PAIRED)
+    told = {*preference.PreferenceOverrides.model_fields, "beta"}
+    assert told == set(get_type_hints(run_spec.Preference))
+
+
+def test_rows_are_held_against_what_it_learns() -> None:
+    assert set(TARGETS["local"].formats) == set(core.METHODS)
+
+
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.untaught()
-    assert "method:dpo" in reasons
+    assert "method:kto" in reasons
     assert not {f"method:{name}" for name in core.METHODS} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

@@ -66,10 +66,12 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         _stop_if(stopping)
         report.state("loading", "weights")
         full = spec.adapter.type == "full"
+        # a method that measures the base model first gets the checkpoint's weights after that
+        at_once = start is not None and full and spec.preference is None
         network = models.load_model(
             base,
             dtype=devices.weight_type(frozen=not full),
-            weights=start.weights if start is not None and full else None,
+            weights=start.weights if start is not None and at_once else None,
             dropout=spec.hyperparameters.dropout,
         )
         rows = {name: future.result() for name, future in records.items()}
@@ -79,20 +81,25 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     if spec.hyperparameters.packing and not end_to_end:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
-    objective = objective_for(spec, end_to_end=end_to_end)
+    tuned = models.make_trainable(network, spec, base, start)
+    objective = objective_for(spec, end_to_end=end_to_end, tuned=tuned)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
         splits[name] = _encoded(name, objective, part, tokenizer, report)
         _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
+    if full and spec.preference is not None:
+        splits = _measured(network, objective, splits, spec, report, devices, stopping)
+        if start is not None:
+            models.restore_weights(start.weights, network, None)
     return Loaded(
         spec=spec,
         devices=devices,
         base=base,
         tokenizer=tokenizer,
         network=network,
-        tuned=models.make_trainable(network, spec, base, start),
+        tuned=tuned,
         objective=objective,
         splits=splits,
         packing=spec.hyperparameters.packing and end_to_end,
@@ -163,6 +170,29 @@ def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer:
     return samples
 
 
+def _measured(
+    network: Any, objective: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
+    stopping: Callable[[], bool],
+) -> dict[str, Any]:  # fmt: skip
+    """The splits with what the base model says of them, where the method compares with it."""
+    if not objective.measures_start:
+        return splits
+    from cloudtune_local.training.reference import with_reference
+
+    report.state("loading", "reference")
+    return {
+        name: with_reference(
+            network,
+            objective,
+            pairs,
+            devices,
+            room=spec.hyperparameters.room,
+            check=lambda: _stop_together(devices, stopping),
+        )
+        for name, pairs in splits.items()
+    }
+
+
 def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
     size = network.get_input_embeddings().num_embeddings
     highest = int(samples.ids.max())
@@ -172,6 +202,11 @@ def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
             f"{name}: the tokenizer gives token {highest}, but the model knows only {size}",
             "The model's tokenizer does not belong to its weights; fetch the model again.",
         )
+
+
+def _stop_together(devices: Devices, stopping: Callable[[], bool]) -> None:
+    if devices.agree("cancelled" if stopping() else None):
+        raise Cancelled
 
 
 def _stop_if(stopping: Callable[[], bool]) -> None:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cloudtune_local.training import checkpoints
-from cloudtune_local.training.batches import Schedule, parts_of
+from cloudtune_local.training.batches import Schedule, chunks_of, parts_of
 from cloudtune_local.training.checkpoints import Progress
-from cloudtune_local.training.meters import Clock, Meter
+from cloudtune_local.training.meters import Clock, Meter, added
 from cloudtune_local.training.optimiser import rate_at
 from cloudtune_local.training.problems import TrainingProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from cloudtune_local.training.devices import Devices
@@ -96,29 +96,29 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             group["lr"] = rate
         parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
         batches = [job.objective.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
-        targets = devices.total(sum(len(batch.targets) for batch in batches))
-        loss = correct = 0.0
+        count = devices.total(sum(batch.count for batch in batches))
+        loss, tallies = 0.0, [0.0] * job.objective.tallies
         for batch in batches:
             with devices.autocast():
                 sums = job.objective.sums(job.network, batch.to(devices.device))
-            # the mean is taken over all tokens of the step, so its parts add up to one large batch
-            devices.backward(sums.loss / targets)
+            # the mean is taken over all tokens, or pairs, of the step, so its parts add up to one large batch
+            devices.backward(sums.loss / count)
             loss += sums.loss.item()
-            correct += sums.correct.item()
-        loss, correct, tokens = devices.totals(loss, correct, sum(batch.tokens for batch in batches))
-        _check_finite(loss / targets, "loss", step)
+            tallies = added(tallies, sums.tallies.tolist())
+        loss, tokens, *tallies = devices.totals(loss, sum(batch.tokens for batch in batches), *tallies)
+        _check_finite(loss / count, "loss", step)
         norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimiser)
         if devices.scaler is None:
             _check_finite(norm, "gradient's norm", step)
         devices.step(job.optimiser)
         job.optimiser.zero_grad(set_to_none=True)
         job.progress = replace(job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens))
-        meter.end(loss, int(correct), targets, int(tokens))
+        meter.end(loss, tallies, count, int(tokens))
 
         # --- measure, evaluate, save
         step += 1
         if step == started + 1:
-            report.event("message", f"first optimiser step done: loss {loss / targets:.4f}", step=step)
+            report.event("message", f"first optimiser step done: loss {loss / count:.4f}", step=step)
         if step % spec.log_every == 0 or step == total:
             _log(job, meter, rate, norm)
         report.progress(
@@ -150,8 +150,8 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
     `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
     """
-    loss, correct, targets = 0.0, 0, 0
-    chunks = list(_chunks(job, samples))
+    loss, tallies, count = 0.0, [0.0] * job.objective.tallies, 0
+    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.room)
     common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
     job.network.eval()
     try:
@@ -163,12 +163,12 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
                 with job.devices.autocast():
                     sums = job.objective.sums(job.network, batch)
                 loss += sums.loss.item()
-                correct += int(sums.correct.item())
-                targets += sums.targets
+                tallies = added(tallies, sums.tallies.tolist())
+                count += sums.count
     finally:
         job.network.train()
-    loss, right, count = job.devices.totals(loss, correct, targets)
-    return job.objective.metrics(loss, int(right), int(count))
+    loss, total, *tallies = job.devices.totals(loss, count, *tallies)
+    return job.objective.metrics(loss, tallies, int(total))
 
 
 def _give_way(job: Job, clock: Clock) -> None:
@@ -179,21 +179,6 @@ def _give_way(job: Job, clock: Clock) -> None:
         with clock.standing():
             _stand(job)
         job.report.state("evaluating")
-
-
-def _chunks(job: Job, samples: Samples) -> Iterator[list[int]]:
-    """Samples of like length, as many at once as a part of a training step holds."""
-    hyper = job.spec.hyperparameters
-    room = hyper.max_length * max(1, hyper.batch_size // hyper.gradient_accumulation_steps)
-    lengths = samples.lengths
-    chosen: list[int] = []
-    for index in sorted(range(len(samples)), key=lambda i: -int(lengths[i])):
-        # counted as padded rows, which is what the fallback layout needs
-        if chosen and int(lengths[chosen[0]]) * (len(chosen) + 1) > room:
-            yield chosen
-            chosen = []
-        chosen.append(index)
-    yield chosen
 
 
 def _evaluate(job: Job, clock: Clock | None = None) -> bool:
@@ -283,7 +268,7 @@ def _due(every: str | int, step: int, schedule: Schedule) -> bool:
 
 
 def _log(job: Job, meter: Meter, rate: float, norm: float) -> None:
-    values = job.objective.metrics(meter.loss, meter.correct, meter.targets)
+    values = job.objective.metrics(meter.loss, meter.tallies, meter.count)
     values |= {
         "learning_rate": rate,
         "grad_norm": norm,

@@ -1,4 +1,4 @@
-"""Cross-entropy over large vocabularies, in little memory.
+"""Probabilities of tokens out of large vocabularies, in little memory.
 
 The logits of 1,024 tokens at a vocabulary of 49,152 take 96 MiB in bf16. Computed at once, their softmax, its copy in
 fp32 and both gradients take eight times that. Here the gradient is worked out together with the loss, some rows at a
@@ -20,14 +20,20 @@ CELLS = 8 * 1024**2
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and how many are right."""
-    loss, correct = _SummedCrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
-    return loss, correct
+    logps, correct = log_probabilities(logits, targets)
+    return -logps.sum(), correct
 
 
-class _SummedCrossEntropy(torch.autograd.Function):
+def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each row's target, in fp32, and how many targets are their row's likeliest token."""
+    logps, correct = _LogProbabilities.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return logps, correct
+
+
+class _LogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        loss = torch.zeros((), dtype=torch.float32, device=logits.device)
+        logps = torch.zeros(len(targets), dtype=torch.float32, device=logits.device)
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
         gradient = None
         if ctx.needs_input_grad[0]:
@@ -40,16 +46,16 @@ class _SummedCrossEntropy(torch.autograd.Function):
             wanted = targets[cells].unsqueeze(-1)
             correct += (logits[cells].argmax(-1, keepdim=True) == wanted).sum()
             scores = torch.log_softmax(logits[cells], -1, dtype=torch.float32)
-            loss -= scores.gather(-1, wanted).sum()
+            logps[cells] = scores.gather(-1, wanted)[:, 0]
             if gradient is not None:
                 scores.exp_()
                 scores.scatter_add_(-1, wanted, torch.full_like(wanted, -1, dtype=scores.dtype))
                 gradient[cells] = scores
         ctx.gradient, ctx.dtype = gradient, logits.dtype
         ctx.mark_non_differentiable(correct)
-        return loss, correct
+        return logps, correct
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor, _: Any) -> tuple[Tensor, None]:
         gradient, ctx.gradient = ctx.gradient, None
-        return gradient.mul_(scale).to(ctx.dtype), None
+        return gradient.mul_(-scale.unsqueeze(-1)).to(ctx.dtype), None

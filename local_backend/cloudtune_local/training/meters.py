@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 class Clock:
@@ -36,8 +36,8 @@ class Meter:
 
     def __init__(self) -> None:
         self.loss = 0.0
-        self.correct = 0
-        self.targets = 0
+        self.tallies: list[float] = []
+        self.count = 0
         self.tokens = 0
         self.steps = 0
         self._busy = 0.0
@@ -48,15 +48,15 @@ class Meter:
         """A step begins."""
         self._begin = time.monotonic()
 
-    def end(self, loss: float, correct: int, targets: int, tokens: int) -> None:
+    def end(self, loss: float, tallies: Sequence[float], count: int, tokens: int) -> None:
         """A step is done."""
         spent = time.monotonic() - self._begin
         self._busy += spent
         # weights later steps more: the first one is slow
         self._pace = spent if self._pace is None else 0.9 * self._pace + 0.1 * spent
         self.loss += loss
-        self.correct += correct
-        self.targets += targets
+        self.tallies = added(self.tallies, tallies)
+        self.count += count
         self.tokens += tokens
         self.steps += 1
 
@@ -70,4 +70,9 @@ class Meter:
 
     def clear(self) -> None:
         """A new log line begins."""
-        self.loss, self.correct, self.targets, self.tokens, self.steps, self._busy = 0.0, 0, 0, 0, 0, 0.0
+        self.loss, self.tallies, self.count, self.tokens, self.steps, self._busy = 0.0, [], 0, 0, 0, 0.0
+
+
+def added(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Tallies, place by place; an empty one adds nothing."""
+    return [a + b for a, b in zip(one, other, strict=True)] if one else list(other)

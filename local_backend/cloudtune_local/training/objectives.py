@@ -2,8 +2,8 @@
 
 It turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of the method.
 
-Losses are sums over tokens: the loop divides by the tokens of the whole optimiser step, so that a batch computed in
-parts, or on several devices, has the same gradient as one computed at once.
+Losses are sums, over tokens or over pairs: the loop divides by the count of the whole optimiser step, so that a batch
+computed in parts, or on several devices, has the same gradient as one computed at once.
 """
 
 from __future__ import annotations
@@ -12,78 +12,56 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from cloudtune_local.training.attention import Layout, layout_of
 from cloudtune_local.training.loss import summed_cross_entropy
 from cloudtune_local.training.samples import Samples, encode_records
+from cloudtune_local.training.sequences import Batch, lay_out, next_token_logits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from torch import Tensor
+
     from cloudtune_local.training.records import Record
     from cloudtune_local.training.run_spec import RunSpec
-
-PADDED = -100
-"""Label of cells that are not learnt."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Tokens of one forward pass. Either documents end to end in one row (``layout``), or one to a padded row."""
-
-    ids: Tensor
-    positions: Tensor
-    attention_mask: Tensor | None
-    layout: Layout | None
-    kept: Tensor
-    """Flat places whose next token is learnt."""
-    targets: Tensor
-    """Those next tokens."""
-    tokens: int
-    """Real tokens, learnt or not."""
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch there."""
-        if device.type == "cpu":
-            return self
-        mask = None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True)
-        layout = None if self.layout is None else self.layout.to(device)
-        ids, positions, kept, targets = (
-            x.to(device, non_blocking=True) for x in (self.ids, self.positions, self.kept, self.targets)
-        )
-        return Batch(ids, positions, mask, layout, kept, targets, self.tokens)
 
 
 @dataclass
 class Sums:
-    """What a loss adds up to; several may be added."""
+    """What a batch adds up to; several may be added."""
 
     loss: Tensor
-    correct: Tensor
-    targets: int
+    tallies: Tensor
+    """What the objective's figures are made of, in the order that it knows."""
+    count: int
+    """How many the loss is a sum over."""
 
 
 class Objective(Protocol):
     """One method."""
 
+    tallies: int
+    """How many figures are added up beside the loss."""
+    measures_start: bool
+    """Whether it needs `Pairs.reference`: what the untrained weights say of every sample."""
+
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
         """Samples to learn from."""
 
-    def collate(self, samples: Samples, chosen: Sequence[int]) -> Batch:
-        """One forward pass over those samples."""
+    def collate(self, samples: Any, chosen: Sequence[int]) -> Any:
+        """One forward pass over those samples: a `Work`."""
 
-    def sums(self, model: Any, batch: Batch) -> Sums:
-        """Loss and counts of a batch, summed."""
+    def sums(self, model: Any, batch: Any) -> Sums:
+        """Loss and tallies of such a pass."""
 
-    def metrics(self, loss: float, correct: int, targets: int) -> dict[str, float]:
+    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
         """Figures from sums over a step or a split."""
 
 
 class NextToken:
     """Supervised fine-tuning and continued pre-training of causal language models."""
+
+    tallies = 1
+    measures_start = False
 
     def __init__(self, spec: RunSpec, *, end_to_end: bool) -> None:
         self._spec = spec
@@ -101,67 +79,28 @@ class NextToken:
 
     def collate(self, samples: Samples, chosen: Sequence[int]) -> Batch:
         """See `Objective.collate`."""
-        lengths = [int(samples.starts[i + 1] - samples.starts[i]) for i in chosen]
-        width = sum(lengths) if self._end_to_end else max(lengths)
-        rows = 1 if self._end_to_end else len(chosen)
-        ids = np.zeros((rows, width), dtype=np.int64)
-        positions = np.zeros((rows, width), dtype=np.int64)
-        labels = np.full((rows, width), PADDED, dtype=np.int64)
-        mask = np.zeros((rows, width), dtype=np.int64)
-        place = 0
-        for order, (i, length) in enumerate(zip(chosen, lengths, strict=True)):
-            row, begin = (0, place) if self._end_to_end else (order, 0)
-            cells = slice(begin, begin + length)
-            source = slice(int(samples.starts[i]), int(samples.starts[i + 1]))
-            ids[row, cells] = samples.ids[source]
-            positions[row, cells] = np.arange(length)
-            mask[row, cells] = 1
-            # the place of a token learns the token after it; a document's last place learns nothing
-            following = np.where(samples.learn[source][1:], samples.ids[source][1:], PADDED)
-            labels[row, begin : begin + length - 1] = following
-            place += length
-        flat = torch.from_numpy(labels.reshape(-1))
-        kept = (flat != PADDED).nonzero()[:, 0]
-        return Batch(
-            ids=torch.from_numpy(ids),
-            positions=torch.from_numpy(positions),
-            attention_mask=None if self._end_to_end else torch.from_numpy(mask),
-            layout=layout_of(lengths) if self._end_to_end else None,
-            kept=kept,
-            targets=flat[kept],
-            tokens=sum(lengths),
-        )
+        documents = [(int(samples.starts[i]), int(samples.starts[i + 1])) for i in chosen]
+        return lay_out(samples, documents, end_to_end=self._end_to_end)
 
     def sums(self, model: Any, batch: Batch) -> Sums:
-        """See `Objective.sums`."""
+        """See `Objective.sums`. The tally: tokens that are the likeliest ones."""
         loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.targets)
-        return Sums(loss, correct, len(batch.targets))
+        return Sums(loss, correct[None], batch.count)
 
-    def metrics(self, loss: float, correct: int, targets: int) -> dict[str, float]:
+    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
         """See `Objective.metrics`."""
-        mean = loss / max(1, targets)
+        mean = loss / max(1, count)
         return {
             "loss": mean,
             "perplexity": math.exp(min(mean, 700.0)),  # beyond it a float overflows
-            "token_accuracy": correct / max(1, targets),
+            "token_accuracy": tallies[0] / max(1, count),
         }
 
 
-def next_token_logits(model: Any, batch: Batch) -> Tensor:
-    """Logits of the places that learn, [places, vocabulary]: the head does not run on the others."""
-    if batch.layout is not None:
-        out = model(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            documents=batch.layout,
-            use_cache=False,
-            logits_to_keep=batch.kept,
-        )
-        return out.logits[0]  # type: ignore[no-any-return]
-    out = model(input_ids=batch.ids, attention_mask=batch.attention_mask, use_cache=False)
-    return out.logits.flatten(0, 1)[batch.kept]  # type: ignore[no-any-return]
+def objective_for(spec: RunSpec, *, end_to_end: bool, tuned: Any = None) -> Objective:
+    """The objective of the spec's method. ``tuned`` is the peft model around the network, where there is one."""
+    if spec.preference is None:
+        return NextToken(spec, end_to_end=end_to_end)
+    from cloudtune_local.training.preferences import Preferences
 
-
-def objective_for(spec: RunSpec, *, end_to_end: bool) -> Objective:
-    """The objective of the spec's method."""
-    return NextToken(spec, end_to_end=end_to_end)
+    return Preferences(spec, spec.preference, end_to_end=end_to_end, tuned=tuned)

@@ -1,4 +1,7 @@
-"""Canonical records from a JSON Lines file: ``{"messages": [...]}`` or ``{"text": ...}``. Standard library only."""
+"""Canonical records from a JSON Lines file. Standard library only.
+
+``{"messages": [...]}``, ``{"text": ...}``, or pairs: ``{"messages": [...], "chosen": [...], "rejected": [...]}``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Record = dict[str, Any]
+_SIDES = ("chosen", "rejected")
 _SHOWN = 10
 """How many faults a message lists before it only counts them."""
 
@@ -62,9 +66,16 @@ def _fault(record: Any) -> str | None:
         return "a record is an object"
     if isinstance(record.get("text"), str):
         return None if record["text"] else "the text is empty"
-    messages = record.get("messages")
-    if not isinstance(messages, list) or not messages:
+    if "messages" not in record:
         return 'a record has "text" or a list of "messages"'
+    is_pair = "chosen" in record or "rejected" in record
+    names = ("messages", *_SIDES) if is_pair else ("messages",)
+    return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
+
+
+def _fault_of_turns(name: str, messages: Any) -> str | None:
+    if not isinstance(messages, list) or not messages:
+        return f'"{name}" is a list of messages, and not empty'
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             return "a message is an object with a role"
@@ -82,5 +93,6 @@ def texts_of(records: Iterable[Record]) -> list[str]:
         if "text" in record:
             found.append(record["text"])
         else:
-            found += [message.get("content") or "" for message in record["messages"]]
+            turns = [turn for name in ("messages", *_SIDES) for turn in record.get(name, ())]
+            found += [message.get("content") or "" for message in turns]
     return found

@@ -14,6 +14,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from cloudtune_local.training.folder import SPEC_VERSION
 from cloudtune_local.training.problems import TrainingProblem
 
+PAIRED = ("dpo", "ipo", "orpo", "simpo")
+"""Methods that learn from pairs of answers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
@@ -58,6 +61,25 @@ class Hyperparameters:
     packing: bool = True
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
+
+    @property
+    def room(self) -> int:
+        """Tokens that may be measured at once: what a part of a training step holds."""
+        return self.max_length * max(1, self.batch_size // self.gradient_accumulation_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """What preference methods are told beside the rest."""
+
+    loss: Literal["sigmoid", "hinge"] = "sigmoid"
+    """Of DPO; the other methods have one each."""
+    beta: float = 0.1
+    """Strength of the pull towards the reference; IPO's tau, ORPO's lambda."""
+    label_smoothing: float = 0.0
+    """The share of pairs that may be labelled the wrong way round."""
+    margin: float = 0.0
+    """SimPO's gamma: by how much the chosen answer's reward is to be larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +130,10 @@ class RunSpec:
     model: ModelSource
     data: DataFiles
     name: str = "job"
-    method: Literal["sft", "cpt"] = "sft"
+    method: Literal["sft", "cpt", "dpo", "ipo", "orpo", "simpo"] = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
+    preference: Preference | None = None
+    """There if, and only if, the method learns from pairs of answers."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     evaluation: Evaluation = Evaluation()
@@ -160,6 +184,7 @@ def _faults(spec: RunSpec) -> list[str]:
     for name, number in positive.items():
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
+    found += _faults_of_pairs(spec)
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
     if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:
@@ -168,6 +193,26 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append("checkpoints.every must be at least 1")
     if spec.model.source != "hub" and not Path(spec.model.path).is_absolute():
         found.append("model.path must be absolute")
+    return found
+
+
+def _faults_of_pairs(spec: RunSpec) -> list[str]:
+    terms, by_pairs = spec.preference, spec.method in PAIRED
+    if (terms is not None) is not by_pairs:
+        return [f"preference: the method {spec.method} {'needs it' if by_pairs else 'has no use for it'}"]
+    if terms is None:
+        return []
+    found = []
+    if not 0 < terms.beta < float("inf"):
+        found.append(f"preference.beta must be a positive, finite number, not {terms.beta}")
+    if not 0 <= terms.label_smoothing < 0.5:
+        found.append(f"preference.label_smoothing must be at least 0 and less than 0.5, not {terms.label_smoothing}")
+    if not 0 <= terms.margin < float("inf"):
+        found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
+    if spec.hyperparameters.packing:
+        found.append("hyperparameters.packing: pairs are not packed")
+    if spec.loss_on == "all":
+        found.append("loss_on: of a pair only the answers are learnt")
     return found
 
 

@@ -99,15 +99,20 @@ class _Collector:
 
     def finish(self) -> Samples:
         if not self._ids:
-            raise TrainingProblem(
-                "bad_data",
-                f"nothing to learn is left: {len(self.cuts.dropped)} rows are longer than max_length "
-                f"({self._max} tokens) before their first word to learn, {len(self.cuts.unlearnt)} rows have none",
-                "Raise max_length, or look at loss_on and the weights of the assistant's messages.",
-            )
+            raise nothing_left(self.cuts, self._max)
         starts = np.zeros(len(self._ids) + 1, dtype=np.int64)
         np.cumsum([len(ids) for ids in self._ids], out=starts[1:])
         return Samples(np.concatenate(self._ids), np.concatenate(self._learn), starts, self.cuts)
+
+
+def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:
+    """The error for data of which no sample was made."""
+    return TrainingProblem(
+        "bad_data",
+        f"nothing to learn is left: {len(cuts.dropped)} rows are longer than max_length "
+        f"({max_length} tokens) before their first word to learn, {len(cuts.unlearnt)} rows have none",
+        "Raise max_length, or look at loss_on and the weights of the assistant's messages.",
+    )
 
 
 def encode_records(
@@ -126,12 +131,14 @@ def encode_records(
         for i, record in enumerate(chunk):
             if "text" in record:
                 continue
-            rendered = _render(renderer, record, row=first + i + 1)
-            if not rendered:
+            if "chosen" in record:
+                raise TrainingProblem("bad_data", f"row {first + i + 1}: a pair of answers is for preference methods")
+            found = rendered(renderer, record, row=first + i + 1)
+            if not found:
                 collector.cuts.unlearnt.append(first + i + 1)
-            chats += [(i, sample) for sample in rendered]
+            chats += [(i, sample) for sample in found]
         text_ids = dict(zip((i for i, _ in texts), _encode_texts([t for _, t in texts], tokenizer), strict=True))
-        chat_ids = _encode_rendered([sample for _, sample in chats], tokenizer)
+        chat_ids = encode_rendered([sample for _, sample in chats], tokenizer)
         by_row: dict[int, list[tuple[Rendered, list[int], list[tuple[int, int]]]]] = {}
         for (i, sample), (ids, learnt) in zip(chats, chat_ids, strict=True):
             by_row.setdefault(i, []).append((sample, ids, learnt))
@@ -147,7 +154,8 @@ def encode_records(
     return collector.finish()
 
 
-def _render(renderer: Renderer, record: Record, *, row: int) -> list[Rendered]:
+def rendered(renderer: Renderer, record: Record, *, row: int) -> list[Rendered]:
+    """The record's samples as text. Raises `TrainingProblem` that names the row."""
     try:
         return renderer.render(record["messages"], record.get("tools"))
     except TrainingProblem as problem:
@@ -162,7 +170,8 @@ def _encode_texts(texts: list[str], tokenizer: Any) -> Iterator[list[int]]:
         yield [*ids, end] if end is not None and (not ids or ids[-1] != end) else ids
 
 
-def _encode_rendered(samples: list[Rendered], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+def encode_rendered(samples: list[Rendered], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Token ids of each text, with the ranges of tokens to learn."""
     if not samples:
         return
     if not tokenizer.is_fast:

@@ -46,7 +46,7 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
 def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     """What does not fit together in the values that the spec asks for."""
     own = _own(spec)
-    found = [*contradictions(spec), *_limits(spec), *_precision(spec, own), *places(options)]
+    found = [*contradictions(spec, NAME), *_limits(spec), *_precision(spec, own), *places(options)]
     return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
 
 

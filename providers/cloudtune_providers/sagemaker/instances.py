@@ -79,7 +79,8 @@ def memory_of(parameters: int, document: Mapping[str, Any]) -> Memory:
     moved = parameters if full else min(parameters, int(parameters * 2.2 * adapter["rank"] / hidden))
     weights = parameters * (4 if full else 2)
     learning = moved * 12 + (0 if full else moved * 4)  # gradient, and Adam's two moments, in fp32
-    at_once = -(-hyper["batch_size"] // hyper["gradient_accumulation_steps"]) * hyper["max_length"]
+    sequences = 2 if document.get("preference") else 1  # of a pair both answers, each behind the question
+    at_once = -(-hyper["batch_size"] // hyper["gradient_accumulation_steps"]) * hyper["max_length"] * sequences
     each = 34 * parameters / (12 * hidden) * (2 if hyper["precision"] == "fp32" else 1)
     if hyper["gradient_checkpointing"]:
         each /= 8

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import Seconds  # noqa: TC001 - read at run time
 from cloudtune_providers.aws.options import AwsOptions
 
@@ -101,6 +102,8 @@ class SageMakerOverrides(BaseModel):
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
+    preference: PreferenceOverrides | None = None
+    """Of preference methods by our own trainer: the loss of dpo, label smoothing, SimPO's margin."""
 
     technique: Literal["SFT", "DPO", "RLVR", "RLAIF"] | None = None
     """For ``serverless``: else by the method."""

@@ -57,7 +57,7 @@ _NOVA = {"sft": "bedrock-converse", "rft": "bedrock-rft", "distill": "bedrock-co
 TARGETS: dict[str, Target] = {
     one.name: one
     for one in (
-        Target("local", {"sft": "cloudtune", "cpt": "cloudtune"}),
+        Target("local", dict.fromkeys(("sft", "cpt", "dpo", "ipo", "orpo", "simpo"), "cloudtune")),
         Target("openai", _OPENAI, min_rows=10, max_bytes=512 * _MB),
         Target("azure_openai", _AZURE, min_rows=10, max_bytes=512 * _MB),
         Target("bedrock", _NOVA, min_rows=8, max_rows=20_000, max_tokens=32_000, forbidden=NOVA_FORBIDDEN),

@@ -15,6 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from cloudtune.clock import SystemClock
+from cloudtune.preference import PAIRED
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.world import Recipe
@@ -105,15 +106,17 @@ class LocalWorld:
         return Recipe(target="tests.local.backend.directed:open_directed", arguments={"root": str(self.runs)})
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        rows = [{"prompt": f"What is {n} plus {variant}?", "completion": f"{n + variant}"} for n in range(12)]
-        held_out = [{"prompt": f"And {n} times {variant}?", "completion": f"{n * variant}"} for n in range(3)]
+        paired = changes.get("method", {}).get("name") in PAIRED
+        rows = [_row(f"What is {n} plus {variant}?", n + variant, paired=paired) for n in range(12)]
+        held_out = [_row(f"And {n} times {variant}?", n * variant, paired=paired) for n in range(3)]
+        mark = "pairs-" if paired else ""
         document = {
             "name": f"small-{variant}",
             "model": str(self.root / "tiny"),
             "adapter": "lora",
             "data": {
-                "train": self._rows(f"train-{variant}", rows),
-                "validation": self._rows(f"v-{variant}", held_out),
+                "train": self._rows(f"{mark}train-{variant}", rows),
+                "validation": self._rows(f"{mark}v-{variant}", held_out),
             },
         }
         return JobSpec.model_validate(document | changes)
@@ -201,6 +204,12 @@ class LocalWorld:
 
     def close(self) -> None:
         kill_all(self.runs)
+
+
+def _row(question: str, answer: int, *, paired: bool) -> dict[str, Any]:
+    if paired:
+        return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
+    return {"prompt": question, "completion": f"{answer}"}
 
 
 def trained_run(folder: Path) -> Path:

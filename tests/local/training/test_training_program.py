@@ -164,9 +164,9 @@ def test_a_spec_from_a_newer_version(runs: Runs) -> None:
 
 
 def test_every_fault_of_a_spec_at_once(runs: Runs) -> None:
-    run = runs.make(colour="red", method="dpo", hyperparameters={"batch_size": "8", "scheduler": "wavy"})
+    run = runs.make(colour="red", method="kto", hyperparameters={"batch_size": "8", "scheduler": "wavy"})
     message = problem(run)["message"]
-    for words in ("colour: unknown key", "method: 'dpo'", "batch_size: '8'", "hyperparameters.scheduler: 'wavy'"):
+    for words in ("colour: unknown key", "method: 'kto'", "batch_size: '8'", "hyperparameters.scheduler: 'wavy'"):
         assert words in message
 
 

@@ -413,12 +413,37 @@ class ModelFile(Value, frozen=True, kw_only=True):
     sha256: str
 
 
+class InPlace(Value, frozen=True, kw_only=True):
+    """A model that lies within an importer's reach already: nothing of it is brought here, nothing is uploaded."""
+
+    at: str
+    """Its address: what the import is given."""
+    name: str
+    """What it may be called, unless somebody says otherwise."""
+    identity: dict[str, Any]
+    """Facts that make it another import when they change: its files with their sizes and versions."""
+    facts: dict[str, Any] = {}
+    """What ``plan_import`` wants to know of it."""
+    problems: tuple[Problem, ...] = ()
+    """What an import of it would be refused for, all at once, and warnings."""
+
+
+class Elsewhere(Value, frozen=True, kw_only=True):
+    """A model that cannot be taken from where it lies: it has to be brought here first."""
+
+    reason: str
+    fix: str
+    """What to do where nobody can bring it."""
+
+
 class ImportRequest(Value, frozen=True, kw_only=True):
     """All that ``plan_import`` may look at."""
 
     name: str
     folder: str
+    """Where the files lie here; empty for a model that is taken from where it lies."""
     files: tuple[ModelFile, ...]
+    in_place: InPlace | None = None
     resolved: Resolved
     key: str
     """Hash of (name, files, back end, scope): the import's identity."""
@@ -444,6 +469,17 @@ class Importer(Protocol):
 
     def plan_import(self, request: ImportRequest) -> Plan:
         """Steps that upload the files and make the import job. May read the folder's small files."""
+
+
+@runtime_checkable
+class InPlaceImporter(Protocol):
+    """An importer that can be given a model where it lies, by its address."""
+
+    def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
+        """Look at an address, or at what a job of another back end left. May read the world; writes nothing.
+
+        Raises InputError for an address that nothing can lie at.
+        """
 
 
 @runtime_checkable

@@ -183,7 +183,7 @@ class Job:
 
         Deployments of its model have to go first. Where the whole job can be removed, `delete` does that.
         """
-        if self._backend.capabilities.can("verb:delete"):
+        if capabilities_of(self._backend, self.ref).can("verb:delete"):
             raise UnsupportedError(f"{self.ref.backend} removes a job with its record", hint="say delete")
         reading(self._client.clock, self._backend.delete, self.ref)
 

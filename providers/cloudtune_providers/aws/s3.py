@@ -103,6 +103,19 @@ class Objects:
         with self._clients.asking(f"read {self.url(key)}"):
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read())
 
+    def read_part(self, key: str, start: int, length: int) -> bytes:
+        """That many of its bytes, or fewer where it ends before. ``start`` has to lie in it. Raises JobNotFound."""
+        span = f"bytes={start}-{start + length - 1}"
+        with self._clients.asking(f"read {self.url(key)}"):
+            return bytes(self._s3.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read())
+
+    def region(self) -> str | None:
+        """Where the bucket lies, if it is told. Raises JobNotFound."""
+        with self._clients.asking(f"bucket {self.bucket}"):
+            told = self._s3.head_bucket(Bucket=self.bucket)
+        headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+
     def fetch(self, key: str, path: Path) -> None:
         """Write the object into a file, piece by piece. Raises JobNotFound."""
         with self._clients.asking(f"read {self.url(key)}"), path.open("wb") as file:

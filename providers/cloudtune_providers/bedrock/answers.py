@@ -21,8 +21,20 @@ STATES: dict[str, JobState] = {
     "Stopping": JobState.CANCELLING,
     "Stopped": JobState.CANCELLED,
 }
+REGISTRATION_STATES: dict[str, JobState] = {
+    # The same model's ModelStatus: what a custom model that CreateCustomModel makes is, its job is.
+    "Creating": JobState.RUNNING,
+    "Active": JobState.SUCCEEDED,
+    "Failed": JobState.FAILED,
+}
 IMPORT = "import/"
 """In front of the name in the reference of an import job."""
+REGISTRATION = "registration/"
+"""In front of the name in the reference of a model that was registered: the model is its own job."""
+REGISTERED = "IMPORTED"
+"""The customization type of such models."""
+BASE_TAG, ADAPTER_TAG = "cloudtune:base", "cloudtune:adapter"
+"""What a registered model was tuned from, and what of it: Get does not tell."""
 _PHASES = (("trainingDetails", "training"), ("dataProcessingDetails", "processing the rows"),
            ("validationDetails", "validating the rows"))  # fmt: skip
 _FIGURES = {"training_loss": "loss", "validation_loss": "loss", "perplexity": "perplexity"}
@@ -64,6 +76,22 @@ def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
         finished_at=utc(job.get("endTime")) if state.is_terminal else None,
         problem=_problem(job) if state is JobState.FAILED else None,
         raw=plain(job),
+    )
+
+
+def to_registration_snapshot(model: Mapping[str, Any], scope: str) -> JobSnapshot:
+    """A registered model, as Get or List tells it, as the job that made it. When it ended is not told."""
+    word = str(model.get("modelStatus") or "")
+    state = REGISTRATION_STATES.get(word, JobState.UNKNOWN)
+    return JobSnapshot(
+        ref=JobRef(NAME, scope, f"{REGISTRATION}{model['modelName']}"),
+        state=state,
+        native_state=word,
+        name=str(model["modelName"]),
+        model=model_of(str(model.get("baseModelArn") or "")),
+        created_at=utc(model.get("creationTime")),
+        problem=_problem(model) if state is JobState.FAILED else None,
+        raw=plain(model),
     )
 
 
@@ -111,6 +139,19 @@ def to_imported_model(job: Mapping[str, Any], ref: JobRef, scope: str) -> TunedM
         return None
     name = str(job.get("importedModelName") or "")
     return TunedModel(id=str(arn), base=name, backend=NAME, scope=scope, ref=ref, call="api", raw=plain(job))
+
+
+def to_registered_model(
+    model: Mapping[str, Any], tags: Mapping[str, str], ref: JobRef, scope: str
+) -> TunedModel | None:
+    """A registered model that is active."""
+    if REGISTRATION_STATES.get(str(model.get("modelStatus"))) is not JobState.SUCCEEDED:
+        return None
+    base = model_of(str(model.get("baseModelArn") or "")) or tags.get(BASE_TAG, "")
+    return TunedModel(
+        id=str(model["modelArn"]), base=base, backend=NAME, scope=scope, ref=ref, call="api", needs_deploy=True,
+        adapter=tags.get(ADAPTER_TAG), raw=plain(model),
+    )  # fmt: skip
 
 
 # -- figures ---------------------------------------------------------------------------------------------------------

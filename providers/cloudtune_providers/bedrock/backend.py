@@ -18,15 +18,19 @@ from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import import_plan, import_rules, open_weight, policies, translate
+from cloudtune_providers.bedrock import import_plan, import_rules, open_weight, policies, registrations, translate
 from cloudtune_providers.bedrock.answering import Answering
-from cloudtune_providers.bedrock.answers import IMPORT, NAME
+from cloudtune_providers.bedrock.answers import IMPORT, NAME, REGISTRATION
+from cloudtune_providers.bedrock.calls import PAGE
 from cloudtune_providers.bedrock.deployments import Deployments
 from cloudtune_providers.bedrock.imports import Imports
-from cloudtune_providers.bedrock.jobs import PAGE, Jobs
+from cloudtune_providers.bedrock.jobs import Jobs
+from cloudtune_providers.bedrock.locating import Locating
+from cloudtune_providers.bedrock.model_files import LocalFiles
 from cloudtune_providers.bedrock.open_weight import OpenWeight
 from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
 from cloudtune_providers.bedrock.preflight import Preflight
+from cloudtune_providers.bedrock.registrations import Registrations
 from cloudtune_providers.bedrock.rules import Rules
 
 if TYPE_CHECKING:
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from cloudtune.backend import ImportRequest, PlanRequest, Prompt, Step
+    from cloudtune.backend import Elsewhere, ImportRequest, InPlace, PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, `BatchStatus`, `ByJob`, `Host`, `Importer`, `Preflight` and `Prepares`.
+    """Implements `Backend`, `BatchStatus`, `ByJob`, `Host`, `Importer`, `InPlaceImporter`, `Preflight` and `Prepares`.
 
     ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies;
     ``connect`` the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
@@ -70,6 +74,10 @@ class BedrockBackend:
         self._clients = Clients(self._options, factory)
         self._jobs = Jobs(self._clients)
         self._imports = Imports(self._clients, self._options)
+        self._registrations = Registrations(self._clients)
+        self._rooms: dict[str, Jobs | Imports | Registrations] = {
+            IMPORT: self._imports, REGISTRATION: self._registrations, "": self._jobs
+        }  # fmt: skip
         self._hosted = Deployments(self._clients, self._options, self._catalog)
         self._answering = Answering(self._clients, self._options, self._hosted)
         self._open_weight = OpenWeight(self._clients, self._options, self._clock, connect)
@@ -85,7 +93,9 @@ class BedrockBackend:
 
     def capabilities_of(self, ref: JobRef) -> Capabilities:
         """See `ByJob`."""
-        return open_weight.capabilities_of(self._capabilities) if _is_open_weight(ref) else self._capabilities
+        if _is_open_weight(ref):
+            return open_weight.capabilities_of(self._capabilities)
+        return registrations.capabilities_of(self._capabilities) if _kind(ref) == REGISTRATION else self._capabilities
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -122,7 +132,11 @@ class BedrockBackend:
 
     def check_import(self, folder: Path) -> Sequence[Problem]:
         """See `Importer`."""
-        return import_rules.problems(folder)
+        return import_rules.problems(LocalFiles(folder))
+
+    def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
+        """See `InPlaceImporter`. An address in S3, a model package of SageMaker's, or what a job there left."""
+        return Locating(self._clients).locate(source)
 
     def resolve_import(self) -> Resolved:
         """See `Importer`."""
@@ -144,6 +158,8 @@ class BedrockBackend:
                 return self._jobs.create(request["body"])
             case "import":
                 return self._imports.create(request["body"])
+            case "register":
+                return self._registrations.create(request["body"])
             case "deploy":
                 return self._hosted.create(request, journal)
             case "remove":
@@ -163,6 +179,8 @@ class BedrockBackend:
                 return self._jobs.find(request["body"])
             case "import":
                 return self._imports.find(request["body"])
+            case "register":
+                return self._registrations.find(request["body"])
             case "deploy" | "remove":
                 return self._hosted.find(request)
             case _:
@@ -188,8 +206,8 @@ class BedrockBackend:
         """See `Backend`."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.get(ref)
-        name, is_import = self._name(ref)
-        return self._imports.get(name) if is_import else self._jobs.get(name)
+        room, name = self._room(ref)
+        return room.get(name)
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
         """See `BatchStatus`. As many as the newest pages of the lists show, the others one by one."""
@@ -198,9 +216,9 @@ class BedrockBackend:
         others = {ref for ref in wanted if _is_open_weight(ref)}
         found: dict[JobRef, JobSnapshot] = self._open_weight.account.jobs.get_many([*others]) if others else {}
         wanted -= others
-        for pages, is_import in ((self._jobs.pages, False), (self._imports.pages, True)):
-            these = {ref for ref in wanted if ref.id.startswith(IMPORT) is is_import}
-            for page in islice(pages(), 1 + len(these) // PAGE) if these else ():
+        for kind, room in self._rooms.items():
+            these = {ref for ref in wanted if _kind(ref) == kind}
+            for page in islice(room.pages(), 1 + len(these) // PAGE) if these else ():
                 found |= {snapshot.ref: snapshot for snapshot in page if snapshot.ref in these}
                 if these <= found.keys():
                     break
@@ -212,9 +230,9 @@ class BedrockBackend:
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """See `Backend`. Customization jobs, imports, and where their API is open, jobs on open-weight models."""
+        """See `Backend`. Jobs of every kind; those on open-weight models only where their API is open."""
         size = {} if limit is None else {"maxResults": max(1, min(limit, PAGE))}
-        kinds = (chain.from_iterable(room.pages(**size)) for room in (self._jobs, self._imports))
+        kinds = (chain.from_iterable(room.pages(**size)) for room in self._rooms.values())
         newest = merge(
             *kinds,
             self._open_weight.listed(limit),
@@ -230,14 +248,11 @@ class BedrockBackend:
         raise self._cannot("verb:events")
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """See `Backend`. From the result files, once the job has ended; an import has none."""
+        """See `Backend`. From the result files, once the job has ended; what was trained elsewhere has none."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.metrics(ref, after)
-        name, is_import = self._name(ref)
-        if is_import:
-            self._imports.get(name)
-            return []
-        found = self._jobs.metrics(name)
+        room, name = self._room(ref)
+        found = room.metrics(name)
         cursors = [metric.cursor for metric in found]
         return found[cursors.index(after) + 1 :] if after in cursors else found
 
@@ -251,8 +266,8 @@ class BedrockBackend:
         """See `Backend`. A tuned model answers only once it is deployed, an imported or open-weight one at once."""
         if _is_open_weight(ref):
             return self._open_weight.model(ref)
-        name, is_import = self._name(ref)
-        return self._imports.model(ref, name) if is_import else self._jobs.model(ref, name)
+        room, name = self._room(ref)
+        return room.model(ref, name)
 
     # -- steering --------------------------------------------------------------------------------------------------
 
@@ -260,10 +275,8 @@ class BedrockBackend:
         """See `Backend`. What was trained until then is paid for, and lost. An import cannot be stopped."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.cancel(ref)
-        name, is_import = self._name(ref)
-        if is_import:
-            return self._imports.refuse_stop(name)
-        return self._jobs.stop(name)
+        room, name = self._room(ref)
+        return room.stop(name)
 
     def pause(self, ref: JobRef) -> None:
         """See `Backend`."""
@@ -277,10 +290,8 @@ class BedrockBackend:
         """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.clear(ref)
-        name, is_import = self._name(ref)
-        if is_import:
-            return self._imports.clear(ref, name)
-        return self._jobs.clear(ref, name)
+        room, name = self._room(ref)
+        return room.clear(ref, name)
 
     # -- answering -------------------------------------------------------------------------------------------------
 
@@ -306,15 +317,21 @@ class BedrockBackend:
 
     # -- within ----------------------------------------------------------------------------------------------------
 
-    def _name(self, ref: JobRef) -> tuple[str, bool]:
-        """The job's name, and whether it is an import's. Raises JobNotFound for another account's or region's."""
+    def _room(self, ref: JobRef) -> tuple[Jobs | Imports | Registrations, str]:
+        """Who knows jobs of that kind, and the job's name. Raises JobNotFound for another account's or region's."""
         scope = self._clients.scope()
         if ref.scope != scope:
             raise JobNotFound(f"{ref.id}: it belongs to {ref.scope}, and the settings lead to {scope}")
-        return ref.id.removeprefix(IMPORT), ref.id.startswith(IMPORT)
+        kind = _kind(ref)
+        return self._rooms[kind], ref.id.removeprefix(kind)
 
     def _cannot(self, verb: str) -> UnsupportedError:
         return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
+
+
+def _kind(ref: JobRef) -> str:
+    """What stands in front of the name."""
+    return next((kind for kind in (IMPORT, REGISTRATION) if ref.id.startswith(kind)), "")
 
 
 def _is_open_weight(ref: JobRef) -> bool:

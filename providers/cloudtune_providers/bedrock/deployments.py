@@ -36,8 +36,8 @@ from cloudtune.errors import (
 )
 from cloudtune.validation import problems_of
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.bedrock.answers import NAME
-from cloudtune_providers.bedrock.jobs import found_or_raise, says_taken
+from cloudtune_providers.bedrock.answers import NAME, REGISTERED
+from cloudtune_providers.bedrock.calls import create_once
 from cloudtune_providers.bedrock.options import BedrockDeployment
 from cloudtune_providers.bedrock.standing import PROVISIONED, Standing
 
@@ -83,7 +83,7 @@ class Deployments:
             Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
                  request={"call": "get", "name": place("deploy", "name"), "model": model.id}),
         )  # fmt: skip
-        warnings, cost = self._advice(asked), self._cost(model, asked)
+        warnings, cost = self._advice(model, asked), self._cost(model, asked)
         return self._plan("deploy", name, model.scope, token, steps, warnings, cost)
 
     def _request(self, model: TunedModel, asked: BedrockDeployment, name: str, token: str) -> dict[str, Any]:
@@ -106,11 +106,9 @@ class Deployments:
         if asked.update and not asked.name:
             raise InputError([Problem(code="no_name", field="name", message="which deployment is to be updated?",
                                       fix="name it: `cloudtune deployments` lists them")])  # fmt: skip
-        if asked.kind == "on_demand" and ":custom-model/" not in model.base and not model.base.startswith(ON_DEMAND):
-            raise UnsupportedError([Problem(
-                code="no_on_demand", field="kind", message=f"models tuned on {model.base} do not answer on demand",
-                fix="say kind=provisioned, which costs by the hour, and agree=true",
-            )])  # fmt: skip
+        if asked.kind == "on_demand" and (why := _no_on_demand(model)):
+            fix = "say kind=provisioned, which costs by the hour, and agree=true"
+            raise UnsupportedError([Problem(code="no_on_demand", field="kind", message=why, fix=fix)])
         if asked.kind == "provisioned" and not asked.agree:
             cost = self._cost(model, asked)
             raise PolicyRefused(
@@ -118,7 +116,11 @@ class Deployments:
                 hint="if that is meant, say agree=true (--option agree=true)",
             )
 
-    def _advice(self, asked: BedrockDeployment) -> tuple[Problem, ...]:
+    def _advice(self, model: TunedModel, asked: BedrockDeployment) -> tuple[Problem, ...]:
+        if asked.kind == "on_demand" and is_registered(model):
+            message = "AWS's pages differ on whether SageMaker's models answer on demand: Nova's guide says adapters do"
+            fix = "if it is refused, say kind=provisioned, which costs by the hour"
+            return (Problem(code="perhaps_no_on_demand", severity="warning", field="kind", message=message, fix=fix),)
         if asked.commitment == "none":
             return ()
         message = f"it cannot be deleted, and is paid for, until {asked.commitment} is over"
@@ -166,14 +168,12 @@ class Deployments:
             if "request_token" not in journal.notes:
                 journal.note("request_token", uuid.uuid4().hex)
             body["clientRequestToken"] = journal.notes["request_token"]
-        try:
-            with self._clients.asking(f"deployment {request['name']}", missing=InvalidRequest):
-                getattr(self._bedrock, call)(**body)
-        except (Conflict, InvalidRequest) as error:
-            if not says_taken(error):
-                raise
-            return found_or_raise(self.find(request), error)
-        return {"name": request["name"]}
+
+        def send() -> dict[str, Any]:
+            getattr(self._bedrock, call)(**body)
+            return {"name": request["name"]}
+
+        return create_once(self._clients, f"deployment {request['name']}", send, lambda: self.find(request))
 
     def find(self, request: dict[str, Any]) -> Found:
         """What stands under the name. Raises Conflict if that answers from another model."""
@@ -239,6 +239,24 @@ class Deployments:
         raise InvalidRequest(
             f"{model} is not deployed, and answers only then", hint="deploy it first: cloudtune deploy JOB"
         )
+
+
+def is_registered(model: TunedModel) -> bool:
+    """Whether SageMaker trained it, and CreateCustomModel made it known here."""
+    return bool(model.raw.get("customizationType") == REGISTERED)
+
+
+def _no_on_demand(model: TunedModel) -> str | None:
+    """Why it answers from provisioned throughput only, or None.
+
+    Of what SageMaker trained adapters answer on demand, and not full weights
+    (docs.aws.amazon.com/nova/latest/userguide/customization.html, seen 2026-11-21); which it is, is not always known.
+    """
+    if is_registered(model):
+        return "full weights from SageMaker do not answer on demand" if model.adapter == "full" else None
+    if ":custom-model/" in model.base or model.base.startswith(ON_DEMAND):
+        return None
+    return f"models tuned on {model.base} do not answer on demand"
 
 
 def deployment_name(model: str) -> str:

@@ -1,4 +1,7 @@
-"""The steps of an import: each file to its place in the bucket, then the job. Pure, but for config.json."""
+"""The steps of an import: each file to its place in the bucket, then the job. Pure, but for config.json.
+
+A model that lies in AWS already has one step only: the call that is given its address.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from cloudtune.backend import DataReport, Plan, Step
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.answers import ADAPTER_TAG, BASE_TAG, NAME
+from cloudtune_providers.bedrock.locating import REGISTER
+from cloudtune_providers.bedrock.model_files import LocalFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import ImportRequest, ModelFile
+    from cloudtune.backend import ImportRequest, InPlace, ModelFile
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 
@@ -24,9 +29,11 @@ def plan_of(request: ImportRequest, options: BedrockOptions) -> Plan:
     """The whole plan. Raises UnsupportedError for what the settings lack, and for a region without imports."""
     if wrong := list(_settings(request, options)):
         raise UnsupportedError(wrong)
+    if request.in_place is not None:
+        return _in_place(request, request.in_place, options)
     digest = hashlib.sha256("".join(f"{file.name}\0{file.sha256}\0" for file in request.files).encode()).hexdigest()
     below = f"{options.prefix}/models/{digest[:32]}/"
-    config = import_rules.config_of(Path(request.folder)) or {}
+    config = import_rules.config_of(LocalFiles(Path(request.folder))) or {}
     written = import_rules.older_config(config)
     steps = [
         _config_step(number, file, below, options, written)
@@ -34,24 +41,39 @@ def plan_of(request: ImportRequest, options: BedrockOptions) -> Plan:
         else _file_step(number, file, below, options)
         for number, file in enumerate(request.files, 1)
     ]
-    body = body_of(request, options, f"s3://{options.bucket}/{below}")
-    steps.append(Step(
-        id="import", kind="call", title=f"import the model as {body['importedModelName']}", once="atomic",
-        token=request.token, request={"call": "bedrock.create_model_import_job", "body": body}, makes_job=True,
-    ))  # fmt: skip
+    steps.append(_import_step(request, options, f"s3://{options.bucket}/{below}"))
+    told = tuple(_told(config, written, request.folder))
+    return _plan(request, request.folder, steps, digest[:32], told)
+
+
+def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions) -> Plan:
+    """One call, which is given the address."""
+    is_registered = model.facts["call"] == REGISTER
+    step = (_register_step if is_registered else _import_step)(request, options, model.at)
+    mark = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()
+    return _plan(request, model.at, [step], mark[:32], tuple(_why(model, options)))
+
+
+def _plan(
+    request: ImportRequest, model: str, steps: Sequence[Step], fingerprint: str, warnings: tuple[Problem, ...]
+) -> Plan:
     return Plan(
         name=request.name, backend=NAME, scope=request.resolved.scope, key=request.key, attempt=request.attempt,
-        token=request.token, spec={"name": request.name, "model": request.folder, "method": "import"},
-        steps=tuple(steps), data=DataReport(splits={}, fingerprint=digest[:32]), resolved=request.resolved,
-        warnings=tuple(_told(config, written, request.folder)),
+        token=request.token, spec={"name": request.name, "model": model, "method": "import"}, steps=tuple(steps),
+        data=DataReport(splits={}, fingerprint=fingerprint), resolved=request.resolved, warnings=warnings,
     )  # fmt: skip
 
 
 def _settings(request: ImportRequest, options: BedrockOptions) -> Iterator[Problem]:
-    for name in ("bucket", "role_arn"):
+    for name in ("bucket", "role_arn") if request.in_place is None else ("role_arn",):
         if getattr(options, name) is None:
             message, fix = "an import needs one, and none is set", "set it; `cloudtune init bedrock` writes the role's"
             yield Problem(code="setting", field=f"backends.{NAME}.{name}", message=message, fix=f"{fix} documents")
+    if request.in_place is not None and request.in_place.facts["call"] == REGISTER:
+        if options.kms_key and not options.kms_key.startswith("arn:"):
+            message = "CreateCustomModel takes a key by its ARN only"
+            yield Problem(code="setting", field=f"backends.{NAME}.kms_key", message=message, fix="give the key's ARN")
+        return
     region = request.resolved.scope.partition("/")[2].partition("@")[0]
     if region not in import_rules.REGIONS:
         message = f"Bedrock imports models in {', '.join(import_rules.REGIONS)}, and not in {region}"
@@ -62,6 +84,22 @@ def _told(config: dict[str, Any], written: dict[str, Any], folder: str) -> Itera
     if added := sorted(written.keys() - config.keys()):
         message = f"sent with {', '.join(added)} too, which transformers {import_rules.TRANSFORMERS} reads there"
         yield Problem(code="older_config", severity="info", file=f"{folder}/config.json", message=message)
+
+
+def _why(model: InPlace, options: BedrockOptions) -> Iterator[Problem]:
+    """Which call takes it, why nothing is uploaded, and what the role has to be allowed for that."""
+    facts = model.facts
+    if facts["call"] == REGISTER:
+        what = f"SageMaker's model of {facts['base']}" if facts.get("base") else "a model that SageMaker tuned"
+        message = f"CreateCustomModel is told of {what}: its weights stay with AWS, nothing is uploaded"
+    else:
+        message = f"CreateModelImportJob is told where the {facts['files']} files lie: nothing is fetched or uploaded"
+    yield Problem(code="in_place", severity="info", file=model.at, message=message)
+    allowed = [f"s3://{options.bucket}/{options.prefix}/{part}/" for part in ("data", "models", "output")]
+    if model.at.startswith("s3://") and not model.at.startswith(tuple(allowed)):
+        message = f"{options.role_arn} has to be allowed s3:GetObject and s3:ListBucket there"
+        fix = "add it to the role's policy, if it is not there: `cloudtune init bedrock` allows its own folders only"
+        yield Problem(code="role_reads", severity="warning", file=model.at, message=message, fix=fix)
 
 
 def _file_step(number: int, file: ModelFile, below: str, options: BedrockOptions) -> Step:
@@ -84,6 +122,23 @@ def _config_step(number: int, file: ModelFile, below: str, options: BedrockOptio
                 token=sha256, request=request)  # fmt: skip
 
 
+def _import_step(request: ImportRequest, options: BedrockOptions, url: str) -> Step:
+    body = body_of(request, options, url)
+    where = ", from where it lies" if request.in_place else ""
+    return Step(
+        id="import", kind="call", title=f"import the model as {body['importedModelName']}{where}", once="atomic",
+        token=request.token, request={"call": "bedrock.create_model_import_job", "body": body}, makes_job=True,
+    )  # fmt: skip
+
+
+def _register_step(request: ImportRequest, options: BedrockOptions, at: str) -> Step:
+    body = registration_of(request, options, at)
+    return Step(
+        id="register", kind="call", title=f"register {at} as the custom model {body['modelName']}", once="atomic",
+        token=request.token, request={"call": "bedrock.create_custom_model", "body": body}, makes_job=True,
+    )  # fmt: skip
+
+
 def body_of(request: ImportRequest, options: BedrockOptions, url: str) -> dict[str, Any]:
     """The body of CreateModelImportJob."""
     tags = tag_list(tags_of(request.token, request.name, options.tags))
@@ -96,4 +151,23 @@ def body_of(request: ImportRequest, options: BedrockOptions, url: str) -> dict[s
         body["importedModelKmsKeyId"] = options.kms_key
     if options.subnets:
         body["vpcConfig"] = {"subnetIds": list(options.subnets), "securityGroupIds": list(options.security_groups)}
+    return body
+
+
+def registration_of(request: ImportRequest, options: BedrockOptions, at: str) -> dict[str, Any]:
+    """The body of CreateCustomModel."""
+    facts = request.in_place.facts if request.in_place else {}
+    known = {BASE_TAG: facts.get("base"), ADAPTER_TAG: facts.get("adapter")}
+    ours = {tag: str(value) for tag, value in known.items() if value}
+    body: dict[str, Any] = {"modelName": request.slug}
+    if facts.get("package"):
+        body["customModelDataSource"] = {"modelPackageArnDataSource": {"modelPackageArn": at}}
+    else:
+        body["modelSourceConfig"] = {"s3DataSource": {"s3Uri": at}}
+    body |= {
+        "roleArn": options.role_arn, "clientRequestToken": request.token,
+        "modelTags": tag_list(tags_of(request.token, request.name, options.tags) | ours),
+    }  # fmt: skip
+    if options.kms_key:
+        body["modelKmsKeyArn"] = options.kms_key
     return body

@@ -1,4 +1,4 @@
-"""Which models Bedrock imports: architectures, number types, sizes, files. Reads a folder's small files and headers.
+"""Which models Bedrock imports: architectures, number types, sizes, files. Reads small files and heads.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html, seen 2026-11-21.
 """
@@ -13,7 +13,8 @@ from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from cloudtune_providers.bedrock.model_files import ModelFiles
 
 ARCHITECTURES = {
     "llama": "Llama 2 to 3.3", "mllama": "Llama 3.2 with images", "mistral": "Mistral", "mixtral": "Mixtral",
@@ -28,30 +29,43 @@ MOST_CONTEXT = 128 * 1024
 TRANSFORMERS = "4.51.3"
 REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_INDEX = "model.safetensors.index.json"
 _LONGEST_HEADER = 100 * 1024 * 1024
+_USUAL_HEADER = 128 * 1024
+"""As much is read of a file at first: few have a longer head."""
+USUAL_ROPE = 10000.0
+_OF_USUAL_ROPE = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
+"""Architectures whose ``rope_theta`` is that one in transformers 4.51.3 unless their config.json says another."""
 
 
-def problems(folder: Path) -> list[Problem]:
+def problems(files: ModelFiles) -> list[Problem]:
     """Everything that an import would refuse, all at once."""
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if is_adapter(files):
         message = "this is an adapter, and Bedrock imports whole models"
         fix = "merge it first: cloudtune export JOB FOLDER --merged"
-        return [Problem(code="adapter", file=str(folder), message=message, fix=fix)]
-    return [*_config(folder), *_weights(folder), *_tokenizer(folder), *_names(folder)]
+        return [Problem(code="adapter", file=files.where, message=message, fix=fix)]
+    config = config_of(files)
+    return [*_config(files, config), *_weights(files, config or {}), *_tokenizer(files), *_names(files)]
 
 
-def config_of(folder: Path) -> dict[str, Any] | None:
-    """What config.json says, or None if it cannot be read."""
+def is_adapter(files: ModelFiles) -> bool:
+    """Whether they are an adapter alone."""
+    return "adapter_config.json" in files.sizes and "config.json" not in files.sizes
+
+
+def config_of(files: ModelFiles) -> dict[str, Any] | None:
+    """What config.json says, or None if it is not there or says nothing."""
+    if "config.json" not in files.sizes:
+        return None
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = json.loads(files.read("config.json"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
 
-def _config(folder: Path) -> Iterator[Problem]:
-    file = str(folder / "config.json")
-    config = config_of(folder)
+def _config(files: ModelFiles, config: dict[str, Any] | None) -> Iterator[Problem]:
+    file = files.place("config.json")
     if config is None:
         yield Problem(code="no_config", file=file, message="it is not there, or is not JSON",
                       fix="give the folder that save_pretrained wrote")  # fmt: skip
@@ -71,82 +85,92 @@ def _config(folder: Path) -> Iterator[Problem]:
                       fix="lower it, if the model was not trained beyond that")  # fmt: skip
 
 
-def _weights(folder: Path) -> Iterator[Problem]:
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        others = [path.name for ending in ("*.bin", "*.gguf", "*.pt") for path in folder.glob(ending)]
+def _weights(files: ModelFiles, config: dict[str, Any]) -> Iterator[Problem]:
+    names = sorted(name for name in files.sizes if name.endswith(".safetensors") and "/" not in name)
+    if not names:
+        others = [name for name in sorted(files.sizes) if "/" not in name and name.endswith((".bin", ".gguf", ".pt"))]
         message = f"there are no safetensors{', only ' + ', '.join(others[:3]) if others else ''}"
-        yield Problem(code="no_weights", file=str(folder), message=message,
+        yield Problem(code="no_weights", file=files.where, message=message,
                       fix="write them with save_pretrained, or cloudtune export --merged")  # fmt: skip
         return
-    yield from _index(folder)
-    size, most = sum(path.stat().st_size for path in files), MOST_BYTES
-    if (config_of(folder) or {}).get("model_type") in MULTIMODAL:
-        most = MOST_BYTES_MULTIMODAL
+    yield from _index(files)
+    is_multimodal = config.get("model_type") in MULTIMODAL
+    size, most = sum(files.sizes[name] for name in names), MOST_BYTES_MULTIMODAL if is_multimodal else MOST_BYTES
     if size > most:
         message = f"{size / 1000**3:,.0f} GB of weights, and Bedrock imports up to {most / 1000**3:,.0f}"
-        yield Problem(code="too_large", file=str(folder), message=message, fix="choose a smaller model")
-    for path in files:
-        yield from _dtypes(path)
+        yield Problem(code="too_large", file=files.where, message=message, fix="choose a smaller model")
+    for name in names:
+        yield from _dtypes(files, name)
 
 
-def _index(folder: Path) -> Iterator[Problem]:
-    file = folder / "model.safetensors.index.json"
-    if not file.is_file():
+def _index(files: ModelFiles) -> Iterator[Problem]:
+    if _INDEX not in files.sizes:
         return
+    file = files.place(_INDEX)
     try:
-        named = sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values()))
+        named = sorted({str(name) for name in json.loads(files.read(_INDEX))["weight_map"].values()})
     except (ValueError, KeyError, AttributeError, TypeError):
-        yield Problem(code="index", file=str(file), message="it has no weight_map", fix="write the model again")
+        yield Problem(code="index", file=file, message="it has no weight_map", fix="write the model again")
         return
     for name in named:
-        if not (folder / str(name)).is_file():
-            yield Problem(code="missing_part", file=str(file), message=f"it names {name}, which is not there",
+        if name not in files.sizes:
+            yield Problem(code="missing_part", file=file, message=f"it names {name}, which is not there",
                           fix="write or download the model again")  # fmt: skip
 
 
-def _dtypes(path: Path) -> Iterator[Problem]:
+def _dtypes(files: ModelFiles, name: str) -> Iterator[Problem]:
+    file = files.place(name)
     try:
-        found = sorted({entry["dtype"] for name, entry in header(path).items() if name != "__metadata__"})
+        found = sorted({entry["dtype"] for name, entry in header(files, name).items() if name != "__metadata__"})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        yield Problem(code="torn", file=str(path), message=f"its head cannot be read: {error}",
+        yield Problem(code="torn", file=file, message=f"its head cannot be read: {error}",
                       fix="write or download the model again")  # fmt: skip
         return
     if wrong := [dtype for dtype in found if dtype not in DTYPES]:
         message = f"weights of {', '.join(wrong)}, and Bedrock imports {', '.join(DTYPES)}"
-        yield Problem(code="dtype", file=str(path), message=message, fix="export in bf16, fp16 or fp32")
+        yield Problem(code="dtype", file=file, message=message, fix="export in bf16, fp16 or fp32")
 
 
-def header(path: Path) -> dict[str, Any]:
+def header(files: ModelFiles, name: str) -> dict[str, Any]:
     """The head of a safetensors file: eight bytes of length, then JSON. Raises ValueError for anything else."""
-    with path.open("rb") as content:
-        length = int.from_bytes(content.read(8), "little")
-        if not 2 <= length <= _LONGEST_HEADER:
-            raise ValueError("it is not a safetensors file")
-        found = json.loads(content.read(length))
+    head = files.read(name, 0, _USUAL_HEADER)
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 8 or not 2 <= length <= _LONGEST_HEADER:
+        raise ValueError("it is not a safetensors file")
+    if (missing := 8 + length - len(head)) > 0:
+        head += files.read(name, len(head), missing)
+    found = json.loads(head[8 : 8 + length])
     if not isinstance(found, dict):
         raise ValueError("it is not a safetensors file")  # noqa: TRY004 - as for any other torn head
     end = max((entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__"), default=0)
-    if path.stat().st_size != 8 + length + end:
+    if files.sizes[name] != 8 + length + end:
         raise ValueError("it is cut short")
     return found
 
 
-def _tokenizer(folder: Path) -> Iterator[Problem]:
-    if not (folder / "tokenizer_config.json").is_file():
-        yield Problem(code="no_tokenizer", file=str(folder / "tokenizer_config.json"), message="it is not there",
+def _tokenizer(files: ModelFiles) -> Iterator[Problem]:
+    if "tokenizer_config.json" not in files.sizes:
+        yield Problem(code="no_tokenizer", file=files.place("tokenizer_config.json"), message="it is not there",
                       fix="save the tokenizer into the folder too")  # fmt: skip
-    if not any((folder / name).is_file() for name in _TOKENIZERS):
-        yield Problem(code="no_tokenizer", file=str(folder), message=f"there is none of {', '.join(_TOKENIZERS)}",
+    if not any(name in files.sizes for name in _TOKENIZERS):
+        yield Problem(code="no_tokenizer", file=files.where, message=f"there is none of {', '.join(_TOKENIZERS)}",
                       fix="save the tokenizer into the folder too")  # fmt: skip
 
 
-def _names(folder: Path) -> Iterator[Problem]:
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(".") and not re.fullmatch(r"[A-Za-z0-9_./-]+", name):
-            yield Problem(code="file_name", severity="warning", file=str(path),
-                          message="unusual letters in its name; it is uploaded as it is")  # fmt: skip
+def _names(files: ModelFiles) -> Iterator[Problem]:
+    for name in sorted(files.sizes):
+        if not re.fullmatch(r"[A-Za-z0-9_./-]+", name):
+            yield Problem(code="file_name", severity="warning", file=files.place(name),
+                          message="unusual letters in its name; it is imported as it is")  # fmt: skip
+
+
+def misread(config: dict[str, Any]) -> list[str]:
+    """What config.json says only under names that Bedrock's transformers does not read, where its defaults differ."""
+    lost = {name: value for name, value in older_config(config).items() if name not in config}
+    if lost.get("rope_theta") == USUAL_ROPE and config.get("model_type") in _OF_USUAL_ROPE:
+        del lost["rope_theta"]
+    lost.pop("torch_dtype", None)  # each tensor says its own
+    return sorted(lost)
 
 
 def older_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
-from cloudtune.state import JobRef, JobSnapshot, TunedModel
+from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import answers
+from cloudtune_providers.bedrock import answers, calls
 from cloudtune_providers.bedrock.answers import IMPORT, NAME
-from cloudtune_providers.bedrock.jobs import PAGE, found_or_raise, pages, says_taken, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,14 +32,12 @@ class Imports:
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send the create request. The SDK fills no token in for this call: the body has ours."""
-        try:
-            with self._clients.asking("import", missing=InvalidRequest):
-                made = self._bedrock.create_model_import_job(**body)
-        except (Conflict, InvalidRequest) as error:
-            if not says_taken(error):
-                raise
-            return found_or_raise(self.find(body), error)
-        return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+        def send() -> dict[str, Any]:
+            made = self._bedrock.create_model_import_job(**body)
+            return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+        return calls.create_once(self._clients, "import", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
         """The import job of that name. Raises Conflict if it imports something else."""
@@ -68,9 +66,13 @@ class Imports:
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
         """Import jobs, newest first."""
         scope = self._clients.scope()
-        filters = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE} | filters
-        for page in pages(self._clients, "list_model_import_jobs", "modelImportJobSummaries", filters):
+        for page in calls.newest(self._clients, "list_model_import_jobs", "modelImportJobSummaries", filters):
             yield [answers.to_import_snapshot(entry, scope) for entry in page]
+
+    def metrics(self, name: str) -> list[Metric]:
+        """None: it was trained elsewhere. Raises JobNotFound."""
+        self.get(name)
+        return []
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
         """What was imported. Raises InvalidRequest while there is nothing."""
@@ -80,7 +82,7 @@ class Imports:
             raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
         return model
 
-    def refuse_stop(self, name: str) -> None:
+    def stop(self, name: str) -> None:
         """Bedrock has no call that stops an import; one that has ended needs none."""
         if not self.get(name).state.is_terminal:
             raise UnsupportedError(f"import job {name}: Bedrock has no call that stops an import; it ends by itself")
@@ -94,22 +96,19 @@ class Imports:
         if not answers.to_import_snapshot(job, "").state.is_terminal:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait for its end")
         if arn := job.get("importedModelArn"):
-            self._delete_model(str(arn))
-        bucket, key = split_url(_source(job))
-        if key.startswith(f"{self._options.prefix}/models/") and key.endswith("/") and not self._is_read(_source(job)):
+            calls.delete_model(self._clients, str(arn))
+        bucket, key = calls.split_url(_source(job))
+        if bucket == self._options.bucket and self._is_own(key) and not self._is_read(_source(job)):
             Objects(self._clients, bucket).delete(key)
+
+    def _is_own(self, key: str) -> bool:
+        """Whether an import uploaded to it: a model that was taken from where it lies stays there."""
+        return bool(re.fullmatch(rf"{re.escape(self._options.prefix)}/models/[0-9a-f]{{32}}/", key))
 
     def _is_read(self, url: str) -> bool:
         """Whether an import that has not ended reads those files: equal files are uploaded once."""
         going = (job.name for page in self.pages(statusEquals="InProgress") for job in page)
         return any(_source(self.read(name)) == url for name in going)
-
-    def _delete_model(self, arn: str) -> None:
-        try:
-            with self._clients.asking(f"imported model {arn}"):
-                self._bedrock.delete_imported_model(modelIdentifier=arn)
-        except JobNotFound:
-            return
 
 
 def _source(job: Mapping[str, Any]) -> str:

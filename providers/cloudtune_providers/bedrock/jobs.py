@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied
 from cloudtune.state import JobRef, JobSnapshot, JobState, Metric, TunedModel
-from cloudtune_providers.aws.errors import code_of, words_of
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import answers
+from cloudtune_providers.bedrock import answers, calls
 from cloudtune_providers.bedrock.answers import NAME
 
 if TYPE_CHECKING:
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
 
 _log = logging.getLogger(__name__)
-PAGE = 1000
 _HASH_LENGTH = 64
-MOST_PAGES = 1000
 _CSVS: tuple[tuple[str, answers.Split], ...] = (
     ("step_wise_training_metrics.csv", "train"), ("validation_metrics.csv", "validation")
 )  # fmt: skip
@@ -41,14 +38,12 @@ class Jobs:
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send the create request. Its name may be taken by the very job that an earlier request made."""
-        try:
-            with self._clients.asking("create", missing=InvalidRequest):
-                made = self._bedrock.create_model_customization_job(**body)
-        except (Conflict, InvalidRequest) as error:
-            if not says_taken(error):
-                raise
-            return found_or_raise(self.find(body), error)
-        return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+        def send() -> dict[str, Any]:
+            made = self._bedrock.create_model_customization_job(**body)
+            return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+
+        return calls.create_once(self._clients, "create", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
         """The job of that name. Raises Conflict if somebody else's."""
@@ -81,8 +76,8 @@ class Jobs:
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
         """Jobs of the account and region, newest first, up to a thousand at a time."""
         scope = self._clients.scope()
-        filters = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE} | filters
-        for page in pages(self._clients, "list_model_customization_jobs", "modelCustomizationJobSummaries", filters):
+        call, key = "list_model_customization_jobs", "modelCustomizationJobSummaries"
+        for page in calls.newest(self._clients, call, key, filters):
             yield [answers.to_snapshot(entry, scope) for entry in page]
 
     def metrics(self, name: str) -> list[Metric]:
@@ -138,24 +133,13 @@ class Jobs:
         if not answers.to_snapshot(job, "").state.is_terminal:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
         if arn := job.get("outputModelArn"):
-            self.delete_model(str(arn))
+            calls.delete_model(self._clients, str(arn))
         objects, prefix = self._output(job)
         if objects is not None and _is_own(prefix, name):
             objects.delete(prefix)
         for url in self._own_rows(job):
-            bucket, key = split_url(url)
+            bucket, key = calls.split_url(url)
             Objects(self._clients, bucket).delete(key)
-
-    def delete_model(self, arn: str) -> None:
-        """Remove a custom model; one that is not there is removed. Raises Conflict while a deployment uses it."""
-        try:
-            with self._clients.asking(f"model {arn}"):
-                self._bedrock.delete_custom_model(modelIdentifier=arn)
-        except JobNotFound:
-            return
-        except Conflict as error:
-            error.hint = "take its deployments down first: cloudtune deployments, cloudtune undeploy"
-            raise
 
     def _own_rows(self, job: Mapping[str, Any]) -> list[str]:
         """The job's uploads, less those that a job still reads: equal rows are uploaded once."""
@@ -172,7 +156,7 @@ class Jobs:
         url = str((job.get("outputDataConfig") or {}).get("s3Uri") or "")
         if not url.startswith("s3://"):
             return None, ""
-        bucket, key = split_url(url)
+        bucket, key = calls.split_url(url)
         return Objects(self._clients, bucket), f"{key.rstrip('/')}/" if key else ""
 
 
@@ -181,40 +165,6 @@ def inputs_of(job: Mapping[str, Any]) -> set[str]:
     train = (job.get("trainingDataConfig") or {}).get("s3Uri")
     held_out = [one.get("s3Uri") for one in (job.get("validationDataConfig") or {}).get("validators") or ()]
     return {str(url) for url in (train, *held_out) if url}
-
-
-def pages(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """The pages of a list of Bedrock's, nothing left out that comes after an empty one."""
-    more: dict[str, Any] = {}
-    for _ in range(MOST_PAGES):
-        with clients.asking(call.replace("_", " "), missing=InvalidRequest):
-            page = getattr(clients.client(NAME), call)(**filters, **more)
-        yield list(page.get(key) or ())
-        if not page.get("nextToken"):
-            return
-        more = {"nextToken": page["nextToken"]}
-
-
-def says_taken(error: Exception) -> bool:
-    """Whether a refusal to create says that the name, or the token, is in use."""
-    cause = error.__cause__
-    if code_of(cause) in ("ConflictException", "ResourceInUseException", "ResourceInUse"):
-        return True
-    said = words_of(cause).lower()
-    return any(words in said for words in ("already exist", "already in use", "in use", "must be unique", "duplicate"))
-
-
-def found_or_raise(found: Found, error: Exception) -> dict[str, Any]:
-    """The outputs of what an earlier request made, or the refusal itself."""
-    if isinstance(found, Done):
-        return found.outputs
-    raise error
-
-
-def split_url(url: str) -> tuple[str, str]:
-    """Bucket and key."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    return bucket, key
 
 
 def _id(job: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import JobNotFound
 from cloudtune.state import Deployment
 from cloudtune_providers.bedrock.answers import NAME, model_of, plain, utc
-from cloudtune_providers.bedrock.jobs import PAGE, pages
+from cloudtune_providers.bedrock.calls import PAGE, pages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,16 +6,17 @@ import hashlib
 import shutil
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from cloudtune.cli.options import command, watch_options, yes_option
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan
+    from cloudtune.backend import InPlace, Plan
     from cloudtune.cli.options import Waiting
     from cloudtune.cli.session import Session
+    from cloudtune.errors import Problem
     from cloudtune.execute import StepUpdate
     from cloudtune.importing import Importing
     from cloudtune.job import Job
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @command("import", without=("backend",))
-@click.argument("source", metavar="JOB|FOLDER")
+@click.argument("source", metavar="JOB|FOLDER|ADDRESS")
 @click.option("--to", "to", metavar="NAME", required=True, help="The back end that is to answer from it: bedrock.")
 @click.option("--name", metavar="NAME", help="What it is to be called; the job's or the folder's name unless given.")
 @click.option("--again", is_flag=True, help="A new attempt, if the last one has ended.")
@@ -36,9 +37,11 @@ def import_model(
 ) -> None:  # fmt: skip
     """Bring a model that was trained elsewhere to a back end, and follow that to its end.
 
-    JOB is one whose weights can be taken away: they are merged and written out first. FOLDER holds safetensors,
-    config.json and the tokenizer, as save_pretrained writes them. What the back end would refuse is told before
-    anything is sent. The same name and files are the same import.
+    JOB is one whose weights can be taken away: where they lie within the back end's reach they are handed over by
+    their address, else they are merged and written out first. FOLDER holds safetensors, config.json and the tokenizer,
+    as save_pretrained writes them. ADDRESS is such a folder in S3 (s3://BUCKET/FOLDER/), or the ARN of a model package
+    of SageMaker's: neither is fetched or uploaded. What the back end would refuse is told before anything is sent. The
+    same name and files are the same import.
     """
     from cloudtune.cli.follow import finished, follow
     from cloudtune.cli.render_plan import plan_text
@@ -48,15 +51,15 @@ def import_model(
 
     client = session.client
     importing = Importing(client.backend(to), client.ledger, client.clock)
-    folder, called = _folder(session, source)
-    plan = importing.plan(folder, name=name or called, again=again)
+    found = _source(session, importing, source)
+    plan = importing.plan(found.model, name=name or found.called, again=again, notes=found.notes)
     session.say(plan_text(plan, requests=requests))
     session.say()
     if not yes:
         ask("Import this?")
     job = Job(client, _submitted(session, importing, plan))
-    if called is not None:
-        shutil.rmtree(folder, ignore_errors=True)  # it lies in the bucket now
+    if found.written is not None:
+        shutil.rmtree(found.written, ignore_errors=True)  # it lies in the bucket now
     snapshot = follow(session, job, waiting)
     finished(session, job, snapshot)
 
@@ -73,13 +76,39 @@ def _submitted(session: Session, importing: Importing, plan: Plan) -> JobRef:
     return ref
 
 
-def _folder(session: Session, source: str) -> tuple[Path, str | None]:
-    """The folder to import, and for a job's weights, written out beside the ledger for this, what it is called."""
+class _Source(NamedTuple):
+    """What is imported."""
+
+    model: Path | str | InPlace
+    called: str | None = None
+    notes: tuple[Problem, ...] = ()
+    written: Path | None = None
+    """A folder that was written for this alone."""
+
+
+def _source(session: Session, importing: Importing, source: str) -> _Source:
+    """The folder or address that is named; of a job what it left, from where it lies or written out here."""
+    from cloudtune.backend import InPlace
+    from cloudtune.errors import Problem
+    from cloudtune.importing import is_address
+
     path = Path(source).expanduser()
     if path.is_dir():
-        return path, None
+        return _Source(path)
+    if is_address(source):
+        return _Source(source)
     job: Job = session.job(source)
-    snapshot = job.snapshot()
+    name = job.snapshot().name or "model"
+    found = importing.locate(job.model())
+    if isinstance(found, InPlace):
+        return _Source(found, name)
+    note = Problem(code="brought_here", severity="info", message=f"brought here, and uploaded: {found.reason}")
+    folder = _written(session, job)
+    return _Source(folder, name, (note,), folder)
+
+
+def _written(session: Session, job: Job) -> Path:
+    """The job's weights, merged, in a folder beside the ledger."""
     place = session.client.ledger.folder / "exports" / hashlib.sha256(str(job.ref).encode()).hexdigest()[:16]
     if not place.is_dir():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -87,4 +116,4 @@ def _folder(session: Session, source: str) -> tuple[Path, str | None]:
         aside = place.with_name(f".{place.name}-{uuid.uuid4().hex[:8]}")  # one that is there is whole
         job.export(aside, merged=True)
         aside.replace(place)
-    return place, snapshot.name or "model"
+    return place

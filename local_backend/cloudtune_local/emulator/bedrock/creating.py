@@ -57,14 +57,16 @@ def _refuse_names(site: Site, call: Call) -> None:
     body = call.body
     if resources.by_name(site, "job", call.region, body["jobName"]) is not None:
         raise conflict(f"The provided job name {body['jobName']} is already in use.")
-    if _is_taken(site, call, body["customModelName"]):
+    if is_taken(site, call, body["customModelName"]):
         raise conflict(f"The provided custom model name {body['customModelName']} is already in use.")
     resources.tags(body.get("jobTags"))
     resources.tags(body.get("customModelTags"))
 
 
-def _is_taken(site: Site, call: Call, name: str) -> bool:
+def is_taken(site: Site, call: Call, name: str) -> bool:
     """Whether a job that goes on, or a model that is there, has that name; others have given it back."""
+    if models.by_name(site, call.region, name) is not None:
+        return True
     held = site.store.get("model_name", FACE, f"{call.region}/{name}")
     job = None if held is None else site.store.get("job", FACE, held["job"])
     if job is None:
@@ -86,6 +88,8 @@ def _base(site: Site, call: Call, kind: str) -> tuple[str, str | None]:
         raise invalid(f"The customization type {kind} cannot be asked for.")
     asked = call.body["baseModelIdentifier"]
     tuned = models.either(site, call, asked)
+    if tuned is not None and tuned["job"] is None:
+        raise invalid(f"The model {tuned['name']} was registered, and training on from such a model is not emulated.")
     base, origin = (bases.plain(asked), None) if tuned is None else (tuned["base"], tuned["arn"])
     faults = [fault] if (fault := bases.unfit(base, kind, call.region, call.now)) else []
     faults += bases.hyperparameters(base, kind, call.body.get("hyperParameters") or {})[1]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.aws.errors import conflict, invalid
-from cloudtune_local.emulator.bedrock import bases, models, resources
+from cloudtune_local.emulator.bedrock import models, registering, resources
 from cloudtune_local.emulator.bedrock.resources import FACE
 from cloudtune_local.emulator.wire import Call, Reply
 
@@ -41,7 +41,8 @@ def create(site: Site, call: Call) -> Reply:
 
 def _deployable(site: Site, call: Call, arn: str) -> None:
     model = models.find(site, call, arn)
-    if not bases.is_on_demand(model["base"]):
+    registering.must_be_active(site, model, call.now)
+    if not registering.is_on_demand(model):
         raise invalid(f"On-demand deployment is not supported for models based on {model['base']}.")
 
 

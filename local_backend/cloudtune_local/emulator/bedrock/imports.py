@@ -54,22 +54,25 @@ def create(site: Site, call: Call) -> Reply:
         number = resources.named_id(JOB, call.region, body["jobName"])
         model = resources.named_id(MODEL, number)
         fault, architecture = _inspect(site, call, body["modelDataSource"])
-        engine = site.engine
-        script = engine.script if isinstance(engine, ScriptEngine) else _IMPORTING
+        takes, failure = course(site)
         made = {
             "id": number, "arn": resources.arn(site, call.region, f"model-import-job/{number}"), "region": call.region,
             "name": body["jobName"], "created": call.now, "request": body, "fault": fault, "settled": False,
             "architecture": architecture, "model": model, "tags": resources.tags(body.get("jobTags")),
             "model_arn": resources.arn(site, call.region, f"imported-model/{model}"),
-            "takes": _takes(script), "failure": None if script.fail_at is None else script.error_message,
+            "takes": takes, "failure": failure,
         }  # fmt: skip
         resources.keep(site, call, JOB, made)
     return Reply(status=201, body={"jobArn": made["arn"]})
 
 
-def _takes(script: Script) -> float:
+def course(site: Site) -> tuple[float, str | None]:
+    """How long it takes to take a model in, and what that fails of, if it does."""
+    engine = site.engine
+    script = engine.script if isinstance(engine, ScriptEngine) else _IMPORTING
     share = 1.0 if script.fail_at is None else script.fail_at
-    return script.validating_s + script.queued_s + script.running_s * share
+    takes = script.validating_s + script.queued_s + script.running_s * share
+    return takes, None if script.fail_at is None else script.error_message
 
 
 def _is_taken(site: Site, call: Call, name: str) -> bool:
@@ -152,8 +155,12 @@ def settle_all(site: Site, now: float) -> None:
 
 def _fetch(site: Site, job: dict[str, Any]) -> None:
     place = buckets.parse(job["request"]["modelDataSource"]["s3DataSource"]["s3Uri"])
+    copy(site, place, site.store.content(f"imported-{job['model']}"))
+
+
+def copy(site: Site, place: buckets.Place, target: Path) -> None:
+    """A model's files out of S3 into a folder."""
     folder = place._replace(key=place.key.rstrip("/") + "/" if place.key else "")
-    target = site.store.content(f"imported-{job['model']}")
     for key, _ in buckets.keys(site, folder):
         path = target / key.removeprefix(folder.key)
         if path.resolve().is_relative_to(target.resolve()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws.errors import AwsError, conflict, not_found
+from cloudtune_local.emulator.aws.errors import conflict, not_found
 from cloudtune_local.emulator.bedrock import bases, resources
 from cloudtune_local.emulator.bedrock.resources import FACE
 from cloudtune_local.emulator.wire import Call, Reply
@@ -49,17 +49,19 @@ def find(site: Site, call: Call, identifier: str) -> dict[str, Any]:
 
 def get(site: Site, call: Call) -> Reply:
     """GetCustomModel."""
-    from cloudtune_local.emulator.bedrock import jobs  # which knows models
+    from cloudtune_local.emulator.bedrock import jobs, registering  # which know models
 
     model = find(site, call, call.ids["modelIdentifier"])
+    shown = _summary(site, call, model)
+    for name in ("baseModelName", "ownerAccountId"):
+        del shown[name]
+    if model["job"] is None:
+        del shown["baseModelArn"]  # the list has to tell it, and this need not
+        return Reply(body=shown | registering.view(model, call.now))
     job = site.store.get("job", FACE, model["job"])
     assert job is not None
     asked = job["request"]
-    shown = _summary(site, model) | {
-        "jobName": job["name"], "jobArn": job["arn"], "hyperParameters": job["hyperparameters"],
-    }  # fmt: skip
-    for name in ("baseModelName", "ownerAccountId"):
-        del shown[name]
+    shown |= {"jobName": job["name"], "jobArn": job["arn"], "hyperParameters": job["hyperparameters"]}
     shown |= {name: asked[name] for name in _SHOWN if name in asked} | jobs.metrics(job)
     if "customModelKmsKeyId" in asked:
         shown["modelKmsKeyArn"] = asked["customModelKmsKeyId"]
@@ -69,7 +71,7 @@ def get(site: Site, call: Call) -> Reply:
 def list_(site: Site, call: Call) -> Reply:
     """ListCustomModels."""
     _settled(site, call)
-    views = [_summary(site, model) for model in resources.under(site, "custom_model", call.region)]
+    views = [_summary(site, call, model) for model in resources.under(site, "custom_model", call.region)]
     for query in ("baseModelArnEquals", "foundationModelArnEquals"):
         if wanted := call.query.get(query):
             views = [view for view in views if view["baseModelArn"] == wanted]
@@ -83,20 +85,17 @@ def delete(site: Site, call: Call) -> Reply:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-delete.html (seen 2026-11-21).
     """
-    from cloudtune_local.emulator.bedrock import deployments, throughput  # which know models
+    from cloudtune_local.emulator.bedrock import deployments, registering, throughput  # which know models
 
     with site.store.alone():
         model = find(site, call, call.ids["modelIdentifier"])
+        if registering.word(model, call.now) == "Creating":
+            raise conflict(f"The model {model['name']} is being created and cannot be deleted yet.")
         users = [*deployments.using(site, model["arn"]), *throughput.using(site, model["arn"])]
         if users:
             raise conflict(f"The model {model['name']} is in use by {', '.join(users)}.")
         site.store.remove("custom_model", FACE, model["id"])
     return Reply(body={})
-
-
-def create(site: Site, call: Call) -> Reply:
-    """CreateCustomModel registers what SageMaker trained; its weights are not at hand here."""
-    raise AwsError(400, "ValidationException", "Registering a model from SageMaker is not emulated.")
 
 
 def _settled(site: Site, call: Call) -> None:
@@ -105,13 +104,17 @@ def _settled(site: Site, call: Call) -> None:
     jobs.settle_all(site, call.now)
 
 
-def _summary(site: Site, model: dict[str, Any]) -> dict[str, Any]:
+def _summary(site: Site, call: Call, model: dict[str, Any]) -> dict[str, Any]:
+    from cloudtune_local.emulator.bedrock import registering  # which knows models
+
+    invented = site.faults.condition("invented_status", call.name)
     is_base = model["trains"] == model["base"]
     return {
         "modelArn": model["arn"], "modelName": model["name"],
         "creationTime": resources.stamp(site, model["created"]), "customizationType": model["kind"],
         "baseModelArn": bases.arn(model["region"], model["base"]) if is_base else model["trains"],
-        "baseModelName": model["base"], "modelStatus": "Active", "ownerAccountId": site.settings.aws_account,
+        "baseModelName": model["base"], "ownerAccountId": site.settings.aws_account,
+        "modelStatus": invented.value if invented else registering.word(model, call.now),
     }  # fmt: skip
 
 

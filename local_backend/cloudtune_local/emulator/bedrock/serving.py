@@ -29,7 +29,7 @@ def answer(site: Site, call: Call, messages: list[dict[str, Any]], sampling: Sam
 def family(site: Site, call: Call) -> str:
     """Whose bodies the model speaks: nova, llama or imported."""
     found = served(site, call)
-    if found.folder is not None:
+    if ":imported-model/" in call.ids["modelId"]:
         return "imported"
     return "nova" if found.base.startswith("amazon.nova") else "llama"
 
@@ -61,6 +61,8 @@ def served(site: Site, call: Call) -> Served:
 
 def _tuned(site: Site, name: str, arn: str) -> Served:
     model = models.must(site, arn)
+    if model["job"] is None:
+        return Served(name=name, base=model["base"], folder=imports.fetched(site, model))
     job = site.store.get("job", FACE, model["job"])
     assert job is not None
     return Served(

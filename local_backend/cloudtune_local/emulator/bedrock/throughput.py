@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.aws.errors import conflict, invalid
-from cloudtune_local.emulator.bedrock import bases, models, resources
+from cloudtune_local.emulator.bedrock import bases, models, registering, resources
 from cloudtune_local.emulator.bedrock.resources import FACE
 from cloudtune_local.emulator.wire import Call, Reply
 
@@ -44,6 +44,7 @@ def _model(site: Site, call: Call, identifier: str) -> tuple[str, str]:
     """ARN of the model, and its base."""
     custom = models.either(site, call, identifier)
     if custom is not None:
+        registering.must_be_active(site, custom, call.now)
         return custom["arn"], custom["base"]
     name = bases.plain(identifier)
     if bases.inference(name) is None:

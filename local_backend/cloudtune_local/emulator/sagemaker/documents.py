@@ -42,7 +42,8 @@ def document(name: str, region: str) -> dict[str, Any]:
     """A model's document. Raises KeyError."""
     model = _MODELS[name]
     found = {
-        "CloudtuneNote": INVENTED, "ModelTypes": ["OPEN_WEIGHTS"], "Url": f"https://example.com/models/{name}",
+        "CloudtuneNote": INVENTED, "ModelTypes": model.get("types", ["OPEN_WEIGHTS"]),
+        "Url": f"https://example.com/models/{name}",
         "MinSdkVersion": "2.189.0", "TrainingSupported": model["trains"], "FineTuningSupported": model["trains"],
         "IncrementalTrainingSupported": False, "ResourceNameBase": name[:30], "GatedBucket": model["gated"],
         "Task": "text-generation", "Framework": "huggingface", "Provider": name.partition("-")[0], "DataType": "text",
@@ -216,5 +217,9 @@ _MODELS: dict[str, dict[str, Any]] = {
     },
     "openai-reasoning-gpt-oss-20b": {
         "version": "1.0.2", "gated": False, "trains": False, "license": "apache-2.0", "recipes": _ALL,
+    },
+    "nova-textgeneration-lite-v2": {
+        "version": "1.0.0", "gated": False, "trains": False, "license": "amazon", "types": ["PROPRIETARY"],
+        "recipes": [("SFT", "LORA"), ("SFT", None), ("DPO", "LORA")],
     },
 }  # fmt: skip

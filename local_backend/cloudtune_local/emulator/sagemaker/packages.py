@@ -6,7 +6,10 @@ Shapes: botocore 1.44.5, service model. A version is numbered within its group; 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
+import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -88,18 +91,67 @@ def create(site: Site, call: Call) -> Reply:
 
 
 def register(site: Site, call: Call, job: dict[str, Any], data: bytes) -> str:
-    """The version that a serverless job makes in its group; its weights lie unpacked beside the job's output."""
+    """The version that a serverless job makes in its group; its weights lie unpacked beside the job's output.
+
+    Nova's lie in a bucket of AWS's own; beside the output a note says where.
+    """
     request = job["request"]
     group = group_of(site, call, request["ModelPackageConfig"]["ModelPackageGroupArn"])
+    base = request["ServerlessJobConfig"]["BaseModelArn"].partition("/Model/")[2].split("/")
     out = buckets.parse(request["OutputDataConfig"]["S3OutputPath"]).under(job["id"], "output", "model/")
+    if "nova" in base[0].lower():
+        out = _escrowed(site, call, job)
     unpack(site, out, data)
     source = {"S3DataSource": {"S3Uri": out.uri, "S3DataType": "S3Prefix", "CompressionType": "None"}}
-    base = request["ServerlessJobConfig"]["BaseModelArn"].partition("/Model/")[2].split("/")
     container: dict[str, Any] = {"ModelDataSource": source, "BaseModel": {"HubContentName": base[0]}}
     if base[1:]:
         container["BaseModel"]["HubContentVersion"] = base[1]
     body = {"InferenceSpecification": {"Containers": [container]}, "SkipModelValidation": "All"}
     return _add(site, call, group["id"], body)
+
+
+def escrow(site: Site) -> str:
+    """How the names of the buckets begin that AWS keeps an account's tuned Nova models in.
+
+    So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
+    """
+    return f"customer-escrow-{site.settings.aws_account}-"
+
+
+def _escrowed(site: Site, call: Call, job: dict[str, Any]) -> buckets.Place:
+    """A place in AWS's own bucket, and the note of it that the customer gets.
+
+    ``manifest.json``: github.com/aws/sagemaker-python-sdk, sagemaker-serve, bedrock_model_builder.py (seen 2026-11-21).
+    """
+    region = call.region or site.settings.aws_region
+    bucket = f"{escrow(site)}smtj-{hashlib.sha256(region.encode()).hexdigest()[:8]}"
+    with contextlib.suppress(Exception):  # moto's BucketAlreadyExists, whose home moves
+        site.aws.backend("s3").create_bucket(bucket, region)
+    kept = buckets.Place(bucket, f"{job['id']}/")
+    request = job["request"]
+    note = {"checkpoint_s3_bucket": kept.uri}
+    out = buckets.parse(request["OutputDataConfig"]["S3OutputPath"]).under(job["id"], "output", "output")
+    buckets.put(site, out.under("manifest.json"), json.dumps(note).encode())
+    return kept
+
+
+def tuned_in(site: Site, call: Call, place: buckets.Place) -> tuple[str, bool]:
+    """What was tuned whose weights lie there, in AWS's own bucket, and whether all of its weights."""
+    job = site.store.get("training_job", naming.shelf(call), place.key.partition("/")[0])
+    config = {} if job is None else job["request"].get("ServerlessJobConfig") or {}
+    return str(config.get("BaseModelArn", "")).partition("/Model/")[2].partition("/")[0], not config.get("Peft")
+
+
+def is_full(site: Site, call: Call, arn: str) -> bool:
+    """Whether a package holds all weights, and no adapter: as its job was asked for."""
+    made = (job for job in site.store.all("training_job", naming.shelf(call)) if job.get("package") == arn)
+    return any(not job["request"]["ServerlessJobConfig"].get("Peft") for job in made)
+
+
+def container(package: dict[str, Any]) -> dict[str, Any]:
+    """What a package's model runs in, and where its weights lie."""
+    listed = (package["request"].get("InferenceSpecification") or {}).get("Containers") or [{}]
+    return dict(listed[0])
 
 
 def unpack(site: Site, place: buckets.Place, data: bytes) -> None:

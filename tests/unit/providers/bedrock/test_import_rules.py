@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cloudtune_providers.bedrock import import_rules
+from cloudtune_providers.bedrock.model_files import LocalFiles
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 2048}
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def codes(folder: Path) -> list[str]:
-    return [problem.code for problem in import_rules.problems(folder)]
+    return [problem.code for problem in import_rules.problems(LocalFiles(folder))]
 
 
 def configure(folder: Path, **changes: Any) -> None:
@@ -47,12 +48,12 @@ def test_everything_that_is_wrong_at_once(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").unlink()
     assert codes(folder) == ["architecture", "quantized", "context", "dtype", "no_tokenizer", "no_tokenizer"]
-    assert all(problem.fix for problem in import_rules.problems(folder))
+    assert all(problem.fix for problem in import_rules.problems(LocalFiles(folder)))
 
 
 def test_an_adapter_alone_is_told_to_be_merged(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    (problem,) = import_rules.problems(tmp_path)
+    (problem,) = import_rules.problems(LocalFiles(tmp_path))
     assert (problem.code, "--merged" in str(problem.fix)) == ("adapter", True)
 
 
@@ -99,6 +100,6 @@ def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
     written = LlamaConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, intermediate_size=8,
                           rope_parameters={"rope_type": "default", "rope_theta": 123456.0})  # fmt: skip
     written.save_pretrained(tmp_path)
-    config = import_rules.config_of(tmp_path)
+    config = import_rules.config_of(LocalFiles(tmp_path))
     assert config is not None
     assert import_rules.older_config(config)["rope_theta"] == 123456.0

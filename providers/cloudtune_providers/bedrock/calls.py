@@ -1,0 +1,86 @@
+"""What several of Bedrock's rooms do alike: lists in pages, a create that happens once, a model removed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune_providers.aws.errors import code_of, words_of
+from cloudtune_providers.bedrock.answers import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+
+PAGE = 1000
+MOST_PAGES = 1000
+
+
+def pages(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """The pages of a list of Bedrock's, nothing left out that comes after an empty one."""
+    more: dict[str, Any] = {}
+    for _ in range(MOST_PAGES):
+        with clients.asking(call.replace("_", " "), missing=InvalidRequest):
+            page = getattr(clients.client(NAME), call)(**filters, **more)
+        yield list(page.get(key) or ())
+        if not page.get("nextToken"):
+            return
+        more = {"nextToken": page["nextToken"]}
+
+
+def newest(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """`pages`, in the order that jobs are told in."""
+    order = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE}
+    return pages(clients, call, key, order | dict(filters))
+
+
+def create_once(
+    clients: Clients, doing: str, create: Callable[[], dict[str, Any]], find: Callable[[], Found]
+) -> dict[str, Any]:
+    """The outputs of what ``create`` makes, or of what stands already, where the service says that the name is taken.
+
+    It may be taken by the very thing that an earlier request made.
+    """
+    try:
+        with clients.asking(doing, missing=InvalidRequest):
+            return create()
+    except (Conflict, InvalidRequest) as error:
+        if not says_taken(error):
+            raise
+        found = find()
+        if isinstance(found, Done):
+            return found.outputs
+        raise
+
+
+def says_taken(error: Exception) -> bool:
+    """Whether a refusal to create says that the name, or the token, is in use."""
+    cause = error.__cause__
+    if code_of(cause) in ("ConflictException", "ResourceInUseException", "ResourceInUse"):
+        return True
+    said = words_of(cause).lower()
+    return any(words in said for words in ("already exist", "already in use", "in use", "must be unique", "duplicate"))
+
+
+def delete_model(clients: Clients, arn: str) -> None:
+    """Remove a custom or an imported model; one that is not there is removed.
+
+    Raises Conflict while a deployment uses it.
+    """
+    delete = "delete_imported_model" if ":imported-model/" in arn else "delete_custom_model"
+    try:
+        with clients.asking(f"model {arn}"):
+            getattr(clients.client(NAME), delete)(modelIdentifier=arn)
+    except JobNotFound:
+        return
+    except Conflict as error:
+        error.hint = "take its deployments down first: cloudtune deployments, cloudtune undeploy"
+        raise
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """Bucket and key."""
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    return bucket, key

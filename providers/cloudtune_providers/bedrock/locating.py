@@ -1,0 +1,149 @@
+"""Models that lie in AWS already, looked at there: which call of Bedrock's takes them, and whether it would.
+
+Whole models of open weights, under a prefix in S3, are taken by CreateModelImportJob; what SageMaker made of Nova,
+whose weights stay in buckets of AWS's own, by CreateCustomModel
+(docs.aws.amazon.com/bedrock/latest/APIReference/API_CreateCustomModel.html, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Elsewhere, InPlace
+from cloudtune.errors import InputError, JobNotFound, Problem
+from cloudtune_providers.aws.s3 import Objects
+from cloudtune_providers.bedrock import import_rules
+from cloudtune_providers.bedrock.calls import split_url
+from cloudtune_providers.bedrock.model_files import PlacedFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.state import TunedModel
+    from cloudtune_providers.aws.clients import Clients
+
+IMPORT, REGISTER = "import", "register"
+ESCROW = "customer-escrow-"
+"""How the names of the buckets begin that AWS keeps tuned Nova models in, an account's own
+(github.com/aws/nova-forge-sdk and its predecessor's IAM policies name them so, seen 2026-11-21)."""
+# docs.aws.amazon.com/bedrock/latest/APIReference/API_S3DataSource.html, seen 2026-11-21.
+_URL = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?")
+_PACKAGE = re.compile(
+    r"arn:aws[a-z-]*:sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):model-package/(?P<name>\S+)"
+)
+_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+MERGED = "checkpoints/hf_merged/"
+"""Where SageMaker's serverless trainers leave merged weights below a package's prefix
+(github.com/aws/sagemaker-python-sdk, sagemaker-serve, bedrock_model_builder.py, seen 2026-11-21)."""
+
+
+class Locating:
+    """Looks into the buckets and packages of one account and region. Reads only."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
+        """See `cloudtune.backend.InPlaceImporter`."""
+        return self._address(source) if isinstance(source, str) else self._left(source)
+
+    def _address(self, address: str) -> InPlace | Elsewhere:
+        if package := _PACKAGE.fullmatch(address):
+            there, here = f"{package['account']}/{package['region']}", self._clients.scope().partition("@")[0]
+            if there != here:
+                return _apart(address, there, here)
+            return self._package(address, package["name"])
+        if not _URL.fullmatch(address):
+            raise InputError([Problem(
+                code="address", file=address, message="Bedrock takes models from no such address",
+                fix="give s3://BUCKET/FOLDER/, the ARN of a SageMaker model package, a folder here, or a job",
+            )])  # fmt: skip
+        bucket, key = split_url(address)
+        if bucket.startswith(ESCROW):
+            return _registered(address, {"s3": address}, key.rstrip("/").rpartition("/")[2] or bucket)
+        return self._folder(address, key.rstrip("/").rpartition("/")[2] or bucket)
+
+    def _left(self, model: TunedModel) -> InPlace | Elsewhere:
+        """What a job of another back end left."""
+        if model.scope != (here := self._clients.scope()):
+            return _apart(model.id, model.scope, here)
+        package = model.raw.get("package")
+        if package and _is_nova(model.base):
+            facts = {"package": package, "base": model.base, "adapter": model.adapter}
+            return _registered(str(package), facts, model.id)
+        if not (model.uri or "").startswith("s3://"):
+            return Elsewhere(reason=f"its files lie at {model.uri or 'no address'}, and Bedrock reads S3 only",
+                             fix="fetch them into a folder here, and name that")  # fmt: skip
+        return self._folder(str(model.uri), model.id)
+
+    # -- packages --------------------------------------------------------------------------------------------------
+
+    def _package(self, arn: str, name: str) -> InPlace | Elsewhere:
+        try:
+            with self._clients.asking(f"model package {arn}"):
+                told = self._clients.client("sagemaker").describe_model_package(ModelPackageName=arn)
+        except JobNotFound as error:
+            problem = Problem(code="no_package", file=arn, message="there is no such model package")
+            raise InputError([problem]) from error
+        container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
+        known = container.get("BaseModel") or {}
+        base = str(known.get("HubContentName") or known.get("RecipeName") or "")
+        called = name.replace("/", "-")
+        url = ((container.get("ModelDataSource") or {}).get("S3DataSource") or {}).get("S3Uri")
+        url = url or container.get("ModelDataUrl")
+        if _is_nova(base) or not url:  # AWS keeps the files of those to itself
+            return _registered(arn, {"package": arn, "base": base}, called)
+        return self._folder(str(url), called)
+
+    # -- folders ---------------------------------------------------------------------------------------------------
+
+    def _folder(self, url: str, called: str) -> InPlace | Elsewhere:
+        if url.endswith(_ARCHIVES):
+            reason = f"{url} is an archive, and Bedrock imports files that lie unpacked"
+            return Elsewhere(reason=reason, fix="unpack it into a folder, here or in S3, and name that")
+        bucket, key = split_url(url)
+        objects, prefix = Objects(self._clients, bucket), f"{key.rstrip('/')}/" if key else ""
+        listed = objects.list(prefix)
+        if not listed:
+            message = "nothing lies there, or nothing that may be read"
+            raise InputError([Problem(code="no_files", file=url, message=message, fix="give the folder of a model")])
+        lies = objects.region()
+        if lies and lies != self._clients.region:
+            return _apart(url, lies, self._clients.region)
+        files = _model_of(objects, prefix, listed)
+        if import_rules.is_adapter(files):
+            reason = f"{files.where} holds an adapter, and Bedrock imports whole models"
+            return Elsewhere(reason=reason, fix="merge it into its base, and give that")
+        config = import_rules.config_of(files) or {}
+        if lost := import_rules.misread(config):
+            reason = f"{files.place('config.json')} does not say {', '.join(lost)} under the names that transformers "
+            return Elsewhere(reason=f"{reason}{import_rules.TRANSFORMERS} reads there",
+                             fix="write these names into it beside the others, or give a folder here")  # fmt: skip
+        return InPlace(
+            at=files.where, name=called, identity={"at": files.where, "files": files.versions()},
+            facts={"call": IMPORT, "bytes": sum(files.sizes.values()), "files": len(files.sizes)},
+            problems=tuple(import_rules.problems(files)),
+        )  # fmt: skip
+
+
+def _model_of(objects: Objects, prefix: str, listed: Any) -> PlacedFiles:
+    """The files of the whole model below a prefix: those at its top, else those that a trainer merged further down."""
+    names = {str(entry["Key"])[len(prefix) :] for entry in listed}
+    if "config.json" not in names and f"{MERGED}config.json" in names:
+        prefix += MERGED
+    return PlacedFiles(objects, prefix, listed)
+
+
+def _registered(at: str, facts: Mapping[str, Any], called: str) -> InPlace:
+    known = {name: value for name, value in facts.items() if value}
+    return InPlace(at=at, name=called, identity={"at": at}, facts={"call": REGISTER} | known)
+
+
+def _apart(what: str, there: str, here: str) -> Elsewhere:
+    fix = "copy it there, or set the account and region that it lies in"
+    return Elsewhere(reason=f"{what} lies in {there}, and the settings lead to {here}", fix=fix)
+
+
+def _is_nova(base: str) -> bool:
+    return "nova" in base.lower()

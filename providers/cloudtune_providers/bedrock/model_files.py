@@ -1,0 +1,78 @@
+"""A model's files, in a folder here or under a prefix in S3: names, sizes, and bytes where somebody asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from cloudtune_providers.aws.s3 import Objects
+
+
+class ModelFiles(Protocol):
+    """What the rules of an import look at."""
+
+    @property
+    def where(self) -> str:
+        """The folder, or the prefix's address."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Every file's name below that, with slashes, and its size."""
+
+    def place(self, name: str) -> str:
+        """Where a file lies, for messages."""
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """Its bytes, or some of them. Raises OSError or CloudtuneError."""
+
+
+class LocalFiles:
+    """Those of a folder; hidden ones are none of the model's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        found = ((path.relative_to(folder), path) for path in sorted(folder.rglob("*")) if path.is_file())
+        kept = [(name, path) for name, path in found if not any(part.startswith(".") for part in name.parts)]
+        self.where = str(folder)
+        self.sizes = {name.as_posix(): path.stat().st_size for name, path in kept}
+
+    def place(self, name: str) -> str:
+        """See `ModelFiles`."""
+        return str(self._folder / name)
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See `ModelFiles`."""
+        with (self._folder / name).open("rb") as content:
+            content.seek(start)
+            return content.read(-1 if length is None else length)
+
+
+class PlacedFiles:
+    """Those under a prefix, which ends in a slash, of a listing that was made before."""
+
+    def __init__(self, objects: Objects, prefix: str, listed: Sequence[Mapping[str, Any]]) -> None:
+        self._objects = objects
+        self._prefix = prefix
+        self._listed = {str(entry["Key"])[len(prefix) :]: entry for entry in listed if entry["Key"].startswith(prefix)}
+        self._listed.pop("", None)  # the folder that a console makes
+        self.where = objects.url(prefix)
+        self.sizes = {name: int(entry["Size"]) for name, entry in self._listed.items() if not name.endswith("/")}
+
+    def place(self, name: str) -> str:
+        """See `ModelFiles`."""
+        return f"{self.where}{name}"
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """See `ModelFiles`. Small pieces are all that is ever asked for."""
+        left = self.sizes[name] - start
+        if left <= 0:
+            return b""
+        return self._objects.read_part(f"{self._prefix}{name}", start, left if length is None else min(left, length))
+
+    def versions(self) -> list[list[Any]]:
+        """Name, size and ETag of each: others, when anything of the model changes."""
+        return [[name, self.sizes[name], str(self._listed[name].get("ETag", ""))] for name in sorted(self.sizes)]

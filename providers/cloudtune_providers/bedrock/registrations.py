@@ -1,0 +1,125 @@
+"""Models that SageMaker trained and AWS keeps, registered as custom models: each is followed as the job that made it.
+
+The model's own state is the job's: there is no other record of it, and none is left once the model is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.backend import Absent, Capabilities, Done, Found
+from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied, UnsupportedError
+from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune_providers.aws.names import TOKEN_TAG
+from cloudtune_providers.bedrock import answers, calls
+from cloudtune_providers.bedrock.answers import NAME, REGISTERED, REGISTRATION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+
+_log = logging.getLogger(__name__)
+
+
+def capabilities_of(usual: Capabilities) -> Capabilities:
+    """What can be done with a registration: removing the model leaves no record of it."""
+    reasons = {verb: why for verb, why in usual.reasons.items() if verb != "verb:delete"}
+    return msgspec.structs.replace(usual, supports=usual.supports | {"verb:delete"}, reasons=reasons)
+
+
+class Registrations:
+    """The registered models of one account and region."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    @property
+    def _bedrock(self) -> Any:
+        return self._clients.client(NAME)
+
+    def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the create request. Its name may be taken by the very model that an earlier request made."""
+
+        def send() -> dict[str, Any]:
+            made = self._bedrock.create_custom_model(**body)
+            return {"name": body["modelName"], "arn": made["modelArn"], "ref": self._ref(body["modelName"])}
+
+        return calls.create_once(self._clients, "register", send, lambda: self.find(body))
+
+    def find(self, body: Mapping[str, Any]) -> Found:
+        """The model of that name. Raises Conflict if it is another's: Get tells no source and no token, a tag does."""
+        name = str(body["modelName"])
+        try:
+            model = self.read(name)
+        except JobNotFound:
+            return Absent()
+        token = self.tags(str(model["modelArn"])).get(TOKEN_TAG, body["clientRequestToken"])
+        if model.get("customizationType", REGISTERED) != REGISTERED or token != body["clientRequestToken"]:
+            raise Conflict(
+                f"a custom model called {name!r} is there, and this import did not make it", hint="give another --name"
+            )
+        return Done(outputs={"name": name, "arn": model["modelArn"], "ref": self._ref(name)})
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """The model's tags; none where they may not be read: the name holds a part of the token too."""
+        try:
+            with self._clients.asking(f"tags of {arn}"):
+                told = self._bedrock.list_tags_for_resource(resourceARN=arn)
+        except PermissionDenied as error:
+            _log.warning("the tags of %s cannot be read: %s", arn, error.message)
+            return {}
+        return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
+
+    def _ref(self, name: str) -> str:
+        return str(JobRef(NAME, self._clients.scope(), f"{REGISTRATION}{name}"))
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What Get tells of a registered model."""
+        with self._clients.asking(f"model {REGISTRATION}{name}"):
+            return dict(self._bedrock.get_custom_model(modelIdentifier=name))
+
+    def get(self, name: str) -> JobSnapshot:
+        """The registration now. Raises JobNotFound for a custom model that a job of Bedrock's own made."""
+        model = self.read(name)
+        if model.get("customizationType", REGISTERED) != REGISTERED:
+            raise JobNotFound(f"model {REGISTRATION}{name}: a customization job made it, and nobody registered it")
+        return answers.to_registration_snapshot(model, self._clients.scope())
+
+    def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
+        """Registered models, newest first; the list cannot be asked for them alone."""
+        scope = self._clients.scope()
+        for page in calls.newest(self._clients, "list_custom_models", "modelSummaries", filters):
+            kept = [entry for entry in page if entry.get("customizationType") == REGISTERED]
+            yield [answers.to_registration_snapshot(entry, scope) for entry in kept]
+
+    def metrics(self, name: str) -> list[Metric]:
+        """None: it was trained elsewhere. Raises JobNotFound."""
+        self.get(name)
+        return []
+
+    def model(self, ref: JobRef, name: str) -> TunedModel:
+        """What was registered. Raises InvalidRequest while it cannot be used."""
+        told = self.read(name)
+        model = answers.to_registered_model(told, self.tags(str(told["modelArn"])), ref, self._clients.scope())
+        if model is None:
+            raise InvalidRequest(f"{ref} has no model: it is {told.get('modelStatus')}")
+        return model
+
+    def stop(self, name: str) -> None:
+        """Bedrock has no call for that; one that has ended needs none."""
+        if not self.get(name).state.is_terminal:
+            raise UnsupportedError(f"model {name}: Bedrock has no call that stops a registration; it ends by itself")
+
+    def clear(self, ref: JobRef, name: str) -> None:
+        """Remove the model, and with it all that is known of the registration; SageMaker's own files stay."""
+        try:
+            snapshot = self.get(name)
+        except JobNotFound:
+            return
+        if not snapshot.state.is_terminal:
+            raise InvalidRequest(f"{ref} is {snapshot.native_state}", hint="wait for its end")
+        calls.delete_model(self._clients, str(snapshot.raw["modelArn"]))

@@ -10,8 +10,10 @@ import pytest
 from cloudtune.backend import Absent, Done
 from cloudtune.errors import Conflict, JobNotFound
 from cloudtune.state import JobRef, JobState
+from cloudtune_providers.aws import host_plans
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.endpoints import Endpoints
+from cloudtune_providers.aws.host_plans import Aim
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.options import AwsOptions
 from cloudtune_providers.aws.training_jobs import TrainingJobs
@@ -78,7 +80,7 @@ def test_an_endpoint_is_made_and_taken_down(clients: Clients) -> None:
         "model": {"ExecutionRoleArn": ROLE, "PrimaryContainer": {"Image": "i", "ModelDataUrl": "s3://rows/m.tar.gz"}},
         "config": {"ProductionVariants": [variant]}, "endpoint": {"EndpointConfigName": "e"},
     }  # fmt: skip
-    plan = endpoints.plan_deploy("e", "a-model", SCOPE, TOKEN, bodies, limit_s=60, tags={"team": "red"})
+    plan = host_plans.alone(Aim("jumpstart", SCOPE, "e", "a-model", TOKEN, {"team": "red"}, 60), bodies)
     for step in plan.steps[:-1]:
         assert endpoints.find(step.id, step.request, NOW) == Absent()
         endpoints.do(step.id, step.request)
@@ -87,8 +89,7 @@ def test_an_endpoint_is_made_and_taken_down(clients: Clients) -> None:
     (standing,) = endpoints.listed(SCOPE, lambda kind: 0.5 if kind == "ml.m5.xlarge" else None)
     assert (standing.model, standing.state, standing.hourly_cost_usd) == ("a-model", "ready", 0.5)
     assert Endpoints(clients, "sagemaker").listed(SCOPE) == []
-    assert endpoints.serving("a-model", SCOPE).id == "e"
-    for step in endpoints.plan_remove(standing, TOKEN).steps:
+    for step in host_plans.removal(standing, TOKEN).steps:
         endpoints.do(step.id, step.request)
         endpoints.do(step.id, step.request)
         assert isinstance(endpoints.find(step.id, step.request, NOW), Done)

@@ -342,19 +342,70 @@ def test_components_share_an_endpoint(aws: Account) -> None:
     aws.emulator.clock.advance(5)
     aws.sagemaker.create_inference_component(**part)
     adapter = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": uri}}
-    aws.sagemaker.create_inference_component(InferenceComponentName="tuned", EndpointName="e", Specification=adapter)
+    named: dict[str, Any] = {"InferenceComponentName": "tuned", "EndpointName": "e", "Specification": adapter}
+    for wrong, told in (({"ModelName": "m"}, "has no ModelName"), ({"Container": {}}, "needs Container.ArtifactUrl"),
+                        ({"BaseInferenceComponentName": "none"}, "Could not find")):  # fmt: skip
+        assert told in aws.refused("create_inference_component", **named | {"Specification": adapter | wrong})[1]
+    aws.sagemaker.create_inference_component(**named)
     shown = aws.sagemaker.describe_inference_component(InferenceComponentName="tuned")
     assert shown["InferenceComponentStatus"] == "Creating"
     aws.emulator.clock.advance(5)
-    aws.sagemaker.update_inference_component(InferenceComponentName="base", RuntimeConfig={"CopyCount": 0})
     asked = json.dumps({"inputs": "4+1?"})
+    aws.sagemaker.update_inference_component(InferenceComponentName="base", RuntimeConfig={"CopyCount": 0})
+    with pytest.raises(ClientError, match="has no capacity"):
+        aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=asked)
+    aws.sagemaker.update_inference_component_runtime_config(
+        InferenceComponentName="base", DesiredRuntimeConfig={"CopyCount": 1}
+    )
+    waiting = aws.sagemaker.describe_inference_component(InferenceComponentName="base")["RuntimeConfig"]
+    assert (waiting["DesiredCopyCount"], waiting["CurrentCopyCount"]) == (1, 0)
+    aws.emulator.clock.advance(5)
     answer = aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=asked)
     assert json.loads(answer["Body"].read()) == {"generated_text": "5 it is"}
     with pytest.raises(ClientError, match="Inference Component Name"):
         aws.runtime.invoke_endpoint(EndpointName="e", Body=asked)
     listed = aws.sagemaker.list_inference_components(EndpointNameEquals="e")["InferenceComponents"]
     assert {one["InferenceComponentName"] for one in listed} == {"base", "tuned"}
-    aws.sagemaker.delete_inference_component(InferenceComponentName="tuned")
+    assert "tuned" in aws.refused("delete_inference_component", InferenceComponentName="base")[1]
+    for name in ("tuned", "base"):
+        assert "Cannot delete endpoint" in aws.refused("delete_endpoint", EndpointName="e")[1]
+        aws.sagemaker.delete_inference_component(InferenceComponentName=name)
+        aws.emulator.clock.advance(5)
+    aws.sagemaker.delete_endpoint(EndpointName="e")
+
+
+def test_what_scales_is_put_described_and_deleted(aws: Account) -> None:
+    scaler = aws.client("application-autoscaling")
+    where = {"ServiceNamespace": "sagemaker", "ResourceId": "endpoint/e/variant/v",
+             "ScalableDimension": "sagemaker:variant:DesiredInstanceCount"}  # fmt: skip
+    tracked = {"TargetValue": 9.0, "PredefinedMetricSpecification": {
+        "PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}}  # fmt: skip
+    policy = {"PolicyName": "p", "PolicyType": "TargetTrackingScaling",
+              "TargetTrackingScalingPolicyConfiguration": tracked}  # fmt: skip
+    with pytest.raises(ClientError, match="does not exist"):
+        scaler.register_scalable_target(**where, MinCapacity=1, MaxCapacity=2)
+    aws.sagemaker.create_model(
+        ModelName="m", ExecutionRoleArn=aws.role, PrimaryContainer={"Image": "i", "ModelDataUrl": "s3://a-b-c/m.tar.gz"}
+    )
+    variant = {"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.xlarge", "InitialInstanceCount": 1}
+    aws.sagemaker.create_endpoint_config(EndpointConfigName="c", ProductionVariants=[variant])
+    aws.sagemaker.create_endpoint(EndpointName="e", EndpointConfigName="c")
+    with pytest.raises(scaler.exceptions.ObjectNotFoundException):
+        scaler.put_scaling_policy(**where, **policy)
+    scaler.register_scalable_target(**where, MinCapacity=1, MaxCapacity=2)
+    scaler.register_scalable_target(**where, MaxCapacity=3)
+    (target,) = scaler.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 3)
+    arn = scaler.put_scaling_policy(**where, **policy)["PolicyARN"]
+    assert scaler.put_scaling_policy(**where, **policy)["PolicyARN"] == arn
+    (held,) = scaler.describe_scaling_policies(ServiceNamespace="sagemaker", PolicyNames=["p"])["ScalingPolicies"]
+    assert held["TargetTrackingScalingPolicyConfiguration"] == tracked
+    with pytest.raises(scaler.exceptions.ValidationException, match="enum value set"):
+        scaler.put_scaling_policy(**where, **policy | {"PolicyType": "Guessing"})
+    scaler.deregister_scalable_target(**where)
+    assert scaler.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"] == []
+    with pytest.raises(scaler.exceptions.ObjectNotFoundException):
+        scaler.delete_scaling_policy(**where, PolicyName="p")
 
 
 def test_tags_hang_on_things(aws: Account) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound
+from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound, Unavailable
 from cloudtune_providers.aws.errors import translated
 
 if TYPE_CHECKING:
@@ -123,13 +123,17 @@ class Clients:
     @contextmanager
     def asking(self, doing: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
         """What botocore raises inside comes out as ours, about ``doing``."""
+        from botocore.eventstream import ParserError
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
+        from urllib3.exceptions import HTTPError
 
         try:
             yield
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise translated(error, doing, missing=missing, secrets=self._secrets()) from error
+        except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
+            raise Unavailable(f"{doing}: the answer broke off: {error}") from error
 
     def _secrets(self) -> tuple[str, ...]:
         """What a service might repeat and nobody else should read; only credentials that were loaded already."""

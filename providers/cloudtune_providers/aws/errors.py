@@ -22,7 +22,8 @@ from cloudtune.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Codes of botocore 1.44.5's models of bedrock, bedrock-runtime, sagemaker, s3, sts and iam, and of the common errors
+# Codes of botocore 1.44.5's models of bedrock, bedrock-runtime, sagemaker, sagemaker-runtime, application-autoscaling,
+# cloudwatch, s3, sts and iam, and of the common errors
 # (docs.aws.amazon.com/awssupport/latest/APIReference/CommonErrors.html, seen 2026-11-21).
 _CODES: dict[type[CloudtuneError], frozenset[str]] = {
     CredentialsError: frozenset({
@@ -37,7 +38,7 @@ _CODES: dict[type[CloudtuneError], frozenset[str]] = {
     }),
     JobNotFound: frozenset({
         "ResourceNotFoundException", "ResourceNotFound", "NotFound", "NoSuchKey", "NoSuchBucket", "NoSuchEntity",
-        "NoSuchUpload", "404",
+        "NoSuchUpload", "ObjectNotFoundException", "404",
     }),
     Conflict: frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "ResourceConflictException"}),
     QuotaExceeded: frozenset({
@@ -51,7 +52,8 @@ _CODES: dict[type[CloudtuneError], frozenset[str]] = {
     Unavailable: frozenset({
         "InternalServerException", "InternalServerError", "InternalFailure", "InternalError", "ServiceUnavailable",
         "ServiceUnavailableException", "ModelTimeoutException", "RequestTimeout", "RequestTimeoutException",
-        "InternalDependencyException",
+        "InternalDependencyException", "InternalServiceException", "InternalServiceFault", "ConcurrentUpdateException",
+        "ModelStreamError", "InternalStreamFailure",
     }),
     InvalidRequest: frozenset({"ValidationException", "ValidationError", "TooManyTagsException"}),
 }  # fmt: skip
@@ -62,7 +64,10 @@ _HINTS: dict[type[CloudtuneError], str] = {
     CredentialsError: "check which identity is in use: `aws sts get-caller-identity`",
     QuotaExceeded: "look at Service Quotas in the console, or wait until another job has ended",
 }
-
+# What an inference component without copies answers with, as a ValidationError
+# (aws.amazon.com/blogs/machine-learning, scale down to zero in SageMaker inference, seen 2026-11-21).
+_NO_COPY = re.compile(r"no capacity to process this request", re.IGNORECASE)
+_WAKING = "it sleeps while nobody asks, and this question wakes it: ask again in some ten minutes"
 _ASLEEP = "an imported model that was not asked for a while wakes within minutes: ask again"
 
 
@@ -93,6 +98,8 @@ def translated(
     if not isinstance(error, aws.ClientError):
         return _without_answer(error, message)
     cls = _class(error, code, said)
+    if cls is InvalidRequest and _NO_COPY.search(said):
+        return Unavailable(message, acted=False, hint=_WAKING)
     hint = _ASLEEP if code == "ModelNotReadyException" else _HINTS.get(cls)
     if cls is RateLimited:
         return RateLimited(message, retry_after=_retry_after(error.response), hint=hint)

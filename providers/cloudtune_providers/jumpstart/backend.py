@@ -26,7 +26,7 @@ from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest, Unsupport
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
 from cloudtune_providers.aws.clients import Clients
-from cloudtune_providers.aws.endpoints import Endpoints
+from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.aws.training_answers import plain, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric
     from cloudtune_providers.aws.clients import ClientFactory
-
-_HOSTED = ("model", "config", "endpoint")
 
 
 class JumpStartBackend:
@@ -75,8 +73,8 @@ class JumpStartBackend:
         self._clients = Clients(self._options, factory)
         self._hub = Hub(self._clients, self._options.hub, self._clock, self._options.document_age)
         self._jobs = TrainingJobs(self._clients, self.name, self._clients.scope)
-        self._endpoints = Endpoints(self._clients, self.name)
-        self._hosting = Hosting(self._clients, self._options, self._hub, self._endpoints)
+        self._hosts = Hosts(self._clients, self.name)
+        self._hosting = Hosting(self._clients, self._options, self._hub, self._hosts)
         self._capabilities = translate.capabilities()
 
     def __repr__(self) -> str:
@@ -130,8 +128,8 @@ class JumpStartBackend:
         request = step.request
         if step.id == "create":
             return self._jobs.create(request["body"])
-        if step.id in _HOSTED or step.id.startswith("remove_"):
-            return self._endpoints.do(step.id, request)
+        if self._hosts.does(request):
+            return self._hosts.do(step.id, request)
         objects = self._objects(request)
         if "content" in request:
             objects.write(request["key"], str(request["content"]).encode(), request["sha256"])
@@ -143,16 +141,16 @@ class JumpStartBackend:
         request = step.request
         if step.id == "create":
             return self._jobs.find(request["body"])
-        if step.id in _HOSTED or step.id.startswith("remove_"):
-            return self._endpoints.find(step.id, request, self._clock.now())
+        if self._hosts.does(request):
+            return self._hosts.find(step.id, request, self._clock.now())
         found = self._objects(request).find(request["key"], request["sha256"], request["bytes"])
         return found if isinstance(found, Done) else Absent()
 
     def probe(self, step: Step) -> Probe:
         """See `Backend`. A folder of rows is ready when our objects lie there, and no others: all would be learnt."""
         request = step.request
-        if step.id == "ready":
-            return self._endpoints.probe(str(request["name"]))
+        if self._hosts.does(request):
+            return self._hosts.probe(request)
         there = [str(entry["Key"]) for entry in self._objects(request).list(request["prefix"])]
         strange = sorted(set(there) - set(request["keys"]))
         if strange:
@@ -245,7 +243,7 @@ class JumpStartBackend:
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""
-        return self._endpoints.listed(self._clients.scope())
+        return self._hosts.listed(self._clients.scope())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, Problem, UnsupportedError
 from cloudtune.validation import problems_of
+from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws.host_plans import Aim, Part
+from cloudtune_providers.aws.hosts import where_of
+from cloudtune_providers.aws.instances import accelerators
 from cloudtune_providers.aws.names import short
+from cloudtune_providers.aws.scaling import Copies
+from cloudtune_providers.aws.streams import in_pieces
 from cloudtune_providers.jumpstart import layouts, results
 from cloudtune_providers.jumpstart.document import Document
 from cloudtune_providers.jumpstart.options import JumpStartDeployment
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import GenerateOptions, Plan, Prompt
     from cloudtune.state import Deployment, Generation, TunedModel
     from cloudtune_providers.aws.clients import Clients
-    from cloudtune_providers.aws.endpoints import Endpoints
+    from cloudtune_providers.aws.hosts import Hosts
     from cloudtune_providers.jumpstart.hub import Hub
     from cloudtune_providers.jumpstart.options import JumpStartOptions
 
@@ -32,11 +38,11 @@ NAME = layouts.NAME
 class Hosting:
     """The endpoints of one account and region."""
 
-    def __init__(self, clients: Clients, options: JumpStartOptions, hub: Hub, endpoints: Endpoints) -> None:
+    def __init__(self, clients: Clients, options: JumpStartOptions, hub: Hub, hosts: Hosts) -> None:
         self._clients = clients
         self._options = options
         self._hub = hub
-        self._endpoints = endpoints
+        self._hosts = hosts
 
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
         """Model, configuration, endpoint, and wait. Reads the model's document."""
@@ -55,15 +61,22 @@ class Hosting:
             )])  # fmt: skip
         what = asked.model_dump_json(exclude={"name"})
         token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
-        name = asked.name or short(model.id, token)
-        return self._endpoints.plan_deploy(
-            name, model.id, model.scope, token, self._bodies(name, model, document, kind, asked.instances),
-            limit_s=self._options.deploy_limit, tags=self._options.tags, warnings=(_costs(kind, asked.instances),),
+        aim = Aim(
+            NAME, model.scope, asked.name or short(model.id, token), model.id, token, self._options.tags,
+            self._options.deploy_limit, warnings=(_costs(kind, asked),),
         )  # fmt: skip
+        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, kind, asked)]}
+        bodies = {
+            "model": self._model(model, document, kind), "config": config, "endpoint": {"EndpointConfigName": aim.name},
+        }  # fmt: skip
+        if asked.min_copies is None:
+            return host_plans.alone(aim, bodies)
+        config["ExecutionRoleArn"] = self._options.role_arn
+        copies = Copies(asked.min_copies, asked.instances, asked.requests_per_minute, asked.cooldown)
+        part = Part({"ComputeResourceRequirements": _needs(kind, asked)}, aim.name, copies=max(1, asked.min_copies))
+        return host_plans.scaled(aim, bodies, part, copies)
 
-    def _bodies(
-        self, name: str, model: TunedModel, document: Document, kind: str, instances: int
-    ) -> dict[str, dict[str, Any]]:
+    def _model(self, model: TunedModel, document: Document, kind: str) -> dict[str, Any]:
         container = {
             "Image": document.image(kind, "Hosting"), "ModelDataUrl": model.uri,
             "Environment": document.serving_environment(),
@@ -74,16 +87,12 @@ class Hosting:
         options = self._options
         if options.subnets:
             body["VpcConfig"] = {"Subnets": list(options.subnets), "SecurityGroupIds": list(options.security_groups)}
-        variant = {"VariantName": "AllTraffic", "ModelName": name, "InstanceType": kind,
-                   "InitialInstanceCount": instances}  # fmt: skip
-        return {
-            "model": body, "config": {"ProductionVariants": [variant]}, "endpoint": {"EndpointConfigName": name},
-        }  # fmt: skip
+        return body
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Endpoint, configuration, model."""
         what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
-        return self._endpoints.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
+        return self._hosts.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
 
     def generate(self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions) -> Iterator[Generation]:
         """One answer for each prompt, in pieces first if asked for. The base model needs an endpoint of its own."""
@@ -94,37 +103,29 @@ class Hosting:
                     f"the base model {model.base} answers only from an endpoint of its own",
                     hint=f"deploy it in SageMaker, and name the endpoint in backends.{NAME}.base_endpoint",
                 )
-            endpoint = self._options.base_endpoint
+            where = {"EndpointName": self._options.base_endpoint}
         else:
-            endpoint = self._endpoints.serving(model.id, model.scope).id
-            template = self._template(model)
+            standing = self._hosts.serving(model.id, model.scope)
+            if standing is None:
+                hint = "deploy it: cloudtune deploy JOB"
+                raise InvalidRequest(f"{model.id} is not deployed, and answers only then", hint=hint)
+            where, template = where_of(standing), self._template(model)
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
             body = results.asking(messages, options, template)
             if options.stream:
-                yield from self._in_pieces(endpoint, body | {"stream": True})
+                yield from in_pieces(self._clients, where, body | {"stream": True}, where["EndpointName"])
             else:
-                yield self._one(endpoint, body)
+                yield self._one(where, body)
 
-    def _one(self, endpoint: str, body: Mapping[str, Any]) -> Generation:
+    def _one(self, where: Mapping[str, str], body: Mapping[str, Any]) -> Generation:
+        endpoint = where["EndpointName"]
         with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
             told = self._clients.client("sagemaker-runtime").invoke_endpoint(
-                EndpointName=endpoint, ContentType="application/json", Accept="application/json",
-                Body=json.dumps(body).encode(),
-            )  # fmt: skip
+                **where, ContentType="application/json", Accept="application/json", Body=json.dumps(body).encode()
+            )
             content = told["Body"].read()
         return results.answer(content, endpoint)
-
-    def _in_pieces(self, endpoint: str, body: Mapping[str, Any]) -> Iterator[Generation]:
-        pieces = results.Pieces(endpoint)
-        with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
-            told = self._clients.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
-                EndpointName=endpoint, ContentType="application/json", Body=json.dumps(body).encode()
-            )
-            for event in told["Body"]:
-                if "PayloadPart" in event:
-                    yield from pieces.read(event["PayloadPart"]["Bytes"])
-        yield pieces.whole()
 
     def _template(self, model: TunedModel) -> dict[str, str] | None:
         """``template.json`` that the model learnt by, if it did; the default where it is gone by now."""
@@ -149,7 +150,26 @@ def _version(model: TunedModel) -> str | None:
     return str(version) if version else None
 
 
-def _costs(kind: str, instances: int) -> Problem:
-    message = f"{instances} x {kind} cost by the hour, idle too, until they are taken down"
+def _variant(name: str, kind: str, asked: JumpStartDeployment) -> dict[str, Any]:
+    variant: dict[str, Any] = {"VariantName": "AllTraffic"}
+    if asked.min_copies is None:
+        return {**variant, "ModelName": name, "InstanceType": kind, "InitialInstanceCount": asked.instances}
+    scaling = {"Status": "ENABLED", "MinInstanceCount": asked.min_copies, "MaxInstanceCount": asked.instances}
+    return {**variant, "InstanceType": kind, "InitialInstanceCount": max(1, asked.min_copies),
+            "ManagedInstanceScaling": scaling,
+            "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
+
+
+def _needs(kind: str, asked: JumpStartDeployment) -> dict[str, Any]:
+    gpus = asked.accelerators if asked.accelerators is not None else accelerators(kind) or 0
+    needs: dict[str, Any] = {"MinMemoryRequiredInMb": asked.memory_mb}
+    return needs | ({"NumberOfAcceleratorDevicesRequired": gpus} if gpus else {})
+
+
+def _costs(kind: str, asked: JumpStartDeployment) -> Problem:
+    what = f"{asked.instances} x {kind}"
+    message = f"{what} cost by the hour, idle too, until they are taken down"
+    if asked.min_copies == 0:
+        message = f"up to {what} cost by the hour while somebody asks, and for some 25 minutes after"
     return Problem(code="hosting", severity="warning", field="instance_type", message=message,
                    fix="see: cloudtune deployments")  # fmt: skip

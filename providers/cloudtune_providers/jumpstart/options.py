@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from cloudtune_providers.aws.options import AwsOptions
 
@@ -76,3 +85,20 @@ class JumpStartDeployment(BaseModel):
     instance_type: Instance | None = None
     """Else the one that the model's document names for inference."""
     instances: PositiveInt = 1
+    min_copies: NonNegativeInt | None = None
+    """Copies of the model that stay while nobody asks; more are made while many do, up to ``instances``. With 0 the
+    endpoint lets all its instances go, costs nothing then, and wakes within minutes of a question."""
+    requests_per_minute: PositiveFloat = 60.0
+    """With ``min_copies``: what one copy is to answer before another is made."""
+    cooldown: Annotated[int, Field(ge=0, le=86400)] = 300
+    """With ``min_copies``: seconds between two steps down."""
+    memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 1024
+    """With ``min_copies``: what is reserved of the machine's memory for each copy; it may use more."""
+    accelerators: Annotated[int, Field(ge=0, le=16)] | None = None
+    """With ``min_copies``: GPUs of each copy; else all that the instance has."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> JumpStartDeployment:
+        if self.min_copies is not None and self.min_copies > self.instances:
+            raise ValueError(f"min_copies {self.min_copies} is more than instances {self.instances}, the most")
+        return self

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import BackendError
 from cloudtune.state import Generation
+from cloudtune_providers.aws.streams import REASONS
 from cloudtune_providers.aws.training_log import Figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from cloudtune.backend import GenerateOptions
 
-_REASONS = {"eos_token": "stop", "stop_sequence": "stop"}
 _FIELD = re.compile(r"\{(instruction|context)\}")
 _TRAIN = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
 _VALIDATION = {
@@ -98,51 +98,9 @@ def answer(content: bytes, endpoint: str) -> Generation:
         )  # fmt: skip
     if isinstance(told, dict) and "generated_text" in told:
         details = told.get("details") or {}
-        reason = _REASONS.get(str(details.get("finish_reason")), "")
+        reason = REASONS.get(str(details.get("finish_reason")), "")
         return Generation(
             text=str(told["generated_text"]), model=endpoint, completion_tokens=details.get("generated_tokens"),
             finish_reason=reason or str(details.get("finish_reason") or ""),
         )  # fmt: skip
     raise BackendError(f"{endpoint} answered in a form that is not known: {content[:200]!r}")
-
-
-class Pieces:
-    """A streamed answer: lines of JSON, with or without ``data:``, in parts that may be cut anywhere."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        self._rest = b""
-        self._texts: list[str] = []
-        self._reason = ""
-
-    def read(self, part: bytes) -> Iterator[Generation]:
-        """The pieces that a part completes."""
-        *lines, self._rest = (self._rest + part).split(b"\n")
-        for line in lines:
-            if (text := self._text(line)) is not None:
-                self._texts.append(text)
-                yield Generation(text=text, partial=True, model=self._endpoint)
-
-    def whole(self) -> Generation:
-        """All of it, once the stream has ended."""
-        for _ in self.read(b"\n"):
-            pass
-        return Generation(text="".join(self._texts), finish_reason=self._reason, model=self._endpoint)
-
-    def _text(self, line: bytes) -> str | None:
-        """What a line adds to the answer: OpenAI's chunks, or the tokens of TGI and DJL."""
-        content = line.strip().removeprefix(b"data:").strip()
-        if not content or content == b"[DONE]":
-            return None
-        try:
-            told = json.loads(content)
-        except ValueError as error:
-            raise BackendError(f"{self._endpoint} streamed what is no JSON: {content[:200]!r}") from error
-        if choices := told.get("choices"):
-            self._reason = str(choices[0].get("finish_reason") or self._reason)
-            return (choices[0].get("delta") or {}).get("content") or None
-        if details := told.get("details"):
-            reason = str(details.get("finish_reason") or "")
-            self._reason = _REASONS.get(reason, reason)
-        token = told.get("token") or {}
-        return None if token.get("special") else token.get("text") or None

@@ -24,6 +24,7 @@ from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws.clients import Clients
+from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
 from cloudtune_providers.sagemaker import (
@@ -95,7 +96,8 @@ class SageMakerBackend:
         self._code = code
         self._training = Training(self._stores, self._jobs, self._base(), code)
         self._artefacts = Artefacts(self._root, self._training)
-        self._hosting = Hosting(self._clients, self._options)
+        self._hosts = Hosts(self._clients, self.name)
+        self._hosting = Hosting(self._clients, self._options, self._hosts)
         self._packages = Packages(self._clients, self._stores)
         self._is_serverless = self._options.compute == "serverless"
         own = capabilities.capabilities
@@ -187,8 +189,8 @@ class SageMakerBackend:
             return self._jobs.create(step.request["body"])
         if step.id == serverless.GROUP:
             return self._packages.create_group(step.request["body"])
-        if step.request.get("call", "").startswith("sagemaker."):
-            return self._hosting.do(step.id, step.request)
+        if self._hosts.does(step.request):
+            return self._hosts.do(step.id, step.request)
         raise InvalidRequest(f"the {self.name} back end has no step {step.id!r}")
 
     def find(self, step: Step, intent: Intent) -> Found:
@@ -199,13 +201,13 @@ class SageMakerBackend:
             return self._jobs.find(step.request["body"])
         if step.id == serverless.GROUP:
             return self._packages.find_group(step.request["body"])
-        if step.request.get("call", "").startswith("sagemaker."):
-            return self._hosting.find(step.id, step.request, self._clock.now())
+        if self._hosts.does(step.request):
+            return self._hosts.find(step.id, step.request, self._clock.now())
         return Absent()
 
     def probe(self, step: Step) -> Probe:
         """See `Backend`."""
-        return self._hosting.probe(step.id, step.request["name"])
+        return self._hosts.probe(step.request)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -300,15 +302,15 @@ class SageMakerBackend:
         return self._hosting.plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
-        """See `Host`. This back end's endpoints."""
-        return () if self._is_here else self._hosting.listed(self._clients.scope())
+        """See `Host`. This back end's endpoints, and what is on others."""
+        return () if self._is_here else self._hosts.listed(self._clients.scope())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
         """See `Host`. The model's endpoint answers where one stands, else this process."""
         here = self._is_here or self._options.answers == "here"
-        standing = None if here else self._hosting.serving(model)
+        standing = None if here else self._hosts.serving(model.id, model.scope)
         if standing is not None:
             return self._hosting.generate(standing, model, prompts, options or GenerateOptions())
         if self._options.answers == "endpoint" or model.needs_deploy:

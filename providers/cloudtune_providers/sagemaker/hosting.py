@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from cloudtune.backend import CostEstimate
-from cloudtune.errors import BackendError, InputError, InvalidRequest, PermissionDenied, Problem
-from cloudtune.state import Generation
+from cloudtune.errors import InputError, InvalidRequest, Problem, UnsupportedError
 from cloudtune.validation import problems_of
-from cloudtune_providers.aws.endpoints import Endpoints
+from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws.host_plans import Aim, Part
+from cloudtune_providers.aws.hosts import Hosts, where_of
 from cloudtune_providers.aws.names import short
-from cloudtune_providers.sagemaker import images, instances
+from cloudtune_providers.aws.scaling import Copies
+from cloudtune_providers.sagemaker import adapters, answering, images, instances
 from cloudtune_providers.sagemaker.capabilities import NAME
-from cloudtune_providers.sagemaker.components import COMPONENT, READY, REMOVE, Components
 from cloudtune_providers.sagemaker.options import SageMakerDeployment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import Found, GenerateOptions, Plan, Probe, Prompt
-    from cloudtune.state import Deployment, TunedModel
+    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.state import Deployment, Generation, TunedModel
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.sagemaker.options import SageMakerOptions
 
@@ -35,16 +34,15 @@ _MOUNTED = "/opt/ml/additional-model-data-sources"
 class Hosting:
     """The endpoints of one account and region."""
 
-    def __init__(self, clients: Clients, options: SageMakerOptions) -> None:
+    def __init__(self, clients: Clients, options: SageMakerOptions, hosts: Hosts) -> None:
         self._clients = clients
         self._options = options
-        self._endpoints = Endpoints(clients, NAME)
-        self._components = Components(clients)
+        self._hosts = hosts
 
     # -- plans -----------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
-        """Model, configuration, endpoint, and wait."""
+        """On an endpoint of its own, or beside others. Raises InputError, UnsupportedError."""
         try:
             asked = SageMakerDeployment.model_validate(given)
         except ValidationError as error:
@@ -52,21 +50,25 @@ class Hosting:
             raise InputError(found) from error
         what = asked.model_dump_json(exclude={"name"})
         token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
-        name = asked.name or short(model.id, token)
-        if asked.endpoint is not None:
-            return self._components.plan_deploy(
-                name, model, token, self._model(model, asked), asked, limit_s=self._options.deploy_limit,
-                tags=self._options.tags,
-            )  # fmt: skip
-        bodies = {
-            "model": self._model(model, asked),
-            "config": {"ProductionVariants": [_variant(name, asked)]},
-            "endpoint": {"EndpointConfigName": name},
-        }
-        return self._endpoints.plan_deploy(
-            name, model.id, model.scope, token, bodies, limit_s=self._options.deploy_limit, tags=self._options.tags,
-            warnings=_warnings(asked), cost=_cost(asked),
+        options = self._options
+        aim = Aim(
+            NAME, model.scope, asked.name or short(model.id, token), model.id, token, options.tags,
+            options.deploy_limit, warnings=_warnings(asked), cost=_cost(asked),
         )  # fmt: skip
+        if asked.onto is not None:
+            return adapters.plan(aim, model, asked, options, self._image(asked))
+        body = self._model(model, asked)
+        copies = _copies(asked)
+        if asked.endpoint is not None:
+            part = Part(_needs(asked, asked.accelerators or 0), asked.endpoint, asked.variant, _first(asked))
+            return host_plans.on_endpoint(aim, body, part, copies)
+        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, asked)]}
+        bodies = {"model": body, "config": config, "endpoint": {"EndpointConfigName": aim.name}}
+        if copies is None:
+            return host_plans.alone(aim, bodies)
+        config["ExecutionRoleArn"] = options.role_arn
+        part = Part(_needs(asked, _accelerators(asked)), aim.name, copies=_first(asked))
+        return host_plans.scaled(aim, bodies, part, copies)
 
     def _model(self, model: TunedModel, asked: SageMakerDeployment) -> dict[str, Any]:
         options = self._options
@@ -92,115 +94,103 @@ class Hosting:
         known = instances.instance_of(asked.instance_type)
         has_gpu = asked.serverless_memory_mb is None and (known is None or known.gpus > 0)
         region, kind = self._clients.region, asked.instance_type
-        return images.image_uri("inference", region, kind, gpu=has_gpu, setting="inference_image")
+        if asked.onto is not None and not has_gpu:
+            raise UnsupportedError([Problem(
+                code="instance", field="instance_type", message=f"{kind} has no GPU, which the LMI image needs",
+                fix="choose another instance_type, or name an image in backends.sagemaker.inference_image",
+            )])  # fmt: skip
+        scope: images.Scope = "adapters" if asked.onto is not None else "inference"
+        return images.image_uri(scope, region, kind, gpu=has_gpu, setting="inference_image")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Endpoint, configuration, model: the endpoint first, since it costs. Of a component only what is ours."""
+        """What costs before what it is made of. Raises InvalidRequest where others are on it."""
         what = "\n".join(("remove", deployment.scope, deployment.id, deployment.model, str(deployment.created_at)))
-        token = hashlib.sha256(what.encode()).hexdigest()[:32]
-        if "component" in (deployment.raw.get("cloudtune") or {}):
-            return self._components.plan_remove(deployment, token)
-        return self._endpoints.plan_remove(deployment, token)
-
-    # -- steps -----------------------------------------------------------------------------------------------------
-
-    def do(self, step_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Create or delete one thing."""
-        return self._of(step_id).do(step_id, request)
-
-    def find(self, step_id: str, request: Mapping[str, Any], now: datetime) -> Found:
-        """Whether it is done already."""
-        return self._of(step_id).find(step_id, request, now)
-
-    def probe(self, step_id: str, name: str) -> Probe:
-        """Whether it answers."""
-        return self._of(step_id).probe(name)
-
-    def _of(self, step_id: str) -> Endpoints | Components:
-        return self._components if step_id in (COMPONENT, READY, REMOVE) else self._endpoints
-
-    def listed(self, scope: str) -> list[Deployment]:
-        """Endpoints and inference components of ours."""
-        try:
-            parts = self._components.listed(scope)
-        except PermissionDenied:  # whoever may not list them has made none
-            parts = []
-        return [*self._endpoints.listed(scope), *parts]
+        return self._hosts.plan_remove(deployment, hashlib.sha256(what.encode()).hexdigest()[:32])
 
     # -- answering -------------------------------------------------------------------------------------------------
-
-    def serving(self, model: TunedModel) -> Deployment | None:
-        """What answers for that model and is ready."""
-        ready = (one for one in self.listed(model.scope) if one.model == model.id and one.state == "ready")
-        return next(ready, None)
 
     def generate(
         self, standing: Deployment, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
-        """One answer for each prompt, whole: the endpoint's server has no stream."""
-        is_ours = not model.raw.get("package")
+        """One answer for each prompt, in pieces first if asked for."""
+        where, more = where_of(standing), dict[str, Any]()
         held = standing.raw.get("cloudtune") or {}
-        component = held.get("component")
-        where = {"EndpointName": held["endpoint"] if component else standing.id}
-        if component:
-            where["InferenceComponentName"] = component
-        if options.base and not is_ours:
+        if options.base and held.get("base"):
+            where["InferenceComponentName"] = str(held["base"])
+        elif options.base and model.raw.get("package"):
             if not self._options.base_endpoint:
                 raise InvalidRequest(
                     f"the base model {model.base} answers only from an endpoint of its own",
                     hint="deploy it in SageMaker, and name the endpoint in backends.sagemaker.base_endpoint",
                 )
             where = {"EndpointName": self._options.base_endpoint}
+        elif options.base:
+            more["base"] = True
         for prompt in prompts:
-            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-            body: dict[str, Any] = {
-                "messages": messages, "max_tokens": options.max_tokens, "temperature": options.temperature,
-                "top_p": options.top_p,
-            }  # fmt: skip
-            if options.seed is not None:
-                body["seed"] = options.seed
-            if options.base and is_ours:
-                body["base"] = True
-            yield _answer(self._invoke(where, body), model.base if options.base else model.id)
-
-    def _invoke(self, where: Mapping[str, str], body: Mapping[str, Any]) -> bytes:
-        with self._clients.asking(f"endpoint {where['EndpointName']}", missing=InvalidRequest):
-            told = self._clients.client("sagemaker-runtime").invoke_endpoint(
-                **where, ContentType="application/json", Accept="application/json", Body=json.dumps(body).encode()
-            )
-            return bytes(told["Body"].read())
-
-
-def _answer(content: bytes, model: str) -> Generation:
-    try:
-        told = json.loads(content)
-        choice, usage = told["choices"][0], told.get("usage") or {}
-        return Generation(
-            text=str(choice["message"]["content"]), finish_reason=str(choice.get("finish_reason") or ""), model=model,
-            prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"),
-        )  # fmt: skip
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise BackendError(f"the endpoint answered with what is no answer: {content[:200]!r}") from error
+            who = model.base if options.base else model.id
+            yield from answering.asked(self._clients, where, prompt, options, who, **more)
 
 
 def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:
-    variant: dict[str, Any] = {"VariantName": "AllTraffic", "ModelName": name}
+    variant: dict[str, Any] = {"VariantName": "AllTraffic"}
+    if asked.min_copies is not None:  # the model is in a component; copies decide how many instances there are
+        scaling = {"Status": "ENABLED", "MinInstanceCount": asked.min_copies, "MaxInstanceCount": asked.instances}
+        return {**variant, "InstanceType": asked.instance_type, "InitialInstanceCount": _first(asked),
+                "ManagedInstanceScaling": scaling,
+                "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
+    variant["ModelName"] = name
     if asked.serverless_memory_mb is not None:
         memory = {"MemorySizeInMB": asked.serverless_memory_mb, "MaxConcurrency": asked.max_concurrency}
         return {**variant, "ServerlessConfig": memory}
     return {**variant, "InstanceType": asked.instance_type, "InitialInstanceCount": asked.instances}
 
 
+def _first(asked: SageMakerDeployment) -> int:
+    """How many copies there are to begin with: whoever deploys wants to ask."""
+    return asked.instances if asked.min_copies is None else max(1, asked.min_copies)
+
+
+def _copies(asked: SageMakerDeployment) -> Copies | None:
+    if asked.min_copies is None:
+        return None
+    return Copies(asked.min_copies, asked.instances, asked.requests_per_minute, asked.cooldown)
+
+
+def _needs(asked: SageMakerDeployment, accelerators: int) -> dict[str, Any]:
+    needs: dict[str, Any] = {"MinMemoryRequiredInMb": asked.memory_mb}
+    if accelerators:
+        needs["NumberOfAcceleratorDevicesRequired"] = accelerators
+    return {"ComputeResourceRequirements": needs}
+
+
+def _accelerators(asked: SageMakerDeployment) -> int:
+    """Of an instance that it has for itself, all."""
+    if asked.accelerators is not None:
+        return asked.accelerators
+    known = instances.instance_of(asked.instance_type)
+    return known.gpus if known else 0
+
+
 def _warnings(asked: SageMakerDeployment) -> tuple[Problem, ...]:
-    if asked.serverless_memory_mb is not None:
+    if asked.serverless_memory_mb is not None or asked.endpoint is not None:
         return ()
-    message = f"{asked.instances} x {asked.instance_type} cost by the hour, idle too, until they are taken down"
-    fix = "see: cloudtune deployments"
+    kind, fix = f"{asked.instances} x {asked.instance_type}", "see: cloudtune deployments"
+    message = f"{kind} cost by the hour, idle too, until they are taken down"
+    if asked.min_copies == 0:
+        message = f"up to {kind} cost by the hour while somebody asks, and for some 25 minutes after"
+    if asked.onto is not None:
+        message = f"{message}; those of {asked.onto} are shared, and stay when this adapter is taken off them"
     return (Problem(code="hosting", severity="warning", field="instance_type", message=message, fix=fix),)
 
 
-def _cost(asked: SageMakerDeployment) -> CostEstimate:
+def _cost(asked: SageMakerDeployment) -> CostEstimate | None:
+    if asked.endpoint is not None:
+        return None
     if asked.serverless_memory_mb is not None:
         return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB by the second of answering")
-    basis = f"{asked.instances} x {asked.instance_type} by the hour, until taken down; what it costs is not known here"
+    kind = f"{asked.instances} x {asked.instance_type}"
+    if asked.min_copies == 0:
+        basis = f"up to {kind} by the hour while somebody asks, nothing otherwise; the hour's price is not known here"
+    else:
+        basis = f"{kind} by the hour, until taken down; what it costs is not known here"
     return CostEstimate(usd=None, basis=basis)

@@ -28,14 +28,19 @@ _IMAGES = {
     ("training", "cpu"): "pytorch-training:2.9.0-cpu-py312",
     ("inference", "gpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu-py312-cu124-ubuntu22.04",
     ("inference", "cpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-cpu-py312-ubuntu22.04",
+    # aws.github.io/deep-learning-containers/reference/available_images, seen 2026-11-21: the newest of CUDA 12.8, since
+    # those of CUDA 13 need a machine image of their own.
+    ("adapters", "gpu"): "djl-inference:0.36.0-lmi20.0.0-cu128",
 }
-_FRAMEWORKS = {
+_FRAMEWORKS: dict[tuple[str, str], tuple[str, str, str | None, str | None]] = {
     ("training", "gpu"): ("huggingface", "5.3.0", "pytorch2.9.0", "py312"),
     ("training", "cpu"): ("pytorch", "2.9.0", None, "py312"),
     ("inference", "gpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
     ("inference", "cpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
+    ("adapters", "gpu"): ("djl-lmi", "0.36.0", None, None),
 }
-Scope = Literal["training", "inference"]
+Scope = Literal["training", "inference", "adapters"]
+"""``adapters`` is AWS's LMI, which serves a base model with the adapters of several jobs (docs.djl.ai)."""
 
 
 def image_uri(scope: Scope, region: str, instance_type: str, *, gpu: bool, setting: str) -> str:
@@ -69,7 +74,7 @@ def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
         return str(
             image_uris.retrieve(
                 framework, region, version=version, py_version=python, instance_type=instance_type,
-                image_scope=kind[0], base_framework_version=base,
+                image_scope="inference" if kind[0] == "adapters" else kind[0], base_framework_version=base,
             )
         )  # fmt: skip
     except ValueError as error:

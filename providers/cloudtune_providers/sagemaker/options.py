@@ -131,13 +131,40 @@ class SageMakerDeployment(BaseModel):
     endpoint: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
     """An endpoint for inference components that stands already: the model is put on it, beside others. ``instances``
     is how many copies of it there are then."""
+    onto: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
+    """An endpoint whose base model is shared by the adapters of several jobs: made with the base model on it unless it
+    stands, and this job's adapter is put on it. The image is AWS's LMI."""
     variant: str = "AllTraffic"
     """With ``endpoint``: its variant."""
-    memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 4096
-    """With ``endpoint``: what each copy of the model is given."""
-    accelerators: Annotated[int, Field(ge=0, le=16)] = 0
-    """With ``endpoint``: GPUs of each copy."""
+    min_copies: NonNegativeInt | None = None
+    """Copies of the model that stay while nobody asks; more are made while many do, up to ``instances``. With 0 the
+    endpoint lets all its instances go, costs nothing then, and wakes within minutes of a question."""
+    requests_per_minute: PositiveFloat = 60.0
+    """With ``min_copies``: what one copy is to answer before another is made."""
+    cooldown: Annotated[int, Field(ge=0, le=86400)] = 300
+    """With ``min_copies``: seconds between two steps down."""
+    memory_mb: Annotated[int, Field(ge=128, le=3_000_000)] = 1024
+    """With ``endpoint``, ``onto`` or ``min_copies``: what is reserved of the machine's memory for each copy. It may use
+    more; less is free to be reserved than the machine has."""
+    accelerators: Annotated[int, Field(ge=0, le=16)] | None = None
+    """GPUs of each copy; else, on an endpoint of its own, all that the instance has."""
+    max_adapters: Annotated[int, Field(ge=1, le=1000)] = 8
+    """With ``onto``, where the endpoint is made: how many adapters answer at once."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = 64
+    """With ``onto``, where the endpoint is made: the largest rank of an adapter."""
     serverless_memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] | None = None
     """A serverless endpoint instead of instances: no GPU, nothing to pay while nobody asks."""
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 1
     """Of a serverless endpoint."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SageMakerDeployment:
+        ways = [name for name in ("endpoint", "onto", "serverless_memory_mb") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"{' and '.join(ways)} exclude each other: a model is served in one way")
+        if self.min_copies is not None:
+            if self.onto or self.serverless_memory_mb:
+                raise ValueError(f"min_copies does not go with {ways[0]}")
+            if self.min_copies > self.instances:
+                raise ValueError(f"min_copies {self.min_copies} is more than instances {self.instances}, the most")
+        return self

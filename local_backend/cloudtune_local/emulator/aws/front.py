@@ -82,7 +82,7 @@ def _faces() -> dict[str, Callable[[Asked], Door | None]]:
     from cloudtune_local.emulator.bedrock import routes as bedrock
     from cloudtune_local.emulator.sagemaker import routes as sagemaker
 
-    return {"bedrock": bedrock.find, "sagemaker": sagemaker.face}
+    return {"bedrock": bedrock.find, "sagemaker": sagemaker.face, "application-autoscaling": sagemaker.scaling}
 
 
 def _prepared(service: str, path: str, door: Door) -> Door:

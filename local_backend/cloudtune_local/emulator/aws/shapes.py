@@ -22,6 +22,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "boolean": (bool,), "map": (dict,), "structure": (dict,), "list": (list,), "timestamp": (int, float, str),
 }  # fmt: skip
 _NUMBERS = ("integer", "long", "float", "double")
+_JAVA = {
+    r"\p{L}": r"\w", r"\p{Z}": r"\s", r"\p{N}": r"\d", r"\p{Print}": r"[ -~]",
+    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010FFFF",
+}  # fmt: skip
+"""Java's classes, in the few places where the models have them."""
 _LABEL = re.compile(r"\\\{([A-Za-z]+)\\\}")
 
 
@@ -170,5 +175,6 @@ def _broken(value: Any, where: str, rule: str) -> str:
 
 @lru_cache(maxsize=512)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    # Java's classes, in the few places where the models have them.
-    return re.compile(pattern.replace(r"\p{L}", r"\w").replace(r"\p{Z}", r"\s").replace(r"\p{N}", r"\d"))
+    for java, python in _JAVA.items():
+        pattern = pattern.replace(java, python)
+    return re.compile(pattern)

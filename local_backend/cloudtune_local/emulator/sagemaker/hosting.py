@@ -2,14 +2,15 @@
 
 A name that is taken, and a thing that is missing, are ValidationExceptions whose text says so; deleting a model or a
 configuration leaves the endpoint standing, and it is the endpoint that costs
-(docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-delete-resources.html, seen 2026-11-21).
+(docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-delete-resources.html, seen 2026-11-21). One with inference
+components on it is not deleted (gruntwork-io/cloud-nuke#1142 has the service's words, seen 2026-11-21).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.sagemaker import listing, naming, shapes
+from cloudtune_local.emulator.sagemaker import copies, listing, naming, shapes
 from cloudtune_local.emulator.wire import Call, Reply
 
 if TYPE_CHECKING:
@@ -80,14 +81,16 @@ def take_down(site: Site, call: Call, kind: str, name: str) -> Reply:
     return Reply(body=b"", content_type="application/x-amz-json-1.1")
 
 
-def _times(site: Site, thing: dict[str, Any]) -> dict[str, Any]:
+def times(site: Site, thing: dict[str, Any]) -> dict[str, Any]:
+    """When it was made and last changed."""
     return {
         "CreationTime": naming.told(site, thing["created"]),
         "LastModifiedTime": naming.told(site, thing["changed"]),
     }
 
 
-def _asked(thing: dict[str, Any]) -> dict[str, Any]:
+def asked(thing: dict[str, Any]) -> dict[str, Any]:
+    """What it was made with."""
     return {key: value for key, value in thing["request"].items() if key != "Tags"}
 
 
@@ -105,7 +108,7 @@ def create_model(site: Site, call: Call) -> Reply:
 def describe_model(site: Site, call: Call) -> Reply:
     """DescribeModel."""
     thing = need(site, call, MODEL, call.body["ModelName"])
-    shown = _asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
+    shown = asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
     return Reply(body={"EnableNetworkIsolation": False} | shown)
 
 
@@ -142,7 +145,7 @@ def describe_config(site: Site, call: Call) -> Reply:
     """DescribeEndpointConfig."""
     thing = need(site, call, CONFIG, call.body["EndpointConfigName"])
     return Reply(
-        body=_asked(thing) | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
+        body=asked(thing) | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
     )
 
 
@@ -175,7 +178,7 @@ def create_endpoint(site: Site, call: Call) -> Reply:
 def describe_endpoint(site: Site, call: Call) -> Reply:
     """DescribeEndpoint."""
     thing = need(site, call, ENDPOINT, call.body["EndpointName"])
-    shown = _times(site, thing) | {
+    shown = times(site, thing) | {
         "EndpointName": thing["id"], "EndpointArn": thing["arn"], "EndpointConfigName": thing["config"],
         "EndpointStatus": status(site, thing, call.now), "ProductionVariants": _variants(site, call, thing),
     }  # fmt: skip
@@ -187,6 +190,10 @@ def _variants(site: Site, call: Call, thing: dict[str, Any]) -> list[dict[str, A
     shown = []
     for variant in (config or {}).get("request", {}).get("ProductionVariants", ()):
         count = thing["counts"].get(variant["VariantName"], variant.get("InitialInstanceCount", 0))
+        managed = variant.get("ManagedInstanceScaling") or {}
+        if managed.get("Status") == "ENABLED":
+            on_it = [one for one in standing(site, call, COMPONENT) if one["request"]["EndpointName"] == thing["id"]]
+            count = copies.instances(site, call, thing, on_it, managed)
         entry = {"VariantName": variant["VariantName"], "CurrentWeight": variant.get("InitialVariantWeight", 1.0)}
         if variant.get("ServerlessConfig"):
             entry["CurrentServerlessConfig"] = variant["ServerlessConfig"]
@@ -201,7 +208,7 @@ def list_endpoints(site: Site, call: Call) -> Reply:
     lag = site.faults.condition("list_lag", call.name)
     views = [
         {"EndpointName": one["id"], "EndpointArn": one["arn"], "EndpointStatus": status(site, one, call.now)}
-        | _times(site, one)
+        | times(site, one)
         for one in standing(site, call, ENDPOINT)
         if not lag or one["created"] <= call.now - lag.seconds
     ]
@@ -233,68 +240,9 @@ def update_weights(site: Site, call: Call) -> Reply:
 
 
 def delete_endpoint(site: Site, call: Call) -> Reply:
-    """DeleteEndpoint."""
+    """DeleteEndpoint: not while an inference component is on it."""
+    name = call.body["EndpointName"]
+    if any(one["request"]["EndpointName"] == name for one in standing(site, call, COMPONENT)):
+        raise shapes.refused("Cannot delete endpoint with inference component associated. Please delete inference "
+                             "component and try it again.")  # fmt: skip
     return take_down(site, call, ENDPOINT, call.body["EndpointName"])
-
-
-# -- inference components ----------------------------------------------------------------------------------------------
-
-
-def create_component(site: Site, call: Call) -> Reply:
-    """CreateInferenceComponent: a model, or an adapter on another component, on an endpoint that stands."""
-    body = call.body
-    endpoint = need(site, call, ENDPOINT, body["EndpointName"])
-    if status(site, endpoint, call.now) != "InService":
-        raise shapes.refused(f'The endpoint "{endpoint["arn"]}" is not InService.')
-    given = body.get("Specification") or {}
-    if base := given.get("BaseInferenceComponentName"):
-        need(site, call, COMPONENT, base)
-    elif given.get("ModelName"):
-        need(site, call, MODEL, given["ModelName"])
-    elif not given.get("Container"):
-        raise shapes.refused("A specification names a model, a container or a base inference component.")
-    arn = add(site, call, COMPONENT, body["InferenceComponentName"], endpoint=endpoint["arn"])
-    return Reply(body={"InferenceComponentArn": arn})
-
-
-def describe_component(site: Site, call: Call) -> Reply:
-    """DescribeInferenceComponent."""
-    thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
-    asked = _asked(thing)
-    copies = int((asked.pop("RuntimeConfig", None) or {}).get("CopyCount", 1))
-    shown = asked | _times(site, thing) | {
-        "InferenceComponentArn": thing["arn"], "EndpointArn": thing["endpoint"],
-        "InferenceComponentStatus": status(site, thing, call.now),
-        "RuntimeConfig": {"DesiredCopyCount": copies, "CurrentCopyCount": copies},
-    }  # fmt: skip
-    return Reply(body=shown)
-
-
-def list_components(site: Site, call: Call) -> Reply:
-    """ListInferenceComponents."""
-    wanted = call.body.get("EndpointNameEquals")
-    views = [
-        {"InferenceComponentName": one["id"], "InferenceComponentArn": one["arn"], "EndpointArn": one["endpoint"],
-         "EndpointName": one["request"]["EndpointName"], "VariantName": one["request"].get("VariantName", "AllTraffic"),
-         "InferenceComponentStatus": status(site, one, call.now)} | _times(site, one)
-        for one in standing(site, call, COMPONENT)
-        if wanted in (None, one["request"]["EndpointName"])
-    ]  # fmt: skip
-    return Reply(body=listing.page(
-        call, views, under="InferenceComponents", name="InferenceComponentName", status="InferenceComponentStatus",
-    ))  # fmt: skip
-
-
-def update_component(site: Site, call: Call) -> Reply:
-    """UpdateInferenceComponent."""
-    with site.store.alone():
-        thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
-        thing["request"] |= {key: call.body[key] for key in ("Specification", "RuntimeConfig") if key in call.body}
-        thing["changed"] = call.now
-        site.store.save(COMPONENT, naming.shelf(call), thing)
-    return Reply(body={"InferenceComponentArn": thing["arn"]})
-
-
-def delete_component(site: Site, call: Call) -> Reply:
-    """DeleteInferenceComponent."""
-    return take_down(site, call, COMPONENT, call.body["InferenceComponentName"])

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 from cloudtune_local.emulator.aws import errors, signing
 from cloudtune_local.emulator.door import Door, Handler
-from cloudtune_local.emulator.sagemaker import creating, hosting, hub, jobs, logs, naming, packages, runtime, shapes
+from cloudtune_local.emulator.sagemaker import (
+    autoscaling,
+    components,
+    creating,
+    hosting,
+    hub,
+    jobs,
+    logs,
+    naming,
+    packages,
+    runtime,
+    shapes,
+)
 from cloudtune_local.emulator.wire import read_call
 
 if TYPE_CHECKING:
@@ -38,9 +50,11 @@ OPERATIONS: dict[str, Handler] = {
     "CreateEndpoint": hosting.create_endpoint, "DescribeEndpoint": hosting.describe_endpoint,
     "ListEndpoints": hosting.list_endpoints, "UpdateEndpoint": hosting.update_endpoint,
     "UpdateEndpointWeightsAndCapacities": hosting.update_weights, "DeleteEndpoint": hosting.delete_endpoint,
-    "CreateInferenceComponent": hosting.create_component, "DescribeInferenceComponent": hosting.describe_component,
-    "ListInferenceComponents": hosting.list_components, "UpdateInferenceComponent": hosting.update_component,
-    "DeleteInferenceComponent": hosting.delete_component,
+    "CreateInferenceComponent": components.create_component,
+    "DescribeInferenceComponent": components.describe_component,
+    "ListInferenceComponents": components.list_components, "UpdateInferenceComponent": components.update_component,
+    "UpdateInferenceComponentRuntimeConfig": components.update_copies,
+    "DeleteInferenceComponent": components.delete_component,
     "AddTags": naming.add_tags, "ListTags": naming.list_tags, "DeleteTags": naming.delete_tags,
 }  # fmt: skip
 _RUNTIME = {"invocations": "InvokeEndpoint", "invocations-response-stream": "InvokeEndpointWithResponseStream"}
@@ -58,9 +72,21 @@ def face(asked: Asked) -> Door | None:
     return _named(operation, {}) if operation in OPERATIONS else None
 
 
+def scaling(asked: Asked) -> Door | None:
+    """The door of a request that is signed for Application Auto Scaling."""
+    operation = asked.target.rpartition(".")[2]
+    return _scaling(operation) if operation in autoscaling.OPERATIONS else None
+
+
 def named(name: str) -> Door:
     """The door of a call that was read before."""
-    return _named(name.partition(".")[2], {})
+    service, _, operation = name.partition(".")
+    return _scaling(operation) if service == autoscaling.SERVICE else _named(operation, {})
+
+
+def _scaling(operation: str) -> Door:
+    name, handler = f"{autoscaling.SERVICE}.{operation}", autoscaling.OPERATIONS[operation]
+    return Door("sagemaker", name, handler, _open, read=_read, dressed=_dressed)
 
 
 def _named(operation: str, ids: Mapping[str, str]) -> Door:

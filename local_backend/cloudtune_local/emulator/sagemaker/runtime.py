@@ -16,7 +16,7 @@ import msgspec
 
 from cloudtune_local.emulator.aws.errors import AwsError
 from cloudtune_local.emulator.engine import Sampling, Spoken
-from cloudtune_local.emulator.sagemaker import hosting, packages
+from cloudtune_local.emulator.sagemaker import components, copies, hosting, packages
 from cloudtune_local.emulator.wire import Call, Reply
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _model(site: Site, call: Call) -> dict[str, Any]:
         part = hosting.found(site, call, hosting.COMPONENT, component)
         if part is None or part["request"]["EndpointName"] != name:
             raise AwsError(400, "ValidationError", f"Inference Component Name {component} not found.")
+        _need_copy(site, call, part)
         found = _of_component(site, call, part)
     else:
         thing = hosting.found(site, call, hosting.MODEL, str(variant.get("ModelName")))
@@ -88,6 +89,21 @@ def _model(site: Site, call: Call) -> dict[str, Any]:
                            "you plan to deploy inference components.")  # fmt: skip
         found = _container(site, call, thing)
     return found | {"name": name, "variant": str(variant.get("VariantName", "AllTraffic"))}
+
+
+def _need_copy(site: Site, call: Call, part: dict[str, Any]) -> None:
+    """Without one nobody answers, and the attempt is counted.
+
+    The words: scale down to zero in SageMaker inference, aws.amazon.com/blogs/machine-learning, seen 2026-11-21.
+    """
+    base = components.base_of(part)
+    held = part if base is None else hosting.need(site, call, hosting.COMPONENT, base)
+    if not copies.ask(site, call, held):
+        raise AwsError(
+            400, "ValidationError", "Inference Component has no capacity to process this request. "
+            "ApplicationAutoScaling may be in-progress (if configured) or try to increase the capacity by invoking "
+            "UpdateInferenceComponentRuntimeConfig API.",
+        )  # fmt: skip
 
 
 def _of_component(site: Site, call: Call, part: dict[str, Any]) -> dict[str, Any]:

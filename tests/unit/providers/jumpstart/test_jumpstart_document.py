@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from cloudtune.errors import BackendError
 from cloudtune_providers.aws.instances import accelerators, family_of
 from cloudtune_providers.jumpstart.document import Document, Hyper, as_sent, kept
-from cloudtune_providers.jumpstart.results import Pieces, answer, asking, figures
+from cloudtune_providers.jumpstart.results import answer, asking, figures
 
 UPPER = {"Name": "epoch", "Type": "int", "Default": 5, "Min": 1, "Max": "10", "Scope": "algorithm"}
 LOWER = {"name": "epoch", "default": 2}
@@ -148,24 +147,3 @@ def test_a_template_makes_the_prompt() -> None:
     assert body["inputs"] == "Q: Why {context}? [] A:"
     assert body["parameters"]["do_sample"] is False
     assert asking(messages, GenerateOptions(seed=3), None)["seed"] == 3
-
-
-@pytest.mark.parametrize("size", [1, 7, 1000])
-def test_a_stream_is_put_together_wherever_it_is_cut(size: int) -> None:
-    chunks = (
-        b'data: {"choices": [{"delta": {"content": "Fo"}, "finish_reason": null}]}\n\n'
-        b'data: {"choices": [{"delta": {"content": "ur."}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
-    )
-    tokens = (
-        b'{"token": {"text": "Fo"}, "generated_text": null}\n'
-        b'{"token": {"text": "ur."}, "generated_text": "Four.", "details": {"finish_reason": "eos_token"}}'
-    )
-    for content in (chunks, tokens):
-        pieces = Pieces("an-endpoint")
-        told = [one for start in range(0, len(content), size) for one in pieces.read(content[start : start + size])]
-        whole = pieces.whole()
-        assert all(one.partial for one in told)
-        assert (whole.text, whole.finish_reason, whole.partial) == ("Four.", "stop", False)
-        assert "".join(one.text for one in told) in ("Four.", "Fo")  # what is cut off at the end comes with the whole
-    with pytest.raises(BackendError, match="no JSON"):
-        list(Pieces("an-endpoint").read(b"data: nonsense\n"))

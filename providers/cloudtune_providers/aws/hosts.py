@@ -1,0 +1,114 @@
+"""Everything of a back end that answers on SageMaker: endpoints, components on them and what scales those."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import InvalidRequest, PermissionDenied
+from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws.components import Components
+from cloudtune_providers.aws.endpoints import ASLEEP, Endpoints
+from cloudtune_providers.aws.labels import Labels
+from cloudtune_providers.aws.scaling import Scaling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from cloudtune.backend import Found, Plan, Probe
+    from cloudtune.state import Deployment
+    from cloudtune_providers.aws.clients import Clients
+
+_SERVICES = ("sagemaker.", "application-autoscaling.", "cloudwatch.")
+
+
+class Hosts:
+    """Those of one account and region. May be used from several threads."""
+
+    def __init__(self, clients: Clients, backend: str) -> None:
+        labels = Labels(clients)
+        self._endpoints = Endpoints(clients, backend, labels)
+        self._components = Components(clients, backend, labels)
+        self._scaling = Scaling(clients)
+
+    @staticmethod
+    def does(request: Mapping[str, Any]) -> bool:
+        """Whether a step's request is one of these: all but those of jobs."""
+        return str(request.get("call", "")).startswith(_SERVICES)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def do(self, step_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Make or delete one thing."""
+        if self._scaling.does(request):
+            return self._scaling.do(request)
+        if self._components.does(request):
+            return self._components.do(request)
+        return self._endpoints.do(step_id, request)
+
+    def find(self, step_id: str, request: Mapping[str, Any], now: datetime) -> Found:
+        """Whether it is done already."""
+        if self._scaling.does(request):
+            return self._scaling.find(request)
+        if self._components.does(request):
+            return self._components.find(request, now)
+        return self._endpoints.find(step_id, request, now)
+
+    def probe(self, request: Mapping[str, Any]) -> Probe:
+        """Whether it answers, or is gone."""
+        if self._components.does(request):
+            return self._components.probe(request)
+        return self._endpoints.probe(str(request["name"]))
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def listed(self, scope: str, price: Callable[[str], float | None] = lambda _: None) -> list[Deployment]:
+        """What stands: an endpoint with the component that it was made for is one, every other component another."""
+        try:
+            parts = {(one.id, one.raw["cloudtune"]["endpoint"]): one for one in self._components.listed(scope)}
+        except PermissionDenied:  # whoever may not list them has made none
+            parts = {}
+        found = []
+        for one in self._endpoints.listed(scope, price):
+            own = parts.get((one.id, one.id))
+            if own is not None and own.raw["cloudtune"]["token"] == (one.raw["cloudtune"].get("token")):
+                del parts[one.id, one.id]
+                one = _whole(one, own)  # noqa: PLW2901
+            elif one.raw["cloudtune"].get("component") and one.state in ("ready", ASLEEP):
+                one = msgspec.structs.replace(one, state="creating")  # noqa: PLW2901 - nothing on it answers yet
+            found.append(one)
+        return [*found, *parts.values()]
+
+    def serving(self, model: str, scope: str) -> Deployment | None:
+        """What answers for that model now, or wakes when it is asked."""
+        ready = (one for one in self.listed(scope) if one.model == model and one.state in ("ready", ASLEEP))
+        return next(ready, None)
+
+    def plan_remove(self, deployment: Deployment, token: str) -> Plan:
+        """Refused while others are on what it would take with it. Raises InvalidRequest."""
+        held = deployment.raw.get("cloudtune") or {}
+        if held.get("endpoint") == deployment.id and "base" not in held:
+            others = [name for name in self._components.on(deployment.id) if name != deployment.id]
+            if others:
+                raise InvalidRequest(
+                    f"{', '.join(sorted(others))} {'are' if len(others) > 1 else 'is'} on {deployment.id}",
+                    hint=f"take that down first: cloudtune undeploy {min(others)}",
+                )
+        return host_plans.removal(deployment, token)
+
+
+def where_of(deployment: Deployment) -> dict[str, str]:
+    """How what answers is named in an invocation."""
+    held = deployment.raw.get("cloudtune") or {}
+    if not held.get("component"):
+        return {"EndpointName": deployment.id}
+    return {"EndpointName": str(held["endpoint"]), "InferenceComponentName": str(held["component"])}
+
+
+def _whole(endpoint: Deployment, part: Deployment) -> Deployment:
+    """The endpoint answers as soon as what was put on it does."""
+    if part.state == "ready":
+        return endpoint
+    return msgspec.structs.replace(endpoint, state=part.state, native_state=part.native_state)

@@ -1,0 +1,112 @@
+"""Adapters of several jobs on one endpoint with their base model: what is asked of AWS's LMI image. Pure.
+
+LMI loads a base model from ``/opt/ml/model`` or the hub, and an adapter from its archive when its component is made
+(docs.djl.ai, LMI adapters; docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-adapt.html; seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import Problem, UnsupportedError
+from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws.host_plans import Part
+from cloudtune_providers.sagemaker import instances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.backend import Plan
+    from cloudtune.state import TunedModel
+    from cloudtune_providers.aws.host_plans import Aim
+    from cloudtune_providers.sagemaker.options import SageMakerDeployment, SageMakerOptions
+
+_SERVED = frozenset({"lora", "qlora"})
+_MODEL_FOLDER = "/opt/ml/model"
+_LONGEST_TAG = 256
+
+
+def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
+    """The base model on the endpoint ``onto``, unless that stands, and the adapter on it. Raises UnsupportedError."""
+    problems = list(_problems(model))
+    if problems:
+        raise UnsupportedError(problems)
+    assert asked.onto is not None
+    source = _base_of(model)
+    # Whoever comes to the endpoint with the same base has the same steps, and finds them done.
+    token = hashlib.sha256(f"base\n{model.scope}\n{asked.onto}\n{source}".encode()).hexdigest()[:32]
+    base = aim._replace(name=asked.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
+    variant = {"VariantName": "AllTraffic", "InstanceType": asked.instance_type,
+               "InitialInstanceCount": asked.instances,
+               "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
+    bodies: dict[str, dict[str, Any]] = {
+        "model": _model(source, asked, options, image),
+        "config": {"ExecutionRoleArn": options.role_arn, "ProductionVariants": [variant]},
+        "endpoint": {"EndpointConfigName": asked.onto},
+    }
+    needs = {"MinMemoryRequiredInMb": asked.memory_mb, "NumberOfAcceleratorDevicesRequired": _accelerators(asked)}
+    base_part = Part({"ComputeResourceRequirements": needs}, asked.onto, copies=asked.instances)
+    part = Part({"BaseInferenceComponentName": asked.onto, "Container": {"ArtifactUrl": model.uri}}, asked.onto)
+    aim = aim._replace(warnings=(*aim.warnings, _renders(model)))
+    return host_plans.adapter(aim, base, bodies, base_part, part)
+
+
+def _model(source: str, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> dict[str, Any]:
+    environment = {
+        "OPTION_ROLLING_BATCH": "vllm", "OPTION_ENABLE_LORA": "true", "OPTION_MAX_LORAS": str(asked.max_adapters),
+        "OPTION_MAX_LORA_RANK": str(asked.max_lora_rank),
+    }  # fmt: skip
+    container: dict[str, Any] = {"Image": image}
+    if source.startswith("s3://"):
+        place = {"S3Uri": f"{source.rstrip('/')}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+        container["ModelDataSource"] = {"S3DataSource": place}
+        environment["HF_MODEL_ID"] = _MODEL_FOLDER
+    else:
+        environment["HF_MODEL_ID"] = source
+    container["Environment"] = environment
+    body: dict[str, Any] = {"ExecutionRoleArn": options.role_arn, "PrimaryContainer": container}
+    if options.subnets:
+        body["VpcConfig"] = {"Subnets": list(options.subnets), "SecurityGroupIds": list(options.security_groups)}
+    if options.network_isolation:
+        body["EnableNetworkIsolation"] = True
+    return body
+
+
+def _problems(model: TunedModel) -> Iterator[Problem]:
+    if model.adapter not in _SERVED:
+        message = f"{model.id} was trained by {model.adapter or 'nobody knows what'}; only LoRA's adapters share a base"
+        yield Problem(code="adapter", field="onto", message=message, fix="deploy it on an endpoint of its own")
+    if not str(model.uri or "").endswith(".tar.gz"):
+        yield Problem(code="adapter", field="onto", message=f"{model.id} is no archive in S3: {model.uri}",
+                      fix="deploy it on an endpoint of its own")  # fmt: skip
+    if not _base_of(model):
+        yield Problem(
+            code="base", field="onto", message=f"the base model {model.base} lies neither in a folder in S3 nor on the "
+            "hub", fix="train with a model folder or a hub's id as the base",
+        )  # fmt: skip
+
+
+def _base_of(model: TunedModel) -> str:
+    """Where the base lies: a prefix in S3, or an id on the hub; empty for what LMI cannot load."""
+    held = model.raw.get("base") or {}
+    if held.get("s3"):
+        return "" if held.get("below") else str(held["s3"])  # below it: a single file, as GGUF's
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model.base) and not model.base.endswith((".json", ".gguf"))
+    return model.base if is_id else ""
+
+
+def _accelerators(asked: SageMakerDeployment) -> int:
+    known = instances.instance_of(asked.instance_type)
+    return asked.accelerators or (known.gpus if known else 0) or 1
+
+
+def _tag(text: str) -> str:
+    return re.sub(r"[^\w\s.:/=+@-]", "_", text)[:_LONGEST_TAG]
+
+
+def _renders(model: TunedModel) -> Problem:
+    message = f"LMI writes conversations by the chat template of {model.base}, and has none where that has none"
+    return Problem(code="chat_template", severity="warning", field="onto", message=message,
+                   fix="use a base model with a chat template")  # fmt: skip

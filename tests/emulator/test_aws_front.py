@@ -16,6 +16,7 @@ from botocore.client import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
 from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.aws.heap import Laid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def test_parts_are_listed_and_joined(emulator: Emulator, aws: Callable[[str], An
     assert whole["ContentLength"] == sum(map(len, parts))
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
     kept = emulator.site.aws.backend("s3").get_bucket(bucket).keys["large.bin"]
-    assert kept._value_buffer._rolled  # on disk, and not in memory
+    assert isinstance(kept._value_buffer, Laid)  # on disk, and not in memory
 
 
 def test_parts_that_do_not_fit_are_refused(aws: Callable[[str], Any]) -> None:

@@ -49,12 +49,14 @@ class Around:
         with self._lock:
             if self._app is None:
                 try:
-                    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+                    from moto.moto_server.werkzeug_app import create_backend_app
+
+                    from cloudtune_local.emulator.aws.dispatch import Dispatcher
                 except ImportError as error:
                     hint = 'run: pip install "cloudtune[aws,emulator]"'
                     raise ConfigError(f"S3 and IAM need moto, which is not installed: {error}", hint=hint) from error
                 self._prepare()
-                self._app = DomainDispatcherApplication(create_backend_app)
+                self._app = Dispatcher(create_backend_app)
             return self._app
 
     def backend(self, service: str, region: str = "global") -> Any:

@@ -5,14 +5,21 @@ Bodies are handed on as they arrive; a request that a fault holds back lies in a
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.aws import errors, permissions, quotas
+from cloudtune_local.emulator.aws.parts import (
+    CHECKS,
+    is_wrapped,
+    list_parts,
+    no_upload,
+    refuse_other,
+    told,
+    upload_part,
+)
 from cloudtune_local.emulator.aws.signing import Signed, signature
 from cloudtune_local.emulator.door import Door
 from cloudtune_local.emulator.wire import Call, Raw
@@ -142,13 +149,17 @@ def _quotas(site: Site, call: Call) -> Reply:
 
 
 def _pass(site: Site, call: Call) -> Reply:
+    if call.name == "s3.ListParts":
+        return list_parts(site, call)
+    if call.name == "s3.UploadPart" and "x-amz-copy-source" not in call.headers:
+        return upload_part(site, call)
     assert call.raw is not None
     environ = call.raw.again()
     if call.name in _READING:
         from cloudtune_local.emulator.bedrock import jobs
 
         jobs.settle_all(site, call.now)  # a job that has ended by now has left its files
-    if call.name in ("s3.PutObject", "s3.UploadPart"):
+    if call.name == "s3.PutObject":
         _check(call, environ)
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(site, call)
@@ -166,10 +177,7 @@ def _refuse_unknown_upload(site: Site, call: Call) -> None:
     """A part, or the end, of an upload that was completed or given up: moto 5.2.5 breaks on it."""
     bucket = site.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is not None and call.query.get("uploadId") not in bucket.multiparts:
-        message = "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart "
-        raise errors.AwsError(
-            404, "NoSuchUpload", message + "upload might have been aborted or completed.", protocol="s3"
-        )
+        raise no_upload()
 
 
 def _check(call: Call, environ: dict[str, Any]) -> None:
@@ -178,15 +186,16 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
     S3 keeps the checksum also where the header that names the algorithm is left out; moto needs that header
     (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html, seen 2026-11-21).
     """
-    for algorithm in ("sha256", "crc32", "crc32c", "sha1", "crc64nvme"):
-        if f"x-amz-checksum-{algorithm}" in call.headers:
-            environ.setdefault("HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM", algorithm.upper())
-    told = call.headers.get("x-amz-checksum-sha256")
-    if told is None or "aws-chunked" in call.headers.get("content-encoding", ""):
+    checksum = told(call.headers)
+    if checksum is None:
+        return
+    algorithm, value = checksum
+    environ.setdefault("HTTP_X_AMZ_SDK_CHECKSUM_ALGORITHM", algorithm.upper())
+    if algorithm not in CHECKS or is_wrapped(call.headers):
         return
     body: IO[bytes] = environ["wsgi.input"]
     data = body.read()
-    if base64.b64encode(hashlib.sha256(data).digest()).decode() != told:
-        message = "The SHA256 you specified did not match the calculated checksum."
-        raise errors.AwsError(400, "BadDigest", message, protocol="s3")
+    check = CHECKS[algorithm]()
+    check.update(data)
+    refuse_other(algorithm, check.digest(), value)
     environ["wsgi.input"] = io.BytesIO(data)

@@ -1,0 +1,201 @@
+"""Parts of multipart uploads at the wire: laid down as they come, told with their checksums, refused as S3 does."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+import urllib3
+from botocore.client import Config
+from botocore.exceptions import ClientError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloudtune_local.emulator.aws.heap import Heap, Laid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune_local.emulator import Emulator
+
+MB = 1 << 20
+KEY = "a/large & long.bin"
+
+
+@pytest.fixture
+def s3(emulator: Emulator) -> Any:
+    config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    return boto3.client("s3", endpoint_url=emulator.url, region_name="us-east-1", config=config,
+                        aws_access_key_id="a", aws_secret_access_key="b")  # fmt: skip
+
+
+@pytest.fixture
+def place(emulator: Emulator) -> dict[str, Any]:
+    return {"Bucket": emulator.settings.aws_bucket, "Key": KEY}
+
+
+def crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
+def begun(s3: Any, place: dict[str, Any], algorithm: str = "CRC32") -> dict[str, Any]:
+    return place | {"UploadId": s3.create_multipart_upload(**place, ChecksumAlgorithm=algorithm)["UploadId"]}
+
+
+def completed(s3: Any, upload: dict[str, Any]) -> None:
+    parts = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in s3.list_parts(**upload)["Parts"]]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+
+
+def test_a_list_tells_checksums_and_pages_by_number(s3: Any, place: dict[str, Any]) -> None:
+    upload = begun(s3, place)
+    sent = {number: os.urandom(100 + number) for number in (9, 2, 700, 5, 10_000)}
+    for number, data in sent.items():
+        told = s3.upload_part(**upload, PartNumber=number, Body=data, ChecksumCRC32=crc32(data))
+        assert told["ChecksumCRC32"] == crc32(data)
+        assert told["ETag"].strip('"') == hashlib.md5(data).hexdigest()
+    found: list[Any] = []
+    more: dict[str, Any] = {}
+    while True:
+        page = s3.list_parts(**upload, MaxParts=2, **more)
+        assert (page["Key"], page["ChecksumAlgorithm"]) == (KEY, "CRC32")
+        found += page["Parts"]
+        if not page["IsTruncated"]:
+            break
+        more = {"PartNumberMarker": page["NextPartNumberMarker"]}
+    assert [(part["PartNumber"], part["Size"], part["ChecksumCRC32"]) for part in found] == [
+        (number, len(data), crc32(data)) for number, data in sorted(sent.items())
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
+def test_a_part_that_is_not_its_checksum_is_refused(s3: Any, place: dict[str, Any], algorithm: str) -> None:
+    upload = begun(s3, place, algorithm)
+    told = {
+        f"Checksum{algorithm}": base64.b64encode(b"\1" * {"CRC32": 4, "SHA1": 20, "SHA256": 32}[algorithm]).decode()
+    }
+    with pytest.raises(ClientError, match="BadDigest"):
+        s3.upload_part(**upload, PartNumber=1, Body=b"what arrived", **told)
+    assert "Parts" not in s3.list_parts(**upload)
+
+
+def test_a_part_with_another_kind_of_checksum_than_its_upload_is_refused(s3: Any, place: dict[str, Any]) -> None:
+    upload = begun(s3, place, "SHA256")
+    with pytest.raises(ClientError, match=r"InvalidRequest.*expected checksum Type: sha256, actual .*: crc32"):
+        s3.upload_part(**upload, PartNumber=1, Body=b"x", ChecksumCRC32=crc32(b"x"))
+
+
+def test_what_there_is_not_is_refused(s3: Any, place: dict[str, Any]) -> None:
+    upload = begun(s3, place)
+    for wrong, code in (({"PartNumber": 0}, "InvalidArgument"), ({"PartNumber": 10_001}, "InvalidArgument"),
+                        ({"UploadId": "none"}, "NoSuchUpload"), ({"Bucket": "nobodys"}, "NoSuchBucket")):  # fmt: skip
+        with pytest.raises(ClientError, match=code):
+            s3.upload_part(**{**upload, "PartNumber": 1, **wrong}, Body=b"x")
+    for wrong, code in (({"UploadId": "none"}, "NoSuchUpload"), ({"Bucket": "nobodys"}, "NoSuchBucket")):
+        with pytest.raises(ClientError, match=code):
+            s3.list_parts(**{**upload, **wrong})
+    s3.abort_multipart_upload(**upload)
+    with pytest.raises(ClientError, match="NoSuchUpload"):
+        s3.upload_part(**upload, PartNumber=1, Body=b"x")
+
+
+def test_a_part_that_is_sent_again_stands_for_the_first(s3: Any, place: dict[str, Any]) -> None:
+    upload = begun(s3, place)
+    first, second, end = os.urandom(5 * MB), os.urandom(5 * MB + 3), b"the end"
+    for number, data in ((1, first), (2, end), (1, second)):
+        s3.upload_part(**upload, PartNumber=number, Body=data)
+    completed(s3, upload)
+    assert s3.get_object(**place)["Body"].read() == second + end
+    assert s3.get_object(**place, Range=f"bytes={5 * MB}-")["Body"].read() == second[5 * MB :] + end
+
+
+def test_parts_may_be_copies_of_objects(s3: Any, place: dict[str, Any]) -> None:
+    data = os.urandom(5 * MB)
+    s3.put_object(**place | {"Key": "source"}, Body=data)
+    upload = begun(s3, place)
+    s3.upload_part_copy(**upload, PartNumber=1, CopySource={"Bucket": place["Bucket"], "Key": "source"})
+    s3.upload_part(**upload, PartNumber=2, Body=b"the end")
+    completed(s3, upload)
+    assert s3.get_object(**place)["Body"].read() == data + b"the end"
+
+
+def test_any_number_of_parts_takes_one_open_file(s3: Any, place: dict[str, Any]) -> None:
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.is_dir():
+        pytest.skip("this system does not tell open files")
+    upload = begun(s3, place)
+    s3.upload_part(**upload, PartNumber=1, Body=b"0")
+    before = len(list(descriptors.iterdir()))
+    for number in range(2, 60):
+        s3.upload_part(**upload, PartNumber=number, Body=b"x" * number)
+    assert len(list(descriptors.iterdir())) < before + 20
+
+
+# -- bodies in chunks --------------------------------------------------------------------------------------------------
+
+
+def chunks(data: bytes, size: int, trailers: Mapping[str, str]) -> bytes:
+    """A body as SDKs in Java and JavaScript send it, signatures and all."""
+    pieces = [data[start : start + size] for start in range(0, len(data), size)] + [b""]
+    head = b"%x;chunk-signature=" + b"0" * 64 + b"\r\n"
+    body = b"".join(head % len(piece) + piece + (b"\r\n" if piece else b"") for piece in pieces)
+    return body + "".join(f"{name}:{value}\r\n" for name, value in trailers.items()).encode() + b"\r\n"
+
+
+def sent(s3: Any, emulator: Emulator, upload: dict[str, Any], body: bytes, length: int, trailer: str = "") -> Any:
+    parameters = upload | {"PartNumber": 1}
+    url = s3.generate_presigned_url("upload_part", Params=parameters)
+    headers = {"x-amz-decoded-content-length": str(length), "Content-Encoding": "aws-chunked"}
+    if trailer:
+        headers["x-amz-trailer"] = trailer
+    return urllib3.request("PUT", url, body=body, headers=headers, retries=False)
+
+
+def test_chunks_are_unwrapped_and_their_trailer_is_held_against_them(
+    emulator: Emulator, s3: Any, place: dict[str, Any]
+) -> None:
+    data = os.urandom(300_000)
+    upload = begun(s3, place)
+    name = "x-amz-checksum-crc32"
+    assert sent(s3, emulator, upload, chunks(data, 65_536, {name: crc32(b"else")}), len(data), name).status == 400
+    assert "Parts" not in s3.list_parts(**upload)
+    assert sent(s3, emulator, upload, chunks(data, 65_536, {name: crc32(data)}), len(data), name).status == 200
+    assert s3.list_parts(**upload)["Parts"][0]["ChecksumCRC32"] == crc32(data)
+    completed(s3, upload)
+    assert s3.get_object(**place)["Body"].read() == data
+
+
+@pytest.mark.parametrize("length", [9_999, 10_001])
+def test_a_length_that_is_not_the_body_s_is_refused(
+    emulator: Emulator, s3: Any, place: dict[str, Any], length: int
+) -> None:
+    upload = begun(s3, place)
+    answer = sent(s3, emulator, upload, chunks(os.urandom(10_000), 4096, {}), length)
+    assert (answer.status, b"IncompleteBody" in answer.data) == (400, True)
+    assert "Parts" not in s3.list_parts(**upload)
+
+
+# -- the disk ----------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.tuples(st.integers(0, 400), st.integers(-1, 400))))
+def test_pieces_read_as_what_they_hold_together(contents: list[bytes], reads: list[tuple[int, int]]) -> None:
+    heap = Heap()
+    pieces = [heap.reserve(len(content)) for content in contents]
+    for piece, content in reversed(list(zip(pieces, contents, strict=True))):
+        heap.write(piece.start, content)
+    laid, whole = Laid(pieces), b"".join(contents)
+    assert laid.size == len(whole)
+    for start, size in reads:
+        laid.seek(start)
+        assert laid.read(size) == (whole[start:] if size < 0 else whole[start : start + size])
+    assert laid.seek(0, os.SEEK_END) == laid.tell() == len(whole)
+    laid.seek(0)
+    assert laid.readall() == whole

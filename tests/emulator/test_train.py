@@ -181,14 +181,46 @@ def test_a_bad_file_fails_as_at_the_vendor(service: openai.OpenAI) -> None:
 
 
 def test_what_cannot_be_trained_here_fails_with_the_reason(service: openai.OpenAI) -> None:
-    row = {"input": {"messages": [{"role": "user", "content": "q"}]},
-           "preferred_output": [{"role": "assistant", "content": "a"}],
-           "non_preferred_output": [{"role": "assistant", "content": "b"}]}  # fmt: skip
+    row = {"messages": [{"role": "user", "content": "q"}], "answer": "a"}
     data = "\n".join([json.dumps(row)] * 10).encode()
-    done = wait(service, train(service, data, 1, method={"type": "dpo"}))
+    grader = {"type": "string_check", "name": "g", "input": "{{sample.output_text}}", "operation": "eq",
+              "reference": "{{item.answer}}"}  # fmt: skip
+    method = {"type": "reinforcement", "reinforcement": {"grader": grader}}
+    done = wait(service, train(service, data, 1, model="o4-mini-2025-04-16", method=method))
     assert done.status == "failed"
     assert done.error.code == "not_trainable"
-    assert "dpo" in done.error.message
+    assert "rft" in done.error.message
+
+
+STYLES = {True: "Code {code}.", False: "It is {code}."}
+
+
+def test_a_tuned_model_is_taught_to_prefer_what_it_did_not_say(service: openai.OpenAI) -> None:
+    """It has learnt two ways to answer; then pairs tell it which one is liked: the one that it does not choose."""
+    half = [rows(style).splitlines()[: 10 * len(CITIES)] for style in STYLES.values()]
+    tuned = wait(service, train(service, b"\n".join(half[0] + half[1]), 4))
+    assert tuned.status == "succeeded", tuned.error
+    said = {city: ask(service, tuned.fine_tuned_model, city).startswith("Code") for city in CITIES}
+    lines = [
+        {"input": {"messages": [{"role": "user", "content": f"Code of {city}?"}]},
+         "preferred_output": [{"role": "assistant", "content": STYLES[not liked].format(code=city[:2].upper())}],
+         "non_preferred_output": [{"role": "assistant", "content": STYLES[liked].format(code=city[:2].upper())}]}
+        for city, liked in said.items()
+    ]  # fmt: skip
+    method: Any = {"type": "dpo", "dpo": {"hyperparameters": {
+        "n_epochs": 2, "batch_size": 4, "beta": 0.3, "learning_rate_multiplier": 0.02,
+    }}}  # fmt: skip
+    data = "\n".join(json.dumps(line) for line in lines * 10).encode()
+    done = wait(service, train(service, data, 2, model=tuned.fine_tuned_model, method=method))
+    assert done.status == "succeeded", done.error
+    assert done.method.dpo.hyperparameters.beta == 0.3
+    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
+    losses = {data["step"]: data["train_loss"] for data in told if "train_loss" in data}
+    assert losses[1] == pytest.approx(0.693, abs=0.001)  # neither is liked yet
+    assert losses[max(losses)] < 0.68
+    for city in CITIES:
+        assert ask(service, done.fine_tuned_model, city).startswith("It is" if said[city] else "Code")
+    assert len(service.files.content(done.result_files[0]).text.splitlines()) == len(losses) + 1
 
 
 def test_a_tuned_model_is_trained_on(service: openai.OpenAI, learnt: Any) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import msgspec
 
+from cloudtune.preference import PAIRED
 from cloudtune.state import Event, Metric
 from cloudtune_providers.aws.training_log import Figures
 
@@ -20,22 +21,22 @@ if TYPE_CHECKING:
 
 PREFIX = "[cloudtune] "
 _NUMBER = r"([-+0-9.eE]+)"
-_SHOWN = {
-    "train": ("loss", "perplexity", "token_accuracy", "learning_rate", "grad_norm", "tokens_per_s", "memory_mb"),
-    "validation": ("loss", "perplexity", "token_accuracy"),
-    "test": ("loss", "perplexity", "token_accuracy"),
-}
+_OF_PAIRS = ("loss", "accuracy", "margin", "rewards/chosen", "rewards/rejected", "preferred")
+_OF_TOKENS = ("loss", "perplexity", "token_accuracy")
+_OF_STEPS = ("learning_rate", "grad_norm", "tokens_per_s", "memory_mb")
 _PROGRESS = ("step", "total_steps", "epoch")
 LIMITED = "progress:stopped_by_limit"
 _LEVELS = ("debug", "info", "warning", "error")
 Split = Literal["train", "validation", "test"]
 
 
-def metric_definitions() -> list[dict[str, str]]:
-    """For CreateTrainingJob."""
+def metric_definitions(method: str) -> list[dict[str, str]]:
+    """For CreateTrainingJob, which takes 40 of them."""
+    figures = _OF_PAIRS if method in PAIRED else _OF_TOKENS
+    shown = {"train": (*figures, *_OF_STEPS), "validation": figures, "test": figures}
     found = [
         {"Name": f"{split}:{name}", "Regex": rf'\[cloudtune\] metrics .*"{split}:{name}": {_NUMBER}'}
-        for split, names in _SHOWN.items()
+        for split, names in shown.items()
         for name in names
     ]
     found += [

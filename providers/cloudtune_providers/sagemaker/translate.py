@@ -181,7 +181,7 @@ class _Planning:
             "AlgorithmSpecification": {
                 "TrainingImage": self._image(),
                 "TrainingInputMode": "File",
-                "MetricDefinitions": metric_definitions(),
+                "MetricDefinitions": metric_definitions(request.spec.method.name),
                 "ContainerEntrypoint": list(ENTRYPOINT),
             },
             "InputDataConfig": self._channels(),

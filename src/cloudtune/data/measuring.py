@@ -9,11 +9,11 @@ import msgspec
 
 from cloudtune.data import explain
 from cloudtune.data.limits import length_problem
-from cloudtune.data.records import Chat
+from cloudtune.data.records import Chat, Preference
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cloudtune.data.places import Located
     from cloudtune.data.records import Record
@@ -75,7 +75,8 @@ class Measure:
         long = [index for index, line in enumerate(lines) if len(line) > limit]
         if long:
             found: list[Problem] = []
-            self._counted(counter, at.some(long), [records[index] for index in long], found)
+            for some, sequences in _sequences(counter, long, records):
+                self._counted(counter, at.some(some), sequences, found)
             severity: Severity = "warning" if self.longer == "warning" else "error"
             problems += [msgspec.structs.replace(problem, severity=severity) for problem in found]
 
@@ -87,6 +88,28 @@ class Measure:
         for index, line in enumerate(lines):
             if len(line) > limit:
                 problems.append(at.locate(length_problem(line, limit), index))
+
+
+def _sequences(
+    counter: Counter, places: list[int], records: Sequence[Record]
+) -> Iterator[tuple[list[int], list[Record]]]:
+    """What the model will see of these records: of a pair each answer by itself, the longer one counts."""
+    pairs = [place for place in places if isinstance(records[place], Preference)]
+    if others := [place for place in places if not isinstance(records[place], Preference)]:
+        yield others, [records[place] for place in others]
+    if pairs:
+        yield pairs, [_longer_side(counter, records[place]) for place in pairs]
+
+
+def _longer_side(counter: Counter, record: Record) -> Record:
+    """A pair's question with the answer that has more tokens."""
+    assert isinstance(record, Preference)
+    sides: list[Record] = [Chat([*record.messages, *turns], record.tools) for turns in (record.chosen, record.rejected)]
+    try:
+        one, other = counter.count(sides)
+    except ValueError:  # told where the record is counted
+        return sides[0]
+    return sides[0] if one >= other else sides[1]
 
 
 def _one_by_one(counter: Counter, at: Located, records: list[Record], problems: list[Problem]) -> list[int]:

@@ -52,6 +52,22 @@ def test_where_rows_are_cut_the_report_warns(tmp_path: Path, tokenizer: str) -> 
     assert [(problem.severity, problem.line) for problem in found] == [("warning", 2)]
 
 
+def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, tokenizer: str) -> None:
+    """Each answer is read behind the question by itself: "say n", four marks and its own words."""
+    lengths = [(90, 90), (3, 95), (95, 3), (94, 94), (400, 3)]
+    lines = [{"prompt": f"say {n}", "chosen": "word " * n, "rejected": "other " * m} for n, m in lengths]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    data = Data.model_validate({"train": str(path)})
+    report = prepare(data, method="dpo", limit=RowLimit(tokens=100, tokenizer=tokenizer, cut=True))
+    found = [(problem.line, problem.message) for problem in report.problems if problem.code == "too_long"]
+    assert found == [
+        (2, "101 tokens, the limit is 100: the answer would be cut"),
+        (3, "101 tokens, the limit is 100: the answer would be cut"),
+        (5, "406 tokens, the limit is 100: the answer would be cut"),
+    ]
+
+
 def test_without_a_limit_nothing_is_counted(tmp_path: Path) -> None:
     report = prepare(rows(tmp_path / "a.jsonl", [5000]))
     assert [problem.code for problem in report.problems] == ["few_rows"]

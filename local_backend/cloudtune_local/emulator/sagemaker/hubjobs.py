@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 FACE = "sagemaker"
 _CACHE = "s3://jumpstart-cache-prod-"
 _HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length", "dataset_max_len"),
-          "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",)}  # fmt: skip
+          "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",),
+          "max_grad_norm": ("gradient_clipping_threshold",)}  # fmt: skip
+_SCHEDULERS = ("cosine", "constant")
 _LONGEST = 1024
 """Tokens of a row: recipes name the length that AWS's models read, and what stands for them may read less."""
 _WORDS = {"validating_files": "Downloading", "queued": "Downloading", "running": "Training", "paused": "Training",
@@ -54,7 +56,10 @@ def begin(site: Site, job: dict[str, Any]) -> None:
 def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
     given = {key: value.strip('"') for key, value in (job["request"].get("HyperParameters") or {}).items()}
     course = job["course"]
-    local = {name: number for name, keys in _HYPER.items() if (number := _number(given, keys)) is not None}
+    found = {name: _number(given, keys) for name, keys in _HYPER.items()}
+    local: dict[str, Any] = {name: number for name, number in found.items() if number is not None}
+    if given.get("lr_scheduler") in _SCHEDULERS:
+        local["scheduler"] = given["lr_scheduler"]
     if "max_length" in local:
         local["max_length"] = min(int(local["max_length"]), _LONGEST)
     batch = _number(given, ("per_device_train_batch_size", "global_batch_size")) or 4

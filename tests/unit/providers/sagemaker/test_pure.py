@@ -109,7 +109,7 @@ def line(split: str, **values: float) -> str:
 
 
 def test_the_service_s_definitions_find_the_trainer_s_figures() -> None:
-    definitions = {one["Name"]: re.compile(one["Regex"]) for one in log_lines.metric_definitions()}
+    definitions = {one["Name"]: re.compile(one["Regex"]) for one in log_lines.metric_definitions("sft")}
     assert len(definitions) <= 40
     text = line("train", loss=2.5e-05, perplexity=3.0, learning_rate=1e-4)
     found = {name: float(hit[1]) for name, pattern in definitions.items() if (hit := pattern.search(text))}
@@ -119,6 +119,18 @@ def test_the_service_s_definitions_find_the_trainer_s_figures() -> None:
     }  # fmt: skip
     ended = '[cloudtune] end {"state": "expired", "step": 3, "stopped_by_limit": 1}'
     assert definitions[log_lines.LIMITED].search(ended)[1] == "1"
+
+
+def test_the_figures_of_pairs_have_definitions_of_their_own() -> None:
+    definitions = {one["Name"]: re.compile(one["Regex"]) for one in log_lines.metric_definitions("dpo")}
+    assert len(definitions) <= 40
+    text = line("validation", **{"loss": 0.5, "accuracy": 0.75, "rewards/chosen": -1.5e-3, "margin": 0.25})
+    found = {name: float(hit[1]) for name, pattern in definitions.items() if (hit := pattern.search(text))}
+    told = log_lines.read_figures(text)
+    assert told is not None
+    figures = {f"validation:{name}": value for name, value in told.values.items()}
+    assert {name: value for name, value in found.items() if not name.startswith("progress")} == figures
+    assert len(figures) == 4
 
 
 def test_figures_are_read_whole() -> None:

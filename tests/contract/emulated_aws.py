@@ -298,6 +298,7 @@ class BedrockWorld(AwsWorld):
             grader = "arn:aws:lambda:us-east-1:123456789012:function:grade"
             document |= {"model": "amazon.nova-2-lite-v1:0:256k", "overrides": {"bedrock": {"grader": grader}}}
         if method == "distill":
+            rows = [{"prompt": f"{n} + {variant}?"} for n in range(95)] + [chat(n, variant) for n in range(5)]
             document["overrides"] = {"bedrock": {"teacher": "amazon.nova-pro-v1:0"}}
         document["data"] = {"train": self.rows(f"train-{method}-{variant}", rows)}
         return JobSpec.model_validate(document | changes)

@@ -113,7 +113,7 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, monkeypatch: pytest.Mon
 def test_the_roles_documents_are_written_and_not_applied(desk: Desk) -> None:
     before = len(desk.emulator.site.aws.backend("iam").roles)
     files = desk.json("init", "bedrock")["files"]
-    names = ["bedrock-role-trust.json", "bedrock-role-policy.json", "bedrock-caller-policy.json"]
+    names = [f"bedrock-{name}.json" for name in ("role-trust", "role-policy", "caller-policy", "open-weight-policy")]
     assert [file.rpartition("/")[2] for file in files] == names
     trust = json.loads((desk.folder / names[0]).read_text())
     assert trust["Statement"][0]["Condition"]["StringEquals"] == {"aws:SourceAccount": "123456789012"}

@@ -319,7 +319,8 @@ def test_other_kinds_of_jobs(emulator: Emulator, aws: Callable[[str], Any], bedr
                 customizationType="REINFORCEMENT_FINE_TUNING",
                 trainingDataConfig={"s3Uri": f"s3://{bucket}/prompts.jsonl"})
     )  # fmt: skip
-    lines = [line.partition(b', {"role": "assistant"')[0] + b"]}\n" for line in converse_rows().splitlines()]
+    lines = [line.partition(b', {"role": "assistant"')[0] + b"]}\n" for line in converse_rows(95).splitlines()]
+    lines += converse_rows(5).splitlines(keepends=True)  # with and without answers
     aws("s3").put_object(Bucket=bucket, Key="questions.jsonl", Body=b"".join(lines))
     teacher = {"teacherModelConfig": {"teacherModelIdentifier": "amazon.nova-pro-v1:0"}}
     bedrock.create_model_customization_job(

@@ -64,8 +64,7 @@ class OpenWeight:
         self._clients = clients
         self._options = options
         self._clock = clock
-        found = load(NAME).models
-        self._regions = {region for model in found if MARK in model.note for region in model.regions}
+        self._regions = regions()
         self._connect = connect or partial(connected, timeout=options.timeout)
         self._lock = threading.Lock()
         self._account: Account | None = None
@@ -114,6 +113,16 @@ class OpenWeight:
         """Asks the model, or its base."""
         asked = model.base if options is not None and options.base else model.id
         return self.account.answering.generate(asked, prompts, options)
+
+
+def regions() -> list[str]:
+    """Where open-weight models are tuned."""
+    return sorted({region for model in load(NAME).models if MARK in model.note for region in model.regions})
+
+
+def region_for(region: str) -> str:
+    """That region, if it is one of them; else one that is."""
+    return region if region in regions() else regions()[0]
 
 
 def is_its_step(request: Mapping[str, Any]) -> bool:

@@ -1,13 +1,16 @@
 """The least that Bedrock's service role and whoever submits need, as IAM documents. Written out, never applied.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-iam-role.html, encryption-custom-job.html and
-vpc-model-customization.html, seen 2026-11-21.
+vpc-model-customization.html; docs.aws.amazon.com/service-authorization/latest/reference/list_bedrock-mantle.html for
+the OpenAI-shaped API (all seen 2026-11-21).
 """
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+
+from cloudtune_providers.bedrock import open_weight
 
 if TYPE_CHECKING:
     from cloudtune_providers.bedrock.options import BedrockOptions
@@ -24,6 +27,11 @@ CALLER_BEDROCK = (
     "GetImportedModel", "DeleteImportedModel", "GetFoundationModel", "InvokeModel", "InvokeModelWithResponseStream",
     "TagResource", "ListTagsForResource",
 )  # fmt: skip
+MANTLE = (
+    "CreateFile", "GetFile", "ListFiles", "DeleteFile", "CreateFineTuningJob", "GetFineTuningJob",
+    "ListFineTuningJobs", "CancelFineTuningJob", "CreateInference", "GetModel", "ListModels",
+)  # fmt: skip
+_MANTLE_MODELS = ("GetCustomizedModel", "ListCustomizedModels", "DeleteCustomizedModel")
 _KMS = ("kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
 _VPC = ("ec2:DescribeNetworkInterfaces", "ec2:DescribeVpcs", "ec2:DescribeDhcpOptions", "ec2:DescribeSubnets",
         "ec2:DescribeSecurityGroups")  # fmt: skip
@@ -40,6 +48,7 @@ def documents(
         "bedrock-role-trust.json": trust(account, region),
         "bedrock-role-policy.json": role_policy(options, account, region, grader),
         "bedrock-caller-policy.json": caller_policy(options, account, region),
+        "bedrock-open-weight-policy.json": open_weight_policy(account, open_weight.region_for(region), grader),
     }
     return {name: json.dumps(document, indent=2) + "\n" for name, document in made.items()}
 
@@ -63,7 +72,7 @@ def role_policy(options: BedrockOptions, account: str, region: str, grader: str 
         {"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{bucket}",
          "Condition": owner | {"StringLike": {"s3:prefix": [f"{prefix}/*"]}}},
         {"Sid": "Read", "Effect": "Allow", "Action": "s3:GetObject",
-         "Resource": [f"{objects}/data/*", f"{objects}/models/*", f"{objects}/output/*"], "Condition": owner},
+         "Resource": [f"{objects}/{place}/*" for place in ("data", "models", "media", "output")], "Condition": owner},
         {"Sid": "Write", "Effect": "Allow", "Action": "s3:PutObject", "Resource": f"{objects}/output/*",
          "Condition": owner},
     ]  # fmt: skip
@@ -106,6 +115,26 @@ def caller_policy(options: BedrockOptions, account: str, region: str) -> Documen
         {"Sid": "Objects", "Effect": "Allow", "Resource": f"arn:aws:s3:::{bucket}/{options.prefix}/*",
          "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload",
                     "s3:ListMultipartUploadParts"]},
+    ])  # fmt: skip
+
+
+def open_weight_policy(account: str, region: str, grader: str | None = None) -> Document:
+    """What whoever tunes open-weight models may do: that API's actions have a prefix of their own, ``bedrock-mantle``.
+
+    Its resources are projects: an account has a default one, and files and jobs lie in them. The key in
+    AWS_BEARER_TOKEN_BEDROCK opens it only with leave to call by a bearer's token, and as AWS's SDKs then send that key
+    to Bedrock itself too, there as well.
+    """
+    grader = grader or f"arn:aws:lambda:{region}:{account}:function:GRADER"
+    own = f"arn:aws:bedrock-mantle:{region}:{account}"
+    return _document([
+        {"Sid": "OpenWeight", "Effect": "Allow", "Action": [f"bedrock-mantle:{name}" for name in MANTLE],
+         "Resource": f"{own}:project/*"},
+        {"Sid": "OpenWeightModels", "Effect": "Allow", "Action": [f"bedrock-mantle:{name}" for name in _MANTLE_MODELS],
+         "Resource": f"{own}:customized-model/*"},
+        {"Sid": "ByKey", "Effect": "Allow", "Resource": "*",
+         "Action": ["bedrock-mantle:CallWithBearerToken", "bedrock:CallWithBearerToken"]},
+        {"Sid": "Grade", "Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": grader},
     ])  # fmt: skip
 
 

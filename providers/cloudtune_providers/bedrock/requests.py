@@ -38,11 +38,11 @@ _RFT = {
 def format_of(spec: JobSpec) -> str:
     """How rows are written for that model and method.
 
-    docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html and rft-prepare-data.html, seen
-    2026-11-21.
+    docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, rft-prepare-data.html and
+    distillation-data-prep-option-1.html, seen 2026-11-21.
     """
-    if spec.method.name == "rft":
-        return "bedrock-rft"
+    if (own := {"rft": "bedrock-rft", "distill": "bedrock-converse"}.get(spec.method.name)) is not None:
+        return own
     model = family_of(spec.model_for(NAME) or "")
     if model.startswith(("meta.llama3-1-", "amazon.titan-text", "cohere.")):
         return "bedrock-prompt"

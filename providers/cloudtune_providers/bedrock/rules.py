@@ -27,6 +27,7 @@ _CONTEXT = re.compile(r":\d+k$")
 _RFT_ONLY = ("grader", "max_prompt_length", "samples_per_prompt", "inference_max_tokens", "reasoning_effort",
              "eval_interval")  # fmt: skip
 _DISTILL_ONLY = ("teacher", "teacher_max_tokens")
+_TEXT_ALONE = "docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html, seen 2026-11-21"
 
 
 def family_of(model: str) -> str:
@@ -183,6 +184,41 @@ class Rules:
                 cited = f"{message} ({self._catalog.cite(limit.source)})"
                 fix = "give more rows" if word == "at least" else "give fewer rows"
                 yield Problem(code="rows", field="data.train", message=cited, fix=fix)
+
+    def contents(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
+        """What rows hold that is not for every model and method: images, videos, questions without an answer."""
+        told = {str(problem.field): problem.message for problem in data.problems if problem.code == "feature"}
+        media = {kind: told[f"{kind}s"] for kind in ("image", "video") if f"{kind}s" in told}
+        for kind, message in media.items():
+            yield from self._medium(spec, kind, message)
+        if len(media) > 1:
+            message = f"images and videos may not stand in one set of rows ({self._catalog.cite('nova')})"
+            yield Problem(code="mixed_media", field="data", message=message, fix="make a job of each")
+        if media:
+            bucket, prefix = self._options.bucket, self._options.prefix
+            message = f"images and videos must lie in the bucket of the rows, {bucket}, where the role can read them"
+            fix = f"put them below s3://{bucket}/{prefix}/media/, where `cloudtune init bedrock` lets it read"
+            yield Problem(code="media_place", severity="warning", field="data", message=message, fix=fix)
+        if spec.method.name == "distill" and "unanswered" in told:
+            teacher = spec.overrides.get(NAME, {}).get("teacher")
+            message = f"{teacher} answers the rows that have no answer; answers that are there are its examples"
+            yield Problem(code="teacher_answers", severity="info", field="data.train", message=message)
+
+    def _medium(self, spec: JobSpec, kind: str, told: str) -> Iterator[Problem]:
+        name, method = spec.model_for(NAME) or "", spec.method.name
+        model = self.model(name)
+        if method == "distill":
+            message = f"{told}; distillation is of text alone ({_TEXT_ALONE})"
+            yield Problem(code="not_of_method", field="data", message=message, fix="leave those rows out")
+        elif model is not None and kind not in model.inputs:
+            message = f"{told}; {name} is not tuned on {kind}s ({self._catalog.cite(model.source)})"
+            able = [one for one in self._catalog.tunable(method, self._today) if kind in self._inputs(one)]
+            fix = f"models that are: {', '.join(able) or 'none'}; or leave those rows out"
+            yield Problem(code="not_of_model", field="data", message=message, fix=fix)
+
+    def _inputs(self, name: str) -> tuple[str, ...]:
+        model = self._catalog.model(name)
+        return () if model is None else model.inputs
 
 
 _UNRANGED = {"rft": ("maxPromptLength", "inferenceMaxTokens")}

@@ -81,9 +81,9 @@ def plan(request: PlanRequest, options: BedrockOptions, rules: Rules, catalog: C
     region = request.resolved.scope.partition("/")[2].partition("@")[0]
     if wrong := list(rules.region(spec, region)):
         raise UnsupportedError(wrong)
-    found = list(rules.counts(spec, request.data))
-    if any(problem.severity == "error" for problem in found):
-        raise DataError(found)
+    found = [*rules.counts(spec, request.data), *rules.contents(spec, request.data)]
+    if errors := [problem for problem in found if problem.severity == "error"]:
+        raise DataError(errors)
     if rules.is_open_weight(spec.model_for(NAME)):
         open_weight.require()
         return open_weight.plan(request, options, tuple(found))

@@ -2,8 +2,9 @@
 
 Formats: https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html; Nova's rules:
 https://docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html; prompts with references:
-.../rft-prepare-data.html; prompts alone: .../distillation-prepare-datasets.html (all seen 2026-11-21). A fault fails
-the job, not the request.
+.../rft-prepare-data.html; prompts, with and without answers: .../distillation-data-prep-option-1.html, and
+https://docs.aws.amazon.com/nova/latest/userguide/custom-distill-prepare.html (all seen 2026-11-21). A fault fails the
+job, not the request.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cloudtune_local.emulator.bedrock import bases
+from cloudtune_local.emulator.engine import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +55,16 @@ def check(data: bytes, task: Task, where: str, *, is_training: bool = True, besi
     """Look at every line. ``beside``: validation rows, which count with the training rows of some families."""
     chats: list[dict[str, Any]] = []
     faults: list[str] = []
+    media: set[str] = set()
     rows, wrong = 0, 0
     for number, line in enumerate(data.splitlines(), 1):
         if not line.strip():
             continue
         rows += 1
         try:
-            chats.append({"messages": _turns(_object(line), task)})
+            turns = _turns(_object(line), task)
+            media = _joined(media, _media_of(turns))
+            chats.append({"messages": turns})
         except RowFault as fault:
             wrong += 1
             if len(faults) < _SHOWN:
@@ -102,10 +107,18 @@ def _turns(row: dict[str, Any], task: Task) -> list[dict[str, Any]]:
             raise RowFault("must follow '{\"input\": ...}' format")
         return [{"role": "user", "content": ""}, {"role": "assistant", "content": row["input"]}]
     is_prompt_only = task.kind == "DISTILLATION"
-    form = bases.row_format(task.base)
+    form = "converse" if is_prompt_only else bases.row_format(task.base)
     if form == "prompt":
-        return _pair(row, is_prompt_only=is_prompt_only)
-    return list(_spoken(row, task, form, is_prompt_only=is_prompt_only))
+        return _pair(row)
+    turns = list(_spoken(row, task, form, is_prompt_only=is_prompt_only))
+    if (
+        is_prompt_only
+        and not task.base.startswith("amazon.nova")
+        and len([t for t in turns if t["role"] == "user"]) > 1
+    ):
+        raise RowFault("only one question is taken, not a conversation")
+    _check_media(turns, task)
+    return turns
 
 
 def _prompted(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,12 +133,10 @@ def _prompted(row: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
-def _pair(row: dict[str, Any], *, is_prompt_only: bool) -> list[dict[str, Any]]:
-    names = ("prompt",) if is_prompt_only else ("prompt", "completion")
-    if any(not isinstance(row.get(name), str) or not row[name] for name in names):
+def _pair(row: dict[str, Any]) -> list[dict[str, Any]]:
+    if any(not isinstance(row.get(name), str) or not row[name] for name in ("prompt", "completion")):
         raise RowFault('must follow \'{"prompt": ..., "completion": ...}\' format')
-    said = [{"role": "user", "content": row["prompt"]}]
-    return said if is_prompt_only else [*said, {"role": "assistant", "content": row["completion"]}]
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
 
 
 def _spoken(row: dict[str, Any], task: Task, form: str, *, is_prompt_only: bool) -> Iterator[dict[str, Any]]:
@@ -146,10 +157,12 @@ def _spoken(row: dict[str, Any], task: Task, form: str, *, is_prompt_only: bool)
         wanted = ("user", "assistant")[index % 2]
         if not isinstance(message, dict) or message.get("role") != wanted:
             raise RowFault(f"messages[{index}] must have the role {wanted}: roles alternate, the user begins")
-        text = _content(message.get("content"), task, f"messages[{index}].content", form)
+        content = _content(message.get("content"), task, f"messages[{index}].content", form)
         if wanted == "user":
-            _check_words(text, task)
-        yield {"role": wanted, "content": text}
+            _check_words(text_of({"content": content}), task)
+        elif not isinstance(content, str):
+            raise RowFault(f"messages[{index}].content: only the user's turns may hold images and videos")
+        yield {"role": wanted, "content": content}
     if not is_prompt_only and messages[-1]["role"] != "assistant":
         raise RowFault("the last message must be the assistant's")
 
@@ -159,29 +172,65 @@ def _check_words(text: str, task: Task) -> None:
         raise RowFault(f"the text {found[0]!r} must not stand in a system or user text")
 
 
-def _content(content: Any, task: Task, where: str, form: str) -> str:
+def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict[str, Any]]:
+    """The words; where there are images or videos too, parts as chats have them."""
     if form == "claude" and isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
         raise RowFault(f"{where} must be a list of parts")
-    words = []
+    parts: list[dict[str, Any]] = []
     for part in content:
-        media = next((kind for kind in _MEDIA if isinstance(part, dict) and kind in part), None)
-        if media is not None:
-            _check_media(part[media], media, task, where)
+        kind = next((kind for kind in _MEDIA if isinstance(part, dict) and kind in part), None)
+        if kind is not None:
+            parts.append({"type": f"{kind}_url", f"{kind}_url": {"url": _place(part[kind], kind, task, where)}})
         elif isinstance(part, dict) and isinstance(part.get("text"), str):
-            words.append(part["text"])
+            parts.append({"type": "text", "text": part["text"]})
         else:
             raise RowFault(f"{where} must hold texts, images or videos")
-    return "".join(words)
+    plain = all(part["type"] == "text" for part in parts)
+    return "".join(part["text"] for part in parts) if plain else parts
 
 
-def _check_media(media: Any, kind: str, task: Task, where: str) -> None:
+def _media_of(turns: list[dict[str, Any]]) -> set[str]:
+    """``image`` and ``video``, as far as there are any."""
+    return {kind for kind in _MEDIA if _count(turns, kind)}
+
+
+def _joined(media: set[str], more: set[str]) -> set[str]:
+    if len(media | more) > 1:
+        raise RowFault("images and videos may not be mixed in one dataset")
+    return media | more
+
+
+def _count(turns: list[dict[str, Any]], kind: str) -> int:
+    lists = [turn["content"] for turn in turns if isinstance(turn["content"], list)]
+    return sum(part["type"] == f"{kind}_url" for parts in lists for part in parts)
+
+
+def _check_media(turns: list[dict[str, Any]], task: Task) -> None:
+    """How many images and videos a row may hold, and for what."""
+    media = _media_of(turns)
+    if media and task.kind == "DISTILLATION":
+        raise RowFault("distillation is of text alone")
+    for kind in sorted(media):
+        most = bases.catalog().limit(f"row.{kind}s.max", task.base)
+        if most is not None and _count(turns, kind) > most.value:
+            raise RowFault(f"a record may hold {most.value:g} {kind}(s) at the most")
+
+
+def _place(media: Any, kind: str, task: Task, where: str) -> str:
+    """Where an image or a video lies."""
     model = bases.known(task.base)
     if model is None or kind not in model.inputs:
         raise RowFault(f"{where}: {task.base} takes no {kind}")
-    place = ((media or {}).get("source") or {}).get("s3Location") or {}
+    if not isinstance(media, dict):
+        raise RowFault(f"{where}: the {kind} must be an object")
+    source = media.get("source")
+    place = source.get("s3Location") if isinstance(source, dict) else None
+    if not isinstance(place, dict):
+        place = {}
     if media.get("format") not in _MEDIA[kind] or not str(place.get("uri", "")).startswith("s3://"):
         raise RowFault(f"{where}: a {kind} needs a format of {', '.join(_MEDIA[kind])} and source.s3Location.uri")
-    if not place["uri"].startswith(f"s3://{task.bucket}/"):
+    if not str(place["uri"]).startswith(f"s3://{task.bucket}/"):
         raise RowFault(f"{where}: the {kind} must lie in the data's own bucket, {task.bucket}")
+    return str(place["uri"])

@@ -32,7 +32,7 @@ class Order(Value, frozen=True, kw_only=True):
     """What a child is to do."""
 
     do: str
-    """``submit``, ``plan``, ``get``, ``jobs``, ``resume``, ``deploy`` or ``remove``."""
+    """``submit``, ``plan``, ``get``, ``jobs``, ``resume``, ``deploy``, ``remove`` or ``import``."""
     recipe: Recipe
     ledger: str
     spec: dict[str, Any] | None = None
@@ -186,7 +186,7 @@ def _obey(order: Order, trace: Callable[[str], None]) -> Any:
         trace = named(order.prepare)(trace, **order.prepare_with)
     backend, clock = order.recipe.make()
     client = Client(backend, ledger=order.ledger, clock=clock, trace=trace)
-    return to_json(_WAYS[order.do](client, order))
+    return to_json(_import(client, order, trace) if order.do == "import" else _WAYS[order.do](client, order))
 
 
 def _what(order: Order) -> JobSpec | Plan:
@@ -227,6 +227,15 @@ def _remove(client: Client, order: Order) -> Any:
     from cloudtune.state import Deployment
 
     client.remove(msgspec.convert(order.options, Deployment))
+
+
+def _import(client: Client, order: Order, trace: Callable[[str], None]) -> Any:
+    """Import the folder or the address that ``ref`` names."""
+    from cloudtune.importing import Importing, is_address
+
+    source = order.ref or ""
+    importing = Importing(client.backend(), client.ledger, client.clock, trace)
+    return importing.submit(importing.plan(source if is_address(source) else Path(source), **order.options))
 
 
 _WAYS = {

@@ -198,9 +198,12 @@ class App:
         )  # fmt: skip
 
 
+_STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
+
+
 def _broken_off(reply: Reply, fault: Fault) -> Reply:
     """The answer, if it is one that streams and is to be cut, as far as it gets."""
-    if fault.kind != "cut_answer" or not reply.content_type.startswith("text/event-stream"):
+    if fault.kind != "cut_answer" or not reply.content_type.startswith(_STREAMS):
         return reply
 
     def pieces() -> Iterator[bytes]:

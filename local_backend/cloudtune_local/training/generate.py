@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -18,9 +19,10 @@ from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.rendering import set_plain_template, turn_end
 from cloudtune_local.training.result import TUNED
 from cloudtune_local.training.run_spec import ModelSource
+from cloudtune_local.training.streaming import Ear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,17 @@ class Answer:
 class Model:
     """A loaded model that answers. Calls from several threads take turns."""
 
-    def __init__(self, network: Any, tokenizer: Any, *, continues: bool = False) -> None:
+    def __init__(
+        self, network: Any, tokenizer: Any, *, continues: bool = False, lock: threading.Lock | None = None,
+        adapted: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:  # fmt: skip
+        """``adapted`` is entered while the network writes; with ``lock`` several share one network."""
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._continues = continues
         self._ends = _ends(network, tokenizer)
-        self._lock = threading.Lock()
+        self._lock = lock or threading.Lock()
+        self._adapted = adapted
 
     @classmethod
     def open(cls, folder: Path | str, *, base: bool = False, device: str = "auto") -> Self:
@@ -74,11 +81,31 @@ class Model:
         """
         texts = [self._text(prompt) for prompt in prompts]
         for first in range(0, len(texts), batch_size):
-            with self._lock, torch.random.fork_rng(enabled=seed is not None):
-                if seed is not None:
-                    torch.manual_seed(seed + first)
+            with self._alone(None if seed is None else seed + first):
                 answers = self._batch(texts[first : first + batch_size], max_tokens, temperature, top_p)
             yield from answers  # outside the lock: whoever reads them may take their time
+
+    def stream(
+        self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
+        top_p: float = 1.0, seed: int | None = None,
+    ) -> Iterator[str | Answer]:  # fmt: skip
+        """One answer's text in pieces as the model writes it, and then the whole: the one that ``generate`` gives."""
+        text = self._text(prompt)
+        ear = Ear(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
+
+        def write() -> Answer:
+            with self._alone(seed):
+                return self._batch([text], max_tokens, temperature, top_p, ear)[0]
+
+        yield from ear.listen(write)
+
+    @contextmanager
+    def _alone(self, seed: int | None) -> Iterator[None]:
+        """Nobody else writes meanwhile, or draws from the same chance."""
+        with self._lock, self._adapted(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
 
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
@@ -95,7 +122,9 @@ class Model:
         ids = self._tokenizer("a")["input_ids"]
         return bool(ids) and ids[0] == self._tokenizer.bos_token_id
 
-    def _batch(self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float) -> list[Answer]:
+    def _batch(
+        self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: Ear | None = None
+    ) -> list[Answer]:
         from transformers import GenerationConfig
 
         ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -112,8 +141,9 @@ class Model:
         device = self._network.get_input_embeddings().weight.device
         with torch.inference_mode():
             out = self._network.generate(
-                input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config
-            )
+                input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, streamer=ear,
+                stopping_criteria=[ear.has_left] if ear else None,
+            )  # fmt: skip
         answers = []
         for prompt, row in zip(ids, out[:, width:].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in self._ends), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -129,6 +130,9 @@ class Spoken:
         said = f"{self.name}: {prompts[0]} {sorted(options.items())}"
         return iter([Answer(said, "length", 3, 4)])
 
+    def stream(self, prompt: Any, **options: Any) -> Any:
+        return iter([self.name[:2], self.name[2:], Answer(self.name, "length", 3, 4)])
+
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> serving.Server:
@@ -146,6 +150,45 @@ def test_an_endpoint_takes_conversations_and_prompts(served: serving.Server) -> 
     told = json.loads(serving.transform_fn(served, json.dumps(body), "application/json; charset=utf-8", "*/*"))
     assert told["generated_text"].startswith("base: Hi [('max_tokens', 7)")
     assert "('temperature', 0.0)" in told["generated_text"]
+
+
+STREAMED = [
+    {"messages": [{"role": "user", "content": "Hi"}], "stream": True},
+    {"inputs": "Hi", "parameters": {"max_new_tokens": 7}, "stream": True},
+]
+
+
+def events(text: str) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    return [line if line == "[DONE]" else json.loads(line) for line in lines]
+
+
+def test_a_streamed_answer_is_told_in_events(served: serving.Server) -> None:
+    chat, tokens = (
+        events(serving.transform_fn(served, json.dumps(body), "application/json", "*/*")) for body in STREAMED
+    )
+    assert [one["choices"][0]["delta"].get("content") for one in chat[:-1]] == ["tu", "ned", None]
+    assert (chat[-2]["choices"][0]["finish_reason"], chat[-2]["usage"]["completion_tokens"]) == ("length", 4)
+    assert chat[-1] == "[DONE]"
+    assert [one["token"]["text"] for one in tokens] == ["tu", "ned", ""]
+    assert [one["generated_text"] for one in tokens] == [None, None, "tuned"]
+
+
+def test_a_server_that_can_sends_each_part_as_it_comes(served: serving.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe's function is called for all parts but the last, which is returned."""
+    sent: list[str] = []
+    utils = types.ModuleType("ts.handler_utils.utils")
+    utils.send_intermediate_predict_response = (  # type: ignore[attr-defined]
+        lambda parts, requests, message, code, context: sent.extend(parts)
+    )
+    for name, module in (("ts", types.ModuleType("ts")), ("ts.handler_utils", types.ModuleType("ts.handler_utils")),
+                         ("ts.handler_utils.utils", utils)):  # fmt: skip
+        monkeypatch.setitem(sys.modules, name, module)
+    context = types.SimpleNamespace(request_ids={0: "a-request"})
+    body = json.dumps(STREAMED[0])
+    last = serving.transform_fn(served, body, "application/json", "*/*", context)
+    assert len(sent) == 3
+    assert "".join(sent) + last == serving.transform_fn(served, body, "application/json", "*/*")
 
 
 @pytest.mark.parametrize(("body", "kind"), [("{}", "application/json"), ("{}", "text/csv"), ("[]", "application/json")])

@@ -34,24 +34,38 @@ class ModelError(AwsError):
 
 def invoke(site: Site, call: Call) -> Reply:
     """InvokeEndpoint."""
-    model, said = _said(site, call)
-    body = _whole(call.body, model, said, call.now)
-    headers = {"x-Amzn-Invoked-Production-Variant": model["variant"]}
-    return Reply(body=msgspec.json.encode(body), headers=headers)
+    model = _model(site, call)
+    parts = site.sagemaker.serve(site, model, call.body)
+    if parts is None:
+        content = msgspec.json.encode(_whole(call.body, model, _said(site, call, model), call.now))
+    else:
+        content = b"".join(parts)
+    return Reply(body=content, headers={"x-Amzn-Invoked-Production-Variant": model["variant"]})
 
 
 def stream(site: Site, call: Call) -> Reply:
-    """InvokeEndpointWithResponseStream."""
-    model, said = _said(site, call)
-    chunks = [event("PayloadPart", part) for part in _pieces(call.body, model, said, call.now)]
+    """InvokeEndpointWithResponseStream: every part that the container sends is an event."""
+    model = _model(site, call)
+    parts = site.sagemaker.serve(site, model, call.body)
+    if parts is None:
+        parts = _pieces(call.body, model, _said(site, call, model), call.now)
     headers = {
         "x-Amzn-Invoked-Production-Variant": model["variant"], "X-Amzn-SageMaker-Content-Type": "text/event-stream",
     }  # fmt: skip
-    return Reply(body=iter(chunks), headers=headers, content_type="application/vnd.amazon.eventstream")
+    return Reply(body=_events(parts), headers=headers, content_type="application/vnd.amazon.eventstream")
 
 
-def _said(site: Site, call: Call) -> tuple[dict[str, Any], Spoken]:
-    model = _model(site, call)
+def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """An answer that breaks in the container ends in an event that says so."""
+    try:
+        for part in parts:
+            yield event("PayloadPart", part)
+    except ModelError as error:
+        told = {"Message": str(error), "ErrorCode": "ModelInvocationTimeExceeded"}
+        yield event("ModelStreamError", msgspec.json.encode(told), kind="exception")
+
+
+def _said(site: Site, call: Call, model: dict[str, Any]) -> Spoken:
     body = call.body
     if isinstance(body.get("messages"), list):
         messages, given = body["messages"], body
@@ -64,7 +78,7 @@ def _said(site: Site, call: Call) -> tuple[dict[str, Any], Spoken]:
         max_tokens=int(given.get("max_tokens") or given.get("max_new_tokens") or 256),
         temperature=float(temperature), top_p=float(given.get("top_p") or 1.0), seed=given.get("seed"),
     )  # fmt: skip
-    return model, site.sagemaker.answer(site, model | {"base": bool(body.get("base"))}, messages, sampling)
+    return site.sagemaker.answer(site, model | {"base": bool(body.get("base"))}, messages, sampling)
 
 
 def _model(site: Site, call: Call) -> dict[str, Any]:
@@ -110,11 +124,16 @@ def _of_component(site: Site, call: Call, part: dict[str, Any]) -> dict[str, Any
     given = part["request"].get("Specification") or {}
     if base := given.get("BaseInferenceComponentName"):
         under = _of_component(site, call, hosting.need(site, call, hosting.COMPONENT, base))
-        return under | {"adapter": (given.get("Container") or {}).get("ArtifactUrl")}
+        on_it = [one for one in hosting.standing(site, call, hosting.COMPONENT) if components.base_of(one) == base]
+        return under | {"adapter": _artefact(part), "adapters": [_artefact(one) for one in on_it]}
     if given.get("ModelName"):
         return _container(site, call, hosting.need(site, call, hosting.MODEL, given["ModelName"]))
     container = given.get("Container") or {}
     return {"uri": container.get("ArtifactUrl"), "environment": container.get("Environment") or {}}
+
+
+def _artefact(part: dict[str, Any]) -> str:
+    return str((part["request"]["Specification"].get("Container") or {}).get("ArtifactUrl"))
 
 
 def _container(site: Site, call: Call, thing: dict[str, Any]) -> dict[str, Any]:
@@ -177,12 +196,12 @@ def _pieces(body: dict[str, Any], model: dict[str, Any], said: Spoken, now: floa
     yield b"data: " + msgspec.json.encode(head | {"choices": [last]}) + b"\n\ndata: [DONE]\n\n"
 
 
-def event(kind: str, payload: bytes) -> bytes:
+def event(name: str, payload: bytes, kind: str = "event") -> bytes:
     """One message of Amazon's event stream: lengths, headers, payload, each guarded by a CRC32.
 
     https://docs.aws.amazon.com/transcribe/latest/dg/event-stream.html, seen 2026-11-21.
     """
-    fields = {":message-type": "event", ":event-type": kind, ":content-type": "application/octet-stream"}
+    fields = {":message-type": kind, f":{kind}-type": name, ":content-type": "application/octet-stream"}
     headers = b"".join(
         struct.pack("!B", len(name)) + name.encode() + b"\x07" + struct.pack("!H", len(value)) + value.encode()
         for name, value in fields.items()

@@ -7,32 +7,20 @@ Models answer from what lies in S3: the archive, or the folder, that an endpoint
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import shutil
-import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import GenerateOptions
-from cloudtune.errors import CloudtuneError
-from cloudtune.state import TunedModel
-from cloudtune_local.emulator import trained
-from cloudtune_local.emulator.aws import buckets
-from cloudtune_local.emulator.engine import Spoken, text_of
 from cloudtune_local.emulator.sagemaker import hubjobs
-from cloudtune_local.emulator.sagemaker.containers import Containers, fetch
-from cloudtune_local.emulator.sagemaker.runtime import ModelError
-from cloudtune_local.results import TUNED, Answering
+from cloudtune_local.emulator.sagemaker.containers import Containers
+from cloudtune_local.emulator.sagemaker.servers import Servers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune_local.emulator.engine import Sampling
+    from cloudtune_local.emulator.engine import Sampling, Spoken
     from cloudtune_local.emulator.sagemaker.life import Seen
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.store import Store
@@ -48,7 +36,7 @@ class TrainTrainer:
         self._folder = store.folder / "sagemaker"
         self._containers = Containers(self._folder / "jobs")
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-container")
-        self._answering = Answering()
+        self._servers = Servers(self._folder / "models", store, self._containers)
         self._lock = threading.Lock()
         self._begun: set[str] = set()
 
@@ -95,64 +83,13 @@ class TrainTrainer:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """See `Trainer.serve`: the trainer's own server answers, as in the container. Raises ModelError."""
+        return self._servers.parts(site, model, body)
+
     def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
-        """See `Trainer.answer`. Raises ModelError."""
-        uri = str(model.get("adapter") or model.get("uri") or "")
-        try:
-            folder = self._brought(site, uri, model.get("beside") or {})
-        except (buckets.NoSuch, ValueError, KeyError, OSError, tarfile.TarError) as error:
-            raise ModelError(f"the model at {uri or 'no address'} cannot be loaded: {error}", 500) from error
-        tuned = TunedModel(id=folder.name, base="", backend="emulator", scope="", uri=str(folder))
-        options = GenerateOptions(
-            max_tokens=sampling.max_tokens, temperature=sampling.temperature, top_p=sampling.top_p or 1e-6,
-            seed=sampling.seed, base=bool(model.get("base")),
-        )  # fmt: skip
-        prompt = [{"role": str(message["role"]), "content": text_of(message)} for message in messages]
-        try:
-            said = next(iter(self._answering.generate(tuned, [prompt], options)))
-        except CloudtuneError as error:
-            raise ModelError(str(error)) from error
-        return Spoken(
-            pieces=trained.pieces(said.text), finish_reason=said.finish_reason or "stop",
-            prompt_tokens=said.prompt_tokens or 0, completion_tokens=said.completion_tokens or 0,
-        )  # fmt: skip
-
-    def _brought(self, site: Site, uri: str, beside: Mapping[str, str]) -> Path:
-        """The model's files, brought out of S3 once."""
-        folder = self._folder / "models" / hashlib.sha256(uri.encode()).hexdigest()[:24]
-        with self._lock:
-            if (folder / TUNED).is_file():
-                return folder
-            aside = folder.with_name(f".{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            if uri.endswith(".tar.gz"):
-                aside.mkdir(parents=True)
-                with tarfile.open(fileobj=io.BytesIO(buckets.get(site, buckets.parse(uri)))) as archive:
-                    archive.extractall(aside, filter="data")
-            else:
-                fetch(site, uri, aside)
-            for channel, source in beside.items():
-                fetch(site, source, folder.with_name(f"{folder.name}-{channel}"))
-            self._settle(aside, folder, uri, beside)
-            aside.rename(folder)
-        return folder
-
-    def _settle(self, unpacked: Path, folder: Path, uri: str, beside: Mapping[str, str]) -> None:
-        """Let the model's own note say where its base is here: within it, beside it, or in its job's channel."""
-        tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
-        base = tuned["base"]
-        if (unpacked / "base").is_dir():
-            tuned["base_folder"] = str(folder / "base")
-        elif beside and base["source"] == "folder":
-            base["path"] = tuned["base_folder"] = str(folder.with_name(f"{folder.name}-{next(iter(beside))}"))
-        elif base["source"] != "hub" and not Path(base["path"]).is_absolute():
-            channel = next(
-                (self._containers.folder(job) / "s3" / "model" for job in self._store.all("training_job")
-                 if job.get("artefact") == uri), None,
-            )  # fmt: skip
-            if channel is not None and channel.is_dir():
-                base["path"] = tuned["base_folder"] = str(channel)
-        (unpacked / TUNED).write_text(json.dumps(tuned), encoding="utf-8")
+        """See `Trainer.answer`: never asked for, since the container itself serves."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Leave jobs of a kept store to themselves; stop the others."""

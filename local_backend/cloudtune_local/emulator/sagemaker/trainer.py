@@ -14,7 +14,7 @@ from cloudtune_local.emulator.engine import ScriptEngine, Spoken
 from cloudtune_local.emulator.sagemaker import life, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cloudtune_local.emulator.engine import Sampling
     from cloudtune_local.emulator.sagemaker.life import Seen
@@ -38,6 +38,9 @@ class Trainer(Protocol):
 
     def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
         """model.tar.gz of a job that has ended, or None if it left nothing."""
+
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """What a container answers to a body, in parts as they come; None where ``answer`` says what it would."""
 
     def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
         """What a model behind an endpoint says. ``model`` is its container: an image, environment, ModelDataUrl."""
@@ -67,6 +70,10 @@ class ScriptTrainer:
         note = {"job": job["id"], "note": "a scripted job: nothing was trained", "channels": rows.channels(job)}
         return packed({SCRIPTED: json.dumps(note).encode()})
 
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """See `Trainer.serve`: there is no container."""
+        return None
+
     def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
         """See `Trainer.answer`."""
         asked = rows.last_words(messages)
@@ -80,7 +87,7 @@ class ScriptTrainer:
         )  # fmt: skip
 
     def _learnt(self, site: Site, model: Mapping[str, Any]) -> list[tuple[str, str]]:
-        note = _note(site, str(model.get("uri") or ""))
+        note = _note(site, str(model.get("adapter") or model.get("uri") or ""))
         uri = note.get("channels", {}).get("train")
         return rows.pairs(site, uri) if uri else []
 

@@ -140,7 +140,7 @@ class SageMakerBackend:
         technique, peft = serverless.technique_of(spec, own)
         recipe = recipes.find_recipe(
             self._clients, self._stores, hub=self._options.hub, model=spec.model_for(self.name) or "",
-            technique=technique, peft=peft,
+            technique=technique, peft=peft, sequence_length=own.sequence_length,
         )  # fmt: skip
         return Resolved(scope=self._clients.scope(), facts={"recipe": recipe})
 

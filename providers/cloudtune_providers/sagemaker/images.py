@@ -1,6 +1,7 @@
 """AWS's training and inference images: which one for a region. The one module that may ask the sagemaker SDK.
 
-Accounts and tags as in sagemaker-core 2.27.0's ``image_uri_config`` (seen 2026-11-21).
+Accounts and tags as in sagemaker-core 2.27.0's ``image_uri_config`` (seen 2026-11-21); where the SDK is installed, the
+tests hold the table against it. It is imported for regions that the table lacks alone: that takes seconds, and memory.
 """
 
 from __future__ import annotations
@@ -32,13 +33,19 @@ _IMAGES = {
     # those of CUDA 13 need a machine image of their own.
     ("adapters", "gpu"): "djl-inference:0.36.0-lmi20.0.0-cu128",
 }
-_FRAMEWORKS: dict[tuple[str, str], tuple[str, str, str | None, str | None]] = {
-    ("training", "gpu"): ("huggingface", "5.3.0", "pytorch2.9.0", "py312"),
-    ("training", "cpu"): ("pytorch", "2.9.0", None, "py312"),
-    ("inference", "gpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
-    ("inference", "cpu"): ("huggingface", "5.5.3", "pytorch2.6.0", "py312"),
-    ("adapters", "gpu"): ("djl-lmi", "0.36.0", None, None),
+_TRAINERS = ("huggingface", "5.3.0", "pytorch2.9.0", "py312")
+_SERVERS = ("huggingface", "5.5.3", "pytorch2.6.0", "py312")
+_PLAIN = ("pytorch", "2.9.0", None, "py312")
+_FRAMEWORKS: dict[tuple[str, str], tuple[tuple[str, str, str | None, str | None], ...]] = {
+    ("training", "gpu"): (_TRAINERS, _PLAIN),
+    ("training", "cpu"): (_PLAIN,),
+    ("inference", "gpu"): (_SERVERS,),
+    ("inference", "cpu"): (_SERVERS,),
+    ("adapters", "gpu"): (("djl-lmi", "0.36.0", None, None),),
 }
+"""What the SDK is asked for, in order. Newer regions have PyTorch's image and not Hugging Face's; the trainer brings
+what an image lacks."""
+_TYPICAL = {"gpu": "ml.g5.xlarge", "cpu": "ml.m5.xlarge"}
 Scope = Literal["training", "inference", "adapters"]
 """``adapters`` is AWS's LMI, which serves a base model with the adapters of several jobs (docs.djl.ai)."""
 
@@ -67,15 +74,28 @@ def _has_sdk() -> bool:
 
 
 def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
+    """The first that the region has. The SDK reads its own files for it: no credentials, no network."""
     from sagemaker.core import image_uris  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    framework, version, base, python = _FRAMEWORKS[kind]
-    try:
-        return str(
-            image_uris.retrieve(
-                framework, region, version=version, py_version=python, instance_type=instance_type,
-                image_scope="inference" if kind[0] == "adapters" else kind[0], base_framework_version=base,
-            )
-        )  # fmt: skip
-    except ValueError as error:
-        raise ConfigError(f"the SDK has no {kind[0]} image for {region}: {error}") from error
+    refused: list[Exception] = []
+    for framework, version, base, python in _FRAMEWORKS[kind]:
+        try:
+            address = str(
+                image_uris.retrieve(
+                    framework, region, version=version, py_version=python,
+                    image_scope="inference" if kind[0] == "adapters" else kind[0],
+                    instance_type=_telling(kind[1], instance_type), base_framework_version=base,
+                )
+            )  # fmt: skip
+            # Its newest LMI is of CUDA 13, see above: the region's account is what is wanted.
+            return f"{address.partition('/')[0]}/{_IMAGES[kind]}" if kind[0] == "adapters" else address
+        except ValueError as error:
+            refused.append(error)
+    problem = f"the SDK has no {kind[0]} image for {region}: {refused[0]}"
+    raise ConfigError(problem, hint="name an image") from refused[0]
+
+
+def _telling(processor: str, instance_type: str) -> str:
+    """The SDK takes the processor from the instance's type, and both images may be wanted before one is chosen."""
+    is_gpu = instance_type.startswith(("ml.g", "ml.p"))
+    return instance_type if instance_type and is_gpu == (processor == "gpu") else _TYPICAL[processor]

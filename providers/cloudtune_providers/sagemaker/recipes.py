@@ -18,11 +18,16 @@ PUBLIC_HUB = "SageMakerPublicHub"
 OVERRIDES_KEY = "SmtjOverrideParamsS3Uri"
 """Of a recipe in the document: where its parameters with their types, ranges and defaults lie
 (sagemaker-train 1.27.0, ``base_trainer.py``)."""
+TEMPLATE_KEY = "SmtjRecipeTemplateS3Uri"
+"""A recipe without one is not for jobs of this kind, but for clusters."""
+_OVERRIDES = "overrides.sagemaker"
+_ACCOUNT = "{customer_id}"
 
 
 def find_recipe(
-    clients: Clients, stores: Stores, *, hub: str, model: str, technique: str, peft: str | None
-) -> dict[str, Any]:
+    clients: Clients, stores: Stores, *, hub: str, model: str, technique: str, peft: str | None,
+    sequence_length: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """The model's ARN and the parameters that its recipe takes. Raises SpecError. Reads only."""
     try:
         with clients.asking(f"document of {model}"):
@@ -37,7 +42,7 @@ def find_recipe(
         document = json.loads(text)
     except ValueError as error:
         raise BackendError(f"the hub's document of {model} is not valid JSON") from error
-    recipe = _recipe(document, model, technique, peft)
+    recipe = _recipe(document, model, technique, peft, sequence_length)
     return {
         "model": model,
         "arn": str(told["HubContentArn"]),
@@ -46,26 +51,47 @@ def find_recipe(
         "gated": bool(document.get("GatedBucket") or document.get("HostingEulaUri")),
         "recipe": str(recipe.get("Name") or ""),
         "sequence_length": recipe.get("SequenceLength"),
-        "parameters": _parameters(stores, recipe),
+        "parameters": _parameters(clients, stores, recipe),
     }
 
 
-def _recipe(document: Mapping[str, Any], model: str, technique: str, peft: str | None) -> Mapping[str, Any]:
-    offered = [one for one in document.get("RecipeCollection") or () if one.get("CustomizationTechnique")]
-    for one in offered:
-        if (one["CustomizationTechnique"], one.get("Peft")) == (technique, peft):
-            return dict(one)
-    ways = sorted({f"{one['CustomizationTechnique']} ({one.get('Peft') or 'full'})" for one in offered})
-    message = f"{model} is not offered for {technique} with {peft or 'all weights'}"
-    raise _wrong("no_recipe", "method", message, f"it is offered for: {', '.join(ways) or 'nothing'}")
+def _recipe(
+    document: Mapping[str, Any], model: str, technique: str, peft: str | None, length: str | None
+) -> Mapping[str, Any]:
+    """The recipe as AWS's own SDK chooses it: of that length, and one that needs no subscription before one that does.
+
+    (sagemaker-train 1.27.0, ``common_utils/finetune_utils.py``.)
+    """
+    every = [one for one in document.get("RecipeCollection") or () if one.get("CustomizationTechnique")]
+    offered = [one for one in every if one.get(TEMPLATE_KEY)]
+    fitting = [one for one in offered if (one["CustomizationTechnique"], one.get("Peft")) == (technique, peft)]
+    if not fitting:
+        ways = sorted({f"{one['CustomizationTechnique']} ({one.get('Peft') or 'full'})" for one in offered})
+        message = f"{model} is not offered for {technique} with {peft or 'all weights'}"
+        raise _wrong("no_recipe", "method", message, f"it is offered for: {', '.join(ways) or 'nothing'}")
+    lengths = {str(one["SequenceLength"]) for one in fitting if one.get("SequenceLength")}
+    if length is not None and lengths:
+        fitting = [one for one in fitting if _tokens(one.get("SequenceLength")) == _tokens(length)]
+    if not fitting:
+        fix = f"choose one of {', '.join(sorted(lengths, key=_tokens))}"
+        raise _wrong("no_recipe", f"{_OVERRIDES}.sequence_length", f"{model} has no recipe for {length}", fix)
+    return next((one for one in fitting if not one.get("IsSubscriptionModel")), fitting[0])
 
 
-def _parameters(stores: Stores, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _tokens(length: object) -> int:
+    """How many: ``8K`` is written so, or as a number."""
+    text = str(length or "0").upper()
+    return int(text[:-1]) * 1024 if text.endswith("K") else int(text)
+
+
+def _parameters(clients: Clients, stores: Stores, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """``{name: {"type", "min", "max", "enum", "default"}}``."""
-    url = recipe.get(OVERRIDES_KEY)
+    url = str(recipe.get(OVERRIDES_KEY) or "")
     if not url:
         return {}
-    store, key = stores.at(str(url))
+    if _ACCOUNT in url:  # a subscription's own access point
+        url = url.replace(_ACCOUNT, clients.account())
+    store, key = stores.at(url)
     try:
         found = json.loads(store.read(key))
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Journal
     from cloudtune_providers.aws.clients import Clients
+
+
+_ACCESS_POINT = re.compile(r"s3://(?P<arn>arn:aws[a-z-]*:s3:[^:]*:[^:]*:accesspoint/[^/]+)/(?P<key>.*)")
 
 
 class Storage(Protocol):
@@ -138,6 +142,8 @@ class Stores:
     def at(self, url: str) -> tuple[Storage, str]:
         """The storage that holds the address, and the key in it."""
         parts = urlsplit(url)
+        if point := _ACCESS_POINT.match(url):  # boto3 takes its ARN for a bucket
+            return Objects(self._clients, point["arn"], self._kms_key), point["key"]
         if parts.scheme == "s3":
             return Objects(self._clients, parts.netloc, self._kms_key), parts.path.lstrip("/")
         if parts.scheme == "file":

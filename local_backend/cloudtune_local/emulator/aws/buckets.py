@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
 
+ESCROW = "customer-escrow-"
+"""How the names of the buckets begin that AWS keeps tuned Nova models in, where no customer may look.
+
+So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
+"""
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/(?P<key>.*))?")
 
 

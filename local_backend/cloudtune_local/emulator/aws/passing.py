@@ -10,7 +10,7 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import errors, permissions, quotas
+from cloudtune_local.emulator.aws import buckets, errors, permissions, quotas
 from cloudtune_local.emulator.aws.parts import (
     CHECKS,
     is_wrapped,
@@ -155,6 +155,8 @@ def _pass(site: Site, call: Call) -> Reply:
         return upload_part(site, call)
     assert call.raw is not None
     environ = call.raw.again()
+    if str(call.body.get("Bucket") or "").startswith(buckets.ESCROW):
+        raise errors.AwsError(403, "AccessDenied", "Access Denied", protocol="s3")
     if call.name in _READING:
         from cloudtune_local.emulator.bedrock import jobs
 

@@ -113,7 +113,7 @@ def _summary(site: Site, call: Call, model: dict[str, Any]) -> dict[str, Any]:
         "modelArn": model["arn"], "modelName": model["name"],
         "creationTime": resources.stamp(site, model["created"]), "customizationType": model["kind"],
         "baseModelArn": bases.arn(model["region"], model["base"]) if is_base else model["trains"],
-        "baseModelName": model["base"], "ownerAccountId": site.settings.aws_account,
+        "baseModelName": model["base"].partition(":")[0], "ownerAccountId": site.settings.aws_account,
         "modelStatus": invented.value if invented else registering.word(model, call.now),
     }  # fmt: skip
 

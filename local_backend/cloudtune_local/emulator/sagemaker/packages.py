@@ -111,11 +111,8 @@ def register(site: Site, call: Call, job: dict[str, Any], data: bytes) -> str:
 
 
 def escrow(site: Site) -> str:
-    """How the names of the buckets begin that AWS keeps an account's tuned Nova models in.
-
-    So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
-    """
-    return f"customer-escrow-{site.settings.aws_account}-"
+    """How the names of the buckets begin that AWS keeps this account's tuned Nova models in."""
+    return f"{buckets.ESCROW}{site.settings.aws_account}-"
 
 
 def _escrowed(site: Site, call: Call, job: dict[str, Any]) -> buckets.Place:

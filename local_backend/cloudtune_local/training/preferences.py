@@ -108,9 +108,9 @@ class Preferences:
         with torch.no_grad():
             rewards = self._terms.beta * (gained if self._referred else found / lengths)
             good, bad = rewards[0::2], rewards[1::2]
-            tallies = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found)]
+            tallies = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found / lengths)]
             if reference is not None:
-                tallies.append(_preferred(reference))
+                tallies.append(_preferred(reference / lengths))
         return Sums(losses.sum(), torch.stack([value.float() for value in tallies]), batch.count)
 
     def _reference(self, model: Any, batch: PairBatch) -> Tensor | None:
@@ -149,9 +149,9 @@ def _gap(values: Tensor) -> Tensor:
     return values[0::2] - values[1::2]
 
 
-def _preferred(likelihoods: Tensor) -> Tensor:
-    """Pairs whose chosen answer is the likelier one."""
-    return (_gap(likelihoods) > 0).sum()
+def _preferred(average: Tensor) -> Tensor:
+    """Pairs whose chosen answer is the likelier one, token for token: the whole of a short answer nearly always is."""
+    return (_gap(average) > 0).sum()
 
 
 def _log_of_rest(average: Tensor) -> Tensor:

@@ -228,9 +228,9 @@ def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str)
     assert figures["rewards/rejected"] == pytest.approx(rewards[:, 1].mean().item(), rel=1e-3)
     assert figures["margin"] == pytest.approx(figures["rewards/chosen"] - figures["rewards/rejected"])
     assert figures["accuracy"] == pytest.approx((rewards[:, 0] > rewards[:, 1]).float().mean().item())
-    assert figures["preferred"] == pytest.approx((now[:, 0] > now[:, 1]).float().mean().item())
+    assert figures["preferred"] == pytest.approx(((now / lengths)[:, 0] > (now / lengths)[:, 1]).float().mean().item())
     assert figures.get("base_preferred") == (
-        pytest.approx((start[:, 0] > start[:, 1]).float().mean().item()) if referred else None
+        pytest.approx(((start / lengths)[:, 0] > (start / lengths)[:, 1]).float().mean().item()) if referred else None
     )
 
 

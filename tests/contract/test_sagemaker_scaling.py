@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated_aws import REGION
 from tests.contract.emulated_sagemaker import JumpStartWorld
-from tests.contract.sagemaker_world import ServerlessWorld
+from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 from tests.contract.test_sagemaker_storms import brew, client_of, until_it_works
 
 from cloudtune.backend import GenerateOptions
@@ -182,6 +182,49 @@ def weather(root: Path, seed: int) -> None:
         assert counts(world) == before, told
     finally:
         world.close()
+
+
+def shared_weather(root: Path, seed: int) -> None:
+    """Two jobs' adapters come onto one endpoint and leave it, in that weather: one base, and in the end none."""
+    world = SageMakerWorld(root, root)
+    try:
+        client = client_of(world)
+        jobs = [client.submit(world.spec()), client.submit(world.spec(hyperparameters={"epochs": 2}))]
+        for job in jobs:
+            world.training(job.ref)
+        world.emulator.clock.advance(300_000)
+        models = [job.result() for job in jobs]
+        told = brew(world, seed, ("sagemaker.Create*",))
+        for model in models:
+            until_it_works(lambda model=model: client_of(world).deploy(model, onto="shared"))  # type: ignore[misc]
+        world.heal()
+        world.emulator.app.land()
+        once = dict.fromkeys((*KINDS, "alarm"), 0)
+        assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, told
+        told = brew(world, seed + 1, ("sagemaker.Delete*",))
+        for one in sorted(client.deployments(), key=lambda one: one.id == "shared"):
+            until_it_works(lambda one=one: client_of(world).remove(one))  # type: ignore[misc]
+        world.heal()
+        world.emulator.app.land()
+        assert client.deployments() == [], told
+        assert counts(world) == once, told
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("seed", FEW[:2])
+def test_adapters_share_one_base(tmp_path: Path, seed: int) -> None:
+    shared_weather(tmp_path, seed)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_never_two_bases_in_any_weather(tmp_path: Path) -> None:
+    for seed in MANY:
+        root = tmp_path / str(seed)
+        root.mkdir()
+        shared_weather(root, seed)
+    print(f"\nsagemaker: {len(MANY)} storms over two adapters on one endpoint: one base, and then none")
 
 
 @pytest.mark.parametrize("seed", FEW)

@@ -40,6 +40,7 @@ _TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDL
 """Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
 
 _OURS = "CLOUDTUNE_BACKENDS__AZURE_OPENAI__"
+_BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 
 
 class _Handler(WSGIRequestHandler):
@@ -163,15 +164,29 @@ class Emulator:
         # A script finds bucket and role by the last two; cloudtune's own back ends by their settings.
         ours = {f"CLOUDTUNE_BACKENDS__{name}__{field}": value for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
                 for field, value in (("BUCKET", settings.aws_bucket), ("ROLE_ARN", role))}  # fmt: skip
-        return ours | {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": settings.aws_key,
-            "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
-            "AWS_DEFAULT_REGION": settings.aws_region,
-            "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
-            "EMULATED_BUCKET": settings.aws_bucket,
-            "EMULATED_ROLE": role,
-        }
+        # boto3 sends this key instead of a signature, and over TLS only: without TLS it would break every call.
+        by_key = {} if self._trusted is None else {_BEDROCK_KEY: settings.bedrock_api_key}
+        return (
+            ours
+            | by_key
+            | {
+                "AWS_ENDPOINT_URL": self.url,
+                "AWS_ACCESS_KEY_ID": settings.aws_key,
+                "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
+                "AWS_DEFAULT_REGION": settings.aws_region,
+                "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
+                "EMULATED_BUCKET": settings.aws_bucket,
+                "EMULATED_ROLE": role,
+            }
+        )
+
+    def remarks(self) -> tuple[str, ...]:
+        """What else may be set, a line each, and for what."""
+        if self._trusted is not None:
+            return ()
+        key = f"{_BEDROCK_KEY}={self.settings.bedrock_api_key}"
+        what = "opens Bedrock's OpenAI-shaped API to OpenAI's SDK and to cloudtune"
+        return (f"{key} {what}; do not set it for boto3, which sends it over TLS only (--tls)",)
 
     def start(self) -> Self:
         """Serve from a thread."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 POOL = 16
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws")
 
 
@@ -61,14 +62,17 @@ class Clients:
             max_pool_connections=POOL,
             # Hosts such as bucket.127.0.0.1 do not exist.
             s3={"addressing_style": "path" if self._elsewhere() else "auto"},
-            # botocore would send a Bedrock API key instead of a signature, and never over plain HTTP.
-            **({"auth_scheme_preference": "sigv4"} if service.startswith("bedrock") and self._is_plain() else {}),
+            **({"auth_scheme_preference": "sigv4"} if service.startswith("bedrock") and self._must_sign() else {}),
         )
         return self._session.client(service, endpoint_url=self._options.endpoint_url, config=config)
 
-    def _is_plain(self) -> bool:
+    def _must_sign(self) -> bool:
+        """Whether Bedrock is to see a signature even where there is a key, which botocore would send instead.
+
+        It never does so over plain HTTP; and on this machine nothing but a signature tells the region.
+        """
         named = self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return named.startswith("http://")
+        return named.startswith("http://") or urlsplit(named).hostname in _LOOPBACK
 
     def _elsewhere(self) -> bool:
         named = (
@@ -118,7 +122,7 @@ class Clients:
     def is_loopback(self) -> bool:
         """Whether what answers is on this machine: an emulator."""
         named = self._options.endpoint_url or str(self.client("sts").meta.endpoint_url)
-        return urlsplit(named).hostname in ("127.0.0.1", "localhost", "::1")
+        return urlsplit(named).hostname in _LOOPBACK
 
     @contextmanager
     def asking(self, doing: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:

@@ -95,9 +95,12 @@ def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
 def _tell(session: Session, emulator: Any) -> None:
     """The port is open from here on: whoever reads these lines can connect."""
     environment: dict[str, str] = emulator.environment()
-    session.result({"url": emulator.url, "environment": environment})
+    remarks: tuple[str, ...] = emulator.remarks()
+    session.result({"url": emulator.url, "environment": environment, "remarks": remarks})
     for name, value in environment.items():
         session.put(f"export {name}={shlex.quote(value)}")
+    for remark in remarks:
+        session.put(f"# {remark}")
     sys.stdout.flush()  # into a pipe too: somebody waits for these lines
     session.say(f"listening on {emulator.url}, engine {emulator.settings.engine}; Ctrl-C stops it")
 

@@ -1,14 +1,15 @@
 """A training job's log in CloudWatch: its lines as events, and the figures in them, read on from a cursor.
 
-Streams are called ``<job>/algo-1-<time>``, one for each instance, in the group ``/aws/sagemaker/TrainingJobs``
-(docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). A cursor is the time of the last
-line told and how many lines of that very time were told, so that only what is newer is read.
+Each instance writes a stream called ``<job>/algo-<n>-<time>`` in the group ``/aws/sagemaker/TrainingJobs``
+(docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). A stream grows at its end, but one
+may reach CloudWatch later than another: a cursor tells for each stream how far it was read. (An instance that is
+replaced has written something by the time that the one in its place does.)
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
 
 GROUP = "/aws/sagemaker/TrainingJobs"
-_CURSOR = re.compile(r"t(\d+)(?:\.l(\d+)\.(\d+))?")
+_STREAM = r"\|([^|@]+)@(\d+)\.(\d+)"
+_CURSOR = re.compile(rf"t?(\d+)((?:{_STREAM})*)")
 
 
 class Figures(NamedTuple):
@@ -41,8 +43,10 @@ LineReader = Callable[[str], Figures | None]
 
 
 class Line(NamedTuple):
-    """A line of the log. ``number`` counts the lines of the same millisecond, from 1."""
+    """A line of the log. ``number`` counts the lines of the same millisecond in its stream, from 1."""
 
+    stream: str
+    """Its name, after the job's."""
     at_ms: int
     number: int
     text: str
@@ -53,41 +57,79 @@ class Line(NamedTuple):
         return datetime.fromtimestamp(self.at_ms / 1000, UTC)
 
 
+class Place(NamedTuple):
+    """How far a job was told: so many transitions or reports, and the last line of each stream."""
+
+    told: int = 0
+    streams: Mapping[str, tuple[int, int]] = {}
+    """Millisecond and number of the line."""
+
+    @classmethod
+    def of(cls, cursor: str | None) -> Place:
+        """The place that a cursor names; the start, if it names none."""
+        found = _CURSOR.fullmatch(cursor or "")
+        if found is None:
+            return cls()
+        streams = {name: (int(at), int(number)) for name, at, number in re.findall(_STREAM, found[2])}
+        return cls(int(found[1]), streams)
+
+    def after(self, line: Line | None, *, counted: int = 0) -> Place:
+        """The place after a line, or after what has no line."""
+        streams = self.streams if line is None else {**self.streams, line.stream: (line.at_ms, line.number)}
+        return Place(self.told + counted, streams)
+
+    @property
+    def cursor(self) -> str:
+        """As text."""
+        return f"t{self.told}" + "".join(f"|{name}@{at}.{number}" for name, (at, number) in self.streams.items())
+
+
 class TrainingLog:
     """Reads the logs of one account and region."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def lines_of(self, job: Mapping[str, Any], since_ms: int, skip: int) -> Iterator[Line]:
-        """A job's lines: a name may have been another job's before, which was deleted."""
+    def lines(self, job: Mapping[str, Any], streams: Mapping[str, tuple[int, int]]) -> list[Line]:
+        """A job's lines after those places, in order of time. A job that never ran has none.
+
+        It takes a request for each instance, and one more for each time that an instance was replaced.
+        """
         made = job.get("CreationTime")
+        # A name may have been another job's before, which was deleted.
         begun = int(made.timestamp() * 1000) if isinstance(made, datetime) else 0
-        return self.lines(str(job["TrainingJobName"]), max(since_ms, begun), skip)
+        found: list[Line] = []
+        for prefix in _prefixes(job):
+            told = {name: place for name, place in streams.items() if name.startswith(prefix)}
+            found += self._instance(str(job["TrainingJobName"]), prefix, told, begun)
+        return sorted(found, key=lambda line: line.at_ms)
 
-    def lines(self, name: str, since_ms: int = 0, skip: int = 0) -> Iterator[Line]:
-        """Lines from that time on, less the first ``skip`` of that very millisecond. A job that never ran has none."""
-        last, number = -1, 0
-        try:
-            for entry in sorted(self._entries(name, since_ms), key=lambda one: int(one["timestamp"])):
-                at = int(entry["timestamp"])
-                number = number + 1 if at == last else 1
-                last = at
-                if at == since_ms and number <= skip:
-                    continue
-                yield Line(at, number, str(entry["message"]).rstrip("\n"))
-        except JobNotFound:  # no instance of any job, or of this one, has written yet
-            return
+    def _instance(self, job: str, prefix: str, told: Mapping[str, tuple[int, int]], begun: int) -> Iterator[Line]:
+        """The new lines of the streams that begin so."""
+        newest = max(told, key=lambda name: told[name], default=None)
+        since = begun if newest is None else told[newest][0]
+        entries: dict[str, list[Mapping[str, Any]]] = {}
+        for entry in self._entries(job, since, logStreamNamePrefix=f"{job}/{prefix}"):
+            # Not every stand-in for CloudWatch heeds the prefix.
+            if entry["logStreamName"].startswith(f"{job}/{prefix}"):
+                entries.setdefault(entry["logStreamName"].removeprefix(f"{job}/"), []).append(entry)
+        for name in {**told, **entries}:
+            at, number = told.get(name, (begun, 0))
+            if at < since:  # what came to another stream earlier than to the newest was not asked for yet
+                entries[name] = list(self._entries(job, at, logStreamNames=[f"{job}/{name}"]))
+            yield from _numbered(name, entries.get(name, ()), at, number)
 
-    def _entries(self, name: str, since_ms: int) -> Iterator[Mapping[str, Any]]:
+    def _entries(self, job: str, since_ms: int, **which: Any) -> Iterator[Mapping[str, Any]]:
         more: dict[str, str] = {}
         while True:
-            with self._clients.asking(f"log of {name}"):
-                page = self._clients.client("logs").filter_log_events(
-                    logGroupName=GROUP, logStreamNamePrefix=f"{name}/", startTime=since_ms, **more
-                )
-            # Not every stand-in for CloudWatch heeds the prefix.
-            yield from (entry for entry in page.get("events", ()) if entry["logStreamName"].startswith(f"{name}/"))
+            try:
+                with self._clients.asking(f"log of {job}"):
+                    page = self._clients.client("logs").filter_log_events(
+                        logGroupName=GROUP, startTime=since_ms, **which, **more
+                    )
+            except JobNotFound:  # no instance of any job, or of this one, has written yet
+                return
+            yield from page.get("events", ())
             if not page.get("nextToken"):
                 return
             more = {"nextToken": page["nextToken"]}
@@ -95,25 +137,22 @@ class TrainingLog:
     def metrics(self, job: Mapping[str, Any], after: str | None, read: LineReader) -> list[Metric]:
         """The figures of its log, or where that may not be read the last ones that the service keeps itself.
 
-        A cursor is the line's, and the count of reports until then.
+        A cursor tells of the lines until then, and counts the reports.
         """
-        since, skip, count = _metric_cursor(after)
-        found = []
+        place, found = Place.of(after), []
         try:
-            for line in self.lines_of(job, since, skip):
-                if (told := read(line.text)) is None:
+            for line in self.lines(job, place.streams):
+                told = read(line.text)
+                place = place.after(line, counted=told is not None and told.split == "train" and told.step is None)
+                if told is None:
                     continue
-                count += told.split == "train" and told.step is None
+                step = place.told if told.step is None else told.step
                 found.append(
                     Metric(
-                        cursor=f"{line.at_ms}.{line.number}.{count}",
-                        step=count if told.step is None else told.step,
-                        values=told.values,
-                        split=told.split,
-                        epoch=told.epoch,
+                        cursor=place.cursor, step=step, values=told.values, split=told.split, epoch=told.epoch,
                         time=line.time,
                     )
-                )
+                )  # fmt: skip
         except PermissionDenied:
             if after is None:
                 return _final(job)
@@ -121,9 +160,23 @@ class TrainingLog:
         return found
 
 
-def _metric_cursor(after: str | None) -> tuple[int, int, int]:
-    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", after or "")
-    return (int(found[1]), int(found[2]), int(found[3])) if found else (0, 0, 0)
+def _prefixes(job: Mapping[str, Any]) -> list[str]:
+    """How the names of each instance's streams begin; of all of them together, where their number is not told."""
+    asked = job.get("ResourceConfig") or {}
+    groups = asked.get("InstanceGroups") or [asked]
+    count = sum(int(group.get("InstanceCount") or 0) for group in groups)
+    return [f"algo-{number}-" for number in range(1, count + 1)] or [""]
+
+
+def _numbered(name: str, entries: Iterable[Mapping[str, Any]], since_ms: int, skip: int) -> Iterator[Line]:
+    """Lines from that time on, less the first ``skip`` of that very millisecond."""
+    last, number = -1, 0
+    for entry in sorted(entries, key=lambda one: int(one["timestamp"])):
+        at = int(entry["timestamp"])
+        number = number + 1 if at == last else 1
+        last = at
+        if at > since_ms or (at == since_ms and number > skip):
+            yield Line(name, at, number, str(entry["message"]).rstrip("\n"))
 
 
 def _final(job: Mapping[str, Any]) -> list[Metric]:
@@ -133,21 +186,19 @@ def _final(job: Mapping[str, Any]) -> list[Metric]:
 
 
 def merged(job: Mapping[str, Any], log: TrainingLog, after: str | None) -> list[Event]:
-    """Transitions and lines in order of time, after that cursor, each with a cursor that counts both.
+    """Transitions and lines in order of time, after that cursor, each with a cursor that tells of all.
 
-    A line that reaches CloudWatch later than one with a later time has been told is told only from the start.
+    What reaches CloudWatch late is told late, and not in the place where its time would put it.
     """
-    place = _CURSOR.fullmatch(after or "")
-    told, since, skip = (int(place[1]), int(place[2] or 0), int(place[3] or 0)) if place else (0, 0, 0)
-    changes: list[Event | Line] = list(transitions(job)[told:])
-    lines = log.lines_of(job, since, skip)
-    mark = f".l{since}.{skip}" if since or skip else ""
+    place = Place.of(after)
+    changes: list[Event | Line] = list(transitions(job)[place.told :])
     found = []
+    lines = log.lines(job, place.streams)
     for entry in sorted([*changes, *lines], key=lambda one: (one.time, isinstance(one, Line))):
         if isinstance(entry, Line):
-            mark = f".l{entry.at_ms}.{entry.number}"
-            found.append(Event(cursor=f"t{told}{mark}", time=entry.time, message=entry.text, type="log"))
+            place = place.after(entry)
+            found.append(Event(cursor=place.cursor, time=entry.time, message=entry.text, type="log"))
         else:
-            told += 1
-            found.append(msgspec.structs.replace(entry, cursor=f"t{told}{mark}"))
+            place = place.after(None, counted=1)
+            found.append(msgspec.structs.replace(entry, cursor=place.cursor))
     return found

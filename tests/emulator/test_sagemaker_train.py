@@ -106,6 +106,33 @@ def test_the_shipped_trainer_trains_as_the_local_one(emulator: Emulator, spec: J
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_the_shipped_trainer_learns_from_pairs_as_the_local_one(
+    emulator: Emulator, spec: JobSpec, tmp_path: Path, adapter: str
+) -> None:
+    rows = [{"prompt": f"{n}+1?", "chosen": f"{n + 1}!", "rejected": f"I think it is {n + 1}."} for n in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pairs = {"train": str(tmp_path / "pairs.jsonl"), "validation": str(tmp_path / "pairs.jsonl")}
+    changed = {"method": {"name": "dpo", "beta": 0.2}, "data": pairs, "adapter": {"type": adapter}}
+    job_spec = JobSpec.model_validate(spec.model_dump(exclude_none=True) | changed)
+    given = settings(emulator) | {"image": "an/image:1", "instance_type": "ml.m5.xlarge", "requirements": "image"}
+    given |= {"root": str(tmp_path / "sagemaker")}
+    client = Client(open_backend("sagemaker", given), ledger=f"sqlite:///{tmp_path}/sagemaker.db")
+    job = client.submit(job_spec)
+    job.wait(timeout=LIMIT_S)
+    here = Client(open_backend("local", {"root": str(tmp_path / "runs")}), ledger=f"sqlite:///{tmp_path}/local.db")
+    twin = here.submit(job_spec)
+    twin.wait(timeout=LIMIT_S)
+    for figure in ("loss", "rewards/chosen", "accuracy", "base_preferred"):
+        there, ours = ([(m.step, m.split, m.values[figure]) for m in one.metrics()] for one in (job, twin))
+        assert there == ours
+    assert {one.split for one in job.metrics()} == {"train", "validation"}
+    told = boto3.client("sagemaker").describe_training_job(TrainingJobName=job.ref.id)["FinalMetricDataList"]
+    assert "validation:rewards/rejected" in {one["MetricName"] for one in told}
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_the_hubs_model_is_trained_by_the_local_back_end(emulator: Emulator, spec: JobSpec, tmp_path: Path) -> None:
     backend = open_backend("jumpstart", settings(emulator) | {"accept_eula": [LLAMA]})
     client = Client(backend, ledger=f"sqlite:///{tmp_path}/jumpstart.db")

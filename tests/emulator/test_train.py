@@ -312,6 +312,20 @@ def test_an_adapter_is_trained_deployed_and_asked_on_azure(tmp_path: Path) -> No
             assert ask(client, name, "rome") is not None
 
 
+@pytest.mark.soak
+def test_azures_preference_method_is_trained(training: Emulator) -> None:
+    row = {"input": {"messages": [{"role": "user", "content": "Code of oslo?"}]},
+           "preferred_output": [{"role": "assistant", "content": "OS"}],
+           "non_preferred_output": [{"role": "assistant", "content": "Code OS, as far as I know."}]}  # fmt: skip
+    data = "\ufeff".encode() + "\n".join([json.dumps(row)] * 12).encode()
+    endpoint, method = f"{training.url}/openai/v1/", {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.5}}}
+    with openai.OpenAI(base_url=endpoint, api_key=training.settings.azure_key, max_retries=0) as client:
+        done = wait(client, train(client, data, 1, method=method))
+    assert done.status == "succeeded", done.error
+    (spec,) = [run["spec"] for run in training.app.site.engine.runs() if run["id"] == done.id]  # type: ignore[attr-defined]
+    assert spec["method"] == {"name": "dpo", "beta": 0.5}
+
+
 def deploy(emulator: Emulator, name: str, model: str) -> None:
     from urllib import request
 

@@ -16,6 +16,7 @@ from cloudtune_local.training.launch import processes_for
 from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
 
 from .conftest import Runs, metrics, same_bits, sums, texts, weights
+from .test_training_preferences import pairs, spec_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,18 @@ def test_two_processes_are_as_one(runs: Runs, adapter: dict[str, Any]) -> None:
     assert read_json(group.status)["tokens"] == read_json(one.status)["tokens"]
     for name, weight in weights(one.model).items():
         torch.testing.assert_close(weights(group.model)[name], weight, rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.usefixtures("_two")
+def test_two_processes_measure_the_base_model_and_learn_from_pairs_as_one(runs: Runs) -> None:
+    spec = spec_of({"type": "full"}, batch_size=3, epochs=2) | {"rows": pairs(7), "validation": pairs(5, seed=8)}
+    one, group = runs.make("one", **spec), runs.make("group", **spec)
+    assert runs.train(one) == "succeeded"
+    assert runs.start(group).wait(LIMIT_S) == 0
+    for split in ("train", "validation"):
+        for figure in ("loss", "accuracy", "margin", "rewards/rejected", "base_preferred"):
+            expected, found = ([m["values"][figure] for m in metrics(run, split)] for run in (one, group))
+            assert found == pytest.approx(expected, rel=1e-3, abs=2e-4), (split, figure)
 
 
 @pytest.mark.usefixtures("_two")

@@ -304,6 +304,22 @@ def test_a_batch_in_parts_has_the_same_gradient(runs: Runs, parts: int) -> None:
     assert split["loss"] == pytest.approx(whole["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+def test_saving_memory_changes_nothing(runs: Runs, adapter: dict[str, Any]) -> None:
+    """Activations computed again, and half the precision: the first within float noise, the second nearly."""
+    given = adapter if adapter is FULL else adapter | {"dropout": 0.0}
+
+    def curve(name: str, **hyper: Any) -> list[float]:
+        run = runs.make(name, rows=pairs(8), **spec_of(given, max_steps=3, **hyper))
+        assert runs.train(run) == "succeeded"
+        return values(metrics(run), "loss")
+
+    plain = curve("plain")
+    assert curve("again", gradient_checkpointing=True) == pytest.approx(plain, rel=1e-5)
+    assert curve("half", precision="bf16") == pytest.approx(plain, abs=0.15)
+    assert plain[-1] < plain[0]
+
+
 @pytest.mark.parametrize(("method", "adapter"), [("dpo", FULL), ("dpo", LORA), ("ipo", FULL), ("orpo", FULL),
                                                  ("simpo", LORA)], ids=str)  # fmt: skip
 def test_a_preference_is_learnt_and_holds_for_rows_not_seen(runs: Runs, method: str, adapter: dict[str, Any]) -> None:

@@ -25,7 +25,17 @@ JOBS = (
 ENDPOINTS = (
     "CreateModel", "DescribeModel", "DeleteModel", "CreateEndpointConfig", "DescribeEndpointConfig",
     "DeleteEndpointConfig", "CreateEndpoint", "DescribeEndpoint", "ListEndpoints", "DeleteEndpoint", "InvokeEndpoint",
+    "InvokeEndpointWithResponseStream", "CreateInferenceComponent", "DescribeInferenceComponent",
+    "ListInferenceComponents", "DeleteInferenceComponent",
 )  # fmt: skip
+SCALING = ("RegisterScalableTarget", "DescribeScalableTargets", "DeregisterScalableTarget", "PutScalingPolicy",
+           "DescribeScalingPolicies", "DeleteScalingPolicy")  # fmt: skip
+ALARMS = ("PutMetricAlarm", "DescribeAlarms", "DeleteAlarms")
+_SCALER = "sagemaker.application-autoscaling.amazonaws.com"
+# Its role is made with the first target that is registered
+# (docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html, seen
+# 2026-11-21).
+_SCALERS_ROLE = f"aws-service-role/{_SCALER}/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
 _IMAGES = ("ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability")
 _KMS = ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
 _VPC = (
@@ -77,11 +87,24 @@ def of_caller(options: AwsOptions, account: str, region: str, calls: Iterable[st
         {"Sid": "PassTheRole", "Effect": "Allow", "Action": "iam:PassRole", "Resource": role,
          "Condition": {"StringEquals": {"iam:PassedToService": SERVICE}}},
         {"Sid": "Log", "Effect": "Allow", "Action": "logs:FilterLogEvents", "Resource": logs(account, region)},
-        *bucket(options, WITH_UPLOADS),
+        *bucket(options, WITH_UPLOADS), *_scaling(account, region),
     ]  # fmt: skip
     if options.kms_key:
         statements.append(_key(options, account, region))
     return statements
+
+
+def _scaling(account: str, region: str) -> list[Document]:
+    """For endpoints whose copies follow the questions."""
+    return [
+        {"Sid": "Scaling", "Effect": "Allow", "Action": [f"application-autoscaling:{name}" for name in SCALING],
+         "Resource": "*", "Condition": {"StringEquals": {"aws:RequestedRegion": region}}},
+        {"Sid": "Alarms", "Effect": "Allow", "Action": [f"cloudwatch:{name}" for name in ALARMS],
+         "Resource": f"arn:aws:cloudwatch:{region}:{account}:alarm:*"},
+        {"Sid": "ScalersRole", "Effect": "Allow", "Action": "iam:CreateServiceLinkedRole",
+         "Resource": f"arn:aws:iam::{account}:role/{_SCALERS_ROLE}",
+         "Condition": {"StringLike": {"iam:AWSServiceName": _SCALER}}},
+    ]  # fmt: skip
 
 
 def logs(account: str, region: str) -> str:

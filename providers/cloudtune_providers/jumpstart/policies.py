@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.training_policies import Document
     from cloudtune_providers.jumpstart.options import JumpStartOptions
 
-CALLER = (*statements.JOBS, *statements.ENDPOINTS, "InvokeEndpointWithResponseStream", "DescribeHubContent")
+CALLER = (*statements.JOBS, *statements.ENDPOINTS, "DescribeHubContent")
 
 
 def documents(options: JumpStartOptions, *, account: str | None, region: str | None) -> dict[str, str]:

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.training_policies import Document
     from cloudtune_providers.sagemaker.options import SageMakerOptions
 
-CALLER = (
-    *statements.JOBS, *statements.ENDPOINTS,
-    "CreateInferenceComponent", "DescribeInferenceComponent", "ListInferenceComponents", "DeleteInferenceComponent",
-)  # fmt: skip
+CALLER = (*statements.JOBS, *statements.ENDPOINTS)
 SERVERLESS = (
     "DescribeHubContent", "CreateModelPackageGroup", "DescribeModelPackageGroup", "DescribeModelPackage",
     "DeleteModelPackage",

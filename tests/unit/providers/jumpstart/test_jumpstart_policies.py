@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cloudtune_providers.aws import scaling
+from cloudtune_providers.aws import training_policies as statements
 from cloudtune_providers.jumpstart import policies
 from cloudtune_providers.jumpstart.options import JumpStartOptions
 
@@ -30,13 +32,14 @@ def test_the_caller_may_what_the_back_end_calls() -> None:
     runtime = set(get_session().get_service_model("sagemaker-runtime").operation_names)
     known = set(get_session().get_service_model("sagemaker").operation_names) | runtime
     assert set(policies.CALLER) <= known
-    rooms = [*(PROVIDERS / "jumpstart").glob("*.py"), PROVIDERS / "aws" / "training_jobs.py"]
+    shared = ("training_jobs", "endpoints", "components", "streams")
+    rooms = [*(PROVIDERS / "jumpstart").glob("*.py"), *(PROVIDERS / "aws" / f"{name}.py" for name in shared)]
     text = "\n".join(path.read_text() for path in rooms)
     called = {
         "".join(part.title() for part in name.split("_"))
         for name in re.findall(r"(?:_client|client\(\"sagemaker(?:-runtime)?\"\))\.([a-z_]+)\(", text)
     }
-    assert {"CreateTrainingJob", "DescribeHubContent", "InvokeEndpointWithResponseStream"} <= called & known
+    assert {"CreateTrainingJob", "DescribeHubContent", "CreateInferenceComponent"} <= called & known
     assert called & known <= set(policies.CALLER)
 
 
@@ -58,3 +61,18 @@ def test_only_the_service_takes_the_role_on() -> None:
     assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     assert "kms:Decrypt" in actions(made(kms_key="k")["jumpstart-role-policy.json"])
     assert "kms:Decrypt" not in actions(made()["jumpstart-role-policy.json"])
+
+
+def test_the_caller_may_what_scales_an_endpoint() -> None:
+    """Every call of the plans that make copies follow the questions, and of the finds between them."""
+    from botocore.session import get_session
+
+    wanted = set()
+    for step in (*scaling.steps("e", "t", scaling.Copies(0, 1, 60.0, 300)), *scaling.steps_back("e")):
+        service, _, call = step.request["call"].partition(".")
+        wanted.add(f"{service}:{''.join(part.title() for part in call.split('_'))}")
+    wanted |= {"application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
+               "cloudwatch:DescribeAlarms", "iam:CreateServiceLinkedRole"}  # fmt: skip
+    assert wanted <= actions(made()["jumpstart-caller-policy.json"])
+    for service, calls in (("application-autoscaling", statements.SCALING), ("cloudwatch", statements.ALARMS)):
+        assert set(calls) <= set(get_session().get_service_model(service).operation_names)

@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 RUN := data,plot,local
 ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# What is compiled when cloudtune is installed.
+COMPILED := hatch_build.py src/cloudtune/data/_conversations.c
 PYTEST := $(BIN)/python -m pytest
 # One more than a small machine has cores: many tests wait for a process or a port.
 WORKERS ?= 3
@@ -24,11 +26,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 # pip, not another installer: it compiles what it installs, so that first imports are not slow.
-$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.run: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
 	$(PIP) -e ".[$(RUN)]"
 	@touch $@
 
-$(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.all: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
 	$(PIP) -e ".[$(ALL)]"
 	@touch $@ $(VENV)/.run
 

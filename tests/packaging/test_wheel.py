@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+COMPILED = "cloudtune/data/_conversations"
 ROOTS = ("src", "providers", "local_backend")
 PACKAGES = ("cloudtune", "cloudtune_local", "cloudtune_providers")
 
@@ -43,7 +44,7 @@ def _files_under(root: str) -> set[str]:
         path.relative_to(top).as_posix()
         for package in PACKAGES
         for path in (top / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
 
 
@@ -94,7 +95,11 @@ def test_the_sdist_holds_what_a_contributor_needs(built: Path) -> None:
 def test_the_wheel_holds_every_file_and_no_other(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert names == _source_files()
+    assert names == _source_files() | {f"{COMPILED}.abi3.so"}
+
+
+def test_the_wheel_is_for_the_system_that_it_was_compiled_for(wheel: Path) -> None:
+    assert wheel.stem.endswith(sysconfig.get_platform().replace("-", "_").replace(".", "_"))
 
 
 def test_the_wheel_imports_every_module(clean: Path, tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ def test_the_wheel_imports_every_module(clean: Path, tmp_path: Path) -> None:
         for name in _source_files()
         if name.endswith(".py") and not name.endswith("__main__.py")
     }
-    assert set(found) == modules
+    assert set(found) == modules | {COMPILED.replace("/", ".")}
     elsewhere = {name: path for name, path in found.items() if not Path(path).is_relative_to(clean.parents[1])}
     assert not elsewhere
 

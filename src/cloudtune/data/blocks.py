@@ -10,12 +10,25 @@ if TYPE_CHECKING:
 
     from cloudtune.data.faults import Faults
 
-BLOCK_BYTES = 1 << 16  # what fits a core's cache is gone through fastest
+BLOCK_BYTES = 1 << 19
+"""Of lines that are gone through at once: what is done for each block, and what is sent, is done seldom enough."""
+PART_BYTES = 1 << 16
+"""Of rows that are decoded at once: what fits a core's cache is gone through fastest."""
 MAX_ROW_BYTES = 64 << 20
 MAX_SKIP_BYTES = 1 << 30
+_KEPT_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 TOO_LONG_FIX = f"no row may be longer than {MAX_ROW_BYTES >> 20} MiB: is this really one JSON object per line?"
+
+
+def keep_memory() -> None:
+    """Let the process keep the memory of blocks that it is done with, for the next ones.
+
+    The C library gives pieces of that size back to the system and asks for them anew each time, which costs more than
+    what is done with them, until it has seen a larger one freed.
+    """
+    bytes(_KEPT_BYTES)
 
 
 class Block(NamedTuple):
@@ -31,6 +44,28 @@ class Block(NamedTuple):
     def with_next(self, more: Block) -> Block:
         """This block of lines and the one behind it, as one."""
         return Block(self.data + more.data, self.first_line, lines=self.lines + more.lines)
+
+    def part(self, start: int, end: int, line: int) -> Block:
+        """The lines between two places of the data; the first of them is the file's line of that number."""
+        if start == 0 and end == len(self.data):
+            return self
+        data = self.data[start:end]
+        return Block(data, line, lines=data.count(b"\n") + (not data.endswith(b"\n")))
+
+    def end_of_line(self, at: int) -> int:
+        """Where the line that holds the byte before this place ends."""
+        return self.data.find(b"\n", at - 1) + 1 or len(self.data)
+
+    def parts(self, size: int) -> Iterator[Block]:
+        """The block in smaller ones, of whole lines."""
+        if self.pieces is not None or len(self.data) <= size:
+            yield self
+            return
+        start, line = 0, self.first_line
+        while start < len(self.data):
+            part = self.part(start, self.end_of_line(min(start + size, len(self.data))), line)
+            yield part
+            start, line = start + len(part.data), line + part.lines
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
         """Line number and bytes of each row that is not blank."""
@@ -89,7 +124,7 @@ def array_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b""
     for piece in _Splitter(stream, head, file, faults).rows():
         pieces.append(piece)
         size += len(piece[1])
-        if size >= BLOCK_BYTES:
+        if size >= PART_BYTES:
             yield Block(b"", pieces[0][0], pieces)
             pieces, size = [], 0
     if pieces:
@@ -109,7 +144,7 @@ class _Splitter:
     def more(self) -> bool:
         """Read on, at least as much again as is already held, so that a long row is not scanned over and over."""
         held = self.buffer[self.at :]
-        found = self.stream.read(max(BLOCK_BYTES, len(held)))
+        found = self.stream.read(max(PART_BYTES, len(held)))
         self.buffer, self.at = held + found, 0
         self.ended = not found
         return not self.ended

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data import explain
-from cloudtune.data.blocks import Block
+from cloudtune.data.blocks import PART_BYTES, Block
 from cloudtune.data.kinds import RowType, records, row_type
 from cloudtune.data.kinds_other import recognise
 from cloudtune.data.nested import NestedError, unnested
@@ -17,12 +17,13 @@ from cloudtune.data.records import Chat
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from cloudtune.data.faults import Faults
     from cloudtune.data.kinds import Kind
     from cloudtune.data.plain import PlainRows
     from cloudtune.data.tables import Table
+    from cloudtune.data.weaving import Weave
 
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
@@ -39,13 +40,14 @@ class FileRows:
         """The columns of a table are those of no kind: no row of it can be used."""
         self._plain = PlainBlocks()
 
-    def plain(self, block: Block) -> PlainRows | None:
-        """The rows of a block that holds nothing but plain conversations; None if it may hold others."""
+    def parts(self, block: Block, weave: Weave | None = None) -> Iterator[tuple[Block, PlainRows | None]]:
+        """The block, or smaller ones of it, with the rows of those that hold nothing but plain conversations."""
         if self.how is None or self.how.struct is not Chat:
-            return None
-        rows = self._plain.rows(block)
-        self.seen = self.seen or bool(rows)
-        return rows
+            yield from ((part, None) for part in block.parts(PART_BYTES))
+            return
+        for part, rows in self._plain.parts(block, weave):
+            self.seen = self.seen or bool(rows)
+            yield part, rows
 
     def of(self, chunk: Block | Table) -> Batch | None:
         """Records of a block or a table."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.data.records import Record
+    from cloudtune.data.weaving import Weave
 
     Writer = Callable[[Record, bytes], bytes]
     """Makes the line to write of a record and its canonical line."""
@@ -30,8 +31,8 @@ class Format(NamedTuple):
     """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
     bom: bool = False
     """The file begins with a byte order mark."""
-    quick: Callable[[list[bytes]], bytes] | None = None
-    """Makes the lines to write of the canonical lines of conversations of words alone."""
+    weave: Weave | None = None
+    """How conversations of words alone are written, many at once."""
     own: str | None = None
     """The kind of rows that may be in the format already."""
     beside: tuple[tuple[str, str], ...] = ()
@@ -60,13 +61,6 @@ class Format(NamedTuple):
     def carries_plain(self) -> bool:
         """Whether it holds every conversation of words alone."""
         return self.carries >= {"system", "turns"}
-
-    def lines(self, plain: list[bytes]) -> bytes | None:
-        """The lines to write for canonical lines of conversations of words alone; None where there is no short way.
-
-        Of a format that is written as the canonical one there is none to be made.
-        """
-        return self.quick(plain) if self.quick is not None and self.carries_plain else None
 
 
 class LossError(ValueError):

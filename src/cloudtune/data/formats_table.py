@@ -8,9 +8,9 @@ import msgspec
 from msgspec import UNSET
 
 from cloudtune.data.formats import Format
-from cloudtune.data.formats_quick import quick_claude, quick_converse, quick_dialog
 from cloudtune.data.losses import ALL
 from cloudtune.data.records import ImagePart, Pair, TextPart, VideoPart, compact, told_format
+from cloudtune.data.weaving import CLAUDE, CONVERSE, DIALOG
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Chat, ImageUrl, Item, Message, Preference, Rated, Text, VideoUrl
@@ -317,12 +317,12 @@ FORMATS: dict[str, Format] = {
                _to_openai_preference, bom=True),
         Format("azure-openai-rft", "OpenAI's items, with a byte order mark", _ITEM, _OPENAI, _to_rft, bom=True),
         Format("bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", _CHAT,
-               _BLOCKS | {"unanswered"}, _to_converse, quick=quick_converse),
+               _BLOCKS | {"unanswered"}, _to_converse, weave=CONVERSE),
         Format("bedrock-prompt", "Bedrock's prompt and completion (Llama 3.1)", _CHAT, _NONE, _to_prompt),
         Format("bedrock-rft", "Bedrock's items for graders", _ITEM, _TALK | {"fields"}, _to_bedrock_rft),
         Format("bedrock-text", "Bedrock's plain text", frozenset({"text"}), _NONE, _to_input),
         Format("nova-preference", "Nova's pairs of candidates", _PAIRS, _BLOCKS, _to_nova_preference),
-        Format("claude", "Claude's messages", _CHAT, _CLAUDE, _to_claude, quick=quick_claude),
+        Format("claude", "Claude's messages", _CHAT, _CLAUDE, _to_claude, weave=CLAUDE),
         Format("sagemaker-messages", "SageMaker serverless: messages", _CHAT, _TALK),
         Format("sagemaker-prompt", "SageMaker serverless: system, prompt, completion", _CHAT, frozenset({"system"}),
                _to_prompt_with_system),
@@ -330,7 +330,7 @@ FORMATS: dict[str, Format] = {
         Format("sagemaker-rlvr", "SageMaker serverless: items with a verifiable reward", _ITEM, _TALK | {"fields"},
                _to_rlvr),
         Format("jumpstart-chat", "JumpStart's dialogs", _CHAT, _TALK, lambda chat: {"dialog": chat.messages},
-               quick=quick_dialog),
+               weave=DIALOG),
         Format("jumpstart-instruction", "JumpStart's instruction, context, response", _CHAT, _NONE, _to_instruction,
                beside=(("template.json", JUMPSTART_TEMPLATE),)),
         Format("prompt-completion", "prompt and completion", _CHAT, _NONE, _to_prompt),

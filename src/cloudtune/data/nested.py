@@ -31,11 +31,12 @@ def unnested(key: str, cell: Any, how: RowType) -> Any:
         return cell
     data = cell.encode(errors="surrogatepass")
     problem = explain.syntax(data)
-    if problem is None:
-        return msgspec.json.decode(data)
-    if str in getattr(wanted, "__args__", ()):  # a text may begin with a bracket
-        return cell
-    raise NestedError(msgspec.structs.replace(problem, field=key))
+    value = msgspec.json.decode(data) if problem is None else None
+    if str in getattr(wanted, "__args__", ()):  # a text may be JSON too: only messages are told from it
+        return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else cell
+    if problem is not None:
+        raise NestedError(msgspec.structs.replace(problem, field=key))
+    return value
 
 
 def _without_nulls(cell: Any) -> Any:

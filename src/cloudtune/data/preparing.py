@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.backend import DataReport, SplitInfo
-from cloudtune.data.blocks import Block
+from cloudtune.data.blocks import Block, keep_memory
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.limits import hold
@@ -133,6 +133,7 @@ def go_through(
     if change is not None or remote or any(source.template for source in named.values()):
         workers = 0  # only blocks as they stand in their files go to other processes
     workers = workers_for(named.values()) if workers is None else workers
+    keep_memory()
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
     mixture = Mixture(data) if data.mix else None
     try:
@@ -176,7 +177,7 @@ def _here(
             yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
         for origin, rows, chunk in _larger(chunks) if scanner.measure.counts_all else chunks:
             if change is None and isinstance(chunk, Block):
-                yield scanner.scan_block(rows, chunk, origin)
+                yield from scanner.scan_block(rows, chunk, origin)
             elif (more := decoded(rows, chunk)) is not None:
                 yield scanner.scan(more, origin)
 
@@ -211,7 +212,7 @@ def _shared(
         with Pool(workers, chosen) as pool:
             for reply in pool.replies(_requests(named, faults)):
                 faults.absorb(reply.problems, reply.counts)
-                yield reply.scanned
+                yield from reply.scanned
 
     return chosen, stream()
 

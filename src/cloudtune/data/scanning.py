@@ -25,13 +25,14 @@ from cloudtune.data.scanned import Scanned, Side, Task
 from cloudtune.data.targets import TARGETS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cloudtune.data.decoding import FileRows
     from cloudtune.data.formats import Format
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
     from cloudtune.data.tables import Table
+    from cloudtune.data.weaving import Weave
     from cloudtune.errors import Problem
 
 LABEL_CHARS = 40
@@ -51,6 +52,10 @@ class _Good(NamedTuple):
     """They are conversations of words alone."""
     block: Block | None = None
     """What they were read from, where its rows are in the format that is asked for already."""
+
+    def as_bytes(self) -> PlainRows:
+        """What can be told of the lines without their records."""
+        return self.records if isinstance(self.records, PlainRows) else PlainRows(self.joined, self.lines)
 
     def chars(self, index: int) -> int:
         """How long the record's texts are."""
@@ -76,16 +81,24 @@ class Scanner:
         self.labelled = True
         self.longest: dict[str, int] = {}
 
-    def scan_block(self, rows: FileRows, block: Block, origin: str) -> Scanned:
+    def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
         """Decode a block, and tell everything about its records that other batches do not bear on."""
-        plain = rows.plain(block)
-        if plain is None:
-            return self.scan(rows.of_block(block), origin, self.as_it_was(rows, block))
-        at = Located(rows.file, range(block.first_line, block.first_line + len(plain)))
-        if block.pieces is not None:
-            at = Located(rows.file, [line for line, _ in block.pieces])
-        good = _Good(at, plain, plain.joined, plain.lines, True, self.as_it_was(rows, block))
-        return self._scanned(good, origin, [])
+        for part, plain in rows.parts(block, self._weave(rows, block)):
+            if plain is None:
+                yield self.scan(rows.of_block(part), origin, self.as_it_was(rows, part))
+                continue
+            at = Located(rows.file, range(part.first_line, part.first_line + len(plain)))
+            if part.pieces is not None:
+                at = Located(rows.file, [line for line, _ in part.pieces])
+            good = _Good(at, plain, plain.joined, plain.lines, True, self.as_it_was(rows, part))
+            yield self._scanned(good, origin, [])
+
+    def _weave(self, rows: FileRows, block: Block) -> Weave | None:
+        """How plain rows of the block are to be written, if that is not as they are."""
+        form = self.format
+        if form is None or not form.carries_plain or self.as_it_was(rows, block) is not None:
+            return None
+        return form.weave
 
     def scan(self, batch: Batch, origin: str, block: Block | None = None) -> Scanned:
         """Everything about the batch's records. The block is what they were read from, if that may be written again."""
@@ -113,6 +126,7 @@ class Scanner:
                 for index, line in enumerate(lines):
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        told = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
         written = self._written(good, problems)
         return Scanned(
@@ -120,9 +134,8 @@ class Scanner:
             sides=self._sides(origin, good, written), kinds=_kinds(records),
             first=at.lines[0] if lines else 0,
             numbers=None if isinstance(at.lines, range) else array("q", at.lines).tobytes(),
-            hashes=array("q", [*map(hash, lines)]).tobytes(),
-            prompts=array("q", _prompts(good)).tobytes(),
-            sizes=array("I", [*map(len, lines)]).tobytes(),
+            hashes=told.hashes(), sizes=told.sizes(),
+            prompts=told.prompts() if good.plain else _prompts(records, lines),
             labels=self._labels(records), features={} if good.plain else _features(records),
             lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip
@@ -153,8 +166,8 @@ class Scanner:
                 return None if whole == good.joined else whole
             if form.write is None and block is None:
                 return None
-            if block is None and (quick := form.lines(good.lines)) is not None:
-                return quick
+            if block is None and form.weave is not None:
+                return good.as_bytes().woven(form.weave)
         elif form.write is None and form.carries_all:
             return None
         return self._one_by_one(form, good, problems)
@@ -189,7 +202,8 @@ class Scanner:
         if not self.labelled:
             return {}
         found: dict[str, int] = {}
-        for said in records.answers() if isinstance(records, PlainRows) else map(_answer, records):
+        short = records.short_answers(LABEL_CHARS) if isinstance(records, PlainRows) else map(_answer, records)
+        for said in short:
             if said is not None and len(said) <= LABEL_CHARS:
                 found[said] = found.get(said, 0) + 1
         self.labelled = sum(found.values()) >= 0.9 * len(records) and len(found) <= MANY_LABELS
@@ -243,14 +257,11 @@ def _answer(record: Record) -> str | None:
     return str(record.label) if isinstance(record, Labelled | Picture) else None
 
 
-def _prompts(good: _Good) -> list[int]:
-    """Hashes of what comes before the last answer; 0 for records that do not end with one."""
-    if isinstance(good.records, PlainRows):
-        return good.records.prompts()
-    return [
-        hash(line[: line.rfind(ANSWER) + 1]) if type(record) is Chat and record.messages[-1].role == "assistant" else 0
-        for record, line in zip(good.records, good.lines, strict=True)
-    ]
+def _prompts(records: Sequence[Record], lines: list[bytes]) -> bytes:
+    """Hashes of what comes before the last answer, 8 bytes each; 0 for records that do not end with one."""
+    ends = [type(record) is Chat and record.messages[-1].role == "assistant" for record in records]
+    found = [hash(line[: line.rfind(ANSWER) + 1]) if end else 0 for line, end in zip(lines, ends, strict=True)]
+    return array("q", found).tobytes()
 
 
 def _features(records: Sequence[Record]) -> dict[str, int]:

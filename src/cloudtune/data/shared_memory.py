@@ -7,7 +7,7 @@ import mmap
 import os
 import tempfile
 
-PLACE_BYTES = 1 << 20
+PLACE_BYTES = 3 << 19
 
 
 def file_in_memory(size: int) -> int | None:

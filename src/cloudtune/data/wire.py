@@ -6,10 +6,12 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from cloudtune.data.scanned import Scanned, Task
+from cloudtune.data.scanned import Scanned, Side, Task
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloudtune.data.shared_memory import Places
 
 AHEAD = 3
@@ -46,14 +48,15 @@ class Request(msgspec.Struct, array_like=True):
 class Reply(msgspec.Struct, array_like=True):
     """What the block holds, and what could not be decoded; the sides' lines follow as bytes."""
 
-    scanned: Scanned
+    scanned: list[Scanned]
     problems: list[Problem]
     counts: list[tuple[str, str, int]]
 
     def unloaded(self) -> list[bytes]:
         """The sides' lines, taken out; those that are the request's own are left out."""
         found = []
-        for side in self.scanned.sides.values():
+        for side in self._sides():
+            side.as_it_was = side.as_it_was and len(self.scanned) == 1
             found.append(side.canonical)
             side.canonical = b""
             if side.written is not None:
@@ -64,10 +67,13 @@ class Reply(msgspec.Struct, array_like=True):
     def load(self, lines: list[bytes], asked: bytes) -> None:
         """Put back what ``unloaded`` took out; ``asked`` are the request's lines."""
         left = iter(lines)
-        for side in self.scanned.sides.values():
+        for side in self._sides():
             side.canonical = next(left)
             if side.written is not None:
                 side.written = asked if side.as_it_was else next(left)
+
+    def _sides(self) -> Iterator[Side]:
+        return (side for one in self.scanned for side in one.sides.values())
 
 
 def send(stream: IO[bytes], message: object, blobs: list[bytes], places: Places | None = None, place: int = 0) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from cloudtune.data.blocks import Block
+from cloudtune.data.blocks import Block, keep_memory
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.kinds import row_type
@@ -42,7 +42,7 @@ class Worker:
             rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
         rows.faults = faults
         block = Block(data, request.first_line, request.pieces, request.lines)
-        scanned = self.scanner.scan_block(rows, block, request.origin)
+        scanned = [*self.scanner.scan_block(rows, block, request.origin)]
         problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
         return Reply(scanned, problems, [(severity, code, n) for (severity, code), n in faults.counts.items()])
 
@@ -65,6 +65,7 @@ def main() -> None:
 
     threading.Thread(target=take, daemon=True).start()
     # What is decoded holds no cycles. Looking for some after every few hundred lists costs a twentieth of the time.
+    keep_memory()
     gc.freeze()
     gc.set_threshold(100_000)
     worker = Worker(begin.task)

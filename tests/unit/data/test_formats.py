@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from cloudtune.data import encode, prepare
+from cloudtune.data import _conversations, encode, prepare
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
@@ -20,6 +20,7 @@ from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.losses import ALL, features, without
+from cloudtune.data.plain import PlainRows
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import (
     Chat,
@@ -422,7 +423,7 @@ def test_questions_that_begin_alike_do_not_contradict_each_other(tmp_path: Path)
     assert {problem.code for problem in prepare(write(tmp_path, rows), method="distill").problems} == {"feature"}
 
 
-QUICK = sorted(name for name, form in FORMATS.items() if form.quick is not None)
+QUICK = sorted(name for name, form in FORMATS.items() if form.weave is not None)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -431,7 +432,9 @@ QUICK = sorted(name for name, form in FORMATS.items() if form.quick is not None)
 def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
     form = FORMATS[name]
     slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
-    assert form.lines(canonical_lines(records).split(b"\n")[:-1]) == slow
+    assert form.weave is not None
+    assert PlainRows(canonical_lines(records)).woven(form.weave) == slow
+    assert _conversations.rows(canonical_lines(records), 0, form.weave)[4] == slow
 
 
 NASTY = ['"},{"role":"', '","content":"', '"}]}', '{"messages":[', '"', "\\", '\\"', "\\\\"]
@@ -446,4 +449,6 @@ def test_the_quick_way_is_not_fooled_by_json_inside_texts(name: str, text: str) 
     ]
     form = FORMATS[name]
     slow = b"".join(form.line(record, canonical(record)) + b"\n" for record in records)
-    assert form.lines(canonical_lines(records).split(b"\n")[:-1]) == slow
+    assert form.weave is not None
+    assert PlainRows(canonical_lines(records)).woven(form.weave) == slow
+    assert _conversations.rows(canonical_lines(records), 0, form.weave)[4] == slow

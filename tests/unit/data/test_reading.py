@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudtune.data import encode, prepare
@@ -157,6 +157,7 @@ texts = st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda text: bo
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
+@example([("0", "{}"), ("[1]", "[]"), ('["a"]', "[{}")])
 def test_canonical_records_read_back_as_themselves(tmp_path_factory: pytest.TempPathFactory, pairs: list[Any]) -> None:
     tmp = tmp_path_factory.mktemp("round")
     rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]

@@ -1,0 +1,5 @@
+from cloudtune.data.weaving import Weave
+
+def rows(
+    data: bytes, at: int, pieces: Weave | None, /
+) -> tuple[int, bytes, list[bytes], bool, bytes | None, bytes, bytes, bytes, bytes]: ...

@@ -1,0 +1,44 @@
+"""Rows written from the texts of their turns: what stands between two texts depends on who speaks and where, alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import msgspec
+
+FIRST_SYSTEM, FIRST_USER, AFTER_SYSTEM, AGAIN, ANSWERED = range(5)
+"""Where a turn stands: at the beginning; the user's after a system's, or after an assistant's; an assistant's."""
+
+
+class Weave(NamedTuple):
+    """What a format writes before each text, which is JSON with its quotes, and behind the last one of a row."""
+
+    first_system: bytes
+    first_user: bytes
+    after_system: bytes
+    again: bytes
+    answered: bytes
+    end: bytes
+
+    def row(self, places: Sequence[int], texts: Sequence[bytes | msgspec.Raw]) -> bytes:
+        """One row, with its end of line."""
+        parts = [part for place, text in zip(places, texts, strict=True) for part in (self[place], text)]
+        return b"".join([*parts, self.end])
+
+
+_ROW = b'{"messages":['
+_SYSTEM, _USER, _ASSISTANT = (b'{"role":"%s","content":' % role for role in (b"system", b"user", b"assistant"))
+_NEXT = b"},"
+CANONICAL = Weave(_ROW + _SYSTEM, _ROW + _USER, _NEXT + _USER, _NEXT + _USER, _NEXT + _ASSISTANT, b"}]}\n")
+CLAUDE = CANONICAL._replace(first_system=b'{"system":', after_system=b"," + _ROW[1:] + _USER)
+_DIALOG = b'{"dialog":['
+DIALOG = CANONICAL._replace(first_system=_DIALOG + _SYSTEM, first_user=_DIALOG + _USER)
+_HEAD = b'{"schemaVersion":"bedrock-conversation-2024",'
+_ASKS, _SAYS = (b'{"role":"%s","content":[{"text":' % role for role in (b"user", b"assistant"))
+CONVERSE = Weave(
+    _HEAD + b'"system":[{"text":', _HEAD + b'"messages":[' + _ASKS, b'}],"messages":[' + _ASKS, b"}]}," + _ASKS,
+    b"}]}," + _SAYS, b"}]}]}\n",
+)  # fmt: skip

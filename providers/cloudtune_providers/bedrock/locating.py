@@ -66,15 +66,15 @@ class Locating:
 
     def _left(self, model: TunedModel) -> InPlace | Elsewhere:
         """What a job of another back end left."""
-        if model.scope != (here := self._clients.scope()):
-            return _apart(model.id, model.scope, here)
         package = model.raw.get("package")
-        if package and _is_nova(model.base):
-            facts = {"package": package, "base": model.base, "adapter": model.adapter}
-            return _registered(str(package), facts, model.id)
-        if not (model.uri or "").startswith("s3://"):
+        if not package and not (model.uri or "").startswith("s3://"):
             return Elsewhere(reason=f"its files lie at {model.uri or 'no address'}, and Bedrock reads S3 only",
                              fix="fetch them into a folder here, and name that")  # fmt: skip
+        if model.scope != (here := self._clients.scope()):
+            return _apart(model.id, model.scope, here)
+        if package and (_is_nova(model.base) or not model.uri):
+            facts = {"package": package, "base": model.base, "adapter": model.adapter}
+            return _registered(str(package), facts, model.id)
         return self._folder(str(model.uri), model.id)
 
     # -- packages --------------------------------------------------------------------------------------------------

@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import pytest
 from tests.contract.emulated import AzureWorld
+from tests.contract.storms import MOST_TRIES, OneWorldStorms, Weather, calm, client_of
 
 from cloudtune.backend import Done, Intent, filled
-from cloudtune.client import Client
 from cloudtune.errors import TransientError
 from cloudtune.state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from cloudtune.backend import Plan, Step
     from cloudtune.state import TunedModel
 
-_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
+FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("lost_reply", {}), ("reset", {}), ("error_after", {"status": 500}), ("server_error", {"status": 503}),
     ("throttle", {"seconds": 2.0}), ("twice", {}), ("late", {"requests": 1}),
 )  # fmt: skip
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[AzureWorld]:
-    world = AzureWorld(tmp_path)
-    yield world
-    world.close()
-
-
-@pytest.fixture
-def model(world: AzureWorld) -> TunedModel:
-    job = Client(world.backend(), ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock).submit(world.spec())
-    world.reach(job.ref, JobState.SUCCEEDED)
-    return job.result()
 
 
 class _Notes:
@@ -53,7 +36,7 @@ def carried_out(world: AzureWorld, plan: Plan) -> None:
     outputs: dict[str, dict[str, Any]] = {}
     for step in plan.steps:
         ready = msgspec.structs.replace(step, request=filled(step.request, outputs))
-        for _ in range(30):
+        for _ in range(MOST_TRIES):
             try:
                 outputs[step.id] = _once(world, ready)
                 break
@@ -72,34 +55,24 @@ def _once(world: AzureWorld, step: Step) -> dict[str, Any]:
     return found.outputs if isinstance(found, Done) else backend.do(step, _Notes())
 
 
-def weather(world: AzureWorld, model: TunedModel, seed: int) -> None:
-    dice = random.Random(seed)
-    told = []
-    for _ in range(dice.randint(1, 4)):
-        (kind, details), call = dice.choice(_FAULTS), dice.choice(("create", "create", "delete", "delete", "get"))
-        if call == "get" and kind in ("late", "twice"):
-            continue
-        world.emulator.faults.add(kind, f"deployments.{call}", **details)
-        told.append(f"{kind} {call}")
-    backend: Any = world.backend()
-    carried_out(world, backend.plan_deploy(model))
-    standing = [one for one in backend.deployments() if one.model == model.id]
-    assert len(standing) == 1, told
-    carried_out(world, backend.plan_remove(standing[0]))
-    world.heal()
-    world.emulator.app.land()
-    assert [one["id"] for one in world.emulator.store.all("deployment", "azure") if one["deleting"] is None] == [
-        "the-base"
-    ], told
+class TestDeployments(OneWorldStorms):
+    weather = Weather(reads=("deployments.get",), faults=FAULTS, most=4)
 
+    def world(self, root: Path) -> AzureWorld:
+        return AzureWorld(root)
 
-def test_one_deployment_and_none_after(world: AzureWorld, model: TunedModel) -> None:
-    for seed in range(10):
-        weather(world, model, seed)
+    def prepared(self, world: AzureWorld) -> TunedModel:
+        job = client_of(world).submit(world.spec())
+        world.reach(job.ref, JobState.SUCCEEDED)
+        return job.result()
 
-
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_one_deployment_in_any_weather(world: AzureWorld, model: TunedModel) -> None:
-    for seed in range(200):
-        weather(world, model, seed)
+    def storm(self, world: AzureWorld, prepared: TunedModel, seed: int) -> None:
+        told = self.weather.brew(world, seed, ("deployments.create", "deployments.delete"))
+        backend: Any = world.backend()
+        carried_out(world, backend.plan_deploy(prepared))
+        standing = [one for one in backend.deployments() if one.model == prepared.id]
+        assert len(standing) == 1, told
+        carried_out(world, backend.plan_remove(standing[0]))
+        calm(world)
+        held = world.emulator.store.all("deployment", "azure")
+        assert [one["id"] for one in held if one["deleting"] is None] == ["the-base"], told

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.storage.blob import BlobServiceClient
 from tests.contract.emulated_workspace import CATALOGUE_MODEL, WorkspaceWorld
-from tests.contract.storms import stubborn
+from tests.contract.storms import JobStorms, Weather
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, PermissionDenied
@@ -20,12 +19,7 @@ from cloudtune_local.emulator.azure import storage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("lost_reply", {}), ("reset", {}), ("error_after", {"status": 500}), ("server_error", {"status": 503}),
-    ("throttle", {"seconds": 3.0}), ("late", {"seconds": 20.0}), ("late", {"requests": 2}), ("twice", {}),
-)  # fmt: skip
-_SENDS = ("blobs.put", "mljobs.create")
-_READS = ("blobs.head", "mljobs.get", "datastores.get", "datastores.secrets")
+    from cloudtune.state import JobRef
 
 
 @pytest.fixture
@@ -39,37 +33,17 @@ def client_of(world: WorkspaceWorld, ledger: str = "ledger") -> Client:
     return Client(world.backend(), ledger=f"sqlite:///{world.root}/{ledger}.db", clock=world.clock)
 
 
-def storm(root: Path, seed: int) -> None:
-    world, dice, told = WorkspaceWorld(root), random.Random(seed), []
-    try:
-        for _ in range(dice.randint(1, 5)):
-            kind, details = dice.choice(_FAULTS)
-            call = dice.choice(_SENDS * 2 + _READS)
-            if call in _READS and kind in ("late", "twice"):
-                kind, details = "reset", {}
-            world.emulator.faults.add(kind, call, after=dice.randint(0, 1), **details)
-            told.append(f"{kind} {call} {details}")
-        ref = stubborn(client_of(world), world.spec())
-        world.heal()
-        world.emulator.app.land()
-        assert (list(world.jobs()), len(world.uploads())) == ([ref.id], 2), told
+class TestStorms(JobStorms):
+    weather = Weather(reads=("blobs.head", "mljobs.get", "datastores.get", "datastores.secrets"))
+    sends = ("blobs.put", "mljobs.create")
+    files = 2
+
+    def world(self, root: Path) -> WorkspaceWorld:
+        return WorkspaceWorld(root)
+
+    def check(self, world: WorkspaceWorld, ref: JobRef, told: list[str]) -> None:
         assert client_of(world, "another").submit(world.spec()).ref == ref, "found again without a ledger"
         assert len(world.jobs()) == 1, told
-    finally:
-        world.close()
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_one_submit_makes_one_job_and_one_blob_a_file(tmp_path: Path, seed: int) -> None:
-    storm(tmp_path, seed)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(1800)
-def test_never_two_in_any_weather(tmp_path: Path) -> None:
-    for seed in range(200):
-        (tmp_path / str(seed)).mkdir()
-        storm(tmp_path / str(seed), seed)
 
 
 def test_a_strangers_job_of_that_name_is_a_conflict(world: WorkspaceWorld) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.emulated_open_weight import GRADER, KEY, MODEL, PREFIX, OpenWeightWorld
-from tests.contract.storms import brew, stubborn
+from tests.contract.storms import DIALECT, DIALECT_SENDS, JobStorms, blind, client_of, stubborn
 
-from cloudtune.backend import Absent, GenerateOptions, Preflight
+from cloudtune.backend import GenerateOptions, Preflight
 from cloudtune.client import Client
 from cloudtune.errors import BackendNotInstalled, CredentialsError, UnsupportedError
 from cloudtune.state import JobState
@@ -23,12 +23,9 @@ from cloudtune_providers.bedrock.backend import BedrockBackend
 from cloudtune_providers.bedrock.options import BedrockOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from cloudtune.backend import Backend
-
-FEW = range(6)
-MANY = range(200)
 
 
 @pytest.fixture
@@ -41,10 +38,6 @@ def world(tmp_path: Path) -> Iterator[OpenWeightWorld]:
 @pytest.fixture
 def client(world: OpenWeightWorld) -> Client:
     return client_of(world)
-
-
-def client_of(world: OpenWeightWorld) -> Client:
-    return Client(world.backend(), ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock)
 
 
 class TestOpenWeight(BackendContract):
@@ -209,31 +202,22 @@ def test_doctor_looks_at_the_key(world: OpenWeightWorld, monkeypatch: pytest.Mon
 # -- storms ------------------------------------------------------------------------------------------------------------
 
 
-def weather(root: Path, seed: int) -> tuple[int, int]:
-    """Jobs that are not cancelled and files, in the service's own store, after one submit in that weather.
+class TestStorms(JobStorms):
+    """Jobs count that are not cancelled; files when the submit has ended."""
 
-    Counted when the submit has ended: what a network delivers after that, nobody can prevent where there is no
-    idempotency key.
-    """
-    world = OpenWeightWorld(root)
-    try:
-        told = brew(world, seed)
-        ref = stubborn(client_of(world), world.spec())
-        world.heal()
-        assert list(world.alive()) == [ref.id], told
-        counted = len(world.alive()), len(world.uploads())
-        assert client_of(world).submit(world.spec()).ref == ref
-        return counted
-    finally:
-        world.close()
+    weather = DIALECT
+    sends = DIALECT_SENDS
+    seeds = range(6)
+    counts_again = False
+
+    def world(self, root: Path) -> OpenWeightWorld:
+        return OpenWeightWorld(root)
+
+    def alive(self, world: OpenWeightWorld) -> Sequence[str]:
+        return world.alive()
 
 
-@pytest.mark.parametrize("seed", FEW)
-def test_one_submit_makes_one_job_and_one_file(tmp_path: Path, seed: int) -> None:
-    assert weather(tmp_path, seed) == (1, 1)
-
-
-@pytest.mark.parametrize("call", ["files.create", "jobs.create"])
+@pytest.mark.parametrize("call", DIALECT_SENDS)
 @pytest.mark.parametrize("kind", ["lost_reply", "twice"])
 def test_a_lost_or_doubled_send_is_found_before_a_second_try(
     world: OpenWeightWorld, client: Client, call: str, kind: str
@@ -244,21 +228,9 @@ def test_a_lost_or_doubled_send_is_found_before_a_second_try(
     assert len(world.uploads()) == 1
 
 
-@pytest.mark.parametrize("call", ["files.create", "jobs.create"])
+@pytest.mark.parametrize("call", DIALECT_SENDS)
 def test_whoever_does_not_look_first_makes_two(world: OpenWeightWorld, call: str) -> None:
     """The counting can fail: a back end that never finds anything is caught by a single lost reply."""
-    backend = world.backend()
-    backend.find = lambda step, intent: Absent()  # type: ignore[method-assign]
-    world.emulator.faults.add("lost_reply", call)
-    stubborn(Client(backend, ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock), world.spec())
+    blind(world, call)
     made = world.jobs() if call == "jobs.create" else [f for f in world.emulator.requests if f["call"] == call]
     assert len(made) == 2
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(3600)
-def test_never_two_in_any_weather(tmp_path: Path) -> None:
-    for seed in MANY:
-        root = tmp_path / str(seed)
-        root.mkdir()
-        assert weather(root, seed) == (1, 1), seed

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,10 @@ from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Message, Record
+
+
+_TOGETHER = 128
+"""Records whose tokens are counted in one call of the tokenizer."""
 
 
 def tokenizer_files(source: str) -> list[Path]:
@@ -101,7 +106,16 @@ class TokenCounter:
 
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""
-        return [len(one) for one in self._encode([self.text(record) for record in records])]
+        if len(records) <= _TOGETHER:
+            return self._lengths([self.text(record) for record in records])
+        # The tokenizer lets go of the interpreter: meanwhile the next records are rendered.
+        with ThreadPoolExecutor(1) as aside:
+            parts = [aside.submit(self._lengths, [self.text(record) for record in records[start : start + _TOGETHER]])
+                     for start in range(0, len(records), _TOGETHER)]  # fmt: skip
+        return [length for part in parts for length in part.result()]
+
+    def _lengths(self, rendered: list[str]) -> list[int]:
+        return [len(one) for one in self._encode(rendered)]
 
     def _encode(self, rendered: list[str]) -> list[Any]:
         # The template writes the special tokens itself; without one the tokenizer adds them.

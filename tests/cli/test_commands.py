@@ -511,6 +511,12 @@ def test_config_show_says_where_each_value_came_from(desk: Desk, monkeypatch: py
     assert "hush-hush" not in done.out + done.err
 
 
+def test_doctor_says_which_way_rows_are_checked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "compiled function" in desk.run("doctor", "--offline").out
+    monkeypatch.setattr("cloudtune.data.plain.compiled", lambda: None)
+    assert "warning  data" in desk.run("doctor", "--offline").out
+
+
 def test_doctor_prints_no_secret_and_finds_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.run("doctor").code == 0
     monkeypatch.setenv("CLOUDTUNE_BACKENDS__SCRIPTED__API_KEY", "hush-hush")

@@ -17,7 +17,7 @@ from cloudtune_providers.aws.names import tag_list, tags_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cloudtune.backend import CostEstimate
+    from cloudtune.backend import CostEstimate, Setting
     from cloudtune.errors import Problem
     from cloudtune.state import Deployment
     from cloudtune_providers.aws.scaling import Copies
@@ -38,6 +38,7 @@ class Aim(NamedTuple):
     limit_s: float
     warnings: tuple[Problem, ...] = ()
     cost: CostEstimate | None = None
+    settings: tuple[Setting, ...] = ()
 
     def labels(self, **more: str) -> list[dict[str, str]]:
         """The tags of what is made."""
@@ -153,7 +154,10 @@ def _unmake(call: str, name: str, step_id: str) -> Step:
 
 
 def _deploy(aim: Aim, steps: Iterable[Step]) -> Plan:
-    return _plan("deploy", aim.backend, aim.scope, aim.name, aim.token, steps, warnings=aim.warnings, cost=aim.cost)
+    return _plan(
+        "deploy", aim.backend, aim.scope, aim.name, aim.token, steps, warnings=aim.warnings, cost=aim.cost,
+        settings=aim.settings,
+    )  # fmt: skip
 
 
 def _plan(

@@ -10,6 +10,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.backend import Setting
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune_providers.aws import host_plans
 from cloudtune_providers.aws.host_plans import Part
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 _SERVED = frozenset({"lora", "qlora"})
 _MODEL_FOLDER = "/opt/ml/model"
 _LONGEST_TAG = 256
+_IMAGES_PAGE = "default of sagemaker: AWS's LMI, aws.github.io/deep-learning-containers/reference/available_images"
+# As AWS's own recipes host adapters (github.com/aws/sagemaker-hyperpod-recipes, HostingConfigs; docs.djl.ai, vLLM user
+# guide; seen 2026-11-21).
+_LMI = {
+    "OPTION_ASYNC_MODE": "true", "OPTION_ENTRYPOINT": "djl_python.lmi_vllm.vllm_async_service",
+    "OPTION_ROLLING_BATCH": "disable", "OPTION_TENSOR_PARALLEL_DEGREE": "max", "OPTION_ENABLE_LORA": "true",
+    "SAGEMAKER_MAX_NUMBER_OF_ADAPTERS_IN_MEMORY": "128", "SAGEMAKER_ENABLE_LOAD_AWARE": "1",
+}  # fmt: skip
 
 
 def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
@@ -49,14 +58,16 @@ def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageM
     needs = {"MinMemoryRequiredInMb": asked.memory_mb, "NumberOfAcceleratorDevicesRequired": _accelerators(asked)}
     base_part = Part({"ComputeResourceRequirements": needs}, asked.onto, copies=asked.instances)
     part = Part({"BaseInferenceComponentName": asked.onto, "Container": {"ArtifactUrl": model.uri}}, asked.onto)
-    aim = aim._replace(warnings=(*aim.warnings, _renders(model)))
+    source_of_image = "backends.sagemaker.inference_image" if options.inference_image else _IMAGES_PAGE
+    settings = (Setting(field="image", value=image, source=source_of_image),
+                Setting(field="base model", value=source, source="derived: the job's own"))  # fmt: skip
+    aim = aim._replace(warnings=(*aim.warnings, _renders(model)), settings=settings)
     return host_plans.adapter(aim, base, bodies, base_part, part)
 
 
 def _model(source: str, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> dict[str, Any]:
-    environment = {
-        "OPTION_ROLLING_BATCH": "vllm", "OPTION_ENABLE_LORA": "true", "OPTION_MAX_LORAS": str(asked.max_adapters),
-        "OPTION_MAX_LORA_RANK": str(asked.max_lora_rank),
+    environment = _LMI | {
+        "OPTION_MAX_LORAS": str(asked.max_adapters), "OPTION_MAX_LORA_RANK": str(asked.max_lora_rank),
     }  # fmt: skip
     container: dict[str, Any] = {"Image": image}
     if source.startswith("s3://"):

@@ -29,9 +29,9 @@ _IMAGES = {
     ("training", "cpu"): "pytorch-training:2.9.0-cpu-py312",
     ("inference", "gpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-gpu-py312-cu124-ubuntu22.04",
     ("inference", "cpu"): "huggingface-pytorch-inference:2.6.0-transformers5.5.3-cpu-py312-ubuntu22.04",
-    # aws.github.io/deep-learning-containers/reference/available_images, seen 2026-11-21: the newest of CUDA 12.8, since
+    # aws.github.io/deep-learning-containers/reference/available_images, seen 2026-11-21: of CUDA 12.8, since
     # those of CUDA 13 need a machine image of their own.
-    ("adapters", "gpu"): "djl-inference:0.36.0-lmi20.0.0-cu128",
+    ("adapters", "gpu"): "djl-inference:0.36.0-lmi18.0.0-cu128",
 }
 _TRAINERS = ("huggingface", "5.3.0", "pytorch2.9.0", "py312")
 _SERVERS = ("huggingface", "5.5.3", "pytorch2.6.0", "py312")

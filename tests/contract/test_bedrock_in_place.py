@@ -349,6 +349,7 @@ def test_open_weights_of_a_package_are_imported_and_an_adapter_is_not(
     found = importing.locate(model)
     assert isinstance(found, InPlace)
     plan = importing.plan(found)
+    assert codes(plan) == ["in_place"], "the role's own documents let it read there"
     assert plan.steps[0].request["call"] == "bedrock.create_model_import_job"
     assert found.at == f"s3://{BUCKET}/{below}checkpoints/hf_merged/"
     by_arn = importing.plan(package_of(job)).steps[0].request["body"]

@@ -48,50 +48,39 @@ def to_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
     detail, is_waiting = _phase(job.get("statusDetails") or {})
     if state is JobState.RUNNING and is_waiting:
         state = JobState.PREPARING
-    return JobSnapshot(
-        ref=JobRef(NAME, scope, str(job["jobName"])),
-        state=state,
-        native_state=word,
-        name=str(job["jobName"]),
-        model=model_of(str(job.get("baseModelArn") or "")),
-        detail=detail if not state.is_terminal else "",
-        created_at=utc(job.get("creationTime")),
-        finished_at=utc(job.get("endTime")) if state.is_terminal else None,
-        problem=_problem(job) if state is JobState.FAILED else None,
-        raw=plain(job),
-    )
+    base = model_of(str(job.get("baseModelArn") or ""))
+    return _snapshot(job, JobRef(NAME, scope, str(job["jobName"])), state, word, base, detail)
 
 
 def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
     """An import job as a snapshot. What was imported is its own base."""
     word = str(job.get("status") or "")
-    state = STATES.get(word, JobState.UNKNOWN)
-    return JobSnapshot(
-        ref=JobRef(NAME, scope, f"{IMPORT}{job['jobName']}"),
-        state=state,
-        native_state=word,
-        name=str(job["jobName"]),
-        model=str(job.get("importedModelName") or ""),
-        created_at=utc(job.get("creationTime")),
-        finished_at=utc(job.get("endTime")) if state.is_terminal else None,
-        problem=_problem(job) if state is JobState.FAILED else None,
-        raw=plain(job),
-    )
+    ref = JobRef(NAME, scope, f"{IMPORT}{job['jobName']}")
+    return _snapshot(job, ref, STATES.get(word, JobState.UNKNOWN), word, str(job.get("importedModelName") or ""))
 
 
 def to_registration_snapshot(model: Mapping[str, Any], scope: str) -> JobSnapshot:
     """A registered model, as Get or List tells it, as the job that made it. When it ended is not told."""
     word = str(model.get("modelStatus") or "")
-    state = REGISTRATION_STATES.get(word, JobState.UNKNOWN)
+    ref = JobRef(NAME, scope, f"{REGISTRATION}{model['modelName']}")
+    base = model_of(str(model.get("baseModelArn") or ""))
+    return _snapshot(model, ref, REGISTRATION_STATES.get(word, JobState.UNKNOWN), word, base)
+
+
+def _snapshot(
+    told: Mapping[str, Any], ref: JobRef, state: JobState, word: str, model: str, detail: str = ""
+) -> JobSnapshot:
     return JobSnapshot(
-        ref=JobRef(NAME, scope, f"{REGISTRATION}{model['modelName']}"),
+        ref=ref,
         state=state,
         native_state=word,
-        name=str(model["modelName"]),
-        model=model_of(str(model.get("baseModelArn") or "")),
-        created_at=utc(model.get("creationTime")),
-        problem=_problem(model) if state is JobState.FAILED else None,
-        raw=plain(model),
+        name=ref.id.rpartition("/")[2],
+        model=model,
+        detail=detail if not state.is_terminal else "",
+        created_at=utc(told.get("creationTime")),
+        finished_at=utc(told.get("endTime")) if state.is_terminal else None,
+        problem=_problem(told) if state is JobState.FAILED else None,
+        raw=plain(told),
     )
 
 

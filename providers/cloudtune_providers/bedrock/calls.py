@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.state import JobRef
 from cloudtune_providers.aws.errors import code_of, words_of
 from cloudtune_providers.bedrock.answers import NAME
 
@@ -34,6 +35,11 @@ def newest(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) ->
     """`pages`, in the order that jobs are told in."""
     order = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE}
     return pages(clients, call, key, order | dict(filters))
+
+
+def made(clients: Clients, kind: str, name: str, arn: Any) -> dict[str, Any]:
+    """What a step that makes a job tells of it. ``kind`` stands in front of the name in its reference."""
+    return {"name": name, "arn": str(arn), "ref": str(JobRef(NAME, clients.scope(), f"{kind}{name}"))}
 
 
 def create_once(

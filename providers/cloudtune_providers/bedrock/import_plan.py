@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import DataReport, Plan, Step
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.bedrock import import_rules
+from cloudtune_providers.bedrock import import_rules, policies
 from cloudtune_providers.bedrock.answers import ADAPTER_TAG, BASE_TAG, NAME
 from cloudtune_providers.bedrock.locating import REGISTER
 from cloudtune_providers.bedrock.model_files import LocalFiles
@@ -95,7 +95,7 @@ def _why(model: InPlace, options: BedrockOptions) -> Iterator[Problem]:
     else:
         message = f"CreateModelImportJob is told where the {facts['files']} files lie: nothing is fetched or uploaded"
     yield Problem(code="in_place", severity="info", file=model.at, message=message)
-    allowed = [f"s3://{options.bucket}/{options.prefix}/{part}/" for part in ("data", "models", "output")]
+    allowed = [f"s3://{options.bucket}/{options.prefix}/{part}/" for part in policies.READABLE]
     if model.at.startswith("s3://") and not model.at.startswith(tuple(allowed)):
         message = f"{options.role_arn} has to be allowed s3:GetObject and s3:ListBucket there"
         fix = "add it to the role's policy, if it is not there: `cloudtune init bedrock` allows its own folders only"

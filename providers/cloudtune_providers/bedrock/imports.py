@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
-from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import answers, calls
 from cloudtune_providers.bedrock.answers import IMPORT, NAME
@@ -15,6 +14,7 @@ from cloudtune_providers.bedrock.answers import IMPORT, NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.bedrock.options import BedrockOptions
 
@@ -34,8 +34,8 @@ class Imports:
         """Send the create request. The SDK fills no token in for this call: the body has ours."""
 
         def send() -> dict[str, Any]:
-            made = self._bedrock.create_model_import_job(**body)
-            return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+            told = self._bedrock.create_model_import_job(**body)
+            return calls.made(self._clients, IMPORT, body["jobName"], told["jobArn"])
 
         return calls.create_once(self._clients, "import", send, lambda: self.find(body))
 
@@ -49,10 +49,7 @@ class Imports:
             raise Conflict(
                 f"an import job called {body['jobName']!r} is there, of other files", hint="give another --name"
             )
-        return Done(outputs={"name": job["jobName"], "arn": job["jobArn"], "ref": self._ref(job["jobName"])})
-
-    def _ref(self, name: str) -> str:
-        return str(JobRef(NAME, self._clients.scope(), f"{IMPORT}{name}"))
+        return Done(outputs=calls.made(self._clients, IMPORT, job["jobName"], job["jobArn"]))
 
     def read(self, name: str) -> dict[str, Any]:
         """What Get tells of an import job."""

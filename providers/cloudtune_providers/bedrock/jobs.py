@@ -40,8 +40,8 @@ class Jobs:
         """Send the create request. Its name may be taken by the very job that an earlier request made."""
 
         def send() -> dict[str, Any]:
-            made = self._bedrock.create_model_customization_job(**body)
-            return {"name": body["jobName"], "arn": made["jobArn"], "ref": self._ref(body["jobName"])}
+            told = self._bedrock.create_model_customization_job(**body)
+            return calls.made(self._clients, "", body["jobName"], told["jobArn"])
 
         return calls.create_once(self._clients, "create", send, lambda: self.find(body))
 
@@ -57,10 +57,7 @@ class Jobs:
                 f"a job called {body['jobName']!r} is there, and this submission did not make it",
                 hint="give the spec another name",
             )
-        return Done(outputs={"name": job["jobName"], "arn": job["jobArn"], "ref": self._ref(job["jobName"])})
-
-    def _ref(self, name: str) -> str:
-        return str(JobRef(NAME, self._clients.scope(), name))
+        return Done(outputs=calls.made(self._clients, "", job["jobName"], job["jobArn"]))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 READS = ("s3:GetObject", "s3:ListBucket")
+READABLE = ("data", "models", "media", "output", "jobs")
+"""Folders below the prefix that the role may read; ``jobs`` is where SageMaker's jobs leave models to be imported."""
 WRITES = ("s3:GetObject", "s3:PutObject", "s3:ListBucket")
 CALLER_BEDROCK = (
     "CreateModelCustomizationJob", "GetModelCustomizationJob", "ListModelCustomizationJobs",
-    "StopModelCustomizationJob", "GetCustomModel", "ListCustomModels", "DeleteCustomModel",
+    "StopModelCustomizationJob", "CreateCustomModel", "GetCustomModel", "ListCustomModels", "DeleteCustomModel",
     "CreateCustomModelDeployment", "GetCustomModelDeployment", "ListCustomModelDeployments",
     "UpdateCustomModelDeployment", "DeleteCustomModelDeployment", "ListProvisionedModelThroughputs",
     "GetProvisionedModelThroughput", "CreateModelImportJob", "GetModelImportJob", "ListModelImportJobs",
@@ -72,7 +74,7 @@ def role_policy(options: BedrockOptions, account: str, region: str, grader: str 
         {"Sid": "List", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": f"arn:aws:s3:::{bucket}",
          "Condition": owner | {"StringLike": {"s3:prefix": [f"{prefix}/*"]}}},
         {"Sid": "Read", "Effect": "Allow", "Action": "s3:GetObject",
-         "Resource": [f"{objects}/{place}/*" for place in ("data", "models", "media", "output")], "Condition": owner},
+         "Resource": [f"{objects}/{place}/*" for place in READABLE], "Condition": owner},
         {"Sid": "Write", "Effect": "Allow", "Action": "s3:PutObject", "Resource": f"{objects}/output/*",
          "Condition": owner},
     ]  # fmt: skip

@@ -12,7 +12,6 @@ import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied, UnsupportedError
-from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_providers.aws.names import TOKEN_TAG
 from cloudtune_providers.bedrock import answers, calls
 from cloudtune_providers.bedrock.answers import NAME, REGISTERED, REGISTRATION
@@ -20,6 +19,7 @@ from cloudtune_providers.bedrock.answers import NAME, REGISTERED, REGISTRATION
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from cloudtune.state import JobRef, JobSnapshot, Metric, TunedModel
     from cloudtune_providers.aws.clients import Clients
 
 _log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Registrations:
         """Send the create request. Its name may be taken by the very model that an earlier request made."""
 
         def send() -> dict[str, Any]:
-            made = self._bedrock.create_custom_model(**body)
-            return {"name": body["modelName"], "arn": made["modelArn"], "ref": self._ref(body["modelName"])}
+            told = self._bedrock.create_custom_model(**body)
+            return calls.made(self._clients, REGISTRATION, body["modelName"], told["modelArn"])
 
         return calls.create_once(self._clients, "register", send, lambda: self.find(body))
 
@@ -62,7 +62,7 @@ class Registrations:
             raise Conflict(
                 f"a custom model called {name!r} is there, and this import did not make it", hint="give another --name"
             )
-        return Done(outputs={"name": name, "arn": model["modelArn"], "ref": self._ref(name)})
+        return Done(outputs=calls.made(self._clients, REGISTRATION, name, model["modelArn"]))
 
     def tags(self, arn: str) -> dict[str, str]:
         """The model's tags; none where they may not be read: the name holds a part of the token too."""
@@ -73,9 +73,6 @@ class Registrations:
             _log.warning("the tags of %s cannot be read: %s", arn, error.message)
             return {}
         return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
-
-    def _ref(self, name: str) -> str:
-        return str(JobRef(NAME, self._clients.scope(), f"{REGISTRATION}{name}"))
 
     def read(self, name: str) -> dict[str, Any]:
         """What Get tells of a registered model."""

@@ -64,7 +64,8 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     assert [step.id for step in plan.steps] == MADE
     assert "while somebody asks" in plan.warnings[0].message
     standing = client.deploy(plan)
-    assert (standing.state, standing.hourly_cost_usd) == ("ready", None)
+    hour = {"sagemaker": 1.4084, "jumpstart": 1.515}[standing.backend]
+    assert (standing.state, standing.hourly_cost_usd) == ("ready", hour)
     assert "nothing to pay" in standing.ends
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
 
@@ -82,7 +83,7 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     world.emulator.clock.advance(61)
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
     (awake,) = client.deployments()
-    assert (awake.state, awake.hourly_cost_usd) == ("ready", None)
+    assert (awake.state, awake.hourly_cost_usd) == ("ready", hour)
 
     removal = world.backend().plan_remove(awake)  # type: ignore[attr-defined]
     assert [step.id for step in removal.steps] == TAKEN

@@ -105,7 +105,7 @@ def test_adapters_share_a_base_and_answer_each_for_itself(client: Client, emulat
     assert {name: one.model for name, one in standing.items()} == {
         "shared": "the/tiny", "first": "one", "second": "two",
     }  # fmt: skip
-    assert (first.hourly_cost_usd, standing["shared"].hourly_cost_usd) == (0.0, None)
+    assert (first.hourly_cost_usd, standing["shared"].hourly_cost_usd) == (0.0, 1.4084)
     assert emulator.store.count("sm_endpoint") == 1
 
     texts = {name: alone(shelf, name) for name in ("one", "two")} | {"base": alone(shelf, "one", base=True)}

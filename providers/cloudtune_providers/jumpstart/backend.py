@@ -25,6 +25,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
+from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.s3 import Objects
@@ -243,7 +244,7 @@ class JumpStartBackend:
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""
-        return self._hosts.listed(self._clients.scope())
+        return self._hosts.listed(self._clients.scope(), hourly.hosting_prices(self._clients.region))
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, Problem, UnsupportedError
 from cloudtune.validation import problems_of
-from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import where_of
 from cloudtune_providers.aws.instances import accelerators
@@ -64,6 +64,7 @@ class Hosting:
         aim = Aim(
             NAME, model.scope, asked.name or short(model.id, token), model.id, token, self._options.tags,
             self._options.deploy_limit, warnings=(_costs(kind, asked),),
+            cost=hourly.hosting(kind, asked.instances, hourly.region_of(model.scope), sleeps=asked.min_copies == 0),
         )  # fmt: skip
         config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, kind, asked)]}
         bodies = {

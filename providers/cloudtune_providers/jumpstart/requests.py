@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Plan, Setting, Step
+from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE
 from cloudtune_providers.jumpstart import layouts
@@ -58,6 +59,10 @@ def plan_of(request: PlanRequest, options: JumpStartOptions, choices: Choices, w
         token=request.token, spec=request.spec.model_dump(mode="json", exclude_none=True),
         steps=(*layouts.steps_of(request, options, choices.layout), create), data=request.data,
         resolved=request.resolved, settings=settings_of(request, choices), warnings=warnings,
+        cost=hourly.training(
+            choices.instance_type, choices.instances, choices.seconds, hourly.region_of(request.resolved.scope),
+            spot=choices.spot,
+        ),
     )  # fmt: skip
 
 
@@ -93,7 +98,7 @@ def body_of(request: PlanRequest, options: JumpStartOptions, choices: Choices) -
 
 def _program(request: PlanRequest, choices: Choices) -> dict[str, str]:
     """What tells the container's toolkit which program to run; the spec's own words come first."""
-    region = request.resolved.scope.partition("/")[2].partition("@")[0]
+    region = hourly.region_of(request.resolved.scope)
     return {
         "sagemaker_program": ENTRY, "sagemaker_submit_directory": str(choices.document["TrainingScriptUri"]),
         "sagemaker_container_log_level": "20", "sagemaker_job_name": request.slug, "sagemaker_region": region,

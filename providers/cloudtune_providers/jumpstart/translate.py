@@ -26,7 +26,7 @@ REFUSED = {
     "evaluation.early_stopping": _OTHERS,
     "checkpoints.every": "the scripts of JumpStart upload the finished model only",
     "checkpoints.keep": "the scripts of JumpStart upload the finished model only",
-    "limits.max_cost_usd": "cloudtune does not know SageMaker's prices well enough yet: say limits.max_time",
+    "limits.max_cost_usd": "a cap in money is not kept here: say limits.max_time; the plan shows what that costs",
     "verb:checkpoints": "the scripts of JumpStart upload the finished model only",
     "verb:continue": "the scripts of JumpStart cannot finish an ended job: submit it again with --again",
     "verb:pause": "a training job cannot stand still, only stop",

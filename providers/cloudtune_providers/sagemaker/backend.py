@@ -23,6 +23,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
+from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
@@ -303,7 +304,9 @@ class SageMakerBackend:
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`. This back end's endpoints, and what is on others."""
-        return () if self._is_here else self._hosts.listed(self._clients.scope())
+        if self._is_here:
+            return ()
+        return self._hosts.listed(self._clients.scope(), hourly.hosting_prices(self._clients.region))
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None

@@ -20,7 +20,7 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "cloudtune does not know what an hour of each instance costs; limit `limits.max_time`",
+    "limits.max_cost_usd": "a cap in money is not kept here: say `limits.max_time`; the plan shows what that costs",
     "verb:pause": "a training job cannot stand still: cancel it, and `cloudtune resume` goes on from its checkpoint",
     "verb:resume": "nothing can be paused here; an ended job goes on as a new one",
 }

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from cloudtune.backend import CostEstimate
 from cloudtune.errors import InputError, InvalidRequest, Problem, UnsupportedError
 from cloudtune.validation import problems_of
-from cloudtune_providers.aws import host_plans
+from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import Hosts, where_of
 from cloudtune_providers.aws.names import short
@@ -53,7 +53,7 @@ class Hosting:
         options = self._options
         aim = Aim(
             NAME, model.scope, asked.name or short(model.id, token), model.id, token, options.tags,
-            options.deploy_limit, warnings=_warnings(asked), cost=_cost(asked),
+            options.deploy_limit, warnings=_warnings(asked), cost=_cost(asked, hourly.region_of(model.scope)),
         )  # fmt: skip
         if asked.onto is not None:
             return adapters.plan(aim, model, asked, options, self._image(asked))
@@ -183,14 +183,9 @@ def _warnings(asked: SageMakerDeployment) -> tuple[Problem, ...]:
     return (Problem(code="hosting", severity="warning", field="instance_type", message=message, fix=fix),)
 
 
-def _cost(asked: SageMakerDeployment) -> CostEstimate | None:
+def _cost(asked: SageMakerDeployment, region: str) -> CostEstimate | None:
     if asked.endpoint is not None:
         return None
     if asked.serverless_memory_mb is not None:
         return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB by the second of answering")
-    kind = f"{asked.instances} x {asked.instance_type}"
-    if asked.min_copies == 0:
-        basis = f"up to {kind} by the hour while somebody asks, nothing otherwise; the hour's price is not known here"
-    else:
-        basis = f"{kind} by the hour, until taken down; what it costs is not known here"
-    return CostEstimate(usd=None, basis=basis)
+    return hourly.hosting(asked.instance_type, asked.instances, region, sleeps=asked.min_copies == 0)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import CostEstimate, Plan, Step, place
 from cloudtune.errors import Problem, SpecError
 from cloudtune.trainer_spec import FORMAT, Choices, misfits, run_spec, warning
+from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
 from cloudtune_providers.sagemaker import bundle, instances
@@ -284,9 +285,8 @@ class _Planning:
     def _cost(self) -> CostEstimate | None:
         if self.options.compute == "local":
             return None
-        spot = ", less on spot instances" if self._spot() else ""
-        basis = f"{self.count} x {self.type} by the second{spot}; what an hour costs is not known here"
-        return CostEstimate(usd=None, basis=basis)
+        region = hourly.region_of(self.request.resolved.scope)
+        return hourly.training(self.type, self.count, self._runtime_s(), region, spot=self._spot())
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,20 @@ One JSON file a vendor lies in ``data``; `load` reads it into a `Catalog`, which
 calls out, and nothing here decides: a back end says what follows from a figure.
 """
 
-from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Source
+from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source
 from cloudtune.catalog.reading import load, read, vendors
 
-__all__ = ["Catalog", "Limit", "Model", "Notice", "Price", "Range", "Source", "load", "read", "vendors"]
+__all__ = [
+    "Catalog",
+    "Limit",
+    "Model",
+    "Notice",
+    "Price",
+    "Range",
+    "Rate",
+    "Rates",
+    "Source",
+    "load",
+    "read",
+    "vendors",
+]

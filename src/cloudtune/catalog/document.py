@@ -127,6 +127,26 @@ class Price(Figure, frozen=True, kw_only=True):
     note: str = ""
 
 
+class Rates(Figure, frozen=True, kw_only=True):
+    """What an hour of instances costs in a region, by their type."""
+
+    use: Literal["training", "hosting"]
+    region: str
+    usd: dict[str, float]
+    """Instance type -> price of an hour."""
+    as_of: date | None = None
+    """The day of the price list; None where the source does not tell it, and the day it was seen stands for it."""
+
+
+class Rate(Entry, frozen=True, kw_only=True):
+    """One of them, found."""
+
+    usd: float
+    as_of: str
+    cited: str
+    """Its source in words."""
+
+
 class Notice(Figure, frozen=True, kw_only=True):
     """A date from which something of the whole service is over."""
 
@@ -150,6 +170,7 @@ class Catalog(Entry, frozen=True, kw_only=True):
     ranges: tuple[Range, ...] = ()
     limits: tuple[Limit, ...] = ()
     prices: tuple[Price, ...] = ()
+    rates: tuple[Rates, ...] = ()
 
     def model(self, name: str) -> Model | None:
         """The model of that id."""
@@ -176,6 +197,15 @@ class Catalog(Entry, frozen=True, kw_only=True):
             (price for price in self.prices
              if price.what == what and price.tier in ("", tier) and _fits(price, model, method)), None,
         )  # fmt: skip
+
+    def rate(self, use: str, instance: str, region: str) -> Rate | None:
+        """The price of an hour of that instance type; None where no source tells it for that region."""
+        for rates in self.rates:
+            if (rates.use, rates.region) == (use, region) and instance in rates.usd:
+                source = self.sources[rates.source]
+                as_of, word = str(rates.as_of or source.seen), "" if source.trust == "official" else ", as reported"
+                return Rate(usd=rates.usd[instance], as_of=as_of, cited=f"{source.title}{word}")
+        return None
 
     def cite(self, source: str) -> str:
         """A source in words, with its date."""

@@ -37,7 +37,9 @@ def read(path: Path) -> Catalog:
         catalog = _DECODER.decode(path.read_bytes())
     except msgspec.DecodeError as error:
         raise ConfigError([Problem(code="catalog", file=str(path), message=str(error))]) from error
-    entries: tuple[Figure, ...] = (*catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices)
+    entries: tuple[Figure, ...] = (
+        *catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices, *catalog.rates,
+    )  # fmt: skip
     unknown = sorted({entry.source for entry in entries if entry.source not in catalog.sources})
     if unknown:
         raise ConfigError(

@@ -16,7 +16,7 @@ def test_there_is_a_file_for_every_vendor():
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_every_figure_has_a_dated_source_that_is_used(vendor):
     catalog = load(vendor)
-    entries = (*catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices)
+    entries = (*catalog.notices, *catalog.models, *catalog.ranges, *catalog.limits, *catalog.prices, *catalog.rates)
     assert {entry.source for entry in entries} == set(catalog.sources)
     for source in catalog.sources.values():
         assert date(2026, 1, 1) < source.seen <= catalog.as_of

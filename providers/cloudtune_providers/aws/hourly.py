@@ -1,0 +1,68 @@
+"""What an hour of SageMaker's instances costs, by the catalog's dated figures. Pure.
+
+Most pairs of type and region are in no figure, and are not guessed: ``plan --check-remote`` asks AWS's price list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune.backend import CostEstimate
+from cloudtune.catalog import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune.catalog import Rate
+
+_VENDOR = "sagemaker"
+NOT_KNOWN = "what an hour costs there is not known here"
+
+
+def rate_of(use: str, kind: str, region: str) -> Rate | None:
+    """The price of an hour of that type, for ``training`` or ``hosting``."""
+    return load(_VENDOR).rate(use, kind, region)
+
+
+def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) -> CostEstimate:
+    """What a job costs at the most: all of its longest time, at the price of an hour without spot."""
+    what, cheaper = (
+        f"{count} x {kind}",
+        "; less on spot instances, which the bill tells by fewer seconds" if spot else "",
+    )
+    rate = rate_of("training", kind, region)
+    if rate is None:
+        return CostEstimate(usd=None, basis=f"{what} by the second in {region}{cheaper}; {NOT_KNOWN}")
+    hours = seconds / 3600
+    basis = (
+        f"up to {hours:g} h of {what} at {rate.usd:g} USD an hour in {region}{cheaper}; billed by the second that it "
+        f"runs, disks and storage apart; {rate.cited}"
+    )
+    most = round(hours * count * rate.usd, 2)
+    return CostEstimate(usd=None, basis=basis, prices_as_of=rate.as_of, at_most_usd=most)
+
+
+def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate:
+    """What an endpoint costs an hour; it has no end, and therefore no sum."""
+    what = f"{'up to ' if sleeps else ''}{count} x {kind} by the hour"
+    when = "while somebody asks, nothing otherwise" if sleeps else "idle too, until taken down"
+    rate = rate_of("hosting", kind, region)
+    if rate is None:
+        return CostEstimate(usd=None, basis=f"{what} {when}; {NOT_KNOWN}")
+    told = f"{count * rate.usd:g} USD an hour in {region}, prices of {rate.as_of}; {rate.cited}"
+    return CostEstimate(usd=None, basis=f"{what} {when}: {told}", prices_as_of=rate.as_of)
+
+
+def hosting_prices(region: str) -> Callable[[str], float | None]:
+    """The price of an instance type's hour in that region; None where it is not known."""
+
+    def price(kind: str) -> float | None:
+        rate = rate_of("hosting", kind, region)
+        return rate.usd if rate else None
+
+    return price
+
+
+def region_of(scope: str) -> str:
+    """The region in a scope, ``account/region@host``."""
+    return scope.partition("/")[2].partition("@")[0]

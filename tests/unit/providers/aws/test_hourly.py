@@ -1,0 +1,63 @@
+"""What an hour of instances costs: by a dated figure, or said to be unknown."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from cloudtune.catalog import load
+from cloudtune_providers.aws import hourly
+from cloudtune_providers.aws.instances import accelerators
+
+
+def test_a_job_costs_its_longest_time_at_the_most() -> None:
+    cost = hourly.training("ml.g5.12xlarge", 2, 5400, "us-west-2", spot=False)
+    assert (cost.usd, cost.at_least_usd, cost.at_most_usd) == (None, None, 21.27)
+    assert "up to 1.5 h of 2 x ml.g5.12xlarge at 7.09 USD an hour in us-west-2" in cost.basis
+    assert "as reported" in cost.basis
+    assert "spot" not in cost.basis
+    assert cost.prices_as_of == "2026-11-21"
+
+
+def test_spot_is_told_and_counted_as_if_it_were_not() -> None:
+    plain, spot = (hourly.training("ml.g5.2xlarge", 1, 3600, "us-east-1", spot=spot) for spot in (False, True))
+    assert plain.at_most_usd == spot.at_most_usd == 1.51  # 1.515, to the cent
+    assert plain.prices_as_of == "2026-08-20"
+    assert "less on spot instances" in spot.basis
+
+
+@pytest.mark.parametrize(
+    ("kind", "region"), [("ml.g5.2xlarge", "eu-west-1"), ("ml.p5.48xlarge", "us-west-2"), ("ml.m5.large", "us-west-2")]
+)
+def test_a_price_that_nobody_told_is_not_guessed(kind: str, region: str) -> None:
+    cost = hourly.training(kind, 1, 3600, region, spot=False)
+    assert (cost.usd, cost.at_most_usd, cost.prices_as_of) == (None, None, None)
+    assert hourly.NOT_KNOWN in cost.basis
+
+
+def test_endpoints_have_prices_of_their_own() -> None:
+    price = hourly.hosting_prices("us-east-1")
+    assert (price("ml.m5.xlarge"), price("ml.p5.48xlarge"), price("")) == (0.23, None, None)
+    told = hourly.hosting("ml.m5.xlarge", 3, "us-east-1", sleeps=False)
+    assert "3 x ml.m5.xlarge by the hour idle too, until taken down: 0.69 USD an hour" in told.basis
+    assert "prices of 2026-09-28" in told.basis
+    assert "up to 1 x" in hourly.hosting("ml.m5.xlarge", 1, "us-east-1", sleeps=True).basis
+    assert hourly.NOT_KNOWN in hourly.hosting("ml.m5.xlarge", 1, "eu-west-1", sleeps=False).basis
+
+
+def test_every_figure_is_of_a_type_and_positive() -> None:
+    seen = set()
+    for rates in load("sagemaker").rates:
+        for kind, usd in rates.usd.items():
+            assert 0 < usd < 200
+            assert (rates.use, rates.region, kind) not in seen, "a second figure would never be found"
+            seen.add((rates.use, rates.region, kind))
+            assert accelerators(kind) is not None or kind.startswith("ml.m5.")
+        assert rates.as_of is None or rates.as_of >= date(2025, 1, 1)
+    assert len(seen) >= 40
+
+
+def test_the_region_is_in_the_scope() -> None:
+    assert hourly.region_of("123456789012/eu-west-1") == "eu-west-1"
+    assert hourly.region_of("123456789012/us-east-1@127.0.0.1:4566") == "us-east-1"

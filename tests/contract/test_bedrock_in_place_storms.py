@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated_aws import BUCKET, REGION, BedrockWorld, connected
 from tests.contract.sagemaker_world import open_sagemaker
-from tests.contract.test_bedrock_storms import brew, client_of, model_folder, until_it_works
+from tests.contract.storms import MANY, calm, client_of, until_it_works
+from tests.contract.test_bedrock_storms import WEATHER, model_folder
 
 from cloudtune.backend import Absent, InPlace
 from cloudtune.client import Client
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FEW = range(12)
-MANY = range(200)
 _SENDS = {"register": ("bedrock.CreateCustomModel",), "import": ("bedrock.CreateModelImportJob",)}
 _KINDS = {"register": "custom_model", "import": "import"}
 _WRITES = ("begin", "claim {}", "sending {}", "done {}")
@@ -60,10 +60,9 @@ class Stage:
     def weather(self, what: str, seed: int) -> None:
         """One command, typed again until it works, while requests are lost, late, doubled and refused."""
         name, held = f"{what}-{seed}", self.world.held()
-        told = brew(self.world, seed, _SENDS[what])
+        told = WEATHER.brew(self.world, seed, _SENDS[what])
         ref = until_it_works(lambda: self.bring(what, name))
-        self.world.heal()
-        self.world.emulator.app.land()
+        calm(self.world)
         assert self.made(what, name) == [ref.id.rpartition("/")[2]], told
         assert self.bring(what, name) == ref
         assert self.world.held() == held, "something was uploaded"
@@ -73,10 +72,9 @@ class Stage:
         name = f"gone-{seed}"
         ref = self.bring("register", name)
         self.world.clock.sleep(1_000_000.0)
-        told = brew(self.world, seed, ("bedrock.DeleteCustomModel",))
+        told = WEATHER.brew(self.world, seed, ("bedrock.DeleteCustomModel",))
         until_it_works(Job(client_of(self.world), ref).delete)
-        self.world.heal()
-        self.world.emulator.app.land()
+        calm(self.world)
         assert self.made("register", name) == [], told
         assert self.bring("register", name) != ref
         assert len(self.made("register", name)) == 1

@@ -393,7 +393,7 @@ static PyObject *rows(PyObject *module, PyObject *arguments) {
 }
 
 static PyMethodDef METHODS[] = {
-    {"rows", rows, METH_VARARGS, "rows(data, at, pieces): see the head of the source, and plain.py."},
+    {"rows", rows, METH_VARARGS, "rows(data, at, pieces): see the head of the source, and plain_blocks.py."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -12,7 +12,7 @@ from cloudtune.data.kinds import RowType, records, row_type
 from cloudtune.data.kinds_other import recognise
 from cloudtune.data.nested import NestedError, unnested
 from cloudtune.data.places import Batch, located
-from cloudtune.data.plain import PlainBlocks
+from cloudtune.data.plain_blocks import PlainBlocks
 from cloudtune.data.records import Chat
 from cloudtune.errors import Problem
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import msgspec
-
-FIRST_SYSTEM, FIRST_USER, AFTER_SYSTEM, AGAIN, ANSWERED = range(5)
-"""Where a turn stands: at the beginning; the user's after a system's, or after an assistant's; an assistant's."""
+    from collections.abc import Iterable
 
 
 class Weave(NamedTuple):
@@ -23,9 +18,16 @@ class Weave(NamedTuple):
     answered: bytes
     end: bytes
 
-    def row(self, places: Sequence[int], texts: Sequence[bytes | msgspec.Raw]) -> bytes:
-        """One row, with its end of line."""
-        parts = [part for place, text in zip(places, texts, strict=True) for part in (self[place], text)]
+    def row(self, turns: Iterable[tuple[str, bytes]]) -> bytes:
+        """One row, with its end of line, of who speaks and what."""
+        parts, before = [], ""
+        for role, text in turns:
+            if role == "user":
+                parts.append({"": self.first_user, "system": self.after_system}.get(before, self.again))
+            else:
+                parts.append(self.first_system if role == "system" else self.answered)
+            parts.append(text)
+            before = role
         return b"".join([*parts, self.end])
 
 

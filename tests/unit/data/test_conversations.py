@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.unit.data.test_either_way import LINE, ODD, SPACES, spaced
 from tests.unit.data.test_formats import chats
 
-from cloudtune.data import plain
+from cloudtune.data import plain, plain_blocks
 from cloudtune.data._conversations import rows as go_through
 from cloudtune.data.blocks import Block
 from cloudtune.data.record_checks import is_plain
@@ -54,7 +54,7 @@ def agree(data: bytes) -> int:
     assert end == len(data) or data[end - 1 : end] in {b"\n", b""}
     assert lines == [as_decoded(line) for line in mine]
     assert joined == b"".join(line + b"\n" for line in lines)
-    told = plain.PlainRows(joined, lines, told=plain._Told(*found[4:]))
+    told = plain.PlainRows(joined, lines, told=plain.Told(*found[4:]))
     decoded = plain.PlainRows(joined)
     for ask in (plain.PlainRows.hashes, plain.PlainRows.prompts, plain.PlainRows.sizes):
         assert ask(told) == ask(decoded)
@@ -156,11 +156,11 @@ def test_texts_of_white_space_alone(text: str) -> None:
 def test_lines_that_are_not_plain_are_left_to_others_and_no_more_of_them_than_need_be() -> None:
     odd = b'{"messages":[{"role":"user","content":"a"}]}\n'
     block = Block(ROW * 1000 + odd + ROW * 1000, 7, lines=2001)
-    found = [*plain.PlainBlocks().parts(block)]
+    found = [*plain_blocks.PlainBlocks().parts(block)]
     assert [(part.first_line, part.lines, rows is not None) for part, rows in found] == [
         (7, 1000, True), (1007, 1, False), (1008, 1000, True),
     ]  # fmt: skip
-    many = plain.PlainBlocks()
+    many = plain_blocks.PlainBlocks()
     parts = [
         part for start in range(0, 40_000, 10_000) for part, _ in many.parts(Block(odd * 10_000, start, lines=10_000))
     ]
@@ -179,8 +179,8 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_without_it_the_decoder_does_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "compiled", lambda: None)
-    ((block, rows),) = plain.PlainBlocks().parts(Block(ROW * 20, 1, lines=20))
+    monkeypatch.setattr(plain_blocks, "compiled", lambda: None)
+    ((block, rows),) = plain_blocks.PlainBlocks().parts(Block(ROW * 20, 1, lines=20))
     assert block.lines == 20
     assert rows is not None
     assert len(rows) == 20

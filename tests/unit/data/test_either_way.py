@@ -22,9 +22,9 @@ from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.losses import features
 from cloudtune.data.places import Batch
-from cloudtune.data.plain import PlainBlocks
+from cloudtune.data.plain_blocks import PlainBlocks
 from cloudtune.data.record_checks import is_plain
-from cloudtune.data.records import Chat, Message, canonical, canonical_lines
+from cloudtune.data.records import Chat, Message, canonical
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ def test_at_once_and_one_by_one(
     data = source_data(str(path), **({"validation": share} if share and form is None else {}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cloudtune.data.blocks.BLOCK_BYTES", size)
-        patch.setattr("cloudtune.data.plain.PART_BYTES", size // 3)
-        patch.setattr("cloudtune.data.plain._WORTH_BYTES", size // 8)
+        patch.setattr("cloudtune.data.plain_blocks.PART_BYTES", size // 3)
+        patch.setattr("cloudtune.data.plain_blocks._WORTH_BYTES", size // 8)
         patch.setattr("cloudtune.data.reading._HEAD", size)
         at_once = outcome(data, folder, form, 0)
         with one_by_one():
@@ -289,19 +289,6 @@ def test_texts_of_white_space_alone_are_found_in_every_way(text: str) -> None:
             assert (found is not None) == bool(said.strip())
             if found is not None:
                 assert found.joined == canonical(Chat([Message("user", said), Message("assistant", "b")])) + b"\n"
-
-
-def test_texts_that_stand_there_canonically_are_not_taken_out_of_their_json() -> None:
-    """Or the quick way is not taken at all, and only the clock would tell."""
-    rows = [Chat([Message("user", text), Message("assistant", text)]) for text in
-            ("a", 'q"\\\n\t\r', " ñ", "日本", "é", "\u2003a".strip(), "😀", "<|im_end|>\x7f")]  # fmt: skip
-    block = Block(b"".join(json.dumps(msgspec.to_builtins(row), ensure_ascii=False).encode() + b"\n" for row in rows),
-                  1, lines=len(rows))  # fmt: skip
-    found = PlainBlocks().rows(block)
-    assert found is not None
-    assert not found.escaped
-    assert found.joined == canonical_lines(rows)
-    assert list(found) == rows
 
 
 @pytest.mark.parametrize("turns", [1, 2, 40, 61, 62, 63, 64, 65, 130])

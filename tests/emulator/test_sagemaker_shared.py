@@ -147,6 +147,17 @@ def test_another_base_is_a_conflict_and_what_is_no_adapter_is_refused(client: Cl
         client.remove(one)
 
 
+def test_a_model_of_its_own_endpoint_answers_in_pieces(client: Client, emulator: Emulator, shelf: Path) -> None:
+    """The archive's own server, with the base model that is mounted beside it."""
+    two = model(client, emulator, "two")
+    deployment = client.deploy(two)
+    assert said(client, two, stream=True) == alone(shelf, "two") == said(client, two)
+    assert said(client, two, base=True, stream=True) == alone(shelf, "two", base=True)
+    drawn = {"temperature": 0.8, "top_p": 0.9, "seed": 11}
+    assert said(client, two, stream=True, **drawn) == said(client, two, **drawn)
+    client.remove(deployment)
+
+
 def test_a_stream_that_breaks_off_is_told(client: Client, emulator: Emulator) -> None:
     """What was heard until then has been told in pieces; there is no whole answer."""
     one = model(client, emulator, "one")

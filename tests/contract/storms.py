@@ -17,13 +17,14 @@ import pytest
 from cloudtune.backend import Absent
 from cloudtune.client import Client
 from cloudtune.errors import TransientError
+from cloudtune.state import JobState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.backend import Backend
     from cloudtune.spec import JobSpec
-    from cloudtune.state import JobRef
+    from cloudtune.state import Deployment, JobRef, TunedModel
 
 MOST_TRIES = 30
 FEW = range(10)
@@ -122,9 +123,18 @@ def folders(root: Path, seeds: Sequence[int]) -> Sequence[tuple[int, Path]]:
     return made
 
 
+def tuned(world: Any) -> TunedModel:
+    """The model of a job that has ended well."""
+    job = client_of(world).submit(world.spec())
+    world.reach(job.ref, JobState.SUCCEEDED)
+    return job.result()
+
+
 class _Seeded:
     """Runs a test once for each of the class's seeds."""
 
+    world: ClassVar[Any]
+    """Makes a new world in a folder."""
     seeds: ClassVar[Sequence[int]] = FEW
     weather: ClassVar[Weather]
 
@@ -141,10 +151,6 @@ class JobStorms(_Seeded):
     counts_again: ClassVar[bool] = True
     """Also after the same command was typed once more. What a network delivers by then may be a second file where no
     key makes a request harmless."""
-
-    def world(self, root: Path) -> Any:
-        """A new world."""
-        raise NotImplementedError
 
     def alive(self, world: Any) -> Sequence[str]:
         """Jobs in the service's own store, after all that was late has landed."""
@@ -181,10 +187,6 @@ class JobStorms(_Seeded):
 class OneWorldStorms(_Seeded):
     """The same is done to one world in each weather, one after the other, with nothing cleared away between."""
 
-    def world(self, root: Path) -> Any:
-        """A new world."""
-        raise NotImplementedError
-
     def prepared(self, world: Any) -> Any:
         """What all the storms need, made once in good weather."""
 
@@ -211,9 +213,15 @@ class OneWorldStorms(_Seeded):
 class HostStorms(OneWorldStorms):
     """A model is deployed, and taken down: one of each of its things stands between, and nothing after."""
 
+    makes: ClassVar[Sequence[str]]
+    removes: ClassVar[Sequence[str]]
+
+    def prepared(self, world: Any) -> TunedModel:
+        return tuned(world)
+
     def sends(self, seed: int) -> tuple[Sequence[str], Sequence[str]]:
         """Requests that make, and that take down."""
-        raise NotImplementedError
+        return self.makes, self.removes
 
     def options(self, seed: int) -> dict[str, Any]:
         """How it is deployed."""
@@ -221,11 +229,11 @@ class HostStorms(OneWorldStorms):
 
     def standing(self, world: Any) -> Any:
         """What there is, in the service's own store."""
-        raise NotImplementedError
+        return world.endpoints()
 
-    def joined(self, before: Any, made: Any) -> Any:
+    def joined(self, before: Any, made: Deployment) -> Any:
         """What there has to be beside what was there before."""
-        raise NotImplementedError
+        return {kind: count + 1 for kind, count in before.items()}
 
     def storm(self, world: Any, prepared: Any, seed: int) -> None:
         before = self.standing(world), list(world.backend().deployments())

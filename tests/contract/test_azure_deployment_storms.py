@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tests.contract.emulated import AzureWorld
-from tests.contract.storms import MOST_TRIES, OneWorldStorms, Weather, calm, client_of
+from tests.contract.storms import MOST_TRIES, OneWorldStorms, Weather, calm, tuned
 
 from cloudtune.backend import Done, Intent, filled
 from cloudtune.errors import TransientError
-from cloudtune.state import JobState
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cloudtune.backend import Plan, Step
     from cloudtune.state import TunedModel
 
@@ -57,14 +54,10 @@ def _once(world: AzureWorld, step: Step) -> dict[str, Any]:
 
 class TestDeployments(OneWorldStorms):
     weather = Weather(reads=("deployments.get",), faults=FAULTS, most=4)
-
-    def world(self, root: Path) -> AzureWorld:
-        return AzureWorld(root)
+    world = AzureWorld
 
     def prepared(self, world: AzureWorld) -> TunedModel:
-        job = client_of(world).submit(world.spec())
-        world.reach(job.ref, JobState.SUCCEEDED)
-        return job.result()
+        return tuned(world)
 
     def storm(self, world: AzureWorld, prepared: TunedModel, seed: int) -> None:
         told = self.weather.brew(world, seed, ("deployments.create", "deployments.delete"))

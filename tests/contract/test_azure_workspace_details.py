@@ -37,9 +37,7 @@ class TestStorms(JobStorms):
     weather = Weather(reads=("blobs.head", "mljobs.get", "datastores.get", "datastores.secrets"))
     sends = ("blobs.put", "mljobs.create")
     files = 2
-
-    def world(self, root: Path) -> WorkspaceWorld:
-        return WorkspaceWorld(root)
+    world = WorkspaceWorld
 
     def check(self, world: WorkspaceWorld, ref: JobRef, told: list[str]) -> None:
         assert client_of(world, "another").submit(world.spec()).ref == ref, "found again without a ledger"

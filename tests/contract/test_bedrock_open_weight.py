@@ -209,9 +209,7 @@ class TestStorms(JobStorms):
     sends = DIALECT_SENDS
     seeds = range(6)
     counts_again = False
-
-    def world(self, root: Path) -> OpenWeightWorld:
-        return OpenWeightWorld(root)
+    world = OpenWeightWorld
 
     def alive(self, world: OpenWeightWorld) -> Sequence[str]:
         return world.alive()

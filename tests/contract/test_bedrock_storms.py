@@ -21,14 +21,13 @@ from tests.contract.storms import (
 )
 
 from cloudtune.importing import Importing
-from cloudtune.state import JobState
 from cloudtune_providers.aws import parts, s3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from cloudtune.state import Deployment, JobRef, TunedModel
+    from cloudtune.state import Deployment, JobRef
 
 _UPLOADS = ("s3.PutObject", "s3.CreateMultipartUpload", "s3.UploadPart", "s3.CompleteMultipartUpload")
 _JOB = (*_UPLOADS, "bedrock.CreateModelCustomizationJob")
@@ -60,9 +59,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestJobs(JobStorms):
     weather = WEATHER
     sends = _JOB
-
-    def world(self, root: Path) -> BedrockWorld:
-        return BedrockWorld(root)
+    world = BedrockWorld
 
     def test_whoever_does_not_look_first_is_saved_by_the_token(self, tmp_path: Path) -> None:
         """The vendor's own word holds too: the same token twice is one job."""
@@ -84,14 +81,7 @@ class TestDeployments(HostStorms):
     """On demand, and every third with its own throughput."""
 
     weather = WEATHER
-
-    def world(self, root: Path) -> BedrockWorld:
-        return BedrockWorld(root)
-
-    def prepared(self, world: BedrockWorld) -> TunedModel:
-        job = client_of(world).submit(world.spec())
-        world.reach(job.ref, JobState.SUCCEEDED)
-        return job.result()
+    world = BedrockWorld
 
     def sends(self, seed: int) -> tuple[Sequence[str], Sequence[str]]:
         both = _THROUGHPUT if seed % 3 == 2 else _DEPLOY
@@ -126,9 +116,7 @@ def model_folder(root: Path, seed: int) -> Path:
 
 class TestImports(OneWorldStorms):
     weather = WEATHER
-
-    def world(self, root: Path) -> BedrockWorld:
-        return BedrockWorld(root)
+    world = BedrockWorld
 
     def storm(self, world: BedrockWorld, prepared: None, seed: int) -> None:
         folder = model_folder(world.root, seed)

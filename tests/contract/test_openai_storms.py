@@ -35,8 +35,7 @@ class DialectStorms(JobStorms):
 
 
 class TestOpenAI(DialectStorms):
-    def world(self, root: Path) -> EmulatedWorld:
-        return EmulatedWorld(root)
+    world = EmulatedWorld
 
     @pytest.mark.soak
     @pytest.mark.timeout(3600)
@@ -66,5 +65,4 @@ class TestOpenAI(DialectStorms):
 
 
 class TestAzureOpenAI(DialectStorms):
-    def world(self, root: Path) -> AzureWorld:
-        return AzureWorld(root)
+    world = AzureWorld

@@ -11,18 +11,14 @@ from tests.contract.storms import FEW, HostStorms, JobStorms, Weather, blind, cl
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict
-from cloudtune.state import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from cloudtune.state import Deployment, JobRef, TunedModel
+    from cloudtune.state import JobRef
 
 __all__ = ["brew", "client_of", "until_it_works"]  # for other storms on SageMaker
 _JOB = ("s3.PutObject", "sagemaker.CreateTrainingJob", "sagemaker.CreateModelPackageGroup")
-_DEPLOY = ("sagemaker.CreateModel", "sagemaker.CreateEndpointConfig", "sagemaker.CreateEndpoint")
-_REMOVE = ("sagemaker.DeleteEndpoint", "sagemaker.DeleteEndpointConfig", "sagemaker.DeleteModel")
 WEATHER = Weather(
     reads=("sagemaker.Describe*", "sagemaker.List*", "s3.HeadObject", "sts.*"),
     conditions=(
@@ -37,18 +33,14 @@ class TestInstances(JobStorms):
     weather = WEATHER
     sends = _JOB
     files = 2
-
-    def world(self, root: Path) -> SageMakerWorld:
-        return SageMakerWorld(root, root)
+    world = staticmethod(lambda root: SageMakerWorld(root, root))
 
 
 class TestServerless(JobStorms):
     weather = WEATHER
     sends = _JOB
     seeds = FEW[:4]
-
-    def world(self, root: Path) -> ServerlessWorld:
-        return ServerlessWorld(root)
+    world = ServerlessWorld
 
     def check(self, world: ServerlessWorld, ref: JobRef, told: list[str]) -> None:
         assert world.packages() == 1, told
@@ -62,23 +54,9 @@ class TestServerless(JobStorms):
 
 class TestEndpoints(HostStorms):
     weather = WEATHER
-
-    def world(self, root: Path) -> ServerlessWorld:
-        return ServerlessWorld(root)
-
-    def prepared(self, world: ServerlessWorld) -> TunedModel:
-        job = client_of(world).submit(world.spec())
-        world.reach(job.ref, JobState.SUCCEEDED)
-        return job.result()
-
-    def sends(self, seed: int) -> tuple[Sequence[str], Sequence[str]]:
-        return _DEPLOY, _REMOVE
-
-    def standing(self, world: ServerlessWorld) -> dict[str, int]:
-        return world.endpoints()
-
-    def joined(self, before: dict[str, int], made: Deployment) -> dict[str, int]:
-        return {kind: count + 1 for kind, count in before.items()}
+    world = ServerlessWorld
+    makes = ("sagemaker.CreateModel", "sagemaker.CreateEndpointConfig", "sagemaker.CreateEndpoint")
+    removes = ("sagemaker.DeleteEndpoint", "sagemaker.DeleteEndpointConfig", "sagemaker.DeleteModel")
 
 
 def test_a_stranger_s_job_of_that_name_is_not_taken_for_ours(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.backend import DataReport, SplitInfo
-from cloudtune.data.blocks import Block, keep_memory
+from cloudtune.data.blocks import PART_BYTES, Block, keep_memory
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.limits import hold
@@ -165,6 +165,8 @@ def _here(
         return change(batch) if change is not None and batch is not None else batch
 
     chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults))
+    if change is not None:
+        chunks = ((origin, rows, part) for origin, rows, chunk in chunks for part in _small(chunk))
     batches = ((origin, rows, chunk, decoded(rows, chunk)) for origin, rows, chunk in chunks)
     filled = ((origin, rows, chunk, batch) for origin, rows, chunk, batch in batches if batch and batch.records)
     first = next(filled, None)
@@ -182,6 +184,11 @@ def _here(
                 yield scanner.scan(more, origin)
 
     return chosen, stream()
+
+
+def _small(chunk: Block | Table) -> Iterator[Block | Table]:
+    """The chunk in as small ones as rows are best decoded in."""
+    return chunk.parts(PART_BYTES) if isinstance(chunk, Block) else iter((chunk,))
 
 
 def _larger(chunks: Iterable[tuple[str, FileRows, Block | Table]]) -> Iterator[tuple[str, FileRows, Block | Table]]:

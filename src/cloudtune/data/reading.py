@@ -6,7 +6,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from cloudtune.data.arrow import arrow_tables
-from cloudtune.data.blocks import Block, array_blocks, line_blocks, sniff
+from cloudtune.data.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import RowType, row_type
 from cloudtune.data.kinds_other import KINDS
@@ -31,7 +31,7 @@ def read(source: Source, faults: Faults) -> Iterator[Batch]:
     """All records of the source, file by file, in order."""
     for rows, chunk in chunks_of(source, faults):
         if isinstance(chunk, Block):
-            yield rows.of_block(chunk)
+            yield from map(rows.of_block, chunk.parts(PART_BYTES))
         elif (batch := rows.of_table(chunk)) is not None:
             yield batch
 

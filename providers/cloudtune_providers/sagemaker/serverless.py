@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, Setting, Step, place
 from cloudtune.catalog import load
 from cloudtune.errors import Problem, SpecError
+from cloudtune.preference import KEY
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
 from cloudtune_providers.sagemaker.capabilities import NAME, places
@@ -115,6 +116,10 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
         elif entry is not None and (fault := entry.fault(asked[field])):
             message = f"{name} {fault}, not {asked[field]} ({catalog.cite(entry.source)})"
             found.append(Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}"))
+    if spec.overrides.get(NAME, {}).get(KEY):
+        message = "AWS's recipe has a loss of its own; compute: instances trains by the one that is asked for"
+        field = f"overrides.{NAME}.{KEY}"
+        found.append(Problem(code="no_effect", field=field, message=message, fix="take it out"))
     if method not in _NOVA_FORMATS and is_nova(model):
         fix = "use sft or dpo"
         found.append(Problem(code="method", field="method", message=f"Nova is not taught by {method} here", fix=fix))

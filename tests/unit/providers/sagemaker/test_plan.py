@@ -273,6 +273,14 @@ def test_documented_ranges_refuse_before_anything_is_read() -> None:
     assert {problem.field for problem in problems} == {"hyperparameters.epochs", "adapter.rank", "method.beta"}
 
 
+def test_terms_of_our_own_trainer_are_not_dropped_silently() -> None:
+    words = {"sagemaker": {"preference": {"loss": "hinge"}}}
+    given = {"model": RECIPE["model"], "data": {"train": "rows.jsonl"}, "method": "dpo", "overrides": words}
+    spec = JobSpec.model_validate(given)
+    (problem,) = serverless.check(spec, SageMakerOptions.model_validate(ACCOUNT))
+    assert (problem.code, problem.field) == ("no_effect", "overrides.sagemaker.preference")
+
+
 def test_repositories_have_no_absolute_paths() -> None:
     """The bundle is the same whatever folder it was packed in."""
     from cloudtune_providers.sagemaker.bundle import files

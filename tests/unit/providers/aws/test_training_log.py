@@ -216,6 +216,7 @@ def test_no_gap_and_no_repeat_in_any_order_of_arrival(
     assert [text for text in told if text.startswith("transition")] == [text for _, text in words]
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.integers(0), st.dictionaries(st.from_regex(r"algo-[0-9]+-[0-9]+", fullmatch=True),
                                        st.tuples(st.integers(0), st.integers(1))))  # fmt: skip
 def test_a_place_is_its_cursor(told: int, streams: dict[str, tuple[int, int]]) -> None:

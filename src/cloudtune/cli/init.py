@@ -34,7 +34,7 @@ data:
   # Rows that are held out: a file, or a share of the training rows.
   validation: {validation}
 {test}
-# What is learnt: sft (answer like the rows), cpt (go on with plain text), ...
+# What is learnt: sft (answer like the rows), cpt (go on with plain text), dpo (one answer rather than another) ...
 method: {method}
 
 # Which weights move: lora (a small adapter) or full (all of them).

@@ -61,6 +61,7 @@ class SharedBase:
             if not self._adapted:
                 self._network = self._network.unload()
             else:
+                self._network.set_adapter(_key(next(iter(self._adapted))))  # none goes while it is the active one
                 self._network.delete_adapter(_key(name))
 
     def model(self, name: str | None) -> Model:

@@ -72,9 +72,12 @@ class Artefacts:
         aside = self._root / f".{model.id}.{os.getpid()}.{secrets.token_hex(4)}"
         aside.mkdir(parents=True)
         try:
-            self._training.fetch(model.uri, aside / _ARCHIVE)
-            with tarfile.open(aside / _ARCHIVE) as archive:
-                archive.extractall(aside / "model", filter="data")
+            if model.uri.endswith(_ARCHIVE):
+                self._training.fetch(model.uri, aside / _ARCHIVE)
+                with tarfile.open(aside / _ARCHIVE) as archive:
+                    archive.extractall(aside / "model", filter="data")
+            else:
+                self._training.fetch_all(model.uri, aside / "model")
             _settle(aside / "model", folder, model)
             try:
                 (aside / "model").rename(folder)

@@ -47,6 +47,9 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     """What does not fit together in the values that the spec asks for."""
     own = _own(spec)
     found = [*contradictions(spec, NAME), *_limits(spec), *_precision(spec, own), *places(options)]
+    if own.unpacked and options.compute == "local":
+        message, field = "a rehearsal packs what its job leaves, always", f"overrides.{NAME}.unpacked"
+        found.append(Problem(code="unpacked", field=field, message=message, fix="leave it out here"))
     return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
 
 

@@ -75,7 +75,7 @@ class Hosting:
         if package := model.raw.get("package"):
             container: dict[str, Any] = {"ModelPackageName": package}
         else:
-            container = {"Image": self._image(asked), "ModelDataUrl": model.uri}
+            container = {"Image": self._image(asked)} | _weights(str(model.uri))
         base = model.raw.get("base") or {}
         if base.get("s3"):
             container["Environment"] = {"CLOUDTUNE_BASE": f"{_MOUNTED}/{_CHANNEL}{base.get('below', '')}"}
@@ -129,6 +129,14 @@ class Hosting:
         for prompt in prompts:
             who = model.base if options.base else model.id
             yield from answering.asked(self._clients, where, prompt, options, who, **more)
+
+
+def _weights(url: str) -> dict[str, Any]:
+    """Where a container's model lies: an archive, or a folder that a job left unpacked."""
+    if url.endswith(".tar.gz"):
+        return {"ModelDataUrl": url}
+    place = {"S3Uri": f"{url.rstrip('/')}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
+    return {"ModelDataSource": {"S3DataSource": place}}
 
 
 def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:

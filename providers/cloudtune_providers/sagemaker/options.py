@@ -92,6 +92,8 @@ class SageMakerOverrides(BaseModel):
     """See the setting of that name."""
     keep_alive: NonNegativeInt | None = None
     """See the setting of that name."""
+    unpacked: bool = False
+    """The job leaves its model as files, and not as one archive: Bedrock imports whole weights from where they lie."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train: ``auto`` takes the GPUs that there are."""
     threads: PositiveInt | None = None

@@ -91,15 +91,9 @@ class Packages:
             raise UnsupportedError("AWS's recipe merges, not cloudtune: set overrides.sagemaker.recipe.merge_weights")
         if to.exists():
             raise InvalidRequest(f"{to} exists already", hint="name a folder that does not exist yet")
-        store, prefix = self._stores.at(f"{model.uri.rstrip('/')}/")
         aside = to.with_name(f".{to.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
-            for entry in store.list(prefix):
-                path = aside / entry["Key"].removeprefix(prefix)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                store.fetch(entry["Key"], path)
-            if not aside.exists():
-                raise JobNotFound(f"{model.uri} holds nothing")
+            self._stores.fetch_all(model.uri, aside)
             aside.rename(to)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -149,3 +149,16 @@ class Stores:
         if parts.scheme == "file":
             return Folder(Path("/")), unquote(parts.path).lstrip("/")
         raise InvalidRequest(f"{url} is no address of an object: those begin with s3://")
+
+    def fetch_all(self, url: str, folder: Path) -> None:
+        """Write every object below an address into a new folder. Raises JobNotFound where there is none."""
+        store, prefix = self.at(f"{url.rstrip('/')}/")
+        listed = [entry["Key"] for entry in store.list(prefix) if not entry["Key"].endswith("/")]
+        if not listed:
+            raise JobNotFound(f"{url} holds nothing")
+        for key in listed:
+            path = folder / key.removeprefix(prefix)
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise InvalidRequest(f"{store.url(key)} has a name that leads out of its folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.fetch(key, path)

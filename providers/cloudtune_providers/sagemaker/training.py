@@ -133,17 +133,22 @@ class Training:
         ]
 
     def artefact(self, job: Mapping[str, Any]) -> str | None:
-        """The address of model.tar.gz, if there is one."""
+        """The address of model.tar.gz, or of the folder of a job that packs nothing, if there is one."""
         url = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
         if not url:
             return None
         store, key = self._stores.at(url)
-        return str(url) if any(entry["Key"] == key for entry in store.list(key)) else None
+        there = [entry["Key"] for entry in store.list(key)]
+        return str(url) if key in there or any(one.startswith(f"{key.rstrip('/')}/") for one in there) else None
 
     def fetch(self, url: str, path: Path) -> None:
         """Bring an object here."""
         store, key = self._stores.at(url)
         store.fetch(key, path)
+
+    def fetch_all(self, url: str, folder: Path) -> None:
+        """Bring a folder here. Raises JobNotFound where it holds nothing."""
+        self._stores.fetch_all(url, folder)
 
     # -- clearing --------------------------------------------------------------------------------------------------
 

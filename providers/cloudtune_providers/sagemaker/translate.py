@@ -186,7 +186,10 @@ class _Planning:
                 "ContainerEntrypoint": list(ENTRYPOINT),
             },
             "InputDataConfig": self._channels(),
-            "OutputDataConfig": {"S3OutputPath": f"{root}/jobs", "CompressionType": "GZIP"},
+            "OutputDataConfig": {
+                "S3OutputPath": f"{root}/jobs",
+                "CompressionType": "NONE" if self.own.unpacked else "GZIP",
+            },
             "ResourceConfig": self._resources(),
             "StoppingCondition": self._stopping(),
             "CheckpointConfig": {"S3Uri": f"{root}/checkpoints/{request.slug}", "LocalPath": "/opt/ml/checkpoints"},

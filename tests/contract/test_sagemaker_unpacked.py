@@ -1,0 +1,103 @@
+"""Jobs on instances that leave their model as files: imported into Bedrock from there, fetched, served, removed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.contract.emulated_aws import BUCKET, open_bedrock
+from tests.contract.sagemaker_world import SageMakerWorld
+from tests.contract.storms import client_of
+from tests.contract.test_bedrock_storms import model_folder
+
+from cloudtune.backend import Elsewhere, InPlace
+from cloudtune.errors import SpecError
+from cloudtune.importing import Importing
+from cloudtune.job import Job
+from cloudtune.state import JobState
+from cloudtune_local.emulator.aws import buckets
+from cloudtune_local.emulator.sagemaker import jobs
+from cloudtune_local.emulator.wire import Call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Unpacked(SageMakerWorld):
+    """What the jobs leave is put there by the tests."""
+
+    def _leave(self, ref: Any, state: JobState) -> None:
+        call = Call(face="sagemaker", name="settle", region="us-east-1", now=self.emulator.clock.now())
+        jobs.settle_all(self.emulator.site, call)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Unpacked]:
+    world = Unpacked(tmp_path, tmp_path / "untrained")
+    yield world
+    world.close()
+
+
+def trained(world: Unpacked, folder: Path, adapter: str) -> Job:
+    """A job that has left those files."""
+    spec = world.spec(adapter=adapter, overrides={"sagemaker": {"unpacked": True}})
+    job = client_of(world).submit(spec)
+    body = world.job(job.ref)["request"]
+    assert body["OutputDataConfig"]["CompressionType"] == "NONE"
+    world.reach(job.ref, JobState.SUCCEEDED)
+    place = buckets.parse(world.job(job.ref)["artefact"])
+    for path in folder.iterdir():
+        buckets.put(world.emulator.site, place.under(path.name), path.read_bytes())
+    return job
+
+
+def importing(world: Unpacked) -> Importing:
+    backend, clock = open_bedrock(world.emulator.url, str(world.root / "clock"))
+    client = client_of(world)
+    return Importing(backend, client.ledger, clock)
+
+
+def test_whole_weights_are_imported_from_where_the_job_left_them(world: Unpacked) -> None:
+    job = trained(world, model_folder(world.root, 1), "full")
+    held, model = world.held(), job.model()
+    assert str(model.uri) == f"s3://{BUCKET}/cloudtune/jobs/{job.ref.id}/output/model/"
+    bring = importing(world)
+    found = bring.locate(model)
+    assert isinstance(found, InPlace)
+    plan = bring.plan(found)
+    assert [problem.code for problem in plan.warnings] == ["in_place"]
+    ref = bring.submit(plan)
+    assert ref.id.startswith("import/")
+    assert world.held() == held
+    job.delete()
+    assert not [key for key, _ in world.held() if job.ref.id in key]
+
+
+def test_an_adapter_is_fetched_and_merged_here(world: Unpacked, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    base = {"source": "hub", "path": "none/such", "revision": None}
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "tuned.json").write_text(json.dumps({"version": 1, "base": base, "adapter": "lora"}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    job = trained(world, folder, "lora")
+    found = importing(world).locate(job.model())
+    assert isinstance(found, Elsewhere)
+    assert "adapter" in found.reason
+    written = job.export(tmp_path / "out")
+    assert {path.name for path in written} >= {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_an_endpoint_is_told_of_the_folder(world: Unpacked) -> None:
+    job = trained(world, model_folder(world.root, 1), "full")
+    body = client_of(world).plan_deploy(job.model()).steps[0].request["body"]
+    source = body["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]
+    assert source == {"S3Uri": job.model().uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
+
+
+def test_a_rehearsal_packs_what_it_leaves(world: Unpacked) -> None:
+    world.options |= {"compute": "local"}
+    with pytest.raises(SpecError, match="rehearsal"):
+        client_of(world).plan(world.spec(overrides={"sagemaker": {"unpacked": True}}))

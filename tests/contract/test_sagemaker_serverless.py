@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class TestServerless(BackendContract):
-    expected_skips = 8
+    expected_skips = 7
     preload = ("boto3",)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture
     def world(self, tmp_path: Path) -> Iterator[ServerlessWorld]:
-        world = ServerlessWorld(tmp_path)
+        world = ServerlessWorld(tmp_path, mlflow="arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-X")
         yield world
         world.close()
 

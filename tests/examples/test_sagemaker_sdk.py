@@ -10,11 +10,19 @@ from __future__ import annotations
 import os
 import subprocess
 import venv
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.sagemaker_world import ServerlessWorld
 from tests.examples.conftest import QUICKSTART
 
+from cloudtune.client import Client
+from cloudtune.state import JobState
 from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.sagemaker import jobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCRIPT = QUICKSTART.parent / "sagemaker_sdk" / "model_trainer.py"
 LLAMA = "meta-textgeneration-llama-3-2-1b-instruct"
@@ -108,6 +116,17 @@ for model in ("huggingface-reasoning-qwen3-8b", "openai-reasoning-gpt-oss-20b"):
         compared += 1
 print("equal", compared)
 """
+CURVES = """
+import os, sys
+import mlflow
+arn, run = sys.stdin.read().split()
+mlflow.set_tracking_uri(arn)
+client = mlflow.tracking.MlflowClient()
+found = client.get_run(run)
+print("run", found.info.status, found.info.run_name, sorted(found.data.metrics))
+for point in client.get_metric_history(run, "loss"):
+    print("point", point.step, point.value)
+"""
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -151,14 +170,14 @@ def test_a_scripted_job_is_waited_for(python: str, words: tuple[str, ...]) -> No
         assert asked <= {"logs.DescribeLogStreams"}  # there is no log before the first line
 
 
-def told(python: str, program: str, environment: dict[str, str]) -> list[str]:
+def told(python: str, program: str, environment: dict[str, str], given: str = "") -> list[str]:
     """What a program says in the SDK's interpreter, this work tree's packages before all others."""
     root = QUICKSTART.parents[1]
     roots = os.pathsep.join(str(root / name) for name in ("src", "providers", "local_backend"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS", "CLOUDTUNE", "PYTHON"))}
     done = subprocess.run(
         [python, "-W", "ignore", "-c", program], env=kept | environment | {"PYTHONPATH": roots}, capture_output=True,
-        text=True, check=False,
+        text=True, check=False, input=given,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout.strip().splitlines()
@@ -183,3 +202,25 @@ def test_both_read_the_same_out_of_every_document_of_the_hub(python: str) -> Non
 def test_both_read_the_same_recipes(python: str) -> None:
     with Emulator() as emulator:
         assert told(python, RECIPES, emulator.environment())[-1] == "equal 8"
+
+
+@pytest.mark.parametrize("kind", ["mlflow-app/app-X", "mlflow-tracking-server/ours"])
+def test_mlflows_own_client_reads_the_same_curves(python: str, kind: str, tmp_path: Path) -> None:
+    """MLflow with AWS's plugin, which signs as our reader does."""
+    arn = f"arn:aws:sagemaker:us-east-1:123456789012:{kind}"
+    world = ServerlessWorld(tmp_path, mlflow=arn)
+    try:
+        client = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/ledger.db", clock=world.clock)
+        job = client.submit(world.spec())
+        world.reach(job.ref, JobState.SUCCEEDED)
+        ours = [(one.step, one.values["loss"]) for one in job.metrics() if one.split == "train"]
+        there = {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": world.emulator.url}
+        environment = world.emulator.environment() | there
+        run = jobs.run_id(world.job(job.ref))
+        run_line, *points = [
+            line for line in told(python, CURVES, environment, f"{arn} {run}") if line[:3] in ("run", "poi")
+        ]
+        assert run_line.startswith(f"run FINISHED {job.ref.id} ['grad_norm', 'learning_rate', 'loss'")
+        assert points == [f"point {step} {value}" for step, value in ours]
+    finally:
+        world.close()

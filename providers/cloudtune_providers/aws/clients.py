@@ -96,6 +96,22 @@ class Clients:
                 self._account = str(client.get_caller_identity()["Account"])
         return self._account
 
+    def credentials(self) -> Any:
+        """botocore's, for requests that no client of its makes. Raises CredentialsError where there are none."""
+        from botocore.exceptions import NoCredentialsError
+
+        with self.asking("credentials"):
+            held = getattr(self.client("sts"), "_request_signer", None)
+            found = getattr(held, "_credentials", None)
+            if found is None:
+                raise NoCredentialsError
+        return found
+
+    @property
+    def timeout(self) -> float:
+        """Seconds to wait for an answer."""
+        return self._options.timeout
+
     def identity(self) -> dict[str, str]:
         """Who the credentials belong to, as STS tells it now."""
         with self.asking("identity"):
@@ -112,6 +128,11 @@ class Clients:
     def elsewhere(self) -> str:
         """The endpoint that settings, environment or profile name, where it is not AWS's own; else empty."""
         url = self._options.endpoint_url or self._named_endpoint()
+        return "" if _is_own(url) else url
+
+    def address(self, service: str) -> str:
+        """Where a service's client asks, an injected one's too, where that is not AWS's own; else empty."""
+        url = str(self.client(service).meta.endpoint_url)
         return "" if _is_own(url) else url
 
     def _named_endpoint(self) -> str:

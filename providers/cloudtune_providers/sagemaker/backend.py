@@ -42,6 +42,7 @@ from cloudtune_providers.sagemaker import (
 )
 from cloudtune_providers.sagemaker.artefacts import Artefacts
 from cloudtune_providers.sagemaker.hosting import Hosting
+from cloudtune_providers.sagemaker.mlflow import Curves
 from cloudtune_providers.sagemaker.offline import LocalJobs
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_providers.sagemaker.packages import Packages
@@ -99,10 +100,11 @@ class SageMakerBackend:
         self._artefacts = Artefacts(self._root, self._training)
         self._hosts = Hosts(self._clients, self.name)
         self._hosting = Hosting(self._clients, self._options, self._hosts)
+        self._curves = Curves(self._clients)
         self._packages = Packages(self._clients, self._stores)
         self._is_serverless = self._options.compute == "serverless"
         own = capabilities.capabilities
-        self._capabilities = serverless.capabilities() if self._is_serverless else own(self._options)
+        self._capabilities = serverless.capabilities(self._options) if self._is_serverless else own(self._options)
 
     def __repr__(self) -> str:
         return f"SageMakerBackend({self._options.compute!r}, region={self._options.region!r})"
@@ -229,9 +231,14 @@ class SageMakerBackend:
         return log_lines.to_events(self._jobs.events(ref, after))
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """See `Backend`. Out of the trainer's log."""
+        """See `Backend`. Out of the trainer's log; of a serverless job out of its MLflow."""
         if isinstance(self._jobs, LocalJobs):
             return log_lines.to_metrics(self._jobs.lines(ref, int(after or 0)))
+        job = self._jobs.describe(self._jobs.name_of(ref))
+        if job.get("ServerlessJobConfig"):
+            if not job.get("MlflowConfig"):
+                raise UnsupportedError(f"{ref} has no curves: {serverless.NO_CURVES}")
+            return self._curves.metrics(job, after)
         return self._jobs.metrics(ref, after, log_lines.read_figures)
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:

@@ -27,8 +27,13 @@ class SageMakerOptions(AwsOptions):
     """For ``serverless``: where the tuned models become versions; else a group of cloudtune's own."""
     base_endpoint: str | None = None
     """For ``serverless``: an endpoint of the base model, to compare answers with."""
-    mlflow: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:mlflow-.+$")] | None = None
-    """For ``serverless``: the MLflow app or tracking server that the job writes its curves to."""
+    mlflow: (
+        Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]*:\d{12}:mlflow-(app|tracking-server)/.+$")]
+        | None
+    ) = None
+    """For ``serverless``: the MLflow app or tracking server that the job writes its curves to; `metrics` reads them."""
+    mlflow_experiment: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_./-]{1,256}$")] | None = None
+    """For ``serverless``: the experiment that runs belong to; else ``cloudtune``."""
     image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """The container's image; else AWS's own Hugging Face or PyTorch training image for the region."""
     instance_type: InstanceType | None = None

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cloudtune_providers.aws import training_policies as statements
+from cloudtune_providers.sagemaker.mlflow import APP, SERVER, kind_of
 
 if TYPE_CHECKING:
     from cloudtune_providers.aws.training_policies import Document
@@ -20,6 +21,12 @@ _ROLE_SERVERLESS = (
     "sagemaker:DescribeHub", "sagemaker:DescribeHubContent", "sagemaker:ListHubContents",
     "sagemaker:CreateModelPackage", "sagemaker:DescribeModelPackage", "sagemaker:DescribeModelPackageGroup",
 )  # fmt: skip
+
+_READS = {
+    APP: ["sagemaker:CallMlflowAppApi"],  # the one action that an app's whole API has
+    SERVER: ["sagemaker-mlflow:GetRun", "sagemaker-mlflow:GetMetricHistory"],
+}
+"""SageMaker developer guide, the data plane's IAM actions of MLflow Apps and of tracking servers (seen 2026-11-21)."""
 
 
 def documents(options: SageMakerOptions, *, account: str | None, region: str | None) -> dict[str, str]:
@@ -43,13 +50,19 @@ def role_policy(options: SageMakerOptions, account: str, region: str) -> Documen
     if options.compute == "serverless":
         found.append({"Sid": "Hub", "Effect": "Allow", "Action": list(_ROLE_SERVERLESS), "Resource": "*"})
         if options.mlflow:
-            found.append(
-                {"Sid": "Mlflow", "Effect": "Allow", "Action": "sagemaker-mlflow:*", "Resource": options.mlflow}
+            app = (
+                ["sagemaker:CallMlflowAppApi", "sagemaker:DescribeMlflowApp"] if kind_of(options.mlflow) == APP else []
             )
+            whole = [*app, "sagemaker-mlflow:*"]
+            found.append({"Sid": "Mlflow", "Effect": "Allow", "Action": whole, "Resource": options.mlflow})
     return statements.document(found)
 
 
 def caller_policy(options: SageMakerOptions, account: str, region: str) -> Document:
     """What whoever runs cloudtune may do."""
     calls = (*CALLER, *(SERVERLESS if options.compute == "serverless" else ()))
-    return statements.document(statements.of_caller(options, account, region, calls))
+    found = statements.of_caller(options, account, region, calls)
+    if options.compute == "serverless" and options.mlflow:
+        found.append({"Sid": "Curves", "Effect": "Allow", "Action": _READS[kind_of(options.mlflow)],
+                      "Resource": options.mlflow})  # fmt: skip
+    return statements.document(found)

@@ -16,6 +16,7 @@ from cloudtune.preference import KEY
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
 from cloudtune_providers.sagemaker.capabilities import NAME, places
+from cloudtune_providers.sagemaker.mlflow import EXPERIMENT
 from cloudtune_providers.sagemaker.recipes import fault_of
 
 if TYPE_CHECKING:
@@ -58,10 +59,19 @@ _REFUSED = {
     "limits.max_cost_usd": "cloudtune does not know what a training token costs; the bill is by BillableTokenCount",
     "verb:checkpoints": "a serverless job shows no checkpoints; its result is a model package",
     "verb:continue": "a finished job's package is trained on by overrides.sagemaker.continue_from in a new spec",
-    "verb:metrics": "a serverless job writes its curves to MLflow only (settings: mlflow); its steps are in the status",
     "verb:pause": "a training job cannot stand still",
     "verb:resume": "a training job cannot stand still",
 }  # fmt: skip
+
+
+NO_CURVES = (
+    "a serverless job writes its curves to MLflow only: set backends.sagemaker.mlflow; its steps are in the status"
+)
+
+_NO_CURVES = Problem(
+    code="curves", severity="info", field="backends.sagemaker.mlflow", message="no curves will be kept of this job",
+    fix="name an MLflow app or tracking server of yours",
+)  # fmt: skip
 
 
 def is_nova(model: str) -> bool:
@@ -69,9 +79,9 @@ def is_nova(model: str) -> bool:
     return "nova" in model.lower()
 
 
-def capabilities() -> Capabilities:
-    """What it can do."""
-    reasons = dict(_REFUSED)
+def capabilities(options: SageMakerOptions) -> Capabilities:
+    """What it can do; figures are read where the settings name an MLflow."""
+    reasons = _REFUSED | ({} if options.mlflow else {"verb:metrics": NO_CURVES})
     for feature in spec_features():
         kind, colon, name = feature.partition(":")
         if colon and kind == "method" and name not in TECHNIQUES:
@@ -90,6 +100,7 @@ def capabilities() -> Capabilities:
             "data.test": "never uploaded: the rows stay here for the evaluation",
             "data.validation": "a channel of its own",
             "tags": "the job's tags",
+            **({"verb:metrics": "out of the MLflow that the settings name"} if options.mlflow else {}),
         },
         inherent=frozenset({"data.test"}),
     )
@@ -145,6 +156,7 @@ def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverride
         data=request.data,
         resolved=request.resolved,
         settings=tuple(settings),
+        warnings=() if options.mlflow else (_NO_CURVES,),
         cost=CostEstimate(usd=None, basis="by the training token; what one costs is not known here"),
     )
 
@@ -267,7 +279,10 @@ def _body(
         "ModelPackageConfig": package,
     }  # fmt: skip
     if options.mlflow:
-        body["MlflowConfig"] = {"MlflowResourceArn": options.mlflow}
+        experiment = options.mlflow_experiment or EXPERIMENT
+        body["MlflowConfig"] = {
+            "MlflowResourceArn": options.mlflow, "MlflowExperimentName": experiment, "MlflowRunName": request.slug,
+        }  # fmt: skip
     if options.subnets:
         body["VpcConfig"] = {"SecurityGroupIds": list(options.security_groups), "Subnets": list(options.subnets)}
     return body

@@ -82,7 +82,10 @@ def _faces() -> dict[str, Callable[[Asked], Door | None]]:
     from cloudtune_local.emulator.bedrock import routes as bedrock
     from cloudtune_local.emulator.sagemaker import routes as sagemaker
 
-    return {"bedrock": bedrock.find, "sagemaker": sagemaker.face, "application-autoscaling": sagemaker.scaling}
+    return {
+        "bedrock": bedrock.find, "sagemaker": sagemaker.face, "sagemaker-mlflow": sagemaker.face,
+        "application-autoscaling": sagemaker.scaling,
+    }  # fmt: skip
 
 
 def _prepared(service: str, path: str, door: Door) -> Door:

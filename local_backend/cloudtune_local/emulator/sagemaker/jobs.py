@@ -6,6 +6,7 @@ Shapes and words: botocore 1.44.5, service model. A missing job is a ValidationE
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,18 @@ def _pool(job: dict[str, Any], seen: Seen, now: float) -> str:
     return "Available" if now < seen.now.at + kept else "Terminated"
 
 
+def run_id(job: dict[str, Any]) -> str:
+    """MLflow's, which the job's curves are written under."""
+    return hashlib.sha256(f"{job['arn']}/{job['created']}".encode()).hexdigest()[:32]
+
+
+def experiment_id(job: dict[str, Any]) -> str:
+    """MLflow's, by the resource and the experiment's name."""
+    config = job["request"]["MlflowConfig"]
+    name = f"{config['MlflowResourceArn']}/{config.get('MlflowExperimentName') or job['id']}"
+    return str(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+
+
 def _serverless(job: dict[str, Any], seen: Seen) -> dict[str, Any]:
     course = job["course"]
     each = max(1, int(course["steps"] / max(1.0, course["epochs"])))
@@ -158,6 +171,8 @@ def _serverless(job: dict[str, Any], seen: Seen) -> dict[str, Any]:
         "CurrentEpoch": min(int(course["epochs"]), 1 + seen.step // each), "MaxEpoch": int(course["epochs"]),
     }  # fmt: skip
     found: dict[str, Any] = {"ProgressInfo": progress}
+    if job["request"].get("MlflowConfig") and seen.has_trained:
+        found["MlflowDetails"] = {"MlflowRunId": run_id(job), "MlflowExperimentId": experiment_id(job)}
     if seen.now.status == "Completed":
         found["BillableTokenCount"] = int(course["rows"] * TOKENS_PER_ROW * course["epochs"])
         if job.get("package"):

@@ -16,6 +16,7 @@ from cloudtune_local.emulator.sagemaker import (
     hub,
     jobs,
     logs,
+    mlflow,
     naming,
     packages,
     runtime,
@@ -68,8 +69,15 @@ def face(asked: Asked) -> Door | None:
     """The door of a request that is signed for SageMaker; None where no such operation is here."""
     if (found := _INVOKE.fullmatch(asked.path)) is not None:
         return _named(_RUNTIME[found["how"]], {"endpoint": found["endpoint"]})
+    if (what := asked.path.removeprefix(mlflow.PREFIX)) in mlflow.CALLS:
+        return _mlflow(what)
     operation = asked.target.removeprefix(_TARGET)
     return _named(operation, {}) if operation in OPERATIONS else None
+
+
+def _mlflow(what: str) -> Door:
+    name, handler = mlflow.CALLS[what]
+    return Door("sagemaker", f"sagemaker.{name}", handler, _open, read=_read, dressed=mlflow.dressed)
 
 
 def scaling(asked: Asked) -> Door | None:
@@ -81,6 +89,8 @@ def scaling(asked: Asked) -> Door | None:
 def named(name: str) -> Door:
     """The door of a call that was read before."""
     service, _, operation = name.partition(".")
+    if (what := next((path for path, (called, _) in mlflow.CALLS.items() if called == operation), None)) is not None:
+        return _mlflow(what)
     return _scaling(operation) if service == autoscaling.SERVICE else _named(operation, {})
 
 

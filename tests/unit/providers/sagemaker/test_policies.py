@@ -77,3 +77,21 @@ def test_what_is_not_known_is_left_open(name: str) -> None:
     texts = policies.documents(SageMakerOptions(), account=None, region=None)
     assert "ACCOUNT" in texts[name]
     assert "arn:aws:s3:::BUCKET/cloudtune/*" in texts[name]
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole", "reads"),
+    [
+        ("mlflow-app/app-X", {"sagemaker:CallMlflowAppApi", "sagemaker-mlflow:*"}, {"sagemaker:CallMlflowAppApi"}),
+        ("mlflow-tracking-server/ours", {"sagemaker-mlflow:*"},
+         {"sagemaker-mlflow:GetRun", "sagemaker-mlflow:GetMetricHistory"}),
+    ],
+)  # fmt: skip
+def test_curves_are_written_by_the_role_and_read_by_the_caller(kind: str, whole: set[str], reads: set[str]) -> None:
+    arn = f"arn:aws:sagemaker:eu-west-1:123456789012:{kind}"
+    documents = made(compute="serverless", mlflow=arn)
+    writing = [one for one in documents["sagemaker-role-policy.json"] if one["Resource"] == arn]
+    reading = [one for one in documents["sagemaker-caller-policy.json"] if one["Resource"] == arn]
+    assert whole <= actions(writing)
+    assert actions(reading) == reads
+    assert not any("mlflow" in one for one in actions(made(compute="serverless")["sagemaker-caller-policy.json"]))

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 SINGLE_BYTES = 8 * 1024 * 1024
 AT_ONCE = 8
 """Parts on their way at the same time."""
+HELD_BYTES = 64 * 1024 * 1024
+"""What they may hold of the file together; of very large parts two are on their way all the same."""
 _HASH_KEY = "cloudtune-sha256"
 _CHUNK = 4 * 1024 * 1024
 
@@ -114,7 +116,8 @@ class Objects:
         with self._clients.asking(f"bucket {self.bucket}"):
             told = self._s3.head_bucket(Bucket=self.bucket)
         headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        return told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+        found = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+        return str(found) if found else None
 
     def fetch(self, key: str, path: Path) -> None:
         """Write the object into a file, piece by piece. Raises JobNotFound."""
@@ -216,7 +219,7 @@ class _Multipart:
                 break
             under_way.add(threads.submit(self._part, upload, part, content, there.get(part.number)))
             whole.update(content)
-            if len(under_way) == AT_ONCE:  # no more of the file than that is held in memory
+            if len(under_way) >= min(AT_ONCE, max(2, HELD_BYTES // part.size)):
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 finished += [future.result() for future in done]
         finished += [future.result() for future in under_way]

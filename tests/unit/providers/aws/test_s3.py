@@ -147,13 +147,15 @@ def test_an_upload_that_was_begun_with_another_checksum_is_not_gone_on_with(
     assert objects.uploads("") == []
 
 
+@pytest.mark.parametrize(("held_bytes", "parts_held"), [(1 << 20, s3.AT_ONCE), (5000, 5), (10, 2)])
 def test_a_file_is_read_once_and_few_parts_of_it_are_held(
-    objects: Objects, tmp_path: Path, journal: Any, monkeypatch: pytest.MonkeyPatch
+    objects: Objects, tmp_path: Path, journal: Any, monkeypatch: pytest.MonkeyPatch, held_bytes: int, parts_held: int
 ) -> None:
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
     monkeypatch.setattr(parts, "PART_BYTES", 1000)
     monkeypatch.setattr(s3, "SINGLE_BYTES", 10)
-    path, sha = _file(tmp_path / "a", 100_000)
+    monkeypatch.setattr(s3, "HELD_BYTES", held_bytes)
+    path, sha = _file(tmp_path / "a", 30_000)
     arrived: list[int] = []
     most = [0]
     read, seen = parts.read_parts, [0]
@@ -167,8 +169,8 @@ def test_a_file_is_read_once_and_few_parts_of_it_are_held(
     monkeypatch.setattr(s3, "read_parts", counted)
     objects._s3.meta.events.register("after-call.s3.UploadPart", lambda **_: arrived.append(1))
     objects.put(KEY, path, sha, journal)
-    assert seen[0] == len(arrived) == 100
-    assert most[0] <= s3.AT_ONCE + 1
+    assert seen[0] == len(arrived) == 30
+    assert most[0] <= parts_held + 1
     assert objects.read(KEY) == path.read_bytes()
 
 

@@ -6,12 +6,14 @@ import json
 import math
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from tests.examples.conftest import Quickstart
+from tests.examples.conftest import QUICKSTART, Quickstart
 from tests.examples.test_one_word import Place, answering, placed
 
 from cloudtune import Client, GenerateOptions, Job
@@ -83,3 +85,24 @@ def test_one_file_of_pairs_and_one_word(place: Place, tmp_path: Path, monkeypatc
     with answering(client, job, "sagemaker"):
         (said,) = job.generate([ASKED], GenerateOptions(max_tokens=8))
     assert said.text == expected.text
+
+
+@pytest.mark.real_weights
+@pytest.mark.timeout(3600)
+def test_real_weights_like_the_brief_answer_of_cities_not_seen(tmp_path: Path) -> None:
+    quickstart = tmp_path / "quickstart"
+    shutil.copytree(QUICKSTART, quickstart, ignore=shutil.ignore_patterns(".cache", "__pycache__"))
+    shutil.copytree(EXAMPLE, tmp_path / "preference", ignore=shutil.ignore_patterns("__pycache__"))
+    if (QUICKSTART / ".cache").is_dir():
+        (quickstart / ".cache").symlink_to(QUICKSTART / ".cache")
+    else:
+        subprocess.run([sys.executable, quickstart / "fetch.py"], check=True)
+    with placed(Quickstart(tmp_path / "preference", tmp_path / "home")) as place:
+        metrics = Client().attach(place.run("local")).metrics()
+    first = next(line.values for line in metrics if line.split == "train")
+    (tested,) = (line.values for line in metrics if line.split == "test")
+    print(json.dumps(tested))
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert tested["loss"] < 0.55
+    assert tested["accuracy"] > 0.95
+    assert tested["preferred"] >= tested["base_preferred"]

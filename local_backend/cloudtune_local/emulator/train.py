@@ -97,7 +97,8 @@ class TrainEngine:
         if "warmup_steps" in hyperparameters:  # asked for; what stands for the base has a share of its own
             hyperparameters.pop("warmup_ratio", None)
         document = {
-            "name": job["id"], "model": self._origin(job) or stand.model, "data": data, "adapter": stand.adapter,
+            "name": job["id"], "model": self._origin(job) or stand.model, "data": data,
+            "adapter": _adapter(stand.adapter, job.get("lora") or {}),
             "method": _method(job), "hyperparameters": hyperparameters,
             "checkpoints": {"every": "epoch", "keep": 3}, "seed": job["seed"],
         }  # fmt: skip
@@ -225,6 +226,15 @@ class TrainEngine:
         while time.monotonic() < deadline and any(not job.state.is_terminal for job in going):
             time.sleep(0.1)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _adapter(stands: dict[str, Any] | str | None, asked: dict[str, float]) -> dict[str, Any] | str | None:
+    """The adapter that stands for the vendor's, with what was asked for; all weights stay all weights."""
+    known = {"type": stands} if isinstance(stands, str) else stands
+    if not asked or known is None or known.get("type", "lora") != "lora":
+        return stands
+    whole = {name: int(value) for name, value in asked.items() if name == "rank"}
+    return known | asked | whole
 
 
 def _method(job: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ _CACHE = "s3://jumpstart-cache-prod-"
 _HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length", "dataset_max_len"),
           "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",),
           "max_grad_norm": ("gradient_clipping_threshold",)}  # fmt: skip
+_LORA = {"rank": ("lora_rank", "lora_r"), "alpha": ("lora_alpha",), "dropout": ("lora_dropout",)}
 _SCHEDULERS = ("cosine", "constant")
 _LONGEST = 1024
 """Tokens of a row: recipes name the length that AWS's models read, and what stands for them may read less."""
@@ -60,6 +61,7 @@ def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
     local: dict[str, Any] = {name: number for name, number in found.items() if number is not None}
     if given.get("lr_scheduler") in _SCHEDULERS:
         local["scheduler"] = given["lr_scheduler"]
+    lora = {name: number for name, keys in _LORA.items() if (number := _number(given, keys)) is not None}
     if "max_length" in local:
         local["max_length"] = min(int(local["max_length"]), _LONGEST)
     batch = _number(given, ("per_device_train_batch_size", "global_batch_size")) or 4
@@ -72,6 +74,7 @@ def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": job["id"], "face": FACE, "created": job["created"], "acts": [], "settled": True,
         "base": _base(job), "request": {"model": _base(job)}, "fine_tuned_model": job["arn"], "local": local,
+        "lora": lora,
         "method": "text" if is_text else {"DPO": "dpo", "SFT": "supervised"}.get(technique, "reinforcement"),
         "hyperparameters": {"beta": float(beta) if beta != "auto" else "auto"},
         "seed": int(seed) if seed is not None else job["seed"],

@@ -144,3 +144,29 @@ def test_what_was_learnt_answers_from_where_it_lies(tmp_path: Path, monkeypatch:
                 for job in (local, imported, registered)]  # fmt: skip
         assert said[0] == said[1] == said[2]
         assert all(text.startswith("Code ") for text in said[0]), "it has learnt nothing that could be compared"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_what_an_instance_has_learnt_is_imported_from_where_it_left_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shipped trainer runs as SageMaker's job and leaves whole weights unpacked; Bedrock answers from them."""
+    with Emulator(Settings(engine="train", deploying_s=0.0)) as emulator:
+        desk = at(emulator, tmp_path, monkeypatch)
+        monkeypatch.setenv("CLOUDTUNE_BACKENDS__SAGEMAKER__COMPUTE", "instances")
+        (tmp_path / "tiny.json").write_text(json.dumps({"model": {"hidden_size": 64, "intermediate_size": 128}}))
+        rows = [{"prompt": f"Code of {city}?", "completion": f"Code {city[:2].upper()}."} for city in CITIES]
+        (tmp_path / "codes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 20))
+        full = LEARNING.replace("{type: lora, rank: 8, targets: all-linear}", "full").replace("1.0e-2", "2.0e-3")
+        full = full.replace("epochs: 4", "epochs: 12")
+        (tmp_path / "whole.yaml").write_text(f"{full}overrides: {{sagemaker: {{unpacked: true}}}}\n")
+        job = desk.run("run", "whole.yaml", "--backend", "sagemaker", "--yes").stdout.split()[0]
+        before = puts(emulator)
+        brought = desk.run("import", job, "--to", "bedrock", "--yes")
+        assert "nothing is fetched or uploaded" in brought.stderr
+        assert puts(emulator) == before
+        asked = [f"Code of {city}?" for city in CITIES[:2]]
+        said = [[desk.run("generate", one, prompt).stdout.strip() for prompt in asked]
+                for one in (job, brought.stdout.split()[0])]  # fmt: skip
+        assert said[0] == said[1] == [f"Code {city[:2].upper()}." for city in CITIES[:2]]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 POOL = 16
+PRICE_LIST_REGION = "us-east-1"
+"""AWS's price list answers in few regions, for all of them
+(docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, seen 2026-11-21)."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OWN_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws", ".on.aws")
 
@@ -64,7 +67,8 @@ class Clients:
             s3={"addressing_style": "path" if self._elsewhere() else "auto"},
             **({"auth_scheme_preference": "sigv4"} if service.startswith("bedrock") and self._must_sign() else {}),
         )
-        return self._session.client(service, endpoint_url=self._options.endpoint_url, config=config)
+        region = PRICE_LIST_REGION if service == "pricing" else None
+        return self._session.client(service, region_name=region, endpoint_url=self._options.endpoint_url, config=config)
 
     def _must_sign(self) -> bool:
         """Whether Bedrock is to see a signature even where there is a key, which botocore would send instead.

@@ -36,6 +36,11 @@ _SCALER = "sagemaker.application-autoscaling.amazonaws.com"
 # (docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html, seen
 # 2026-11-21).
 _SCALERS_ROLE = f"aws-service-role/{_SCALER}/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+_LOOKS = (
+    "iam:GetRole", "iam:SimulatePrincipalPolicy", "servicequotas:ListServiceQuotas",
+    "servicequotas:ListAWSDefaultServiceQuotas", "pricing:GetProducts",
+)  # fmt: skip
+"""What `doctor` and `plan --check-remote` ask; jobs need none of it."""
 _IMAGES = ("ecr:GetDownloadUrlForLayer", "ecr:BatchGetImage", "ecr:BatchCheckLayerAvailability")
 _KMS = ("kms:Encrypt", "kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey", "kms:CreateGrant")
 _VPC = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune_providers.aws.preflight import AccountChecks
+from cloudtune_providers.aws.price_list import PriceList
 from cloudtune_providers.aws.training_policies import LOGS, READ_AND_WRITE, SERVICE
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _WARM = "for training warm pool usage"
 _DEFAULTS = "list_aws_default_service_quotas"
 _CALLS = ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "AddTags")
 _MOST_NAMED = 8
+_SAME_USD = 0.011
 _ASK_FOR_MORE = "ask for more: AWS console, Service Quotas, Amazon SageMaker"
 
 
@@ -99,6 +101,27 @@ class TrainingChecks(AccountChecks):
         if wanted is None:
             return self.look("quota", self._any_quota, hinders=False)
         return self.look("quota", lambda: self._quota(wanted), hinders=False)
+
+    def price(self, plan: Plan | None, wanted: Wanted | None) -> Iterator[Check]:
+        """What AWS's price list says now, against what the plan was counted with."""
+        if plan is not None and wanted is not None:
+            yield self.look("price", lambda: self._price(plan, wanted), hinders=False)
+
+    def _price(self, plan: Plan, wanted: Wanted) -> Told:
+        kind, region = wanted.instance_type, self.clients.region
+        found = PriceList(self.clients).hour("training", kind, region)
+        if found is None:
+            return "cannot_verify", f"the price list has no {kind} for training in {region}"
+        usd, since = found
+        body = plan.steps[-1].request["body"]
+        hours = body["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
+        most = round(hours * wanted.instances * usd, 2)
+        told = f"{usd:g} USD an hour since {since}: {most:,.2f} USD at the most"
+        told += f", in {hours:g} h on {wanted.instances} x {kind}"
+        counted = plan.cost.at_most_usd if plan.cost else None
+        if counted is not None and abs(counted - most) > _SAME_USD:
+            return "warning", f"{told}; the plan counted with {counted:,.2f} USD"
+        return "good", told
 
     def _quota(self, wanted: Wanted) -> Told:
         told: list[str] = []

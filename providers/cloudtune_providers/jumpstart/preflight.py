@@ -41,7 +41,9 @@ class Preflight:
             yield checks.look("model", lambda: self._document(spec), needed=True)
             yield checks.look("terms", lambda: self._terms(spec), needed=True)
         kind = self._options.instance_type
-        yield checks.quota(wanted_by(plan) if plan else Wanted(kind, spot=self._options.spot) if kind else None)
+        wanted = wanted_by(plan) if plan else Wanted(kind, spot=self._options.spot) if kind else None
+        yield checks.quota(wanted)
+        yield from checks.price(plan, wanted)
 
     def _also(self) -> Iterator[Asked]:
         owner = "aws" if self._options.hub == PUBLIC_HUB else self._training.account

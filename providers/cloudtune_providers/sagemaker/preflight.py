@@ -42,6 +42,7 @@ class Preflight:
             wanted_by(plan) if plan else Wanted(kind, self._options.instances, self._options.spot) if kind else None
         )
         yield checks.quota(wanted)
+        yield from checks.price(plan, wanted)
 
     def _also(self) -> Iterator[Asked]:
         if self._options.compute == "serverless":

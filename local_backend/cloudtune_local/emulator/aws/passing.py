@@ -10,7 +10,7 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import buckets, errors, permissions, quotas
+from cloudtune_local.emulator.aws import buckets, errors, permissions, price_list, quotas
 from cloudtune_local.emulator.aws.parts import (
     CHECKS,
     is_wrapped,
@@ -25,7 +25,7 @@ from cloudtune_local.emulator.door import Door
 from cloudtune_local.emulator.wire import Call, Raw
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from werkzeug.wrappers import Request
 
@@ -84,7 +84,7 @@ def named(name: str) -> Door:
 def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    handler = permissions.simulate if name == permissions.SIMULATE else _quotas if name in quotas.CALLS else _pass
+    handler = _OWN.get(name, _pass)
     return Door("aws", name, handler, _open, read=read, dressed=errors.dressed(protocol))
 
 
@@ -148,6 +148,10 @@ def _quotas(site: Site, call: Call) -> Reply:
     return quotas.listed(site, call) or _pass(site, call)
 
 
+def _prices(site: Site, call: Call) -> Reply:
+    return price_list.products(site, call) or _pass(site, call)
+
+
 def _pass(site: Site, call: Call) -> Reply:
     if call.name == "s3.ListParts":
         return list_parts(site, call)
@@ -201,3 +205,9 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
     check.update(data)
     refuse_other(algorithm, check.digest(), value)
     environ["wsgi.input"] = io.BytesIO(data)
+
+
+_OWN: dict[str, Callable[[Site, Call], Reply]] = {
+    permissions.SIMULATE: permissions.simulate, price_list.CALL: _prices, **dict.fromkeys(quotas.CALLS, _quotas),
+}  # fmt: skip
+"""What moto lacks, and is answered here."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.stub import Stubber
 
+from cloudtune.backend import CostEstimate, DataReport, Plan, Resolved, Step
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.options import AwsOptions
 from cloudtune_providers.aws.training_preflight import TrainingChecks, Wanted
@@ -17,8 +19,19 @@ if TYPE_CHECKING:
 
 ROLE = "arn:aws:iam::123456789012:role/cloudtune"
 CALLER = "arn:aws:iam::123456789012:user/me"
-_SERVICES = ("sts", "iam", "service-quotas")
+_SERVICES = ("sts", "iam", "service-quotas", "pricing")
 G5 = "ml.g5.2xlarge"
+
+
+def plan_of(at_most: float | None) -> Plan:
+    """Half an hour on two instances."""
+    body = {"StoppingCondition": {"MaxRuntimeInSeconds": 1800}}
+    step = Step(id="create", kind="call", title="create", request={"body": body}, makes_job=True)
+    return Plan(
+        name="a", backend="sagemaker", scope="1/eu-west-1", key="k", attempt=1, token="t", spec={}, steps=(step,),
+        data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope="1/eu-west-1"),
+        cost=None if at_most is None else CostEstimate(usd=None, basis="so", at_most_usd=at_most),
+    )  # fmt: skip
 
 
 class Asked:
@@ -49,6 +62,24 @@ class Asked:
     def defaults(self, *values: tuple[str, float]) -> None:
         listed = [{"QuotaName": name, "QuotaCode": "L-2", "Value": value} for name, value in values]
         self.stubs["service-quotas"].add_response("list_aws_default_service_quotas", {"Quotas": listed})
+
+    def prices(self, *products: tuple[str, float], more: str = "") -> None:
+        listed = [
+            json.dumps({
+                "product": {"attributes": {"component": component}},
+                "terms": {"OnDemand": {"a": {
+                    "effectiveDate": "2026-11-01T00:00:00Z",
+                    "priceDimensions": {"b": {"unit": "Hrs", "pricePerUnit": {"USD": f"{usd:.6f}"}}},
+                }}},
+            })
+            for component, usd in products
+        ]  # fmt: skip
+        page: dict[str, Any] = {"PriceList": listed} | ({"NextToken": more} if more else {})
+        self.stubs["pricing"].add_response("get_products", page)
+
+    def price(self, at_most: float | None) -> tuple[str, str]:
+        (check,) = self.checks.price(plan_of(at_most), Wanted(G5, 2))
+        return check.verdict, check.detail
 
     def quota(self, wanted: Wanted | None) -> tuple[str, str]:
         check = self.checks.quota(wanted)
@@ -127,3 +158,22 @@ def test_without_a_job_the_types_that_may_train_are_named(asked: Asked) -> None:
     assert asked.quota(None) == ("good", f"may train on {G5} (2), ml.m5.xlarge (9)")
     asked.quotas((f"{G5} for training job usage", 0.0))
     assert asked.quota(None)[0] == "denied"
+
+
+def test_the_price_list_is_held_against_the_plan(asked: Asked) -> None:
+    asked.prices(("Hosting", 9.0), more="2")
+    asked.prices(("SpotTraining", 3.0), ("Training", 1.5))
+    verdict, detail = asked.price(1.5)
+    assert (verdict, detail.startswith("1.5 USD an hour since 2026-11-01: 1.50 USD at the most")) == ("good", True)
+    asked.prices(("Training", 2.0))
+    verdict, detail = asked.price(1.5)
+    assert (verdict, "the plan counted with 1.50 USD" in detail) == ("warning", True)
+    asked.prices(("Training", 2.0))
+    assert asked.price(None)[0] == "good", "where the plan had no figure, the list's is told"
+
+
+def test_a_price_that_is_not_listed_or_may_not_be_read_hinders_nothing(asked: Asked) -> None:
+    asked.prices(("Hosting", 1.0))
+    assert asked.price(None)[0] == "cannot_verify"
+    asked.stubs["pricing"].add_client_error("get_products", "AccessDeniedException", "no", 403)
+    assert asked.price(None)[0] == "cannot_verify"

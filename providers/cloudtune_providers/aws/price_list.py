@@ -1,0 +1,60 @@
+"""AWS's own price list, asked for an hour of a SageMaker instance. Reads only.
+
+A product is told by region, type and component (``Training``, ``Hosting``), and comes as a JSON text of its own
+(docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune_providers.aws.clients import Clients
+
+_SERVICE = "AmazonSageMaker"
+_COMPONENTS = {"training": "Training", "hosting": "Hosting"}
+_PAGE = 100
+
+
+class PriceList:
+    """The list as it is now."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def hour(self, use: str, kind: str, region: str) -> tuple[float, str] | None:
+        """USD on demand, and the day from which that holds; None where the list has no such thing."""
+        for product in self._products(kind, region):
+            if product.get("product", {}).get("attributes", {}).get("component") != _COMPONENTS[use]:
+                continue
+            for term in (product.get("terms", {}).get("OnDemand") or {}).values():
+                for dimension in term.get("priceDimensions", {}).values():
+                    usd = float(dimension.get("pricePerUnit", {}).get("USD") or 0)
+                    if usd > 0 and str(dimension.get("unit")).lower().startswith("h"):
+                        return usd, str(term.get("effectiveDate") or product.get("publicationDate") or "")[:10]
+        return None
+
+    def _products(self, kind: str, region: str) -> Iterator[Mapping[str, Any]]:
+        filters = [
+            {"Type": "TERM_MATCH", "Field": field, "Value": value}
+            for field, value in (("regionCode", region), ("instanceName", kind))
+        ]
+        more: dict[str, str] = {}
+        while True:
+            with self._clients.asking("AWS's price list"):
+                page = self._clients.client("pricing").get_products(
+                    ServiceCode=_SERVICE, FormatVersion="aws_v1", Filters=filters, MaxResults=_PAGE, **more
+                )
+            for text in page.get("PriceList", ()):
+                try:
+                    yield json.loads(text)
+                except ValueError as error:
+                    raise BackendError("AWS's price list holds what is not JSON") from error
+            if not page.get("NextToken"):
+                return
+            more = {"NextToken": page["NextToken"]}

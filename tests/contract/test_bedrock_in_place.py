@@ -236,6 +236,8 @@ def test_novas_package_becomes_a_custom_model(world: BedrockWorld, client: Clien
     assert step.request["call"] == "bedrock.create_custom_model"
     assert codes(plan) == ["in_place"]
     assert "stay with AWS" in plan.warnings[0].message
+    assert plan.cost is not None
+    assert "1.95 USD for each model and month, deployed or not" in plan.cost.basis
     ref = importing.submit(plan)
     assert ref.id.startswith("registration/mine-")
     (sent,) = called(world, "bedrock.CreateCustomModel")
@@ -253,7 +255,7 @@ def test_novas_package_becomes_a_custom_model(world: BedrockWorld, client: Clien
         followed.model()
     world.clock.sleep(LONG)
     model = followed.wait(timeout=10)
-    assert (model.base, model.adapter, model.needs_deploy) == (NOVA, "lora", True)
+    assert (model.base, model.adapter, model.needs_deploy) == ("amazon.nova-2-lite-v1:0", "lora", True)
     assert list(followed.metrics()) == []
     followed.cancel()
     assert len(called(world, "bedrock.CreateCustomModel")) == 1
@@ -270,6 +272,8 @@ def test_a_registered_model_is_deployed_asked_and_taken_down_in_order(
     made = client.deploy(plan)
     (answer,) = job.generate(["hello"], GenerateOptions(max_tokens=8))
     assert answer.text
+    (base,) = job.generate(["hello"], GenerateOptions(max_tokens=8, base=True))
+    assert base.model == "amazon.nova-2-lite-v1:0"
     (standing,) = client.deployments(backend="bedrock")
     assert (standing.id, standing.model) == (made.id, job.model().id)
     with pytest.raises(Conflict, match="undeploy"):
@@ -292,7 +296,10 @@ def test_full_weights_answer_from_provisioned_throughput_only(
     with pytest.raises(UnsupportedError, match="full weights") as refused:
         client.plan_deploy(model)
     assert "provisioned" in str(refused.value.problems[0].fix)
-    made = client.deploy(model, kind="provisioned", agree=True)
+    plan = client.plan_deploy(model, kind="provisioned", agree=True)
+    assert plan.cost is not None
+    assert "60.5 USD an hour" in plan.cost.basis
+    made = client.deploy(plan)
     assert client.backend("bedrock").generate(model, ["hello"])  # type: ignore[attr-defined]
     client.remove(made)
 

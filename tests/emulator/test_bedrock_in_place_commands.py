@@ -70,7 +70,7 @@ def test_what_a_sagemaker_job_made_of_nova_is_registered(desk: Desk) -> None:
     before = puts(desk.emulator)
     told = desk.run("import", job, "--to", "bedrock", code=7).stderr
     assert "register arn:aws:sagemaker:us-east-1:123456789012:model-package/" in told
-    assert "CreateCustomModel is told of SageMaker's model of nova-textgeneration-lite-v2" in told
+    assert "CreateCustomModel is told of SageMaker's model of amazon.nova-2-lite-v1:0" in told
     assert desk.emulator.store.all("custom_model", "bedrock") == []
     made = desk.run("import", job, "--to", "bedrock", "--yes")
     ref = made.stdout.split()[0]

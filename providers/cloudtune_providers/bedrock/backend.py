@@ -144,7 +144,7 @@ class BedrockBackend:
 
     def plan_import(self, request: ImportRequest) -> Plan:
         """See `Importer`."""
-        return import_plan.plan_of(request, self._options)
+        return import_plan.plan_of(request, self._options, self._catalog)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 

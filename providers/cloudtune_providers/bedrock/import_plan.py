@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import DataReport, Plan, Step
+from cloudtune.backend import CostEstimate, DataReport, Plan, Step
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules, policies
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cloudtune.backend import ImportRequest, InPlace, ModelFile
+    from cloudtune.catalog import Catalog
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 
-def plan_of(request: ImportRequest, options: BedrockOptions) -> Plan:
+def plan_of(request: ImportRequest, options: BedrockOptions, catalog: Catalog) -> Plan:
     """The whole plan. Raises UnsupportedError for what the settings lack, and for a region without imports."""
     if wrong := list(_settings(request, options)):
         raise UnsupportedError(wrong)
     if request.in_place is not None:
-        return _in_place(request, request.in_place, options)
+        return _in_place(request, request.in_place, options, catalog)
     digest = hashlib.sha256("".join(f"{file.name}\0{file.sha256}\0" for file in request.files).encode()).hexdigest()
     below = f"{options.prefix}/models/{digest[:32]}/"
     config = import_rules.config_of(LocalFiles(Path(request.folder))) or {}
@@ -46,21 +47,34 @@ def plan_of(request: ImportRequest, options: BedrockOptions) -> Plan:
     return _plan(request, request.folder, steps, digest[:32], told)
 
 
-def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions) -> Plan:
+def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions, catalog: Catalog) -> Plan:
     """One call, which is given the address."""
     is_registered = model.facts["call"] == REGISTER
     step = (_register_step if is_registered else _import_step)(request, options, model.at)
     mark = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()
-    return _plan(request, model.at, [step], mark[:32], tuple(_why(model, options)))
+    cost = _kept(str(model.facts.get("base", "")), catalog) if is_registered else None
+    return _plan(request, model.at, [step], mark[:32], tuple(_why(model, options)), cost)
+
+
+def _kept(base: str, catalog: Catalog) -> CostEstimate | None:
+    """What a custom model costs while it is there, deployed or not."""
+    price = catalog.price("storage", base)
+    if price is None:
+        return None
+    text = f"{price.usd:g} USD for each {price.per}, deployed or not, until it is deleted"
+    seen = catalog.sources[price.source].seen
+    return CostEstimate(usd=None, basis=f"{text} ({catalog.cite(price.source)})", prices_as_of=str(seen))
 
 
 def _plan(
-    request: ImportRequest, model: str, steps: Sequence[Step], fingerprint: str, warnings: tuple[Problem, ...]
-) -> Plan:
+    request: ImportRequest, model: str, steps: Sequence[Step], fingerprint: str, warnings: tuple[Problem, ...],
+    cost: CostEstimate | None = None,
+) -> Plan:  # fmt: skip
     return Plan(
         name=request.name, backend=NAME, scope=request.resolved.scope, key=request.key, attempt=request.attempt,
         token=request.token, spec={"name": request.name, "model": model, "method": "import"}, steps=tuple(steps),
         data=DataReport(splits={}, fingerprint=fingerprint), resolved=request.resolved, warnings=warnings,
+        cost=cost,
     )  # fmt: skip
 
 

@@ -32,6 +32,11 @@ _URL = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]
 _PACKAGE = re.compile(
     r"arn:aws[a-z-]*:sagemaker:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):model-package/(?P<name>\S+)"
 )
+_BASES = {
+    "nova-textgeneration-micro": "amazon.nova-micro-v1:0", "nova-textgeneration-lite": "amazon.nova-lite-v1:0",
+    "nova-textgeneration-pro": "amazon.nova-pro-v1:0", "nova-textgeneration-lite-v2": "amazon.nova-2-lite-v1:0",
+}  # fmt: skip
+"""SageMaker's names of Nova (github.com/aws/sagemaker-python-sdk, its tests, seen 2026-11-21) -> Bedrock's."""
 _ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 MERGED = "checkpoints/hf_merged/"
 """Where SageMaker's serverless trainers leave merged weights below a package's prefix
@@ -137,6 +142,8 @@ def _model_of(objects: Objects, prefix: str, listed: Any) -> PlacedFiles:
 
 def _registered(at: str, facts: Mapping[str, Any], called: str) -> InPlace:
     known = {name: value for name, value in facts.items() if value}
+    if "base" in known:
+        known["base"] = _BASES.get(known["base"], known["base"])
     return InPlace(at=at, name=called, identity={"at": at}, facts={"call": REGISTER} | known)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from .conftest import Rows, Runs, events, metrics, same_bits, weights
 if TYPE_CHECKING:
     from pathlib import Path
 
+LIMIT_S = 280
 FULL, LORA = {"type": "full"}, {"type": "lora", "rank": 4, "dropout": 0.2}
 DIALOGUE = {
     "messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "Let me think."},
@@ -286,6 +288,26 @@ def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str
     child = runs.make("child", rows=pairs(10), **spec, resume_from=str(broken.checkpoints / "step-00000008"))
     assert runs.train(child) == "succeeded"
     assert same_bits(weights(unbroken.model), weights(child.model))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
+def test_killed_and_started_again_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:
+    """As a program of its own, by SIGKILL; the checkpoint before the kill is where it goes on."""
+    spec = spec_of(adapter, max_steps=40) | {"checkpoints": {"every": 2}}
+    unbroken, killed = (runs.make(name, rows=pairs(10), **spec) for name in ("unbroken", "killed"))
+    assert runs.start(unbroken).wait(LIMIT_S) == 0
+    for reached in (5, 17):
+        process, limit = runs.start(killed), time.monotonic() + LIMIT_S
+        while not any(line["step"] >= reached for line in metrics(killed)):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    assert runs.start(killed).wait(LIMIT_S) == 0
+    assert len(events(killed, "message")) > len(events(unbroken, "message")), "it went on from a checkpoint"
+    assert same_bits(weights(unbroken.model), weights(killed.model))
 
 
 @pytest.mark.parametrize("parts", [2, 4])

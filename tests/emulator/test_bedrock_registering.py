@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError
 from tests.emulator.aws_desk import asked, converse_rows, desk
 
 from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.life import Script
 
 if TYPE_CHECKING:
@@ -174,3 +175,17 @@ def test_training_on_from_a_registered_model_is_not_emulated(
         tuned = asked(baseModelIdentifier=base)
         create = bedrock.create_model_customization_job
         refused(lambda create=create, tuned=tuned: create(**tuned), "ValidationException", words)  # type: ignore[misc]
+
+
+def test_a_registered_model_has_files_of_its_own(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:
+    """What becomes of the package and of its weights is nothing to it."""
+    package = trained(emulator, aws)
+    made = bedrock.create_custom_model(**of_package(package))["modelArn"]
+    emulator.clock.advance(5000.0)
+    assert bedrock.get_custom_model(modelIdentifier=made)["modelStatus"] == "Active"
+    (kept,) = emulator.store.all("custom_model", "bedrock")
+    place = buckets.parse(kept["source"]["uri"])
+    emulator.site.aws.backend("s3").get_bucket(place.bucket).keys.clear()
+    aws("sagemaker").delete_model_package(ModelPackageName=package)
+    assert [path.name for path in emulator.store.content(f"imported-{kept['id']}").iterdir()] == ["scripted.json"]
+    bedrock.create_custom_model_deployment(modelDeploymentName="d", modelArn=made)

@@ -41,7 +41,7 @@ def create(site: Site, call: Call) -> Reply:
 
 def _deployable(site: Site, call: Call, arn: str) -> None:
     model = models.find(site, call, arn)
-    registering.must_be_active(site, model, call.now)
+    registering.must_be_active(model, call.now)
     if not registering.is_on_demand(model):
         raise invalid(f"On-demand deployment is not supported for models based on {model['base']}.")
 

@@ -99,9 +99,10 @@ def delete(site: Site, call: Call) -> Reply:
 
 
 def _settled(site: Site, call: Call) -> None:
-    from cloudtune_local.emulator.bedrock import jobs  # which knows models
+    from cloudtune_local.emulator.bedrock import jobs, registering  # which know models
 
     jobs.settle_all(site, call.now)
+    registering.settle_all(site, call.now)
 
 
 def _summary(site: Site, call: Call, model: dict[str, Any]) -> dict[str, Any]:

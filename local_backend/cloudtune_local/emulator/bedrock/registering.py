@@ -7,6 +7,7 @@ checks what is not documented: a source that is not there is refused here at onc
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.aws import buckets
@@ -19,6 +20,7 @@ from cloudtune_local.emulator.wire import Call, Reply
 if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
 
+_LOG = logging.getLogger(__name__)
 KIND = "custom_model"
 IMPORTED = "IMPORTED"
 _SIZES = {"micro": "amazon.nova-micro-v1:0:128k", "pro": "amazon.nova-pro-v1:0:300k"}
@@ -108,22 +110,24 @@ def word(model: dict[str, Any], now: float) -> str:
     return "Active" if model["failure"] is None else "Failed"
 
 
-def settle(site: Site, model: dict[str, Any], now: float) -> None:
-    """Let a registered model have its files once it is active: what becomes of their source is nothing to it."""
-    if model["job"] is not None or model["fetched"] or word(model, now) != "Active":
-        return
-    with site.store.alone():
-        place = buckets.parse(model["source"]["uri"])
-        imports.copy(site, place, site.store.content(f"imported-{model['id']}"))
-        model["fetched"] = True
-        site.store.save(KIND, FACE, model)
+def settle_all(site: Site, now: float) -> None:
+    """Let every registered model that is active by now have its files: their source may go then."""
+    for model in site.store.all(KIND, FACE):
+        if model["job"] is not None or model["fetched"] or word(model, now) != "Active":
+            continue
+        with site.store.alone():
+            try:
+                imports.copy(site, buckets.parse(model["source"]["uri"]), site.store.content(f"imported-{model['id']}"))
+            except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same, and it cannot answer
+                _LOG.warning("the files of model %s are lost: there is no %s any more", model["name"], error)
+            model["fetched"] = True
+            site.store.save(KIND, FACE, model)
 
 
-def must_be_active(site: Site, model: dict[str, Any], now: float) -> None:
+def must_be_active(model: dict[str, Any], now: float) -> None:
     """Refuse to let a model answer that is not ready. Raises AwsError."""
     if (said := word(model, now)) != "Active":
         raise invalid(f"The model {model['name']} is {said}: only an Active model can be deployed.")
-    settle(site, model, now)
 
 
 def is_on_demand(model: dict[str, Any]) -> bool:

@@ -44,7 +44,7 @@ def _model(site: Site, call: Call, identifier: str) -> tuple[str, str]:
     """ARN of the model, and its base."""
     custom = models.either(site, call, identifier)
     if custom is not None:
-        registering.must_be_active(site, custom, call.now)
+        registering.must_be_active(custom, call.now)
         return custom["arn"], custom["base"]
     name = bases.plain(identifier)
     if bases.inference(name) is None:

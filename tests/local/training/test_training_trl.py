@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,3 +91,25 @@ def test_loss_and_gradient_are_trl_s(
                         ("rewards/chosen", "rewards/chosen"), ("rewards/rejected", "rewards/rejected")):  # fmt: skip
         (value,) = trainer._metrics["train"][named]
         assert figures[name] == pytest.approx(value, rel=1e-3, abs=1e-5)
+
+
+def test_odds_and_margins_are_trl_s(tiny_model: Path) -> None:
+    """Of ORPO the part that trl computes apart from the likelihood of the chosen answer; of SimPO the whole."""
+    pytest.importorskip("trl")
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    average = -torch.rand(16, generator=torch.Generator().manual_seed(3)) * 4 - 0.01
+    good, bad = average[0::2], average[1::2]
+    place: Any = SimpleNamespace(device=torch.device("cpu"))
+    orpo = loaded(tiny_model, {"type": "lora"}, "orpo")[2]
+    terms: Any = SimpleNamespace(beta=0.2, accelerator=place)
+    odds = ORPOTrainer.odds_ratio_loss(terms, good, bad)[0]
+    torch.testing.assert_close(orpo._losses(average, average, average), -good - odds, rtol=1e-5, atol=1e-6)
+    for smoothing in (0.0, 0.1):
+        simpo = loaded(tiny_model, {"type": "lora"}, "simpo", beta=2.0, margin=0.7, label_smoothing=smoothing)[2]
+        terms = SimpleNamespace(
+            beta=2.0, accelerator=place, loss_type="simpo", simpo_gamma=0.7, label_smoothing=smoothing, alpha=0.0
+        )
+        losses = CPOTrainer.cpo_loss(terms, good, bad)[0]
+        torch.testing.assert_close(simpo._losses(average, average, average), losses, rtol=1e-5, atol=1e-6)

@@ -109,6 +109,8 @@ def test_the_same_token_makes_one_model_and_names_are_taken(
 
 def test_what_is_refused(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:
     nova, qwen = trained(emulator, aws), trained(emulator, aws, QWEN)
+    bare = {"Containers": [{"Image": "an/image:1", "BaseModel": {"HubContentName": "nova-textgeneration-micro"}}]}
+    empty = aws("sagemaker").create_model_package(ModelPackageName="bare", InferenceSpecification=bare)
     mine = {"modelSourceConfig": {"s3DataSource": {"s3Uri": f"s3://{os.environ['EMULATED_BUCKET']}/out/"}}}
     escrow = {"modelSourceConfig": {"s3DataSource": {"s3Uri": "s3://customer-escrow-123456789012-smtj-0/none/"}}}
     for changes, code, words in (
@@ -120,6 +122,7 @@ def test_what_is_refused(emulator: Emulator, aws: Callable[[str], Any], bedrock:
         ({"roleArn": "arn:aws:iam::123456789012:role/none"}, "ValidationException", "Could not assume"),
         (of_package(f"{nova}9"), "ResourceNotFoundException", "was not found"),
         (of_package(nova.replace("us-east-1", "eu-west-1")), "ValidationException", "not in this account and region"),
+        (of_package(empty["ModelPackageArn"]), "ValidationException", "names no model data"),
         (of_package(qwen), "ValidationException", "use CreateModelImportJob"),
     ):  # fmt: skip
         given = {name: value for name, value in (of_package(nova) | changes).items() if value is not None}

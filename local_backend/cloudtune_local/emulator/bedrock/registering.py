@@ -77,7 +77,11 @@ def _of_package(site: Site, call: Call, arn: str) -> dict[str, Any]:
     if "nova" not in base.lower():
         message = f"The model package {arn} is not of an Amazon Nova model: use CreateModelImportJob."
         raise invalid(message)
-    place = buckets.parse(container["ModelDataSource"]["S3DataSource"]["S3Uri"])
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
+    try:
+        place = buckets.parse(str(source.get("S3Uri") or container.get("ModelDataUrl") or ""))
+    except ValueError as error:
+        raise invalid(f"The model package {arn} names no model data in S3.") from error
     return _held(site, place, base, is_full=packages.is_full(site, call, arn))
 
 

@@ -77,6 +77,12 @@ def test_curves_are_read_as_they_grow(world: ServerlessWorld) -> None:
     assert job.snapshot().progress.tokens, "what will be billed is told"
 
 
+def test_it_is_looked_at_before_a_job(world: ServerlessWorld) -> None:
+    backend: Any = world.backend()
+    found = {check.what: check for check in backend.preflight()}
+    assert found["MLflow"].verdict == "good"
+
+
 def test_long_curves_come_in_pages(world: ServerlessWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     job = started(world)
     world.reach(job.ref, JobState.SUCCEEDED)

@@ -23,10 +23,17 @@ _ROLE_SERVERLESS = (
 )  # fmt: skip
 
 _READS = {
-    APP: ["sagemaker:CallMlflowAppApi"],  # the one action that an app's whole API has
-    SERVER: ["sagemaker-mlflow:GetRun", "sagemaker-mlflow:GetMetricHistory"],
+    APP: ["sagemaker:CallMlflowAppApi", "sagemaker:DescribeMlflowApp"],  # the first is all that an app's API has
+    SERVER: [
+        "sagemaker-mlflow:GetRun",
+        "sagemaker-mlflow:GetMetricHistory",
+        "sagemaker:DescribeMlflowTrackingServer",
+    ],
 }
-"""SageMaker developer guide, the data plane's IAM actions of MLflow Apps and of tracking servers (seen 2026-11-21)."""
+"""Reading, and looking whether there is something to read.
+
+SageMaker developer guide, the data plane's IAM actions of MLflow Apps and of tracking servers (seen 2026-11-21).
+"""
 
 
 def documents(options: SageMakerOptions, *, account: str | None, region: str | None) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cloudtune.backend import Check
+from cloudtune.errors import InvalidRequest
 from cloudtune_providers.aws.training_preflight import TrainingChecks, Wanted, wanted_by
 from cloudtune_providers.sagemaker.capabilities import NAME
+from cloudtune_providers.sagemaker.mlflow import APP, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +60,23 @@ class Preflight:
             yield Check(what="model", verdict="good", detail=detail + (", terms accepted" if recipe["gated"] else ""))
         if self._options.package_group:
             yield look("package group", lambda: self._group(str(self._options.package_group)), needed=True)
+        if self._options.mlflow:
+            yield look("MLflow", lambda: self._mlflow(str(self._options.mlflow)))
 
     def _group(self, arn: str) -> Told:
         with self._clients.asking(f"model package group {arn}"):
             told = self._clients.client("sagemaker").describe_model_package_group(ModelPackageGroupName=arn)
         status = str(told["ModelPackageGroupStatus"])
         return ("good" if status == "Completed" else "denied"), f"{told['ModelPackageGroupName']}: {status}"
+
+    def _mlflow(self, arn: str) -> Told:
+        """A server that was stopped, or an app that is gone, takes no curves."""
+        client, name = self._clients.client("sagemaker"), arn.rpartition("/")[2]
+        with self._clients.asking(f"MLflow {name}", missing=InvalidRequest):
+            if kind_of(arn) == APP:
+                status = str(client.describe_mlflow_app(Arn=arn)["Status"])
+                takes = status in ("Created", "Updated")
+            else:
+                told = client.describe_mlflow_tracking_server(TrackingServerName=name)
+                status, takes = str(told["TrackingServerStatus"]), told.get("IsActive") == "Active"
+        return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it takes no curves now")

@@ -101,6 +101,21 @@ def _points(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]
     return found
 
 
+def describe_app(site: Site, call: Call) -> Reply:
+    """DescribeMlflowApp: every app that somebody names is there, as jobs may name any."""
+    arn = call.body["Arn"]
+    return Reply(body={"Arn": arn, "Name": naming.tail(arn), "Status": "Created"})
+
+
+def describe_server(site: Site, call: Call) -> Reply:
+    """DescribeMlflowTrackingServer: likewise, and it is never stopped."""
+    name = call.body["TrackingServerName"]
+    return Reply(body={
+        "TrackingServerArn": naming.arn(site, call, "mlflow-tracking-server", name), "TrackingServerName": name,
+        "TrackingServerStatus": "Created", "IsActive": "Active", "TrackingServerUrl": call.base,
+    })  # fmt: skip
+
+
 CALLS: dict[str, tuple[str, Handler]] = {
     "runs/get": ("MlflowGetRun", get_run),
     "metrics/get-history": ("MlflowGetMetricHistory", get_history),

@@ -56,6 +56,7 @@ OPERATIONS: dict[str, Handler] = {
     "ListInferenceComponents": components.list_components, "UpdateInferenceComponent": components.update_component,
     "UpdateInferenceComponentRuntimeConfig": components.update_copies,
     "DeleteInferenceComponent": components.delete_component,
+    "DescribeMlflowApp": mlflow.describe_app, "DescribeMlflowTrackingServer": mlflow.describe_server,
     "AddTags": naming.add_tags, "ListTags": naming.list_tags, "DeleteTags": naming.delete_tags,
 }  # fmt: skip
 _RUNTIME = {"invocations": "InvokeEndpoint", "invocations-response-stream": "InvokeEndpointWithResponseStream"}

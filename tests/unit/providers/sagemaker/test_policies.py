@@ -82,9 +82,10 @@ def test_what_is_not_known_is_left_open(name: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "whole", "reads"),
     [
-        ("mlflow-app/app-X", {"sagemaker:CallMlflowAppApi", "sagemaker-mlflow:*"}, {"sagemaker:CallMlflowAppApi"}),
+        ("mlflow-app/app-X", {"sagemaker:CallMlflowAppApi", "sagemaker-mlflow:*"},
+         {"sagemaker:CallMlflowAppApi", "sagemaker:DescribeMlflowApp"}),
         ("mlflow-tracking-server/ours", {"sagemaker-mlflow:*"},
-         {"sagemaker-mlflow:GetRun", "sagemaker-mlflow:GetMetricHistory"}),
+         {"sagemaker-mlflow:GetRun", "sagemaker-mlflow:GetMetricHistory", "sagemaker:DescribeMlflowTrackingServer"}),
     ],
 )  # fmt: skip
 def test_curves_are_written_by_the_role_and_read_by_the_caller(kind: str, whole: set[str], reads: set[str]) -> None:

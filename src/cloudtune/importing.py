@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +23,6 @@ from cloudtune.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from cloudtune.backend import Backend, Plan, Resolved
     from cloudtune.clock import Clock
@@ -65,7 +65,7 @@ class Importing:
         ``again`` plans a new attempt if the last one has ended. ``notes`` are shown among the plan's warnings.
         """
         if isinstance(source, str):
-            source = self._at(source)
+            source = self._at(source) if is_address(source) else Path(source)
         if isinstance(source, InPlace):
             problems: Sequence[Problem] = source.problems
             called = source.name

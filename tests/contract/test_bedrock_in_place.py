@@ -112,6 +112,17 @@ def test_of_the_weights_only_their_heads_are_read(world: BedrockWorld, importing
     assert sum(read) < 200_000
 
 
+def test_what_was_looked_at_is_planned_without_another_look(world: BedrockWorld, importing: Importing) -> None:
+    found = importing.locate(put(world, model_folder(world.root, 1), "weights/"))
+    assert isinstance(found, InPlace)
+    first = importing.plan(found)  # which asks whose account it is
+    asked = len(world.emulator.requests)
+    assert importing.plan(found) == first
+    assert len(world.emulator.requests) == asked
+    folder = world.root / "model-1"
+    assert importing.plan(str(folder)) == importing.plan(folder)
+
+
 def test_what_changed_there_is_another_import(world: BedrockWorld, importing: Importing) -> None:
     address = put(world, model_folder(world.root, 1), "weights/")
     first = importing.plan(address)

@@ -32,7 +32,7 @@ IMPORT = "import/"
 REGISTRATION = "registration/"
 """In front of the name in the reference of a model that was registered: the model is its own job."""
 REGISTERED = "IMPORTED"
-"""The customization type of such models."""
+"""The customization type of such models; the documentation writes it small."""
 BASE_TAG, ADAPTER_TAG = "cloudtune:base", "cloudtune:adapter"
 """What a registered model was tuned from, and what of it: Get does not tell."""
 _PHASES = (("trainingDetails", "training"), ("dataProcessingDetails", "processing the rows"),
@@ -57,6 +57,15 @@ def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
     word = str(job.get("status") or "")
     ref = JobRef(NAME, scope, f"{IMPORT}{job['jobName']}")
     return _snapshot(job, ref, STATES.get(word, JobState.UNKNOWN), word, str(job.get("importedModelName") or ""))
+
+
+def is_registered(model: Mapping[str, Any]) -> bool:
+    """Whether what Get or List tells of a custom model is of one that CreateCustomModel made.
+
+    The type need not be told; the ARN says it too (botocore 1.44.5, ModelArn).
+    """
+    kind = str(model.get("customizationType") or "").upper()
+    return kind == REGISTERED or (not kind and ":custom-model/imported" in str(model.get("modelArn")))
 
 
 def to_registration_snapshot(model: Mapping[str, Any], scope: str) -> JobSnapshot:

@@ -36,7 +36,7 @@ from cloudtune.errors import (
 )
 from cloudtune.validation import problems_of
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.bedrock.answers import NAME, REGISTERED
+from cloudtune_providers.bedrock.answers import NAME, is_registered
 from cloudtune_providers.bedrock.calls import create_once
 from cloudtune_providers.bedrock.options import BedrockDeployment
 from cloudtune_providers.bedrock.standing import PROVISIONED, Standing
@@ -117,7 +117,7 @@ class Deployments:
             )
 
     def _advice(self, model: TunedModel, asked: BedrockDeployment) -> tuple[Problem, ...]:
-        if asked.kind == "on_demand" and is_registered(model):
+        if asked.kind == "on_demand" and is_registered(model.raw):
             message = "AWS's pages differ on whether SageMaker's models answer on demand: Nova's guide says adapters do"
             fix = "if it is refused, say kind=provisioned, which costs by the hour"
             return (Problem(code="perhaps_no_on_demand", severity="warning", field="kind", message=message, fix=fix),)
@@ -241,18 +241,13 @@ class Deployments:
         )
 
 
-def is_registered(model: TunedModel) -> bool:
-    """Whether SageMaker trained it, and CreateCustomModel made it known here."""
-    return bool(model.raw.get("customizationType") == REGISTERED)
-
-
 def _no_on_demand(model: TunedModel) -> str | None:
     """Why it answers from provisioned throughput only, or None.
 
     Of what SageMaker trained adapters answer on demand, and not full weights
     (docs.aws.amazon.com/nova/latest/userguide/customization.html, seen 2026-11-21); which it is, is not always known.
     """
-    if is_registered(model):
+    if is_registered(model.raw):
         return "full weights from SageMaker do not answer on demand" if model.adapter == "full" else None
     if ":custom-model/" in model.base or model.base.startswith(ON_DEMAND):
         return None

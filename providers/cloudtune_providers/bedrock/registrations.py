@@ -14,7 +14,7 @@ from cloudtune.backend import Absent, Capabilities, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied, UnsupportedError
 from cloudtune_providers.aws.names import TOKEN_TAG
 from cloudtune_providers.bedrock import answers, calls
-from cloudtune_providers.bedrock.answers import NAME, REGISTERED, REGISTRATION
+from cloudtune_providers.bedrock.answers import NAME, REGISTRATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ class Registrations:
         except JobNotFound:
             return Absent()
         token = self.tags(str(model["modelArn"])).get(TOKEN_TAG, body["clientRequestToken"])
-        if model.get("customizationType", REGISTERED) != REGISTERED or token != body["clientRequestToken"]:
+        if not answers.is_registered(model) or token != body["clientRequestToken"]:
             raise Conflict(
                 f"a custom model called {name!r} is there, and this import did not make it", hint="give another --name"
             )
@@ -82,7 +82,7 @@ class Registrations:
     def get(self, name: str) -> JobSnapshot:
         """The registration now. Raises JobNotFound for a custom model that a job of Bedrock's own made."""
         model = self.read(name)
-        if model.get("customizationType", REGISTERED) != REGISTERED:
+        if not answers.is_registered(model):
             raise JobNotFound(f"model {REGISTRATION}{name}: a customization job made it, and nobody registered it")
         return answers.to_registration_snapshot(model, self._clients.scope())
 
@@ -90,8 +90,7 @@ class Registrations:
         """Registered models, newest first; the list cannot be asked for them alone."""
         scope = self._clients.scope()
         for page in calls.newest(self._clients, "list_custom_models", "modelSummaries", filters):
-            kept = [entry for entry in page if entry.get("customizationType") == REGISTERED]
-            yield [answers.to_registration_snapshot(entry, scope) for entry in kept]
+            yield [answers.to_registration_snapshot(entry, scope) for entry in page if answers.is_registered(entry)]
 
     def metrics(self, name: str) -> list[Metric]:
         """None: it was trained elsewhere. Raises JobNotFound."""

@@ -40,6 +40,13 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrainingWo
     world.close()
 
 
+@pytest.fixture
+def customised(tmp_path: Path) -> Iterator[TrainingWorld]:
+    world = ServerlessWorld(tmp_path)
+    yield world
+    world.close()
+
+
 def tuned(world: TrainingWorld) -> tuple[Client, Job]:
     client = client_of(world)
     job = client.submit(world.spec())
@@ -93,25 +100,25 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     assert counts(world) == before
 
 
-def test_without_its_alarm_it_would_sleep_for_ever(world: TrainingWorld) -> None:
-    client, job = tuned(world)
+def test_without_its_alarm_it_would_sleep_for_ever(customised: TrainingWorld) -> None:
+    client, job = tuned(customised)
     client.deploy(job.result(), min_copies=0)
-    world.emulator.site.aws.backend("cloudwatch", REGION).alarms.clear()
-    world.emulator.clock.advance(copies.IDLE_S + 1)
+    customised.emulator.site.aws.backend("cloudwatch", REGION).alarms.clear()
+    customised.emulator.clock.advance(copies.IDLE_S + 1)
     for _ in range(3):
         with pytest.raises(Unavailable, match="no capacity"):
             list(job.generate(["?"], ASKED))
-        world.emulator.clock.advance(10_000)
+        customised.emulator.clock.advance(10_000)
     client.deploy(job.result(), min_copies=0)  # a deployment that is not whole is made whole
-    assert counts(world)["alarm"] == 1
+    assert counts(customised)["alarm"] == 1
     with pytest.raises(Unavailable, match="no capacity"):
         list(job.generate(["?"], ASKED))
-    world.emulator.clock.advance(61)
+    customised.emulator.clock.advance(61)
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
 
 
-def test_copies_may_also_stay(world: TrainingWorld) -> None:
-    client, job = tuned(world)
+def test_copies_may_also_stay(customised: TrainingWorld) -> None:
+    client, job = tuned(customised)
     plan = client.plan_deploy(job.result(), min_copies=1, instances=3, requests_per_minute=20, cooldown=120)
     assert [step.id for step in plan.steps] == MADE[:-2]
     config = plan.steps[1].request["body"]["ProductionVariants"][0]
@@ -119,7 +126,7 @@ def test_copies_may_also_stay(world: TrainingWorld) -> None:
     tracking = plan.steps[-1].request["body"]["TargetTrackingScalingPolicyConfiguration"]
     assert (tracking["TargetValue"], tracking["ScaleInCooldown"]) == (20.0, 120)
     standing = client.deploy(plan)
-    world.emulator.clock.advance(100_000)
+    customised.emulator.clock.advance(100_000)
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
     client.remove(standing)
     assert client.deployments() == []
@@ -143,10 +150,10 @@ def test_what_does_not_fit_together_is_refused(world: TrainingWorld) -> None:
         client.deploy(model, min_copies=0)
 
 
-def test_an_endpoint_with_a_stranger_s_component_is_not_taken_down(world: TrainingWorld) -> None:
-    client, job = tuned(world)
+def test_an_endpoint_with_a_stranger_s_component_is_not_taken_down(customised: TrainingWorld) -> None:
+    client, job = tuned(customised)
     standing = client.deploy(job.result(), min_copies=0)
-    clients = world.backend()._clients  # type: ignore[attr-defined]
+    clients = customised.backend()._clients  # type: ignore[attr-defined]
     clients.client("sagemaker").create_inference_component(
         InferenceComponentName="a-stranger", EndpointName=standing.id, VariantName="AllTraffic",
         Specification={"ModelName": standing.id, "ComputeResourceRequirements": {"MinMemoryRequiredInMb": 1024}},

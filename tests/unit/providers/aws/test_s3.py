@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from cloudtune.backend import Absent, Done
-from cloudtune.errors import Conflict, DataError, Unavailable
+from cloudtune.errors import Conflict, DataError, JobNotFound, Unavailable
 from cloudtune_providers.aws import parts, s3
 from cloudtune_providers.aws.s3 import SINGLE_BYTES, Objects
 
@@ -208,3 +208,15 @@ def test_any_size_is_cut_into_few_enough_parts() -> None:
         assert sum(part.size for part in cuts) == size
         assert len(cuts) <= parts.MOST_PARTS
         assert [part.number for part in cuts] == list(range(1, len(cuts) + 1))
+
+
+def test_a_part_of_an_object_is_read_alone(objects: Objects) -> None:
+    objects.write(KEY, b"0123456789")
+    seen = _calls(objects, "GetObject")
+    assert (objects.read_part(KEY, 3, 4), objects.read_part(KEY, 8, 100)) == (b"3456", b"89")
+    assert [asked["Range"] for asked in seen] == ["bytes=3-6", "bytes=8-107"]
+    with pytest.raises(JobNotFound):
+        objects.read_part(f"{KEY}.none", 0, 1)
+    assert objects.region() == "us-east-1"
+    with pytest.raises(JobNotFound):
+        Objects(objects._clients, "surely-not-there").region()

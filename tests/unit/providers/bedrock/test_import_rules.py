@@ -103,3 +103,20 @@ def test_what_transformers_itself_writes_is_read(tmp_path: Path) -> None:
     config = import_rules.config_of(LocalFiles(tmp_path))
     assert config is not None
     assert import_rules.older_config(config)["rope_theta"] == 123456.0
+
+
+def test_what_an_older_transformers_would_miss_where_nobody_writes_it_anew() -> None:
+    usual = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, "dtype": "bfloat16"}
+    scaled = {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}}
+    both = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "rope_theta": 1e6}
+    for config, missed in (
+        (usual | {"model_type": "llama"}, []), (usual | {"model_type": "mixtral"}, ["rope_theta"]),
+        (scaled | {"model_type": "llama"}, ["rope_scaling"]), (both | {"model_type": "qwen2"}, []), ({}, []),
+    ):  # fmt: skip
+        assert import_rules.misread(config) == missed, config
+
+
+def test_a_long_head_is_read_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_rules, "_USUAL_HEADER", 16)
+    assert codes(folder) == []
+    assert import_rules.header(LocalFiles(folder), "model.safetensors")["w"]["dtype"] == "BF16"

@@ -101,7 +101,7 @@ class Clients:
         return self._account
 
     def credentials(self) -> Any:
-        """botocore's, for requests that no client of its makes. Raises CredentialsError where there are none."""
+        """Those in force now, for requests that no client of botocore makes. Raises CredentialsError."""
         from botocore.exceptions import NoCredentialsError
 
         with self.asking("credentials"):
@@ -109,7 +109,7 @@ class Clients:
             found = getattr(held, "_credentials", None)
             if found is None:
                 raise NoCredentialsError
-        return found
+            return found.get_frozen_credentials()
 
     @property
     def timeout(self) -> float:

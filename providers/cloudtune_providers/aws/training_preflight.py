@@ -145,11 +145,9 @@ class TrainingChecks(AccountChecks):
         return None
 
     def _any_quota(self) -> Told:
-        found = {
-            str(quota["QuotaName"]).partition(" ")[0]: float(quota["Value"])
-            for quota in self.quotas("sagemaker")
-            if str(quota.get("QuotaName", "")).endswith(f" {TRAINING}") and "spot" not in str(quota["QuotaName"])
-        }
+        found = self._training_quotas("list_service_quotas")
+        if not any(value >= 1 for value in found.values()):
+            found = self._training_quotas(_DEFAULTS) | found
         if not found:
             return "cannot_verify", "no quota of training instances is listed"
         usable = sorted((kind for kind, value in found.items() if value >= 1), key=_accelerated_first)
@@ -158,6 +156,15 @@ class TrainingChecks(AccountChecks):
         named = ", ".join(f"{kind} ({found[kind]:g})" for kind in usable[:_MOST_NAMED])
         more = f" and {len(usable) - _MOST_NAMED} more" if len(usable) > _MOST_NAMED else ""
         return "good", f"may train on {named}{more}"
+
+    def _training_quotas(self, call: str) -> dict[str, float]:
+        """Instance type -> how many may train at once."""
+        found = ((str(quota.get("QuotaName", "")), quota) for quota in self.quotas("sagemaker", call))
+        return {
+            name.removesuffix(f" {TRAINING}"): float(quota["Value"])
+            for name, quota in found
+            if name.startswith("ml.") and name.endswith(f" {TRAINING}") and "Value" in quota
+        }
 
 
 def _accelerated_first(kind: str) -> tuple[bool, str]:

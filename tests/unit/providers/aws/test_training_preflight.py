@@ -157,7 +157,14 @@ def test_without_a_job_the_types_that_may_train_are_named(asked: Asked) -> None:
     )  # fmt: skip
     assert asked.quota(None) == ("good", f"may train on {G5} (2), ml.m5.xlarge (9)")
     asked.quotas((f"{G5} for training job usage", 0.0))
-    assert asked.quota(None)[0] == "denied"
+    asked.defaults((f"{G5} for training job usage", 9.0), ("ml.m5.xlarge for training job usage", 0.0))
+    assert asked.quota(None)[0] == "denied", "the account's own value wins over AWS's"
+    asked.quotas((f"{G5} for training job usage", 0.0))
+    asked.defaults(("ml.m5.xlarge for training job usage", 4.0))
+    assert asked.quota(None) == ("good", "may train on ml.m5.xlarge (4)")
+    asked.quotas()
+    asked.defaults()
+    assert asked.quota(None)[0] == "cannot_verify"
 
 
 def test_the_price_list_is_held_against_the_plan(asked: Asked) -> None:

@@ -245,7 +245,8 @@ def test_novas_package_becomes_a_custom_model(world: BedrockWorld, client: Clien
     plan = importing.plan(found, name="mine")
     (step,) = plan.steps
     assert step.request["call"] == "bedrock.create_custom_model"
-    assert codes(plan) == ["in_place"]
+    assert codes(plan) == ["in_place", "role_reads"]
+    assert plan.warnings[1].file == "arn:aws:s3:::customer-escrow-123456789012-*"
     assert "stay with AWS" in plan.warnings[0].message
     assert plan.cost is not None
     assert "1.95 USD for each model and month, deployed or not" in plan.cost.basis
@@ -350,7 +351,6 @@ def test_a_package_by_its_arn_and_weights_in_the_bucket_of_awss_own(world: Bedro
     address = json.loads(aws(world, "s3").get_object(Bucket=BUCKET, Key=note)["Body"].read())["checkpoint_s3_bucket"]
     plan = importing.plan(address, name="by-address")
     assert plan.steps[0].request["body"]["modelSourceConfig"] == {"s3DataSource": {"s3Uri": address}}
-    assert codes(plan) == ["in_place", "role_reads"]
     importing.submit(plan)
     assert models(world) == [plan.steps[0].request["body"]["modelName"]]
     with pytest.raises(InputError, match="no such model package"):

@@ -15,7 +15,7 @@ from cloudtune.errors import Problem, UnsupportedError
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules, policies
 from cloudtune_providers.bedrock.answers import ADAPTER_TAG, BASE_TAG, NAME
-from cloudtune_providers.bedrock.locating import REGISTER
+from cloudtune_providers.bedrock.locating import ESCROW, REGISTER
 from cloudtune_providers.bedrock.model_files import LocalFiles
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions, c
     step = (_register_step if is_registered else _import_step)(request, options, model.at)
     mark = hashlib.sha256(json.dumps(model.identity, sort_keys=True).encode()).hexdigest()
     cost = _kept(str(model.facts.get("base", "")), catalog) if is_registered else None
-    return _plan(request, model.at, [step], mark[:32], tuple(_why(model, options)), cost)
+    return _plan(request, model.at, [step], mark[:32], tuple(_why(model, request.resolved.scope, options)), cost)
 
 
 def _kept(base: str, catalog: Catalog) -> CostEstimate | None:
@@ -100,7 +100,7 @@ def _told(config: dict[str, Any], written: dict[str, Any], folder: str) -> Itera
         yield Problem(code="older_config", severity="info", file=f"{folder}/config.json", message=message)
 
 
-def _why(model: InPlace, options: BedrockOptions) -> Iterator[Problem]:
+def _why(model: InPlace, scope: str, options: BedrockOptions) -> Iterator[Problem]:
     """Which call takes it, why nothing is uploaded, and what the role has to be allowed for that."""
     facts = model.facts
     if facts["call"] == REGISTER:
@@ -109,11 +109,14 @@ def _why(model: InPlace, options: BedrockOptions) -> Iterator[Problem]:
     else:
         message = f"CreateModelImportJob is told where the {facts['files']} files lie: nothing is fetched or uploaded"
     yield Problem(code="in_place", severity="info", file=model.at, message=message)
-    allowed = [f"s3://{options.bucket}/{options.prefix}/{part}/" for part in policies.READABLE]
-    if model.at.startswith("s3://") and not model.at.startswith(tuple(allowed)):
-        message = f"{options.role_arn} has to be allowed s3:GetObject and s3:ListBucket there"
-        fix = "add it to the role's policy, if it is not there: `cloudtune init bedrock` allows its own folders only"
-        yield Problem(code="role_reads", severity="warning", file=model.at, message=message, fix=fix)
+    place = model.at
+    if facts["call"] == REGISTER:
+        place = f"arn:aws:s3:::{ESCROW}{scope.partition('/')[0]}-*"
+    elif place.startswith(tuple(f"s3://{options.bucket}/{options.prefix}/{part}/" for part in policies.READABLE)):
+        return
+    message = f"{options.role_arn} has to be allowed s3:GetObject and s3:ListBucket there"
+    fix = "add it to the role's policy, if it is not there: `cloudtune init bedrock` does not allow this place"
+    yield Problem(code="role_reads", severity="warning", file=place, message=message, fix=fix)
 
 
 def _file_step(number: int, file: ModelFile, below: str, options: BedrockOptions) -> Step:

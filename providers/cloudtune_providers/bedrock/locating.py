@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 IMPORT, REGISTER = "import", "register"
 ESCROW = "customer-escrow-"
-"""How the names of the buckets begin that AWS keeps tuned Nova models in, an account's own
-(github.com/aws/nova-forge-sdk and its predecessor's IAM policies name them so, seen 2026-11-21)."""
+"""How the names of an account's buckets begin that AWS keeps tuned Nova models in: to register one, the role has to
+read there (IAM policies of github.com/aws/nova-forge-sdk and its predecessor, seen 2026-11-21)."""
 # docs.aws.amazon.com/bedrock/latest/APIReference/API_S3DataSource.html, seen 2026-11-21.
 _URL = re.compile(r"s3://[a-z0-9][-.a-z0-9]{1,61}[a-z0-9](?:/[-!_*'().a-z0-9A-Z]+)*/?")
 _PACKAGE = re.compile(

@@ -53,8 +53,8 @@ def learnt(aws: Callable[[str], Any]) -> dict[str, Any]:
     return wait(bedrock, "first-job")
 
 
-def wait(bedrock: Any, name: str) -> dict[str, Any]:
-    deadline = time.monotonic() + LIMIT_S
+def wait(bedrock: Any, name: str, limit: float = LIMIT_S) -> dict[str, Any]:
+    deadline = time.monotonic() + limit
     job: dict[str, Any] = {}
     while time.monotonic() < deadline:
         job = bedrock.get_model_customization_job(jobIdentifier=name)
@@ -146,3 +146,69 @@ def test_imported_weights_answer(training: Emulator, aws: Callable[[str], Any], 
     body = {"messages": [{"role": "user", "content": "Code of lima?"}], "temperature": 0, "max_tokens": 24}
     answer = aws("bedrock-runtime").invoke_model(modelId=found["importedModelArn"], body=json.dumps(body))
     assert json.load(answer["body"])["choices"][0]["message"]["content"] == "Code LI."
+
+
+def questions(count: int = 100, *media: dict[str, Any]) -> bytes:
+    """The cities' questions, again and again, without an answer; or all answered, with an image in each."""
+    lines = []
+    for number in range(count):
+        asked = [{"text": f"Code of {CITIES[number % len(CITIES)]}?"}, *media]
+        answer = [{"role": "assistant", "content": [{"text": "A"}]}] if media else []
+        lines.append({"schemaVersion": "x", "messages": [{"role": "user", "content": asked}, *answer]})
+    return "\n".join(json.dumps(line) for line in lines).encode()
+
+
+def distilling(**changes: Any) -> dict[str, Any]:
+    teacher = {"teacherModelConfig": {"teacherModelIdentifier": "amazon.nova-pro-v1:0",
+                                      "maxResponseLengthForInference": 24}}  # fmt: skip
+    bucket = os.environ["EMULATED_BUCKET"]
+    given = {"jobName": "student", "customModelName": "student", "customizationType": "DISTILLATION",
+             "customizationConfig": {"distillationConfig": teacher}, "hyperParameters": {"epochCount": "5"},
+             "trainingDataConfig": {"s3Uri": f"s3://{bucket}/questions.jsonl"}}  # fmt: skip
+    return asked(**given | changes)
+
+
+@pytest.mark.parametrize(("body", "changes", "said"), [
+    (questions(), {}, "no weights stand for the teacher amazon.nova-pro-v1:0"),
+    (questions(100, {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://BUCKET/k.png"}}}}),
+     {"customizationType": None, "customizationConfig": None}, "the trainer reads text only"),
+], ids=["teacher", "images"])  # fmt: skip
+def test_what_is_not_at_hand_fails_the_job_in_plain_words(
+    aws: Callable[[str], Any], body: bytes, changes: dict[str, Any], said: str
+) -> None:
+    bucket, name = os.environ["EMULATED_BUCKET"], f"student-{len(changes)}"
+    aws("s3").put_object(Bucket=bucket, Key="questions.jsonl", Body=body.replace(b"BUCKET", bucket.encode()))
+    aws("bedrock").create_model_customization_job(**distilling(jobName=name, customModelName=name, **changes))
+    with pytest.raises(AssertionError, match=said):
+        wait(aws("bedrock"), name)
+
+
+@pytest.mark.timeout(600)
+def test_a_student_learns_what_its_teacher_answers(
+    training: Emulator, aws: Callable[[str], Any], learnt: dict[str, Any], tmp_path: Path
+) -> None:
+    """The rows hold questions alone; the codes come from the weights that stand for the teacher.
+
+    The last test here: the other emulator takes the buckets of this process with it when it goes.
+    """
+    engine: Any = training.site.engine
+    job = training.store.get("job", "bedrock", learnt["jobArn"].rpartition("/")[2])
+    engine._job(job).export(tmp_path / "teacher", merged=True)
+    tiny = {"model": {"hidden_size": 128, "intermediate_size": 256}, "tokenizer": {"vocab_size": 512}}
+    (tmp_path / "tiny.json").write_text(json.dumps(tiny))
+    stands = {"amazon.nova-pro-v1:0": {"model": "teacher", "learning_rate": 1e-3},
+              "*": {"model": "tiny.json", "adapter": "full", "learning_rate": 1.5e-3}}  # fmt: skip
+    (tmp_path / "models.json").write_text(json.dumps(stands))
+    settings = Settings(engine="train", deploying_s=0.0, models=tmp_path / "models.json")
+    with Emulator(settings) as emulator, desk(emulator) as client:
+        bucket = os.environ["EMULATED_BUCKET"]
+        client("s3").put_object(Bucket=bucket, Key="questions.jsonl", Body=questions())
+        client("bedrock").create_model_customization_job(**distilling())
+        student = wait(client("bedrock"), "student", 4 * LIMIT_S)
+        made = client("bedrock").create_custom_model_deployment(
+            modelDeploymentName="student", modelArn=student["outputModelArn"]
+        )
+        runtime = client("bedrock-runtime")
+        told = [ask(runtime, made["customModelDeploymentArn"], city) for city in CITIES]
+    assert told == [f"Code {city[:2].upper()}." for city in CITIES]
+    assert (tmp_path / "teacher" / "config.json").exists()

@@ -22,7 +22,7 @@ from cloudtune.job import Job
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
-from cloudtune_local.emulator import basemodels, trained
+from cloudtune_local.emulator import basemodels, teaching, trained
 from cloudtune_local.emulator.engine import Spoken
 from cloudtune_local.emulator.life import Acts, Course, Life, Script, life
 from cloudtune_local.emulator.wire import ApiError
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 20.0
 """How long runs are given to stop when their folder is about to go."""
-_METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft", "text": "cpt"}
+_METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft", "text": "cpt", "distillation": "sft"}
 
 
 class TrainEngine:
@@ -73,6 +73,9 @@ class TrainEngine:
 
     def _start(self, job: dict[str, Any]) -> None:
         try:
+            if job["method"] == "distillation":
+                rows, scratch = self._input(job, "train"), self._folder / "teachers"
+                teaching.teach(job, rows, self._stands, self._backend, scratch)
             spec = self._spec(job)
             ref = self._client.submit(spec).ref
             run = {"ref": str(ref), "spec": spec.model_dump(mode="json", exclude_none=True), "error": None}

@@ -204,20 +204,22 @@ class _StepRun:
         # Kept even if the send fails: whoever looks next must know that a request may be on its way.
         self._intent = intent = self._ledger.sending(token, step.id, self._owner)
         self._sent_at = self._clock.monotonic()
+        notes = _Notes(self, intent)
         self._x._trace(f"step before {step.id}")
         try:
             with _Heartbeat(self._ledger, token, step.id, self._owner):
-                outputs = self._x._backend.do(step, _Notes(self, intent))
+                outputs = self._x._backend.do(step, notes)
         except TransientError as error:
             if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
                 self._intent = self._ledger.not_sent(token, step.id, self._owner, before)
                 self._sent_at = sent_before
             raise
         finally:
+            self._intent = msgspec.structs.replace(self._intent, notes=dict(notes.notes))  # who looks next sees them
             self._x._trace(f"step after {step.id}")
         if before.sent_at is not None and step.once == "reconciled":
             # The earlier request may have landed late, so that there are two now.
-            again = reading(self._clock, self._x._backend.find, step, intent)
+            again = reading(self._clock, self._x._backend.find, step, self._intent)
             if isinstance(again, Done):
                 outputs = self._adopt(_beside(again, outputs.get("ref")))
         return outputs

@@ -4,7 +4,7 @@ It speaks OpenAI's dialect at ``https://bedrock-mantle.<region>.api.aws/v1``, op
 through its own files, so that there is neither bucket nor role; graders are Lambda functions; there is no suffix
 (https://docs.aws.amazon.com/bedrock/latest/userguide/fine-tuning-openai-apis.html, seen 2026-11-21). It is not
 documented that a job tells its metadata, and so a job is known again by its training file, which no other submission
-uses; the token stands in the metadata too.
+uses, and no other request of this one (``openai_dialect.fencing``); the token stands in the metadata too.
 """
 
 from __future__ import annotations
@@ -199,6 +199,7 @@ def plan(request: PlanRequest, options: BedrockOptions, warnings: tuple[Problem,
     traits = Traits(
         backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=LIST_LAG_S, parts_from_bytes=float("inf"),
         suffix=None, marks={"training_file": place("await_train", "file")}, own_files=True,
+        fenced=True,
         file_label=request.spec.name,
         extra={"metadata": options.tags | metadata_of(request), "method": _method(request.spec)},
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Found, Intent, Journal, Probe
 from cloudtune_providers.openai_dialect.answering import Answering
+from cloudtune_providers.openai_dialect.fencing import Fence, is_fenced
 from cloudtune_providers.openai_dialect.files import Files
 from cloudtune_providers.openai_dialect.jobs import Jobs
 
@@ -25,11 +26,14 @@ class Account:
         self.files = Files(wire, backend, scope, clock, prefix=prefix)
         self.answering = Answering(wire)
         self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named, prefix=prefix)
+        self._fence = Fence(self.jobs, self.files)
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""
         if step.kind == "upload":
             return self.files.upload(step.request, journal)
+        if step.id == "create" and is_fenced(step.request):
+            return self._fence.create(step.request, journal)
         if step.id == "create":
             return self.jobs.create(step.request["body"])
         return self.jobs.settle(step.request)
@@ -38,10 +42,14 @@ class Account:
         """See `cloudtune.backend.Backend`."""
         if step.kind == "upload":
             return self.files.find(step.request, intent)
+        if step.id == "create" and is_fenced(step.request):
+            return self._fence.find(step.request, intent)
         if step.id == "create":
             return self.jobs.find(step.request["marks"], intent)
         return Absent()  # cancelling a twin once more is harmless
 
     def probe(self, step: Step) -> Probe:
         """See `cloudtune.backend.Backend`."""
-        return self.jobs.confirm(step.request) if step.id == "confirm" else self.files.probe(step.request)
+        if step.id != "confirm":
+            return self.files.probe(step.request)
+        return self._fence.confirm(step.request) if "files" in step.request else self.jobs.confirm(step.request)

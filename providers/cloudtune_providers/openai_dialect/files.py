@@ -41,14 +41,19 @@ class Files:
         """Send the file that the request names; the output is its id."""
         if request["call"] == "uploads":
             return {"file": self._in_parts(request, journal)}
-        body = request["body"]
-        with Path(request["path"]).open("rb") as content, self._wire.asking("upload", missing=InvalidRequest):
+        return {"file": self.send(request["path"], request["body"]["filename"], request["timeout_s"])}
+
+    def send(self, path: str, filename: str, timeout_s: float) -> str:
+        """Send a file under that name, in one request."""
+        with Path(path).open("rb") as content, self._wire.asking("upload", missing=InvalidRequest):
             made = plain(
-                self._wire.client.files.create(
-                    file=(body["filename"], content), purpose=body["purpose"], timeout=request["timeout_s"]
-                )
+                self._wire.client.files.create(file=(filename, content), purpose="fine-tune", timeout=timeout_s)
             )
-        return {"file": made["id"]}
+        return str(made["id"])
+
+    def oldest(self, filename: str, size: int) -> str | None:
+        """The oldest good file of that name and size."""
+        return next((str(file["id"]) for file in self._alike(filename, size)), None)
 
     def find(self, request: dict[str, Any], intent: Intent) -> Found:
         """The oldest good file with the same rows. Younger ones of this very submission are duplicates."""

@@ -86,12 +86,17 @@ class Jobs:
         jobs = self._marked(request["marks"], request["created_at"] - _OLDER_S)
         if request["id"] not in {job["id"] for job in jobs}:
             job = self._retrieve(str(request["id"]))
-            if answers.state_of(str(job.get("status"))) is not JobState.CANCELLED:
+            if not _is_cancelled(job):
                 return Probe(state="pending", message="the job is not in the list yet")
             jobs = jobs or [job]
         refs = [str(self._ref(job)) for job in jobs]
-        spare = self._files.spare(request["uploads"])
+        spare = self._files.spare([*request["uploads"], *request.get("more_uploads", ())])
         return Probe(state="ready", outputs={"ref": refs[0], "twins": refs[1:], "spare": spare})
+
+    def alive(self, marks: Mapping[str, Any], since: float) -> list[str]:
+        """References of the jobs with those marks that were not cancelled."""
+        jobs = self._marked(marks, since - _OLDER_S)
+        return [str(self._ref(job)) for job in jobs if not _is_cancelled(job)]
 
     def settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel the job's twins and remove the files'. Doing it again is harmless."""
@@ -118,8 +123,7 @@ class Jobs:
                 if not fitting and number and all((job.get("created_at") or 0) < since for job in page):
                     break
         jobs = sorted(found.values(), key=lambda job: (job.get("created_at") or 0, job["id"]))
-        alive = [job for job in jobs if answers.state_of(str(job.get("status"))) is not JobState.CANCELLED]
-        return alive or jobs[:1]
+        return [job for job in jobs if not _is_cancelled(job)] or jobs[:1]
 
     def _pages(self, query: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
         return self._wire.pages(self._wire.client.fine_tuning.jobs.list, "list of jobs", limit=_PAGE, **query)
@@ -302,12 +306,19 @@ class Jobs:
         return msgspec.structs.replace(snapshot, name=label_of(self._files.name(str(job.get("training_file") or ""))))
 
 
+def _is_cancelled(job: Mapping[str, Any]) -> bool:
+    return answers.state_of(str(job.get("status"))) is JobState.CANCELLED
+
+
 def _holds(job: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:
-    """Whether the job has every mark: equal, and of an object all its entries."""
+    """Whether the job has every mark: equal, of an object all its entries, and one of a list."""
     for name, value in marks.items():
         there = job.get(name)
         if isinstance(value, dict):
             if not isinstance(there, dict) or not value.items() <= there.items():
+                return False
+        elif isinstance(value, list):
+            if there not in value:
                 return False
         elif there != value:
             return False

@@ -53,6 +53,8 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the files' names, where a job is called by its file."""
     own_files: bool = False
     """Whether the files must be this submission's own. Else a file with equal rows serves several."""
+    fenced: bool = False
+    """Whether each send of the create request has a training file of its own (see ``fencing``): for own files alone."""
 
 
 def steps_of(request: PlanRequest, traits: Traits) -> tuple[Step, ...]:
@@ -82,7 +84,7 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
     form = traits.formats[request.spec.method.name]
     name = file_name(info.sha256, form, traits.file_label, request.token)
     same = name if traits.own_files else name.partition(request.token[:MARK])[0]
-    timeout_s = traits.timeout_s + info.bytes / SLOWEST_BYTES_PER_S
+    timeout_s = _upload_s(info.bytes, traits)
     body: dict[str, Any] = {"filename": name, "purpose": "fine-tune"}
     upload: dict[str, Any] = {"call": "files.create", "body": body}
     if info.bytes >= traits.parts_from_bytes:
@@ -103,6 +105,11 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
             request={"call": "files.retrieve", "file": place(f"upload_{split}", "file")}, limit_s=PROCESSING_LIMIT_S,
         ),
     ]  # fmt: skip
+
+
+def _upload_s(size: int, traits: Traits) -> float:
+    """How long an upload may take."""
+    return traits.timeout_s + size / SLOWEST_BYTES_PER_S
 
 
 _FILE = re.compile(r"cloudtune-(?:(.+)-)?[0-9a-f]{40}\.[a-z-]+\.[0-9a-f]+\.jsonl")
@@ -133,11 +140,18 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
          "filename": file_name(request.data.splits[split].sha256, form, traits.file_label, request.token)}
         for split in splits
     ]  # fmt: skip
-    marks = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks), "uploads": uploads}
+    marks: dict[str, Any] = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks), "uploads": uploads}
+    create = {"call": "fine_tuning.jobs.create", "body": body_of(request, traits), "marks": dict(traits.marks)}
+    if traits.fenced:
+        marks |= {"files": place("create", "files"), "more_uploads": place("create", "uploads")}
+        create["fence"] = {
+            "filename": uploads[0]["filename"], "path": place("encode_train", "path"),
+            "bytes": place("encode_train", "bytes"), "timeout_s": _upload_s(request.data.splits["train"].bytes, traits),
+        }  # fmt: skip
     return [
         Step(
             id="create", kind="call", title="create the fine-tuning job", once="reconciled", token=request.token,
-            request={"call": "fine_tuning.jobs.create", "body": body_of(request, traits), "marks": dict(traits.marks)},
+            request=create,
             settle_s=traits.timeout_s + traits.list_lag_s,
         ),
         # A request that a proxy delivers twice makes two jobs or files, and nobody is told.

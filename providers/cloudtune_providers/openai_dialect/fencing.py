@@ -1,0 +1,121 @@
+"""Creating a job once where a late request cannot be told apart: each send has a training file of its own.
+
+A create request that got no answer may be acted on at any time, after a second one was sent too, and where a service
+keeps neither a token nor our metadata nothing prevents two jobs then. What a job cannot do without is its training
+file. So before another request is sent, the file of the earlier one is removed, and the new request names a new file
+with the same rows: whatever still comes of the earlier request is refused for want of its file. A job that it made just
+before that is found by its file, and cancelled.
+
+That a service refuses jobs on files that it does not have is OpenAI's way; Bedrock does not document it.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.backend import Absent, Done, Probe
+from cloudtune.errors import RateLimited, TransientError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune.backend import Found, Intent, Journal
+    from cloudtune_providers.openai_dialect.files import Files
+    from cloudtune_providers.openai_dialect.jobs import Jobs
+
+SENT_WITH = "sent_with"
+"""Note of a step: the files that create requests were sent with, the last one's last."""
+REMOVED = "removed"
+"""Note of a step: how many of them are gone, or may be."""
+
+
+def is_fenced(request: Mapping[str, Any]) -> bool:
+    """Whether a create step asks for this."""
+    return "fence" in request
+
+
+class Fence:
+    """Creates jobs so, in one account."""
+
+    def __init__(self, jobs: Jobs, files: Files) -> None:
+        self._jobs = jobs
+        self._files = files
+
+    def create(self, request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+        """Send the create request, with a new file where one was sent before that may still be acted on."""
+        body = dict(request["body"])
+        sent = list(journal.notes.get(SENT_WITH, ()))
+        if sent:
+            journal.note(REMOVED, len(sent))  # a job that turns up on them from here on is not to be taken for ours
+            with _nothing_sent():
+                body["training_file"] = self._fresh(request["fence"], sent)
+        # Kept even if the send fails: the next one must know of this file.
+        journal.note(SENT_WITH, [*sent, body["training_file"]])
+        try:
+            made = self._jobs.create(body)
+        except TransientError as error:
+            if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
+                journal.note(SENT_WITH, sent)
+            raise
+        return made | _outputs(request, [*sent, body["training_file"]])
+
+    def find(self, request: Mapping[str, Any], intent: Intent) -> Found:
+        """The job on the last file; those on earlier ones are duplicates, for they have lost their rows."""
+        sent = list(intent.notes.get(SENT_WITH, ())) or [request["body"]["training_file"]]
+        if intent.notes.get(REMOVED, 0) >= len(sent):
+            return Absent()
+        found = self._jobs.find({"training_file": sent[-1]}, intent)
+        if not isinstance(found, Done):
+            return Absent()
+        spare = self._jobs.find({"training_file": sent[:-1]}, intent) if sent[1:] else Absent()
+        doomed = (spare.outputs["ref"], *spare.duplicates) if isinstance(spare, Done) else ()
+        return Done(outputs=found.outputs | _outputs(request, sent), duplicates=(*found.duplicates, *doomed))
+
+    def confirm(self, request: Mapping[str, Any]) -> Probe:
+        """As `Jobs.confirm`: the job on the last file is the one to keep."""
+        *earlier, last = request["files"]
+        probe = self._jobs.confirm({**request, "marks": {"training_file": last}})
+        if probe.state != "ready" or not earlier:
+            return probe
+        twins = [*probe.outputs["twins"], *self._jobs.alive({"training_file": earlier}, request["created_at"])]
+        return Probe(state="ready", outputs=probe.outputs | {"twins": twins})
+
+    def _fresh(self, fence: Mapping[str, Any], sent: Sequence[str]) -> str:
+        """A file with the same rows that no request has named yet, when the earlier one is gone."""
+        self._files.delete(sent[-1])
+        name = _named(fence["filename"], len(sent))
+        file = self._files.oldest(name, fence["bytes"])
+        if file is None:
+            file = self._files.send(fence["path"], name, fence["timeout_s"])
+        probe = self._files.probe({"file": file})
+        if probe.state == "pending":
+            raise Unavailable(f"the file {name} is not processed yet: {probe.message}", acted=False)
+        return file
+
+
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """Whatever fails inside, no create request was sent meanwhile."""
+    try:
+        yield
+    except RateLimited:
+        raise
+    except TransientError as error:
+        raise Unavailable(error.message, acted=False, hint=error.hint) from error
+
+
+def _outputs(request: Mapping[str, Any], sent: list[str]) -> dict[str, Any]:
+    """What the steps behind need: all the files, and those whose names a late upload may yet bring up again."""
+    fence = request["fence"]
+    uploads = [
+        {"keep": file, "bytes": fence["bytes"], "filename": _named(fence["filename"], number)}
+        for number, file in enumerate(sent) if number
+    ]  # fmt: skip
+    return {"files": sent, "uploads": uploads}
+
+
+def _named(filename: str, number: int) -> str:
+    """The name of the file for the send of that number: the token's digits in it get two more."""
+    stem, _, ending = filename.rpartition(".")
+    return f"{stem}{number:02x}.{ending}" if number else filename

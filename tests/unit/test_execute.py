@@ -324,6 +324,23 @@ def test_notes_outlive_the_process(bench: Bench) -> None:
     assert bench.backend.intents[-1].notes == {"upload": {"id": 7}}
 
 
+def test_whoever_looks_sees_what_the_send_before_noted(bench: Bench) -> None:
+    """In the same process too: after a send without an answer, and beside the send that was answered."""
+    tries: list[int] = []
+
+    def numbered(journal: Journal) -> None:
+        tries.append(len(tries) + 1)
+        journal.note("tries", list(tries))
+
+    bench.backend.on_do = numbered
+    bench.backend.does = [Unavailable("no answer")]
+    bench.run(CREATE)
+    seen = [intent.notes.get("tries", []) for intent in bench.backend.intents]
+    assert seen[0] == []
+    assert seen[-1] == [1, 2]
+    assert {tuple(one) for one in seen[1:-1]} == {(1,)}
+
+
 AWAIT = Step(id="wait", kind="await", title="wait for the file", limit_s=100.0)
 
 

@@ -203,14 +203,17 @@ def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: A
         with pytest.raises(LossError) as caught:
             form.line(record, line)
         assert caught.value.lost == lost
-        if "images" in lost:
+        if lost & {"images", "videos"}:
             return
         record = without(record, lost)
         assert not features(record) & lost
         assert not faults_of(record, method="sft")
-    if name in {"bedrock-converse", "nova-preference"} and "images" in features(record):
-        return  # Bedrock takes images by their address on S3 alone: tested below
-    written = form.line(record, canonical(record))
+    try:
+        written = form.line(record, canonical(record))
+    except ValueError as error:  # images and videos elsewhere than on S3, or too many of them: tested below
+        if "Bedrock takes" in str(error) and features(record) & {"images", "videos"}:
+            return
+        raise
     if name == "sagemaker-rlvr":
         (back,) = decode(written, READ_AS[name])
         assert back.fields["reward_model"]["ground_truth"] == record.fields["reference_answer"]

@@ -66,7 +66,7 @@ def _fault(record: Any) -> str | None:
         return "a record is an object"
     if isinstance(record.get("text"), str):
         return None if record["text"] else "the text is empty"
-    if "messages" not in record:
+    if not record.get("messages"):
         return 'a record has "text" or a list of "messages"'
     is_pair = "chosen" in record or "rejected" in record
     names = ("messages", *_SIDES) if is_pair else ("messages",)

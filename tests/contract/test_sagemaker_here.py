@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -147,9 +148,12 @@ def test_a_stop_and_what_goes_on_from_it(place: Path, tmp_path: Path) -> None:
 def test_one_whose_keeper_is_killed_has_failed(place: Path, tmp_path: Path) -> None:
     client = here(tmp_path)
     job = client.submit(spec(place, hyperparameters={"epochs": 400, "max_length": 64}))
-    keepers = [p for p in psutil.process_iter(["cmdline"]) if job.ref.id in " ".join(p.info["cmdline"] or ())]
-    everybody = keepers + [child for keeper in keepers for child in keeper.children(recursive=True)]
-    assert keepers
+    everybody: list[psutil.Process] = []
+    for process in psutil.process_iter(["cmdline"]):
+        if job.ref.id in " ".join(process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that only started another
+                everybody += [*process.children(recursive=True), process]
+    assert everybody
     for process in everybody:
         try:
             os.kill(process.pid, signal.SIGKILL)

@@ -81,7 +81,7 @@ def _machine() -> Iterator[Finding]:
     if compiled() is not None:
         yield "data", "good", "rows are checked by the compiled function"
     else:
-        yield "data", "warning", "without a C compiler at its installation it checks rows at half the speed"
+        yield "data", "warning", "without a C compiler at its installation it checks rows at less than half the speed"
 
 
 def _configured(session: Session) -> Iterator[Finding]:

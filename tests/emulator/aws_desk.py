@@ -14,12 +14,25 @@ from botocore.eventstream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    import pytest
 
     from cloudtune_local.emulator import Emulator
 
 ONCE = Config(retries={"total_max_attempts": 1})
 NOVA = "amazon.nova-lite-v1:0:300k"
 CITIES = ("oslo", "rome", "lima", "delhi")
+
+
+def at_home(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of somebody who has nothing but the emulator, and whose home is in this folder."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in emulator.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
+        monkeypatch.setenv(name, str(folder / "home"))
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 from tests.contract.test_bedrock_storms import model_folder
-from tests.emulator.aws_desk import CITIES
+from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
@@ -44,12 +44,7 @@ class Desk:
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     with Emulator(Settings(deploying_s=30.0), scale=1000) as emulator:
         emulator.script = Script(running_s=100.0)
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
-            monkeypatch.setenv(name, str(tmp_path / "home"))
+        at_home(emulator, tmp_path, monkeypatch)
         monkeypatch.chdir(tmp_path)
         yield Desk(tmp_path, emulator)
 

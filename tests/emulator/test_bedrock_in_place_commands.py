@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 from tests.contract.test_bedrock_storms import model_folder
-from tests.emulator.aws_desk import CITIES
+from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.test_bedrock_commands import LEARNING, Desk
 
 from cloudtune_local.emulator import Emulator, Settings
@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 
 def at(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk whose sagemaker back end trains serverless."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
-        monkeypatch.delenv(name, raising=False)
-    environment = {"CLOUDTUNE_BACKENDS__SAGEMAKER__COMPUTE": "serverless"} | emulator.environment()
-    environment |= {name: str(folder / "home") for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME")}
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    at_home(emulator, folder, monkeypatch)
+    monkeypatch.setenv("CLOUDTUNE_BACKENDS__SAGEMAKER__COMPUTE", "serverless")
     monkeypatch.chdir(folder)
     return Desk(folder, emulator)
 

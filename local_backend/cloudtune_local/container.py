@@ -3,7 +3,7 @@
 The program that a job brings is started in a process, with a tree of its own in the place of ``/opt/ml``: an entry
 point has that path replaced, programs ask ``SAGEMAKER_BASE_DIR``. Several instances are several processes. The layout,
 the variables and the 120 seconds between SIGTERM and SIGKILL are the service's
-(https://docs.aws.amazon.com/sagemaker/latest/dg/docker-basics.html, seen 2026-11-21). Standard library only.
+(https://docs.aws.amazon.com/sagemaker/latest/dg/docker-basics.html, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.archives import extract_tar
 from cloudtune_local.training.opt_ml import Tree
 
 if TYPE_CHECKING:
@@ -83,13 +84,15 @@ class Containers:
         """Make the trees. Checkpoints that are to be there at the start are put into them afterwards."""
         for host in self.hosts:
             tree = self.tree(host)
-            for folder in (tree.config, tree.channels, tree.model, tree.output, tree.checkpoints, tree.root / "code"):
+            for folder in (tree.config, tree.channels, tree.model, tree.output, tree.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             for channel, source in self.job.channels.items():
                 _bring(Path(source), tree.channels / channel)
             self._configure(tree, host)
             _write_interpreter(self._bin(host), self.job.python)
-            if not self.job.entrypoint:
+            if self.job.entrypoint:
+                (tree.root / "code").mkdir(exist_ok=True)
+            else:
                 self._unpack(tree)
 
     def _configure(self, tree: Tree, host: str) -> None:
@@ -112,8 +115,7 @@ class Containers:
     def _unpack(self, tree: Tree) -> None:
         if self.job.source is None:
             raise ValueError("a job in script mode has a source: sagemaker_submit_directory")
-        with tarfile.open(self.job.source) as bundle:
-            bundle.extractall(tree.root / "code", filter="data")
+        extract_tar(Path(self.job.source), tree.root / "code")
 
     # -- while -------------------------------------------------------------------------------------------------------
 

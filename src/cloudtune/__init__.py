@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Step as Step
     from cloudtune.client import Client as Client
     from cloudtune.client import connect as connect
+    from cloudtune.errors import ArchiveError as ArchiveError
     from cloudtune.errors import BackendError as BackendError
     from cloudtune.errors import BackendNotInstalled as BackendNotInstalled
     from cloudtune.errors import CloudtuneError as CloudtuneError
@@ -67,11 +68,11 @@ _HOMES = {
     "backend": ("Backend", "Capabilities", "GenerateOptions", "Host", "Plan", "Step"),
     "client": ("Client", "connect"),
     "errors": (
-        "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict", "CredentialsError",
-        "DataError", "InputError", "InvalidRequest", "JobCancelled", "JobEnded", "JobExpired", "JobFailed",
-        "JobNotFound", "LedgerError", "LostContact", "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded",
-        "RateLimited", "SpecError", "TransientError", "Unavailable", "UnknownBackend", "UnsupportedError",
-        "WaitTimeout",
+        "ArchiveError", "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict",
+        "CredentialsError", "DataError", "InputError", "InvalidRequest", "JobCancelled", "JobEnded", "JobExpired",
+        "JobFailed", "JobNotFound", "LedgerError", "LostContact", "PermissionDenied", "PolicyRefused", "Problem",
+        "QuotaExceeded", "RateLimited", "SpecError", "TransientError", "Unavailable", "UnknownBackend",
+        "UnsupportedError", "WaitTimeout",
     ),
     "execute": ("StepUpdate",),
     "job": ("Job",),
@@ -87,6 +88,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArchiveError",
     "AsyncClient",
     "AsyncJob",
     "Backend",

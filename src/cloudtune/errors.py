@@ -18,6 +18,7 @@
     │   ├── PermissionDenied                     2
     │   ├── InvalidRequest                       2
     │   ├── JobNotFound (LookupError)            2
+    │   ├── ArchiveError                         1   a downloaded archive is damaged or not allowed
     │   ├── QuotaExceeded                        7
     │   └── TransientError                       6   retried by core; escapes only when retries are used up
     │       ├── RateLimited
@@ -179,6 +180,10 @@ class JobNotFound(BackendError, LookupError):
     """No job, model or deployment of that id exists in that scope."""
 
     exit_code = 2
+
+
+class ArchiveError(BackendError):
+    """An archive is damaged, too large, or holds something other than plain files and folders; none of it is kept."""
 
 
 class QuotaExceeded(BackendError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import tarfile
 from typing import TYPE_CHECKING
 
-from cloudtune.errors import BackendError, InvalidRequest
+from cloudtune.archives import extract_tar
+from cloudtune.errors import ArchiveError, InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,11 +37,10 @@ def export(clients: Clients, model: TunedModel, to: Path, *, merged: bool) -> Se
     try:
         archive = aside / "model.tar.gz"
         _fetch(clients, str(model.uri), archive)
-        with tarfile.open(archive) as held:
-            held.extractall(aside / "model", filter="data")
+        extract_tar(archive, aside / "model")
         (aside / "model").rename(to)
-    except (tarfile.TarError, EOFError) as error:
-        raise BackendError(f"{model.uri} cannot be unpacked: {error}") from error
+    except ArchiveError as error:
+        raise ArchiveError(f"{model.uri} cannot be unpacked: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return sorted(path for path in to.rglob("*") if path.is_file())

@@ -10,14 +10,14 @@ import json
 import os
 import secrets
 import shutil
-import tarfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+from cloudtune.archives import extract_tar
+from cloudtune.errors import ArchiveError, InvalidRequest, JobNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,8 +74,7 @@ class Artefacts:
         try:
             if model.uri.endswith(_ARCHIVE):
                 self._training.fetch(model.uri, aside / _ARCHIVE)
-                with tarfile.open(aside / _ARCHIVE) as archive:
-                    archive.extractall(aside / "model", filter="data")
+                extract_tar(aside / _ARCHIVE, aside / "model")
             else:
                 self._training.fetch_all(model.uri, aside / "model")
             _settle(aside / "model", folder, model)
@@ -84,8 +83,8 @@ class Artefacts:
             except OSError:
                 if not (folder / TUNED).is_file():  # else another process was faster
                     raise
-        except (tarfile.TarError, EOFError) as error:
-            raise BackendError(f"{model.uri} cannot be unpacked: {error}") from error
+        except ArchiveError as error:
+            raise ArchiveError(f"{model.uri} cannot be unpacked: {error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 

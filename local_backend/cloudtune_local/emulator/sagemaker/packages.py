@@ -10,9 +10,9 @@ import contextlib
 import hashlib
 import io
 import json
-import tarfile
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.archives import read_tar
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker import listing, naming, shapes
 from cloudtune_local.emulator.wire import Call, Reply
@@ -153,10 +153,9 @@ def container(package: dict[str, Any]) -> dict[str, Any]:
 
 def unpack(site: Site, place: buckets.Place, data: bytes) -> None:
     """An archive's files as objects under a prefix."""
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        for entry in archive:
-            if entry.isfile() and (held := archive.extractfile(entry)) is not None:
-                buckets.put(site, place.under(entry.name.removeprefix("./")), held.read())
+    files = {name: content.read() for name, content in read_tar(io.BytesIO(data))}
+    for name, content in files.items():
+        buckets.put(site, place.under(name), content)
 
 
 def _add(site: Site, call: Call, group: str | None, body: dict[str, Any]) -> str:

@@ -11,13 +11,14 @@ import hashlib
 import io
 import json
 import shutil
-import tarfile
 import threading
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.archives import extract_tar
+from cloudtune.errors import ArchiveError
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker.containers import Containers, fetch
 from cloudtune_local.emulator.sagemaker.runtime import ModelError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.store import Store
 
-_BROKEN = (buckets.NoSuch, ValueError, KeyError, OSError, tarfile.TarError, TrainingProblem)
+_BROKEN = (buckets.NoSuch, ValueError, KeyError, OSError, ArchiveError, TrainingProblem)
 
 
 class Servers:
@@ -92,9 +93,7 @@ class Servers:
             aside = folder.with_name(f".{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
             if uri.endswith(".tar.gz"):
-                aside.mkdir(parents=True)
-                with tarfile.open(fileobj=io.BytesIO(buckets.get(site, buckets.parse(uri)))) as archive:
-                    archive.extractall(aside, filter="data")
+                extract_tar(io.BytesIO(buckets.get(site, buckets.parse(uri))), aside)
             else:
                 fetch(site, uri, aside)
             for channel, source in beside.items():

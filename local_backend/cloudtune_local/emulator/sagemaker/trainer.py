@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from cloudtune.archives import read_tar
+from cloudtune.errors import ArchiveError
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.engine import ScriptEngine, Spoken
 from cloudtune_local.emulator.sagemaker import life, rows
@@ -100,11 +102,10 @@ def _note(site: Site, uri: str) -> dict[str, Any]:
     try:
         place = buckets.parse(uri)
         if uri.endswith(".tar.gz"):
-            with tarfile.open(fileobj=io.BytesIO(buckets.get(site, place))) as archive:
-                held = archive.extractfile(SCRIPTED)
-                return dict(json.load(held)) if held is not None else {}
+            files = read_tar(io.BytesIO(buckets.get(site, place)))
+            return next((dict(json.loads(content.read())) for name, content in files if name == SCRIPTED), {})
         return dict(json.loads(buckets.get(site, place.under(SCRIPTED))))
-    except (ValueError, KeyError, buckets.NoSuch, tarfile.TarError):
+    except (ValueError, KeyError, TypeError, RecursionError, buckets.NoSuch, ArchiveError):
         return {}
 
 

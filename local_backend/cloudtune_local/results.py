@@ -53,7 +53,7 @@ class Answering:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last: tuple[tuple[str, bool], Any] | None = None
+        self._last: tuple[tuple[str, bool, bool], Any] | None = None
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
@@ -69,7 +69,7 @@ class Answering:
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
         with _told():
-            answers = self._opened(folder, base=options.base).generate(
+            answers = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code).generate(
                 prompts,
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
@@ -85,15 +85,15 @@ class Answering:
                     model=model.base if options.base else model.id,
                 )
 
-    def _opened(self, folder: Path, *, base: bool) -> Any:
+    def _opened(self, folder: Path, *, base: bool, trust_remote_code: bool) -> Any:
         from cloudtune_local.training.generate import Model
 
-        key = (str(folder), base)
+        key = (str(folder), base, trust_remote_code)
         with self._lock:
             if self._last is None or self._last[0] != key:
                 self._last = None  # let go of the old one first: two may not fit into memory
                 with quietly():
-                    self._last = (key, Model.open(folder, base=base))
+                    self._last = (key, Model.open(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
 
 
@@ -106,7 +106,7 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
         from cloudtune_local.training.export import export as write
 
         with quietly() if merged else contextlib.nullcontext():
-            return write(folder, to, merged=merged)
+            return write(folder, to, merged=merged, trust_remote_code=model.trust_remote_code)
 
 
 def _folder_of(model: TunedModel) -> Path:

@@ -74,9 +74,9 @@ class AsyncJob:
         """See `Job.checkpoints`."""
         return await asyncio.to_thread(self._job.checkpoints)
 
-    async def model(self) -> TunedModel:
+    async def model(self, *, trust_remote_code: bool = False) -> TunedModel:
         """See `Job.model`."""
-        return await asyncio.to_thread(self._job.model)
+        return await asyncio.to_thread(self._job.model, trust_remote_code=trust_remote_code)
 
     async def result(self) -> TunedModel:
         """See `Job.result`."""
@@ -133,17 +133,27 @@ class AsyncJob:
         """See `Job.clear`."""
         await asyncio.to_thread(self._job.clear)
 
-    async def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:
+    async def deploy(
+        self,
+        *,
+        on_step: Callable[[StepUpdate], None] | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Deployment:
         """See `Job.deploy`. ``on_step`` is called in the worker thread."""
-        return await asyncio.to_thread(self._job.deploy, on_step=on_step, **options)
+        return await asyncio.to_thread(
+            self._job.deploy, on_step=on_step, trust_remote_code=trust_remote_code, **options
+        )
 
-    def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> AsyncIterator[Generation]:
+    def generate(
+        self, prompts: Sequence[Prompt], options: GenerateOptions | None = None, *, trust_remote_code: bool = False
+    ) -> AsyncIterator[Generation]:
         """See `Job.generate`."""
-        return _started_in_threads(lambda: self._job.generate(prompts, options))
+        return _started_in_threads(lambda: self._job.generate(prompts, options, trust_remote_code=trust_remote_code))
 
-    async def export(self, to: Path, *, merged: bool = False) -> Sequence[Path]:
+    async def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
         """See `Job.export`."""
-        return await asyncio.to_thread(self._job.export, to, merged=merged)
+        return await asyncio.to_thread(self._job.export, to, merged=merged, trust_remote_code=trust_remote_code)
 
 
 class AsyncClient:
@@ -165,12 +175,14 @@ class AsyncClient:
         backend: str | None = None,
         again: bool = False,
         resume: bool = False,
+        trust_remote_code: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> AsyncJob:
         """See `Client.submit`. ``on_step`` is called in the worker thread."""
         job = await asyncio.to_thread(
-            self._client.submit, spec, backend=backend, again=again, resume=resume, on_step=on_step
-        )
+            self._client.submit, spec, backend=backend, again=again, resume=resume,
+            trust_remote_code=trust_remote_code, on_step=on_step,
+        )  # fmt: skip
         return AsyncJob(job)
 
     async def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> AsyncJob:

@@ -30,6 +30,7 @@ from cloudtune.retry import reading
 from cloudtune.spec import JobSpec
 from cloudtune.spool import Spool
 from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
+from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class Client:
         )  # fmt: skip
         plan = place.plan(request)
         advice = tuple(problem for problem in place.check(spec) if problem.severity != "error")
-        return msgspec.structs.replace(plan, dropped=dropped, warnings=(*data.problems, *advice, *plan.warnings))
+        warnings = (*data.problems, *advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
+        return msgspec.structs.replace(plan, dropped=dropped, warnings=warnings)
 
     def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
@@ -193,15 +195,19 @@ class Client:
         backend: str | None = None,
         again: bool = False,
         resume: bool = False,
+        trust_remote_code: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
         """Make the job, or find it if the same spec and data were submitted before: one submit is one job.
 
         After a crash, or a lost reply, the same call goes on where it stopped. ``again`` and ``resume`` as in `plan`.
+        ``trust_remote_code`` confirms that code which comes with the model may run. Raises PolicyRefused where the spec
+        asks for that and the call does not confirm it.
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
         if plan.purpose != "job":
             raise InputError(f"this is a plan to {plan.purpose} a model, and not to make a job")
+        check_trust(plan, confirmed=trust_remote_code)
         place = self.backend(plan.backend)
         attempt = self.ledger.begin(plan)
         if attempt.ref is not None:
@@ -230,7 +236,7 @@ class Client:
         if child is not None and child.gone_at is None:
             if child.ref is not None and self._state(place, child.ref) is not None:
                 return Job(self, child.ref)
-            return self.submit(child.plan, on_step=on_step)
+            return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
         spec = JobSpec.model_validate(made.plan.spec)
         resolved, data = self._look(spec, place)
         if job_key(spec, data, place.name, resolved) != made.key:
@@ -240,7 +246,8 @@ class Client:
             )
         last = self.ledger.latest(made.key)
         attempt = (last.attempt if last else made.attempt) + 1
-        return self.submit(self._planned(spec, place, resolved, data, made.key, attempt, ref), on_step=on_step)
+        plan = self._planned(spec, place, resolved, data, made.key, attempt, ref)
+        return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
 
     def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
         last = self.ledger.latest(key)

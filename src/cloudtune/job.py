@@ -6,10 +6,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
 
+import msgspec
+
 from cloudtune.backend import Exporter, Host, capabilities_of
 from cloudtune.errors import JobNotFound, LedgerError, UnsupportedError
 from cloudtune.retry import reading
 from cloudtune.spool import Spool
+from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 
 if TYPE_CHECKING:
@@ -81,9 +84,20 @@ class Job:
         self._need("verb:checkpoints")
         return reading(self._client.clock, self._backend.checkpoints, self.ref)
 
-    def model(self) -> TunedModel:
-        """What the job has produced, if anything usable: an expired job may have a model too."""
-        return reading(self._client.clock, self._backend.model, self.ref)
+    def model(self, *, trust_remote_code: bool = False) -> TunedModel:
+        """What the job has produced, if anything usable: an expired job may have a model too.
+
+        ``trust_remote_code`` lets code that comes with the model run, as it does where the job was submitted with it.
+        """
+        model = reading(self._client.clock, self._backend.model, self.ref)
+        return msgspec.structs.replace(model, trust_remote_code=trust_remote_code or self._is_trusted())
+
+    def _is_trusted(self) -> bool:
+        """Whether running the model's own code was confirmed when the job was submitted with this ledger."""
+        with suppress(LedgerError):
+            made = self._client.ledger.of_ref(self.ref)
+            return made is not None and bool(trust_fields(made.plan.spec, made.plan.backend))
+        return False
 
     def result(self) -> TunedModel:
         """The model of a job that succeeded; otherwise raises what `wait` would."""
@@ -189,26 +203,43 @@ class Job:
 
     # -- using -----------------------------------------------------------------------------------------------------
 
-    def deploy(self, *, on_step: Callable[[StepUpdate], None] | None = None, **options: Any) -> Deployment:
-        """Make the tuned model answer where it has to be deployed for that. See `Client.deploy`."""
-        self._need("verb:deploy")
-        return self._client.deploy(self.model(), on_step=on_step, **options)
+    def deploy(
+        self,
+        *,
+        on_step: Callable[[StepUpdate], None] | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> Deployment:
+        """Make the tuned model answer where it has to be deployed for that. See `Client.deploy`.
 
-    def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> Iterator[Generation]:
-        """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model)."""
+        ``trust_remote_code``: see `model`.
+        """
+        self._need("verb:deploy")
+        return self._client.deploy(self.model(trust_remote_code=trust_remote_code), on_step=on_step, **options)
+
+    def generate(
+        self, prompts: Sequence[Prompt], options: GenerateOptions | None = None, *, trust_remote_code: bool = False
+    ) -> Iterator[Generation]:
+        """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model).
+
+        ``trust_remote_code``: see `model`.
+        """
         host = self._backend
         if not isinstance(host, Host):
             raise UnsupportedError(f"{self.ref.backend} does not answer prompts")
         self._need("verb:generate")
-        return host.generate(self.model(), prompts, options)
+        return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
 
-    def export(self, to: Path, *, merged: bool = False) -> Sequence[Path]:
-        """Write the adapter, or the merged weights, into a new folder, and return its files."""
+    def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
+        """Write the adapter, or the merged weights, into a new folder, and return its files.
+
+        ``trust_remote_code``: see `model`.
+        """
         exporter = self._backend
         if not isinstance(exporter, Exporter):
             reason = self._backend.capabilities.why_not("verb:export")
             raise UnsupportedError(f"{self.ref.backend} does not give its weights away: {reason}")
-        return exporter.export(self.model(), to, merged=merged)
+        return exporter.export(self.model(trust_remote_code=trust_remote_code), to, merged=merged)
 
     def _need(self, verb: str) -> None:
         capabilities = capabilities_of(self._backend, self.ref)

@@ -166,6 +166,8 @@ class TunedModel(Value, frozen=True, kw_only=True):
     uri: str | None = None
     files: tuple[str, ...] = ()
     retires_at: datetime | None = None
+    trust_remote_code: bool = False
+    """Whether Python code that comes with the model may run. `Job.model` knows it from the ledger; never a vendor."""
     raw: dict[str, Any] = {}
 
 

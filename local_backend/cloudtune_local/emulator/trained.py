@@ -184,7 +184,7 @@ def imported(model: Served) -> TunedModel:
     if not (folder / "tuned.json").exists():
         base = {"source": "folder", "path": str(folder), "revision": None}
         note = {"version": 1, "base": base, "base_folder": str(folder), "adapter": "full", "merged": True,
-                "method": "sft", "step": 0, "metrics": {}, "trust_remote_code": False}  # fmt: skip
+                "method": "sft", "step": 0, "metrics": {}}  # fmt: skip
         (folder / "tuned.json").write_text(json.dumps(note), encoding="utf-8")
     return TunedModel(id=model.name, base=model.base, backend="local", scope="local", uri=str(folder), adapter="full")
 

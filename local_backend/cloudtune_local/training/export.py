@@ -8,11 +8,12 @@ from pathlib import Path
 from cloudtune_local.training.folder import write_json
 
 
-def export(folder: Path | str, to: Path | str, *, merged: bool = False) -> list[Path]:
+def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_remote_code: bool = False) -> list[Path]:
     """Write the tuned model of ``folder`` into ``to``, which must not exist yet. Returns the files.
 
     Merged weights are plain safetensors that any program which reads transformers folders can load; they are added up
     in fp32 and stored in the base's own type. Full training has nothing to merge: its weights are copied.
+    ``trust_remote_code`` lets code that comes with the base model run.
     """
     from cloudtune_local.training.generate import read_tuned
 
@@ -25,7 +26,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False) -> list[
     shutil.rmtree(aside, ignore_errors=True)
     try:
         if merged and tuned["adapter"] != "full" and not tuned["merged"]:
-            _merge(folder, tuned, aside)
+            _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
             shutil.copytree(folder, aside)
         aside.rename(to)
@@ -35,7 +36,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False) -> list[
     return sorted(path for path in to.rglob("*") if path.is_file())
 
 
-def _merge(folder: Path, tuned: dict[str, object], to: Path) -> None:
+def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_code: bool) -> None:
     import torch
     from transformers import AutoConfig
 
@@ -43,9 +44,9 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path) -> None:
     from cloudtune_local.training.models import BaseModel, load_tokenizer
     from cloudtune_local.training.result import TUNED
 
-    base = base_of(tuned)
+    base = base_of(tuned, trust_remote_code=trust_remote_code)
     stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
-    network = load_tuned(folder, tuned, dtype=torch.float32).merge_and_unload()
-    network.to(stored).save_pretrained(to)
+    network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    network.merge_and_unload().to(stored).save_pretrained(to)
     load_tokenizer(BaseModel(str(folder))).save_pretrained(to)
     write_json(to / TUNED, {**tuned, "merged": True})

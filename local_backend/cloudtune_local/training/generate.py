@@ -51,15 +51,20 @@ class Model:
         self._adapted = adapted
 
     @classmethod
-    def open(cls, folder: Path | str, *, base: bool = False, device: str = "auto") -> Self:
-        """Load the tuned model of that folder, or with ``base`` the model that it was made from, to compare."""
+    def open(
+        cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
+    ) -> Self:
+        """Load the tuned model of that folder, or with ``base`` the model that it was made from, to compare.
+
+        ``trust_remote_code`` lets code that comes with the model run. The folder itself cannot ask for that.
+        """
         from cloudtune_local.training.devices import Devices
 
         folder = Path(folder)
         tuned = read_tuned(folder)
         devices = Devices(device, "auto")
         dtype = devices.compute if devices.device.type != "cpu" else torch.float32
-        network = load_tuned(folder, tuned, dtype=dtype, base=base)
+        network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
         tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
         set_plain_template(tokenizer)
         return cls(network.to(devices.device), tokenizer, continues=tuned["method"] == "cpt")
@@ -163,12 +168,13 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     return document
 
 
-def load_tuned(folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False) -> Any:
+def load_tuned(
+    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
+) -> Any:
     """The network, with its adapter where it has one."""
-    trust = bool(tuned.get("trust_remote_code", False))
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
-        return models.load_model(models.BaseModel(str(folder), None, trust), dtype=dtype)
-    origin = base_of(tuned)
+        return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype)
+    origin = base_of(tuned, trust_remote_code=trust_remote_code)
     network = models.load_model(origin, dtype=dtype)
     if base:
         return network
@@ -177,13 +183,12 @@ def load_tuned(folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base:
     return PeftModel.from_pretrained(network, folder)
 
 
-def base_of(tuned: dict[str, Any]) -> models.BaseModel:
+def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
     """The base model that it was made from: the folder that was loaded, else the source itself."""
-    trust = bool(tuned.get("trust_remote_code", False))
     source = ModelSource(**tuned["base"])
     if source.source != "hub" and (Path(tuned["base_folder"]) / "config.json").is_file():
-        return models.BaseModel(tuned["base_folder"], None, trust)
-    return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust)
+        return models.BaseModel(tuned["base_folder"], None, trust_remote_code)
+    return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust_remote_code)
 
 
 def _ends(network: Any, tokenizer: Any) -> list[int]:

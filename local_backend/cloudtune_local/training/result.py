@@ -72,7 +72,6 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
                 "method": spec.method,
                 "step": saved.step,
                 "metrics": saved.metrics,
-                "trust_remote_code": spec.trust_remote_code,
             },
         )
         shutil.rmtree(target, ignore_errors=True)

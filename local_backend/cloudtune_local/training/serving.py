@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 BASE_VARIABLE = "CLOUDTUNE_BASE"
 """Where the base model lies in the container, if it is neither in the archive nor on the hub."""
+TRUST_VARIABLE = "CLOUDTUNE_TRUST_REMOTE_CODE"
+"""Set to 1, it lets code that comes with the model run. Whoever deploys the model decides; the archive cannot."""
 START = '''"""What the inference image looks for."""
 
 import os
@@ -37,15 +39,16 @@ from cloudtune_local.training.serving import model_fn, transform_fn  # noqa: F40
 class Server:
     """The tuned model, and its base once that is asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
         self._folder = folder
+        self._trust_remote_code = trust_remote_code
         self._lock = threading.Lock()
         self._loaded: dict[bool, Any] = {False: self._open(base=False)}
 
     def _open(self, *, base: bool) -> Any:
         from cloudtune_local.training.generate import Model
 
-        return Model.open(self._folder, base=base)
+        return Model.open(self._folder, base=base, trust_remote_code=self._trust_remote_code)
 
     def parts(self, body: dict[str, Any]) -> Iterator[bytes]:
         """The answer in the form of the question: whole, or with ``"stream": true`` in events as the model writes."""
@@ -82,7 +85,7 @@ class SharedServer:
 
 def model_fn(model_dir: str, context: Any = None) -> Server:
     """Load the model of that folder. The image calls it once for each of its processes."""
-    return Server(_settled(Path(model_dir)))
+    return Server(_settled(Path(model_dir)), trust_remote_code=os.environ.get(TRUST_VARIABLE) == "1")
 
 
 def transform_fn(model: Server, data: Any, content_type: str, accept: str, context: Any = None) -> str:

@@ -77,10 +77,13 @@ class Hosting:
         else:
             container = {"Image": self._image(asked)} | _weights(str(model.uri))
         base = model.raw.get("base") or {}
+        environment = {"CLOUDTUNE_TRUST_REMOTE_CODE": "1"} if model.trust_remote_code else {}
         if base.get("s3"):
-            container["Environment"] = {"CLOUDTUNE_BASE": f"{_MOUNTED}/{_CHANNEL}{base.get('below', '')}"}
+            environment["CLOUDTUNE_BASE"] = f"{_MOUNTED}/{_CHANNEL}{base.get('below', '')}"
             source = {"S3Uri": base["s3"], "S3DataType": "S3Prefix", "CompressionType": "None"}
             container["AdditionalModelDataSources"] = [{"ChannelName": _CHANNEL, "S3DataSource": source}]
+        if environment:
+            container["Environment"] = environment
         body: dict[str, Any] = {"ExecutionRoleArn": options.role_arn, "PrimaryContainer": container}
         if options.subnets:
             body["VpcConfig"] = {"Subnets": list(options.subnets), "SecurityGroupIds": list(options.security_groups)}

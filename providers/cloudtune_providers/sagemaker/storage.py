@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from cloudtune.archives import safe_parts
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune_providers.aws.s3 import Objects, changed
@@ -157,8 +158,6 @@ class Stores:
         if not listed:
             raise JobNotFound(f"{url} holds nothing")
         for key in listed:
-            path = folder / key.removeprefix(prefix)
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise InvalidRequest(f"{store.url(key)} has a name that leads out of its folder")
+            path = folder.joinpath(*safe_parts(key.removeprefix(prefix)))
             path.parent.mkdir(parents=True, exist_ok=True)
             store.fetch(key, path)

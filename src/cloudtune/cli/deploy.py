@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloudtune.cli.options import command, ref_argument, yes_option
+from cloudtune.cli.options import command, ref_argument, trust_option, yes_option
 
 if TYPE_CHECKING:
     from cloudtune.backend import Plan
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the back end's own, as "
               "sku=DeveloperTier; may be repeated.")  # fmt: skip
 @yes_option
+@trust_option
 @click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
-def deploy(session: Session, ref: str, name: str | None, options: tuple[str, ...], yes: bool, requests: bool) -> None:
+def deploy(
+    session: Session, ref: str, name: str | None, options: tuple[str, ...], yes: bool, requests: bool,
+    trust_remote_code: bool,
+) -> None:  # fmt: skip
     """Make the tuned model answer, and wait until it does.
 
     Shows the plan and asks first: a deployment costs by the hour at most places, idle too. Deployed twice it is the
@@ -34,7 +38,7 @@ def deploy(session: Session, ref: str, name: str | None, options: tuple[str, ...
     given = read_options(options) | ({"name": name} if name else {})
     job = session.job(ref)
     need_host(session, job.ref.backend)
-    plan = session.client.plan_deploy(job.model(), **given)
+    plan = session.client.plan_deploy(job.model(trust_remote_code=trust_remote_code), **given)
     session.say(plan_text(plan, requests=requests))
     session.say()
     if not yes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.options import command, ref_argument
+from cloudtune.cli.options import command, ref_argument, trust_option
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 @ref_argument
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--merged", is_flag=True, help="The whole model with the adapter merged in, as safetensors.")
-def export(session: Session, ref: str, folder: Path, merged: bool) -> None:
+@trust_option
+def export(session: Session, ref: str, folder: Path, merged: bool, trust_remote_code: bool) -> None:
     """Write the adapter, or the merged weights, into a folder that does not exist yet."""
     job = session.job(ref)
-    files = job.export(folder, merged=merged)
+    files = job.export(folder, merged=merged, trust_remote_code=trust_remote_code)
     session.result({"ref": str(job.ref), "folder": str(folder.absolute()), "files": [str(path) for path in files]})
     for path in files:
         session.put(str(path))

@@ -33,7 +33,7 @@ def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> P
         raise
 
 
-def submitted(session: Session, plan: Plan) -> Job:
+def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False) -> Job:
     """Submit the plan, telling of its steps, and print the reference."""
     from cloudtune.cli.render_watch import step_line
 
@@ -45,7 +45,7 @@ def submitted(session: Session, plan: Plan) -> Job:
         if update.what != "begun" or session.verbose:
             session.say(step_line(update))
 
-    job = session.client.submit(plan, on_step=tell)
+    job = session.client.submit(plan, trust_remote_code=trust_remote_code, on_step=tell)
     if not begun:
         session.say("submitted before: this is the same job (--again makes another one once it has ended)")
     session.put(str(job.ref))

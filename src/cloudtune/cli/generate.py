@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from cloudtune.cli.options import command, ref_argument
+from cloudtune.cli.options import command, ref_argument, trust_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
               "likeliest token each time.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=int, help="For temperatures above 0.")
+@trust_option
 @click.option("--stream", is_flag=True, help="Print each answer as it comes.")
 def generate(
     session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, base: bool, max_tokens: int,
-    temperature: float, top_p: float, seed: int | None, stream: bool,
+    temperature: float, top_p: float, seed: int | None, stream: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Ask the tuned model, and with --base the base model beside it."""
     from cloudtune.backend import GenerateOptions
@@ -47,10 +48,10 @@ def generate(
 
     plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
     of_base = msgspec.structs.replace(plain, base=True, stream=False)
-    from_base = list(job.generate(asked, of_base)) if base else []
+    from_base = list(job.generate(asked, of_base, trust_remote_code=trust_remote_code)) if base else []
     written = _Written(session, asked, from_base)
     try:
-        for answer in job.generate(asked, plain):
+        for answer in job.generate(asked, plain, trust_remote_code=trust_remote_code):
             written.add(answer)
     finally:
         written.close()

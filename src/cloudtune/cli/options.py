@@ -110,3 +110,7 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+trust_option = click.option(
+    "--trust-remote-code", is_flag=True, help="Let Python code that comes with the model run. Only for models whose "
+    "authors you trust.",
+)  # fmt: skip

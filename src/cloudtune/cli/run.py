@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cloudtune.cli.options import command, spec_argument, watch_options, yes_option
+from cloudtune.cli.options import command, spec_argument, trust_option, watch_options, yes_option
 
 if TYPE_CHECKING:
     from cloudtune.cli.options import Waiting
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 @command("run")
 @spec_argument
+@trust_option
 @yes_option
 @watch_options
 @click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
 def run(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
-    waiting: Waiting, requests: bool,
+    waiting: Waiting, requests: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Plan, ask, submit, and watch to the end.
 
@@ -31,14 +32,16 @@ def run(
     from cloudtune.cli.follow import finished, follow, planned, submitted
     from cloudtune.cli.render_plan import plan_text
     from cloudtune.errors import JobCancelled, JobExpired, JobFailed
+    from cloudtune.trust import check_trust
 
     file = session.open_spec(spec, sets, unsupported)
     made = planned(session, file, again=again, resume=resume)
     session.say(plan_text(made, requests=requests, settings=not yes or session.verbose > 0))
     session.say()
+    check_trust(made, confirmed=trust_remote_code)
     if not yes:
         ask("Submit this?")
-    job = submitted(session, made)
+    job = submitted(session, made, trust_remote_code=trust_remote_code)
     waiting["stall_after"] = waiting["stall_after"] or file.spec.limits.stall_after
     try:
         snapshot = follow(session, job, waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.cli.options import command, spec_argument
+from cloudtune.cli.options import command, spec_argument, trust_option
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 @command("submit")
 @spec_argument
+@trust_option
 def submit(
-    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool
-) -> None:
+    session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
+    trust_remote_code: bool,
+) -> None:  # fmt: skip
     """Make the job, print its reference, and leave.
 
     The same spec and rows submitted twice are the same job. SPEC is a YAML, JSON or TOML file; - reads the standard
@@ -27,7 +29,7 @@ def submit(
     made = planned(session, session.open_spec(spec, sets, unsupported), again=again, resume=resume)
     if made.warnings:
         session.say(warnings_text(made.warnings))
-    job = submitted(session, made)
+    job = submitted(session, made, trust_remote_code=trust_remote_code)
     if session.json:
         session.result(job_json(job.snapshot()))
     session.say(f"follow it with: cloudtune watch {job.ref}")

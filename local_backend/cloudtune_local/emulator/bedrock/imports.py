@@ -6,9 +6,12 @@ What may be imported: https://docs.aws.amazon.com/bedrock/latest/userguide/model
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.archives import safe_parts
+from cloudtune.errors import ArchiveError
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.aws.errors import conflict, invalid
 from cloudtune_local.emulator.bedrock import resources
@@ -162,8 +165,8 @@ def copy(site: Site, place: buckets.Place, target: Path) -> None:
     """A model's files out of S3 into a folder."""
     folder = place._replace(key=place.key.rstrip("/") + "/" if place.key else "")
     for key, _ in buckets.keys(site, folder):
-        path = target / key.removeprefix(folder.key)
-        if path.resolve().is_relative_to(target.resolve()):
+        with contextlib.suppress(ArchiveError):  # a name that leads elsewhere: its object is left out
+            path = target.joinpath(*safe_parts(key.removeprefix(folder.key)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buckets.get(site, buckets.Place(place.bucket, key)))
 

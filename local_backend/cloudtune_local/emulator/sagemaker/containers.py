@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.archives import safe_parts
+from cloudtune.errors import ArchiveError
 from cloudtune_local import container_service
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker import rows
@@ -64,7 +66,7 @@ class Containers:
             request = self._fetched(site, job, folder)
             write_json(folder / container_service.REQUEST, request)
             self._begin(folder)
-        except (buckets.NoSuch, ValueError, OSError) as error:
+        except (buckets.NoSuch, ArchiveError, ValueError, OSError) as error:
             _fail(folder, f"ClientError: Data download failed: {error}")
         except Exception as error:  # noqa: BLE001 - the job must not wait for ever, whatever went wrong
             _LOG.exception("job %s could not be started", job["id"])
@@ -76,7 +78,7 @@ class Containers:
         for channel in request.get("InputDataConfig") or ():
             uri = rows.source(channel)
             if uri is not None:
-                place = fetch(site, uri, folder / "s3" / channel["ChannelName"])
+                place = fetch(site, uri, (folder / "s3").joinpath(*safe_parts(channel["ChannelName"])))
                 channel["DataSource"]["S3DataSource"]["S3Uri"] = place.as_uri()
                 if channel["ChannelName"] == _DRIVERS:
                     _lead(place, folder / "algo-1" / "ml")
@@ -224,9 +226,7 @@ def fetch(site: Site, uri: str, to: Path, *, must: bool = True) -> Path:
         raise buckets.NoSuch(f"no objects at {uri}")
     to.mkdir(parents=True, exist_ok=True)
     for key in found:
-        path = to / key.removeprefix(f"{head}/")
-        if not path.resolve().is_relative_to(to.resolve()):
-            raise ValueError(f"the key {key} leads out of its folder")
+        path = to.joinpath(*safe_parts(key.removeprefix(f"{head}/")))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(buckets.get(site, buckets.Place(place.bucket, key)))
     return to

@@ -59,7 +59,7 @@ class Servers:
         uri = str(model.get("uri") or "")
         with _loading(uri):
             folder = self._brought(site, uri, model.get("beside") or {})
-            server: serving.Server = self._opened(folder, serving.Server)
+            server: serving.Server = self._opened(folder, serving.Server, trust_remote_code=_is_trusted(model))
         return server.parts(body)
 
     def _shared(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
@@ -75,13 +75,13 @@ class Servers:
         parts: Iterator[bytes] = server.parts(body, adapter)
         return parts
 
-    def _opened(self, folder: Path, kind: Any) -> Any:
-        key = f"{kind.__name__} {folder}"
+    def _opened(self, folder: Path, kind: Any, **options: bool) -> Any:
+        key = f"{kind.__name__} {folder} {options}"
         with self._lock:
             if self._last is None or self._last[0] != key:
                 self._last = None  # let go of the old one first: two may not fit into memory
                 with quietly():
-                    self._last = (key, kind(folder))
+                    self._last = (key, kind(folder, **options))
             return self._last[1]
 
     def _brought(self, site: Site, uri: str, beside: Mapping[str, str], note: str = TUNED) -> Path:
@@ -119,6 +119,10 @@ class Servers:
             if channel is not None and channel.is_dir():
                 base["path"] = tuned["base_folder"] = str(channel)
         (unpacked / TUNED).write_text(json.dumps(tuned), encoding="utf-8")
+
+
+def _is_trusted(model: Mapping[str, Any]) -> bool:
+    return (model.get("environment") or {}).get(serving.TRUST_VARIABLE) == "1"
 
 
 def _is_shared(model: Mapping[str, Any]) -> bool:

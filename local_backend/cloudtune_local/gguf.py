@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cloudtune.model_files import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,68 +17,96 @@ _SCALARS = {
 }  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _LONGEST = 1 << 24
+_MOST_ITEMS = 1 << 22
+"""Strings and arrays in all arrays together. The largest vocabularies have a quarter of a million."""
+_MOST_ENTRIES = 1 << 18
+_DEEPEST = 4
 
 
 def read_head(path: Path) -> dict[str, Any]:
     """Its metadata, arrays as their lengths only, and ``parameters``, the number of weights. Raises ValueError."""
     with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
+        return _Head(file, os.fstat(file.fileno()).st_size).read()
+
+
+class _Head:
+    """A reader that stays within the file, and within bounds that no real model comes near."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._items = 0
+
+    def read(self) -> dict[str, Any]:
+        if self._file.read(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
-        version, tensors, pairs = _unpack(file, "<IQQ")
+        version, tensors, pairs = self._unpack("<IQQ")
         if version not in (2, 3):
             raise ValueError(f"version {version} of the format is not known")
+        if max(tensors, pairs) > _MOST_ENTRIES:
+            raise ValueError("it has an impossible number of entries")
         head: dict[str, Any] = {}
         for _ in range(pairs):
-            key = _string(file)
-            head[key] = _value(file, *_unpack(file, "<I"))
-        head["parameters"] = sum(_weights(file) for _ in range(tensors))
-    return head
+            key = self._string()
+            if key in head:
+                raise ValueError(f"the key {key[:100]!a} is there twice")
+            head[key] = self._value(*self._unpack("<I"), depth=0)
+        head["parameters"] = sum(self._weights() for _ in range(tensors))
+        if head["parameters"] >= LARGEST_COUNT:
+            raise ValueError("it has an impossible number of weights")
+        return head
 
+    def _value(self, kind: int, *, depth: int) -> Any:
+        if kind == _STRING:
+            return self._string()
+        if kind == _ARRAY:
+            return self._array(depth + 1)
+        if kind not in _SCALARS:
+            raise ValueError(f"a value of type {kind} is not known")
+        return self._unpack(_SCALARS[kind])[0]
 
-def _value(file: BinaryIO, kind: int) -> Any:
-    if kind == _STRING:
-        return _string(file)
-    if kind == _ARRAY:
-        return _array(file)
-    if kind not in _SCALARS:
-        raise ValueError(f"a value of type {kind} is not known")
-    return _unpack(file, _SCALARS[kind])[0]
-
-
-def _array(file: BinaryIO) -> int:
-    kind, count = _unpack(file, "<IQ")
-    if kind in _SCALARS:
-        file.seek(count * struct.calcsize(_SCALARS[kind]), 1)
-    else:
+    def _array(self, depth: int) -> int:
+        kind, count = self._unpack("<IQ")
+        if depth > _DEEPEST:
+            raise ValueError("its arrays are nested too deeply")
+        if kind in _SCALARS:
+            self._skip(count * struct.calcsize(_SCALARS[kind]))
+            return int(count)
+        self._items += count
+        if self._items > _MOST_ITEMS:
+            raise ValueError("it has an impossible number of array items")
         for _ in range(count):
             if kind == _STRING:
-                (length,) = _unpack(file, "<Q")
-                file.seek(length, 1)
+                self._skip(*self._unpack("<Q"))
             else:
-                _value(file, kind)
-    return int(count)
+                self._value(kind, depth=depth)
+        return int(count)
 
+    def _weights(self) -> int:
+        self._string()
+        (dimensions,) = self._unpack("<I")
+        if dimensions > 8:
+            raise ValueError("a tensor has too many dimensions")
+        shape = self._unpack(f"<{dimensions}Q")
+        self._unpack("<IQ")  # its type and place
+        return math.prod(shape)
 
-def _weights(file: BinaryIO) -> int:
-    _string(file)
-    (dimensions,) = _unpack(file, "<I")
-    if dimensions > 8:
-        raise ValueError("a tensor has too many dimensions")
-    shape = _unpack(file, f"<{dimensions}Q")
-    _unpack(file, "<IQ")  # its type and place
-    return math.prod(shape)
+    def _string(self) -> str:
+        (length,) = self._unpack("<Q")
+        if length > _LONGEST:
+            raise ValueError("a text is impossibly long")
+        return self._bytes(length).decode("utf-8", errors="replace")
 
+    def _skip(self, length: int) -> None:
+        if self._file.tell() + length > self._size:
+            raise ValueError("it ends in the middle of its head")
+        self._file.seek(length, os.SEEK_CUR)
 
-def _string(file: BinaryIO) -> str:
-    (length,) = _unpack(file, "<Q")
-    if length > _LONGEST:
-        raise ValueError("a text is impossibly long")
-    return file.read(length).decode("utf-8", errors="replace")
+    def _unpack(self, form: str) -> tuple[Any, ...]:
+        return struct.unpack(form, self._bytes(struct.calcsize(form)))
 
-
-def _unpack(file: BinaryIO, shape: str) -> tuple[Any, ...]:
-    size = struct.calcsize(shape)
-    content = file.read(size)
-    if len(content) < size:
-        raise ValueError("it ends in the middle of its head")
-    return struct.unpack(shape, content)
+    def _bytes(self, length: int) -> bytes:
+        content = self._file.read(length)
+        if len(content) < length:
+            raise ValueError("it ends in the middle of its head")
+        return content

@@ -7,22 +7,23 @@ small model to be built, or an id on the hub, looked for in the local cache firs
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
-import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cloudtune.errors import Problem, SpecError
+from cloudtune.model_files import model_sizes, read_json_object, safetensors_head, size_of
 from cloudtune_local import gguf, hub
+
+if TYPE_CHECKING:
+    from cloudtune.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
 _SAMPLE = 1 << 20
 
@@ -76,7 +77,7 @@ def _on_disk(path: Path) -> ModelFacts:
 
 
 def _folder(path: Path) -> ModelFacts:
-    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+    if (path / "adapter_config.json").exists():
         raise _unknown(f"{path} holds an adapter, not a model", "name its base model; or `cloudtune export --merged`")
     if not (path / "config.json").exists():
         raise _unknown(f"{path} has no config.json", "name a model folder as transformers writes it")
@@ -91,16 +92,16 @@ def _folder(path: Path) -> ModelFacts:
         path=str(path),
         fingerprint=_fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
         **_of_weights(weights),
-        **_of_config(config),
+        **_of_config(path / "config.json", config),
         **_of_template(_template(path)),
     )
 
 
-def _of_config(config: dict[str, Any]) -> dict[str, Any]:
-    inner = {**config, **config.get("text_config", {})}  # models that see keep their language part apart
-    context = next((inner[name] for name in _CONTEXT if isinstance(inner.get(name), int)), None)
-    vocab = inner.get("vocab_size")
-    return {"context_length": context, "vocab_size": vocab if isinstance(vocab, int) else None}
+def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return model_sizes(config)._asdict()
+    except ValueError as error:
+        raise _unknown(f"{place} is damaged: {error}", "fetch the model again") from error
 
 
 def _template(path: Path) -> str:
@@ -123,19 +124,23 @@ def _of_weights(weights: list[Path]) -> dict[str, Any]:
     for file in weights:
         if file.suffix != ".safetensors":
             return {}
-        with file.open("rb") as handle:
-            head = handle.read(8)
-            size = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-            if not 0 < size < 100_000_000:
-                raise _unknown(f"{file} is no safetensors file", "fetch the model again")
-            try:
-                tensors = json.loads(handle.read(size))
-            except ValueError as error:
-                raise _unknown(f"{file} is damaged: {error}", "fetch the model again") from error
-        tensors.pop("__metadata__", None)
-        total += sum(math.prod(entry["shape"]) for entry in tensors.values())
-        modules |= {_module(name) for name, entry in tensors.items() if len(entry["shape"]) == 2}
+        tensors = _tensors(file)
+        total += sum(math.prod(tensor.shape) for tensor in tensors.values())
+        modules |= {_module(name) for name, tensor in tensors.items() if len(tensor.shape) == 2}
     return {"parameters": total, "modules": sorted(modules)}
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with file.open("rb") as handle:
+
+        def read(start: int, length: int) -> bytes:
+            handle.seek(start)
+            return handle.read(length)
+
+        try:
+            return safetensors_head(read, file.stat().st_size)
+        except ValueError as error:
+            raise _unknown(f"{file} is damaged: {error}", "fetch the model again") from error
 
 
 def _module(tensor: str) -> str:
@@ -147,15 +152,17 @@ def _module(tensor: str) -> str:
 def _gguf(path: Path) -> ModelFacts:
     try:
         head = gguf.read_head(path)
+        family = head.get("general.architecture", "")
+        context = size_of("context_length", head.get(f"{family}.context_length"))
+        vocab = size_of("vocab_size", head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"))
     except ValueError as error:
         raise _unknown(f"{path} is no GGUF file that can be read: {error}", "fetch the model again") from error
-    family = head.get("general.architecture", "")
     return ModelFacts(
         source="gguf",
         path=str(path),
         fingerprint=_fingerprint([path]),
-        context_length=head.get(f"{family}.context_length"),
-        vocab_size=head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"),
+        context_length=context,
+        vocab_size=vocab,
         **_of_template(str(head.get("tokenizer.chat_template", ""))),
         parameters=head["parameters"],
     )
@@ -170,13 +177,16 @@ def _description(path: Path) -> ModelFacts:
         )
     from cloudtune_local.training.tiny import TINY_LLAMA
 
+    for name in ("model", "tokenizer"):
+        if not isinstance(document.get(name, {}), dict):
+            raise _unknown(f"{path}: {name} is not a JSON object", 'write "model": {...}, "tokenizer": {...}')
     fields = {**TINY_LLAMA, **document.get("model", {})}
     tokenizer = document.get("tokenizer", {})
     return ModelFacts(
         source="config",
         path=str(path),
         fingerprint=_fingerprint([path]),
-        context_length=_of_config(fields)["context_length"],
+        context_length=_of_config(path, fields)["context_length"],
         **_of_template(str(tokenizer.get("chat_template", True) or "")),
     )
 
@@ -190,7 +200,9 @@ def _on_hub(name: str, revision: str | None) -> ModelFacts:
         commit, config = hub.look_up(name, revision)
     except hub.HubError as error:
         raise _unknown(f"{name!r} is no folder or file here, is not in the cache, and {error}", error.advice) from error
-    return ModelFacts(source="hub", path=name, revision=commit, fingerprint=commit, **_of_config(config))
+    return ModelFacts(
+        source="hub", path=name, revision=commit, fingerprint=commit, **_of_config(f"{name}/config.json", config)
+    )
 
 
 def _fingerprint(files: list[Path]) -> str:
@@ -210,12 +222,9 @@ def _fingerprint(files: list[Path]) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path)
     except ValueError as error:
         raise _unknown(f"{path} is not valid JSON: {error}", "fetch the model again") from error
-    if not isinstance(document, dict):
-        raise _unknown(f"{path} is not a JSON object", "fetch the model again")
-    return document
 
 
 def _unknown(message: str, fix: str) -> SpecError:

@@ -11,9 +11,10 @@ import torch
 
 from cloudtune_local.training import models
 from cloudtune_local.training.devices import Devices
-from cloudtune_local.training.generate import Model, read_tuned
+from cloudtune_local.training.generate import Model
 from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.rendering import set_plain_template
+from cloudtune_local.training.tuned import ADAPTER_CONFIG, check_adapter, read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +42,10 @@ class SharedBase:
         from peft import PeftModel
 
         tuned = read_tuned(folder)
-        if tuned["merged"] or not (folder / "adapter_config.json").is_file():
+        if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
             raise TrainingProblem("bad_spec", f"{folder.name} holds no adapter: it moved the weights themselves")
-        with self._lock:
+        check_adapter(folder)
+        with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:
                 return
             if isinstance(self._network, PeftModel):

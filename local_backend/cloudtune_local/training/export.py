@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from cloudtune_local.training.folder import write_json
+from cloudtune_local.training.tuned import TUNED, read_tuned
 
 
 def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_remote_code: bool = False) -> list[Path]:
@@ -15,8 +16,6 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     in fp32 and stored in the base's own type. Full training has nothing to merge: its weights are copied.
     ``trust_remote_code`` lets code that comes with the base model run.
     """
-    from cloudtune_local.training.generate import read_tuned
-
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
     if to.exists():
@@ -42,7 +41,6 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
 
     from cloudtune_local.training.generate import base_of, load_tuned
     from cloudtune_local.training.models import BaseModel, load_tokenizer
-    from cloudtune_local.training.result import TUNED
 
     base = base_of(tuned, trust_remote_code=trust_remote_code)
     stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 
 from cloudtune_local.training import models
-from cloudtune_local.training.folder import read_json
 from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.rendering import set_plain_template, turn_end
-from cloudtune_local.training.result import TUNED
 from cloudtune_local.training.run_spec import ModelSource
 from cloudtune_local.training.streaming import Ear
+from cloudtune_local.training.tuned import check_adapter, read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,16 +157,6 @@ class Model:
         return answers
 
 
-def read_tuned(folder: Path) -> dict[str, Any]:
-    """``tuned.json`` of a tuned model's folder. Raises ``model_not_found``."""
-    document = read_json(folder / TUNED)
-    if not isinstance(document, dict):
-        raise TrainingProblem(
-            "model_not_found", f"{folder} holds no tuned model", "Give the model folder of a run that succeeded."
-        )
-    return document
-
-
 def load_tuned(
     folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
 ) -> Any:
@@ -180,7 +169,9 @@ def load_tuned(
         return network
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(network, folder)
+    check_adapter(folder)
+    with models.found(models.BaseModel(str(folder))):
+        return PeftModel.from_pretrained(network, folder)
 
 
 def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

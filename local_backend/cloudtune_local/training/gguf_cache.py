@@ -43,7 +43,9 @@ def _convert(path: Path, to: Path) -> None:
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (MemoryError, ImportError, OSError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever they like
         raise TrainingProblem(
             "model_not_found",
             f"{path} cannot be read as a GGUF model: {error}",

@@ -16,7 +16,9 @@ def save_tokenizer(path: Path, to: Path) -> None:
 
     try:
         AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(to)
-    except (OSError, ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever they like
         raise TrainingProblem(
             "model_not_found",
             f"{path} has no tokenizer that can be read: {error}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from cloudtune_local.training.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_local.training.checkpoints import ADAPTER, MODEL
 from cloudtune_local.training.gguf_cache import dequantised
-from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_local.training.problems import TrainingProblem, recognized
 from cloudtune_local.training.records import texts_of
 from cloudtune_local.training.rendering import set_plain_template
 from cloudtune_local.training.tiny import write_model_from_config
@@ -35,6 +36,10 @@ _DROPOUTS = (
     "hidden_dropout_prob", "residual_dropout",
 )  # fmt: skip
 """The names that transformers' configurations give to dropout."""
+
+
+_TOLD = 500
+"""Characters of a library's own message that are kept."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,20 @@ def found(base: BaseModel) -> Iterator[None]:
             "Without access to the hub, give a folder: download the model on a machine with access "
             f"(hf download {base.path} --local-dir DIR) and set model to that folder.",
         ) from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
+    except (TrainingProblem, MemoryError, ImportError):
+        raise
+    except Exception as error:  # a stranger's files make the libraries raise whatever they like
+        if recognized(error) is not None:
             raise
-        raise TrainingProblem(
-            "model_not_found", f"{base.path}: the weights are damaged: {error}", "Fetch the model again."
-        ) from error
+        told = " ".join(str(error).split())[:_TOLD]
+        hint = "Fetch the model again."
+        if "trust_remote_code" in told:
+            hint = "It needs code of its own: trust_remote_code lets that run, if you trust its authors."
+        if type(error).__name__ == "SafetensorError":
+            told = f"the weights are damaged: {told}"
+        if isinstance(error, pickle.UnpicklingError):
+            told, hint = "the weights are a pickle that holds more than tensors", "Use a model with safetensors."
+        raise TrainingProblem("model_not_found", f"{base.path} cannot be loaded: {told}", hint) from error
 
 
 def load_tokenizer(base: BaseModel) -> Any:
@@ -142,12 +155,33 @@ def load_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with found(base):
+        _check_folder(base.path if weights is None else str(weights))
         config = AutoConfig.from_pretrained(base.path, **base.loading)
+        _check_kernels(base, config)
         if dropout is not None:
             _set_dropout(config, dropout)
         place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
         source = base.path if weights is None else str(weights)
         return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **place)
+
+
+def _check_folder(path: str) -> None:
+    """Refuse an adapter in the place of a model: transformers would load the model that the adapter names."""
+    if (Path(path) / "adapter_config.json").is_file():
+        raise TrainingProblem(
+            "model_not_found", f"{path} holds an adapter, not a model", "Give the folder of a whole model."
+        )
+
+
+def _check_kernels(base: BaseModel, config: Any) -> None:
+    """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
+    kernel = getattr(config, "_attn_implementation", None)
+    if isinstance(kernel, str) and "/" in kernel and not base.trust_remote_code:
+        raise TrainingProblem(
+            "model_not_found",
+            f"{base.path}: config.json asks for compiled code from the hub, attn_implementation {kernel[:100]!a}",
+            "Take attn_implementation out of config.json, or use trust_remote_code if you trust its authors.",
+        )
 
 
 def _set_dropout(config: Any, dropout: float) -> None:

@@ -29,6 +29,7 @@ from cloudtune_local.training.container_group import Group
 from cloudtune_local.training.folder import RunFolder, read_json, write_json
 from cloudtune_local.training.installing import REQUIREMENTS, install
 from cloudtune_local.training.problems import TrainingProblem, classify
+from cloudtune_local.training.tuned import TUNED, read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,13 +215,13 @@ def _deliver(tree: Tree, run: RunFolder) -> None:
     if not run.model.is_dir():
         return  # stopped by a limit before the first step
     shutil.copytree(run.model, tree.model, dirs_exist_ok=True)
-    tuned = read_json(tree.model / "tuned.json")
+    tuned = read_tuned(tree.model)
     if tuned["base"]["source"] == "config":
         shutil.copytree(run.path / "base", tree.model / "base", dirs_exist_ok=True)
         tuned["base_folder"] = "base"
     if name := os.environ.get(MODEL_VARIABLE):
         tuned["base"] = {**tuned["base"], "path": name}
-    write_json(tree.model / "tuned.json", tuned)
+    write_json(tree.model / TUNED, tuned)
     _add_server(tree.model / "code")
 
 

@@ -40,7 +40,7 @@ _MEMORY_HINT = (
 def classify(error: BaseException, log: Path) -> TrainingProblem:
     """The problem behind an exception; what is not recognised is ``error``, with the place of the whole story."""
     for link in _chain(error):
-        found = _recognise(link)
+        found = recognized(link)
         if found is not None:
             return found
     return TrainingProblem("error", f"{type(error).__name__}: {error}", f"The whole story is in {log}")
@@ -55,7 +55,8 @@ def _chain(error: BaseException) -> list[BaseException]:
     return links
 
 
-def _recognise(error: BaseException) -> TrainingProblem | None:
+def recognized(error: BaseException) -> TrainingProblem | None:
+    """The problem that this exception by itself stands for, or None."""
     if isinstance(error, TrainingProblem):
         return error
     text = str(error)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from cloudtune_local.training import checkpoints, models
 from cloudtune_local.training.folder import sync_directory, write_json
 from cloudtune_local.training.optimiser import optimiser_tensors, restore_optimiser
+from cloudtune_local.training.tuned import TUNED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from cloudtune_local.training.checkpoints import Saved
     from cloudtune_local.training.loading import Loaded
     from cloudtune_local.training.loop import Job
-
-TUNED = "tuned.json"
 
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:

@@ -16,7 +16,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local.training.folder import read_json, write_json
+from cloudtune_local.training.folder import write_json
+from cloudtune_local.training.tuned import TUNED, read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -180,14 +181,14 @@ def _token_event(part: Any) -> dict[str, Any]:
 
 def _settled(folder: Path) -> Path:
     """The model's folder, whose note says where its base lies here. The one that is given may not be written to."""
-    tuned = read_json(folder / "tuned.json")
+    tuned = read_tuned(folder)
     base = os.environ.get(BASE_VARIABLE)
     if tuned["base"]["source"] == "hub" or not (base or (folder / "base").is_dir()):
         return folder
     place = base or str(folder / "base")
     aside = Path(tempfile.mkdtemp(prefix="cloudtune-model-"))
     for path in folder.iterdir():
-        if path.name not in ("tuned.json", "code"):
+        if path.name not in (TUNED, "code"):
             (aside / path.name).symlink_to(path)
-    write_json(aside / "tuned.json", {**tuned, "base": {**tuned["base"], "path": place}, "base_folder": place})
+    write_json(aside / TUNED, {**tuned, "base": {**tuned["base"], "path": place}, "base_folder": place})
     return aside

@@ -5,15 +5,16 @@ docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.ht
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
+from cloudtune.model_files import json_object, safetensors_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.model_files import Tensor
     from cloudtune_providers.bedrock.model_files import ModelFiles
 
 ARCHITECTURES = {
@@ -30,7 +31,6 @@ TRANSFORMERS = "4.51.3"
 REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _INDEX = "model.safetensors.index.json"
-_LONGEST_HEADER = 100 * 1024 * 1024
 _USUAL_HEADER = 128 * 1024
 """As much is read of a file at first: few have a longer head."""
 USUAL_ROPE = 10000.0
@@ -58,10 +58,9 @@ def config_of(files: ModelFiles) -> dict[str, Any] | None:
     if "config.json" not in files.sizes:
         return None
     try:
-        found = json.loads(files.read("config.json"))
+        return json_object(files.read("config.json"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _config(files: ModelFiles, config: dict[str, Any] | None) -> Iterator[Problem]:
@@ -70,7 +69,7 @@ def _config(files: ModelFiles, config: dict[str, Any] | None) -> Iterator[Proble
         yield Problem(code="no_config", file=file, message="it is not there, or is not JSON",
                       fix="give the folder that save_pretrained wrote")  # fmt: skip
         return
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         known = ", ".join(f"{name} ({what})" for name, what in ARCHITECTURES.items())
         yield Problem(code="architecture", file=file, field="model_type", message=f"Bedrock does not import {kind!r}",
@@ -78,7 +77,8 @@ def _config(files: ModelFiles, config: dict[str, Any] | None) -> Iterator[Proble
     if config.get("quantization_config") is not None:
         yield Problem(code="quantized", file=file, field="quantization_config",
                       message="Bedrock imports no quantized weights", fix="export in bf16, fp16 or fp32")  # fmt: skip
-    context = (config.get("text_config") or config).get("max_position_embeddings")
+    text = config.get("text_config")
+    context = (text if isinstance(text, dict) else config).get("max_position_embeddings")
     if isinstance(context, int) and context > MOST_CONTEXT:
         message = f"{context:,} tokens of context, and Bedrock imports up to {MOST_CONTEXT:,}"
         yield Problem(code="context", file=file, field="max_position_embeddings", message=message,
@@ -108,7 +108,7 @@ def _index(files: ModelFiles) -> Iterator[Problem]:
         return
     file = files.place(_INDEX)
     try:
-        named = sorted({str(name) for name in json.loads(files.read(_INDEX))["weight_map"].values()})
+        named = sorted({str(name) for name in json_object(files.read(_INDEX))["weight_map"].values()})
     except (ValueError, KeyError, AttributeError, TypeError):
         yield Problem(code="index", file=file, message="it has no weight_map", fix="write the model again")
         return
@@ -121,8 +121,8 @@ def _index(files: ModelFiles) -> Iterator[Problem]:
 def _dtypes(files: ModelFiles, name: str) -> Iterator[Problem]:
     file = files.place(name)
     try:
-        found = sorted({entry["dtype"] for name, entry in header(files, name).items() if name != "__metadata__"})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = sorted({tensor.dtype for tensor in header(files, name).values()})
+    except (OSError, ValueError) as error:
         yield Problem(code="torn", file=file, message=f"its head cannot be read: {error}",
                       fix="write or download the model again")  # fmt: skip
         return
@@ -131,21 +131,17 @@ def _dtypes(files: ModelFiles, name: str) -> Iterator[Problem]:
         yield Problem(code="dtype", file=file, message=message, fix="export in bf16, fp16 or fp32")
 
 
-def header(files: ModelFiles, name: str) -> dict[str, Any]:
-    """The head of a safetensors file: eight bytes of length, then JSON. Raises ValueError for anything else."""
-    head = files.read(name, 0, _USUAL_HEADER)
-    length = int.from_bytes(head[:8], "little")
-    if len(head) < 8 or not 2 <= length <= _LONGEST_HEADER:
-        raise ValueError("it is not a safetensors file")
-    if (missing := 8 + length - len(head)) > 0:
-        head += files.read(name, len(head), missing)
-    found = json.loads(head[8 : 8 + length])
-    if not isinstance(found, dict):
-        raise ValueError("it is not a safetensors file")  # noqa: TRY004 - as for any other torn head
-    end = max((entry["data_offsets"][1] for name, entry in found.items() if name != "__metadata__"), default=0)
-    if files.sizes[name] != 8 + length + end:
-        raise ValueError("it is cut short")
-    return found
+def header(files: ModelFiles, name: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ValueError for anything else."""
+    known = files.read(name, 0, _USUAL_HEADER)
+
+    def read(start: int, length: int) -> bytes:
+        nonlocal known
+        if (missing := start + length - len(known)) > 0:
+            known += files.read(name, len(known), missing)
+        return known[start : start + length]
+
+    return safetensors_head(read, files.sizes[name])
 
 
 def _tokenizer(files: ModelFiles) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ import msgspec
 
 from cloudtune.backend import RowLimit
 from cloudtune.errors import JobNotFound, Problem, SpecError
+from cloudtune.model_files import json_object, model_sizes
 from cloudtune.trainer_spec import default_length
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 FINDER = "cloudtune_local.models"
 CHANNEL = "model"
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any]:
@@ -58,17 +58,15 @@ def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
             fix="name the prefix of a model folder as transformers writes it",
         )])  # fmt: skip
     try:
-        config = json.loads(store.read(f"{key}config.json"))
+        sizes = model_sizes(json_object(store.read(f"{key}config.json")))
     except (ValueError, JobNotFound) as error:
-        message = f"{prefix}config.json is not valid JSON"
+        message = f"{prefix}config.json is damaged: {error}"
         raise SpecError([Problem(code="unknown_model", field="model", message=message)]) from error
     marks = [[file, entry["Size"], str(entry.get("ETag", ""))] for file, entry in sorted(entries.items())]
-    inner = {**config, **config.get("text_config", {})}
     return {
         "source": "folder", "path": prefix, "s3": prefix, "files": {}, "channel_path": CHANNEL, "revision": None,
         "fingerprint": hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:32],
-        "context_length": next((inner[word] for word in _CONTEXT if isinstance(inner.get(word), int)), None),
-        "vocab_size": inner.get("vocab_size"), "parameters": None,
+        **sizes._asdict(), "parameters": None,
         "chat_template": True if "chat_template.jinja" in entries else None,
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import math
 import struct
 import threading
 
@@ -22,9 +23,13 @@ def no_hub(monkeypatch, tmp_path):
 
 
 def safetensors(shapes):
-    head = {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    head, place = {}, 0
+    for name, shape in shapes.items():
+        end = place + 4 * math.prod(shape)
+        head[name] = {"dtype": "F32", "shape": shape, "data_offsets": [place, end]}
+        place = end
     text = json.dumps({**head, "__metadata__": {"format": "pt"}}).encode()
-    return struct.pack("<Q", len(text)) + text
+    return struct.pack("<Q", len(text)) + text + bytes(place)
 
 
 def model_folder(folder, *, config=None, template="chat"):
@@ -88,7 +93,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
 def test_large_files_are_sampled_but_a_change_of_size_or_ends_is_seen(tmp_path):
     folder = model_folder(tmp_path / "m")
     weights = folder / "model.safetensors"
-    content = weights.read_bytes() + bytes(9 << 20)
+    content = safetensors({"w": [9 << 18]})
     weights.write_bytes(content)
     before = find_model(str(folder)).fingerprint
     weights.write_bytes(content[:-1] + b"x")

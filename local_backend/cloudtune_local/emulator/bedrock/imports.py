@@ -7,11 +7,11 @@ What may be imported: https://docs.aws.amazon.com/bedrock/latest/userguide/model
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.archives import safe_parts
 from cloudtune.errors import ArchiveError
+from cloudtune.model_files import json_object
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.aws.errors import conflict, invalid
 from cloudtune_local.emulator.bedrock import resources
@@ -101,7 +101,7 @@ def _inspect(site: Site, call: Call, source: dict[str, Any]) -> tuple[str | None
     if "config.json" not in names:
         return "The model files are not valid: config.json is missing.", ""
     try:
-        config = json.loads(buckets.get(site, folder.under("config.json")))
+        config = json_object(buckets.get(site, folder.under("config.json")))
         architecture = str(config["architectures"][0])
     except (ValueError, KeyError, IndexError, TypeError):
         return "The model files are not valid: config.json names no architecture.", ""
@@ -109,7 +109,7 @@ def _inspect(site: Site, call: Call, source: dict[str, Any]) -> tuple[str | None
 
 
 def _fault(config: dict[str, Any], architecture: str, names: dict[str, int]) -> str | None:
-    kind = config.get("dtype") or config.get("torch_dtype") or "float32"
+    kind = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     if architecture not in ARCHITECTURES:
         return f"The architecture {architecture} is not supported."
     if "quantization_config" in config:

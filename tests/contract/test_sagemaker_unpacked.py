@@ -78,7 +78,7 @@ def test_whole_weights_are_imported_from_where_the_job_left_them(world: Unpacked
 def test_an_adapter_is_fetched_and_merged_here(world: Unpacked, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
-    base = {"source": "hub", "path": "none/such", "revision": None}
+    base = {"source": "hub", "path": world.spec().model_for("sagemaker"), "revision": None}
     (folder / "adapter_config.json").write_text("{}")
     (folder / "tuned.json").write_text(json.dumps({"version": 1, "base": base, "adapter": "lora"}))
     (folder / "adapter_model.safetensors").write_bytes(b"weights")

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InvalidRequest
+from cloudtune.model_files import read_json_object
 from cloudtune.state import JobState, TunedModel
 from cloudtune_local.emulator.engine import text_of
 from cloudtune_local.emulator.life import Acts, Kept, Life, Occurrence
+from cloudtune_local.training.folder import write_json
+from cloudtune_local.training.tuned import TUNED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -178,14 +181,22 @@ def checkpoint_model(tuned: TunedModel, kept: Sequence[Checkpoint], step: int, f
 
 
 def imported(model: Served) -> TunedModel:
-    """Whole weights from elsewhere as a model of the local back end; the note beside them says what they are."""
+    """Whole weights from elsewhere as a model of the local back end. A note beside them says what they are.
+
+    Of a note that came with them only the method is kept: it may name another model.
+    """
     folder = model.folder
     assert folder is not None
-    if not (folder / "tuned.json").exists():
-        base = {"source": "folder", "path": str(folder), "revision": None}
-        note = {"version": 1, "base": base, "base_folder": str(folder), "adapter": "full", "merged": True,
-                "method": "sft", "step": 0, "metrics": {}}  # fmt: skip
-        (folder / "tuned.json").write_text(json.dumps(note), encoding="utf-8")
+    path = folder / TUNED
+    try:
+        known = read_json_object(path)
+    except (OSError, ValueError):
+        known = {}
+    base = {"source": "folder", "path": str(folder), "revision": None}
+    note = {"version": 1, "base": base, "base_folder": str(folder), "adapter": "full", "merged": True,
+            "method": "cpt" if known.get("method") == "cpt" else "sft", "step": 0, "metrics": {}}  # fmt: skip
+    if note != known:
+        write_json(path, note)
     return TunedModel(id=model.name, base=model.base, backend="local", scope="local", uri=str(folder), adapter="full")
 
 

@@ -109,6 +109,8 @@ def read(path: Path) -> Saved | None:
     """The checkpoint in that very folder, or None where its marker is missing or damaged."""
     try:
         document = read_json(path / MARKER)
+        if not all(_is_inside(name) for name in document["files"]):
+            return None
         return Saved(
             path=path,
             step=int(document["step"]),
@@ -118,8 +120,12 @@ def read(path: Path) -> Saved | None:
             progress=Progress(**document["progress"]),
             files={str(k): str(v) for k, v in document["files"].items()},
         )
-    except (ValueError, TypeError, KeyError, AttributeError, OSError):
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
         return None
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
 
 
 def whole(saved: Saved) -> bool:

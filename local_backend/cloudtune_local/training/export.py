@@ -40,10 +40,11 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
     from transformers import AutoConfig
 
     from cloudtune_local.training.generate import base_of, load_tuned
-    from cloudtune_local.training.models import BaseModel, load_tokenizer
+    from cloudtune_local.training.models import BaseModel, found, load_tokenizer
 
     base = base_of(tuned, trust_remote_code=trust_remote_code)
-    stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
+    with found(base):
+        stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
     network.merge_and_unload().to(stored).save_pretrained(to)
     load_tokenizer(BaseModel(str(folder))).save_pretrained(to)

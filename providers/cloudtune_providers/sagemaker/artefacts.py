@@ -18,6 +18,7 @@ import msgspec
 
 from cloudtune.archives import extract_tar
 from cloudtune.errors import ArchiveError, InvalidRequest, JobNotFound
+from cloudtune.model_files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,12 +90,28 @@ class Artefacts:
             shutil.rmtree(aside, ignore_errors=True)
 
 
-def _settle(unpacked: Path, folder: Path, model: TunedModel) -> None:
-    """Let the model's own note say where its base is on this machine."""
+def _note(path: Path, model: TunedModel) -> dict[str, Any]:
+    """The document that the trainer wrote beside the model, checked against the job's own record."""
     try:
-        tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
+        tuned = read_json_object(path)
     except FileNotFoundError as error:
         raise InvalidRequest(f"{model.uri} was not made by cloudtune's trainer: it has no {TUNED}") from error
+    except ValueError as error:
+        raise ArchiveError(f"{model.uri}: {TUNED} is damaged: {error}") from error
+    base = tuned.get("base")
+    if not isinstance(base, dict) or base.get("source") not in ("folder", "gguf", "hub", "config"):
+        raise ArchiveError(f"{model.uri}: {TUNED} names no base model")
+    if base.get("path") != model.base:
+        raise ArchiveError(
+            f"{model.uri}: {TUNED} names another base model than the job was made with, {model.base}",
+            hint="somebody has changed the files; train the model again",
+        )
+    return tuned
+
+
+def _settle(unpacked: Path, folder: Path, model: TunedModel) -> None:
+    """Let the model's own note say where its base is on this machine."""
+    tuned = _note(unpacked / TUNED, model)
     shutil.rmtree(unpacked / "code", ignore_errors=True)  # what answers from it behind an endpoint
     base = tuned["base"]
     if base["source"] != "hub" and not str(base["path"]).startswith("s3://"):

@@ -26,6 +26,7 @@ from cloudtune_local.results import TUNED
 from cloudtune_local.training import serving
 from cloudtune_local.training.problems import TrainingProblem
 from cloudtune_local.training.quiet import quietly
+from cloudtune_local.training.tuned import read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,7 +106,7 @@ class Servers:
 
     def _settle(self, unpacked: Path, folder: Path, uri: str, beside: Mapping[str, str]) -> None:
         """Let the model's own note say where its base is here: within it, beside it, or in its job's channel."""
-        tuned = json.loads((unpacked / TUNED).read_text(encoding="utf-8"))
+        tuned = read_tuned(unpacked)
         base = tuned["base"]
         if (unpacked / "base").is_dir():
             tuned["base_folder"] = str(folder / "base")

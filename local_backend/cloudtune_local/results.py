@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import GenerateOptions
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound
+from cloudtune.spec import LARGEST_SEED
 from cloudtune.state import Generation, JobRef, TunedModel
 from cloudtune_local.training.folder import read_json
 from cloudtune_local.training.problems import TrainingProblem
@@ -124,6 +125,8 @@ def _check(options: GenerateOptions) -> None:
         wrong.append("temperature must be 0 or more")
     if not 0 < options.top_p <= 1:
         wrong.append("top_p must be above 0 and at most 1")
+    if options.seed is not None and not 0 <= options.seed <= LARGEST_SEED:
+        wrong.append(f"seed must be at least 0 and at most {LARGEST_SEED}")
     if wrong:
         raise InvalidRequest("; ".join(wrong))
 

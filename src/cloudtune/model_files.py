@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _refuse(message: str) -> NoReturn:
 def read_json_object(path: Path) -> dict[str, Any]:
     """`json_object` of a file. Raises ValueError, and OSError where the file cannot be read."""
     with path.open("rb") as file:
-        return json_object(file.read(LARGEST_JSON + 1))
+        size = os.fstat(file.fileno()).st_size
+        return json_object(file.read(min(size, LARGEST_JSON) + 1))
 
 
 class Sizes(NamedTuple):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from cloudtune.clock import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
@@ -50,8 +53,14 @@ def _seconds(value: Any) -> Any:
     return duration(value)
 
 
-PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0)]
-NaturalInt = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
+LARGEST_INT = 2**53 - 1
+"""The largest whole number that every JSON reader keeps exactly."""
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger seed (numpy.org, RandomState.seed, seen 2026-11-28)."""
+
+PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0, le=LARGEST_INT)]
+NaturalInt = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=LARGEST_INT)]
+Seed = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=LARGEST_SEED)]
 PositiveFloat = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
 NaturalFloat = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -72,6 +81,27 @@ class Part(BaseModel):
     """Base of the spec's parts: frozen, and no unknown key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        # No file system, database or vendor takes one.
+        place = next(_nul_places(value, ""), None)
+        if place is not None:
+            raise ValueError(f"a NUL character is not allowed{f', in {place}' if place else ''}")
+        return value
+
+
+def _nul_places(value: Any, place: str) -> Iterator[str]:
+    if isinstance(value, str) and "\0" in value:
+        yield place
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _nul_places(key, place)
+            yield from _nul_places(item, f"{place}.{key}".strip("."))
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _nul_places(item, f"{place}.{number}".strip("."))
 
 
 class Method(Part):
@@ -256,7 +286,7 @@ class Data(Part):
     """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
     allow_loss: tuple[Feature, ...] | None = None
     """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
-    split_seed: NaturalInt = 0
+    split_seed: Seed = 0
     """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
 
 
@@ -293,7 +323,7 @@ class JobSpec(Part):
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
-    seed: NaturalInt | None = None
+    seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}
     """Per back end: settings in its own words, which win over the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"

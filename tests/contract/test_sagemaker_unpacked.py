@@ -80,7 +80,8 @@ def test_an_adapter_is_fetched_and_merged_here(world: Unpacked, tmp_path: Path) 
     folder.mkdir()
     base = {"source": "hub", "path": world.spec().model_for("sagemaker"), "revision": None}
     (folder / "adapter_config.json").write_text("{}")
-    (folder / "tuned.json").write_text(json.dumps({"version": 1, "base": base, "adapter": "lora"}))
+    note = {"base": base, "base_folder": "", "adapter": "lora", "merged": False, "method": "sft"}
+    (folder / "tuned.json").write_text(json.dumps(note))
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     job = trained(world, folder, "lora")
     found = importing(world).locate(job.model())

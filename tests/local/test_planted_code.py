@@ -35,7 +35,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that planted code writes. Modules in the working folder can be imported, as `python -m` would have it."""
+    """The file that planted code writes. Modules in the working folder can be imported, as with `python -m`."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -150,7 +150,8 @@ def train(folder: Path) -> None:
     base = models.BaseModel(str(folder))
     tokenizer = models.load_tokenizer(base)
     models.load_model(base, dtype=torch.float32)
-    tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    with models.found(base):
+        tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
 
 
 def serve(folder: Path) -> None:
@@ -178,14 +179,12 @@ def test_code_in_a_model_does_not_run(
     shutil.copytree(clean, folder)
     plant(folder, marker)
     note(folder, folder)
-    with pytest.raises((*REFUSALS, Exception) if plant is template else REFUSALS):
+    with pytest.raises(REFUSALS):
         use(folder)
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(
-    "plant", [plant for plant in MODELS.values() if plant is not template], ids=lambda p: p.__name__
-)
+@pytest.mark.parametrize("plant", [plant for plant in MODELS.values() if plant is not template])
 def test_code_in_the_base_does_not_run_in_a_merge(
     clean: Path, tmp_path: Path, marker: Path, plant: Callable[..., None]
 ) -> None:
@@ -242,10 +241,10 @@ def test_adapter_that_does_more_than_lora_is_refused(
 ) -> None:
     adapter = adapter_of(clean, tmp_path / "adapter", **fields)
     for use in (ask, serve, lambda folder: results.export(tuned(folder), tmp_path / "out", merged=True)):
-        with pytest.raises(REFUSALS, match="adapter_config.json"):
+        with pytest.raises(REFUSALS, match=r"adapter_config\.json"):
             use(adapter)
     shared = SharedBase(clean)
-    with pytest.raises(TrainingProblem, match="adapter_config.json"):
+    with pytest.raises(TrainingProblem, match=r"adapter_config\.json"):
         shared.add("one", adapter)
     assert not marker.exists()
 
@@ -260,7 +259,8 @@ def test_pickled_adapter_is_refused(clean: Path, tmp_path: Path, marker: Path) -
 
 
 NOTES: dict[str, str] = {
-    "not JSON": "{", "a list": "[]", "deep": "[" * 100_000, "no base": '{"adapter": "full"}', "base text": '{"base": "x"}',
+    "not JSON": "{", "a list": "[]", "deep": "[" * 100_000, "no base": '{"adapter": "full"}',
+    "base text": '{"base": "x"}',
     "other source": '{"base": {"source": "pickle", "path": "x"}}',
     "path number": '{"base": {"source": "hub", "path": 1}, "adapter": "full", "method": "sft", "base_folder": "x"}',
     "merged text": '{"base": {"source": "hub", "path": "a"}, "adapter": "full", "method": "sft", "base_folder": "x", '

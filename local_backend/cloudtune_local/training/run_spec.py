@@ -185,6 +185,8 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_pairs(spec)
+    if not 0 <= spec.seed < 1 << 32:
+        found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
     if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:

@@ -6,6 +6,7 @@ Standard library only. No document here can let code run: that is decided by who
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training.problems import TrainingProblem
@@ -34,7 +35,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ``model_not_found`` where there is none."""
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(min(os.fstat(file.fileno()).st_size, _LARGEST) + 1)
         document = json.loads(content) if len(content) <= _LARGEST else None
     except FileNotFoundError:
         document = None

@@ -109,8 +109,8 @@ _READING = (
 _CHANGING = (
     click.option("--redact", is_flag=True, help="Cover keys, card numbers, bank accounts and e-mail addresses."),
     click.option("--normalise", is_flag=True, help="Unicode, line ends and blanks of one sort."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is chosen by hash "
-                 "or by chance."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all "
+                 "that is chosen by hash or by chance."),
     click.option("--sample", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE", help="Take "
                  "only about this share of the rows, chosen by content."),
     click.option("--filter", "filters", multiple=True, metavar="CONDITION", help="Take only rows with chars<=4000, "

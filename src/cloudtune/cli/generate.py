@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the "
               "likeliest token each time.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=int, help="For temperatures above 0.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="For temperatures above 0.")
 @trust_option
 @click.option("--stream", is_flag=True, help="Print each answer as it comes.")
 def generate(

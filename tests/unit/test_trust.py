@@ -1,0 +1,108 @@
+"""A spec can ask to run a model's own code; only a person can allow it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from cloudtune.spec import LARGEST_INT, LARGEST_SEED, JobSpec
+from cloudtune.trust import trust_fields, trust_warnings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOTS = ("src", "providers", "local_backend", "examples")
+SOURCES = sorted(path for root in ROOTS for path in (REPOSITORY / root).rglob("*.py"))
+
+
+@pytest.mark.parametrize("value", [True, 1, "true", "True", '"true"', "1", "yes"])
+@pytest.mark.parametrize("key", ["trust_remote_code", "OPTION_TRUST_REMOTE_CODE", "TRUST_REMOTE_CODE"])
+def test_every_spelling_that_asks_for_trust_is_found(key: str, value: object) -> None:
+    for own in ({key: value}, {"hyperparameters": {key: value}}, {"environment": [{key: value}]}):
+        (field,) = trust_fields({"overrides": {"sagemaker": own}}, "sagemaker")
+        assert field.endswith(key)
+    (problem,) = trust_warnings({"overrides": {"local": {key: value}}}, "local")
+    assert (problem.severity, problem.field) == ("warning", f"overrides.local.{key}")
+
+
+@pytest.mark.parametrize("value", [False, None, 0, "", "false", "False", '"false"', "no"])
+def test_what_is_off_asks_for_nothing(value: object) -> None:
+    assert not trust_fields({"overrides": {"local": {"trust_remote_code": value}}}, "local")
+
+
+def test_other_back_ends_do_not_count() -> None:
+    assert not trust_fields({"overrides": {"local": {"trust_remote_code": True}}}, "sagemaker")
+    assert not trust_fields({}, "sagemaker")
+
+
+FORBIDDEN = {"extract", "extractall", "unpack_archive"}
+UNSAFE = {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load", "marshal.loads", "eval", "exec"}
+
+
+def faults(path: Path) -> list[str]:
+    """Calls that unpack, unpickle, or let a document decide about trust."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        key: ast.expr | None = node.slice if isinstance(node, ast.Subscript) else None
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            attribute = node.func.attr if isinstance(node.func, ast.Attribute) else name
+            mode = words.get("mode") or (ast.unparse(node.args[1]) if len(node.args) > 1 else "'r'")
+            if (
+                attribute in FORBIDDEN or name in UNSAFE or words.get("allow_pickle") == "True"
+                or words.get("weights_only", "True") != "True"
+                or (name == "tarfile.open" and not mode.startswith("'w") and path.name != "archives.py")
+                or name in ("Environment", "jinja2.Environment", "Template", "jinja2.Template")
+            ):  # fmt: skip
+                found.append(f"{path}:{node.lineno}: {name}")
+            key = node.args[0] if attribute == "get" and node.args else None
+        if isinstance(key, ast.Constant) and "trust_remote_code" in str(key.value).lower():
+            found.append(f"{path}:{key.lineno}: reads {key.value}")
+    return found
+
+
+def test_only_one_module_unpacks_and_none_unpickles() -> None:
+    assert [fault for path in SOURCES for fault in faults(path)] == []
+
+
+@pytest.mark.parametrize("code", [
+    "tarfile.open(p).extractall(q)", "archive.extract(a)", "shutil.unpack_archive(a)", "tarfile.open(a)",
+    "tarfile.open(fileobj=f, mode='r:gz')", "torch.load(a)", "load(a, weights_only=False)", "load(a, allow_pickle=True)",
+    "pickle.loads(a)", "jinja2.Template(a)", "tuned.get('trust_remote_code')", "tuned['trust_remote_code']",
+])  # fmt: skip
+def test_the_scan_sees_what_it_forbids(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert faults(path)
+
+
+SPEC = {"model": "m", "data": {"train": "rows.jsonl"}}
+
+
+@pytest.mark.parametrize("seed", [-1, LARGEST_SEED + 1, 10**30, 10**400])
+@pytest.mark.parametrize("place", ["seed", "split_seed"])
+def test_impossible_seed_is_refused_at_the_spec(place: str, seed: int) -> None:
+    changed = {"seed": seed} if place == "seed" else {"data": SPEC["data"] | {"split_seed": seed}}  # type: ignore[operator]
+    with pytest.raises(ValueError, match=place):
+        JobSpec.model_validate(SPEC | changed)
+    JobSpec.model_validate(SPEC | {"seed": LARGEST_SEED})
+
+
+@pytest.mark.parametrize("field", ["batch_size", "max_steps", "max_length", "warmup_steps"])
+def test_impossible_counts_are_refused_at_the_spec(field: str) -> None:
+    for number in (LARGEST_INT + 1, 10**30, 10**400):
+        with pytest.raises(ValueError, match=field):
+            JobSpec.model_validate(SPEC | {"hyperparameters": {field: number}})
+
+
+@pytest.mark.parametrize("changes", [
+    {"model": "a\0b"}, {"model": {"local": "a\0"}}, {"data": {"train": "a\0.jsonl"}}, {"backend": "lo\0cal"},
+    {"data": {"train": {"path": "a\0"}}}, {"data": {"train": ["a", "b\0"]}}, {"tags": {"a": "\0"}},
+    {"tags": {"\0": "a"}},
+    {"data": {"train": "a", "validation": "b\0"}}, {"overrides": {"local": {"revision": "a\0"}}},
+    {"overrides": {"sagemaker": {"x": [{"y": "\0"}]}}}, {"name": "a\0"},
+])  # fmt: skip
+def test_nul_is_refused_in_every_field(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"NUL|letters, digits"):
+        JobSpec.model_validate(SPEC | changes)

@@ -35,7 +35,7 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(content, object_pairs_hook=_unique, parse_constant=_constant)
+        found = json.loads(content.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_constant)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):

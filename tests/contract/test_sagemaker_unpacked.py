@@ -11,8 +11,8 @@ from tests.contract.sagemaker_world import SageMakerWorld
 from tests.contract.storms import client_of
 from tests.contract.test_bedrock_storms import model_folder
 
-from cloudtune.backend import Elsewhere, InPlace
-from cloudtune.errors import SpecError
+from cloudtune.backend import Elsewhere, GenerateOptions, InPlace
+from cloudtune.errors import ArchiveError, BackendError, SpecError
 from cloudtune.importing import Importing
 from cloudtune.job import Job
 from cloudtune.state import JobState
@@ -102,3 +102,49 @@ def test_a_rehearsal_packs_what_it_leaves(world: Unpacked) -> None:
     world.options |= {"compute": "local"}
     with pytest.raises(SpecError, match="rehearsal"):
         client_of(world).plan(world.spec(overrides={"sagemaker": {"unpacked": True}}))
+
+
+def note(world: Unpacked, **changes: Any) -> str:
+    """What the trainer writes beside a model of all weights; here it asks for trust, too."""
+    base = {"source": "hub", "path": world.spec().model_for("sagemaker"), "revision": None}
+    found = {"base": base, "base_folder": "", "adapter": "full", "merged": True, "method": "sft"}
+    return json.dumps(found | {"trust_remote_code": True} | changes)
+
+
+def test_code_in_a_downloaded_model_runs_only_if_a_person_says_so(world: Unpacked, tmp_path: Path) -> None:
+    from cloudtune_local.training.tiny import write_tiny_model
+
+    folder, marker = write_tiny_model(tmp_path / "model"), tmp_path / "ran"
+    (folder / "planted.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class C(LlamaConfig):\n    model_type = 'planted'\n"
+        "class M(LlamaForCausalLM):\n    config_class = C\n"
+    )
+    own = {"model_type": "planted", "auto_map": {"AutoConfig": "planted.C", "AutoModelForCausalLM": "planted.M"}}
+    (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | own))
+    (folder / "tuned.json").write_text(note(world))
+    job = trained(world, folder, "full")
+    few = GenerateOptions(max_tokens=1)
+    with pytest.raises(BackendError, match="code"):
+        list(job.generate(["hello"], few))
+    assert not marker.exists()
+    deployed = client_of(world).plan_deploy(job.model()).steps[0].request["body"]["PrimaryContainer"]
+    assert "CLOUDTUNE_TRUST_REMOTE_CODE" not in deployed.get("Environment", {})
+    assert len(list(job.generate(["hello"], few, trust_remote_code=True))) == 1
+    assert marker.exists()
+    plan = client_of(world).plan_deploy(job.model(trust_remote_code=True))
+    assert plan.steps[0].request["body"]["PrimaryContainer"]["Environment"]["CLOUDTUNE_TRUST_REMOTE_CODE"] == "1"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"base": 1}', '{"base": {"source": "x"}}', "[" * 100_000, "other base"])
+def test_a_changed_note_is_refused(world: Unpacked, tmp_path: Path, text: str) -> None:
+    folder = model_folder(world.root, 1)
+    if text == "other base":
+        text = note(world, base={"source": "folder", "path": str(tmp_path), "revision": None})
+    (folder / "tuned.json").write_text(text)
+    job = trained(world, folder, "full")
+    for use in (lambda: list(job.generate(["hello"])), lambda: job.export(tmp_path / "out")):
+        with pytest.raises(ArchiveError, match=r"tuned\.json"):
+            use()
+    assert not (tmp_path / "out").exists()

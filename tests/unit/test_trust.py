@@ -43,6 +43,8 @@ def faults(path: Path) -> list[str]:
     """Calls that unpack, unpickle, or let a document decide about trust."""
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "jinja2":
+            found.append(f"{path}:{node.lineno}: imports what is not sandboxed")
         key: ast.expr | None = node.slice if isinstance(node, ast.Subscript) else None
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
@@ -53,7 +55,7 @@ def faults(path: Path) -> list[str]:
                 attribute in FORBIDDEN or name in UNSAFE or words.get("allow_pickle") == "True"
                 or words.get("weights_only", "True") != "True"
                 or (name == "tarfile.open" and not mode.startswith("'w") and path.name != "archives.py")
-                or name in ("Environment", "jinja2.Environment", "Template", "jinja2.Template")
+                or name in ("jinja2.Environment", "jinja2.Template")
             ):  # fmt: skip
                 found.append(f"{path}:{node.lineno}: {name}")
             key = node.args[0] if attribute == "get" and node.args else None
@@ -68,8 +70,10 @@ def test_only_one_module_unpacks_and_none_unpickles() -> None:
 
 @pytest.mark.parametrize("code", [
     "tarfile.open(p).extractall(q)", "archive.extract(a)", "shutil.unpack_archive(a)", "tarfile.open(a)",
-    "tarfile.open(fileobj=f, mode='r:gz')", "torch.load(a)", "load(a, weights_only=False)", "load(a, allow_pickle=True)",
-    "pickle.loads(a)", "jinja2.Template(a)", "tuned.get('trust_remote_code')", "tuned['trust_remote_code']",
+    "tarfile.open(fileobj=f, mode='r:gz')", "torch.load(a)", "load(a, weights_only=False)",
+    "load(a, allow_pickle=True)",
+    "pickle.loads(a)", "jinja2.Template(a)",
+    "from jinja2 import Environment", "tuned.get('trust_remote_code')", "tuned['trust_remote_code']",
 ])  # fmt: skip
 def test_the_scan_sees_what_it_forbids(tmp_path: Path, code: str) -> None:
     path = tmp_path / "module.py"

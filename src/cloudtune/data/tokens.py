@@ -18,6 +18,7 @@ from cloudtune.data.openai_tokens import ENCODINGS, OpenAITokens, Span
 from cloudtune.data.records import Chat
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
+from cloudtune.model_files import read_json_object
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Message, Record
@@ -168,7 +169,10 @@ class TokenCounter:
     @cached_property
     def _config(self) -> dict[str, Any]:
         file = self.file.parent / "tokenizer_config.json"
-        return json.loads(file.read_bytes()) if file.is_file() else {}
+        try:
+            return read_json_object(file) if file.is_file() else {}
+        except ValueError as error:
+            raise _refusal(file, f"this is not valid JSON: {error}", "fetch the model again") from error
 
     @cached_property
     def _special(self) -> dict[str, str]:
@@ -186,8 +190,16 @@ class TokenCounter:
         file = self.file.parent / "chat_template.jinja"
         source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
         if isinstance(source, list):
-            source = next((one["template"] for one in source if one.get("name") == "default"), None)
-        return _compiled(source) if source else None
+            named = (one for one in source if isinstance(one, dict) and one.get("name") == "default")
+            source = next((one.get("template") for one in named), None)
+        if not source:
+            return None
+        try:
+            return _compiled(str(source))
+        except Exception as error:  # a template can make the compiler raise whatever it likes
+            raise _refusal(
+                self.file.parent, f"its chat template is damaged: {error}", "fetch the model again"
+            ) from error
 
 
 def _shown(message: Message) -> dict[str, Any]:

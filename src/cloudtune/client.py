@@ -11,14 +11,8 @@ import msgspec
 from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
-    BackendError,
-    CloudtuneError,
-    InputError,
-    InvalidRequest,
-    JobNotFound,
-    SpecError,
-    UnsupportedError,
-)
+    BackendError, CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError,
+)  # fmt: skip
 from cloudtune.execute import Executor, StepUpdate
 from cloudtune.fit import fit, row_rules
 from cloudtune.hosting import Deployments, Hosting, hosts

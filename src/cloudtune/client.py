@@ -11,7 +11,13 @@ import msgspec
 from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
-    BackendError, CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError,
+    BackendError,
+    CloudtuneError,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    SpecError,
+    UnsupportedError,
 )  # fmt: skip
 from cloudtune.execute import Executor, StepUpdate
 from cloudtune.fit import fit, row_rules
@@ -117,16 +123,9 @@ class Client:
         return self._planned(fitted, place, resolved, data, key, attempt, parent, dropped)
 
     def _planned(
-        self,
-        spec: JobSpec,
-        place: Backend,
-        resolved: Resolved,
-        data: DataReport,
-        key: str,
-        attempt: int,
-        parent: JobRef | None,
-        dropped: tuple[Any, ...] = (),
-    ) -> Plan:
+        self, spec: JobSpec, place: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
+        parent: JobRef | None, dropped: tuple[Any, ...] = (),
+    ) -> Plan:  # fmt: skip
         request = PlanRequest(
             spec=spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,

@@ -1,11 +1,25 @@
-"""Parquet, Arrow and Feather files, and folders that the datasets library saved: batches of rows as dictionaries."""
+"""Parquet, Arrow and Feather files, and folders that the datasets library saved: batches of rows as dictionaries.
+
+pyarrow can crash on a damaged file. A process of its own reads each file: see ``columnar_worker``.
+"""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING, cast
 
-from cloudtune.data.tables import BATCH_ROWS, Table
+import msgspec
+
+from cloudtune.data.blocks import MAX_ROW_BYTES
+from cloudtune.data.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_BYTES, ROW_OVERHEAD
+from cloudtune.data.limits import FREE_BYTES, MAX_RATIO
+from cloudtune.data.tables import Table
+from cloudtune.regular_file import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,60 +27,144 @@ if TYPE_CHECKING:
 
     from cloudtune.data.faults import Faults
 
+_PASSED_ON = (
+    "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZDIR",
+)  # fmt: skip
+"""Of the environment: a process that reads untrusted files gets no secrets."""
+_LARGEST_INDEX = 64 << 20
+_rows = msgspec.msgpack.Decoder(list[dict[str, object]])
+_fault = msgspec.msgpack.Decoder(tuple[str, str, str])
 
-def arrow_tables(path: Path, kind: str, faults: Faults, name: str) -> Iterator[Table]:
+
+def arrow_tables(file: IO[bytes], kind: str, faults: Faults, name: str) -> Iterator[Table]:
     """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
-    try:
-        from pyarrow import ArrowException
-    except ImportError:
+    if find_spec("pyarrow") is None:
         faults.error("not_installed", f"reading {kind} needs pyarrow", file=name,
                      fix='pip install "cloudtune[data]"')  # fmt: skip
         return
-    number = 1
+    size = _size(file)
+    if not _looks_right(file, kind, size):
+        faults.error(f"broken_{kind}", f"this is not a {kind} file, or a part is missing", file=name,
+                     fix="make it again, or name its format")  # fmt: skip
+        return
+    command = [sys.executable, "-P", "-m", "cloudtune.data.columnar_worker", kind]
+    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    worker = subprocess.Popen(
+        command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=1 << 20
+    )
     try:
-        for batch in _parquet(path) if kind == "parquet" else _arrow(path):
-            for start in range(0, batch.num_rows, BATCH_ROWS):
-                rows = batch.slice(start, BATCH_ROWS).to_pylist()
-                yield Table(list(range(number, number + len(rows))), rows, by_row=True)
-                number += len(rows)
-    except (ArrowException, UnicodeDecodeError) as error:
-        faults.error(f"broken_{kind}", f"this is not a good {kind} file: {error}", file=name, fix="make it again")
+        yield from _tables(worker, kind, size, faults, name)
+    finally:
+        worker.kill()
+        cast("IO[bytes]", worker.stdout).close()
+        worker.wait()
 
 
-def _parquet(path: Path) -> Iterator[Any]:
-    from pyarrow.parquet import ParquetFile
+def _tables(worker: subprocess.Popen[bytes], kind: str, size: int, faults: Faults, name: str) -> Iterator[Table]:
+    number, total = 1, 0
+    while True:
+        found = _frame(cast("IO[bytes]", worker.stdout))
+        if found is None:
+            faults.error(f"broken_{kind}", _crash(worker, kind, number), file=name,
+                         fix="make it again, or write its rows as JSONL")  # fmt: skip
+            return
+        first, content = found
+        if first == END:
+            return
+        if first == FAULT:
+            code, message, fix = _fault.decode(content)
+            faults.error(code, message, file=name, fix=fix)
+            return
+        rows = _rows.decode(content)
+        yield Table(list(range(number, number + len(rows))), rows, by_row=True)
+        number += len(rows)
+        total += len(content) + ROW_OVERHEAD * len(rows)
+        if total > max(FREE_BYTES, MAX_RATIO * size):
+            message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times the file's size"
+            faults.error("decompressed_too_large", message, file=name,
+                         fix="if that is right, write its rows as JSONL")  # fmt: skip
+            return
 
-    with ParquetFile(path) as opened:
-        yield from opened.iter_batches(BATCH_ROWS)
+
+def _frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
+    """The first byte of the next frame, and its content; None if the process ended before the file did."""
+    head = stream.read(HEAD_BYTES)
+    size = int.from_bytes(head[1:], "little")
+    if len(head) < HEAD_BYTES or size > MAX_ROW_BYTES:
+        return None
+    content = stream.read(size)
+    return (head[:1], content) if len(content) == size else None
 
 
-def _arrow(path: Path) -> Iterator[Any]:
-    """Arrow comes as a file with an index (Feather), or as a stream (what the datasets library writes)."""
-    from pyarrow import ArrowInvalid, ipc, memory_map
+def _crash(worker: subprocess.Popen[bytes], kind: str, number: int) -> str:
+    code = worker.wait()
+    if hasattr(signal, "SIGALRM") and code == -signal.SIGALRM:
+        return f"this {kind} file is damaged: the rows from {number:,} on took longer than {BATCH_SECONDS} seconds"
+    how = f"exit code {code}"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            how = signal.Signals(-code).name
+    return f"this {kind} file is damaged: the process that read it crashed at row {number:,} or behind it ({how})"
 
-    with memory_map(str(path)) as mapped:
-        try:
-            file = ipc.open_file(mapped)
-        except ArrowInvalid:
-            mapped.seek(0)
-            with ipc.open_stream(mapped) as stream:
-                yield from stream
-        else:
-            for i in range(file.num_record_batches):
-                yield file.get_batch(i)
+
+def _size(file: IO[bytes]) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
+
+
+def _looks_right(file: IO[bytes], kind: str, size: int) -> bool:
+    """Whether the first bytes, and of Parquet the last ones, are those of such a file."""
+    head = file.read(8)
+    file.seek(max(size - 4, 0))
+    tail = file.read(4)
+    file.seek(0)
+    if kind == "parquet":
+        return size >= 12 and head[:4] == tail == b"PAR1"
+    # A stream begins with the size of its schema, in newer versions behind four bytes of ones.
+    start = int.from_bytes(head[:4], "little")
+    return size >= 8 and (head.startswith((b"ARROW1\0\0", b"\xff\xff\xff\xff")) or 0 < start < size)
+
+
+class _Splits(msgspec.Struct):
+    """``dataset_dict.json``."""
+
+    splits: list[str]
+
+
+class _DataFile(msgspec.Struct):
+    filename: str
+
+
+class _State(msgspec.Struct):
+    """``state.json``."""
+
+    data_files: list[_DataFile] = msgspec.field(name="_data_files", default_factory=list)
 
 
 def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
     """The Arrow files of a folder that ``Dataset.save_to_disk`` wrote; None if it is no such folder."""
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
-        faults.error(
-            "is_directory", f"this folder holds the splits {', '.join(splits)}", file=str(folder),
-            fix=f"name one: {folder / splits[0]}",
-        )  # fmt: skip
+    path = folder / "dataset_dict.json"
+    try:
+        if path.is_file():
+            splits = msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_Splits).splits
+            faults.error(
+                "is_directory", f"this folder holds the splits {', '.join(splits[:20]) or 'none'}", file=str(folder),
+                fix=f"name one: {folder / splits[0]}" if splits else "name the files in it",
+            )  # fmt: skip
+            return []
+        path = folder / "state.json"
+        if not path.is_file():
+            return None
+        names = [one.filename for one in msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State).data_files]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+        faults.error("bad_index", f"this does not say which files make up the dataset: {error}", file=str(path),
+                     fix="save the dataset again, or name its files")  # fmt: skip
         return []
-    state = folder / "state.json"
-    if not state.is_file():
-        return None
-    names = [entry["filename"] for entry in json.loads(state.read_bytes()).get("_data_files", ())]
+    if outside := [name for name in names if name in {"", ".", ".."} or any(mark in name for mark in "/\\\0")]:
+        faults.error("bad_index", f"{outside[0][:200]!r} is not the name of a file in this folder", file=str(path),
+                     fix="save the dataset again, or name its files")  # fmt: skip
+        return []
     return [folder / name for name in names]

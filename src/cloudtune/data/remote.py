@@ -126,6 +126,10 @@ class _Resuming(io.RawIOBase):
         """See `io.RawIOBase`."""
         return True
 
+    def tell(self) -> int:
+        """See `io.IOBase`."""
+        return self._at
+
     def readinto(self, buffer: WriteableBuffer) -> int:
         """See `io.RawIOBase`."""
         view = memoryview(buffer)

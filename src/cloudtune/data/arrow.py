@@ -158,11 +158,14 @@ def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
         path = folder / "state.json"
         if not path.is_file():
             return None
-        names = [one.filename for one in msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State).data_files]
+        names = [
+            one.filename for one in msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State).data_files
+        ]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         faults.error("bad_index", f"this does not say which files make up the dataset: {error}", file=str(path),
                      fix="save the dataset again, or name its files")  # fmt: skip
         return []
+    names = [one.filename for one in state.data_files]
     if outside := [name for name in names if name in {"", ".", ".."} or any(mark in name for mark in "/\\\0")]:
         faults.error("bad_index", f"{outside[0][:200]!r} is not the name of a file in this folder", file=str(path),
                      fix="save the dataset again, or name its files")  # fmt: skip

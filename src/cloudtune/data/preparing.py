@@ -10,7 +10,7 @@ import msgspec
 
 from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import PART_BYTES, Block, keep_memory
-from cloudtune.data.decoding import FileRows
+from cloudtune.data.decoding import MAX_BAD_ROWS, FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.limits import hold
 from cloudtune.data.losses import FEATURES
@@ -217,7 +217,12 @@ def _shared(
 
     def stream() -> Generator[Scanned]:
         with Pool(workers, chosen) as pool:
-            for reply in pool.replies(_requests(named, faults)):
+            open_files: dict[tuple[str, str], FileRows] = {}
+            for reply in pool.replies(_requests(named, faults, open_files)):
+                rows = open_files[reply.origin, reply.file]
+                if rows.bad > MAX_BAD_ROWS:
+                    continue  # it was asked for before that was known
+                rows.bad += reply.bad
                 faults.absorb(reply.problems, reply.counts)
                 yield from reply.scanned
 
@@ -229,11 +234,14 @@ def _first_record(named: dict[str, Source]) -> Record | None:
     return next((batch.records[0] for batch in batches if batch.records), None)
 
 
-def _requests(named: dict[str, Source], faults: Faults) -> Iterator[tuple[Request, bytes]]:
-    """Every block, with what its file's first rows tell of their keys."""
+def _requests(
+    named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows]
+) -> Iterator[tuple[Request, bytes]]:
+    """Every block, with what its file's first rows tell of their keys. ``open_files`` takes what counts bad rows."""
     for origin, source in named.items():
         for rows, chunk in chunks_of(source, faults):
             assert isinstance(chunk, Block)
+            open_files[origin, rows.file] = rows
             if rows.how is None:
                 probe = FileRows(rows.file, rows.columns, None, Faults())
                 probe.of_block(chunk)

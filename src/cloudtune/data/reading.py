@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.data.arrow import arrow_tables
 from cloudtune.data.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
-from cloudtune.data.decoding import FileRows
+from cloudtune.data.decoding import MAX_BAD_ROWS, FileRows
 from cloudtune.data.kinds import RowType, row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.opening import at_hand, files_of, format_of, opened, unreadable
@@ -48,6 +48,12 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
             for chunk in _chunks(path, source.format, faults):
                 yield rows, chunk
                 if rows.hopeless:
+                    break
+                if rows.bad > MAX_BAD_ROWS:
+                    faults.error(
+                        "too_many_bad_rows", f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read",
+                        file=str(path), fix="correct these first",
+                    )  # fmt: skip
                     break
         except CloudtuneError as error:
             if not isinstance(path, RemoteFile):

@@ -55,7 +55,8 @@ class Pool:
     def __init__(self, count: int, task: Task) -> None:
         # Hashes of rows are compared between the workers: they must hash alike.
         environment = os.environ | {
-            "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)), "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }  # fmt: skip
         self._memory = file_in_memory(count * AHEAD * PLACE_BYTES)
         self._places = None if self._memory is None else Places(self._memory, count * AHEAD)

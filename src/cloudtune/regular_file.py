@@ -32,6 +32,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     Raises:
         NotRegularFile: The path is a FIFO, a socket or a device, or it is not a valid path.
         OSError: The operating system refuses to open it. A folder raises IsADirectoryError.
+
     """
     name = os.fspath(path)
     if problem := invalid_path(name):
@@ -45,20 +46,24 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         raise
     try:
         found = os.fstat(descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-        if not stat.S_ISREG(found.st_mode):
-            kind = _TYPES.get(stat.S_IFMT(found.st_mode), "a special file")
-            raise NotRegularFile(errno.EINVAL, f"it is {kind}, not a regular file", name)
+        _refuse_others(found.st_mode, name)
         if not found.st_size:
             os.close(descriptor)
             return io.BytesIO()
         if hasattr(os, "set_blocking"):
             os.set_blocking(descriptor, True)
+        return cast("IO[bytes]", os.fdopen(descriptor, "rb"))
     except BaseException:
         os.close(descriptor)
         raise
-    return cast("IO[bytes]", os.fdopen(descriptor, "rb"))
+
+
+def _refuse_others(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if not stat.S_ISREG(mode):
+        kind = _TYPES.get(stat.S_IFMT(mode), "a special file")
+        raise NotRegularFile(errno.EINVAL, f"it is {kind}, not a regular file", name)
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -67,6 +72,7 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
     Raises:
         NotRegularFile: As `open_regular`.
         OSError: As `open_regular`; with ``errno.EFBIG`` if the file has more than ``limit`` bytes.
+
     """
     with open_regular(path) as file:
         content = file.read(limit + 1)

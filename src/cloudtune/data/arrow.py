@@ -1,6 +1,6 @@
 """Parquet, Arrow and Feather files, and folders that the datasets library saved: batches of rows as dictionaries.
 
-pyarrow can crash on a damaged file. A process of its own reads each file: see ``columnar_worker``.
+pyarrow can crash on a damaged file. A process of its own reads such files: see ``columnar_worker``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import signal
 import subprocess
 import sys
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 import msgspec
 
 from cloudtune.data.blocks import MAX_ROW_BYTES
-from cloudtune.data.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_BYTES, ROW_OVERHEAD
+from cloudtune.data.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_BYTES, ROW_OVERHEAD, ask
 from cloudtune.data.limits import FREE_BYTES, MAX_RATIO
 from cloudtune.data.tables import Table
-from cloudtune.regular_file import read_regular
+from cloudtune.regular_file import open_regular, read_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from cloudtune.data.faults import Faults
@@ -36,47 +36,84 @@ _rows = msgspec.msgpack.Decoder(list[dict[str, object]])
 _fault = msgspec.msgpack.Decoder(tuple[str, str, str])
 
 
-def arrow_tables(file: IO[bytes], kind: str, faults: Faults, name: str) -> Iterator[Table]:
-    """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
-    if find_spec("pyarrow") is None:
-        faults.error("not_installed", f"reading {kind} needs pyarrow", file=name,
-                     fix='pip install "cloudtune[data]"')  # fmt: skip
-        return
-    size = _size(file)
-    if not _looks_right(file, kind, size):
-        faults.error(f"broken_{kind}", f"this is not a {kind} file, or a part is missing", file=name,
-                     fix="make it again, or name its format")  # fmt: skip
-        return
-    command = [sys.executable, "-P", "-m", "cloudtune.data.columnar_worker", kind]
+class ColumnarReader:
+    """Reads the files of one source with one process, which is started when the first of them is met."""
+
+    def __init__(self) -> None:
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def tables(self, path: Path, kind: str, faults: Faults, name: str) -> Iterator[Table]:
+        """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
+        if find_spec("pyarrow") is None:
+            faults.error("not_installed", f"reading {kind} needs pyarrow", file=name,
+                         fix='pip install "cloudtune[data]"')  # fmt: skip
+            return
+        with open_regular(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            is_right = _looks_right(file, kind, size)
+        if not is_right:
+            faults.error(f"broken_{kind}", f"this is not a good {kind} file: its first or last bytes are wrong",
+                         file=name, fix="make it again, or name its format")  # fmt: skip
+            return
+        worker = self._worker or _started()
+        self._worker = None  # it serves again only if it comes to the end of this file
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                ask(cast("IO[bytes]", worker.stdin), kind, str(path))
+            if (yield from _tables(worker, kind, size, faults, name)):
+                self._worker = worker
+        finally:
+            if self._worker is None:
+                _end(worker)
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            _end(self._worker)
+        self._worker = None
+
+
+def _started() -> subprocess.Popen[bytes]:
     environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
-    worker = subprocess.Popen(
-        command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=1 << 20
-    )
-    try:
-        yield from _tables(worker, kind, size, faults, name)
-    finally:
-        worker.kill()
-        cast("IO[bytes]", worker.stdout).close()
-        worker.wait()
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "cloudtune.data.columnar_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
 
 
-def _tables(worker: subprocess.Popen[bytes], kind: str, size: int, faults: Faults, name: str) -> Iterator[Table]:
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    worker.kill()
+    for stream in (worker.stdin, worker.stdout):
+        with contextlib.suppress(OSError):
+            cast("IO[bytes]", stream).close()
+    worker.wait()
+
+
+def _tables(
+    worker: subprocess.Popen[bytes], kind: str, size: int, faults: Faults, name: str
+) -> Generator[Table, None, bool]:
+    """The rows that the process sends. Gives whether the process can read another file."""
     number, total = 1, 0
     while True:
         found = _frame(cast("IO[bytes]", worker.stdout))
         if found is None:
             faults.error(f"broken_{kind}", _crash(worker, kind, number), file=name,
                          fix="make it again, or write its rows as JSONL")  # fmt: skip
-            return
+            return False
         first, content = found
         if first == END:
-            return
+            return True
         if first == FAULT:
             code, message, fix = _fault.decode(content)
             faults.error(code, message, file=name, fix=fix)
-            return
+            return True
         rows = _rows.decode(content)
         yield Table(list(range(number, number + len(rows))), rows, by_row=True)
         number += len(rows)
@@ -85,7 +122,7 @@ def _tables(worker: subprocess.Popen[bytes], kind: str, size: int, faults: Fault
             message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times the file's size"
             faults.error("decompressed_too_large", message, file=name,
                          fix="if that is right, write its rows as JSONL")  # fmt: skip
-            return
+            return False
 
 
 def _frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
@@ -109,18 +146,12 @@ def _crash(worker: subprocess.Popen[bytes], kind: str, number: int) -> str:
     return f"this {kind} file is damaged: the process that read it crashed at row {number:,} or behind it ({how})"
 
 
-def _size(file: IO[bytes]) -> int:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    return size
-
-
 def _looks_right(file: IO[bytes], kind: str, size: int) -> bool:
     """Whether the first bytes, and of Parquet the last ones, are those of such a file."""
+    file.seek(0)
     head = file.read(8)
     file.seek(max(size - 4, 0))
     tail = file.read(4)
-    file.seek(0)
     if kind == "parquet":
         return size >= 12 and head[:4] == tail == b"PAR1"
     # A stream begins with the size of its schema, in newer versions behind four bytes of ones.
@@ -158,9 +189,7 @@ def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
         path = folder / "state.json"
         if not path.is_file():
             return None
-        names = [
-            one.filename for one in msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State).data_files
-        ]
+        state = msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         faults.error("bad_index", f"this does not say which files make up the dataset: {error}", file=str(path),
                      fix="save the dataset again, or name its files")  # fmt: skip

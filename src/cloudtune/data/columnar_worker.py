@@ -1,7 +1,8 @@
-"""A process that reads one Parquet, Arrow or Feather file: ``python -m cloudtune.data.columnar_worker KIND``.
+"""A process that reads Parquet, Arrow and Feather files: ``python -m cloudtune.data.columnar_worker``.
 
-The file is standard input. Frames go to standard output: see ``send``. pyarrow checks a file only after it has read
-parts of it, so a damaged file can end the process with a segmentation fault. Here that ends this process alone.
+Requests (see ``ask``) come on standard input. For each of them, frames go to standard output (see ``send``). pyarrow
+checks a file only after it has read parts of it, so a damaged file can end the process with a segmentation fault. Here
+that ends this process alone.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from cloudtune.data.blocks import MAX_ROW_BYTES, TOO_LONG_FIX
+from cloudtune.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,7 @@ ROW_OVERHEAD = 64
 """Bytes that are counted for each row besides its content."""
 _CONVERT_FIX = "write the file again, or write its rows as JSONL"
 _encoder = msgspec.msgpack.Encoder()
+_request = msgspec.msgpack.Decoder(tuple[str, bytes])
 
 
 class Refused(Exception):
@@ -43,35 +45,49 @@ class Refused(Exception):
 
 
 def main() -> None:
-    """Read the file and send its rows."""
-    _limit()
-    out = os.fdopen(os.dup(1), "wb")
+    """Read one file after the other until the input ends."""
+    requests, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # Libraries may print to standard output, which belongs to the frames.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    kind = sys.argv[1]
-    try:
-        for rows in _rows(kind):
-            _watch(0)  # the reader may take its time
-            send(out, ROWS, rows)
-            _watch(BATCH_SECONDS)
-    except Refused as refused:
-        send(out, FAULT, _encoder.encode(refused.args))
-    except MemoryError:
-        message = "reading this file needs more memory than it may take"
-        send(out, FAULT, _encoder.encode(("too_large", message, "write it again in smaller row groups")))
-    except BrokenPipeError:
-        os._exit(0)
-    except Exception as error:  # noqa: BLE001 - pyarrow raises many types of its own and of Python's
-        message = f"this is not a good {kind} file: {type(error).__name__}: {error}"[:500]
-        send(out, FAULT, _encoder.encode((f"broken_{kind}", message, "make it again")))
-    else:
-        send(out, END, b"")
-    with contextlib.suppress(OSError):
-        out.close()
+    _limit()
+    with contextlib.suppress(BrokenPipeError):
+        while head := requests.read(8):
+            _answer(*_request.decode(requests.read(int.from_bytes(head, "little"))), out)
     os._exit(0)  # what pyarrow still holds of a damaged file is not cleaned up
 
 
-def send(out: Any, first: bytes, content: bytes) -> None:
+def _answer(kind: str, path: bytes, out: IO[bytes]) -> None:
+    """Send the rows of one file, and how its end was reached."""
+    _watch(BATCH_SECONDS)
+    try:
+        with open_regular(os.fsdecode(path)) as file:
+            for rows in _rows(kind, file):
+                _watch(0)  # the reader may take its time
+                send(out, ROWS, rows)
+                _watch(BATCH_SECONDS)
+        end = END, b""
+    except Refused as refused:
+        end = FAULT, _encoder.encode(refused.args)
+    except MemoryError:
+        message = "reading this file needs more memory than it may take"
+        end = FAULT, _encoder.encode(("too_large", message, "write it again in smaller row groups"))
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pyarrow raises many types of its own and of Python's
+        message = f"this is not a good {kind} file: {type(error).__name__}: {error}"[:500]
+        end = FAULT, _encoder.encode((f"broken_{kind}", message, "make it again"))
+    _watch(0)
+    send(out, *end)
+
+
+def ask(to: IO[bytes], kind: str, path: str) -> None:
+    """Ask for the rows of a file."""
+    request = _encoder.encode((kind, os.fsencode(path)))
+    to.write(len(request).to_bytes(8, "little") + request)
+    to.flush()
+
+
+def send(out: IO[bytes], first: bytes, content: bytes) -> None:
     """Write one frame."""
     out.write(first + len(content).to_bytes(HEAD_BYTES - 1, "little"))
     out.write(content)
@@ -88,7 +104,6 @@ def _limit() -> None:
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
         if most == resource.RLIM_INFINITY or most > memory:
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    _watch(BATCH_SECONDS)
 
 
 def _watch(seconds: int) -> None:
@@ -97,10 +112,10 @@ def _watch(seconds: int) -> None:
         signal.alarm(seconds)
 
 
-def _rows(kind: str) -> Iterator[bytes]:
+def _rows(kind: str, file: IO[bytes]) -> Iterator[bytes]:
     """The file's rows, each list of them encoded."""
     number = 1
-    for batch in _parquet() if kind == "parquet" else _arrow():
+    for batch in (_parquet if kind == "parquet" else _arrow)(_source(file)):
         batch.validate(full=True)
         start = 0
         while start < batch.num_rows:
@@ -183,29 +198,28 @@ def _nested_types() -> tuple[Any, ...]:
     return types.is_struct, types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_map
 
 
-def _source() -> Any:
-    """Standard input as a file that can be read at any place, mapped into memory where that can be done."""
+def _source(file: IO[bytes]) -> Any:
+    """The file for pyarrow, mapped into memory where that can be done."""
     from pyarrow import PythonFile, memory_map
 
-    for path in ("/proc/self/fd/0", "/dev/fd/0"):
+    for folder in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
-            return memory_map(path)
-    return PythonFile(os.fdopen(0, "rb"), mode="r")
+            return memory_map(f"{folder}/{file.fileno()}")
+    return PythonFile(file, mode="r")
 
 
-def _parquet() -> Iterator[Any]:
+def _parquet(source: Any) -> Iterator[Any]:
     from pyarrow.parquet import ParquetFile
 
-    file = ParquetFile(_source(), pre_buffer=False)
+    file = ParquetFile(source, pre_buffer=False)
     _check_schema(file.schema_arrow)
     yield from file.iter_batches(BATCH_ROWS, use_threads=False)
 
 
-def _arrow() -> Iterator[Any]:
+def _arrow(source: Any) -> Iterator[Any]:
     """Arrow comes as a file with an index (Feather), or as a stream (what the datasets library writes)."""
     from pyarrow import ArrowInvalid, ipc
 
-    source = _source()
     try:
         file = ipc.open_file(source)
     except ArrowInvalid:

@@ -169,16 +169,15 @@ class _Limited:
 
 
 @contextmanager
-def at_hand(path: File) -> Iterator[IO[bytes]]:
+def at_hand(path: File) -> Iterator[Path]:
     """The file on a disk of this machine, for readers that go back and forth in it."""
     if isinstance(path, Path):
-        with open_regular(path) as file:
-            yield file
+        yield path
         return
-    with tempfile.TemporaryFile() as copy, remote.opened(path) as stream:
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy, remote.opened(path) as stream:
         shutil.copyfileobj(stream, copy, 1 << 20)
-        copy.seek(0)
-        yield copy
+        copy.flush()
+        yield Path(copy.name)
 
 
 def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from cloudtune.data.arrow import arrow_tables
+from cloudtune.data.arrow import ColumnarReader
 from cloudtune.data.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import MAX_BAD_ROWS, FileRows
 from cloudtune.data.kinds import RowType, row_type
@@ -41,29 +41,33 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
     how: RowType | None = None
     if source.kind != "auto":
         how = row_type(KINDS[source.kind], source.columns)
-    for path in files_of(source, faults):
-        rows = _rows(str(path), source, how, faults)
-        errors = faults.total("error")
-        try:
-            for chunk in _chunks(path, source.format, faults):
-                yield rows, chunk
-                if rows.hopeless:
-                    break
-                if rows.bad > MAX_BAD_ROWS:
-                    faults.error(
-                        "too_many_bad_rows", f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read",
-                        file=str(path), fix="correct these first",
-                    )  # fmt: skip
-                    break
-        except CloudtuneError as error:
-            if not isinstance(path, RemoteFile):
-                raise
-            faults.add(problem_of(error, path.uri))
-        except (OSError, EOFError, UnicodeError, zlib.error) as error:
-            _report(error, path, faults)
-        how = rows.how  # files of one source hold one kind
-        if not rows.seen and faults.total("error") == errors:
-            faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
+    with ColumnarReader() as columnar:
+        for path in files_of(source, faults):
+            rows = _rows(str(path), source, how, faults)
+            errors = faults.total("error")
+            try:
+                for chunk in _chunks(path, source.format, faults, columnar):
+                    yield rows, chunk
+                    if rows.hopeless or _is_given_up(rows, faults):
+                        break
+            except CloudtuneError as error:
+                if not isinstance(path, RemoteFile):
+                    raise
+                faults.add(problem_of(error, path.uri))
+            except (OSError, EOFError, UnicodeError, zlib.error) as error:
+                _report(error, path, faults)
+            how = rows.how  # files of one source hold one kind
+            if not rows.seen and faults.total("error") == errors:
+                faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
+
+
+def _is_given_up(rows: FileRows, faults: Faults) -> bool:
+    """Whether too many rows of the file are bad to read on, which is reported."""
+    if rows.bad <= MAX_BAD_ROWS:
+        return False
+    message = f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read"
+    faults.error("too_many_bad_rows", message, file=rows.file, fix="correct these first")
+    return True
 
 
 def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:
@@ -85,11 +89,11 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
     faults.error(told[0], told[1], file=str(path), fix=told[2])
 
 
-def _chunks(path: File, wanted: str, faults: Faults) -> Iterator[Block | Table]:
+def _chunks(path: File, wanted: str, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
     file, kind = str(path), format_of(path, wanted)
     if kind in {"parquet", "arrow"}:
         with at_hand(path) as here:
-            yield from arrow_tables(here, kind, faults, file)
+            yield from columnar.tables(here, kind, faults, file)
         return
     with opened(path) as stream:
         looks, head = sniff(stream.read(_HEAD))

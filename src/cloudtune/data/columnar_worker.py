@@ -184,7 +184,8 @@ def _unfit(kind: Any) -> str | None:
             return "is nested too deeply"
         if types.is_dictionary(kind) and types.is_nested(kind.value_type):
             return "has a dictionary of nested values, which cannot be read"
-        if types.is_nested(kind) and not any(fits(kind) for fits in _nested_types()):
+        can_be_read = not types.is_nested(kind) or any(fits(kind) for fits in _nested_types())
+        if types.is_run_end_encoded(kind) or not can_be_read:
             return f"has the type {kind}"[:100] + ", which cannot be read"
         inner = [kind.storage_type] if hasattr(kind, "storage_type") else []
         inner += [kind.field(i).type for i in range(kind.num_fields)]

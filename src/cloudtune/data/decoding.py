@@ -48,6 +48,7 @@ class FileRows:
         """The columns of a table are those of no kind: no row of it can be used."""
         self.bad = 0
         """Rows that could not be decoded."""
+        self._given_up = False
         self._named: set[str] = set()
         self._suggested: Counter[str] = Counter()
         self._plain = PlainBlocks()
@@ -211,6 +212,14 @@ class FileRows:
         if new or self.how is None:
             self.how = row_type(kind, self.columns, (*known, *new))
         return self.how
+
+    def is_given_up(self) -> bool:
+        """Whether too many rows of the file are bad to read on, which is reported once."""
+        if self.bad > MAX_BAD_ROWS and not self._given_up:
+            self._given_up = True
+            message = f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read"
+            self.faults.error("too_many_bad_rows", message, file=self.file, fix="correct these first")
+        return self._given_up
 
     def _bad(self, line: int, problem: Problem, by_row: bool = False) -> None:
         self.bad += 1

@@ -10,7 +10,7 @@ import msgspec
 
 from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import PART_BYTES, Block, keep_memory
-from cloudtune.data.decoding import MAX_BAD_ROWS, FileRows
+from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
 from cloudtune.data.limits import hold
 from cloudtune.data.losses import FEATURES
@@ -220,11 +220,12 @@ def _shared(
             open_files: dict[tuple[str, str], FileRows] = {}
             for reply in pool.replies(_requests(named, faults, open_files)):
                 rows = open_files[reply.origin, reply.file]
-                if rows.bad > MAX_BAD_ROWS:
-                    continue  # it was asked for before that was known
+                if rows.is_given_up():
+                    continue  # the block was sent before that was known
                 rows.bad += reply.bad
                 faults.absorb(reply.problems, reply.counts)
                 yield from reply.scanned
+                rows.is_given_up()
 
     return chosen, stream()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cloudtune.data.arrow import ColumnarReader
 from cloudtune.data.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
-from cloudtune.data.decoding import MAX_BAD_ROWS, FileRows
+from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import RowType, row_type
 from cloudtune.data.kinds_other import KINDS
 from cloudtune.data.opening import at_hand, files_of, format_of, opened, unreadable
@@ -48,7 +48,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
             try:
                 for chunk in _chunks(path, source.format, faults, columnar):
                     yield rows, chunk
-                    if rows.hopeless or _is_given_up(rows, faults):
+                    if rows.hopeless or rows.is_given_up():
                         break
             except CloudtuneError as error:
                 if not isinstance(path, RemoteFile):
@@ -59,15 +59,6 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
             how = rows.how  # files of one source hold one kind
             if not rows.seen and faults.total("error") == errors:
                 faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
-
-
-def _is_given_up(rows: FileRows, faults: Faults) -> bool:
-    """Whether too many rows of the file are bad to read on, which is reported."""
-    if rows.bad <= MAX_BAD_ROWS:
-        return False
-    message = f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read"
-    faults.error("too_many_bad_rows", message, file=rows.file, fix="correct these first")
-    return True
 
 
 def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:

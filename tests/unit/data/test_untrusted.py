@@ -198,11 +198,12 @@ def test_an_array_of_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     report = check(str(path), workers=0)
     assert report.counts["invalid_json"] < 1100
     monkeypatch.setattr("cloudtune.data.decoding.MAX_BAD_ROWS", 500)
-    path.write_bytes(b"[" + b'{"a":1},' * 40_000 + ROW + b"]")
+    monkeypatch.setattr("cloudtune.data.blocks.PART_BYTES", 4096)
+    path.write_bytes(b"[" + b'{"a":1},' * 4_000 + ROW + b"]")
     found = [check(str(path), workers=workers) for workers in (0, 2)]
     assert found[0].counts == found[1].counts
     assert found[0].counts["too_many_bad_rows"] == 1
-    assert found[0].counts["unknown_keys"] < 40_000
+    assert found[0].counts["unknown_keys"] < 4_000
 
 
 @pytest.mark.parametrize("suffix", ["json.gz", "jsonl.gz", "csv.gz", "txt.gz", "json.zst"])

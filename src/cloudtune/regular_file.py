@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import stat
-from typing import IO, cast
 
 _TYPES = {
     stat.S_IFIFO: "a named pipe (FIFO)",
@@ -24,7 +23,7 @@ class NotRegularFile(OSError):
     """The path names something that is not a regular file, or no file can have that name."""
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader | io.BytesIO:
     """Open a regular file, or a symbolic link to one, for reading.
 
     A file whose size is 0 reads as empty. Files under ``/proc`` report that size whatever they hold.
@@ -52,7 +51,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
             return io.BytesIO()
         if hasattr(os, "set_blocking"):
             os.set_blocking(descriptor, True)
-        return cast("IO[bytes]", os.fdopen(descriptor, "rb"))
+        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise

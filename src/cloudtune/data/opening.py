@@ -196,7 +196,7 @@ def unreadable(error: Exception) -> tuple[str, str, str] | None:
         message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times its compressed size"
         return "decompressed_too_large", message, "if that is right, decompress it first (gunzip, unzstd)"
     if isinstance(error, NotRegularFile):
-        return "not_a_regular_file", error.strerror, "name a regular file, or write - for standard input"
+        return "not_a_regular_file", str(error.strerror), "name a regular file, or write - for standard input"
     if isinstance(error, IsADirectoryError):
         return "is_directory", "this is a folder", "name the files in it"
     if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):

@@ -44,7 +44,7 @@ class Worker:
         block = Block(data, request.first_line, request.pieces, request.lines)
         scanned = [*self.scanner.scan_block(rows, block, request.origin)]
         problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
-        counts = [(severity, code, n) for (severity, code), n in faults.counts.items()]
+        counts: list[tuple[str, str, int]] = [(severity, code, n) for (severity, code), n in faults.counts.items()]
         return Reply(scanned, problems, counts, request.file, request.origin, rows.bad)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cloudtune.errors import InputError, Problem
+from cloudtune.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,7 +109,7 @@ def _text(path: str | Path, what: str, fail: Callable[..., NoReturn]) -> str:
         if str(path) == STDIN:
             raw = sys.stdin.buffer.read(LARGEST_BYTES + 1)
         else:
-            with Path(path).expanduser().open("rb") as file:
+            with open_regular(Path(path).expanduser()) as file:
                 raw = file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         fail("no_file", "no such file", "check the path, or let `cloudtune init` write one")

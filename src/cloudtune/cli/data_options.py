@@ -157,20 +157,22 @@ def source_of(
         raise click.UsageError(f"{where}{first['msg'].removeprefix('Value error, ')}") from error
 
 
+_LARGEST_TEMPLATES = 4 << 20
 _KEYED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
 
 
 def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
     """Key -> template; a text without a key makes plain text."""
     import json
-    from pathlib import Path
+
+    from cloudtune.regular_file import read_regular
 
     found: dict[str, str] = {}
     for one in written:
         if one.startswith("@"):
             try:
-                found |= json.loads(Path(one[1:]).read_text(encoding="utf-8"))
-            except (OSError, ValueError, TypeError) as error:
+                found |= json.loads(read_regular(one[1:], _LARGEST_TEMPLATES))
+            except (OSError, ValueError, TypeError, RecursionError) as error:
                 raise click.UsageError(
                     f"--template {one}: a JSON file with a template for each key: {error}"
                 ) from error

@@ -91,13 +91,17 @@ class _Written:
             self._session.put("")
 
 
+_LARGEST_FILE = 256 << 20
+
+
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a file. Raises InputError with every line that cannot be used."""
     from cloudtune.errors import InputError, Problem
+    from cloudtune.regular_file import read_regular
 
     label = "<stdin>" if str(path) == "-" else str(path)
     try:
-        text = sys.stdin.read() if label == "<stdin>" else path.read_text(encoding="utf-8-sig")
+        text = sys.stdin.read() if label == "<stdin>" else read_regular(path, _LARGEST_FILE).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError([Problem(code="not_utf8", message="not UTF-8 text", file=label)]) from error
     except OSError as error:

@@ -16,6 +16,8 @@ PART_BYTES = 1 << 16
 """Of rows that are decoded at once: what fits a core's cache is gone through fastest."""
 MAX_ROW_BYTES = 64 << 20
 MAX_SKIP_BYTES = 1 << 30
+MAX_BROKEN = 1000
+"""Places where a file is broken, before the rest of it is left unread."""
 _KEPT_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -137,8 +139,11 @@ class _Splitter:
     def __init__(self, stream: IO[bytes], head: bytes, file: str, faults: Faults) -> None:
         self.stream, self.buffer, self.file, self.faults = stream, head, file, faults
         self.at, self.line, self.ended = 0, 1, False
+        self.found = 0
+        """Problems so far."""
 
     def fault(self, message: str, fix: str, code: str = "invalid_json") -> None:
+        self.found += 1
         self.faults.error(code, message, file=self.file, line=self.line, fix=fix)
 
     def more(self) -> bool:
@@ -177,6 +182,9 @@ class _Splitter:
                 return
             if in_array and comma_due != (byte == b","):
                 self.fault(f"a comma {'is missing' if comma_due else 'too many'} here", "correct the array's commas")
+                if self.found >= MAX_BROKEN:
+                    self.fault("the rest of the array is not read: too much of it is broken", "write one row per line")
+                    return
             comma_due = False
             if in_array and byte == b",":
                 self.step(self.at + 1)

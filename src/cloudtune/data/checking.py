@@ -227,9 +227,9 @@ def _report(
     counted = task.tokenizer is not None and task.longer == "count"
     return CheckReport(
         ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
-        kinds=dict(survey.kinds), fingerprint=survey.fingerprint, problems=listed,
+        kinds=dict(sorted(survey.kinds.items())), fingerprint=survey.fingerprint, problems=listed,
         counts={code: count for (_, code), count in sorted(faults.counts.items())}, duplicates=survey.duplicates,
-        features=dict(survey.features), conflicts=survey.conflicts, leaks=survey.leaks,
+        features=dict(sorted(survey.features.items())), conflicts=survey.conflicts, leaks=survey.leaks,
         labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=lengths.buckets(),
         mean_bytes=round(lengths.mean, 1), largest_bytes=lengths.largest,
         tokens=tokens.total if counted else None, token_sizes=tokens.buckets(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,13 @@ from cloudtune.data.records import ROLES
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cloudtune.data.kinds import Kind
 
 COMMON = ("chat", "prompt_completion", "instruction", "text", "preference", "sharegpt")
+_SHOWN = 8
+_SHOWN_CHARS = 80
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
@@ -93,6 +96,7 @@ def validation(message: str) -> Problem:
     if field and field.endswith("role") and text.startswith("invalid enum value"):
         code = "unknown_role"
         role = text.split("'")[1] if "'" in text else ""
+        role = role[:_SHOWN_CHARS]
         near = difflib.get_close_matches(role, ROLES, n=1)
         text, fix = f"{role!r} is not a role", f"use {near[0]}" if near else f"use one of {', '.join(ROLES)}"
     elif found := re.match(r"object missing required field `(.*)`", text):
@@ -129,10 +133,15 @@ def mixed(other: Kind, kind: Kind) -> Problem:
     )  # fmt: skip
 
 
-def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Problem:
-    """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that are not there."""
+def keys(
+    row: Mapping[str, Any], kind: Kind | None, unmapped: set[str], suggest: Callable[[str], bool] = lambda _: True
+) -> Problem:
+    """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that are not there.
+
+    ``suggest`` says whether to look for the names that may be meant in a problem of that code.
+    """
     present = frozenset(row)
-    shown = ", ".join(sorted(present)[:8]) or "none"
+    shown = ", ".join(_few(present)) or "none"
     other = recognise(row)
     if (
         kind is not None
@@ -141,9 +150,9 @@ def keys(row: Mapping[str, Any], kind: Kind | None, unmapped: set[str]) -> Probl
         and not other.required.keys() < kind.required.keys()
     ):
         return mixed(other, kind)
-    fix = _rename(present, kind)
+    fix = _rename(present, kind) if suggest("unknown_keys" if kind is None else "missing_key") else None
     if unmapped:
-        fix = f"columns names {', '.join(sorted(unmapped))}, which is not there"
+        fix = f"columns names {', '.join(_few(unmapped))}, which is not there"
     if kind is None:
         fix = fix or _as_pair(row)
         wanted = "; ".join(" + ".join(KINDS[name].required) for name in COMMON)
@@ -172,6 +181,11 @@ def _as_pair(row: Mapping[str, Any]) -> str | None:
 def _rename(present: frozenset[str], kind: Kind | None) -> str | None:
     known = [name for one in ([kind] if kind else [KINDS[name] for name in COMMON]) for name in one.keys]
     pairs: list[str] = []
-    for key in sorted(present.difference(known)):
+    for key in _few(present.difference(known)):
         pairs += [f"{key}: {ours}" for ours in difflib.get_close_matches(key, known, n=1)]
     return f"map them: columns: {{{', '.join(pairs)}}}" if pairs else None
+
+
+def _few(names: Iterable[str]) -> list[str]:
+    """The first names, cut to what can be shown: a row may have very many and very long ones."""
+    return [name[:_SHOWN_CHARS] for name in heapq.nsmallest(_SHOWN, names)]

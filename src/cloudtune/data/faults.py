@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from cloudtune.errors import DataError, Problem, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 KEPT = 50
+MAX_UNUSED_KEYS = 100
+"""Keys of one file that are named as unused."""
+_MOST_CHARS = 500
+"""Of a problem's message, and of its fix: they quote the data."""
 
 
 class Faults:
@@ -19,7 +25,7 @@ class Faults:
     def __init__(self, keep: int = KEPT) -> None:
         self._keep = keep
         self._kept: dict[Severity, list[Problem]] = {"error": [], "warning": [], "info": []}
-        self._unused: set[tuple[str | None, str | None]] = set()
+        self._unused: dict[str | None, set[str | None]] = {}
         self._counts: Counter[tuple[Severity, str]] = Counter()
         self._listed: Counter[tuple[Severity, str]] = Counter()
 
@@ -53,18 +59,22 @@ class Faults:
                 self._keep_if_room(problem)
 
     def _once(self, problem: Problem) -> None:
-        """Of a file's key that is not used, the first row is enough."""
-        place = (problem.file, problem.field)
-        if place not in self._unused:
-            self._unused.add(place)
-            self._counts[problem.severity, problem.code] += 1
-            self._keep_if_room(problem)
+        """Of a file's key that is not used, the first row is enough, and of many such keys the first ones are."""
+        named = self._unused.setdefault(problem.file, set())
+        if problem.field in named or len(named) > MAX_UNUSED_KEYS:
+            return
+        named.add(problem.field)
+        if len(named) > MAX_UNUSED_KEYS:
+            message = f"more than {MAX_UNUSED_KEYS} keys are not used, the others are not named"
+            problem = structs.replace(problem, message=message, line=None, row=None, field=None)
+        self._counts[problem.severity, problem.code] += 1
+        self._keep_if_room(problem)
 
     def _keep_if_room(self, problem: Problem) -> None:
         sort = (problem.severity, problem.code)
         if self._listed[sort] < self._keep:
             self._listed[sort] += 1
-            self._kept[problem.severity].append(problem)
+            self._kept[problem.severity].append(_shortened(problem))
 
     def kept(self, severity: Severity) -> list[Problem]:
         """Those that were kept."""
@@ -94,6 +104,13 @@ class Faults:
         """Raise DataError if there is any error, with what is only warned of behind it."""
         if self.total("error"):
             raise DataError((*self.listed("error"), *self.listed("warning")))
+
+
+def _shortened(problem: Problem) -> Problem:
+    """The problem with at most so many characters of what it quotes."""
+    parts = {name: getattr(problem, name) for name in ("message", "field", "fix")}
+    long = {name: f"{text[:_MOST_CHARS]}..." for name, text in parts.items() if text and len(text) > _MOST_CHARS}
+    return structs.replace(problem, **long) if long else problem
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:

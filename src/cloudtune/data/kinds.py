@@ -17,6 +17,20 @@ if TYPE_CHECKING:
     from cloudtune.data.records import Record
 
 
+MAX_EXTRA = 32
+"""Keys that a row type lists beside those of its kind. A type is made anew for each of them."""
+
+
+def fits_a_field(key: str) -> bool:
+    """Whether a field of a struct can have this name: msgspec takes none that JSON writes with an escape."""
+    return '"' not in key and "\\" not in key and all(character >= " " for character in key)
+
+
+def field_name(theirs: str, ours: str) -> str:
+    """The name that a row type gives a mapped key: the file's own where a field can have it, else one made up."""
+    return theirs if theirs and fits_a_field(theirs) else f"<{ours}>"
+
+
 class Kind(NamedTuple):
     """One shape of row."""
 
@@ -40,7 +54,7 @@ class Kind(NamedTuple):
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether a row with these values (under our names) is of this kind."""
-        return all(key in row for key in self.required) and (self.tell is None or self.tell(row))
+        return self.required.keys() <= row.keys() and (self.tell is None or self.tell(row))
 
 
 class RowType(NamedTuple):
@@ -62,7 +76,8 @@ def row_type(kind: Kind, columns: Mapping[str, str], extra: tuple[str, ...] = ()
     if not columns and not extra and kind.canonical is not None:
         struct = kind.canonical
     else:
-        names = {ours: theirs for theirs, ours in columns.items() if ours in kind.keys}
+        names = {ours: field_name(theirs, ours) for theirs, ours in columns.items() if ours in kind.keys}
+        names |= {ours: field_name("", ours) for ours in kind.keys if ours in columns and ours not in names}
         fields: list[Any] = list(kind.required.items())
         fields += [(name, kind_type, UNSET) for name, kind_type in kind.optional.items()]
         for i, key in enumerate(extra):
@@ -94,5 +109,10 @@ def _with_extra(row: Any, how: RowType) -> Record:
     assert how.kind.record is not None
     record: Any = how.kind.record(row)
     more = {key: getattr(row, f"extra_{i}") for i, key in enumerate(how.extra)}
-    record.fields = {**record.fields, **{key: value for key, value in more.items() if value is not UNSET}}
+    return with_fields(record, {key: value for key, value in more.items() if value is not UNSET})
+
+
+def with_fields(record: Any, more: Mapping[str, Any]) -> Record:
+    """The record with more fields, in the order of their names: rows that mean the same are the same bytes."""
+    record.fields = dict(sorted({**record.fields, **more}.items()))
     return record  # type: ignore[no-any-return]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 # runs of letters (github.com/openai/tiktoken, openai_public.py, o200k_base; seen 2026-11-21).
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d{1,3}")
 
+MAX_RATIO = 500
+"""How many times larger than the file its rows may be. Text compresses to a tenth, rarely to a hundredth."""
+FREE_BYTES = 128 << 20
+"""The limit on the ratio holds from this size on."""
+
 
 def length_problem(line: bytes, limit: int) -> Problem:
     """What is to be said of a canonical line with more bytes than the limit has tokens, where nothing counts them."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import glob
 import gzip
 import os
+import re
 import shutil
 import sys
 import tempfile
 import zlib
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from cloudtune.data import remote
 from cloudtune.data.arrow import dataset_files
+from cloudtune.data.limits import FREE_BYTES, MAX_RATIO
 from cloudtune.data.remote import RemoteFile, is_remote
 from cloudtune.errors import CloudtuneError, DataError, Problem
+from cloudtune.regular_file import NotRegularFile, invalid_path, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +35,7 @@ _BY_SUFFIX = {
 }  # fmt: skip
 _COMPRESSED = {".gz", ".zst", ".zstd"}
 STDIN = "-"
+_NAMES_COMPARED = 10_000
 
 
 File = Path | RemoteFile
@@ -40,18 +45,29 @@ def files_of(source: Source, faults: Faults) -> list[File]:
     """The files that the source names, patterns filled in; what cannot be read is reported."""
     found: list[File] = []
     for name in source.paths:
-        if is_remote(name):
+        if problem := invalid_path(name):
+            faults.error("bad_path", problem, file=name, fix="correct the path")
+        elif is_remote(name):
             found += _remote(name, faults)
         elif name == STDIN:
             found.append(Path(name))
         elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path's raises where it may not look
-            matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+            matches = [path for path in _matching(name, faults) if path.is_file()]
             if not matches:
                 faults.error("no_file", "no file matches this pattern", file=name, fix="check the path")
             found += matches
         else:
             found += _readable(Path(name), faults)
     return found
+
+
+def _matching(pattern: str, faults: Faults) -> list[Path]:
+    """The paths that the pattern matches, sorted."""
+    try:
+        return sorted(map(Path, glob.glob(pattern, recursive=True)))
+    except (re.error, RecursionError, OSError) as error:
+        faults.error("bad_path", f"this is not a valid pattern: {error}", file=pattern, fix="correct the pattern")
+        return []
 
 
 def _remote(name: str, faults: Faults) -> list[RemoteFile]:
@@ -78,9 +94,10 @@ def _readable(path: Path, faults: Faults) -> list[Path]:
             if files is None:
                 faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
             return files or []
-        with path.open("rb"):  # asking for permission beforehand would answer for the real user, not the effective one
-            pass
-        if path.is_file() and path.stat().st_size == 0:
+        # Asking for permission beforehand would answer for the real user, not the effective one.
+        with open_regular(path) as file:
+            is_empty = not file.read(1)
+        if is_empty:
             faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
             return []
     except FileNotFoundError:
@@ -98,7 +115,8 @@ def _nearest(path: Path) -> str:
 
     if not path.parent.is_dir():
         return f"the folder {path.parent} does not exist either"
-    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
+    near = difflib.get_close_matches(path.name, names, n=1)
     return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent.resolve()}"
 
 
@@ -119,16 +137,35 @@ def opened(path: File) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     suffix = path.suffix.lower()
-    if suffix in {".zst", ".zstd"}:
-        with _unzstd(path) as stream:
-            yield stream
-        return
-    with remote.opened(path) if isinstance(path, RemoteFile) else path.open("rb") as raw:
+    with remote.opened(path) if isinstance(path, RemoteFile) else open_regular(path) as raw:
         if suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as unzipped:
-                yield cast("IO[bytes]", unzipped)
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield cast("IO[bytes]", _Limited(cast("IO[bytes]", stream), raw))
+        elif suffix in {".zst", ".zstd"}:
+            with _unzstd(raw, path) as stream:
+                yield cast("IO[bytes]", _Limited(stream, raw))
         else:
             yield raw
+
+
+class DecompressedTooLarge(OSError):
+    """A compressed file holds far more than its size allows for."""
+
+
+class _Limited:
+    """A decompressed stream that ends with DecompressedTooLarge where far more comes out than went in."""
+
+    def __init__(self, stream: IO[bytes], packed: IO[bytes]) -> None:
+        self._stream, self._packed = stream, packed
+        self._size = 0
+
+    def read(self, size: int) -> bytes:
+        """Read at most so many bytes."""
+        data = self._stream.read(size)
+        self._size += len(data)
+        if self._size > FREE_BYTES and self._size > MAX_RATIO * self._packed.tell():
+            raise DecompressedTooLarge
+        return data
 
 
 @contextmanager
@@ -143,19 +180,25 @@ def at_hand(path: File) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-def _unzstd(path: File) -> IO[bytes]:
+def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
     try:
         from pyarrow import input_stream
     except ImportError as error:
         fix = 'pip install "cloudtune[data]"'
         problem = Problem(code="not_installed", message="reading .zst needs pyarrow", file=str(path), fix=fix)
         raise DataError([problem]) from error
-    source = remote.opened(path) if isinstance(path, RemoteFile) else str(path)
-    return cast("IO[bytes]", input_stream(source, compression="zstd"))
+    return cast("IO[bytes]", input_stream(raw, compression="zstd"))
 
 
 def unreadable(error: Exception) -> tuple[str, str, str] | None:
     """Code, message and fix for an exception from reading a file; None if it is not about the file."""
+    if isinstance(error, DecompressedTooLarge):
+        message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times its compressed size"
+        return "decompressed_too_large", message, "if that is right, decompress it first (gunzip, unzstd)"
+    if isinstance(error, NotRegularFile):
+        return "not_a_regular_file", str(error.strerror), "name a regular file, or write - for standard input"
+    if isinstance(error, IsADirectoryError):
+        return "is_directory", "this is a folder", "name the files in it"
     if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
         return "broken_gzip", f"the compressed file is broken: {error}", "make the file again, or decompress it by hand"
     if isinstance(error, OSError) and error.errno is None:  # pyarrow's, which unpacks zstd

@@ -217,9 +217,15 @@ def _shared(
 
     def stream() -> Generator[Scanned]:
         with Pool(workers, chosen) as pool:
-            for reply in pool.replies(_requests(named, faults)):
+            open_files: dict[tuple[str, str], FileRows] = {}
+            for reply in pool.replies(_requests(named, faults, open_files)):
+                rows = open_files[reply.origin, reply.file]
+                if rows.is_given_up():
+                    continue  # the block was sent before that was known
+                rows.bad += reply.bad
                 faults.absorb(reply.problems, reply.counts)
                 yield from reply.scanned
+                rows.is_given_up()
 
     return chosen, stream()
 
@@ -229,11 +235,14 @@ def _first_record(named: dict[str, Source]) -> Record | None:
     return next((batch.records[0] for batch in batches if batch.records), None)
 
 
-def _requests(named: dict[str, Source], faults: Faults) -> Iterator[tuple[Request, bytes]]:
-    """Every block, with what its file's first rows tell of their keys."""
+def _requests(
+    named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows]
+) -> Iterator[tuple[Request, bytes]]:
+    """Every block, with what its file's first rows tell of their keys. ``open_files`` takes what counts bad rows."""
     for origin, source in named.items():
         for rows, chunk in chunks_of(source, faults):
             assert isinstance(chunk, Block)
+            open_files[origin, rows.file] = rows
             if rows.how is None:
                 probe = FileRows(rows.file, rows.columns, None, Faults())
                 probe.of_block(chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
-from cloudtune.data.arrow import arrow_tables
+from cloudtune.data.arrow import ColumnarReader
 from cloudtune.data.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import RowType, row_type
@@ -41,23 +41,24 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
     how: RowType | None = None
     if source.kind != "auto":
         how = row_type(KINDS[source.kind], source.columns)
-    for path in files_of(source, faults):
-        rows = _rows(str(path), source, how, faults)
-        errors = faults.total("error")
-        try:
-            for chunk in _chunks(path, source.format, faults):
-                yield rows, chunk
-                if rows.hopeless:
-                    break
-        except CloudtuneError as error:
-            if not isinstance(path, RemoteFile):
-                raise
-            faults.add(problem_of(error, path.uri))
-        except (OSError, EOFError, UnicodeError, zlib.error) as error:
-            _report(error, path, faults)
-        how = rows.how  # files of one source hold one kind
-        if not rows.seen and faults.total("error") == errors:
-            faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
+    with ColumnarReader() as columnar:
+        for path in files_of(source, faults):
+            rows = _rows(str(path), source, how, faults)
+            errors = faults.total("error")
+            try:
+                for chunk in _chunks(path, source.format, faults, columnar):
+                    yield rows, chunk
+                    if rows.hopeless or rows.is_given_up():
+                        break
+            except CloudtuneError as error:
+                if not isinstance(path, RemoteFile):
+                    raise
+                faults.add(problem_of(error, path.uri))
+            except (OSError, EOFError, UnicodeError, zlib.error) as error:
+                _report(error, path, faults)
+            how = rows.how  # files of one source hold one kind
+            if not rows.seen and faults.total("error") == errors:
+                faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
 
 
 def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:
@@ -79,11 +80,11 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
     faults.error(told[0], told[1], file=str(path), fix=told[2])
 
 
-def _chunks(path: File, wanted: str, faults: Faults) -> Iterator[Block | Table]:
+def _chunks(path: File, wanted: str, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
     file, kind = str(path), format_of(path, wanted)
     if kind in {"parquet", "arrow"}:
         with at_hand(path) as here:
-            yield from arrow_tables(here, kind, faults, file)
+            yield from columnar.tables(here, kind, faults, file)
         return
     with opened(path) as stream:
         looks, head = sniff(stream.read(_HEAD))

@@ -129,7 +129,7 @@ PRIVATE: tuple[Rule, ...] = (
           b"glpat-"),
          re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|\bgh[po]_[A-Za-z0-9]{36}\b"
                     r"|\bgithub_pat_\w{22,}|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAIza[0-9A-Za-z_-]{35}\b"
-                    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}"
+                    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+\.[\w-]{8,}"
                     r"|\bhf_[A-Za-z0-9]{30,}|\bglpat-[\w-]{20,}"),
          "a key or token stands here", "take it out, and make it invalid", hidden=True),
     Rule("card_number", "warning", _DIGITS, re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"),

@@ -9,6 +9,9 @@ import msgspec
 from cloudtune.data.split import Shares
 from cloudtune.errors import Problem
 
+MAX_LABELS = 100
+"""Different short answers. Where there are more, they are not labels."""
+
 
 class Task(msgspec.Struct, frozen=True):
     """What to do with every batch."""
@@ -66,7 +69,8 @@ class Scanned(msgspec.Struct):
     """Of what comes before their last answers; 0 = no prompt."""
     sizes: bytes
     """Bytes of each canonical line, 4 bytes each."""
-    labels: dict[str, int]
+    labels: dict[str, int] | None
+    """How often each short answer is given; None if this and earlier batches have more than MAX_LABELS of them."""
     features: dict[str, int]
     """How many records have tools, images, weights, ... (see ``losses``)."""
     lost: dict[str, int] = {}

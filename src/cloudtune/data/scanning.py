@@ -7,6 +7,8 @@ out are plain values.
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -16,12 +18,13 @@ from cloudtune.data.blocks import Block
 from cloudtune.data.formats import LossError, find_format, loss_problem
 from cloudtune.data.losses import features
 from cloudtune.data.measuring import Measure
+from cloudtune.data.mixing import is_mixed_in
 from cloudtune.data.places import Located
 from cloudtune.data.plain import ANSWER, PlainRows
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
-from cloudtune.data.scanned import Scanned, Side, Task
+from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.targets import TARGETS
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from cloudtune.errors import Problem
 
 LABEL_CHARS = 40
-MANY_LABELS = 200
 _USUAL = frozenset({"system", "turns", "fields"})
 
 
@@ -78,7 +80,7 @@ class Scanner:
             rules.append(forbidden(target.forbidden, target.name))
         self.rules = rules
         self.measure = Measure(task, target.max_tokens if target is not None else None)
-        self.labelled = True
+        self._labels_seen: set[str] = set()
         self.longest: dict[str, int] = {}
 
     def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
@@ -136,7 +138,7 @@ class Scanner:
             numbers=None if isinstance(at.lines, range) else array("q", at.lines).tobytes(),
             hashes=told.hashes(), sizes=told.sizes(),
             prompts=told.prompts() if good.plain else _prompts(records, lines),
-            labels=self._labels(records), features={} if good.plain else _features(records),
+            labels=self._labels(records, origin), features={} if good.plain else _features(records),
             lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip
 
@@ -197,17 +199,16 @@ class Scanner:
                 found[name] = count
         return found
 
-    def _labels(self, records: Sequence[Record]) -> dict[str, int]:
-        """How often each label, or each very short answer, is given; looked for until a batch has too few of them."""
-        if not self.labelled:
+    def _labels(self, records: Sequence[Record], origin: str) -> dict[str, int] | None:
+        """How often each label, or each very short answer, is given; None once there are too many different ones."""
+        if is_mixed_in(origin):
             return {}
-        found: dict[str, int] = {}
+        if len(self._labels_seen) > MAX_LABELS:
+            return None
         short = records.short_answers(LABEL_CHARS) if isinstance(records, PlainRows) else map(_answer, records)
-        for said in short:
-            if said is not None and len(said) <= LABEL_CHARS:
-                found[said] = found.get(said, 0) + 1
-        self.labelled = sum(found.values()) >= 0.9 * len(records) and len(found) <= MANY_LABELS
-        return found if self.labelled else {}
+        found = Counter(said for said in short if said is not None and len(said) <= LABEL_CHARS)
+        self._labels_seen.update(islice(found, MAX_LABELS + 1))
+        return dict(found) if len(self._labels_seen) <= MAX_LABELS else None
 
     def _longest(self, side: str, good: _Good, lines: list[bytes], indexes: Sequence[int]) -> int:
         """Characters of the longest record so far. A line has more bytes than that: shorter ones need no counting."""

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.histogram import Histogram
 from cloudtune.data.mixing import is_mixed_in
+from cloudtune.data.scanned import MAX_LABELS
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ class Survey:
         self.lost: Counter[str] = Counter()
         self.kinds_by_origin: dict[str, set[str]] = {}
         self.labels: Counter[str] | None = Counter()
+        self._asked = 0
+        """Rows that may have labels: all but those that are mixed in."""
         self.duplicates = self.conflicts = self.leaks = 0
         self._hashes, self._prompts = _Numbers(), _Numbers()
         self._segments: list[_Segment] = []
@@ -197,12 +200,13 @@ class Survey:
             whole.join(getattr(side, name))
         return whole
 
-    def _add_labels(self, labels: dict[str, int], count: int) -> None:
-        """Short answers are labels only where nearly every record has one, and there are few of them."""
-        if self.labels is None or not count:
+    def _add_labels(self, labels: dict[str, int] | None, count: int) -> None:
+        """Short answers are labels only where nearly every record has one (see ``finish``), and there are few."""
+        self._asked += count
+        if self.labels is None:
             return
-        self.labels.update(labels)
-        if sum(labels.values()) < count * 0.9 or len(self.labels) > 100:
+        self.labels.update(labels or ())
+        if labels is None or len(self.labels) > MAX_LABELS:
             self.labels = None
 
     @property
@@ -225,6 +229,8 @@ class Survey:
         asked_twice.discard(0)
         if repeated or asked_twice:
             self._compare(repeated, asked_twice)
+        if self.labels is not None and self.labels.total() < 0.9 * self._asked:
+            self.labels = None
         self._balance()
 
     def _compare(self, repeated: set[int], asked_twice: set[int]) -> None:
@@ -277,7 +283,7 @@ class Survey:
         )
 
     def _balance(self) -> None:
-        if self.labels is None or not 2 <= len(self.labels) <= 100 or self.rows < 20:
+        if self.labels is None or len(self.labels) < 2 or self._asked < 20:
             return
         (most, many), (least, few) = self.labels.most_common(1)[0], self.labels.most_common()[-1]
         if many > 10 * few:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from cloudtune.data.faults import Faults
 
 BATCH_ROWS = 1024
+MAX_COLUMNS = 10_000
+MAX_BROKEN_ROWS = 100_000
 
 
 class Table(NamedTuple):
@@ -31,7 +33,7 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
     csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
     reader = csv.reader(_text_lines(stream, file, faults, head), delimiter=delimiter, strict=True)
     names: list[str] = []
-    start = 1
+    start, broken = 1, 0
     try:
         names = next(reader, [])
         if not _good_header(names, file, faults):
@@ -44,11 +46,16 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
                 lines.append(start)
                 rows.append(dict(zip(names, cells, strict=True)))
             elif cells:
+                broken += 1
                 faults.error(
                     "wrong_columns", f"{len(cells)} cells under {len(names)} column names", file=file, line=start,
                     fix="quote cells that contain the separator or a line end",
                 )  # fmt: skip
             start = reader.line_num + 1
+            if broken > MAX_BROKEN_ROWS:
+                faults.error("broken_csv", "the rest is not read: too many rows have a wrong number of cells",
+                             file=file, line=start, fix="correct these first")  # fmt: skip
+                break
             if len(rows) >= BATCH_ROWS:
                 yield Table(lines, rows)
                 lines, rows = [], []
@@ -75,6 +82,10 @@ def _text_lines(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> It
 
 
 def _good_header(names: list[str], file: str, faults: Faults) -> bool:
+    if len(names) > MAX_COLUMNS:
+        faults.error("bad_header", f"the header line has {len(names):,} columns", file=file, line=1,
+                     fix=f"keep {MAX_COLUMNS:,} or fewer; is this the right separator?")  # fmt: skip
+        return False
     blank = [str(i) for i, name in enumerate(names, 1) if not name.strip()]
     twice = sorted(name for name, times in Counter(names).items() if times > 1 and name)
     if not names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from itertools import islice
 from string import Formatter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from cloudtune.data import explain
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.kinds import records, row_type
 from cloudtune.data.kinds_other import recognise
-from cloudtune.data.places import Batch, located
+from cloudtune.data.places import Batch
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from cloudtune.data.faults import Faults
     from cloudtune.data.kinds import RowType
     from cloudtune.data.tables import Table
+
+_COMPARED = 100
+"""Columns of a row that a missing one may be meant to be."""
 
 
 class Template(NamedTuple):
@@ -66,13 +70,13 @@ class TemplateRows(FileRows):
         for line, data in block.rows():
             self.seen = True
             if problem := explain.syntax(data):
-                self.faults.add(located(problem, self.file, line, by_row=False))
+                self._bad(line, problem)
                 continue
             value = msgspec.json.decode(data)
             if isinstance(value, dict):
                 yield line, value
             else:
-                self.faults.add(located(explain.not_an_object(value), self.file, line, by_row=False))
+                self._bad(line, explain.not_an_object(value))
 
     def of_table(self, table: Table) -> Batch | None:
         """Records of a table's rows; None if columns are missing, which is told once."""
@@ -87,8 +91,9 @@ class TemplateRows(FileRows):
         gone = sorted(self._wanted.difference(row))
         if not gone:
             return None
-        near = difflib.get_close_matches(gone[0], [*row], n=1)
-        shown = ", ".join([*row][:8]) or "none"
+        names = [name[:80] for name in islice(row, _COMPARED)]
+        near = difflib.get_close_matches(gone[0], names, n=1) if self._may_suggest("missing_column") else ()
+        shown = ", ".join(names[:8]) or "none"
         return Problem(
             code="missing_column", field=gone[0], message=f"the template names {', '.join(gone)}; there are {shown}",
             fix=f"did you mean {{{near[0]}}}?" if near else "name columns that are there",
@@ -99,7 +104,7 @@ class TemplateRows(FileRows):
         found: list[Any] = []
         for line, row in rows:
             if problem := self._missing(row):
-                self.faults.add(located(problem, self.file, line, by_row))
+                self._bad(line, problem, by_row)
                 continue
             filled = {key: template.fill(row) for key, template in self._templates.items()}
             how = self.how = self.how or self._recognised(filled)
@@ -108,7 +113,7 @@ class TemplateRows(FileRows):
             try:
                 found += records([msgspec.convert(filled, how.struct, strict=False)], how)
             except (msgspec.MsgspecError, ValueError) as error:
-                self.faults.add(located(explain.validation(str(error)), self.file, line, by_row))
+                self._bad(line, explain.validation(str(error)), by_row)
             else:
                 lines.append(line)
         return Batch(self.file, lines, found, by_row)

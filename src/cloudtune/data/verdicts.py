@@ -24,6 +24,7 @@ from cloudtune.data.preparing import prepare, sources
 from cloudtune.data.remote import RemoteFile
 from cloudtune.data.tokens import tokenizer_files
 from cloudtune.errors import DataError, Problem
+from cloudtune.regular_file import open_regular
 
 if TYPE_CHECKING:
     from cloudtune.backend import RowLimit
@@ -153,7 +154,7 @@ def _key(data: Data, method: str, limit: RowLimit | None, target: Target | None)
 def _hash(path: File) -> str:
     if isinstance(path, RemoteFile):
         return f"{path.version} {path.size}"  # the store's own word for the content
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

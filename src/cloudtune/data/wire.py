@@ -51,6 +51,10 @@ class Reply(msgspec.Struct, array_like=True):
     scanned: list[Scanned]
     problems: list[Problem]
     counts: list[tuple[str, str, int]]
+    file: str
+    origin: str
+    bad: int
+    """Rows that could not be decoded."""
 
     def unloaded(self) -> list[bytes]:
         """The sides' lines, taken out; those that are the request's own are left out."""

@@ -40,11 +40,12 @@ class Worker:
             if request.kind is not None:
                 how = row_type(KINDS[request.kind], request.columns, tuple(request.extra))
             rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
-        rows.faults = faults
+        rows.faults, rows.bad = faults, 0
         block = Block(data, request.first_line, request.pieces, request.lines)
         scanned = [*self.scanner.scan_block(rows, block, request.origin)]
         problems = [one for severity in ("error", "warning", "info") for one in faults.kept(severity)]
-        return Reply(scanned, problems, [(severity, code, n) for (severity, code), n in faults.counts.items()])
+        counts: list[tuple[str, str, int]] = [(severity, code, n) for (severity, code), n in faults.counts.items()]
+        return Reply(scanned, problems, counts, request.file, request.origin, rows.bad)
 
 
 def main() -> None:

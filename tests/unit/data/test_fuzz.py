@@ -70,7 +70,7 @@ def test_any_json_in_every_shape(tmp_path_factory: pytest.TempPathFactory, rows:
     check(str(path), private=True)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(rows=st.lists(st.dictionaries(st.sampled_from(["a", "prompt", "completion"]), VALUES, min_size=1), max_size=3))
 def test_any_table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     pyarrow = pytest.importorskip("pyarrow")

@@ -167,4 +167,12 @@ def test_canonical_records_read_back_as_themselves(tmp_path_factory: pytest.Temp
     (tmp / "again.jsonl").write_bytes(first)
     assert canonical(tmp / "again.jsonl", tmp) == once
     assert (tmp / "out.jsonl").read_bytes() == first
-    assert canonical(write(tmp / "a.parquet", rows), tmp) == once
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=8))
+@example([("0", "{}"), ("[1]", "[]"), ('["a"]', "[{}")])
+def test_texts_of_tables_are_read_as_they_are(tmp_path_factory: pytest.TempPathFactory, pairs: list[Any]) -> None:
+    tmp = tmp_path_factory.mktemp("table")
+    rows = [{"prompt": prompt, "completion": completion} for prompt, completion in pairs]
+    assert canonical(write(tmp / "a.parquet", rows), tmp) == [turns(*pair) for pair in pairs]

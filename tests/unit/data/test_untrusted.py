@@ -1,0 +1,274 @@
+"""Paths, keys and sizes that nobody trusts: each gives one clear error, in linear time."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cloudtune.cli.generate import read_prompts
+from cloudtune.data import arrow, decoding, kinds, plain_blocks
+from cloudtune.data.checking import check, convert, source_data
+from cloudtune.data.dataset import Dataset
+from cloudtune.data.faults import MAX_UNUSED_KEYS
+from cloudtune.data.preparing import prepare
+from cloudtune.data.remote import _pattern
+from cloudtune.data.verdicts import Verdicts
+from cloudtune.document import read_document
+from cloudtune.errors import CloudtuneError, InputError
+from cloudtune.spec import Data
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GOOD = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+ROW = json.dumps(GOOD).encode()
+
+
+def codes(paths: str | tuple[str, ...], workers: int = 0) -> list[str]:
+    """Of the errors."""
+    return [one.code for one in check(paths, workers=workers).problems if one.severity == "error"]
+
+
+# --- files that are no files
+
+
+@pytest.fixture
+def specials(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Paths of everything that is not a regular file."""
+    fifo, place = tmp_path / "fifo.jsonl", tmp_path / "socket.jsonl"
+    os.mkfifo(fifo)
+    (tmp_path / "link.jsonl").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        yield {
+            "fifo": str(fifo), "socket": str(place), "link": str(tmp_path / "link.jsonl"), "device": "/dev/zero",
+            "nul": "a\0b.jsonl", "surrogate": "a\ud800.jsonl",
+        }  # fmt: skip
+
+
+READS: dict[str, Callable[[str, Path], object]] = {
+    "check": lambda path, _: check(path).problems[0].code == "x" or _refused(check(path).ok),
+    "convert": lambda path, to: _refused(convert(path, to="openai", out=to / "out").ok),
+    "near": lambda path, _: _refused(check(path, near=0.5).ok),
+    "mix": lambda path, to: _refused(check(_with_mix(path, to)).ok),
+    "validation": lambda path, to: _refused(check(source_data(_good(to), validation=path)).ok),
+    "prepare": lambda path, _: prepare(source_data(path)),
+    "verdicts": lambda path, to: Verdicts(to / "verdicts").prepare(source_data(path)),
+    "dataset": lambda path, _: Dataset.read(path).count(),
+    "parquet": lambda path, _: Dataset.read(path, format="parquet").count(),
+    "arrow": lambda path, _: Dataset.read(path, format="arrow").count(),
+    "csv": lambda path, _: Dataset.read(path, format="csv").count(),
+    "document": lambda path, _: read_document(path, error=InputError, what="a spec"),
+    "prompts": lambda path, _: read_prompts(Path(path)),
+}
+
+
+def _refused(ok: bool) -> None:
+    if not ok:
+        raise InputError([])
+
+
+def _good(folder: Path) -> str:
+    path = folder / "good.jsonl"
+    path.write_bytes(ROW)
+    return str(path)
+
+
+def _with_mix(path: str, folder: Path) -> Data:
+    return Data.model_validate({"train": _good(folder), "mix": {"path": path, "weight": 1}})
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "link", "device", "nul", "surrogate"])
+@pytest.mark.parametrize("reader", READS)
+def test_only_regular_files_are_read(reader: str, kind: str, specials: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(CloudtuneError):
+        READS[reader](specials[kind], tmp_path)
+
+
+@pytest.mark.parametrize("command", ["check", "convert", "profile", "preview", "stats", "split", "dedupe", "balance"])
+def test_no_command_waits_for_a_fifo(command: str, specials: dict[str, str], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from cloudtune.cli.main import cli
+
+    more = {"convert": ["--to", "openai", "-o", str(tmp_path / "o")], "profile": ["-o", str(tmp_path / "o")],
+            "split": ["-o", str(tmp_path)], "dedupe": ["-o", str(tmp_path / "o")],
+            "balance": ["-o", str(tmp_path / "o")]}  # fmt: skip
+    result = CliRunner().invoke(cli, ["data", command, specials["fifo"], *more.get(command, [])])
+    assert result.exit_code == 2, result.output
+    assert "named pipe" in result.output or command in {"profile", "stats"}  # these show the report in their own way
+
+
+def test_links_to_files_are_read(tmp_path: Path) -> None:
+    (tmp_path / "link.jsonl").symlink_to(_good(tmp_path))
+    assert codes(str(tmp_path / "link.jsonl")) == []
+
+
+@pytest.mark.parametrize("pattern", ["[z-a]*.jsonl", "a[", "*" * 200 + "x.jsonl", "**/" * 30 + "x", "[!]*", "a[\0]"])
+def test_odd_patterns_are_reported(pattern: str, tmp_path: Path) -> None:
+    assert codes(str(tmp_path / pattern)) in (["no_file"], ["bad_path"])
+
+
+def test_patterns_of_objects_are_matched_in_linear_time() -> None:
+    name = "s3://b/" + "a" * 1000
+    assert not _pattern("s3://b/" + "*a" * 60 + "b").fullmatch(name)
+    assert _pattern("s3://b/" + "*a" * 60).fullmatch(name)
+    assert _pattern("s3://b/[z-a]*").fullmatch(name) is None
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["{", "[]", '{"_data_files": 1}', '{"_data_files": [{"filename": 1}]}', '{"_data_files": [{"filename": "../x"}]}',
+     '{"_data_files": [{"filename": "/etc/passwd"}]}', '{"_data_files": [{"filename": "a\\u0000"}]}', "[" * 100_000],
+)  # fmt: skip
+def test_the_index_of_a_saved_dataset_is_checked(state: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(state)
+    assert codes(str(tmp_path)) == ["bad_index"]
+
+
+# --- keys
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_row_may_have_any_unknown_key(compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(plain_blocks, "compiled", lambda: None)
+
+    @settings(max_examples=60, deadline=None)
+    @given(key=st.text(max_size=5), columns=st.booleans())
+    @example('a"b', False)
+    @example("a\\", False)
+    @example("\x00", True)
+    @example('"', True)
+    @example("<prompt>", True)
+    def any_key(key: str, columns: bool) -> None:
+        path = tmp_path / "rows.jsonl"
+        row = {key: "a", "completion": "b"} if columns else {**GOOD, key: 1}
+        path.write_bytes((json.dumps(row) + "\n").encode() * 3 + (b"" if columns else ROW))
+        mapped = {key: "prompt"} if columns and key else {}
+        report = check(Data.model_validate({"train": {"path": str(path), "columns": mapped}}))
+        if not columns and key not in {"messages", "tools", "parallel_tool_calls"}:
+            assert report.rows == 4 or not report.ok  # the key may make it a row of another kind
+            assert report.counts.get("unused_key", 0) == 1 or not report.ok
+        if mapped and key != "completion":
+            assert report.rows == 3
+
+    any_key()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_many_unused_keys_take_linear_time(tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({**GOOD, f"k{i}": i}) + "\n" for i in range(3000)))
+    made: list[int] = []
+    real = kinds.row_type
+    monkeypatch.setattr(decoding, "row_type", lambda *args: made.append(len(args[-1])) or real(*args))
+    report = check(str(path), workers=workers)
+    assert report.rows == 3000
+    assert report.counts["unused_key"] == MAX_UNUSED_KEYS + 1
+    assert sum(made) <= (kinds.MAX_EXTRA + 2) ** 2, "the fields of all types that were made"
+
+
+def test_fields_of_graded_rows_do_not_depend_on_their_order(tmp_path: Path) -> None:
+    rows = [{"messages": GOOD["messages"][:1], "answer": "b", **{f"k{i}": i for i in order}}
+            for order in (range(50), reversed(range(50)))]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report = check(str(path))
+    assert report.duplicates == 1
+    assert report.ok
+
+
+# --- sizes
+
+
+def test_an_array_of_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b"[" + b"[]" * 200_000)
+    report = check(str(path), workers=0)
+    assert report.counts["invalid_json"] < 1100
+    monkeypatch.setattr("cloudtune.data.decoding.MAX_BAD_ROWS", 500)
+    monkeypatch.setattr("cloudtune.data.blocks.PART_BYTES", 4096)
+    path.write_bytes(b"[" + b'{"a":1},' * 4_000 + ROW + b"]")
+    found = [check(str(path), workers=workers) for workers in (0, 2)]
+    assert found[0].counts == found[1].counts
+    assert found[0].counts["too_many_bad_rows"] == 1
+    assert found[0].counts["unknown_keys"] < 4_000
+
+
+@pytest.mark.parametrize("suffix", ["json.gz", "jsonl.gz", "csv.gz", "txt.gz", "json.zst"])
+def test_a_bomb_is_told_by_its_ratio(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudtune.data.opening.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("cloudtune.data.opening.MAX_RATIO", 50)
+    line = b'"a","b"\n' if suffix == "csv.gz" else ROW + (b"," if suffix.startswith("json.") else b"\n")
+    head = {"csv.gz": b"prompt,completion\n"}.get(suffix, b"[" if suffix.startswith("json.") else b"")
+    content = head + line * (400_000 if suffix == "csv.gz" else 40_000)
+    path = tmp_path / f"rows.{suffix}"
+    if suffix.endswith("zst"):
+        pyarrow = pytest.importorskip("pyarrow")
+        path.write_bytes(pyarrow.compress(content, codec="zstd", asbytes=True))
+    else:
+        path.write_bytes(gzip.compress(content))
+    assert codes(str(path)) == ["decompressed_too_large"]
+
+
+# --- Parquet and Arrow
+
+
+def test_a_crash_of_the_reader_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    paths = [str(tmp_path / f"{i}.parquet") for i in range(2)]
+    for path in paths:
+        parquet.write_table(pyarrow.Table.from_pylist([GOOD] * 3), path)
+    started = []
+
+    def crashing() -> subprocess.Popen[bytes]:
+        code = "import os, sys; sys.stdin.buffer.read(1); os.kill(os.getpid(), 11)"
+        started.append(subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1))
+        return started[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(arrow, "_started", crashing)
+        report = check(tuple(paths))
+    assert [(one.code, one.file) for one in report.problems if one.severity == "error"] == [
+        ("broken_parquet", path) for path in paths
+    ]
+    assert "SIGSEGV" in report.problems[0].message
+    assert all(one.returncode is not None for one in started), "no process is left"
+    assert check(tuple(paths)).rows == 6
+
+
+def odd_tables() -> dict[str, object]:
+    import pyarrow as pa
+
+    nothing = pa.ListArray.from_arrays([0, 1 << 30], pa.nulls(1 << 30))
+    return {
+        "twice": pa.table([["a"], ["b"]], ["text", "text"]),
+        "nulls": pa.table([nothing, ["a"]], ["tags", "text"]),
+        "zone": pa.table([pa.array([1], pa.timestamp("us", "No/Where")), ["a"]], ["label", "text"]),
+        "late": pa.table([pa.array([1 << 62], pa.timestamp("s")), ["a"]], ["label", "text"]),
+        "run": pa.table([pa.RunEndEncodedArray.from_arrays([1 << 30], ["a"])], ["text"]),
+        "none": pa.table({}),
+    }
+
+
+@pytest.mark.parametrize("name", ["twice", "nulls", "zone", "late", "run", "none"])
+def test_odd_columns_are_reported(name: str, tmp_path: Path) -> None:
+    ipc = pytest.importorskip("pyarrow.ipc")
+    table = odd_tables()[name]
+    path = tmp_path / "rows.arrow"
+    with ipc.new_file(str(path), table.schema) as out:
+        out.write_table(table)
+    assert len(codes(str(path))) == 1

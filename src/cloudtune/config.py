@@ -33,6 +33,7 @@ from cloudtune.ledger_url import shown
 from cloudtune.option_types import REASONS, Effect, effect_of
 from cloudtune.redact import REFERENCE, is_secret_name, masked
 from cloudtune.registry import backend_class
+from cloudtune.validation import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,8 +180,8 @@ def load_config(
     ConfigError with every fault of every file.
     """
     env = os.environ if environ is None else environ
-    project, trusted = read_project(project_file(start or Path.cwd()))
-    user = user_file()
+    path, user = project_file(start or Path.cwd()), user_file()
+    project, content = read_project(path) if path is not None else (None, b"")
     documents = [project] if project is not None else []
     if user.is_file():
         documents.append(read_document(user, error=ConfigError, what=_WHAT))
@@ -201,20 +202,17 @@ def load_config(
         entries["profile",] = chosen
     names = dict.fromkeys(name for document in documents for name in document.values.get("profiles", {}))
     files = tuple(Path(document.file) for document in documents)
-    untrusted = project if project is not None and not trusted else None
+    untrusted = project if path is not None and not is_trusted(path, content) else None
     return Config(entries, home, files, tuple(names), ignored, dict(env), untrusted)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def read_project(path: Path | None) -> tuple[Document | None, bool]:
-    """A project's file, and whether the user trusts it as it is."""
-    if path is None:
-        return None, False
+def read_project(path: Path) -> tuple[Document, bytes]:
+    """A project's file, and the very bytes that were parsed. Raises ConfigError."""
     content = read_project_file(path)
-    document = parse_document(content, str(path), path.absolute().parent, error=ConfigError, what=_WHAT)
-    return document, is_trusted(path, content)
+    return parse_document(content, str(path), path.absolute().parent, error=ConfigError, what=_WHAT), content
 
 
 def user_file() -> Path:
@@ -291,8 +289,9 @@ def _needs_trust(path: Path_, value: Any, file: str, line: int | None) -> Proble
         reason = "reads the environment"
     else:
         return None
+    text = shown(str(value)) if path == ("ledger",) else masked(str(path[-1]), value)
     return Problem(
-        code="untrusted", message=f"this setting {reason}, and the file is not trusted", file=file, line=line,
+        code="untrusted", message=f"{quoted(text)} {reason}; the file is not trusted", file=file, line=line,
         field=dotted(path), fix=f"read the file, then run: cloudtune config trust {shlex.quote(file)}",
     )  # fmt: skip
 

@@ -126,6 +126,7 @@ def test_a_plain_value_hides_a_table_of_a_weaker_layer(place: Place) -> None:
 def test_the_nearest_project_file_is_the_one(place: Place) -> None:
     nearer = place.work.parent / "cloudtune.toml"
     nearer.write_text('ledger = "near"\n')
+    trust(nearer, nearer.read_bytes())
     config = place.load('ledger = "far"\nbackend = "far"\n')
     assert (config.ledger, config.backend, config.files) == ("near", "local", (nearer,))
 
@@ -186,7 +187,7 @@ def test_a_folder_with_odd_characters_survives_the_url(place: Place) -> None:
 
 
 def test_references_are_filled_when_settings_are_asked_for_and_not_before(place: Place) -> None:
-    text = '[backends.local]\ntoken = "${TOKEN}"\nurl = "https://${HOST:-localhost}:${PORT:-}/x"\nlist = ["${HOST}"]\n'
+    text = '[backends.local]\ntoken = "${TOKEN}"\nfolder = "/${HOST:-localhost}:${PORT:-}/x"\nlist = ["${HOST}"]\n'
     config = place.load(text, environ={"HOST": "h"})
     with pytest.raises(ConfigError) as caught:
         config.settings("local")
@@ -194,7 +195,7 @@ def test_references_are_filled_when_settings_are_asked_for_and_not_before(place:
     assert (problem.field, problem.line, problem.file) == ("backends.local.token", 2, str(place.project))
     assert "TOKEN is not set" in problem.message
     filled = place.load(text, environ={"HOST": "h", "TOKEN": "t"}).settings("local")
-    assert (filled["token"], filled["url"], filled["list"]) == ("t", "https://h:/x", ["h"])
+    assert (filled["token"], filled["folder"], filled["list"]) == ("t", "/h:/x", ["h"])
 
 
 def test_an_empty_variable_is_as_good_as_none(place: Place) -> None:

@@ -55,12 +55,13 @@ class Pool:
     def __init__(self, count: int, task: Task) -> None:
         # Hashes of rows are compared between the workers: they must hash alike.
         environment = os.environ | {
-            "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)), "PYTHONPATH": os.pathsep.join(sys.path),
-        }  # fmt: skip
+            "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         self._memory = file_in_memory(count * AHEAD * PLACE_BYTES)
         self._places = None if self._memory is None else Places(self._memory, count * AHEAD)
         handles = [] if self._memory is None else [self._memory]
-        command = [sys.executable, "-m", "cloudtune.data.worker"]
+        command = [sys.executable, "-P", "-m", "cloudtune.data.worker"]
         self._workers = [
             subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=handles)
             for _ in range(count)

@@ -13,12 +13,10 @@ import tomllib
 from datetime import date, datetime, time
 from typing import Any
 
-from cloudtune.document import Parsed, Path_, SyntaxFault
+from cloudtune.document import DEEPEST, Parsed, Path_, SyntaxFault
 
 MOST_VALUES = 10_000
 """Values in one document, each use of an alias counted. A few aliases of aliases can make billions."""
-DEEPEST = 50
-"""Levels of lists and tables in one document."""
 MOST_DUPLICATES = 100
 """More keys that stand twice are not reported."""
 
@@ -48,6 +46,7 @@ def parse_yaml(text: str) -> Parsed:
 
     yaml = YAML(typ="safe", pure=True)
     yaml.Parser = LimitedParser
+    yaml.composer.warn_double_anchors = False  # YAML 1.2 allows to reuse an anchor
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:

@@ -52,6 +52,8 @@ def _seconds(value: Any) -> Any:
 
 PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0)]
 NaturalInt = Annotated[int, BeforeValidator(_not_bool), Field(ge=0)]
+Seed = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, lt=2**32)]
+"""NumPy takes 32 bits, and no vendor takes more."""
 PositiveFloat = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
 NaturalFloat = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, BeforeValidator(_not_bool), Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -256,7 +258,7 @@ class Data(Part):
     """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
     allow_loss: tuple[Feature, ...] | None = None
     """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
-    split_seed: NaturalInt = 0
+    split_seed: Seed = 0
     """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
 
 
@@ -293,7 +295,7 @@ class JobSpec(Part):
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
-    seed: NaturalInt | None = None
+    seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}
     """Per back end: settings in its own words, which win over the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"

@@ -201,7 +201,7 @@ def test_plain_values_are_checked_in_the_same_way(tmp_path: Path) -> None:
         ("model: \x07\n", 1, "U+0007"),
         (b"model: x\nname: \xff\n", 2, "byte 0xff is not UTF-8 text"),
         ("[" * 5000, 1, "50 levels"),
-        ("model: x\n" * 600_000, None, "larger than 1 MiB"),
+        ("model: x\n" * 600_000, None, "larger than 256 KiB"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_told_with_its_line(file: Path, text: str | bytes, line: int | None, words: str) -> None:

@@ -17,6 +17,7 @@ from cloudtune.document import LARGEST_BYTES
 from cloudtune.errors import ConfigError, Problem
 
 PROJECT_FILE = "cloudtune.toml"
+_NO_FILE = "it is not a regular file"
 
 
 def project_file(start: Path) -> Path | None:
@@ -41,22 +42,29 @@ def read_project_file(path: Path) -> bytes:
 
     """
     try:
-        # O_NONBLOCK: opening a pipe must not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
+        file = open(path, "rb", opener=_open_directly)  # noqa: SIM115 - closed below
+    except IsADirectoryError as error:
+        raise _refused(path, _NO_FILE, "remove it, or run in another folder") from error
+    except (OSError, ValueError) as error:
         if path.is_symlink():
             raise _refused(path, "it is a symbolic link", "replace it with the file itself") from error
-        raise _refused(path, f"it cannot be read: {error.strerror}", "check its path, owner and mode") from error
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
+        reason = getattr(error, "strerror", None) or error
+        raise _refused(path, f"it cannot be read: {reason}", "check its path, owner and mode") from error
+    with file:
+        found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise _refused(path, "it is not a regular file", "remove it, or run in another folder")
+            raise _refused(path, _NO_FILE, "remove it, or run in another folder")
         if found.st_uid not in (os.geteuid(), 0):
             fix = f"if you trust its content, take it over: chown {os.geteuid()} {path}"
             raise _refused(path, f"it belongs to another user ({_user(found.st_uid)})", fix)
         if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)):
             raise _refused(path, "other users can change it", f"chmod go-w {path}")
         return file.read(LARGEST_BYTES + 1)
+
+
+def _open_directly(path: str, flags: int) -> int:
+    """Follow no link, and do not wait until somebody writes into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def is_trusted(path: Path, content: bytes) -> bool:

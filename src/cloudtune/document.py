@@ -128,11 +128,9 @@ def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:
     try:
         if str(path) == STDIN:
             return sys.stdin.buffer.read(LARGEST_BYTES + 1)
-        # O_NONBLOCK: opening a pipe that has no writer must not wait for one. It then reads as empty.
-        handle = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if stat.S_ISFIFO(os.fstat(handle).st_mode):
-                os.set_blocking(handle, True)
+        with open(Path(path).expanduser(), "rb", opener=_open_at_once) as file:
+            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+                os.set_blocking(file.fileno(), True)
             return file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
         fail("no_file", "no such file", "check the path, or let `cloudtune init` write one")
@@ -142,6 +140,11 @@ def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:
         fail("no_permission", "no permission to read it", "check the file's owner and mode")
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, or the home folder of nobody
         fail("unreadable", f"it cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes into is opened without waiting, and reads as empty."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _decoded(raw: bytes, what: str, fail: Callable[..., NoReturn]) -> str:

@@ -14,6 +14,7 @@ from cloudtune.config import load_config
 from cloudtune.config_trust import is_trusted, trust, untrust
 from cloudtune.errors import ConfigError, Problem
 from cloudtune.option_types import Safe, effect_of
+from cloudtune.redact import is_secret_name
 from cloudtune.registry import BUILT_IN, backend_class
 from cloudtune.testing.scripted_options import ScriptedOptions
 
@@ -75,13 +76,14 @@ def test_an_undeclared_or_unknown_option_needs_trust() -> None:
 
 @pytest.mark.parametrize(("backend", "key"), SENSITIVE)
 def test_a_sensitive_setting_needs_trust(project: Path, backend: str, key: str) -> None:
-    project.write_text(f'# a comment\n[backends.{backend}]\n{key} = "x"\n')
-    problem = problem_of(project, backend)
+    value = "${VALUE}" if is_secret_name(key) else "x"  # a secret cannot be written out
+    project.write_text(f'# a comment\n[backends.{backend}]\n{key} = "{value}"\n')
+    problem = problem_of(project, backend, {"VALUE": "x"})
     assert (problem.code, problem.file, problem.line) == ("untrusted", str(project), 3)
     assert problem.field == f"backends.{backend}.{key}"
     assert f"cloudtune config trust {project}" in str(problem.fix)
     trust(project, project.read_bytes())
-    assert load_config(project.parent, environ={}).settings(backend)[key] == "x"
+    assert load_config(project.parent, environ={"VALUE": "x"}).settings(backend)[key] == "x"
 
 
 @pytest.mark.parametrize(("backend", "key"), [pair for pair in FIELDS if pair not in SENSITIVE])
@@ -98,7 +100,7 @@ def test_trust_ends_with_any_change_and_is_bound_to_the_path(project: Path, tmp_
     trust(project, project.read_bytes())
     assert load_config(project.parent, environ={}).pending == ()
     project.write_text('[backends.local]\npython = "./b"\n')
-    assert "'./b'" in problem_of(project).message or "/b'" in problem_of(project).message
+    assert problem_of(project).field == "backends.local.python"
     project.write_text('[backends.local]\npython = "./a"\n')
     assert is_trusted(project, project.read_bytes())
     assert not is_trusted(tmp_path / "other.toml", project.read_bytes())

@@ -32,7 +32,7 @@ def parse_yaml(text: str) -> Parsed:
     from ruamel.yaml.parser import Parser
     from ruamel.yaml.reader import ReaderError
 
-    class LimitedParser(Parser):  # type: ignore[misc]  # the package has no types
+    class LimitedParser(Parser):
         """Stops at the limits before the whole document is read: that takes minutes for the largest ones."""
 
         events = depth = 0

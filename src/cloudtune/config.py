@@ -301,7 +301,7 @@ def _effect(path: Path_) -> Effect:
         return "path" if path == ("ledger",) else "safe"
     try:
         return effect_of(backend_class(str(path[1])).Options, str(path[2]))
-    except CloudtuneError:  # what cannot be loaded cannot tell
+    except (CloudtuneError, AttributeError):  # what cannot be loaded, or has no Options, cannot tell
         return "unclassified"
 
 

@@ -129,7 +129,7 @@ def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:
         if str(path) == STDIN:
             return sys.stdin.buffer.read(LARGEST_BYTES + 1)
         with open(Path(path).expanduser(), "rb", opener=_open_at_once) as file:
-            if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 os.set_blocking(file.fileno(), True)
             return file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:

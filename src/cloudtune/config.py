@@ -38,6 +38,8 @@ from cloudtune.validation import quoted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import BaseModel
+
 USER_FILE = "config.toml"
 HOME = "CLOUDTUNE_HOME"
 DEFAULT_BACKEND = "local"
@@ -132,7 +134,8 @@ class Config:
         ]  # fmt: skip
 
     def _filled(self, entries: Mapping[Path_, Entry]) -> dict[Path_, Any]:
-        problems = [problem for path, entry in entries.items() for problem in self._refusals(path, entry)]
+        effects = _Effects()
+        problems = [problem for path, entry in entries.items() for problem in self._refusals(path, entry, effects)]
         if problems:
             raise ConfigError(problems)
         found = {path: self._fill(entry.value, path, entry, problems) for path, entry in entries.items()}
@@ -140,13 +143,13 @@ class Config:
             raise ConfigError(problems)
         return found
 
-    def _refusals(self, path: Path_, entry: Entry) -> list[Problem]:
+    def _refusals(self, path: Path_, entry: Entry, effects: _Effects) -> list[Problem]:
         if entry.file is None:
             return []
         if self.untrusted is not None and entry.file == self.untrusted.file:
-            found = _needs_trust(path, entry.value, entry.file, entry.line)
+            found = _needs_trust(effects(path), path, entry)
             return [found] if found else []
-        if _references(entry.value) and _effect(path) == "endpoint":
+        if _references(entry.value) and effects(path) == "endpoint":
             return [url_reference(entry.file, entry.line, path)]
         return []
 
@@ -273,36 +276,46 @@ def _merged(layers: list[Mapping[Path_, Entry]]) -> dict[Path_, Entry]:
 
 def sensitive_settings(document: Document) -> tuple[Problem, ...]:
     """The settings of a project's file that take effect only once the user trusts it."""
-    found = []
+    found, effects = [], _Effects()
     for path, value in leaves(document.values):
         meant = path[2:] if path[0] == "profiles" else path
-        if problem := _needs_trust(meant, value, document.file, document.line(path)):
+        entry = Entry(value, document.file, document.file, document.line(path))
+        if problem := _needs_trust(effects(meant), meant, entry):
             found.append(msgspec.structs.replace(problem, field=dotted(path)))
     return tuple(found)
 
 
-def _needs_trust(path: Path_, value: Any, file: str, line: int | None) -> Problem | None:
-    effect = _effect(path)
+def _needs_trust(effect: Effect, path: Path_, entry: Entry) -> Problem | None:
     if effect != "safe":
         reason = REASONS[effect]
-    elif path[0] == "backends" and _references(value):
+    elif path[0] == "backends" and _references(entry.value):
         reason = "reads the environment"
     else:
         return None
-    text = shown(str(value)) if path == ("ledger",) else masked(str(path[-1]), value)
+    text = shown(str(entry.value)) if path == ("ledger",) else masked(str(path[-1]), entry.value)
     return Problem(
-        code="untrusted", message=f"{quoted(text)} {reason}; the file is not trusted", file=file, line=line,
-        field=dotted(path), fix=f"read the file, then run: cloudtune config trust {shlex.quote(file)}",
+        code="untrusted", message=f"{quoted(text)} {reason}; the file is not trusted", file=entry.file, line=entry.line,
+        field=dotted(path), fix=f"read the file, then run: cloudtune config trust {shlex.quote(entry.file or '')}",
     )  # fmt: skip
 
 
-def _effect(path: Path_) -> Effect:
-    if path[0] != "backends":
-        return "path" if path == ("ledger",) else "safe"
-    try:
-        return effect_of(backend_class(str(path[1])).Options, str(path[2]))
-    except (CloudtuneError, AttributeError):  # what cannot be loaded, or has no Options, cannot tell
-        return "unclassified"
+class _Effects:
+    """What settings can do. Each back end is looked up once: a file may hold thousands of settings."""
+
+    def __init__(self) -> None:
+        self._options: dict[str, type[BaseModel] | None] = {}
+
+    def __call__(self, path: Path_) -> Effect:
+        if path[0] != "backends":
+            return "path" if path == ("ledger",) else "safe"
+        name = str(path[1])
+        if name not in self._options:
+            try:
+                self._options[name] = backend_class(name).Options
+            except (CloudtuneError, AttributeError):  # what cannot be loaded, or has no Options, cannot tell
+                self._options[name] = None
+        options = self._options[name]
+        return "unclassified" if options is None else effect_of(options, str(path[2]))
 
 
 def _references(value: Any) -> bool:

@@ -113,6 +113,14 @@ def test_keys_that_stand_twice_are_counted_once_and_bounded(tmp_path: Path) -> N
     assert len(refused.value.problems) < 150
 
 
+def test_many_unknown_keys_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_text("{" + ",".join(f'"k{n}":1' for n in range(9000)) + "}")
+    with pytest.raises(SpecError) as refused:
+        open_spec(tmp_path / "job.json")
+    assert len(refused.value.problems) == 201
+    assert "more faults" in str(refused.value)
+
+
 def test_a_reused_anchor_is_no_warning(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(f"{YAML}tags: {{a: &x one, b: &x two, c: *x}}\n")
     assert open_spec(tmp_path / "job.yaml").spec.tags["c"] == "two"

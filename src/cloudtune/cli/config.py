@@ -26,7 +26,8 @@ def show(session: Session) -> None:
     config.toml, default.
     """
     from cloudtune.cli.render import table
-    from cloudtune.config import PROJECT_FILE, user_file
+    from cloudtune.config import user_file
+    from cloudtune.config_trust import PROJECT_FILE
 
     found = session.config
     rows, pending = found.shown(), found.pending

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune import config as config_module
@@ -81,6 +81,7 @@ def test_the_order_of_precedence_whole(place: Place) -> None:
     assert seen == ["f", "e", "pp", "up", "p", "u", "local"]
 
 
+@settings(deadline=None)
 @given(st.sets(st.sampled_from(["flag", "env", "project profile", "user profile", "project", "user"])))
 def test_the_strongest_of_any_layers_wins(layers: set[str]) -> None:
     import tempfile

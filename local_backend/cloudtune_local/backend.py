@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import Standing
-
-_ASK_PYTHON = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
 
 
 class LocalBackend:
@@ -87,19 +84,20 @@ class LocalBackend:
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 
     def _python(self) -> str:
-        """The trainer's interpreter, which has what the trainer needs."""
+        """The trainer's interpreter. Another one than this is not run to see what it has: planning runs nothing."""
         chosen = self.options.python
         if chosen is None:
-            python, missing = sys.executable, results.missing_here()
-        else:
-            python = str(chosen.expanduser().absolute())
-            missing = _missing_in(python)
-        if missing:
-            raise BackendNotInstalled(
-                f"the local back end trains with {', '.join(missing)}, not installed for {python}",
-                hint=f'run: {python} -m pip install "cloudtune[local]"',
-            )
-        return python
+            if missing := results.missing_here():
+                raise BackendNotInstalled(
+                    f"the local back end trains with {', '.join(missing)}, not installed for {sys.executable}",
+                    hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
+                )
+            return sys.executable
+        python = chosen.expanduser().absolute()
+        if not (python.is_file() and os.access(python, os.X_OK)):
+            raise SpecError(f"the interpreter {python} cannot be used: there is no such program",
+                            hint="correct `python` in the settings")  # fmt: skip
+        return str(python)
 
     def plan(self, request: PlanRequest) -> Plan:
         """Write down the steps. Pure. Raises SpecError where the spec does not fit the model or the machine."""
@@ -344,16 +342,3 @@ class _Lines:
         if key not in self._numbers:
             self._numbers[key] = [place.number for place in Queue(Path(key[0])).waiting(key[1])]
         return sum(number < int(standing.job.get("number", 0)) for number in self._numbers[key])
-
-
-def _missing_in(python: str) -> list[str]:
-    """What that interpreter lacks. Raises SpecError if it cannot be asked."""
-    try:
-        answer = subprocess.run(
-            [python, "-c", _ASK_PYTHON, *results.NEEDS], capture_output=True, text=True, check=True, timeout=60
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SpecError(
-            f"the interpreter {python} cannot be used: {error}", hint="mend `python` in the settings"
-        ) from error
-    return answer.stdout.split()

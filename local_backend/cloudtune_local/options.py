@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cloudtune.option_types import Program, Safe, WrittenPath
 from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import PositiveInt, Seconds
 
@@ -17,13 +18,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    root: Path | None = None
+    root: WrittenPath[Path | None] = None
     """Where the run folders lie. Default: ``runs`` under CLOUDTUNE_HOME, else under this user's state folder."""
-    slots: Literal["auto"] | PositiveInt = "auto"
+    slots: Safe[Literal["auto"] | PositiveInt] = "auto"
     """How many jobs run at once: ``auto`` is one for each GPU, or one where there is none."""
-    python: Path | None = None
+    python: Program[Path | None] = None
     """The interpreter that runs the trainer, where that is not the one that runs cloudtune: one with its own torch."""
-    grace: Seconds = 30.0
+    grace: Safe[Seconds] = 30.0
     """A cancelled job that does not stop by itself is sent SIGTERM after this long, and SIGKILL after as much again."""
 
     def root_folder(self) -> Path:

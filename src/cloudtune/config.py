@@ -1,37 +1,51 @@
 """Where to train: settings of the back ends, profiles, the ledger's place; and where each value came from.
 
 Looked for, the first one wins: command line, environment (``CLOUDTUNE_BACKEND``, ``CLOUDTUNE_LEDGER``,
-``CLOUDTUNE_PROFILE``, ``CLOUDTUNE_BACKENDS__LOCAL__ROOT``), the chosen profile, the project's ``cloudtune.toml`` (the
-nearest one upward from the working directory), the user's ``config.toml``, the defaults. A profile of the project wins
-over one of the same name of the user.
+``CLOUDTUNE_PROFILE``, ``CLOUDTUNE_BACKENDS__LOCAL__ROOT``), the chosen profile, the project's ``cloudtune.toml`` (see
+`config_trust`), the user's ``config.toml``, the defaults. A profile of the project wins over one of the same name of
+the user.
+
+The project's file may come from somebody else. Until the user trusts it, its settings that choose a program, an
+endpoint, a credential, a protection or a path that is written (see `option_types`), or that read the environment, have
+no effect: asking for one is an error, never a silent default.
 
 Secrets are not written into these files but referred to: ``api_key = "${OPENAI_API_KEY}"``, or with a default
-``${NAME:-default}``. A reference is filled when a back end's settings are asked for, and not before.
+``${NAME:-default}``. A reference is filled when a back end's settings are asked for, and not before. URLs take none.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from cloudtune.config_checks import faults, leaves
-from cloudtune.document import Document, Path_, dotted, read_document
-from cloudtune.errors import ConfigError, Problem
+import msgspec
+
+from cloudtune.config_checks import faults, leaves, texts, url_reference
+from cloudtune.config_trust import PROJECT_FILE, is_trusted, project_file, read_project_file
+from cloudtune.document import Document, Path_, dotted, parse_document, read_document
+from cloudtune.errors import CloudtuneError, ConfigError, Problem
+from cloudtune.ledger_url import shown
+from cloudtune.option_types import REASONS, Effect, effect_of
 from cloudtune.redact import REFERENCE, is_secret_name, masked
+from cloudtune.registry import backend_class
+from cloudtune.validation import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROJECT_FILE = "cloudtune.toml"
+    from pydantic import BaseModel
+
 USER_FILE = "config.toml"
 HOME = "CLOUDTUNE_HOME"
 DEFAULT_BACKEND = "local"
 DEFAULT_SOURCE = "default"
 _ENV = "CLOUDTUNE_"
+_WHAT = "a configuration"
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class Config:
     ignored: tuple[str, ...] = ()
     """Variables of the environment that look like ours and mean nothing."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    untrusted: Document | None = field(default=None, repr=False)
+    """The project's file, if there is one that the user does not trust."""
 
     @property
     def backend(self) -> str:
@@ -80,8 +96,13 @@ class Config:
 
     @property
     def ledger(self) -> str:
-        """The ledger's URL. Raises ConfigError on a reference to a variable that is not set."""
+        """The ledger's URL. Raises ConfigError on one that a file chooses which is not trusted."""
         return str(self._filled({("ledger",): self.entries["ledger",]})["ledger",])
+
+    @property
+    def pending(self) -> tuple[Problem, ...]:
+        """The settings that have no effect until the user trusts the project's file, those of its profiles included."""
+        return () if self.untrusted is None else sensitive_settings(self.untrusted)
 
     def source(self, *path: str) -> str | None:
         """Where a value came from."""
@@ -89,7 +110,12 @@ class Config:
         return None if entry is None else entry.source
 
     def settings(self, backend: str) -> dict[str, Any]:
-        """A back end's settings with every reference filled. Raises ConfigError, naming each variable not set."""
+        """A back end's settings with every reference filled.
+
+        Raises:
+            ConfigError: A setting needs trust, refers to a variable that is not set, or has a reference in a URL.
+
+        """
         own = {path: entry for path, entry in self.entries.items() if path[:2] == ("backends", backend)}
         settings: dict[str, Any] = {}
         for path, value in self._filled(own).items():
@@ -101,15 +127,31 @@ class Config:
 
     def shown(self) -> list[tuple[str, Any, str]]:
         """Dotted key, value and source of every entry, with secrets masked and references as they were written."""
-        return [(dotted(path), masked(str(path[-1]), entry.value), entry.source)
-                for path, entry in sorted(self.entries.items(), key=_top_first)]  # fmt: skip
+        return [
+            (dotted(path), shown(str(entry.value)) if path == ("ledger",) else masked(str(path[-1]), entry.value),
+             entry.source)
+            for path, entry in sorted(self.entries.items(), key=_top_first)
+        ]  # fmt: skip
 
     def _filled(self, entries: Mapping[Path_, Entry]) -> dict[Path_, Any]:
-        problems: list[Problem] = []
+        effects = _Effects()
+        problems = [problem for path, entry in entries.items() for problem in self._refusals(path, entry, effects)]
+        if problems:
+            raise ConfigError(problems)
         found = {path: self._fill(entry.value, path, entry, problems) for path, entry in entries.items()}
         if problems:
             raise ConfigError(problems)
         return found
+
+    def _refusals(self, path: Path_, entry: Entry, effects: _Effects) -> list[Problem]:
+        if entry.file is None:
+            return []
+        if self.untrusted is not None and entry.file == self.untrusted.file:
+            found = _needs_trust(effects(path), path, entry)
+            return [found] if found else []
+        if _references(entry.value) and effects(path) == "endpoint":
+            return [url_reference(entry.file, entry.line, path)]
+        return []
 
     def _fill(self, value: Any, path: Path_, entry: Entry, problems: list[Problem]) -> Any:
         if isinstance(value, list):
@@ -135,13 +177,17 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read the configuration, looking for the project's file upward from ``start`` (the working directory).
+    """Read the configuration, looking for the project's file from ``start`` (the working directory).
 
     ``flags`` holds what the command line says (``backend``, ``ledger``); what is None there was not said. Raises
     ConfigError with every fault of every file.
     """
     env = os.environ if environ is None else environ
-    documents = [read_document(path, error=ConfigError, what="a configuration") for path in _files(start or Path.cwd())]
+    path, user = project_file(start or Path.cwd()), user_file()
+    project, content = read_project(path) if path is not None else (None, b"")
+    documents = [project] if project is not None else []
+    if user.is_file():
+        documents.append(read_document(user, error=ConfigError, what=_WHAT))
     problems = [problem for document in documents for problem in faults(document)]
     if problems:
         raise ConfigError(problems)
@@ -159,16 +205,17 @@ def load_config(
         entries["profile",] = chosen
     names = dict.fromkeys(name for document in documents for name in document.values.get("profiles", {}))
     files = tuple(Path(document.file) for document in documents)
-    return Config(entries, home, files, tuple(names), ignored, dict(env))
+    untrusted = project if path is not None and not is_trusted(path, content) else None
+    return Config(entries, home, files, tuple(names), ignored, dict(env), untrusted)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
 
 
-def project_file(start: Path) -> Path | None:
-    """The nearest ``cloudtune.toml`` at or above a folder."""
-    start = start.absolute()
-    return next((up / PROJECT_FILE for up in (start, *start.parents) if (up / PROJECT_FILE).is_file()), None)
+def read_project(path: Path) -> tuple[Document, bytes]:
+    """A project's file, and the very bytes that were parsed. Raises ConfigError."""
+    content = read_project_file(path)
+    return parse_document(content, str(path), path.absolute().parent, error=ConfigError, what=_WHAT), content
 
 
 def user_file() -> Path:
@@ -176,11 +223,6 @@ def user_file() -> Path:
     from platformdirs import user_config_dir
 
     return Path(user_config_dir("cloudtune", appauthor=False)) / USER_FILE
-
-
-def _files(start: Path) -> list[Path]:
-    project, user = project_file(start), user_file()
-    return [path for path in (project, user) if path is not None and path.is_file()]
 
 
 def _home(env: Mapping[str, str]) -> Path:
@@ -217,13 +259,67 @@ def _from_folder(path: Path_, value: Any, folder: Path) -> Any:
 def _merged(layers: list[Mapping[Path_, Entry]]) -> dict[Path_, Entry]:
     """The first layer that has a value wins; a plain value also hides what later ones have beneath it."""
     found: dict[Path_, Entry] = {}
+    tables: set[Path_] = set()
     for layer in layers:
-        found |= {
+        new = {
             path: entry
             for path, entry in layer.items()
-            if not any(path[: len(taken)] == taken or taken[: len(path)] == path for taken in found)
+            if path not in tables and not any(path[:end] in found for end in range(1, len(path) + 1))
         }
+        found |= new
+        tables |= {path[:end] for path in new for end in range(1, len(path))}
     return found
+
+
+# -- trust ---------------------------------------------------------------------------------------------------------
+
+
+def sensitive_settings(document: Document) -> tuple[Problem, ...]:
+    """The settings of a project's file that take effect only once the user trusts it."""
+    found, effects = [], _Effects()
+    for path, value in leaves(document.values):
+        meant = path[2:] if path[0] == "profiles" else path
+        entry = Entry(value, document.file, document.file, document.line(path))
+        if problem := _needs_trust(effects(meant), meant, entry):
+            found.append(msgspec.structs.replace(problem, field=dotted(path)))
+    return tuple(found)
+
+
+def _needs_trust(effect: Effect, path: Path_, entry: Entry) -> Problem | None:
+    if effect != "safe":
+        reason = REASONS[effect]
+    elif path[0] == "backends" and _references(entry.value):
+        reason = "reads the environment"
+    else:
+        return None
+    text = shown(str(entry.value)) if path == ("ledger",) else masked(str(path[-1]), entry.value)
+    return Problem(
+        code="untrusted", message=f"{quoted(text)} {reason}; the file is not trusted", file=entry.file, line=entry.line,
+        field=dotted(path), fix=f"read the file, then run: cloudtune config trust {shlex.quote(entry.file or '')}",
+    )  # fmt: skip
+
+
+class _Effects:
+    """What settings can do. Each back end is looked up once: a file may hold thousands of settings."""
+
+    def __init__(self) -> None:
+        self._options: dict[str, type[BaseModel] | None] = {}
+
+    def __call__(self, path: Path_) -> Effect:
+        if path[0] != "backends":
+            return "path" if path == ("ledger",) else "safe"
+        name = str(path[1])
+        if name not in self._options:
+            try:
+                self._options[name] = backend_class(name).Options
+            except (CloudtuneError, AttributeError):  # what cannot be loaded, or has no Options, cannot tell
+                self._options[name] = None
+        options = self._options[name]
+        return "unclassified" if options is None else effect_of(options, str(path[2]))
+
+
+def _references(value: Any) -> bool:
+    return any(REFERENCE.search(text) for text in texts(value))
 
 
 def _unset(name: str, path: Path_, entry: Entry) -> Problem:

@@ -74,12 +74,11 @@ def _unknown_backend(document: Document, path: Path_, name: str) -> list[Problem
 
 def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
     """Secrets must not stand in a file that is easily committed: only references to the environment."""
-    texts = value if isinstance(value, list) else [value]
     name = str(path[-1])
-    for text in texts:
-        if not isinstance(text, str) or not text:
-            continue
+    for text in texts(value):
         rest = REFERENCE.sub("", text)
+        if rest != text and ("://" in text or path[-1] == "ledger"):
+            return [url_reference(document.file, document.line(path), path)]
         password = url_password(text)
         literal_password = password is not None and bool(REFERENCE.sub("", password))
         has_default = any(found[2] for found in REFERENCE.finditer(text))
@@ -90,10 +89,26 @@ def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
     return []
 
 
+def url_reference(file: str, line: int | None, path: Path_) -> Problem:
+    """A variable of the environment must not become part of an address: it may hold a secret."""
+    fix = f"write the address out, or set it in the environment as CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
+    message = "an address takes no ${NAME}: the variable would be sent to it"
+    return Problem(code="url_reference", message=message, file=file, line=line, field=dotted(path), fix=fix)
+
+
 def _problem(document: Document, path: Path_, code: str, message: str, fix: str | None = None) -> Problem:
     return Problem(
         code=code, message=message, file=document.file, line=document.line(path), field=dotted(path), fix=fix
     )
+
+
+def texts(value: Any) -> Iterable[str]:
+    """The texts of a value that is no table: itself, or those in a list, that are not empty."""
+    if isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, str) and value:
+        yield value
 
 
 def leaves(values: Mapping[str, Any], above: Path_ = ()) -> Iterable[tuple[Path_, Any]]:

@@ -13,10 +13,12 @@ import tomllib
 from datetime import date, datetime, time
 from typing import Any
 
-from cloudtune.document import Parsed, Path_, SyntaxFault
+from cloudtune.document import DEEPEST, Parsed, Path_, SyntaxFault
 
-MOST_NODES = 100_000
-"""More than any spec has; a few aliases of aliases can make billions."""
+MOST_VALUES = 10_000
+"""Values in one document, each use of an alias counted. A few aliases of aliases can make billions."""
+MOST_DUPLICATES = 100
+"""More keys that stand twice are not reported."""
 
 
 # -- YAML ----------------------------------------------------------------------------------------------------------
@@ -26,9 +28,25 @@ def parse_yaml(text: str) -> Parsed:
     """Read one YAML 1.2 document. Raises SyntaxFault."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent, NodeEvent
+    from ruamel.yaml.parser import Parser
     from ruamel.yaml.reader import ReaderError
 
+    class LimitedParser(Parser):
+        """Stops at the limits before the whole document is read: that takes minutes for the largest ones."""
+
+        events = depth = 0
+
+        def get_event(self) -> Any:
+            event = super().get_event()
+            self.events += isinstance(event, NodeEvent)
+            self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            _check_limits(self.events, self.depth, event.start_mark.line + 1)
+            return event
+
     yaml = YAML(typ="safe", pure=True)
+    yaml.Parser = LimitedParser
+    yaml.composer.warn_double_anchors = False  # YAML 1.2 allows to reuse an anchor
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:
@@ -71,8 +89,9 @@ class _YamlReader:
 
     def value(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
         self._nodes += 1
-        if self._nodes > MOST_NODES or id(node) in inside:
-            raise SyntaxFault("its aliases refer to themselves, or grow beyond all measure", line=_line(node))
+        if id(node) in inside:
+            raise SyntaxFault("an alias refers to itself", line=_line(node), fix="write the value out")
+        _check_limits(self._nodes, len(path), _line(node))
         self.lines.setdefault(path, _line(node))
         tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
         if tag == "map":
@@ -129,6 +148,33 @@ def _line(node: Any) -> int:
     return int(node.start_mark.line) + 1
 
 
+# -- limits --------------------------------------------------------------------------------------------------------
+
+
+def _check_size(values: Any) -> None:
+    """Refuse what holds too many values, or holds them too deep. Recursion is safe after it."""
+    count = 0
+    waiting = [(values, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        _check_limits(count, depth)
+        if isinstance(value, dict | list):
+            waiting.extend((item, depth + 1) for item in (value.values() if isinstance(value, dict) else value))
+
+
+def _check_limits(count: int, depth: int, line: int | None = None) -> None:
+    if depth > DEEPEST:
+        raise _too_deep(line)
+    if count > MOST_VALUES:
+        fix = "name many files by a pattern such as `rows/*.jsonl`"
+        raise SyntaxFault(f"it holds more than {MOST_VALUES:,} values", line=line, fix=fix)
+
+
+def _too_deep(line: int | None) -> SyntaxFault:
+    return SyntaxFault(f"it is nested more than {DEEPEST} levels deep", line=line, fix="write flatter values")
+
+
 # -- JSON ----------------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s{}\[\],:"]+', re.DOTALL)
@@ -143,6 +189,7 @@ def parse_json(text: str) -> Parsed:
         raise SyntaxFault(message, line=error.lineno) from error
     except ValueError as error:  # an integer of more digits than Python converts
         raise SyntaxFault(f"not valid JSON: {error}") from error
+    _check_size(values)
     return _json_lines(text, Parsed(values, {}))
 
 
@@ -154,11 +201,14 @@ def _json_lines(text: str, parsed: Parsed) -> Parsed:
     count = 0
     counts: list[int] = []
     wants_key = False
+    twice: set[Path_] = set()
     for match in _TOKEN.finditer(text):
         mark, line = match.group(), bisect.bisect_right(starts, match.start()) + 1
         if wants_key and mark[0] == '"':
             here = (*holders[-1][1], json.loads(mark))
-            if here in parsed.lines and not any(here[: len(path)] == path for path, _, _ in parsed.duplicates):
+            known = here in parsed.lines and not any(here[:end] in twice for end in range(1, len(here) + 1))
+            if known and len(twice) < MOST_DUPLICATES:
+                twice.add(here)
                 parsed.duplicates.append((here, line, parsed.lines[here]))
             parsed.lines[here], wants_key = line, False
             continue
@@ -186,12 +236,17 @@ def _json_lines(text: str, parsed: Parsed) -> Parsed:
 _TOML_PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 _TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _TOML_PATH = rf"{_TOML_KEY}(?:\s*\.\s*{_TOML_KEY})*"
+_TOML_DEEP = re.compile(
+    rf"^[ \t]*(?:\[[ \t]*){{0,2}}{_TOML_KEY}(?:[ \t]*\.[ \t]*{_TOML_KEY}){{{DEEPEST}}}", re.MULTILINE
+)
 _TOML_TABLE = re.compile(rf"\s*\[(\[?)\s*({_TOML_PATH})\s*\]\]?")
 _TOML_ENTRY = re.compile(rf"\s*({_TOML_PATH})\s*=\s*(.*)")
 
 
 def parse_toml(text: str) -> Parsed:
     """Read TOML. Raises SyntaxFault."""
+    if found := _TOML_DEEP.search(text):  # tomllib reads such a key in quadratic time
+        raise _too_deep(text.count("\n", 0, found.start()) + 1)
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -200,6 +255,9 @@ def parse_toml(text: str) -> Parsed:
             raise SyntaxFault(f"not valid TOML: {error}", line=len(text.splitlines())) from error
         message = f"not valid TOML: column {found[3]}: {found[1]}"
         raise SyntaxFault(message, line=int(found[2])) from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise SyntaxFault(f"not valid TOML: {error}") from error
+    _check_size(values)
     return Parsed(_plain(values), _toml_lines(text))
 
 

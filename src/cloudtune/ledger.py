@@ -19,6 +19,7 @@ import msgspec
 
 from cloudtune.backend import Intent, Plan, plan_from_json, plan_to_json
 from cloudtune.errors import LedgerError
+from cloudtune.ledger_url import holds_password, shown
 from cloudtune.process import Owner
 from cloudtune.state import JobRef, Value
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 FOREIGN_HOST_GRACE_S = 900.0
 """A lease held on another host, whose processes cannot be seen, is believed dead after this long without a write."""
+_URL_HINT = "use sqlite:///path/to/ledger.db or postgresql://host/database"
 RENEW_EVERY_S = 60.0
 """How often the holder of a lease shows that it lives while it does a step."""
 
@@ -97,18 +99,26 @@ class Ledger:
 
         Raises LedgerError on another scheme, and on a URL that holds a password.
         """
-        parts = urlsplit(url)
-        if parts.scheme in ("postgresql", "postgres"):
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise LedgerError(f"{shown(url)!r} is not a URL", hint=_URL_HINT) from error
+        if parts.scheme != "sqlite" and holds_password(url):
+            raise LedgerError(
+                "a password in the ledger's URL would end up in process lists and logs",
+                hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",
+            )
+        if url.startswith(("postgresql://", "postgres://")):
             from cloudtune.ledger_postgres import PostgresStore
 
             return cls(PostgresStore(url), clock, trace)
         if len(parts.scheme) > 1 and parts.scheme != "sqlite":
             raise LedgerError(
                 f"a ledger of the kind {parts.scheme!r} is not supported",
-                hint="use sqlite:///path/to/ledger.db or postgresql://host/database",
+                hint=_URL_HINT,
             )
         if parts.scheme == "sqlite" and parts.netloc:
-            raise LedgerError(f"{url!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
+            raise LedgerError(f"{shown(url)!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
         from cloudtune.ledger_sqlite import SqliteStore
 
         # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.

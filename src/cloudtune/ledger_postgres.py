@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import LedgerError
 from cloudtune.ledger_schema import migrations, newer
-from cloudtune.redact import url_password
+from cloudtune.ledger_url import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,15 +36,10 @@ class PostgresStore:
     """One database. Making the object touches nothing."""
 
     def __init__(self, url: str) -> None:
-        if url_password(url):
-            raise LedgerError(
-                "a password in the ledger's URL would end up in process lists and logs",
-                hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",
-            )
         self.url = url
 
     def __str__(self) -> str:
-        return self.url
+        return shown(self.url)
 
     @property
     def folder(self) -> Path:
@@ -91,7 +86,7 @@ class PostgresStore:
                 yield db
         except psycopg.Error as error:
             raise LedgerError(
-                f"the ledger {self} cannot be {what}: {str(error).strip()}",
+                f"the ledger {self} cannot be {what}: {str(error).strip().replace(self.url, str(self))}",
                 hint="check that the server runs and that this user may use the database",
             ) from error
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from cloudtune.document import STDIN, Document, Path_, SyntaxFault, dotted, parse_value, read_document
+from cloudtune.document import DEEPEST, STDIN, Document, Path_, SyntaxFault, dotted, parse_value, read_document
 from cloudtune.errors import Problem, SpecError
 from cloudtune.redact import looks_secret
 from cloudtune.spec import SPEC_VERSION, JobSpec
@@ -160,7 +160,7 @@ def _with_overrides(
     for text in texts:
         name, equals, written = text.partition("=")
         path = tuple(name.strip().split("."))
-        if not equals or not all(path):
+        if not equals or not all(path) or len(path) > DEEPEST:
             fix = "write for example --set hyperparameters.epochs=5"
             problems.append(Problem(code="set", message=f"{text!r} is not of the form a.b=value", file=_SET, fix=fix))
             continue

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Path_ = tuple[str | int, ...]
 
 _A = "a mapping of keys and values"
+MOST_PROBLEMS = 200
+"""More faults of one document are counted, not listed."""
 _TYPES = {
     "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "float_type": "a number",
     "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false", "list_type": "a list",
@@ -53,13 +55,16 @@ def problems_of(
     for fault in error.errors(include_url=False):
         path, branch = _in_file(fault["loc"], values, missing=fault["type"] == "missing")
         groups.setdefault(branch, []).append((path, fault))
+    settled = [one for faults in groups.values() for one in _settled(faults)]
     found = []
-    for faults in groups.values():
-        for path, fault, also in _settled(faults):
-            message, fix = _worded(path, fault, also, model, aliases or {}, examples or {})
-            file, line = place(path)
-            field = ".".join(map(str, path)) or None
-            found.append(Problem(code=fault["type"], message=message, file=file, line=line, field=field, fix=fix))
+    for path, fault, also in settled[:MOST_PROBLEMS]:
+        message, fix = _worded(path, fault, also, model, aliases or {}, examples or {})
+        file, line = place(path)
+        field = ".".join(map(str, path)) or None
+        found.append(Problem(code=fault["type"], message=message, file=file, line=line, field=field, fix=fix))
+    if len(settled) > MOST_PROBLEMS:
+        more = f"{len(settled) - MOST_PROBLEMS:,} more faults are not listed"
+        found.append(Problem(code="more", message=more, file=place(())[0]))
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
+from cloudtune.config_trust import trust
 from cloudtune.testing import Script, ScriptedVendor
 
 QUICK = Script(queue_s=0.0, prepare_s=0.05, step_s=0.02, steps=10, checkpoint_every=5, stop_s=0.05)
@@ -52,8 +53,14 @@ class Desk:
         (folder / "cloudtune.toml").write_text(
             f'backend = "scripted"\n[backends.scripted]\nstore = "{folder / "vendor.db"}"\n'
         )
+        self.config = folder / "cloudtune.toml"
         (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
         (folder / "job.yaml").write_text(SPEC)
+
+    def configure(self, text: str) -> None:
+        """Write the project's configuration, and trust it."""
+        self.config.write_text(text)
+        trust(self.config, self.config.read_bytes())
 
     def run(self, *words: str, input: str | None = None) -> Answer:  # noqa: A002 - as click calls it
         """Run a command in this process."""
@@ -98,6 +105,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setenv("CLOUDTUNE_HOME", str(made.home))
     monkeypatch.setenv("HOME", str(made.folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(made.folder / "xdg"))
+    monkeypatch.delenv("XDG_STATE_HOME")
+    made.configure(made.config.read_text())
     monkeypatch.syspath_prepend(str(made.site))
     monkeypatch.chdir(made.folder)
     return made

@@ -463,8 +463,8 @@ def test_backends_say_what_they_can_and_why_not(desk: Desk) -> None:
 
 
 def test_a_back_end_that_cannot_be_used_is_listed_with_its_reason(desk: Desk) -> None:
-    text = Path("cloudtune.toml").read_text() + 'needs = "no_such_module"\n'
-    Path("cloudtune.toml").write_text(text)
+    text = desk.config.read_text() + 'needs = "no_such_module"\n'
+    desk.configure(text)
     found = {one["name"]: one for one in desk.run("backends", "--json").json["backends"]}
     assert not found["scripted"]["usable"]
     assert "no_such_module" in found["scripted"]["problem"]
@@ -473,7 +473,7 @@ def test_a_back_end_that_cannot_be_used_is_listed_with_its_reason(desk: Desk) ->
     assert checked.code == 2
     assert "WRONG" in checked.out
     assert "pip install no_such_module" in checked.out
-    Path("cloudtune.toml").write_text(text.replace("needs", "neds"))
+    desk.configure(text.replace("needs", "neds"))
     assert "did you mean 'needs'?" in desk.run("plan", "job.yaml").err
 
 

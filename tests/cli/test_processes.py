@@ -286,8 +286,7 @@ def test_no_secret_stands_in_any_output_or_file(desk: Desk) -> None:
 
     (desk.folder / "vendor.db").unlink()
     ScriptedVendor(desk.folder / "vendor.db", api_key=secret, processing_s=0.0)
-    config = desk.folder / "cloudtune.toml"
-    config.write_text(config.read_text() + 'api_key = "${VENDOR_KEY}"\n')
+    desk.configure(desk.config.read_text() + 'api_key = "${VENDOR_KEY}"\n')
     outputs = [
         desk.spawn(*words, VENDOR_KEY=secret)
         for words in (

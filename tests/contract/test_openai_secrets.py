@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from tests.contract.emulated import MODEL
 
 from cloudtune.cli.main import cli
+from cloudtune.config_trust import trust
 from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.azure import storage
 from cloudtune_local.emulator.life import Script
@@ -93,6 +94,7 @@ class Shell:
         self.commands: list[str] = []
         settings = ROUTES[route].format(url=emulator.url, settings=emulator.settings, route=route)
         (folder / "cloudtune.toml").write_text(settings)
+        trust(folder / "cloudtune.toml", settings.encode())
         (folder / "rows.jsonl").write_text(ROWS)
         (folder / "held-out.jsonl").write_text("".join(line + "\n" for line in ROWS.splitlines()[:2]))
         model = CATALOGUE_MODEL if route == "ml_workspace" else MODEL

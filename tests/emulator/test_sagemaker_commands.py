@@ -11,6 +11,7 @@ from tests.emulator.aws_desk import at_home
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
+from cloudtune.config_trust import trust
 from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.life import Script
 from cloudtune_local.emulator.sagemaker import copies
@@ -37,6 +38,7 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulat
         emulator.script = Script(running_s=100.0)
         at_home(emulator, tmp_path, monkeypatch)
         (tmp_path / "cloudtune.toml").write_text(CONFIG.format(settings=emulator.settings))
+        trust(tmp_path / "cloudtune.toml", (tmp_path / "cloudtune.toml").read_bytes())
         (tmp_path / "rows.jsonl").write_bytes(chat_rows())
         (tmp_path / "job.yaml").write_text(SPEC)
         monkeypatch.chdir(tmp_path)

@@ -194,6 +194,49 @@ def test_a_url_that_cannot_be_a_ledger_is_refused(bad: str, says: str) -> None:
     assert "secret" not in str(told.value)
 
 
+PASSWORDS = [
+    "postgresql://me:hunter2@h/d", "postgres://me:hunter2@h/d", "postgresql://me:hunt/hunter2@h/d",
+    "postgresql://me:a@hunter2@h/d", "postgresql://me:hunter2@[h/d", "postgresql:/me:hunter2@h/d",
+    "postgresql://h/d?user=me&password=hunter2", "postgresql://h/d?pass%77ord=hunter2", "me:hunter2@h/d",
+    "POSTGRESQL://me:hunter2@h/d", "mysql://me:hunter2@h/d", "sqlite://me:hunter2@h/d", "://me:hunter2@h/d",
+    "host=h password=hunter2 dbname=d", "host=h password = 'hunter2' dbname=d",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", PASSWORDS)
+def test_no_password_of_a_ledger_is_repeated(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from cloudtune.cli.main import cli
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LedgerError) as told:
+        Ledger.open(url, CLOCK)
+    assert "hunter2" not in str(told.value)
+    for words in (["jobs", "-vv", f"--ledger={url}"], ["config", "show", "--json"], ["config", "show"]):
+        done = CliRunner().invoke(cli, words, env={"CLOUDTUNE_LEDGER": url})
+        assert "hunter2" not in done.output
+        assert "internal error" not in done.output
+
+
+def test_doctor_repeats_no_password_of_a_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from cloudtune.cli.main import cli
+
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["doctor", "--offline", "-vv", f"--ledger={PASSWORDS[0]}"])
+    assert "PGPASSWORD" in done.output
+    assert "hunter2" not in done.output
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me@h/d", "postgresql://h:5432/d?application_name=a@b", "sqlite:////a/b:c@d.db", "/a/b:c@d.db"]
+)
+def test_a_url_without_a_password_is_accepted(url: str) -> None:
+    assert Ledger.open(url, CLOCK)
+
+
 def test_a_server_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(LedgerError, match="cannot be read"):

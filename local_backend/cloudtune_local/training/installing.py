@@ -31,7 +31,8 @@ def install(spec: dict[str, Any]) -> None:
         return
     sys.stdout.write(f"installing {', '.join(missing)}\n")
     sys.stdout.flush()
-    command = [sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", *missing]
+    pip = [sys.executable, "-P", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
+    command = [*pip, *missing]
     done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise TrainingProblem(

@@ -83,7 +83,7 @@ def _note(run: RunFolder, rank: int) -> Path:
 
 
 def _command(run: RunFolder) -> list[str]:
-    return [sys.executable, "-m", "cloudtune_local.training", str(run.path)]
+    return [sys.executable, "-P", "-m", "cloudtune_local.training", str(run.path)]
 
 
 def _environment(rank: int, count: int, port: int) -> dict[str, str]:

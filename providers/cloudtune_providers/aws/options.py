@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat
 
+from cloudtune.option_types import Credential, Endpoint, Safe
+
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/.+")
@@ -38,21 +40,21 @@ class AwsOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    region: str | None = None
+    region: Safe[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] | None] = None
     """Else AWS_REGION, AWS_DEFAULT_REGION or the profile's."""
-    profile: str | None = None
+    profile: Credential[str | None] = None
     """A profile of ``~/.aws/config``; else AWS_PROFILE, environment variables, the machine's own role."""
-    endpoint_url: str | None = None
+    endpoint_url: Endpoint[str | None] = None
     """Where every service answers, for emulators; else AWS_ENDPOINT_URL, else AWS's own addresses."""
-    bucket: Annotated[str, AfterValidator(_bucket)] | None = None
+    bucket: Endpoint[Annotated[str, AfterValidator(_bucket)] | None] = None
     """Where rows and results go; in the job's region."""
-    prefix: Annotated[str, AfterValidator(_prefix)] = "cloudtune"
+    prefix: Safe[Annotated[str, AfterValidator(_prefix)]] = "cloudtune"
     """In front of every key that cloudtune writes into the bucket."""
-    role_arn: Annotated[str, AfterValidator(_role)] | None = None
+    role_arn: Credential[Annotated[str, AfterValidator(_role)] | None] = None
     """The role that the service takes on to read and write the bucket; the back end's ``init`` writes its documents."""
-    kms_key: str | None = None
+    kms_key: Credential[str | None] = None
     """Id, ARN or alias of the key that encrypts what is written; else AWS's own keys."""
-    tags: dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]] = {}
+    tags: Safe[dict[Annotated[str, Field(min_length=1, max_length=128)], Annotated[str, Field(max_length=256)]]] = {}
     """On everything that is made, beside the spec's tags."""
-    timeout: PositiveFloat = 60.0
+    timeout: Safe[PositiveFloat] = 60.0
     """Seconds to wait for an answer."""

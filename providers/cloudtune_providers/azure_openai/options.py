@@ -21,6 +21,8 @@ from pydantic import (
     field_validator,
 )
 
+from cloudtune.option_types import Credential, Endpoint, Safe
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -32,46 +34,46 @@ class AzureOpenAIOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    route: Literal["foundry", "ml_workspace"] = "foundry"
+    route: Safe[Literal["foundry", "ml_workspace"]] = "foundry"
     """``foundry``: models of an Azure OpenAI or Foundry resource. ``ml_workspace``: the catalogue's models, in an Azure
     Machine Learning workspace; of the settings below it heeds those of the subscription and of the workspace."""
-    endpoint: str | None = None
+    endpoint: Endpoint[str | None] = None
     """``https://<resource>.openai.azure.com``; else AZURE_OPENAI_ENDPOINT."""
-    api: Literal["v1", "classic"] = "v1"
+    api: Safe[Literal["v1", "classic"]] = "v1"
     """``v1`` needs no version; ``classic`` needs ``api_version``."""
-    api_version: str | None = None
+    api_version: Safe[str | None] = None
     """For ``classic``, e.g. ``2025-04-01-preview``; else OPENAI_API_VERSION."""
-    api_key: SecretStr | None = None
+    api_key: Credential[SecretStr | None] = None
     """A reference such as ``${AZURE_OPENAI_API_KEY}``; the variable is read anyway. Without a key: Entra."""
-    auth: Literal["key", "entra"] | None = None
+    auth: Credential[Literal["key", "entra"] | None] = None
     """Which of the two; a key is used where there is one, unless this says otherwise."""
-    training_type: str | None = None
+    training_type: Safe[str | None] = None
     """``Standard`` keeps data and weights in the region, ``GlobalStandard`` (used if nothing is said) costs less and
     does not, ``developerTier`` may be interrupted."""
-    subscription_id: str | None = None
+    subscription_id: Endpoint[str | None] = None
     """For deployments and workspaces; else AZURE_SUBSCRIPTION_ID."""
-    resource_group: str | None = None
+    resource_group: Endpoint[str | None] = None
     """For deployments and workspaces."""
-    workspace: str | None = None
+    workspace: Endpoint[str | None] = None
     """The workspace's name, for ``ml_workspace``."""
-    datastore: Annotated[str, Field(min_length=1)] = "workspaceblobstore"
+    datastore: Endpoint[Annotated[str, Field(min_length=1)]] = "workspaceblobstore"
     """The workspace's blob store that rows are uploaded to; the workspace itself tells where it lies."""
-    storage_url: str | None = None
+    storage_url: Endpoint[str | None] = None
     """Where that store's account answers, if not at ``https://<account>.blob.core.windows.net``."""
-    account: str | None = None
+    account: Endpoint[str | None] = None
     """The resource's name, for deployments; else the first part of the endpoint's host."""
-    management_url: str = "https://management.azure.com"
-    management_token: SecretStr | None = None
+    management_url: Endpoint[str] = "https://management.azure.com"
+    management_token: Credential[SecretStr | None] = None
     """A reference to a token for the management plane; without it Entra gives one."""
-    base_deployment: str | None = None
+    base_deployment: Safe[str | None] = None
     """A deployment of the base model, to compare answers with."""
-    timeout: PositiveFloat = 60.0
+    timeout: Safe[PositiveFloat] = 60.0
     """Seconds to wait for an answer; uploads get more, by their size."""
-    list_lag: NonNegativeFloat = 30.0
+    list_lag: Safe[NonNegativeFloat] = 30.0
     """Seconds for which a new file or job may be missing from a list: absence is not believed before."""
-    deploy_limit: PositiveFloat = 3600.0
+    deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait for a deployment: some hang for a day and fail then."""
-    answers: Literal["chat", "responses"] = "chat"
+    answers: Safe[Literal["chat", "responses"]] = "chat"
     """Which API a deployed model is asked through."""
 
     @field_validator("endpoint")

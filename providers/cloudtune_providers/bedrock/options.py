@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from cloudtune.option_types import Endpoint, Protection, Safe
 from cloudtune_providers.aws.options import AwsOptions
 
 Lambda = Annotated[str, Field(pattern=r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:.+")]
@@ -14,19 +15,19 @@ Lambda = Annotated[str, Field(pattern=r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:
 class BedrockOptions(AwsOptions):
     """Which account, region, bucket and role."""
 
-    deploy_limit: PositiveFloat = 3600.0
+    deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait until a deployment answers."""
-    base_answers_as: str | None = None
+    base_answers_as: Safe[str | None] = None
     """What the base model is asked by, to compare: an id or the ARN of an inference profile, where its own id does not
     answer on demand."""
-    answers: Literal["converse", "invoke"] = "converse"
+    answers: Safe[Literal["converse", "invoke"]] = "converse"
     """How a model is asked: by Converse, or by InvokeModel with chat messages (imported Qwen3 takes no other)."""
-    open_weight_url: str | None = None
+    open_weight_url: Endpoint[str | None] = None
     """Where the OpenAI-shaped API answers, with its ``/v1``, which tunes open-weight models; else the region's own
     ``bedrock-mantle`` address. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
-    subnets: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    subnets: Protection[Annotated[tuple[str, ...], Field(max_length=16)]] = ()
     """Of the VPC that jobs reach the bucket through; together with ``security_groups``."""
-    security_groups: Annotated[tuple[str, ...], Field(max_length=5)] = ()
+    security_groups: Protection[Annotated[tuple[str, ...], Field(max_length=5)]] = ()
 
 
 class BedrockOverrides(BaseModel):

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from cloudtune.option_types import Program, Protection, Safe
 from cloudtune_providers.aws.options import AwsOptions
 
 PUBLIC_HUB = "SageMakerPublicHub"
@@ -26,28 +27,28 @@ Groups = Annotated[tuple[str, ...], Field(max_length=5)]
 class JumpStartOptions(AwsOptions):
     """Which account, region, bucket and role, and on what a job runs unless its spec says otherwise."""
 
-    hub: str = PUBLIC_HUB
+    hub: Program[str] = PUBLIC_HUB
     """Whose documents are read: the public hub's, or a private one's of your account."""
-    accept_eula: tuple[str, ...] = ()
+    accept_eula: Protection[tuple[str, ...]] = ()
     """Ids of gated models whose terms you have read and accept, for every job."""
-    instance_type: Instance | None = None
+    instance_type: Safe[Instance | None] = None
     """Else the one that the model's document names."""
-    volume_gb: PositiveInt | None = None
+    volume_gb: Safe[PositiveInt | None] = None
     """Else the document's."""
-    spot: bool = False
+    spot: Safe[bool] = False
     """Managed spot training: cheaper, may wait for capacity and be interrupted."""
-    spot_wait: PositiveFloat = 86400.0
+    spot_wait: Safe[PositiveFloat] = 86400.0
     """Seconds that a spot job may wait beside its running time."""
-    keep_alive: Annotated[int, Field(ge=0, le=21600)] = 0
+    keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)]] = 0
     """Seconds for which the instances are kept warm after a job; billed all the while."""
-    subnets: Subnets = ()
+    subnets: Protection[Subnets] = ()
     """Of the VPC that jobs and endpoints run in; together with ``security_groups``."""
-    security_groups: Groups = ()
-    document_age: NonNegativeFloat = 900.0
+    security_groups: Protection[Groups] = ()
+    document_age: Safe[NonNegativeFloat] = 900.0
     """Seconds for which a model's document, once read, is not asked for again."""
-    base_endpoint: str | None = None
+    base_endpoint: Safe[str | None] = None
     """An endpoint of the untuned model, to compare with."""
-    deploy_limit: PositiveFloat = 3600.0
+    deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait until an endpoint answers."""
 
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 
+from cloudtune.option_types import Credential, Endpoint, Safe
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,21 +22,21 @@ class OpenAIOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    api_key: SecretStr | None = None
+    api_key: Credential[SecretStr | None] = None
     """A reference such as ``${OPENAI_API_KEY}``; the SDK reads that variable by itself."""
-    base_url: str | None = None
+    base_url: Endpoint[str | None] = None
     """Where the API answers, with its ``/v1``; else OPENAI_BASE_URL, else OpenAI's own."""
-    organization: str | None = None
+    organization: Safe[str | None] = None
     """Else OPENAI_ORG_ID."""
-    project: str | None = None
+    project: Safe[str | None] = None
     """Else OPENAI_PROJECT_ID. Name it where you have several: it tells apart whose job is meant."""
-    timeout: PositiveFloat = 60.0
+    timeout: Safe[PositiveFloat] = 60.0
     """Seconds to wait for an answer; uploads get more, by their size."""
-    list_lag: NonNegativeFloat = 30.0
+    list_lag: Safe[NonNegativeFloat] = 30.0
     """Seconds for which a new file or job may be missing from a list: absence is not believed before."""
-    parts_above: PositiveInt = 100_000_000
+    parts_above: Safe[PositiveInt] = 100_000_000
     """Files larger than this many bytes are uploaded in parts."""
-    answers: Literal["chat", "responses"] = "chat"
+    answers: Safe[Literal["chat", "responses"]] = "chat"
     """Which API a tuned model is asked through."""
 
     def address(self, environ: Mapping[str, str] | None = None) -> str:

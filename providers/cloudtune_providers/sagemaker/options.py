@@ -8,68 +8,70 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from cloudtune.option_types import Credential, Endpoint, Program, Protection, Safe, WrittenPath
 from cloudtune.preference import PreferenceOverrides
-from cloudtune.spec import Seconds  # noqa: TC001 - read at run time
+from cloudtune.spec import Seconds
 from cloudtune_providers.aws.options import AwsOptions
 
+PackageGroup = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:model-package-group/.+$")]
+MlflowArn = Annotated[
+    str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]*:\d{12}:mlflow-(app|tracking-server)/.+$")
+]
 InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 
 
 class SageMakerOptions(AwsOptions):
     """Where and how jobs run."""
 
-    compute: Literal["instances", "serverless", "local"] = "instances"
+    compute: Safe[Literal["instances", "serverless", "local"]] = "instances"
     """``instances``: our trainer on SageMaker's instances. ``serverless``: AWS's own trainers, billed by the token.
     ``local``: our trainer's very same bundle in a process here, offline, to rehearse it."""
-    hub: str = "SageMakerPublicHub"
+    hub: Program[str] = "SageMakerPublicHub"
     """For ``serverless``: the hub that has the base models."""
-    package_group: Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:model-package-group/.+$")] | None = None
+    package_group: Endpoint[PackageGroup | None] = None
     """For ``serverless``: where the tuned models become versions; else a group of cloudtune's own."""
-    base_endpoint: str | None = None
+    base_endpoint: Safe[str | None] = None
     """For ``serverless``: an endpoint of the base model, to compare answers with."""
-    mlflow: (
-        Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:[a-z0-9-]*:\d{12}:mlflow-(app|tracking-server)/.+$")]
-        | None
-    ) = None
+    mlflow: Endpoint[MlflowArn | None] = None
     """For ``serverless``: the MLflow app or tracking server that the job writes its curves to; `metrics` reads them."""
-    mlflow_experiment: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_./-]{1,256}$")] | None = None
+    mlflow_experiment: Safe[Annotated[str, Field(pattern=r"^[a-zA-Z0-9_./-]{1,256}$")] | None] = None
     """For ``serverless``: the experiment that runs belong to; else ``cloudtune``."""
-    image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    image: Program[Annotated[str, Field(min_length=1, max_length=255)] | None] = None
     """The container's image; else AWS's own Hugging Face or PyTorch training image for the region."""
-    instance_type: InstanceType | None = None
+    instance_type: Safe[InstanceType | None] = None
     """Else proposed from the model's size and the method."""
-    instances: PositiveInt = 1
+    instances: Safe[PositiveInt] = 1
     """Of that type, which train one model together."""
-    volume_gb: Annotated[int, Field(ge=1, le=16384)] | None = None
+    volume_gb: Safe[Annotated[int, Field(ge=1, le=16384)] | None] = None
     """Disk of each instance; else by the model's size."""
-    spot: bool = False
+    spot: Safe[bool] = False
     """Managed spot training: cheaper, and interrupted at times; the job goes on from its checkpoint by itself."""
-    max_wait: Seconds | None = None
+    max_wait: Safe[Seconds | None] = None
     """With ``spot``: the most that waiting and running may take together; else twice the longest running time."""
-    keep_alive: Annotated[int, Field(ge=0, le=21600)] | None = None
+    keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)] | None] = None
     """Seconds for which the instances stay for the next job (a warm pool); they cost as if they ran."""
-    subnets: tuple[str, ...] = ()
+    subnets: Protection[tuple[str, ...]] = ()
     """A VPC's, together with ``security_groups``."""
-    security_groups: tuple[str, ...] = ()
-    network_isolation: bool = False
+    security_groups: Protection[tuple[str, ...]] = ()
+    network_isolation: Protection[bool] = False
     """No network for the container: no hub, no package index."""
-    encrypt_traffic: bool = False
+    encrypt_traffic: Protection[bool] = False
     """Between several instances."""
-    requirements: Literal["pip", "image"] = "pip"
+    requirements: Protection[Literal["pip", "image"]] = "pip"
     """``pip`` installs the pinned packages that the image lacks; ``image`` takes the image as it is."""
-    hub_token_secret: str | None = None
+    hub_token_secret: Credential[str | None] = None
     """Name or ARN of a secret in Secrets Manager that holds a token for gated models on the hub; the job's role reads
     it."""
-    inference_image: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    inference_image: Program[Annotated[str, Field(min_length=1, max_length=255)] | None] = None
     """For endpoints; else AWS's own Hugging Face inference image for the region."""
-    deploy_limit: PositiveFloat = 3600.0
+    deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait for an endpoint."""
-    answers: Literal["auto", "endpoint", "here"] = "auto"
+    answers: Safe[Literal["auto", "endpoint", "here"]] = "auto"
     """Who answers for a tuned model: its endpoint where one stands, else this process with the model brought here."""
-    root: Path | None = None
+    root: WrittenPath[Path | None] = None
     """For ``compute: local`` and models that were brought here. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
     this user's state folder."""
-    python: Path | None = None
+    python: Program[Path | None] = None
     """For ``compute: local``: the interpreter that the image would have; else the one that runs cloudtune."""
 
     def root_folder(self) -> Path:

@@ -93,6 +93,8 @@ def _configured(session: Session) -> Iterator[Finding]:
         yield "configuration", "bad", _line(error)
         return
     yield "configuration", "good", ", ".join(map(str, config.files)) or "no file; defaults and environment"
+    for problem in config.pending:
+        yield "trust", "warning", f"no effect yet: {problem}"
     for name in config.ignored:
         yield "environment", "warning", f"{name} means nothing to cloudtune"
     try:

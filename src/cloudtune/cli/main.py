@@ -37,7 +37,7 @@ COMMANDS: dict[str, str] = {
     "data": "Check, convert and shape rows before anything is trained on them.",
     "backends": "List where jobs can run, and what each place can do.",
     "schema": "Print the JSON Schema of a spec; editors complete from it.",
-    "config": "Show the settings in force, and where each came from.",
+    "config": "Show the settings in force and where each came from; trust a project's file.",
     "doctor": "Check what is installed, reachable and configured.",
     "emulate": "Serve the vendors' APIs on this machine, to rehearse on.",
 }

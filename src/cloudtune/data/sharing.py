@@ -57,7 +57,7 @@ class Pool:
         environment = os.environ | {
             "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }  # fmt: skip
+        }
         self._memory = file_in_memory(count * AHEAD * PLACE_BYTES)
         self._places = None if self._memory is None else Places(self._memory, count * AHEAD)
         handles = [] if self._memory is None else [self._memory]

@@ -74,7 +74,7 @@ class Nursery:
     def __init__(self, *, preload: Sequence[str] = ()) -> None:
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cloudtune.testing.nursery", *preload],
+            [sys.executable, "-P", "-m", "cloudtune.testing.nursery", *preload],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
         )  # fmt: skip

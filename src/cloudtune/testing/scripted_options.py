@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, SecretStr
 
+from cloudtune.option_types import Credential, Safe, WrittenPath
 from cloudtune.testing.vendor import Personality
 
 
@@ -14,11 +15,11 @@ class ScriptedOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    store: Path | None = None
+    store: WrittenPath[Path | None] = None
     """A file that several processes may share; without one the vendor lives in this process's memory."""
-    personality: Personality = "token"
-    api_key: SecretStr = SecretStr("scripted-key")
-    needs: str = ""
+    personality: Safe[Personality] = "token"
+    api_key: Credential[SecretStr] = SecretStr("scripted-key")
+    needs: Safe[str] = ""
     """A module that it pretends to need, to see what happens where that is not installed."""
 
 

@@ -130,13 +130,23 @@ def spec(model, **changes):
     return JobSpec.model_validate({"model": str(model), "data": {"train": "rows.jsonl"}, **changes})
 
 
+def test_resolve_does_not_run_the_interpreter(tmp_path, root):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path / 'executed'}\n")
+    python.chmod(0o755)
+    with pytest.raises(SpecError, match="no file or folder"):
+        LocalBackend(Options(root=root, python=python)).resolve(spec("./nothing"))
+    assert not (tmp_path / "executed").exists()
+
+
 def test_resolve_names_what_is_missing(tmp_path, root, monkeypatch):
-    bare = tmp_path / "python"
-    bare.write_text("#!/bin/sh\necho torch peft\n")
-    bare.chmod(0o755)
-    with pytest.raises(BackendNotInstalled, match="torch, peft, not installed") as refused:
-        LocalBackend(Options(root=root, python=bare)).resolve(spec("x"))
-    assert f"{bare} -m pip install" in refused.value.hint
+    import sys
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloudtune_local.results.missing_here", lambda: ["torch", "peft"])
+        with pytest.raises(BackendNotInstalled, match="torch, peft, not installed") as refused:
+            LocalBackend(Options(root=root)).resolve(spec("x"))
+    assert f"{sys.executable} -m pip install" in refused.value.hint
     with pytest.raises(SpecError, match="cannot be used"):
         LocalBackend(Options(root=root, python=tmp_path / "nothing")).resolve(spec("x"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -25,6 +25,7 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.job import Job
 from cloudtune.ledger import Attempt, Ledger
+from cloudtune.redacted_backend import redacted
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.spec import JobSpec
@@ -64,7 +65,7 @@ class Client:
         self._open: dict[str, Backend] = {}
         self._default = backend if isinstance(backend, str) else None
         if backend is not None and not isinstance(backend, str):
-            self._open[backend.name] = backend
+            self._open[backend.name] = redacted(backend)
             self._default = backend.name
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._ledger_url = ledger if isinstance(ledger, str) else None
@@ -100,7 +101,7 @@ class Client:
         with self._lock:
             if name in self._open:
                 return self._open[name]
-        opened = open_backend(name, self.config.settings(name))
+        opened = redacted(open_backend(name, self.config.settings(name)))
         with self._lock:
             return self._open.setdefault(name, opened)
 

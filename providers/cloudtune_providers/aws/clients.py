@@ -160,11 +160,11 @@ class Clients:
         try:
             yield
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise translated(error, doing, missing=missing, secrets=self._secrets()) from error
+            raise translated(error, doing, missing=missing, secrets=self.secrets()) from error
         except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
             raise Unavailable(f"{doing}: the answer broke off: {error}") from error
 
-    def _secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[str, ...]:
         """What a service might repeat and nobody else should read; only credentials that were loaded already."""
         held = [getattr(made, "_request_signer", None) for made in self._made.values()]
         loaded = [getattr(signer, "_credentials", None) for signer in held]

@@ -86,6 +86,10 @@ class BedrockBackend:
     def __repr__(self) -> str:
         return f"BedrockBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return self._clients.secrets()
+
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend`."""

@@ -81,6 +81,10 @@ class JumpStartBackend:
     def __repr__(self) -> str:
         return f"JumpStartBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return self._clients.secrets()
+
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend`."""

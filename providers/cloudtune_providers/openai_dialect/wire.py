@@ -43,6 +43,10 @@ class Wire:
                 self._client = made
             return self._client
 
+    def secrets(self) -> tuple[str, ...]:
+        """The key in use, once the client is made."""
+        return self._secrets
+
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
         """What the SDK raises inside comes out as ours, about ``what``."""

@@ -109,6 +109,10 @@ class SageMakerBackend:
     def __repr__(self) -> str:
         return f"SageMakerBackend({self._options.compute!r}, region={self._options.region!r})"
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return self._clients.secrets()
+
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend`."""

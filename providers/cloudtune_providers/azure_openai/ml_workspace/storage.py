@@ -33,6 +33,10 @@ class Storage:
         self._good_until = 0.0
         self._secrets: tuple[str, ...] = ()
 
+    def secrets(self) -> tuple[str, ...]:
+        """The account key or token in use, once it was asked for."""
+        return self._secrets
+
     def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send the file unless the blob is there. It is seen only once it is whole."""
         from azure.core.exceptions import ResourceExistsError

@@ -1,0 +1,169 @@
+"""The one place where text of a back end enters: everything that it returns or raises is redacted here.
+
+Results, messages of errors and their causes pass through a `Redactor` that knows the secrets in use. Two kinds of text
+stay as they are: what a plan says, which is made of the user's own spec, and the answers of a model.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from cloudtune.backend import (
+    Backend,
+    BatchStatus,
+    ByJob,
+    Exporter,
+    HoldsSecrets,
+    Host,
+    Importer,
+    InPlaceImporter,
+    Preflight,
+    Prepares,
+    RowRules,
+)
+from cloudtune.redactor import Redactor, environment_secrets, setting_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloudtune.backend import Journal
+
+PROTOCOLS: Final[tuple[type, ...]] = (
+    Backend, BatchStatus, ByJob, Exporter, HoldsSecrets, Host, Importer, InPlaceImporter, Preflight, Prepares, RowRules,
+)  # fmt: skip
+VENDOR_TEXT: Final = frozenset({
+    "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
+})  # fmt: skip
+"""Calls whose results are shown and stored as text: values in use and shapes are masked."""
+FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
+"""Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
+
+
+def redacted(backend: Backend) -> Backend:
+    """The back end with everything that it returns and raises redacted. It implements the same protocols."""
+    if isinstance(backend, _Redacted):
+        return backend
+    return cast("Backend", _class_of(type(backend))(backend))
+
+
+class _Redacted:
+    """What the generated classes have in common. Attributes outside the protocols are the back end's own."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        own = setting_secrets(getattr(backend, "_options", None))
+        self._own = Redactor(own)
+        self._all = Redactor(own | environment_secrets(os.environ))
+
+    def __repr__(self) -> str:
+        return self._all.text(repr(self._backend))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_backend":
+            raise AttributeError(name)
+        return getattr(self._backend, name)
+
+    def _learn(self) -> None:
+        """Credentials are loaded at the first request, and some of them change."""
+        if isinstance(self._backend, HoldsSecrets):
+            values = list(self._backend.secrets())
+            self._own.add(values)
+            self._all.add(values)
+
+    def _call(self, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        if name == "do":
+            step, journal = arguments
+            arguments = (step, _RedactedJournal(journal, self._own, self._learn))
+        try:
+            found = getattr(self._backend, name)(*arguments, **options)
+        except Exception as error:
+            self._redact(error)
+            raise
+        if isinstance(found, Iterator):
+            return self._each(found, name)
+        return self._result(name)(found)
+
+    def _each(self, found: Iterator[Any], name: str) -> Iterator[Any]:
+        try:
+            while True:
+                try:
+                    item = next(found)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    self._redact(error)
+                    raise
+                yield self._result(name)(item)
+        finally:
+            close = getattr(found, "close", None)
+            if close is not None:
+                close()
+
+    def _result(self, name: str) -> Callable[[Any], Any]:
+        if name in VENDOR_TEXT:
+            self._learn()
+            return self._all.data
+        if name in FUNCTIONAL:
+            self._learn()
+            return self._own.functional
+        return _same
+
+    def _redact(self, error: Exception) -> None:
+        self._learn()
+        self._all.error(error)
+
+
+class _RedactedJournal:
+    """What a step notes on the way goes into the ledger."""
+
+    def __init__(self, journal: Journal, redactor: Redactor, learn: Callable[[], None]) -> None:
+        self._journal = journal
+        self._redactor = redactor
+        self._learn = learn
+
+    def note(self, name: str, value: Any) -> None:
+        """See `Journal`."""
+        self._learn()
+        self._journal.note(name, self._redactor.functional(value))
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """See `Journal`."""
+        return self._journal.notes
+
+
+@functools.cache
+def _class_of(cls: type) -> type[_Redacted]:
+    """A class with the methods of exactly those protocols that the back end's class has."""
+    members: dict[str, Any] = {"__doc__": _Redacted.__doc__}
+    for protocol in PROTOCOLS:
+        names = _names(protocol)
+        if all(hasattr(cls, name) for name in names):
+            members |= {name: _member(cls, name) for name in names}
+    return type(f"Redacted{cls.__name__}", (_Redacted,), members)
+
+
+def _names(protocol: type) -> list[str]:
+    own = {name: value for name, value in vars(protocol).items() if not name.startswith("_")}
+    return [*own, *(name for name in getattr(protocol, "__annotations__", {}) if not name.startswith("_"))]
+
+
+def _member(cls: type, name: str) -> Any:
+    found = getattr(cls, name)
+    if isinstance(found, property):
+        return property(lambda self: getattr(self._backend, name))
+    if isinstance(found, type) or not callable(found):
+        return found
+
+    @functools.wraps(found)
+    def method(self: _Redacted, *arguments: Any, **options: Any) -> Any:
+        return self._call(name, arguments, options)
+
+    return method
+
+
+def _same(value: Any) -> Any:
+    return value

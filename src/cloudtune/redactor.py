@@ -1,7 +1,7 @@
 """Takes secrets out of text that comes from outside: values in use, in any encoding, and known shapes.
 
 A vendor's error can quote the request that caused it, with its credentials. `Redactor` is applied to everything that a
-back end returns or raises (see ``redacted_backend``), to log records and to what the command line prints.
+back end returns or raises (see ``boundary``), to log records and to what the command line prints.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound, Unavailable
+from cloudtune.errors import CloudtuneError, ConfigError, InvalidResponse, JobNotFound, Unavailable
 from cloudtune_providers.aws.errors import translated
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Clients:
         with self._lock:
             if service not in self._made:
                 with self.asking(f"the client of {service}"):
-                    self._made[service] = self._factory(service) if self._factory else self._make(service)
+                    made = self._factory(service) if self._factory else self._make(service)
+                    made.meta.events.register("after-call", _refuse_pages, unique_id="cloudtune-refuse-pages")
+                    self._made[service] = made
             return self._made[service]
 
     def _make(self, service: str) -> Any:
@@ -161,6 +163,11 @@ class Clients:
             yield
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise translated(error, doing, missing=missing, secrets=self.secrets()) from error
+        except CloudtuneError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            message = f"{doing}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            raise InvalidResponse(message) from error
         except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
             raise Unavailable(f"{doing}: the answer broke off: {error}") from error
 
@@ -170,6 +177,14 @@ class Clients:
         loaded = [getattr(signer, "_credentials", None) for signer in held]
         values = [getattr(c, name, None) for c in loaded for name in ("_secret_key", "secret_key", "_token", "token")]
         return tuple({value for value in values if isinstance(value, str) and len(value) > 3})
+
+
+def _refuse_pages(http_response: Any, model: Any, **_: Any) -> None:
+    """Raise InvalidResponse where a proxy answers with a page: botocore reads no body where it expects none."""
+    kind = str(http_response.headers.get("content-type") or "")
+    if "html" in kind and http_response.status_code < 300 and not model.has_streaming_output:
+        message = f"{model.name}: the answer is a page ({kind}), and not what the API promises"
+        raise InvalidResponse(message, hint="check that the endpoint leads to AWS, and not to a proxy's page")
 
 
 def _is_own(url: str) -> bool:

@@ -1,7 +1,10 @@
-"""The one place where text of a back end enters: everything that it returns or raises is redacted here.
+"""The one place where what a vendor says enters: every call of a back end passes here.
 
 Results, messages of errors and their causes pass through a `Redactor` that knows the secrets in use. Two kinds of text
 stay as they are: what a plan says, which is made of the user's own spec, and the answers of a model.
+
+Back ends read foreign documents. What fails while one is read, because a field is missing or has another type, becomes
+`InvalidResponse`, so that core treats the request as one that may have been acted on.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from cloudtune.backend import (
     Prepares,
     RowRules,
 )
+from cloudtune.errors import CloudtuneError, InvalidResponse
 from cloudtune.redactor import Redactor, environment_secrets, setting_secrets
 
 if TYPE_CHECKING:
@@ -40,16 +44,20 @@ VENDOR_TEXT: Final = frozenset({
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
+REMOTE: Final = VENDOR_TEXT | FUNCTIONAL | {"cancel", "pause", "resume", "delete", "generate", "export"}
+"""Calls that read answers of a vendor."""
+UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a document of another shape raises."""
 
 
-def redacted(backend: Backend) -> Backend:
+def guarded(backend: Backend) -> Backend:
     """The back end with everything that it returns and raises redacted. It implements the same protocols."""
-    if isinstance(backend, _Redacted):
+    if isinstance(backend, _Guarded):
         return backend
     return cast("Backend", _class_of(type(backend))(backend))
 
 
-class _Redacted:
+class _Guarded:
     """What the generated classes have in common. Attributes outside the protocols are the back end's own."""
 
     def __init__(self, backend: Backend) -> None:
@@ -76,12 +84,14 @@ class _Redacted:
     def _call(self, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         if name == "do":
             step, journal = arguments
-            arguments = (step, _RedactedJournal(journal, self._own, self._learn))
+            arguments = (step, _Journal(journal, self._own, self._learn))
         try:
             found = getattr(self._backend, name)(*arguments, **options)
         except Exception as error:
-            self._redact(error)
-            raise
+            told = self._told(error, name)
+            if told is error:
+                raise
+            raise told from told.__cause__
         if isinstance(found, Iterator):
             return self._each(found, name)
         return self._result(name)(found)
@@ -94,8 +104,10 @@ class _Redacted:
                 except StopIteration:
                     return
                 except Exception as error:
-                    self._redact(error)
-                    raise
+                    told = self._told(error, name)
+                    if told is error:
+                        raise
+                    raise told from told.__cause__
                 yield self._result(name)(item)
         finally:
             close = getattr(found, "close", None)
@@ -111,12 +123,19 @@ class _Redacted:
             return self._own.functional
         return _same
 
-    def _redact(self, error: Exception) -> None:
+    def _told(self, error: Exception, name: str) -> Exception:
+        """The error as the caller sees it."""
         self._learn()
+        if name in REMOTE and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
+            message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
+            invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
+            invalid.__cause__ = error
+            error = invalid
         self._all.error(error)
+        return error
 
 
-class _RedactedJournal:
+class _Journal:
     """What a step notes on the way goes into the ledger."""
 
     def __init__(self, journal: Journal, redactor: Redactor, learn: Callable[[], None]) -> None:
@@ -136,14 +155,14 @@ class _RedactedJournal:
 
 
 @functools.cache
-def _class_of(cls: type) -> type[_Redacted]:
+def _class_of(cls: type) -> type[_Guarded]:
     """A class with the methods of exactly those protocols that the back end's class has."""
-    members: dict[str, Any] = {"__doc__": _Redacted.__doc__}
+    members: dict[str, Any] = {"__doc__": _Guarded.__doc__}
     for protocol in PROTOCOLS:
         names = _names(protocol)
         if all(hasattr(cls, name) for name in names):
             members |= {name: _member(cls, name) for name in names}
-    return type(f"Redacted{cls.__name__}", (_Redacted,), members)
+    return type(f"Guarded{cls.__name__}", (_Guarded,), members)
 
 
 def _names(protocol: type) -> list[str]:
@@ -159,7 +178,7 @@ def _member(cls: type, name: str) -> Any:
         return found
 
     @functools.wraps(found)
-    def method(self: _Redacted, *arguments: Any, **options: Any) -> Any:
+    def method(self: _Guarded, *arguments: Any, **options: Any) -> Any:
         return self._call(name, arguments, options)
 
     return method

@@ -50,19 +50,21 @@ UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a document of another shape raises."""
 
 
-def guarded(backend: Backend) -> Backend:
-    """The back end with everything that it returns and raises redacted. It implements the same protocols."""
+def guarded(backend: Backend, settings: Mapping[str, Any] | None = None) -> Backend:
+    """The back end with everything that it returns and raises redacted. It implements the same protocols.
+
+    ``settings`` are those that it was made from: the secrets among them are masked too.
+    """
     if isinstance(backend, _Guarded):
         return backend
-    return cast("Backend", _class_of(type(backend))(backend))
+    return cast("Backend", _class_of(type(backend))(backend, setting_secrets(settings)))
 
 
 class _Guarded:
     """What the generated classes have in common. Attributes outside the protocols are the back end's own."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, own: set[str]) -> None:
         self._backend = backend
-        own = setting_secrets(getattr(backend, "_options", None))
         self._own = Redactor(own)
         self._all = Redactor(own | environment_secrets(os.environ))
 

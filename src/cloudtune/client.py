@@ -101,7 +101,8 @@ class Client:
         with self._lock:
             if name in self._open:
                 return self._open[name]
-        opened = guarded(open_backend(name, self.config.settings(name)))
+        settings = self.config.settings(name)
+        opened = guarded(open_backend(name, settings), settings)
         with self._lock:
             return self._open.setdefault(name, opened)
 

@@ -18,7 +18,7 @@ from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 
 from cloudtune.backend import Host, Preflight
 from cloudtune.client import Client
-from cloudtune.errors import CloudtuneError, InvalidResponse, JobNotFound, TransientError, UnsupportedError
+from cloudtune.errors import CloudtuneError, JobNotFound, TransientError, UnsupportedError
 from cloudtune.hosting import hosts
 from cloudtune.registry import BUILT_IN
 from cloudtune.state import JobState
@@ -135,8 +135,9 @@ def test_one_job_though_each_call_is_answered_by_another_once(
     monkeypatch.setattr(world.emulator.faults, "take", take)
     told = life(world, client)
     assert len(met) >= 6, met
+    assert all(seen["status"] < 500 for seen in world.emulator.requests), "the emulator itself did not fail"
     assert len(world.jobs()) <= 2, "the job and the one that was cancelled"
-    assert {type(error).__mro__[1] for error in told} <= {InvalidResponse.__mro__[1], TransientError}
+    assert {error.exit_code for error in told} <= {6}
 
 
 @pytest.mark.timeout(300)
@@ -161,9 +162,9 @@ def test_an_answer_that_is_none_is_told_clearly(world: Any, client: Client, kind
         except (UnsupportedError, JobNotFound):
             continue
         except CloudtuneError as error:
-            codes[name] = (error.exit_code, repr(error))
+            codes[name] = (error.exit_code, f"{type(error).__name__}: {error}")
     assert {name: code for name, code in codes.items() if code[0] != 6} == {}
-    assert {"submit", "snapshot", "list"} <= codes.keys() or kind in ("object", "empty", "plain")
+    assert codes["snapshot"][1].startswith("InvalidResponse")
     world.heal()
     assert len(world.jobs()) <= 2
     client.submit(world.spec(1))

@@ -219,7 +219,7 @@ def _unreadable(reply: Reply, fault: Fault) -> Reply:
     if fault.kind != "unreadable":
         return reply
     kind, body = UNREADABLE.get(fault.value, UNREADABLE["page"])
-    return Reply(body, content_type=kind)
+    return Reply(body=body, content_type=kind)
 
 
 def _own_fault(request: Request) -> ApiError:

@@ -15,6 +15,7 @@ from cloudtune.backend import Capabilities, Check, Found, GenerateOptions, Inten
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
@@ -88,7 +89,7 @@ class BedrockBackend:
 
     def secrets(self) -> tuple[str, ...]:
         """See `HoldsSecrets`."""
-        return self._clients.secrets()
+        return (*setting_secrets(self._options), *self._clients.secrets())
 
     @property
     def capabilities(self) -> Capabilities:

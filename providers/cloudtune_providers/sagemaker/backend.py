@@ -21,6 +21,7 @@ from cloudtune.backend import (
 )
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws import hourly
@@ -111,7 +112,7 @@ class SageMakerBackend:
 
     def secrets(self) -> tuple[str, ...]:
         """See `HoldsSecrets`."""
-        return self._clients.secrets()
+        return (*setting_secrets(self._options), *self._clients.secrets())
 
     @property
     def capabilities(self) -> Capabilities:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sys
 from typing import Any
 
 import click
@@ -58,7 +59,8 @@ def write(text: str, *, err: bool = False, end: str = "\n") -> None:
 
 def write_raw(text: str) -> None:
     """Print text as it is: JSON that is escaped already, or an answer for a file or a pipe."""
-    click.echo(text, nl=False)
+    sys.stdout.write(text)  # click would take escape sequences out
+    sys.stdout.flush()
 
 
 def _shown(character: str) -> str:

@@ -44,8 +44,8 @@ VENDOR_TEXT: Final = frozenset({
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
-REMOTE: Final = VENDOR_TEXT | FUNCTIONAL | {"cancel", "pause", "resume", "delete", "generate", "export"}
-"""Calls that read answers of a vendor."""
+LOCAL: Final = frozenset({"check", "plan", "capabilities_of", "check_import", "data_target", "secrets"})
+"""Calls that ask nobody."""
 UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a document of another shape raises."""
 
@@ -128,7 +128,7 @@ class _Guarded:
     def _told(self, error: Exception, name: str) -> Exception:
         """The error as the caller sees it."""
         self._learn()
-        if name in REMOTE and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
+        if name not in LOCAL and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
             message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
             invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
             invalid.__cause__ = error

@@ -47,7 +47,7 @@ class Clients:
             if service not in self._made:
                 with self.asking(f"the client of {service}"):
                     made = self._factory(service) if self._factory else self._make(service)
-                    made.meta.events.register("after-call", _refuse_pages, unique_id="cloudtune-refuse-pages")
+                    made.meta.events.register("after-call", _refuse_strangers, unique_id="cloudtune-refuse-strangers")
                     self._made[service] = made
             return self._made[service]
 
@@ -179,12 +179,16 @@ class Clients:
         return tuple({value for value in values if isinstance(value, str) and len(value) > 3})
 
 
-def _refuse_pages(http_response: Any, model: Any, **_: Any) -> None:
-    """Raise InvalidResponse where a proxy answers with a page: botocore reads no body where it expects none."""
-    kind = str(http_response.headers.get("content-type") or "")
-    if "html" in kind and http_response.status_code < 300 and not model.has_streaming_output:
-        message = f"{model.name}: the answer is a page ({kind}), and not what the API promises"
-        raise InvalidResponse(message, hint="check that the endpoint leads to AWS, and not to a proxy's page")
+def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """Raise InvalidResponse for an answer that is not AWS's: botocore takes any JSON, and no body where none is due."""
+    if model.has_streaming_output or http_response.status_code >= 300:
+        return
+    hint = "check that the endpoint leads to AWS, and not to a proxy's page"
+    if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise InvalidResponse(f"{model.name}: the answer is a web page, and not what the API promises", hint=hint)
+    promised = model.output_shape.required_members if model.output_shape is not None else ()
+    if missing := [name for name in promised if name not in parsed]:
+        raise InvalidResponse(f"{model.name}: the answer lacks {', '.join(missing)}, which the API promises", hint=hint)
 
 
 def _is_own(url: str) -> bool:

@@ -181,7 +181,7 @@ class Clients:
 
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
     """Raise InvalidResponse for an answer that is not AWS's: botocore takes any JSON, and no body where none is due."""
-    if model.has_streaming_output or http_response.status_code >= 300:
+    if model.has_streaming_output or model.has_event_stream_output or http_response.status_code >= 300:
         return
     hint = "check that the endpoint leads to AWS, and not to a proxy's page"
     if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):

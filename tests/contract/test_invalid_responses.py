@@ -117,10 +117,13 @@ def life(world: Any, client: Client) -> list[CloudtuneError]:
     return told
 
 
+def kinds(*quick: str) -> list[Any]:
+    """All kinds of answers; those that are not quick only in soak."""
+    return [pytest.param(kind, marks=() if kind in quick else pytest.mark.soak) for kind in UNREADABLE]
+
+
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in ("page", "object") else pytest.mark.soak) for kind in UNREADABLE]
-)
+@pytest.mark.parametrize("kind", kinds("page"))
 def test_one_job_though_each_call_is_answered_by_another_once(
     world: Any, client: Client, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +144,7 @@ def test_one_job_though_each_call_is_answered_by_another_once(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("kind", kinds("object"))
 def test_an_answer_that_is_none_is_told_clearly(world: Any, client: Client, kind: str) -> None:
     spec, backend = world.spec(), client.backend()
     job = client.submit(spec)

@@ -47,7 +47,7 @@ class Clients:
             if service not in self._made:
                 with self.asking(f"the client of {service}"):
                     made = self._factory(service) if self._factory else self._make(service)
-                    made.meta.events.register("after-call", _refuse_strangers, unique_id="cloudtune-refuse-strangers")
+                    _guard(made)
                     self._made[service] = made
             return self._made[service]
 
@@ -177,6 +177,13 @@ class Clients:
         loaded = [getattr(signer, "_credentials", None) for signer in held]
         values = [getattr(c, name, None) for c in loaded for name in ("_secret_key", "secret_key", "_token", "token")]
         return tuple({value for value in values if isinstance(value, str) and len(value) > 3})
+
+
+def _guard(client: Any) -> None:
+    """Look at every answer before it is handed out. An injected client need not be botocore's."""
+    events = getattr(getattr(client, "meta", None), "events", None)
+    if events is not None:
+        events.register("after-call", _refuse_strangers, unique_id="cloudtune-refuse-strangers")
 
 
 def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:

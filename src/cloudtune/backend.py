@@ -356,6 +356,14 @@ def capabilities_of(backend: Backend, ref: JobRef) -> Capabilities:
 
 
 @runtime_checkable
+class HoldsSecrets(Protocol):
+    """A back end that signs its requests with secrets that its settings do not hold: those of an SDK's own chain."""
+
+    def secrets(self) -> Iterable[str]:
+        """The secret values in use, as far as they are loaded. Core masks them in everything it stores. No I/O."""
+
+
+@runtime_checkable
 class RowRules(Protocol):
     """A back end that says itself what its rows are held against, where its name and the model do not tell it."""
 

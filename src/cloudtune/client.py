@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
+from cloudtune.boundary import guarded
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
     BackendError,
@@ -65,7 +66,7 @@ class Client:
         self._open: dict[str, Backend] = {}
         self._default = backend if isinstance(backend, str) else None
         if backend is not None and not isinstance(backend, str):
-            self._open[backend.name] = backend
+            self._open[backend.name] = guarded(backend)
             self._default = backend.name
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._ledger_url = ledger if isinstance(ledger, str) else None
@@ -101,7 +102,8 @@ class Client:
         with self._lock:
             if name in self._open:
                 return self._open[name]
-        opened = open_backend(name, self.config.settings(name))
+        settings = self.config.settings(name)
+        opened = guarded(open_backend(name, settings), settings)
         with self._lock:
             return self._open.setdefault(name, opened)
 

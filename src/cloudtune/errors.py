@@ -23,6 +23,7 @@
     │   └── TransientError                       6   retried by core; escapes only when retries are used up
     │       ├── RateLimited
     │       └── Unavailable                          no answer, or a 5xx: the request may have been acted on
+    │           └── InvalidResponse                  an answer that is not what the API promises
     └── JobEnded                                     the six ways in which waiting ends, less success
         ├── JobFailed                            3
         ├── JobCancelled                         4
@@ -212,6 +213,13 @@ class Unavailable(TransientError):
     def __init__(self, message: str, *, acted: bool | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.acted = acted
+
+
+class InvalidResponse(Unavailable):
+    """An answer that is not what the API promises: a login page, an empty body, JSON of another shape.
+
+    The request may have been acted on, so that core looks for its effect before it sends anything again.
+    """
 
 
 class JobEnded(CloudtuneError):

@@ -10,7 +10,8 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
-MASK = "********"
+from cloudtune.secret_shapes import MASK, is_token
+
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 """``${NAME}`` or ``${NAME:-default}``."""
 
@@ -20,11 +21,6 @@ _SECRET_ENDS = frozenset({"key", "token", "keys", "tokens", "pat", "auth", "auth
 _HARMLESS_WORDS = frozenset({"kms", "public", "partition", "sort", "primary", "max", "min", "num", "pad", "eos", "bos"})
 _SIGNATURES = frozenset({"sig", "x-amz-signature", "sslpassword"})
 _HARMLESS_ENDS = frozenset({"arn", "name", "file", "path", "url", "uri", "env"})
-_SHAPES = re.compile(
-    r"\b(?:sk-[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}"
-    r"|xox[abp]-[A-Za-z0-9-]{20,}|AIza[A-Za-z0-9_-]{35}|[sr]k_(?:live|test)_[A-Za-z0-9]{16,}|glpat-[A-Za-z0-9_-]{20,}"
-    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,})|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-)
 
 
 def is_secret_name(key: str) -> bool:
@@ -39,7 +35,7 @@ def is_secret_name(key: str) -> bool:
 
 def is_secret_shape(value: Any) -> bool:
     """Whether a text holds what looks like a vendor's key."""
-    return isinstance(value, str) and _SHAPES.search(value) is not None
+    return isinstance(value, str) and is_token(value)
 
 
 def is_reference(value: Any) -> bool:

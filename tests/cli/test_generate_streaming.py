@@ -21,6 +21,8 @@ class Terminal:
     def put(self, text: str, *, end: str = "\n") -> None:
         self.calls.append(text + end)
 
+    answer = put
+
     @property
     def text(self) -> str:
         return "".join(self.calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -10,6 +11,7 @@ import pytest
 from tests.emulator.conftest import MODEL, chat_rows
 
 from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_local.emulator.faults import UNREADABLE
 
 
 def create(client: openai.OpenAI, file: str, **more: Any) -> Any:
@@ -159,6 +161,18 @@ def test_result_files_in_base64(emulator: Emulator, client: openai.OpenAI, train
     emulator.faults.add("base64_results")
     assert base64.b64decode(client.files.content(result).read()) == plain
     assert plain.startswith(b"step,")
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_an_unreadable_answer_was_acted_on(
+    emulator: Emulator, client: openai.OpenAI, training_file: str, kind: str
+) -> None:
+    emulator.faults.add("unreadable", "jobs.create", value=kind)
+    with suppress(openai.APIResponseValidationError, ValueError):
+        answer = create(client, training_file)
+        assert getattr(answer, "id", None) is None
+    assert emulator.census()["jobs"] == 1
+    assert emulator.requests[-1]["acted"]
 
 
 def test_a_wrong_fault_is_refused(emulator: Emulator) -> None:

@@ -26,6 +26,7 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
 from cloudtune_local.emulator import doors, sidedoor
+from cloudtune_local.emulator.faults import UNREADABLE
 from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class App:
         reply = self.act(call, door)
         if fault is not None:
             self._after(fault)
-            reply = _broken_off(reply, fault)
+            reply = _unreadable(_broken_off(reply, fault), fault)
         return self._spoilt(reply, call)
 
     def act(self, call: Call, door: Door | None = None, *, note: str = "") -> Reply:
@@ -211,6 +212,14 @@ def _broken_off(reply: Reply, fault: Fault) -> Reply:
         raise ConnectionAbortedError("the connection was cut on purpose")
 
     return replace(reply, body=pieces())
+
+
+def _unreadable(reply: Reply, fault: Fault) -> Reply:
+    """What somebody else answers in the vendor's place."""
+    if fault.kind != "unreadable":
+        return reply
+    kind, body = UNREADABLE.get(fault.value, UNREADABLE["page"])
+    return Reply(body=body, content_type=kind)
 
 
 def _own_fault(request: Request) -> ApiError:

@@ -28,6 +28,7 @@ RequestFault = Literal[
     "late",  # no answer; acted on ``seconds`` later, or after ``requests`` others
     "twice",  # a proxy delivers the request two times; the second answer is seen
     "expired_credentials",  # 401 though the key is right
+    "unreadable",  # acted on; the answer is something else: ``value`` is a key of `UNREADABLE`, else a page
     "cut_answer",  # acted on; the connection is cut after ``requests`` (2, at least 1) pieces of a streamed answer
 ]
 Condition = Literal[
@@ -40,6 +41,17 @@ Condition = Literal[
     "unsafe_file",  # new jobs fail of their rows, as moderation makes them
     "base64_results",  # result files come base64 encoded, as users report of api.openai.com
 ]
+UNREADABLE: dict[str, tuple[str, bytes]] = {
+    "page": ("text/html; charset=utf-8", b"<!doctype html><html><title>Sign in</title><form>Accept the terms</form>"),
+    "empty": ("application/json", b""),
+    "cut": ("application/json", b'{"object": "list", "data": [{"id": "'),
+    "list": ("application/json", b"[]"),
+    "null": ("application/json", b"null"),
+    "text": ("application/json", b'"welcome"'),
+    "object": ("application/json", b'{"welcome": true}'),
+    "plain": ("text/plain", b"welcome"),
+}
+"""What proxies and captive portals answer instead: content type and body."""
 FaultKind = RequestFault | Condition
 REQUEST_FAULTS: frozenset[str] = frozenset(get_args(RequestFault))
 CONDITIONS: frozenset[str] = frozenset(get_args(Condition))
@@ -50,8 +62,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     kind: Literal[
         "lost_reply", "reset", "delay", "throttle", "server_error", "error_after", "forbidden", "late", "twice",
-        "expired_credentials", "cut_answer", "list_lag", "ignore_filter", "invented_status", "truncated_page",
-        "duplicate_event", "clock_skew", "unsafe_file", "base64_results",
+        "expired_credentials", "unreadable", "cut_answer", "list_lag", "ignore_filter", "invented_status",
+        "truncated_page", "duplicate_event", "clock_skew", "unsafe_file", "base64_results",
     ]  # fmt: skip
     call: str = "*"
     """Which calls, as a pattern: ``jobs.create``, ``files.*``, ``*``."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound, Unavailable
+from cloudtune.errors import CloudtuneError, ConfigError, InvalidResponse, JobNotFound, Unavailable
 from cloudtune_providers.aws.errors import translated
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class Clients:
         with self._lock:
             if service not in self._made:
                 with self.asking(f"the client of {service}"):
-                    self._made[service] = self._factory(service) if self._factory else self._make(service)
+                    made = self._factory(service) if self._factory else self._make(service)
+                    _guard(made)
+                    self._made[service] = made
             return self._made[service]
 
     def _make(self, service: str) -> Any:
@@ -160,16 +162,40 @@ class Clients:
         try:
             yield
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise translated(error, doing, missing=missing, secrets=self._secrets()) from error
+            raise translated(error, doing, missing=missing, secrets=self.secrets()) from error
+        except CloudtuneError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            message = f"{doing}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            raise InvalidResponse(message) from error
         except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
             raise Unavailable(f"{doing}: the answer broke off: {error}") from error
 
-    def _secrets(self) -> tuple[str, ...]:
+    def secrets(self) -> tuple[str, ...]:
         """What a service might repeat and nobody else should read; only credentials that were loaded already."""
         held = [getattr(made, "_request_signer", None) for made in self._made.values()]
         loaded = [getattr(signer, "_credentials", None) for signer in held]
         values = [getattr(c, name, None) for c in loaded for name in ("_secret_key", "secret_key", "_token", "token")]
         return tuple({value for value in values if isinstance(value, str) and len(value) > 3})
+
+
+def _guard(client: Any) -> None:
+    """Look at every answer before it is handed out. An injected client need not be botocore's."""
+    events = getattr(getattr(client, "meta", None), "events", None)
+    if events is not None:
+        events.register("after-call", _refuse_strangers, unique_id="cloudtune-refuse-strangers")
+
+
+def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+    """Raise InvalidResponse for an answer that is not AWS's: botocore takes any JSON, and no body where none is due."""
+    if model.has_streaming_output or model.has_event_stream_output or http_response.status_code >= 300:
+        return
+    hint = "check that the endpoint leads to AWS, and not to a proxy's page"
+    if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise InvalidResponse(f"{model.name}: the answer is a web page, and not what the API promises", hint=hint)
+    promised = model.output_shape.required_members if model.output_shape is not None else ()
+    if promised and not any(name in parsed for name in promised):  # services leave some of them out for a while
+        raise InvalidResponse(f"{model.name}: the answer holds nothing of what the API promises", hint=hint)
 
 
 def _is_own(url: str) -> bool:

@@ -12,6 +12,7 @@ from cloudtune.errors import (
     Conflict,
     CredentialsError,
     InvalidRequest,
+    InvalidResponse,
     JobNotFound,
     PermissionDenied,
     QuotaExceeded,
@@ -60,6 +61,7 @@ _CODES: dict[type[CloudtuneError], frozenset[str]] = {
 _CLASS_OF = {code: cls for cls, codes in _CODES.items() for code in codes}
 # SageMaker says so in a ValidationException (aws-sdk issues name these texts, seen 2026-11-21).
 _MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
+_ADDRESS_HINT = "check that the endpoint leads to AWS, and not to a proxy's page"
 _HINTS: dict[type[CloudtuneError], str] = {
     CredentialsError: "check which identity is in use: `aws sts get-caller-identity`",
     QuotaExceeded: "look at Service Quotas in the console, or wait until another job has ended",
@@ -115,6 +117,8 @@ def _class(error: Any, code: str, said: str) -> type[CloudtuneError]:
         return _CLASS_OF[code]
     if status >= 500:
         return Unavailable
+    if 0 < status < 400:  # a redirect to somewhere that is not AWS, say
+        return InvalidResponse
     return by_status.get(status, InvalidRequest if 400 <= status < 500 else BackendError)
 
 
@@ -135,7 +139,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     if isinstance(error, aws.HTTPClientError):  # timeouts and connections that broke among them
         return Unavailable(message)
     if _is_unreadable(error):
-        return Unavailable(message)
+        return InvalidResponse(message, hint=_ADDRESS_HINT)
     if isinstance(error, aws.NoRegionError):
         return ConfigError("there is no AWS region", hint="set region in the settings, or AWS_REGION")
     if isinstance(error, aws.ProfileNotFound | aws.ConfigNotFound | aws.ConfigParseError | aws.InvalidRegionError):

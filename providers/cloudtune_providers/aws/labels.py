@@ -40,9 +40,9 @@ class Labels:
         try:
             with self._clients.asking(f"tags of {arn}"):
                 page = self._clients.client("sagemaker").list_tags(ResourceArn=arn, MaxResults=_PAGE)
+                found = {tag["Key"]: tag["Value"] for tag in page["Tags"]}
         except JobNotFound:
             return {}
-        found = {tag["Key"]: tag["Value"] for tag in page.get("Tags", ())}
         with self._lock:
             self._known[key] = found
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError
+from cloudtune.errors import InvalidResponse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ class PriceList:
                 try:
                     yield json.loads(text)
                 except ValueError as error:
-                    raise BackendError("AWS's price list holds what is not JSON") from error
+                    raise InvalidResponse("AWS's price list holds what is not JSON") from error
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}

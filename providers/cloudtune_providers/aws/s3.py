@@ -19,6 +19,7 @@ from cloudtune.errors import (
     Conflict,
     DataError,
     InvalidRequest,
+    InvalidResponse,
     JobNotFound,
     PermissionDenied,
     Unavailable,
@@ -78,10 +79,11 @@ class Objects:
         if sha256 is not None and found.hexdigest() != sha256:
             raise changed(key)
         with self._clients.asking(f"upload of {self.url(key)}", missing=InvalidRequest):
-            self._s3.put_object(
+            answer = self._s3.put_object(
                 Bucket=self.bucket, Key=key, Body=content, ChecksumSHA256=_base64(found.digest()),
                 Metadata={_HASH_KEY: found.hexdigest()}, **self._encryption,
             )  # fmt: skip
+            _confirmed(answer)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class Objects:
         """Whether the object with these bytes is there. Raises Conflict if something else stands under the key."""
         try:
             with self._clients.asking(f"look at {self.url(key)}"):
-                head = self._s3.head_object(Bucket=self.bucket, Key=key)
+                head = _confirmed(self._s3.head_object(Bucket=self.bucket, Key=key))
         except JobNotFound:
             return Absent()
         told = head.get("Metadata", {}).get(_HASH_KEY)
@@ -269,11 +271,21 @@ class _Multipart:
 
     def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
         with self._asking("completion"):
-            self._o._s3.complete_multipart_upload(**self._where, UploadId=upload, MultipartUpload={"Parts": parts})
+            done = self._o._s3.complete_multipart_upload(
+                **self._where, UploadId=upload, MultipartUpload={"Parts": parts}
+            )
+            _confirmed(done)
 
     def _asking(self, what: str) -> Any:
         # Another process that uploads the same rows may have completed it: whoever asks again finds the object.
         return self._o._clients.asking(f"{what} of the upload of {self._o.url(self._key)}", missing=Unavailable)
+
+
+def _confirmed(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer about an object, if it tells the ETag that S3 always tells. Raises InvalidResponse."""
+    if not answer.get("ETag"):
+        raise InvalidResponse("the answer names no ETag: it is not S3's")
+    return answer
 
 
 def changed(what: str) -> DataError:

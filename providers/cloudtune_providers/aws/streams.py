@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, InvalidRequest, Unavailable
+from cloudtune.errors import InvalidRequest, InvalidResponse, Unavailable
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ class Pieces:
         try:
             told = json.loads(content)
         except ValueError as error:
-            raise BackendError(f"{self._model} streamed what is no JSON: {content[:200]!r}") from error
+            raise InvalidResponse(f"{self._model} streamed what is no JSON: {content[:200]!r}") from error
         if isinstance(told, list) and told:
             told = told[0]
         if not isinstance(told, dict):
-            raise BackendError(f"{self._model} streamed what is no object: {content[:200]!r}")
+            raise InvalidResponse(f"{self._model} streamed what is no object: {content[:200]!r}")
         return told
 
     def _of_choice(self, choice: Mapping[str, Any]) -> str | None:

@@ -79,7 +79,7 @@ class TrainingJobs:
         while True:
             with self._clients.asking(f"tags of {arn}"):
                 page = self._client.list_tags(ResourceArn=arn, **more)
-            found |= {tag["Key"]: tag["Value"] for tag in page.get("Tags", ())}
+                found |= {tag["Key"]: tag["Value"] for tag in page["Tags"]}
             if not page.get("NextToken"):
                 return found
             more = {"NextToken": page["NextToken"]}

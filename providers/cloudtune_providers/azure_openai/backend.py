@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.redactor import setting_secrets
 from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
@@ -77,7 +78,7 @@ class AzureOpenAIBackend(Passing):
         workspace: Callable[[AzureOpenAIOptions], MLClient] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        chosen = options or AzureOpenAIOptions()
+        self._options = chosen = options or AzureOpenAIOptions()
         self._route: Route
         if chosen.route == "ml_workspace":
             place = workspace or signing.workspace_client
@@ -86,6 +87,10 @@ class AzureOpenAIBackend(Passing):
             make, manager = connect or signing.connected, manage or signing.managed
             self._route = Foundry(chosen, clock or SystemClock(), lambda: make(chosen), lambda: manager(chosen))
         super().__init__(self._route, chosen.scope(), self._route.capabilities)
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (*setting_secrets(self._options), *super().secrets())
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`."""

@@ -22,7 +22,7 @@ from cloudtune.backend import (
     Unsettled,
     place,
 )
-from cloudtune.errors import ConfigError, Conflict, InvalidRequest, JobNotFound, Problem
+from cloudtune.errors import ConfigError, Conflict, InvalidRequest, InvalidResponse, JobNotFound, Problem
 from cloudtune.state import Deployment
 from cloudtune_providers.azure_openai import translate
 from cloudtune_providers.azure_openai.errors import asking
@@ -187,9 +187,12 @@ class Deployments:
 
     def _get(self, name: str) -> dict[str, Any] | None:
         try:
-            return self._ask(f"deployment {name}", lambda c, *at: _json(c.get(*at, name)))  # type: ignore[no-any-return]
+            there: dict[str, Any] = self._ask(f"deployment {name}", lambda c, *at: _json(c.get(*at, name)))
         except JobNotFound:
             return None
+        if not there.get("name"):
+            raise InvalidResponse(f"deployment {name}: the answer names no deployment")
+        return there
 
     # -- the wire --------------------------------------------------------------------------------------------------
 

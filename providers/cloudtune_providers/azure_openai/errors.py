@@ -10,6 +10,7 @@ from cloudtune.errors import (
     CloudtuneError,
     CredentialsError,
     InvalidRequest,
+    InvalidResponse,
     JobNotFound,
     PermissionDenied,
     QuotaExceeded,
@@ -21,6 +22,7 @@ from cloudtune_providers.openai_dialect.errors import clean, retry_after
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_ADDRESS_HINT = "check that the address leads to Azure, and not to a proxy's page"
 _REFUSED: dict[int, type[CloudtuneError]] = {
     400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 404: JobNotFound, 409: InvalidRequest,
     412: InvalidRequest, 422: InvalidRequest,
@@ -36,6 +38,11 @@ def asking(what: str, secrets: Iterable[str]) -> Iterator[None]:
         yield
     except azure.AzureError as error:
         raise to_error(error, what, secrets) from error
+    except CloudtuneError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        message = clean(f"{what}: the answer is not what the API promises ({type(error).__name__}: {error})", secrets)
+        raise InvalidResponse(message, hint=_ADDRESS_HINT) from error
 
 
 def to_error(error: Any, what: str, secrets: Iterable[str]) -> CloudtuneError:
@@ -53,6 +60,8 @@ def to_error(error: Any, what: str, secrets: Iterable[str]) -> CloudtuneError:
         return QuotaExceeded(message)
     if status == 429:
         return RateLimited(message, retry_after=retry_after(error.response.headers))
+    if status < 400:  # a page instead of JSON, or JSON of another shape
+        return InvalidResponse(message, hint=_ADDRESS_HINT)
     if status >= 500 or status == 408:
         return Unavailable(message)
     return _REFUSED.get(status, BackendError)(message)

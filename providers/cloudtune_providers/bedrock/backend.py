@@ -15,6 +15,7 @@ from cloudtune.backend import Capabilities, Check, Found, GenerateOptions, Inten
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
@@ -85,6 +86,10 @@ class BedrockBackend:
 
     def __repr__(self) -> str:
         return f"BedrockBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (*setting_secrets(self._options), *self._clients.secrets())
 
     @property
     def capabilities(self) -> Capabilities:

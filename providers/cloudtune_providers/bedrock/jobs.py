@@ -88,7 +88,7 @@ class Jobs:
         try:
             return self._figures(objects, f"{prefix}model-customization-job-{_id(job)}/")
         except PermissionDenied as error:  # whoever may follow a job need not be let into its bucket
-            _log.warning("the figures of %s cannot be read: %s", name, error.message)
+            _log.warning("the figures of %s cannot be read: %s", name, type(error).__name__)
             return []
 
     def _figures(self, objects: Objects, folder: str) -> list[Metric]:

@@ -95,7 +95,7 @@ class OpenWeight:
         try:
             yield from self.account.jobs.listed(limit)
         except (PermissionDenied, InvalidRequest) as error:  # the key may be for the runtime alone
-            _log.warning("jobs on open-weight models cannot be listed: %s", error.message)
+            _log.warning("jobs on open-weight models cannot be listed: %s", type(error).__name__)
 
     def look(self) -> tuple[str, str]:
         """A verdict on the key: whether it opens the API."""

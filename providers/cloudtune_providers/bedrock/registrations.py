@@ -70,7 +70,7 @@ class Registrations:
             with self._clients.asking(f"tags of {arn}"):
                 told = self._bedrock.list_tags_for_resource(resourceARN=arn)
         except PermissionDenied as error:
-            _log.warning("the tags of %s cannot be read: %s", arn, error.message)
+            _log.warning("the tags of %s cannot be read: %s", arn, type(error).__name__)
             return {}
         return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
 

@@ -23,6 +23,7 @@ from cloudtune.backend import (
 )
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest, UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
 from cloudtune_providers.aws import hourly
@@ -80,6 +81,10 @@ class JumpStartBackend:
 
     def __repr__(self) -> str:
         return f"JumpStartBackend(region={self._options.region!r}, bucket={self._options.bucket!r})"
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (*setting_secrets(self._options), *self._clients.secrets())
 
     @property
     def capabilities(self) -> Capabilities:

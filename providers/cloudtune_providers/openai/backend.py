@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.account import Account
@@ -54,6 +55,10 @@ class OpenAIBackend(Passing):
         super().__init__(self._account, scope, translate.capabilities())
 
     # -- planning --------------------------------------------------------------------------------------------------
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (*setting_secrets(self._options), *super().secrets())
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""

@@ -23,10 +23,15 @@ class Account:
         self, wire: Wire, backend: str, scope: str, clock: Clock, *, filters: bool = True, named: bool = True,
         prefix: str = "",
     ) -> None:  # fmt: skip
+        self._wire = wire
         self.files = Files(wire, backend, scope, clock, prefix=prefix)
         self.answering = Answering(wire)
         self.jobs = Jobs(wire, self.files, backend, scope, filters=filters, named=named, prefix=prefix)
         self._fence = Fence(self.jobs, self.files)
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `cloudtune.backend.HoldsSecrets`."""
+        return self._wire.secrets()
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""

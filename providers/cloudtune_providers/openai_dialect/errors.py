@@ -11,6 +11,7 @@ from cloudtune.errors import (
     CloudtuneError,
     CredentialsError,
     InvalidRequest,
+    InvalidResponse,
     JobNotFound,
     PermissionDenied,
     QuotaExceeded,
@@ -42,6 +43,7 @@ _REFUSED: dict[int, type[CloudtuneError]] = {
     400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 405: InvalidRequest, 409: InvalidRequest,
     413: InvalidRequest, 415: InvalidRequest, 422: InvalidRequest,
 }  # fmt: skip
+_ADDRESS_HINT = "does the address lead to the API?"
 _KEY_HINT = "check the key, and that it belongs to the endpoint and the project in use: `cloudtune config show`"
 
 
@@ -64,6 +66,8 @@ def to_error(
         return RateLimited(message, retry_after=retry_after(error.response.headers), hint=hint)  # type: ignore[attr-defined]
     if status >= 500 or status == 408:
         return Unavailable(message)
+    if status < 400:  # a login page behind a redirect, or a body that the SDK cannot read
+        return InvalidResponse(message, hint=_ADDRESS_HINT)
     if status == 404:
         return missing(message, hint=hint)
     return _REFUSED.get(status, BackendError)(message, hint=hint or (_KEY_HINT if status == 401 else None))
@@ -86,7 +90,9 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     if isinstance(error, openai.APIConnectionError):
         never_left = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
         return Unavailable(message, acted=False if never_left else None)
-    if isinstance(error, openai.APIError | httpx2.HTTPError | ValueError):  # an answer that is no JSON, or cut short
+    if isinstance(error, openai.APIResponseValidationError | ValueError):  # no JSON, or cut short
+        return InvalidResponse(message, hint=_ADDRESS_HINT)
+    if isinstance(error, openai.APIError | httpx2.HTTPError):
         return Unavailable(message)
     return CredentialsError(message, hint=_KEY_HINT)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found, Intent, Journal, Probe
-from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+from cloudtune.errors import BackendError, InvalidRequest, InvalidResponse, JobNotFound
 from cloudtune.state import JobRef
 from cloudtune_providers.openai_dialect.wire import Wire, plain
 
@@ -107,7 +107,7 @@ class Files:
         if file not in self._names:
             try:
                 with self._wire.asking(f"file {file}"):
-                    self._names[file] = self._wire.client.files.retrieve(file).filename
+                    self._names[file] = str(plain(self._wire.client.files.retrieve(file))["filename"])
             except JobNotFound:
                 self._names[file] = ""
         return self._names[file]
@@ -115,13 +115,16 @@ class Files:
     def content(self, file: str) -> bytes:
         """A file's bytes."""
         with self._wire.asking(f"file {file}", missing=InvalidRequest):
-            return bytes(self._wire.client.files.content(file).content)
+            answer = self._wire.client.files.content(file)
+            if "text/html" in answer.response.headers.get("content-type", ""):
+                raise InvalidResponse(f"file {file}: the answer is a page, and not the file's content")
+            return bytes(answer.content)
 
     def delete(self, file: str) -> None:
         """Remove a file; one that is not there is removed."""
         try:
             with self._wire.asking(f"file {file}"):
-                self._wire.client.files.delete(file)
+                plain(self._wire.client.files.delete(file))
         except JobNotFound:
             return
 
@@ -135,12 +138,14 @@ class Files:
                 # Whether a part whose answer was lost counts cannot be asked: it is noted that one was sent.
                 journal.note("parts_sent", len(parts) + 1)
                 with self._wire.asking(f"part of {upload}", missing=BackendError):
-                    part = self._wire.client.uploads.parts.create(upload, data=chunk, timeout=request["timeout_s"])
-                parts.append(part.id)
+                    part = plain(
+                        self._wire.client.uploads.parts.create(upload, data=chunk, timeout=request["timeout_s"])
+                    )
+                parts.append(part["id"])
                 journal.note("parts", parts)
         with self._wire.asking(f"completion of {upload}", missing=BackendError):
             done = plain(self._wire.client.uploads.complete(upload, part_ids=parts))
-        return str(done["file"]["id"])
+            return str(done["file"]["id"])
 
     def _opened(self, request: dict[str, Any], journal: Journal) -> tuple[str, list[str]]:
         """The upload that was begun before, if every part sent has surely arrived and there is time; else a new one."""
@@ -163,6 +168,6 @@ class Files:
     def _abandon(self, upload: str) -> None:
         try:
             with self._wire.asking(f"upload {upload}"):
-                self._wire.client.uploads.cancel(upload)
+                plain(self._wire.client.uploads.cancel(upload))
         except (JobNotFound, InvalidRequest):  # it has expired, or was completed
             return

@@ -244,7 +244,7 @@ class Jobs:
         job = self._id(ref)
         try:
             with self._wire.asking(f"job {ref.id}"):
-                call(job)
+                plain(call(job))
         except InvalidRequest:
             # What a job in the wrong state is answered with is not documented: its state decides.
             state = self.get(ref).state
@@ -267,7 +267,7 @@ class Jobs:
     def _delete_model(self, name: str) -> None:
         try:
             with self._wire.asking(f"model {name}"):
-                self._wire.client.models.delete(name)
+                plain(self._wire.client.models.delete(name))
         except JobNotFound:
             return
 

@@ -55,6 +55,9 @@ class Service(Protocol):
     def jobs(self) -> JobsThere:
         """The jobs."""
 
+    def secrets(self) -> tuple[str, ...]:
+        """The secret values in use."""
+
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """Do a step."""
 
@@ -66,7 +69,7 @@ class Service(Protocol):
 
 
 class Passing:
-    """Part of `Backend` and `BatchStatus`: passes on to the service that it is given."""
+    """Part of `Backend`, `BatchStatus` and `HoldsSecrets`: passes on to the service that it is given."""
 
     def __init__(self, service: Service, scope: str, capabilities: Capabilities) -> None:
         self._service = service
@@ -84,6 +87,10 @@ class Passing:
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Nothing has to be looked up: the scope stands in the settings."""
         return Resolved(scope=self._scope)
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return self._service.secrets()
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `Backend`."""

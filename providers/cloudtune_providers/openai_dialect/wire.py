@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+from cloudtune.errors import CloudtuneError, InvalidRequest, InvalidResponse, JobNotFound
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.openai_dialect.errors import to_error
 
@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     import openai
 
-    from cloudtune.errors import CloudtuneError
-
 MOST_PAGES = 1000
+_ADDRESS_HINT = "does base_url lead to the API, with its /v1?"
 
 
 class Wire:
@@ -43,6 +42,10 @@ class Wire:
                 self._client = made
             return self._client
 
+    def secrets(self) -> tuple[str, ...]:
+        """The key in use, once the client is made."""
+        return self._secrets
+
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
         """What the SDK raises inside comes out as ours, about ``what``."""
@@ -51,8 +54,13 @@ class Wire:
 
         try:
             yield
+        except CloudtuneError:
+            raise
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # the second: a stream that breaks off
             raise to_error(error, what, missing=missing, secrets=self._secrets) from error
+        except (AttributeError, LookupError, TypeError) as error:  # the SDK hands out an answer of any shape
+            message = f"{what}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            raise InvalidResponse(message, hint=_ADDRESS_HINT) from error
 
     def pages(
         self,
@@ -90,16 +98,15 @@ class Wire:
 def _entries(page: Any) -> list[Any]:
     found = getattr(page, "data", None)
     if not isinstance(found, list):
-        raise BackendError(
-            f"the answer is no list: {str(page)[:80]!r}", hint="does base_url lead to the API, with its /v1?"
-        )
+        raise InvalidResponse(f"the answer is no list: {str(page)[:80]!r}", hint=_ADDRESS_HINT)
     return found
 
 
 def plain(answer: Any) -> dict[str, Any]:
-    """An answer as plain JSON, fields and words that the SDK does not know included. Raises BackendError."""
+    """An object as plain JSON, fields and words that the SDK does not know included. Raises InvalidResponse."""
     if not hasattr(answer, "to_dict"):
-        raise BackendError(
-            f"the answer is not JSON: {str(answer)[:80]!r}", hint="does base_url lead to the API, with its /v1?"
-        )
-    return dict(answer.to_dict(mode="json", warnings=False, exclude_unset=True))
+        raise InvalidResponse(f"the answer is not JSON: {str(answer)[:80]!r}", hint=_ADDRESS_HINT)
+    found = dict(answer.to_dict(mode="json", warnings=False, exclude_unset=True))
+    if not isinstance(found.get("id"), str) or not found["id"]:
+        raise InvalidResponse(f"the answer names no object: {str(found)[:80]}", hint=_ADDRESS_HINT)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, InvalidRequest
+from cloudtune.errors import InvalidRequest, InvalidResponse
 from cloudtune.state import Generation
 from cloudtune_providers.aws.streams import in_pieces
 
@@ -54,4 +54,4 @@ def _answer(content: bytes, model: str) -> Generation:
             prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"),
         )  # fmt: skip
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise BackendError(f"the endpoint answered with what is no answer: {content[:200]!r}") from error
+        raise InvalidResponse(f"the endpoint answered with what is no answer: {content[:200]!r}") from error

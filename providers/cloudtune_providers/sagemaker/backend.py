@@ -21,6 +21,7 @@ from cloudtune.backend import (
 )
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
+from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws import hourly
@@ -108,6 +109,10 @@ class SageMakerBackend:
 
     def __repr__(self) -> str:
         return f"SageMakerBackend({self._options.compute!r}, region={self._options.region!r})"
+
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (*setting_secrets(self._options), *self._clients.secrets())
 
     @property
     def capabilities(self) -> Capabilities:

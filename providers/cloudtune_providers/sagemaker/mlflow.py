@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from cloudtune.errors import BackendError
+from cloudtune.errors import InvalidResponse
 from cloudtune.state import Metric
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Curves:
             if reply.status_code >= 300:
                 raise _refused(reply.status_code, dict(reply.headers), body, what)
         if body is None:
-            raise BackendError(f"MLflow answered {what} with what is not JSON")
+            raise InvalidResponse(f"MLflow answered {what} with what is not JSON")
         return body
 
 

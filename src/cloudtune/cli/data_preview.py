@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cloudtune.cli.data_options import data_command
+from cloudtune.cli.terminal import styled, write
 
 if TYPE_CHECKING:
     from cloudtune.cli.data_options import Rows
@@ -48,8 +49,8 @@ def command_(
         session.say(f"wrote {html}")
     elif not session.json:
         for place, one in views:
-            click.echo(click.style(f"── {place} {summary(one)}", bold=True))
-            click.echo("".join(click.style(piece.text, **_STYLES[piece.fate]) for piece in one.pieces))
+            write(styled(f"── {place} {summary(one)}", bold=True))
+            write("".join(styled(piece.text, **_STYLES[piece.fate]) for piece in one.pieces))
 
 
 def _records(rows: Rows) -> Any:

@@ -75,7 +75,7 @@ class _Written:
         if answer.partial:
             if not self._begun and (head := _head(self._asked, number, base)):
                 self._session.put(head, end="")
-            self._session.put(answer.text, end="")
+            self._session.answer(answer.text, end="")
             self._begun = True
             return
         self.answers.append(answer)
@@ -138,7 +138,8 @@ def _prompt(row: Any) -> Prompt:
 
 def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
     text = answer.text if base is None else _indented(answer.text)
-    session.put(_head(asked, number, base) + text, end="\n" if len(asked) == 1 and base is None else "\n\n")
+    session.put(_head(asked, number, base), end="")
+    session.answer(text, end="\n" if len(asked) == 1 and base is None else "\n\n")
 
 
 def _head(asked: Sequence[Prompt], number: int, base: Generation | None) -> str:

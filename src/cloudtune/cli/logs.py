@@ -48,9 +48,10 @@ def logs(session: Session, ref: str, follow: bool, after: str | None, timeout: f
 def line(event: Event) -> str:
     """Time, level where it is not plain information, and message."""
     from cloudtune.cli.render import clock_time
+    from cloudtune.cli.terminal import indented
 
     level = f"{event.level}: " if event.level != "info" else ""
-    return f"{clock_time(event.time)}  {level}{event.message}"
+    return f"{clock_time(event.time)}  {level}{indented(event.message, 21)}"
 
 
 def _json(events: Sequence[Event]) -> list[Any]:

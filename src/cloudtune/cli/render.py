@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import click
+from cloudtune.cli.terminal import indented, one_line, styled, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,14 +24,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Seque
     if sys.stdout.isatty():
         _drawn(columns, rows, right)
         return
-    cells = [list(columns), *[[str(cell) for cell in row] for row in rows]]
+    cells = [[one_line(str(cell)) for cell in row] for row in (columns, *rows)]
     widths = [max(len(line[number]) for line in cells) for number in range(len(columns))]
     for line in cells:
         padded = [
             cell.rjust(width) if column in right else cell.ljust(width)
             for cell, width, column in zip(line, widths, columns, strict=True)
         ]
-        click.echo("  ".join(padded).rstrip())
+        write("  ".join(padded).rstrip())
 
 
 def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[str]) -> None:
@@ -42,23 +42,25 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequenc
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         # The first column names the row: it stays whole however narrow the terminal is.
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0)
+        drawn.add_column(
+            Text(one_line(column)), justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0
+        )
     for row in rows:
-        drawn.add_row(*(Text(str(cell), style=STATE_COLOURS.get(str(cell), "")) for cell in row))
-    Console(highlight=False).print(drawn)
+        drawn.add_row(*(Text(one_line(str(cell)), style=STATE_COLOURS.get(str(cell), "")) for cell in row))
+    Console(highlight=False, markup=False, emoji=False).print(drawn)
 
 
 def fields(pairs: Sequence[tuple[str, Any]]) -> str:
     """Names and values, one a line; those without a value are left out."""
     shown = [(name, str(value)) for name, value in pairs if value not in (None, "", (), {})]
     width = max((len(name) for name, _ in shown), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown)
+    return "\n".join(f"{name.ljust(width)}  {indented(value, width + 2)}" for name, value in shown)
 
 
 def coloured(state: JobState | str) -> str:
     """The state's word, in its colour on a terminal."""
     word = str(state)
-    return click.style(word, fg=STATE_COLOURS.get(word)) if sys.stdout.isatty() else word
+    return styled(word, fg=STATE_COLOURS.get(word)) if sys.stdout.isatty() else word
 
 
 def duration(seconds: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import click
 
 from cloudtune.cli.session import put_json
+from cloudtune.cli.terminal import write
 from cloudtune.errors import CloudtuneError, InputError, JobEnded, Problem
+from cloudtune.redactor import Redactor, environment_secrets
 
 INTERNAL = 1
 
@@ -17,12 +20,13 @@ INTERNAL = 1
 def report(error: BaseException, words: list[str]) -> int:
     """Tell of the error, and return the exit code."""
     code = exit_code(error)
+    redactor = Redactor(environment_secrets(os.environ))
     if "--json" in words[: words.index("--")] if "--" in words else "--json" in words:
-        put_json(as_json(error))
+        put_json(redactor.data(as_json(error)))
     else:
-        sys.stderr.write(as_text(error))
+        write(redactor.text(as_text(error)), err=True, end="")
     if _verbosity(words) > 1 and not isinstance(error, click.ClickException | click.Abort):
-        traceback.print_exception(error)
+        write(redactor.text("".join(traceback.format_exception(error))), err=True, end="")
     sys.stderr.flush()
     return code
 

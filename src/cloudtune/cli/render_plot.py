@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cli.render import figure
+from cloudtune.cli.terminal import styled
 from cloudtune.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: two
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool) -> str:
     """The series over one pair of axes, with a legend; nothing if no series has two finite points."""
-    import click
-
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if sum(len(points) for points in kept.values()) < 2:
@@ -37,7 +36,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, h
         canvas.draw(sorted(points), number)
 
     def paint(text: str, number: int) -> str:
-        return click.style(text, fg=COLOURS[number % len(COLOURS)]) if colour and number >= 0 else text
+        return styled(text, fg=COLOURS[number % len(COLOURS)]) if colour and number >= 0 else text
 
     lines = []
     for row, cells in enumerate(canvas.rows(paint)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from cloudtune.cli.render import STATE_COLOURS, duration, figure
 from cloudtune.cli.render_job import progress_text
+from cloudtune.cli.terminal import escaped, indented, one_line
 from cloudtune.state import JobState
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class PlainView:
         snapshot, first, self._first = update.snapshot, self._first, False
         for event in worth_telling(update, first=first):
             level = "" if event.level == "info" else f"{event.level}  "
-            self._say(f"{_time(event)}  {level}{event.message}")
+            self._say(f"{_time(event)}  {level}{indented(event.message, 10)}")
         newest = {metric.split: metric for metric in update.metrics}
         for metric in newest.values() if first else update.metrics:
             if metric.split != "train" or self._is_due(metric.step, snapshot):
@@ -146,7 +147,7 @@ class LiveView:
         self._train: Metric | None = None
         self._validation: Metric | None = None
         self._losses: list[float] = []
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
@@ -162,9 +163,9 @@ class LiveView:
 
         for event in worth_telling(update, first=self._snapshot is None):
             style = {"warning": "yellow", "error": "red", "debug": "dim"}.get(event.level, "")
-            self._console.print(Text(_time(event), style="dim"), Text(event.message, style=style))
+            self._console.print(Text(_time(event), style="dim"), Text(escaped(indented(event.message, 9)), style=style))
         if update.note:
-            self._console.print(Text(update.note, style="yellow"))
+            self._console.print(Text(escaped(update.note), style="yellow"))
         for metric in update.metrics:
             if metric.split == "train":
                 self._train = metric
@@ -197,15 +198,16 @@ class LiveView:
         from rich.text import Text
 
         state = str(snapshot.state)
-        head = Text.assemble((snapshot.ref.id, "bold"), "  ", (state, STATE_COLOURS.get(state, "")))
+        head = Text.assemble((one_line(snapshot.ref.id), "bold"), "  ", (state, STATE_COLOURS.get(state, "")))
         if snapshot.detail:
-            head.append(f"  {snapshot.detail}")
+            head.append(f"  {one_line(snapshot.detail)}")
         head.append(f"  {duration(self._now() - self._began)}", style="dim")
         return head
 
     def _bar(self, snapshot: JobSnapshot) -> RenderableType:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
+        from rich.text import Text
 
         progress = snapshot.progress
         assert progress.step is not None
@@ -216,5 +218,5 @@ class LiveView:
         if progress.eta_s is not None and snapshot.state is JobState.RUNNING:
             parts.append(f"to go {duration(max(progress.eta_s - (self._now() - self._seen_at), 0))}")
         line = Table.grid(padding=(0, 2), expand=False)
-        line.add_row(ProgressBar(total=progress.total_steps, completed=progress.step, width=40), "  ".join(parts))
+        line.add_row(ProgressBar(total=progress.total_steps, completed=progress.step, width=40), Text("  ".join(parts)))
         return line

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cloudtune.cli.options import command, spec_argument, trust_option, watch_options, yes_option
+from cloudtune.cli.terminal import one_line
 
 if TYPE_CHECKING:
     from cloudtune.cli.options import Waiting
@@ -59,7 +60,7 @@ def ask(question: str) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise PolicyRefused("nothing was done: this is not a terminal, so nobody can be asked", hint="say --yes")
     try:
-        agreed = click.confirm(question, err=True)
+        agreed = click.confirm(one_line(question), err=True)
     except click.Abort:
         agreed = False
     if not agreed:

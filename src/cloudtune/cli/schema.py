@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from cloudtune.cli.options import command
+from cloudtune.cli.terminal import write_raw
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -20,7 +19,7 @@ def schema(session: Session) -> None:
     With --backend the schema also knows what that back end's own `overrides` may hold.
     """
     document = job_schema(session.backend)
-    click.echo(json.dumps(document, indent=2))
+    write_raw(json.dumps(document, indent=2) + "\n")
 
 
 def job_schema(backend: str | None = None) -> dict[str, Any]:

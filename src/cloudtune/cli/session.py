@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import click
+from cloudtune.cli.terminal import escaped, json_escaped, write, write_raw
 
 if TYPE_CHECKING:
     from cloudtune.client import Client
@@ -43,10 +44,7 @@ class Session:
 
             warnings.simplefilter("ignore")  # warnings of other packages' code are no news to who runs a command
         if verbose:
-            import logging
-
-            level = logging.DEBUG if verbose > 1 else logging.INFO
-            logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+            _log_to_stderr(debug=verbose > 1)
 
     # -- what there is to work with --------------------------------------------------------------------------------
 
@@ -88,12 +86,17 @@ class Session:
     def say(self, text: str = "", *, even_quiet: bool = False) -> None:
         """Talk, on stderr."""
         if self.quiet < (2 if even_quiet else 1):
-            click.echo(text, err=True)
+            write(text, err=True)
 
     def put(self, text: str, *, end: str = "\n") -> None:
         """A result, on stdout, at once; nothing under ``--json``, where one object is all there is."""
         if not self.json:
-            click.echo(text + end, nl=False)
+            write(text, end=end)
+
+    def answer(self, text: str, *, end: str = "\n") -> None:
+        """What a model said, on stdout: as it came in a file or a pipe, escaped on a terminal."""
+        if not self.json:
+            write(text, end=end) if sys.stdout.isatty() else write_raw(text + end)
 
     def result(self, document: dict[str, Any]) -> None:
         """The one JSON object of the command, if JSON was asked for."""
@@ -101,7 +104,23 @@ class Session:
             put_json(document)
 
 
+def _log_to_stderr(*, debug: bool) -> None:
+    """Show log records. Those of the SDKs quote whole requests, with their credentials."""
+    import logging
+
+    from cloudtune.redactor import RedactingFormatter, Redactor, environment_secrets
+
+    class Shown(RedactingFormatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return escaped(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Shown(Redactor(environment_secrets(os.environ)), "%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler])
+
+
 def put_json(document: dict[str, Any]) -> None:
     """One JSON object on stdout; in an encoding that knows few letters, the others are escaped as JSON does."""
-    escaped = not (sys.stdout.encoding or "").lower().startswith("utf")
-    click.echo(json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=escaped, indent=2))
+    only_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
+    text = json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=only_ascii, indent=2)
+    write_raw(json_escaped(text) + "\n")

@@ -6,6 +6,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from cloudtune.data.pages import policy
 from cloudtune.data.records import Chat, Record
 from cloudtune.data.rules import texts
 
@@ -87,7 +88,8 @@ _LEGEND = (
 def html_page(views: Iterable[tuple[str, View]], title: str) -> str:
     """One page that needs nothing else: the views under their headings."""
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        f"<!doctype html><html lang=en><meta charset=utf-8>{policy(_STYLE)}",
+        "<meta name=viewport content='width=device-width'>",
         f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>",
         f"<p class=note>{' &middot; '.join(_LEGEND)}</p>",
     ]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cloudtune.data.pages import policy, script_safe
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,9 +29,10 @@ _LISTED = 200
 
 def profile_page(report: CheckReport, title: str) -> str:
     """The page; the whole report stands in it as JSON too."""
-    data = msgspec.json.encode(report).decode().replace("</", "<\\/")
+    data = script_safe(msgspec.json.encode(report).decode())
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        f"<!doctype html><html lang=en><meta charset=utf-8>{policy(_STYLE)}",
+        "<meta name=viewport content='width=device-width'>",
         f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>",
         _cards(report),
         _sides(report),

@@ -80,6 +80,10 @@ class ScriptedBackend:
         """See `Backend`."""
         return self._capabilities
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `HoldsSecrets`."""
+        return (self._key,)
+
     # -- planning --------------------------------------------------------------------------------------------------
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:

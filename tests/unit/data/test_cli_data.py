@@ -95,7 +95,8 @@ def test_preview_and_profile(rows: str, tmp_path: Path) -> None:
     assert "<script>" not in (tmp_path / "p.html").read_text()
     assert call("profile", rows, "-o", str(tmp_path / "page.html"))[0] == 0
     page = (tmp_path / "page.html").read_text()
-    assert "http" not in page  # it needs nothing else
+    assert "http:" not in page  # it needs nothing else
+    assert "https:" not in page
     embedded = json.loads(page.split("id=report>")[1].split("</script>")[0])
     assert embedded["rows"] == 120
     assert call("preview", rows, "--row", "500")[0] == 2

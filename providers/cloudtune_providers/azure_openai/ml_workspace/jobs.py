@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
-from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied, UnsupportedError
+from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFound, PermissionDenied, UnsupportedError
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.azure_openai.ml_workspace import translate
 from cloudtune_providers.azure_openai.ml_workspace.connection import Run
@@ -168,6 +168,8 @@ class WorkspaceJobs:
 
     def _retrieve(self, name: str) -> dict[str, Any]:
         job = self._connection.jobs("get", f"job {name}", id=name).as_dict()
+        if not job.get("name"):
+            raise InvalidResponse(f"job {name}: the answer names no job")
         if not translate.is_tuning(job):
             raise JobNotFound(f"{name} is a job of the workspace, but not one of fine-tuning")
         return dict(job)

@@ -51,6 +51,10 @@ class Workspace:
         """The steps of a job."""
         return translate.plan(request, self._options)
 
+    def secrets(self) -> tuple[str, ...]:
+        """See `cloudtune.backend.HoldsSecrets`: what the datastore gave to sign in with."""
+        return self._storage.secrets()
+
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""
         return self._storage.put(step.request) if step.kind == "upload" else self.jobs.create(step.request)

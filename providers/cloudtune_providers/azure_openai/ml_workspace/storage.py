@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFound, UnsupportedError
 from cloudtune_providers.azure_openai.ml_workspace import translate
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class Storage:
         self._container: ContainerClient | None = None
         self._good_until = 0.0
         self._secrets: tuple[str, ...] = ()
+
+    def secrets(self) -> tuple[str, ...]:
+        """The account key or token in use, once it was asked for."""
+        return self._secrets
 
     def put(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send the file unless the blob is there. It is seen only once it is whole."""
@@ -60,7 +64,10 @@ class Storage:
         """How large a blob is, or None if there is none."""
         try:
             with self._asking(f"blob {blob}"):
-                return int(self._made().get_blob_client(blob).get_blob_properties().size)
+                told = self._made().get_blob_client(blob).get_blob_properties()
+                if not told.etag:
+                    raise InvalidResponse(f"blob {blob}: the answer names no ETag: it is not Azure Storage's")
+                return int(told.size)
         except JobNotFound:
             return None
 

@@ -25,7 +25,9 @@ from cloudtune.backend import (
     Resolved,
     Step,
 )
+from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.private_files import private_folder
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
 from cloudtune_local.models import find_model
@@ -284,7 +286,7 @@ class LocalBackend:
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.told(run.path):
             aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
-            aside.parent.mkdir(exist_ok=True)
+            private_folder(aside.parent)
             run.path.rename(aside)  # at once gone from every list, however long the removal takes
             shutil.rmtree(aside)
 
@@ -350,7 +352,12 @@ def _missing_in(python: str) -> list[str]:
     """What that interpreter lacks. Raises SpecError if it cannot be asked."""
     try:
         answer = subprocess.run(
-            [python, "-c", _ASK_PYTHON, *results.NEEDS], capture_output=True, text=True, check=True, timeout=60
+            [python, "-c", _ASK_PYTHON, *results.NEEDS],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+            env=child_environment(),
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise SpecError(

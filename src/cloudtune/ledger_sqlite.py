@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from cloudtune.errors import LedgerError
 from cloudtune.ledger_schema import migrations, newer
+from cloudtune.private_files import narrow, private_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,7 @@ class SqliteStore:
         try:
             if not self.path.exists():
                 self._create()
+            self._narrow()
             with closing(_connect(f"file:{quote(str(self.path))}?mode=rwc")) as db:
                 self._migrate(db)
                 db.execute("BEGIN IMMEDIATE")
@@ -84,7 +86,8 @@ class SqliteStore:
 
     def _create(self) -> None:
         """Make the file aside and link it into place: the switch to WAL mode does not wait for other processes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            private_folder(self.folder)  # a folder that is there may hold more than the ledger
         kind = _file_system(self.folder)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise LedgerError(
@@ -94,6 +97,7 @@ class SqliteStore:
             )
         aside = self.folder / f".{self.path.name}.{uuid.uuid4().hex}"
         try:
+            write_private(aside, b"")  # SQLite gives its -wal and -shm files the mode of the database
             with closing(_connect(f"file:{quote(str(aside))}?mode=rwc")) as db:
                 db.execute("PRAGMA journal_mode = WAL")
                 self._migrate(db)
@@ -101,6 +105,10 @@ class SqliteStore:
                 os.link(aside, self.path)
         finally:
             aside.unlink(missing_ok=True)
+
+    def _narrow(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            narrow(self.path.with_name(self.path.name + suffix))
 
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendError, InvalidRequest, JobNotFound
+from cloudtune.private_files import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ class Artefacts:
         if not model.uri:
             raise JobNotFound(f"{model.id} has no artefact")
         aside = self._root / f".{model.id}.{os.getpid()}.{secrets.token_hex(4)}"
-        aside.mkdir(parents=True)
+        private_folder(self._root)
+        private_folder(aside)
         try:
             if model.uri.endswith(_ARCHIVE):
                 self._training.fetch(model.uri, aside / _ARCHIVE)

@@ -65,5 +65,5 @@ class Spool:
 
     def holds(self, outputs: Mapping[str, Any]) -> bool:
         """Whether the product of an earlier ``encode`` is still there, whole."""
-        path = Path(outputs["path"])
-        return path.is_file() and path.stat().st_size == outputs["bytes"]
+        path = outputs.get("path")
+        return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == outputs.get("bytes")

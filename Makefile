@@ -69,8 +69,9 @@ lock: | $(BIN)/python  ## Write requirements/ anew from constraints.txt
 	$(BIN)/python .ci/lock.py
 
 audit: $(VENV)/.all  ## Look the pins up in the advisory database; says so where that cannot be reached
-	$(PIP) pip-audit
-	$(BIN)/python .ci/audit.py
+	$(PYTHON) -m venv $(VENV)/audit
+	if $(VENV)/audit/bin/python -m pip install --quiet pip-audit; then $(VENV)/audit/bin/python .ci/audit.py; \
+	else echo "pip-audit: not run: it cannot be installed"; fi
 
 clean:  ## Remove the environment, the caches and what the quickstart fetched
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist examples/quickstart/.cache

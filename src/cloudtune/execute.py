@@ -79,8 +79,8 @@ class Executor:
             raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
         ref = self._finish(plan, spec).get("ref")
         try:
-            return JobRef.parse(ref)
-        except (ValueError, AttributeError) as error:
+            return JobRef.parse(str(ref))
+        except ValueError as error:
             raise _damaged(plan.steps[-1]) from error
 
     def host(self, plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from cloudtune.errors import (
     InputError,
     InvalidRequest,
     JobNotFound,
-    LedgerError,
     SpecError,
     UnsupportedError,
 )
@@ -26,7 +25,7 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.job import Job
 from cloudtune.ledger import Ledger
-from cloudtune.ledger_rows import Attempt, Rows
+from cloudtune.ledger_rows import Attempt, Rows, spec_of
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.spec import JobSpec
@@ -211,7 +210,7 @@ class Client:
         spool = Spool(self.ledger.folder / "spool")
         executor = Executor(place, self.ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step)
         # What was journaled is what goes on; only where the rows lie may have changed since.
-        return Job(self, executor.run(attempt.plan, _spec_of(attempt.plan)))
+        return Job(self, executor.run(attempt.plan, spec_of(attempt.plan)))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Go on from an ended job's newest good checkpoint, as a new job whose parent it is.
@@ -233,7 +232,7 @@ class Client:
             if child.ref is not None and self._state(place, child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, on_step=on_step)
-        spec = _spec_of(made.plan)
+        spec = spec_of(made.plan)
         resolved, data = self._look(spec, place)
         if job_key(spec, data, place.name, resolved) != made.key:
             raise InvalidRequest(
@@ -382,10 +381,7 @@ class Client:
             return _unseen(ref, f"no answer: {error.message}")
 
     def unfinished(self) -> Rows[Attempt]:
-        """Submissions that were begun and whose job is not known yet: the same submit goes on with them.
-
-        ``damaged`` of the list names the rows of the ledger that cannot be read.
-        """
+        """Begun submissions whose job is not known yet: the same submit goes on with them. See `Ledger.attempts`."""
         found = self.ledger.attempts()
         return Rows([attempt for attempt in found if attempt.ref is None], found.damaged)
 
@@ -393,15 +389,6 @@ class Client:
 def connect(backend: str, **settings: Any) -> Client:
     """A client whose back end has these settings, instead of those in the configuration files."""
     return Client(open_backend(backend, settings))
-
-
-def _spec_of(plan: Plan) -> JobSpec:
-    """The spec of a plan that the ledger kept. Raises LedgerError if it is damaged."""
-    try:
-        return JobSpec.model_validate(plan.spec)
-    except ValueError as error:  # pydantic's own error is one
-        message = f"the spec of {plan.name}, attempt {plan.attempt}, is damaged in the ledger"
-        raise LedgerError(message, hint="submit its spec file with --again") from error
 
 
 def _listed(place: Backend, limit: int | None) -> list[JobSnapshot]:

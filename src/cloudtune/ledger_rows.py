@@ -19,6 +19,8 @@ from cloudtune.state import JobRef, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cloudtune.spec import JobSpec
+
 T = TypeVar("T")
 REMEDY = "run: cloudtune ledger check"
 ATTEMPT_COLUMNS = "key, attempt, purpose, token, name, backend, scope, model, ref, gone_at, begun_at, plan"
@@ -118,6 +120,17 @@ def read_ref(row: Mapping[str, Any]) -> JobRef | DamagedRow:
 def to_intent(step: Mapping[str, Any]) -> Intent:
     """What a step's row says of its sends."""
     return msgspec.convert({name: step[name] for name in ("begun_at", "sent_at", "sends", "notes")}, Intent)
+
+
+def spec_of(plan: Plan) -> JobSpec:
+    """The spec of a plan that the ledger kept. Raises LedgerError if it is damaged."""
+    from cloudtune.spec import JobSpec
+
+    try:
+        return JobSpec.model_validate(plan.spec)
+    except ValueError as error:  # pydantic's own error is one
+        message = f"the spec of {plan.name}, attempt {plan.attempt}, is damaged in the ledger"
+        raise LedgerError(message, hint="submit its spec file with --again") from error
 
 
 def whole(found: T | DamagedRow) -> T:

@@ -28,7 +28,6 @@ from cloudtune.ledger import Ledger
 from cloudtune.ledger_rows import Attempt, Rows, spec_of
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
-from cloudtune.spec import JobSpec
 from cloudtune.spool import Spool
 from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.watch import watch_many
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import DataReport, Resolved
     from cloudtune.clock import Clock
     from cloudtune.config import Config
+    from cloudtune.spec import JobSpec
 
 
 class Client:

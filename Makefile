@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := data,plot,local
 ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,dev
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Every distribution is checked against the hashes in requirements/; then cloudtune itself, which has none.
+LOCKED := $(PIP) --require-hashes --no-deps
+EDITABLE := $(PIP) --no-build-isolation -c constraints.txt
 # What is compiled when cloudtune is installed.
 COMPILED := hatch_build.py src/cloudtune/data/_conversations.c
 PYTEST := $(BIN)/python -m pytest
@@ -14,24 +17,26 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test soak bench lint types format clean
+.PHONY: help install quickstart test soak bench lint types format lock audit clean
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/.all  ## Make the environment in .venv, pinned by constraints.txt (a few minutes)
+install: $(VENV)/.all  ## Make the environment in .venv, every file checked by its hash (a few minutes)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cloudtune needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 # pip, not another installer: it compiles what it installs, so that first imports are not slow.
-$(VENV)/.run: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
-	$(PIP) -e ".[$(RUN)]"
+$(VENV)/.run: pyproject.toml requirements/quickstart.txt $(COMPILED) | $(BIN)/python
+	$(LOCKED) -r requirements/quickstart.txt
+	$(EDITABLE) -e ".[$(RUN)]"
 	@touch $@
 
-$(VENV)/.all: pyproject.toml constraints.txt $(COMPILED) | $(BIN)/python
-	$(PIP) -e ".[$(ALL)]"
+$(VENV)/.all: pyproject.toml requirements/all.txt $(COMPILED) | $(BIN)/python
+	$(LOCKED) -r requirements/all.txt
+	$(EDITABLE) -e ".[$(ALL)]"
 	@touch $@ $(VENV)/.run
 
 quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines, compare before and after
@@ -44,7 +49,7 @@ soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, l
 	$(PYTEST) -m "soak or real_weights" --timeout 3600
 
 bench: $(VENV)/.all  ## Speed against peers, in one run (installs trl beside the rest)
-	$(PIP) -e ".[$(ALL),bench]"
+	$(EDITABLE) -e ".[$(ALL),bench]"
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 lint: $(VENV)/.all  ## Style, and who may import whom
@@ -58,6 +63,15 @@ types: $(VENV)/.all  ## mypy --strict on the three source roots
 format: $(VENV)/.all  ## Rewrite the files in the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+lock: | $(BIN)/python  ## Write requirements/ anew from constraints.txt
+	$(PIP) uv
+	$(BIN)/python .ci/lock.py
+
+audit: $(VENV)/.all  ## Look the pins up in the advisory database; says so where that cannot be reached
+	$(PYTHON) -m venv $(VENV)/audit
+	if $(VENV)/audit/bin/python -m pip install --quiet pip-audit; then $(VENV)/audit/bin/python .ci/audit.py; \
+	else echo "pip-audit: not run: it cannot be installed"; fi
 
 clean:  ## Remove the environment, the caches and what the quickstart fetched
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist examples/quickstart/.cache

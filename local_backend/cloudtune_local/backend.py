@@ -25,6 +25,7 @@ from cloudtune.backend import (
     Step,
 )
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.private_files import private_folder
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
 from cloudtune_local.models import find_model
@@ -282,7 +283,7 @@ class LocalBackend:
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
         with launch.told(run.path):
             aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
-            aside.parent.mkdir(exist_ok=True)
+            private_folder(aside.parent)
             run.path.rename(aside)  # at once gone from every list, however long the removal takes
             shutil.rmtree(aside)
 

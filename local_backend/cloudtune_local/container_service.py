@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from cloudtune_local.container import ContainerJob, Containers
 from cloudtune_local.rundir import take_lock
 from cloudtune_local.training.folder import now, read_json, write_json
+from cloudtune_local.training.private_files import keep_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     (name,) = sys.argv[1:] if arguments is None else arguments
     folder = Path(name)
+    keep_private()
     lock = take_lock(folder / LOCK)
     if lock is None or (folder / STATUS).exists():
         return 0

@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
+from cloudtune.private_files import copy_private, open_private, private_folder
 from cloudtune_local import autopsy, devices
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_held, take_lock
@@ -39,7 +41,8 @@ def create(request: Mapping[str, Any]) -> Run:
             return run
         _clear(root / ASIDE)
         aside = root / ASIDE / f"{run.slug}.{secrets.token_hex(4)}"
-        aside.mkdir(parents=True)
+        private_folder(root)
+        private_folder(aside)
         try:
             lock = _publish(Run(aside), run, request)
         finally:
@@ -76,7 +79,7 @@ def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
     try:
         taken.rename(aside.lock)  # under this name there is no lock that nobody holds: see _clear
         document = dict(request["spec"])
-        aside.control.mkdir()
+        private_folder(aside.control)
         document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
         write_json(aside.spec, document)
         aside.keep_reserve()
@@ -100,14 +103,14 @@ def _bring(aside: Run, split: str, path: str | None) -> str | None:
     """Put a split's rows into the run; returns their place in it. A hard link where the file system has them."""
     if path is None:
         return None
-    aside.data.mkdir(exist_ok=True)
+    private_folder(aside.data)
     target = aside.data / f"{split}.jsonl"
     try:
         os.link(path, target)
     except FileNotFoundError:
         raise
     except OSError:  # another disk, or a file system without links
-        shutil.copyfile(path, target)
+        copy_private(path, target)
     return f"data/{split}.jsonl"
 
 
@@ -129,9 +132,9 @@ def _spawn(run: Run, lock: int) -> None:
     # No secret is on the command line: everybody on the machine can read it.
     argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
     try:
-        with told(run.path), run.log.open("ab") as log:
+        with told(run.path), open_private(run.log, "ab") as log:
             process = subprocess.Popen(
-                argv, cwd=run.path, env=_environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                argv, cwd=run.path, env=_environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=(lock, writer), start_new_session=True,
             )  # fmt: skip
     except BaseException:
@@ -154,13 +157,18 @@ def _spawn(run: Run, lock: int) -> None:
     raise BackendError(f"the worker of {run.slug} did not start: {words}", hint=f"see {run.log}")
 
 
-def _environment() -> dict[str, str]:
-    """This process's environment, with import paths that hold from any folder."""
+def _environment(run: Run) -> dict[str, str]:
+    """What the worker, and the trainer after it, get of this process's environment: no vendor's secret is among it.
+
+    The hub's token is there only if the model comes from the hub. Import paths hold from any folder.
+    """
+    model, also = (read_json(run.spec) or {}).get("model") or {}, (read_json(run.job) or {}).get("pass_env") or ()
+    passed = child_environment(also=also, hub=model.get("source") == "hub")
     paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     ours = str(Path(__file__).resolve().parents[1])
     if Path(ours).name not in ("site-packages", "dist-packages"):  # a checkout, perhaps known to this process only
         paths.append(ours)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)} if paths else dict(os.environ)
+    return passed | {"PYTHONPATH": os.pathsep.join(paths)} if paths else passed
 
 
 @contextlib.contextmanager

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudtune.option_types import Program, Safe, WrittenPath
 from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import PositiveInt, Seconds
+
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Options(BaseModel):
@@ -26,6 +28,9 @@ class Options(BaseModel):
     """The interpreter that runs the trainer, where that is not the one that runs cloudtune: one with its own torch."""
     grace: Safe[Seconds] = 30.0
     """A cancelled job that does not stop by itself is sent SIGTERM after this long, and SIGKILL after as much again."""
+    pass_env: tuple[EnvironmentName, ...] = ()
+    """More environment variables that the worker and the trainer get, by name. They always get search paths, locale,
+    caches and the settings of CUDA and thread pools, and the hub's token only for a model on the hub."""
 
     def root_folder(self) -> Path:
         """``root`` as an absolute path; it need not exist yet."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune_local.rundir import Run, is_held, take_lock
 from cloudtune_local.training.folder import sync_directory
+from cloudtune_local.training.private_files import opener, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,8 +55,8 @@ class Queue:
 
         So whoever holds a later number is sure to see the earlier jobs in line.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        private_folder(self.folder)
+        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             number = self._last() + 1
@@ -74,7 +75,7 @@ class Queue:
 
     def _write_last(self, number: int) -> None:
         aside = self.folder / ".counter"
-        with aside.open("w", encoding="ascii") as file:
+        with open(aside, "w", encoding="ascii", opener=opener) as file:
             file.write(str(number))
             file.flush()
             os.fsync(file.fileno())
@@ -88,8 +89,8 @@ class Queue:
     def join(self, pool: str, place: Place) -> None:
         """Stand in line, at one's own number."""
         line = self.folder / "waiting" / pool
-        line.mkdir(parents=True, exist_ok=True)
-        (line / place.file).touch()
+        private_folder(line)
+        (line / place.file).touch(mode=0o600)
 
     def leave(self, pool: str, place: Place) -> None:
         """Stand in line no longer."""
@@ -121,7 +122,7 @@ class Queue:
         Only the head of the line takes slots, so it may keep what it has while it waits for more.
         """
         slots = self.folder / "slots"
-        slots.mkdir(parents=True, exist_ok=True)
+        private_folder(slots)
         for number in range(count):
             if len(held) >= wanted:
                 break

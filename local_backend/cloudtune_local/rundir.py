@@ -23,6 +23,7 @@ from cloudtune_local.training.folder import (
     read_json,
     write_json,
 )
+from cloudtune_local.training.private_files import opener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,7 +153,7 @@ class Run(RunFolder):
 
     def keep_reserve(self) -> None:
         """Set space aside, so that a run that dies of a full disk can still say so."""
-        with self.reserve.open("wb") as file:
+        with open(self.reserve, "wb", opener=opener) as file:
             file.write(os.urandom(RESERVE_BYTES))  # a file system that compresses would give zeros no space
 
 
@@ -219,7 +220,7 @@ def take_lock(path: Path, patience: float = 0.3) -> int | None:
 
     ``patience`` outlasts those who merely look whether it is held.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + patience
     while True:
         try:

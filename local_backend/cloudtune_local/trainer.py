@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune_local import procs
 from cloudtune_local.training.folder import read_json, write_json
+from cloudtune_local.training.private_files import opener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Trainer:
         common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes)}
         common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
         self._pids: list[int] = []
-        with run.log.open("ab") as log:
+        with open(run.log, "ab", opener=opener) as log:
             for rank in range(processes):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
                 process = subprocess.Popen(

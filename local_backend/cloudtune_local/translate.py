@@ -114,6 +114,10 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
     for name, value in (("slots", options.slots), ("python", facts["python"]), ("grace", options.grace)):
         source = "settings" if name in options.model_fields_set else f"default of {NAME}"
         choices.settings.append(Setting(field=f"backends.{NAME}.{name}", value=value, source=source))
+    passed = {}
+    if options.pass_env:
+        passed = {"pass_env": list(options.pass_env)}
+        choices.settings.append(Setting(field=f"backends.{NAME}.pass_env", value=passed["pass_env"], source="settings"))
     return {
         "version": JOB_VERSION,
         "name": request.spec.name,
@@ -126,6 +130,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
         "processes": own.processes,
         "slots": slots,
         "grace_s": options.grace,
+        **passed,
     }
 
 

@@ -21,6 +21,7 @@ from cloudtune_local.rundir import Run, is_waiting, take_lock
 from cloudtune_local.supervise import Bell, supervise
 from cloudtune_local.trainer import Trainer
 from cloudtune_local.training.folder import FINAL_STATES, now, read_json, write_json
+from cloudtune_local.training.private_files import keep_private
 
 POLL_S = 0.2
 TAKEN = 3
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
     if lock is None:
         sys.stderr.write(f"{run.path} has a worker already\n")
         return TAKEN
+    keep_private()
     os.set_inheritable(lock, False)
     if pipe is not None and os.fork():
         os._exit(0)  # the submitter waits for this process only, and is never left with a zombie

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
-    from cloudtune.ledger import Attempt
+    from cloudtune.ledger_rows import Attempt, Rows
     from cloudtune.spec import JobSpec
     from cloudtune.state import (
         Checkpoint,
@@ -234,7 +234,7 @@ class AsyncClient:
         """See `Client.watch_many`."""
         return _in_threads(self._client.watch_many(refs, timeout=timeout))
 
-    async def unfinished(self) -> list[Attempt]:
+    async def unfinished(self) -> Rows[Attempt]:
         """See `Client.unfinished`."""
         return await asyncio.to_thread(self._client.unfinished)
 

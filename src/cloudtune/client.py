@@ -25,10 +25,10 @@ from cloudtune.fit import fit, row_rules
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.job import Job
-from cloudtune.ledger import Attempt, Ledger
+from cloudtune.ledger import Ledger
+from cloudtune.ledger_rows import Attempt, Rows, spec_of
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
-from cloudtune.spec import JobSpec
 from cloudtune.spool import Spool
 from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import DataReport, Resolved
     from cloudtune.clock import Clock
     from cloudtune.config import Config
+    from cloudtune.spec import JobSpec
 
 
 class Client:
@@ -210,7 +211,7 @@ class Client:
         spool = Spool(self.ledger.folder / "spool")
         executor = Executor(place, self.ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step)
         # What was journaled is what goes on; only where the rows lie may have changed since.
-        return Job(self, executor.run(attempt.plan, JobSpec.model_validate(plan.spec)))
+        return Job(self, executor.run(attempt.plan, spec_of(attempt.plan)))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Go on from an ended job's newest good checkpoint, as a new job whose parent it is.
@@ -232,7 +233,7 @@ class Client:
             if child.ref is not None and self._state(place, child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
-        spec = JobSpec.model_validate(made.plan.spec)
+        spec = spec_of(made.plan)
         resolved, data = self._look(spec, place)
         if job_key(spec, data, place.name, resolved) != made.key:
             raise InvalidRequest(
@@ -381,9 +382,10 @@ class Client:
         except BackendError as error:
             return _unseen(ref, f"no answer: {error.message}")
 
-    def unfinished(self) -> list[Attempt]:
-        """Submissions that were begun and whose job is not known yet: the same submit goes on with them."""
-        return [attempt for attempt in self.ledger.attempts() if attempt.ref is None]
+    def unfinished(self) -> Rows[Attempt]:
+        """Begun submissions whose job is not known yet: the same submit goes on with them. See `Ledger.attempts`."""
+        found = self.ledger.attempts()
+        return Rows([attempt for attempt in found if attempt.ref is None], found.damaged)
 
 
 def connect(backend: str, **settings: Any) -> Client:

@@ -18,6 +18,7 @@ import msgspec
 from cloudtune.backend import Done, Intent, Step, Unsettled, filled
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
 from cloudtune.ledger import RENEW_EVERY_S
+from cloudtune.ledger_rows import REMEDY
 from cloudtune.process import Owner
 from cloudtune.retry import reading, sending
 from cloudtune.state import JobRef, Value
@@ -76,7 +77,11 @@ class Executor:
         """
         if [step.makes_job for step in plan.steps] != [False] * (len(plan.steps) - 1) + [True]:
             raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
-        return JobRef.parse(self._finish(plan, spec)["ref"])
+        ref = self._finish(plan, spec).get("ref")
+        try:
+            return JobRef.parse(str(ref))
+        except ValueError as error:
+            raise _damaged(plan.steps[-1]) from error
 
     def host(self, plan: Plan) -> dict[str, Any]:
         """Do what is left of a plan that deploys a model or takes one down, and return the last step's outputs.
@@ -93,6 +98,10 @@ class Executor:
         for number, step in enumerate(plan.steps, 1):
             outputs[step.id] = _StepRun(self, plan, step, spec, number).finish(outputs)
         return outputs[plan.steps[-1].id]
+
+
+def _damaged(step: Step) -> LedgerError:
+    return LedgerError(f"what the ledger has of the step {step.id} or of one before it is damaged", hint=REMEDY)
 
 
 class _StepRun:
@@ -112,7 +121,11 @@ class _StepRun:
         self._sent_at: float | None = None  # monotonic; this process's own last send
 
     def finish(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        self._step = msgspec.structs.replace(self._planned, request=filled(self._planned.request, outputs))
+        try:
+            request = filled(self._planned.request, outputs)
+        except (KeyError, TypeError) as error:  # what an earlier step made is not among its outputs
+            raise _damaged(self._planned) from error
+        self._step = msgspec.structs.replace(self._planned, request=request)
         self._say("begun")
         while True:
             claim = self._take()

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Host
-from cloudtune.errors import BackendError, InputError, TransientError, UnsupportedError
+from cloudtune.errors import BackendError, InputError, LedgerError, TransientError, UnsupportedError
 from cloudtune.execute import Executor
 from cloudtune.identity import job_token
+from cloudtune.ledger_rows import REMEDY
 from cloudtune.retry import reading
 from cloudtune.spool import Spool
 from cloudtune.state import Deployment
@@ -103,6 +104,8 @@ class Hosting:
             raise BackendError(f"a plan of {plan.backend} to {purpose} says that it is for: {plan.purpose}")
         last, number = self._ledger.latest(plan.key), 1
         if last is not None:
+            if not last.plan.steps:
+                raise LedgerError(f"the plan of {last.name} has no steps: it is damaged in the ledger", hint=REMEDY)
             ended = self._ledger.is_done(last.token, last.plan.steps[-1].id)
             number = last.attempt + 1 if ended else last.attempt
         spec = plan.spec or {"model": model}

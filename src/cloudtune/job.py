@@ -135,8 +135,9 @@ class Job:
     def _planned_stall(self) -> float | None:
         with suppress(LedgerError):
             made = self._client.ledger.of_ref(self.ref)
-            limits = made.plan.spec.get("limits", {}) if made is not None else {}
-            return limits.get("stall_after")
+            limits = made.plan.spec.get("limits") if made is not None else None
+            stall = limits.get("stall_after") if isinstance(limits, dict) else None
+            return float(stall) if isinstance(stall, int | float) else None
         return None
 
     def wait(

@@ -17,8 +17,20 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from cloudtune.backend import Intent, Plan, plan_from_json, plan_to_json
+from cloudtune.backend import Intent, Plan, plan_to_json
 from cloudtune.errors import LedgerError
+from cloudtune.ledger_rows import (
+    ATTEMPT_COLUMNS,
+    REMEDY,
+    Attempt,
+    Rows,
+    read_attempt,
+    read_ref,
+    read_step,
+    sorted_out,
+    to_intent,
+    whole,
+)
 from cloudtune.ledger_url import holds_password, shown
 from cloudtune.process import Owner
 from cloudtune.state import JobRef, Value
@@ -27,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cloudtune.clock import Clock
+    from cloudtune.process import Owner
 
 FOREIGN_HOST_GRACE_S = 900.0
 """A lease held on another host, whose processes cannot be seen, is believed dead after this long without a write."""
@@ -49,31 +62,18 @@ class Store(Protocol):
     def folder(self) -> Path:
         """Where this machine keeps what goes with the ledger."""
 
+    @property
+    def row_id(self) -> str:
+        """The expression for a row's number within its table, as SQL."""
+
+    def file_problems(self) -> list[str]:
+        """What the database itself finds wrong with its file."""
+
     def write(self) -> AbstractContextManager[Connection]:
         """A transaction that excludes every other writer from its beginning, and is durable at its end."""
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         """Rows, without writing anything; none where there is no ledger yet."""
-
-
-class Attempt(Value, frozen=True, kw_only=True):
-    """One attempt at a job, or at a deployment or its removal, as the ledger has it."""
-
-    key: str
-    attempt: int
-    purpose: Literal["job", "deploy", "remove"] = "job"
-    token: str
-    name: str
-    backend: str
-    scope: str
-    model: str
-    ref: JobRef | None
-    """None until the step that makes the job has an outcome."""
-    gone_at: str | None
-    """When the job was deleted; there is nothing to come back to then."""
-    begun_at: str
-    plan: Plan
-    """As it was when the attempt was begun."""
 
 
 class Claim(Value, frozen=True, kw_only=True):
@@ -133,6 +133,11 @@ class Ledger:
         """Where this machine keeps what goes with the ledger: encoded data on their way."""
         return self._store.folder
 
+    @property
+    def store(self) -> Store:
+        """Where the ledger is kept, for `cloudtune.ledger_check`."""
+        return self._store
+
     # -- writing -------------------------------------------------------------------------------------------------
 
     def begin(self, plan: Plan) -> Attempt:
@@ -148,42 +153,42 @@ class Ledger:
                 row,
             )
             found = db.execute(f"{_SELECT} WHERE key = ? AND attempt = ?", (plan.key, plan.attempt)).fetchone()
-        return _attempt(found)
+        if found is None:
+            raise LedgerError(f"the ledger has another key for the token of {plan.name}: it is damaged", hint=REMEDY)
+        return whole(read_attempt(found))
 
     def claim(self, token: str, step: str, owner: Owner) -> Claim:
         """Ask for a step: it is ours now, done already, or held by a living process."""
         with self._write(f"claim {step}") as db:
-            row = db.execute(
-                "SELECT outputs, owner, touched_at FROM steps WHERE token = ? AND step = ?", (token, step)
-            ).fetchone()
+            row = self._step(db, token, step)
             if row and row["outputs"] is not None:
-                return Claim(state="done", outputs=msgspec.json.decode(row["outputs"]))
-            if row and row["owner"] and self._still_holds(Owner.load(row["owner"]), owner, row["touched_at"]):
-                return Claim(state="held", holder=row["owner"])
+                return Claim(state="done", outputs=row["outputs"])
+            if row and row["owner"] and self._still_holds(row["owner"], owner, row["touched_at"]):
+                return Claim(state="held", holder=row["owner"].dump())
             db.execute(
                 "INSERT INTO steps (token, step, begun_at, owner, touched_at) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT (token, step) DO UPDATE SET owner = excluded.owner, touched_at = excluded.touched_at",
                 (token, step, self._stamp(), owner.dump(), self._stamp()),
             )
-            return Claim(state="ours", intent=_intent(db, token, step))
+            return Claim(state="ours", intent=self._intent(db, token, step))
 
     def sending(self, token: str, step: str, owner: Owner) -> Intent:
         """Write down that the step is being sent now; durable before the send."""
         with self._write(f"sending {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = sends + 1", self._stamp())
-            return _intent(db, token, step)
+            return self._intent(db, token, step)
 
     def not_sent(self, token: str, step: str, owner: Owner, before: Intent) -> Intent:
         """Take ``sending`` back: the vendor surely did not act on it."""
         sent = before.sent_at.isoformat() if before.sent_at else None
         with self._write(f"not-sent {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = ?", sent, before.sends)
-            return _intent(db, token, step)
+            return self._intent(db, token, step)
 
     def note(self, token: str, step: str, owner: Owner, name: str, value: Any) -> None:
         """Keep a note of a step."""
         with self._write(f"note {step}") as db:
-            notes = dict(_intent(db, token, step).notes) | {name: value}
+            notes = dict(self._intent(db, token, step).notes) | {name: value}
             self._touch(db, token, step, owner, "notes = ?", msgspec.json.encode(notes).decode())
 
     def renew(self, token: str, step: str, owner: Owner) -> None:
@@ -203,8 +208,10 @@ class Ledger:
                 (msgspec.json.encode(outputs).decode(), self._stamp(), token, step),
             ).rowcount
             if not written:
-                row = db.execute("SELECT outputs FROM steps WHERE token = ? AND step = ?", (token, step)).fetchone()
-                return msgspec.json.decode(row["outputs"])  # type: ignore[no-any-return]
+                stands = self._step(db, token, step)
+                if stands is None:
+                    raise LedgerError(f"step {step} is no longer in the ledger", hint=REMEDY)
+                return dict(stands["outputs"])
             if ref is not None:
                 db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token))
             return outputs
@@ -231,11 +238,11 @@ class Ledger:
     def latest(self, key: str) -> Attempt | None:
         """The newest attempt under that key."""
         rows = self._store.read(f"{_SELECT} WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
-        return _attempt(rows[0]) if rows else None
+        return whole(read_attempt(rows[0])) if rows else None
 
-    def attempts(self, *, backend: str | None = None, limit: int | None = None) -> list[Attempt]:
-        """Those at jobs, newest first."""
-        return [_attempt(row) for row in self._newest(f"{_SELECT} WHERE purpose = 'job'", backend, limit)]
+    def attempts(self, *, backend: str | None = None, limit: int | None = None) -> Rows[Attempt]:
+        """Those at jobs, newest first. Damaged rows are skipped, and named in ``damaged``."""
+        return sorted_out([read_attempt(row) for row in self._newest(f"{_SELECT} WHERE {_JOBS}", backend, limit)])
 
     def is_done(self, token: str, step: str) -> bool:
         """Whether that step of that attempt has an outcome."""
@@ -245,22 +252,21 @@ class Ledger:
     def backends(self) -> list[str]:
         """Names of all back ends on which something was ever begun."""
         rows = self._store.read("SELECT DISTINCT backend FROM attempts ORDER BY backend", ())
-        return [row["backend"] for row in rows]
+        return [row["backend"] for row in rows if isinstance(row["backend"], str) and row["backend"].isprintable()]
 
-    def refs(self, *, backend: str | None = None, limit: int | None = None) -> list[JobRef]:
-        """References alone, newest first: cheap where there are thousands."""
-        query = "SELECT ref FROM attempts WHERE purpose = 'job' AND ref IS NOT NULL AND gone_at IS NULL"
-        rows = self._newest(query, backend, limit)
-        return [JobRef.parse(row["ref"]) for row in rows]
+    def refs(self, *, backend: str | None = None, limit: int | None = None) -> Rows[JobRef]:
+        """References alone, newest first: cheap where there are thousands. Damaged ones are skipped, as above."""
+        query = "SELECT seq, ref FROM attempts WHERE purpose = 'job' AND ref IS NOT NULL AND gone_at IS NULL"
+        return sorted_out([read_ref(row) for row in self._newest(query, backend, limit)])
 
-    def named(self, text: str) -> list[Attempt]:
+    def named(self, text: str) -> Rows[Attempt]:
         """Attempts whose job has that reference, id or name, or whose id begins so. Newest first."""
         escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
         rows = self._store.read(
             rf"{_SELECT} WHERE purpose = 'job' AND (ref = ? OR name = ? OR ref LIKE ? ESCAPE '\') ORDER BY seq DESC",
             (text, text, f"%:{escaped}%"),
         )
-        return [_attempt(row) for row in rows]
+        return sorted_out([read_attempt(row) for row in rows])
 
     def hosted(self, name: str, *, backend: str | None = None) -> Attempt | None:
         """The newest attempt to deploy a model under that name, or to take it down."""
@@ -268,12 +274,12 @@ class Ledger:
         values = (name,) if backend is None else (name, backend)
         query += "" if backend is None else " AND backend = ?"
         rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", values)
-        return _attempt(rows[0]) if rows else None
+        return whole(read_attempt(rows[0])) if rows else None
 
     def of_ref(self, ref: JobRef) -> Attempt | None:
         """The attempt that made that job, if it was ours."""
         rows = self._store.read(f"{_SELECT} WHERE ref = ?", (str(ref),))
-        return _attempt(rows[0]) if rows else None
+        return whole(read_attempt(rows[0])) if rows else None
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -285,6 +291,17 @@ class Ledger:
         if limit is not None:
             query, values = f"{query} LIMIT ?", (*values, limit)
         return self._store.read(query, values)
+
+    def _step(self, db: Connection, token: str, step: str) -> dict[str, Any] | None:
+        query = f"SELECT {self._store.row_id} AS row_id, steps.* FROM steps WHERE token = ? AND step = ?"  # noqa: S608
+        row = db.execute(query, (token, step)).fetchone()
+        return whole(read_step(row)) if row else None
+
+    def _intent(self, db: Connection, token: str, step: str) -> Intent:
+        row = self._step(db, token, step)
+        if row is None:
+            raise LedgerError(f"step {step} is no longer in the ledger", hint=REMEDY)
+        return to_intent(row)
 
     def _stamp(self) -> str:
         return self._clock.now().isoformat()
@@ -314,17 +331,5 @@ class Ledger:
         self._trace(f"ledger after {what}")
 
 
-_SELECT = "SELECT key, attempt, purpose, token, name, backend, scope, model, ref, gone_at, begun_at, plan FROM attempts"
-
-
-def _attempt(row: Any) -> Attempt:
-    values = dict(row)
-    ref = JobRef.parse(values.pop("ref")) if values["ref"] else values.pop("ref")
-    return Attempt(**values | {"plan": plan_from_json(msgspec.json.decode(values["plan"]))}, ref=ref)
-
-
-def _intent(db: Connection, token: str, step: str) -> Intent:
-    row = db.execute(
-        "SELECT begun_at, sent_at, sends, notes FROM steps WHERE token = ? AND step = ?", (token, step)
-    ).fetchone()
-    return msgspec.convert(dict(row) | {"notes": msgspec.json.decode(row["notes"])}, Intent)
+_SELECT = f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts"  # noqa: S608
+_JOBS = "purpose NOT IN ('deploy', 'remove')"  # one whose purpose is damaged is told of here

@@ -42,6 +42,15 @@ class PostgresStore:
         return shown(self.url)
 
     @property
+    def row_id(self) -> str:
+        """See `Store`."""
+        return "ctid::text"
+
+    def file_problems(self) -> list[str]:
+        """None: the server looks after its files."""
+        return []
+
+    @property
     def folder(self) -> Path:
         """Where this machine keeps what need not be shared."""
         from platformdirs import user_cache_dir

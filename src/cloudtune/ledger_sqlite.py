@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cloudtune.errors import LedgerError
+from cloudtune.ledger_rows import REMEDY
 from cloudtune.ledger_schema import migrations, newer
+from cloudtune.private_files import narrow, private_folder, write_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +39,29 @@ class SqliteStore:
     def __str__(self) -> str:
         return str(self.path)
 
+    @property
+    def row_id(self) -> str:
+        """See `Store`."""
+        return "rowid"
+
+    def file_problems(self) -> list[str]:
+        """What SQLite's own check of the file finds."""
+        if not self.path.exists():
+            return []
+        try:
+            with closing(self._open_to_read()) as db:
+                found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)").fetchall()]
+        except sqlite3.Error as error:
+            return [str(error)]
+        return [] if found == ["ok"] else found
+
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its beginning; it is on disk when the block is left."""
         try:
             if not self.path.exists():
                 self._create()
+            self._narrow()
             with closing(_connect(f"file:{quote(str(self.path))}?mode=rwc")) as db:
                 self._migrate(db)
                 db.execute("BEGIN IMMEDIATE")
@@ -62,7 +81,7 @@ class SqliteStore:
             with closing(self._open_to_read()) as db:
                 return [dict(row) for row in db.execute(query, values).fetchall()]
         except sqlite3.Error as error:
-            raise LedgerError(f"the ledger {self.path} cannot be read: {error}") from error
+            raise LedgerError(f"the ledger {self.path} cannot be read: {error}", hint=REMEDY) from error
 
     def _open_to_read(self) -> sqlite3.Connection:
         uri = f"file:{quote(str(self.path))}?mode=ro"
@@ -84,7 +103,8 @@ class SqliteStore:
 
     def _create(self) -> None:
         """Make the file aside and link it into place: the switch to WAL mode does not wait for other processes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():
+            private_folder(self.folder)  # a folder that is there may hold more than the ledger
         kind = _file_system(self.folder)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise LedgerError(
@@ -94,6 +114,7 @@ class SqliteStore:
             )
         aside = self.folder / f".{self.path.name}.{uuid.uuid4().hex}"
         try:
+            write_private(aside, b"")  # SQLite gives its -wal and -shm files the mode of the database
             with closing(_connect(f"file:{quote(str(aside))}?mode=rwc")) as db:
                 db.execute("PRAGMA journal_mode = WAL")
                 self._migrate(db)
@@ -102,8 +123,14 @@ class SqliteStore:
         finally:
             aside.unlink(missing_ok=True)
 
+    def _narrow(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            narrow(self.path.with_name(self.path.name + suffix))
+
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if version < 0:
+            raise sqlite3.DatabaseError(f"its schema has the version {version}, which no cloudtune has written")
         if version > len(_MIGRATIONS):
             raise newer(self.path, version, len(_MIGRATIONS))
         return version
@@ -126,7 +153,13 @@ def _connect(uri: str) -> sqlite3.Connection:
 
 def _settled(db: sqlite3.Connection) -> sqlite3.Connection:
     db.row_factory = sqlite3.Row
+    db.text_factory = _text
     return db
+
+
+def _text(content: bytes) -> str:
+    """A damaged text must not make the rows beside it unreadable: `ledger_rows` finds what is not UTF-8."""
+    return content.decode("utf-8", "surrogateescape")
 
 
 def _file_system(folder: Path) -> str:

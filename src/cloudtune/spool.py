@@ -10,6 +10,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.errors import LedgerError
+from cloudtune.private_files import private_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -31,7 +34,10 @@ class Spool:
         from cloudtune import data
 
         request = step.request
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            private_folder(self.folder)
+        except OSError as error:
+            raise LedgerError(f"the folder of encoded rows cannot be used: {error}") from error
         final = self._place(step)
         aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -59,5 +65,5 @@ class Spool:
 
     def holds(self, outputs: Mapping[str, Any]) -> bool:
         """Whether the product of an earlier ``encode`` is still there, whole."""
-        path = Path(outputs["path"])
-        return path.is_file() and path.stat().st_size == outputs["bytes"]
+        path = outputs.get("path")
+        return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == outputs.get("bytes")

@@ -86,7 +86,17 @@ def test_the_sdist_holds_what_a_contributor_needs(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    for wanted in ("Makefile", "constraints.txt", ".ci/run", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md"):
+    for wanted in (
+        "Makefile",
+        "constraints.txt",
+        "requirements/all.txt",
+        "SECURITY.md",
+        ".ci/run",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "README.md",
+    ):
         assert wanted in names
     assert {f"{root}/{name}" for root in ROOTS for name in _files_under(root)} <= names
     assert not [name for name in names if ".venv" in name or "/.cache/" in name]

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import ConfigError
+from cloudtune.private_files import narrow, open_private, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,8 +42,10 @@ class Store:
         self.folder = folder or Path(tempfile.mkdtemp(prefix="cloudtune-emulator-"))
         self._held = _hold(self.folder) if self.is_kept else None
         self._contents = self.folder / "contents"
-        self._contents.mkdir(parents=True, exist_ok=True)
+        private_folder(self._contents)
         where = str(self.folder / "emulator.sqlite") if self.is_kept else ":memory:"
+        if self.is_kept:
+            _keep_private(Path(where))
         self._db = sqlite3.connect(where, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -141,7 +144,7 @@ class Store:
     def write(self, name: str, stream: IO[bytes]) -> int:
         """Keep a stream's bytes under a name, and count them."""
         target = self.content(name)
-        with target.open("wb") as file:
+        with open_private(target) as file:
             shutil.copyfileobj(stream, file, 1 << 20)
             return file.tell()
 
@@ -150,10 +153,17 @@ class Store:
         self.content(name).unlink(missing_ok=True)
 
 
+def _keep_private(database: Path) -> None:
+    """Create the database with mode 0600, or narrow an older one. SQLite gives -wal and -shm the same mode."""
+    open_private(database, "ab").close()
+    for suffix in ("", "-wal", "-shm"):
+        narrow(database.with_name(database.name + suffix))
+
+
 def _hold(folder: Path) -> IO[bytes]:
     """One server at a time on a kept folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("wb")
+    private_folder(folder)
+    lock = open_private(folder / "lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

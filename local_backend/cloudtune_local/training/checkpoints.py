@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training.folder import now, read_json, sync_directory, write_json
+from cloudtune_local.training.private_files import copy_private, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +82,7 @@ def save(
     path = folder / name_of(progress.step)
     shutil.rmtree(path, ignore_errors=True)
     try:
-        path.mkdir(parents=True)
+        private_folder(path)
         write(path)
         files = {str(file.relative_to(path)): _flushed_digest(file) for file in _files(path)}
         saved = Saved(path, progress.step, epoch, best, metrics, progress, files)
@@ -170,9 +171,9 @@ def _adopt(folder: Path, saved: Saved, *, best: bool) -> None:
     path = folder / name_of(saved.step)
     shutil.rmtree(path, ignore_errors=True)
     try:
-        path.mkdir(parents=True)
+        private_folder(path)
         for name in saved.files:
-            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            private_folder((path / name).parent)
             _link(saved.path / name, path / name)
         _mark(replace(saved, path=path, best=best, progress=replace(saved.progress, seconds=0.0)))
     except BaseException:
@@ -186,7 +187,7 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        copy_private(source, target)
         with target.open("rb") as content:
             os.fsync(content.fileno())
 

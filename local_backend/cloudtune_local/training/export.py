@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from cloudtune_local.training.folder import write_json
@@ -21,13 +22,12 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     if to.exists():
         raise FileExistsError(f"{to} exists already; export writes into a new folder")
     to.parent.mkdir(parents=True, exist_ok=True)
-    aside = to.with_name(f".{to.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     try:
         if merged and tuned["adapter"] != "full" and not tuned["merged"]:
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
-            shutil.copytree(folder, aside)
+            shutil.copytree(folder, aside, dirs_exist_ok=True)
         aside.rename(to)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

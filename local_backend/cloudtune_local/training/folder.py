@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cloudtune_local.training.private_files import opener, private_folder
+
 SPEC_VERSION = 1
 STATES = (
     "queued", "starting", "loading", "training", "evaluating", "saving", "paused", "cancelling",
@@ -50,8 +52,8 @@ class RunFolder:
 
     def ask(self, request: str) -> None:
         """Ask the trainer to ``cancel``, ``pause`` or ``expire``."""
-        self.control.mkdir(exist_ok=True)
-        (self.control / request).touch()
+        private_folder(self.control)
+        (self.control / request).touch(mode=0o600)
 
     def withdraw(self, request: str) -> None:
         """Take a request back; removing ``pause`` lets the trainer go on."""
@@ -71,7 +73,7 @@ def write_json(path: Path, document: Any, *, durable: bool = True) -> None:
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with aside.open("w", encoding="utf-8") as file:
+        with open(aside, "w", encoding="utf-8", opener=opener) as file:
             file.write(text)
             if durable:
                 file.flush()
@@ -109,7 +111,7 @@ def read_json(path: Path) -> Any:
 def append_line(path: Path, document: Any) -> None:
     """Add one line in one write, after mending a line that an earlier writer left torn."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    with path.open("ab+", buffering=0) as file:
+    with open(path, "ab+", buffering=0, opener=opener) as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(size - 1)

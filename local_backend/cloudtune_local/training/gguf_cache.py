@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from cloudtune_local.training.folder import read_json, write_json
+from cloudtune_local.training.private_files import private_folder
 from cloudtune_local.training.problems import TrainingProblem
 
 
@@ -23,6 +24,7 @@ def dequantised(path: Path) -> Path:
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)
     try:
+        private_folder(aside)
         _convert(path, aside)
         with contextlib.suppress(OSError):  # another run was faster: its folder is as good
             aside.rename(folder)
@@ -65,11 +67,11 @@ def _fits_bfloat16(model: object) -> bool:
 
 
 def _writable_place(path: Path) -> Path:
-    if os.access(path.parent, os.W_OK):
-        return path.parent
+    owner = path.parent.stat()
+    if os.access(path.parent, os.W_OK) and owner.st_uid == os.geteuid() and not owner.st_mode & 0o022:
+        return path.parent  # nobody else can put a model there under the name that is looked for
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cloudtune" / "gguf"
-    cache.mkdir(parents=True, exist_ok=True)
-    return cache
+    return private_folder(cache)
 
 
 def _digest(path: Path, place: Path) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training.folder import FINAL_STATES, append_line, now, read_json, write_json
+from cloudtune_local.training.private_files import opener
 
 if TYPE_CHECKING:
     from cloudtune_local.training.folder import RunFolder
@@ -34,7 +35,8 @@ class Report:
         self._written = 0.0
         self._reserve = run.path / ".reserve"
         if not silent:
-            self._reserve.write_bytes(b"\x01" * _RESERVED)
+            with open(self._reserve, "wb", opener=opener) as file:
+                file.write(b"\x01" * _RESERVED)
 
     @property
     def state_word(self) -> str:

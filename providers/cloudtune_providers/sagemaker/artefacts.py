@@ -19,6 +19,7 @@ import msgspec
 from cloudtune.archives import extract_tar
 from cloudtune.errors import ArchiveError, InvalidRequest, JobNotFound
 from cloudtune.model_files import read_json_object
+from cloudtune.private_files import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +72,8 @@ class Artefacts:
         if not model.uri:
             raise JobNotFound(f"{model.id} has no artefact")
         aside = self._root / f".{model.id}.{os.getpid()}.{secrets.token_hex(4)}"
-        aside.mkdir(parents=True)
+        private_folder(self._root)
+        private_folder(aside)
         try:
             if model.uri.endswith(_ARCHIVE):
                 self._training.fetch(model.uri, aside / _ARCHIVE)

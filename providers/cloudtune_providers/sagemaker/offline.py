@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Absent, Done, Found
+from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendError, Conflict, InvalidRequest, JobNotFound
+from cloudtune.private_files import open_private, private_folder, write_private
 from cloudtune.state import Event, JobRef, JobSnapshot
 from cloudtune_providers.aws import training_answers as answers
 from cloudtune_providers.aws.names import TOKEN_TAG
@@ -56,11 +58,12 @@ class LocalJobs:
         folder = self.root / str(body["TrainingJobName"])
         if not folder.exists():
             aside = self.root / _ASIDE / f"{folder.name}.{secrets.token_hex(4)}"
-            aside.mkdir(parents=True)
+            private_folder(self.root)
+            private_folder(aside)
             try:
-                (aside / service.REQUEST).write_text(json.dumps(body), encoding="utf-8")
+                write_private(aside / service.REQUEST, json.dumps(body))
                 if self._python is not None:
-                    (aside / service.PYTHON).write_text(str(self._python.expanduser().absolute()), encoding="utf-8")
+                    write_private(aside / service.PYTHON, str(self._python.expanduser().absolute()))
                 aside.rename(folder)
             except OSError as error:
                 if not folder.exists():
@@ -167,7 +170,7 @@ class LocalJobs:
         job = self.describe(self.name_of(ref))
         if job["TrainingJobStatus"] not in _ENDED:
             service = importlib.import_module(SERVICE)
-            (self.root / ref.id / service.STOP).touch()
+            (self.root / ref.id / service.STOP).touch(mode=0o600)
 
     def delete(self, ref: JobRef) -> dict[str, Any] | None:
         """Remove an ended job, and return what it was."""
@@ -178,7 +181,7 @@ class LocalJobs:
         if job["TrainingJobStatus"] not in _ENDED:
             raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait for its end")
         aside = self.root / _ASIDE / f"{ref.id}.{secrets.token_hex(4)}"
-        aside.parent.mkdir(exist_ok=True)
+        private_folder(aside.parent)
         (self.root / ref.id).rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
         return job
@@ -195,10 +198,13 @@ def _start(folder: Path) -> None:
     found = importlib.util.find_spec("cloudtune_local")
     package = str(Path((found.submodule_search_locations or [""])[0]).parent) if found else ""
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    with (folder / "service.log").open("ab") as log:
+    source = (_request(folder).get("HyperParameters") or {}).get("model.source")
+    hub = str(source).strip('"') == "hub"
+    with open_private(folder / "service.log", "ab") as log:
         done = subprocess.run(
             [sys.executable, "-P", "-m", SERVICE, str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True, check=False,
+            env=child_environment(hub=hub) | {"PYTHONPATH": os.pathsep.join(paths)}, start_new_session=True,
+            check=False,
         )  # fmt: skip
     if done.returncode:
         raise BackendError(f"the container of {folder.name} did not start", hint=f"see {folder / 'service.log'}")

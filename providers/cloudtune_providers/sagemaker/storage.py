@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from cloudtune.archives import safe_parts
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
+from cloudtune.private_files import copy_private, private_folder
 from cloudtune_providers.aws.s3 import Objects, changed
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class Folder:
 
     def _place(self, key: str) -> Path:
         target = self._root / key
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():
+            private_folder(target.parent)
         return target
 
     def find(self, key: str, sha256: str, size: int | None = None) -> Found:
@@ -112,7 +114,7 @@ class Folder:
     def fetch(self, key: str, path: Path) -> None:
         """See `Storage`."""
         try:
-            shutil.copyfile(self._root / key, path)
+            copy_private(self._root / key, path)
         except FileNotFoundError as error:
             raise JobNotFound(f"there is no {self._root / key}") from error
 

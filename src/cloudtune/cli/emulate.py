@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shlex
 import signal
 import sys
@@ -60,6 +61,7 @@ def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[
     Prints the environment that points any client at it. Nothing is ever sent to a vendor. What is kept, the clock and
     the faults are at URL/_emulator/store, /clock and /faults.
     """
+    os.umask(0o077)  # this process serves and nothing else: all that it keeps is for this user alone
     emulator = _opened(host, port, speed, options)
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

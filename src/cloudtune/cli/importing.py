@@ -109,11 +109,14 @@ def _source(session: Session, importing: Importing, source: str) -> _Source:
 
 def _written(session: Session, job: Job) -> Path:
     """The job's weights, merged, in a folder beside the ledger."""
+    from cloudtune.private_files import narrow, private_folder
+
     place = session.client.ledger.folder / "exports" / hashlib.sha256(str(job.ref).encode()).hexdigest()[:16]
     if not place.is_dir():
-        place.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(place.parent)
         session.say(f"merging the weights of {job.ref} into {place}")
         aside = place.with_name(f".{place.name}-{uuid.uuid4().hex[:8]}")  # one that is there is whole
         job.export(aside, merged=True)
         aside.replace(place)
+        narrow(place)
     return place

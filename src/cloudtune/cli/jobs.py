@@ -32,7 +32,11 @@ def jobs(session: Session, states: tuple[str, ...], remote: bool, limit: int, ev
     shown = [job for job in found if not states or job.state in states]
     shown = shown if everything else shown[:limit]
     begun = session.client.unfinished()
-    session.result({"jobs": [job_json(job) for job in shown], "unfinished": [_begun_json(one) for one in begun]})
+    session.result({"jobs": [job_json(job) for job in shown], "unfinished": [_begun_json(one) for one in begun],
+                    "damaged_rows": len(begun.damaged)})  # fmt: skip
+    if begun.damaged:
+        session.say(f"warning: skipped {len(begun.damaged)} damaged rows of the ledger; run: cloudtune ledger check",
+                    even_quiet=True)  # fmt: skip
     if session.json:
         return
     if session.quiet:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, str] = {
     "backends": "List where jobs can run, and what each place can do.",
     "schema": "Print the JSON Schema of a spec; editors complete from it.",
     "config": "Show the settings in force and where each came from; trust a project's file.",
+    "ledger": "Check the durable record of jobs, and move damaged rows out of it.",
     "doctor": "Check what is installed, reachable and configured.",
     "emulate": "Serve the vendors' APIs on this machine, to rehearse on.",
 }

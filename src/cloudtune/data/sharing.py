@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from typing import IO, TYPE_CHECKING, Self, cast
 
+from cloudtune.child_environment import child_environment
 from cloudtune.data.faults import Faults
 from cloudtune.data.opening import STDIN, files_of, format_of
 from cloudtune.data.remote import RemoteFile
@@ -54,7 +55,7 @@ class Pool:
 
     def __init__(self, count: int, task: Task) -> None:
         # Hashes of rows are compared between the workers: they must hash alike.
-        environment = os.environ | {
+        environment = child_environment() | {
             "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)),
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }

@@ -24,6 +24,7 @@ from cloudtune.data.preparing import prepare, sources
 from cloudtune.data.remote import RemoteFile
 from cloudtune.data.tokens import tokenizer_files
 from cloudtune.errors import DataError, Problem
+from cloudtune.private_files import private_folder, write_private
 from cloudtune.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ class Verdicts:
         body = msgspec.json.encode(entry)
         aside = self.folder / f".{key}.{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             try:
-                aside.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+                write_private(aside, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
                 aside.replace(self.folder / key)
             finally:
                 aside.unlink(missing_ok=True)

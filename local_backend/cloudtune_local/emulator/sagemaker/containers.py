@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.archives import safe_parts
+from cloudtune.child_environment import child_environment
 from cloudtune.errors import ArchiveError
+from cloudtune.private_files import open_private, private_folder
 from cloudtune_local import container_service
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker import rows
@@ -60,8 +62,7 @@ class Containers:
 
     def start(self, site: Site, job: dict[str, Any]) -> None:
         """Fetch what the job needs, and start what looks after it. What goes wrong is the job's failure."""
-        folder = self.folder(job)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = private_folder(self.folder(job))
         try:
             request = self._fetched(site, job, folder)
             write_json(folder / container_service.REQUEST, request)
@@ -96,10 +97,10 @@ class Containers:
     def _begin(self, folder: Path) -> None:
         package = str(Path(container_service.__file__).resolve().parents[1])
         paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        with (folder / "service.log").open("ab") as log:
+        with open_private(folder / "service.log", "ab") as log:
             subprocess.run(
                 [sys.executable, "-P", "-m", container_service.__name__, str(folder)], stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+                stdout=log, stderr=log, env=child_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
                 start_new_session=True, check=True,
             )  # fmt: skip
 
@@ -139,8 +140,7 @@ class Containers:
 
     def stop(self, job: dict[str, Any]) -> None:
         """Ask it to stop: SIGTERM, and after 120 s SIGKILL."""
-        folder = self.folder(job)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = private_folder(self.folder(job))
         (folder / container_service.STOP).touch()
 
     def close(self) -> None:

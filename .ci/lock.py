@@ -1,0 +1,59 @@
+"""Writes ``requirements/*.txt``: every pin of constraints.txt with the hashes of its files. Run by ``make lock``.
+
+uv reads the hashes from the package index in seconds; pip checks them at every installation.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON = "3.11"
+QUICKSTART = ("data", "plot", "local")
+BUILD = ("editables", "hatchling", "setuptools")
+"""What builds cloudtune itself, without isolation."""
+MORE_HASHES = {
+    # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl: PyTorch's wheel without CUDA is not on the package index.
+    "torch": ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",),
+}
+HEAD = """\
+# Made by `make lock` from constraints.txt; do not edit. Installed with `pip install --require-hashes --no-deps -r`.
+"""
+
+
+def main() -> int:
+    """Write both files."""
+    locked = _compile("constraints.txt", "--no-deps", "--generate-hashes")
+    blocks = {match[1]: match[0] for match in re.finditer(r"^([\w.\-]+)==(?:.*\\\n)*.*\n", locked, re.MULTILINE)}
+    for name, hashes in MORE_HASHES.items():
+        blocks[name] = blocks[name].rstrip("\n") + "".join(f" \\\n    --hash=sha256:{one}" for one in hashes) + "\n"
+    extras = [word for extra in QUICKSTART for word in ("--extra", extra)]
+    wanted = _names(_compile("pyproject.toml", *extras)) | _names(_compile("-", given="\n".join(BUILD)))
+    _write("all.txt", blocks, set(blocks))
+    _write("quickstart.txt", blocks, wanted)
+    return 0
+
+
+def _compile(source: str, *options: str, given: str = "") -> str:
+    command = [
+        sys.executable, "-m", "uv", "pip", "compile", source, "--quiet", "--no-header", "--no-annotate",
+        "--python-version", PYTHON, "--constraint", "constraints.txt", *options,
+    ]  # fmt: skip
+    return subprocess.run(command, cwd=ROOT, input=given, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _names(text: str) -> set[str]:
+    return set(re.findall(r"^([\w.\-]+)==", text, re.MULTILINE))
+
+
+def _write(name: str, blocks: dict[str, str], wanted: set[str]) -> None:
+    """NVIDIA's libraries, which only some wheels of torch need, are in no pin and so in no file."""
+    chosen = "".join(block for key, block in sorted(blocks.items()) if key in wanted)
+    (ROOT / "requirements" / name).write_text(HEAD + chosen, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

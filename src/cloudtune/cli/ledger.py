@@ -1,0 +1,57 @@
+"""``cloudtune ledger check``: whether every row of the ledger can be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cloudtune.cli.options import command
+
+if TYPE_CHECKING:
+    from cloudtune.cli.session import Session
+    from cloudtune.ledger_check import LedgerReport
+
+
+@click.group("ledger")
+def ledger() -> None:
+    """Check the durable record of jobs, and move damaged rows out of it."""
+
+
+@command("check", without=("backend",))
+@click.option("--repair", is_flag=True, help="Move damaged rows into a file beside the ledger.")
+def check(session: Session, repair: bool) -> None:
+    """Read every row of the ledger and list the damaged ones. Exits with 1 if any is left.
+
+    With --repair damaged rows are moved into a JSON Lines file; nothing is deleted. A job that loses its row is found
+    again when its spec is submitted again.
+    """
+    from cloudtune.ledger_check import check_ledger, repair_ledger
+    from cloudtune.state import to_json
+
+    client = session.client
+    report = repair_ledger(client.ledger, client.clock) if repair else check_ledger(client.ledger)
+    session.result({"ok": report.ok, "ledger": str(client.ledger), **to_json(report)})
+    if not session.json:
+        _show(session, report, str(client.ledger))
+    if not report.ok:
+        click.get_current_context().exit(1)
+
+
+def _show(session: Session, report: LedgerReport, name: str) -> None:
+    for problem in report.file:
+        session.put(f"the file is damaged: {problem}")
+    for row in report.rows:
+        label = f" ({row.name})" if row.name else ""
+        session.put(f"{row.table} row {row.row}{label}: {'; '.join(row.problems)}")
+    if report.file:
+        session.say(f"restore {name} from a copy, or recover it with: sqlite3 {name} .recover")
+    elif report.moved_to:
+        session.say(f"moved {len(report.rows)} damaged rows to {report.moved_to}")
+    elif report.rows:
+        session.say("move them out of the ledger with: cloudtune ledger check --repair")
+    else:
+        session.say(f"every row of {name} can be read")
+
+
+ledger.add_command(check)

@@ -1,0 +1,79 @@
+"""Damaged rows are found and moved out in SQLite and in PostgreSQL alike."""
+
+# ruff: noqa: F811 - a fixture's name is its parameter's
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.test_ledger_stores import plan, server, url  # noqa: F401 - fixtures
+
+from cloudtune.clock import SystemClock
+from cloudtune.errors import LedgerError
+from cloudtune.ledger import Ledger
+from cloudtune.ledger_check import check_ledger, repair_ledger
+from cloudtune.process import Owner
+from cloudtune.state import JobRef
+
+DAMAGE = [
+    ("attempts", "plan", "{"), ("attempts", "plan", '{"name": 1}'), ("attempts", "ref", "nonsense"),
+    ("attempts", "begun_at", "yesterday"), ("attempts", "purpose", "other"), ("steps", "outputs", "[]"),
+    ("steps", "notes", "null"), ("steps", "touched_at", ""), ("steps", "owner", "{}"), ("steps", "sends", -1),
+]  # fmt: skip
+
+
+def change(url: str, query: str, *values: Any) -> None:
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite://")) as db:
+            db.execute(query, values)
+        db.close()
+        return
+    import psycopg
+
+    with psycopg.connect(url) as database:
+        database.execute(query.replace("?", "%s"), values)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("table", "column", "value"), DAMAGE)
+def test_a_damaged_row_is_found_and_moved(
+    url: str,
+    table: str,
+    column: str,
+    value: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    clock = SystemClock()
+    ledger, owner = Ledger.open(url, clock), Owner.here()
+    for key in ("a", "b"):
+        ledger.begin(plan(key=key, name=key))
+        ledger.claim(f"{key}-1", "create", owner)
+    ledger.done("b-1", "create", {}, JobRef("toy", "acct", "job_b"))
+    key = "token" if table == "steps" else "key"
+    row = "a-1" if table == "steps" else "a"
+    change(url, f"UPDATE {table} SET {column} = ? WHERE {key} = ?", value, row)
+
+    report = check_ledger(ledger)
+    assert [(one.table, one.problems[0].partition(":")[0]) for one in report.rows] == [(table, column)]
+    assert not report.ok
+    assert [attempt.key for attempt in ledger.attempts()] == (["b"] if table == "attempts" else ["b", "a"])
+    assert len(ledger.attempts().damaged) == (table == "attempts")
+    with pytest.raises(LedgerError, match="ledger check"):
+        ledger.claim("a-1", "create", owner) if table == "steps" else ledger.latest("a")
+
+    repaired = repair_ledger(ledger, clock)
+    assert repaired.ok
+    assert repaired.moved_to is not None
+    moved = [json.loads(line) for line in Path(repaired.moved_to).read_text().splitlines()]
+    assert [entry["row"][column] for entry in moved] == [value]
+    assert check_ledger(ledger).rows == ()
+    claim = ledger.claim("a-1", "create", Owner.here())
+    if table == "steps":  # it says that a request may be on its way
+        assert claim.intent is not None
+        assert claim.intent.sends == 2
+        assert claim.intent.sent_at is not None

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from cloudtune.aio import AsyncJob as AsyncJob
     from cloudtune.backend import Backend as Backend
     from cloudtune.backend import Capabilities as Capabilities
-    from cloudtune.backend import GenerateOptions as GenerateOptions
-    from cloudtune.backend import Host as Host
-    from cloudtune.backend import Plan as Plan
-    from cloudtune.backend import Step as Step
     from cloudtune.client import Client as Client
     from cloudtune.client import connect as connect
     from cloudtune.errors import BackendError as BackendError
@@ -48,6 +44,11 @@ if TYPE_CHECKING:
     from cloudtune.errors import WaitTimeout as WaitTimeout
     from cloudtune.execute import StepUpdate as StepUpdate
     from cloudtune.job import Job as Job
+    from cloudtune.optional import GenerateOptions as GenerateOptions
+    from cloudtune.optional import Generator as Generator
+    from cloudtune.optional import Host as Host
+    from cloudtune.plan import Plan as Plan
+    from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
     from cloudtune.spec import JobSpec as JobSpec
     from cloudtune.specfile import load_spec as load_spec
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "aio": ("AsyncClient", "AsyncJob"),
-    "backend": ("Backend", "Capabilities", "GenerateOptions", "Host", "Plan", "Step"),
+    "backend": ("Backend", "Capabilities"),
     "client": ("Client", "connect"),
     "errors": (
         "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict", "CredentialsError",
@@ -75,6 +76,8 @@ _HOMES = {
     ),
     "execute": ("StepUpdate",),
     "job": ("Job",),
+    "optional": ("GenerateOptions", "Generator", "Host"),
+    "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
     "spec": ("JobSpec",),
     "specfile": ("load_spec",),

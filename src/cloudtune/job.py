@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from cloudtune.backend import Exporter, Host, capabilities_of
-from cloudtune.errors import JobNotFound, LedgerError, UnsupportedError
+from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
+from cloudtune.optional import Exporter, Generator, Pausable, capabilities_of
 from cloudtune.retry import reading
 from cloudtune.spool import Spool
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cloudtune.backend import Backend, GenerateOptions, Prompt
+    from cloudtune.backend import Backend
     from cloudtune.client import Client
     from cloudtune.execute import StepUpdate
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
         Metric,
         TunedModel,
     )
+
+T = TypeVar("T")
 
 
 @final
@@ -151,16 +154,14 @@ class Job:
             reading(self._client.clock, self._backend.cancel, self.ref)
 
     def pause(self) -> None:
-        """Ask the job to stand still, keeping its state."""
-        self._need("verb:pause")
-        reading(self._client.clock, self._backend.pause, self.ref)
+        """Pause the job, keeping its state."""
+        reading(self._client.clock, self._able(Pausable, "verb:pause").pause, self.ref)
 
     def resume(self) -> Job:
         """Let a paused job go on, or continue an ended one from its newest good checkpoint as a new job."""
         if self.state.is_terminal:
             return self._client.resume(self.ref)
-        self._need("verb:resume")
-        reading(self._client.clock, self._backend.resume, self.ref)
+        reading(self._client.clock, self._able(Pausable, "verb:resume").resume, self.ref)
         return self
 
     def delete(self) -> None:
@@ -196,19 +197,19 @@ class Job:
 
     def generate(self, prompts: Sequence[Prompt], options: GenerateOptions | None = None) -> Iterator[Generation]:
         """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model)."""
-        host = self._backend
-        if not isinstance(host, Host):
-            raise UnsupportedError(f"{self.ref.backend} does not answer prompts")
-        self._need("verb:generate")
-        return host.generate(self.model(), prompts, options)
+        return self._able(Generator, "verb:generate").generate(self.model(), prompts, options)
 
     def export(self, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """Write the adapter, or the merged weights, into a new folder, and return its files."""
-        exporter = self._backend
-        if not isinstance(exporter, Exporter):
-            reason = self._backend.capabilities.why_not("verb:export")
-            raise UnsupportedError(f"{self.ref.backend} does not give its weights away: {reason}")
-        return exporter.export(self.model(), to, merged=merged)
+        return self._able(Exporter, "verb:export").export(self.model(), to, merged=merged)
+
+    def _able(self, protocol: type[T], verb: str) -> T:
+        """The back end as one that has the optional protocol. Raises UnsupportedError with the reason."""
+        self._need(verb)
+        backend = self._backend
+        if not isinstance(backend, protocol):
+            raise BackendError(f"{self.ref.backend} declares {verb} and has no {protocol.__name__} methods")
+        return backend
 
     def _need(self, verb: str) -> None:
         capabilities = capabilities_of(self._backend, self.ref)

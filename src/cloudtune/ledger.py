@@ -17,8 +17,9 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from cloudtune.backend import Intent, Plan, plan_from_json, plan_to_json
+from cloudtune.backend import Intent
 from cloudtune.errors import LedgerError
+from cloudtune.plan import Plan, plan_from_json, plan_to_json
 from cloudtune.process import Owner
 from cloudtune.state import JobRef, Value
 

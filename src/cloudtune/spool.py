@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import Plan, Step
+    from cloudtune.plan import Plan, Step
     from cloudtune.spec import JobSpec
 
 

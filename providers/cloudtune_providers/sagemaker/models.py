@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import RowLimit
 from cloudtune.errors import JobNotFound, Problem, SpecError
+from cloudtune.plan import RowLimit
 from cloudtune.trainer_spec import default_length
 
 if TYPE_CHECKING:

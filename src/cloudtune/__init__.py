@@ -107,6 +107,7 @@ __all__ = [
     "Event",
     "GenerateOptions",
     "Generation",
+    "Generator",
     "Host",
     "InputError",
     "InvalidRequest",

@@ -11,22 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from cloudtune.backend import (
-    Absent,
-    Capabilities,
-    Done,
-    Found,
-    Intent,
-    Journal,
-    Plan,
-    PlanRequest,
-    Probe,
-    Resolved,
-    Step,
-)
-from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
+from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
+from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.private_files import private_folder
-from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
+from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
 from cloudtune_local.models import find_model
 from cloudtune_local.queue import Place, Queue
@@ -38,8 +27,8 @@ from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, row_limit, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from cloudtune.backend import GenerateOptions, Prompt
     from cloudtune.errors import Problem
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.spec import JobSpec
     from cloudtune_local.rundir import Standing
 
@@ -296,18 +285,6 @@ class LocalBackend:
         """What the job produced. Raises InvalidRequest while there is nothing usable."""
         run = self._run(ref)
         return results.tuned_model(ref, run, run.standing())
-
-    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Refused: a local model answers without it."""
-        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
-
-    def plan_remove(self, deployment: Deployment) -> Plan:
-        """Refused: there is nothing to remove."""
-        raise UnsupportedError(self.capabilities.why_not("verb:deploy"))
-
-    def deployments(self) -> Iterable[Deployment]:
-        """None: a local model answers in process."""
-        return ()
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound
+from cloudtune.optional import GenerateOptions
 from cloudtune.spec import LARGEST_SEED
 from cloudtune.state import Generation, JobRef, TunedModel
 from cloudtune_local.training.folder import read_json
@@ -19,7 +19,7 @@ from cloudtune_local.training.quiet import quietly
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import Prompt
+    from cloudtune.optional import Prompt
     from cloudtune_local.rundir import Run, Standing
 
 TUNED = "tuned.json"

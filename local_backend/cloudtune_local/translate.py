@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Plan, RowLimit, Setting, Step, place
 from cloudtune.errors import Problem, SpecError
+from cloudtune.plan import Plan, RowLimit, Setting, Step, output_ref
 from cloudtune.preference import KEY
 from cloudtune.trainer_spec import FORMAT, Choices, default_length, misfits, run_spec, warning
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
 
 if TYPE_CHECKING:
-    from cloudtune.backend import PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 NAME = "local"
@@ -78,8 +78,8 @@ def _find_checkpoint(parent: str) -> Step:
 def _spec_document(request: PlanRequest, own: Overrides, choices: Choices) -> dict[str, Any]:
     """The trainer's spec.json, with places where the encoded rows will be."""
     trainer = _overrides(request, own, choices)
-    data = {split: place(f"encode_{split}", "path") for split in request.data.splits}
-    start = place(FIND_CHECKPOINT, "path") if request.parent else None
+    data = {split: output_ref(f"encode_{split}", "path") for split in request.data.splits}
+    start = output_ref(FIND_CHECKPOINT, "path") if request.parent else None
     return run_spec(request, choices, request.resolved.facts["model"], data, start, trainer)
 
 

@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from cloudtune.aio import AsyncJob as AsyncJob
     from cloudtune.backend import Backend as Backend
     from cloudtune.backend import Capabilities as Capabilities
-    from cloudtune.backend import GenerateOptions as GenerateOptions
-    from cloudtune.backend import Host as Host
-    from cloudtune.backend import Plan as Plan
-    from cloudtune.backend import Step as Step
     from cloudtune.client import Client as Client
     from cloudtune.client import connect as connect
     from cloudtune.errors import ArchiveError as ArchiveError
@@ -49,6 +45,11 @@ if TYPE_CHECKING:
     from cloudtune.errors import WaitTimeout as WaitTimeout
     from cloudtune.execute import StepUpdate as StepUpdate
     from cloudtune.job import Job as Job
+    from cloudtune.optional import GenerateOptions as GenerateOptions
+    from cloudtune.optional import Generator as Generator
+    from cloudtune.optional import Host as Host
+    from cloudtune.plan import Plan as Plan
+    from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
     from cloudtune.spec import JobSpec as JobSpec
     from cloudtune.specfile import load_spec as load_spec
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "aio": ("AsyncClient", "AsyncJob"),
-    "backend": ("Backend", "Capabilities", "GenerateOptions", "Host", "Plan", "Step"),
+    "backend": ("Backend", "Capabilities"),
     "client": ("Client", "connect"),
     "errors": (
         "ArchiveError", "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict",
@@ -76,6 +77,8 @@ _HOMES = {
     ),
     "execute": ("StepUpdate",),
     "job": ("Job",),
+    "optional": ("GenerateOptions", "Generator", "Host"),
+    "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
     "spec": ("JobSpec",),
     "specfile": ("load_spec",),
@@ -106,6 +109,7 @@ __all__ = [
     "Event",
     "GenerateOptions",
     "Generation",
+    "Generator",
     "Host",
     "InputError",
     "InvalidRequest",

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from cloudtune.backend import Backend, GenerateOptions, Plan, Prompt
+    from cloudtune.backend import Backend
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
     from cloudtune.ledger_rows import Attempt, Rows
+    from cloudtune.optional import GenerateOptions, InPlace, Prompt
+    from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
     from cloudtune.state import (
         Checkpoint,
@@ -210,6 +212,35 @@ class AsyncClient:
     async def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
         """See `Client.remove`."""
         await asyncio.to_thread(self._client.remove, deployment, on_step=on_step)
+
+    async def plan_import(
+        self,
+        source: Path | str | Job | InPlace,
+        *,
+        backend: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_export: Callable[[Path], None] | None = None,
+    ) -> Plan:
+        """See `Client.plan_import`. ``on_export`` is called in the worker thread."""
+        return await asyncio.to_thread(
+            self._client.plan_import, source, backend=backend, name=name, again=again, on_export=on_export
+        )
+
+    async def import_model(
+        self,
+        source_or_plan: Path | str | Job | InPlace | Plan,
+        *,
+        backend: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_step: Callable[[StepUpdate], None] | None = None,
+    ) -> AsyncJob:
+        """See `Client.import_model`. ``on_step`` is called in the worker thread."""
+        job = await asyncio.to_thread(
+            self._client.import_model, source_or_plan, backend=backend, name=name, again=again, on_step=on_step
+        )
+        return AsyncJob(job)
 
     async def attach(self, ref: JobRef | str) -> AsyncJob:
         """See `Client.attach`."""

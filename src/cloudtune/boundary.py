@@ -14,20 +14,22 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from cloudtune.backend import (
-    Backend,
+from cloudtune.backend import Backend
+from cloudtune.errors import CloudtuneError, InvalidResponse
+from cloudtune.optional import (
     BatchStatus,
-    ByJob,
+    DataRules,
     Exporter,
+    Generator,
     HoldsSecrets,
     Host,
     Importer,
     InPlaceImporter,
+    Pausable,
+    PerJobCapabilities,
     Preflight,
-    Prepares,
-    RowRules,
+    SetupDocuments,
 )
-from cloudtune.errors import CloudtuneError, InvalidResponse
 from cloudtune.redactor import Redactor, environment_secrets, setting_secrets
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from cloudtune.backend import Journal
 
 PROTOCOLS: Final[tuple[type, ...]] = (
-    Backend, BatchStatus, ByJob, Exporter, HoldsSecrets, Host, Importer, InPlaceImporter, Preflight, Prepares, RowRules,
+    Backend, BatchStatus, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter, Pausable,
+    PerJobCapabilities, Preflight, SetupDocuments,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Backend, BatchStatus, Plan, PlanRequest
+from cloudtune.backend import Backend
 from cloudtune.boundary import guarded
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
-    BackendError,
     CloudtuneError,
     InputError,
     InvalidRequest,
@@ -20,26 +20,30 @@ from cloudtune.errors import (
     SpecError,
     UnsupportedError,
 )  # fmt: skip
-from cloudtune.execute import Executor, StepUpdate
 from cloudtune.fit import fit, row_rules
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
+from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger import Ledger
 from cloudtune.ledger_rows import Attempt, Rows, spec_of
+from cloudtune.optional import InPlace, capabilities_of
+from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
-from cloudtune.spool import Spool
-from cloudtune.state import Deployment, JobRef, JobSnapshot, JobState, TunedModel
+from cloudtune.runner import Runner
+from cloudtune.snapshots import snapshots_of
+from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings
 from cloudtune.watch import watch_many
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from cloudtune.backend import DataReport, Resolved
+    from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.config import Config
+    from cloudtune.execute import StepUpdate
     from cloudtune.spec import JobSpec
 
 
@@ -122,7 +126,7 @@ class Client:
         fitted, dropped = fit(spec, place)
         resolved, data = self._look(fitted, place)
         key = job_key(fitted, data, place.name, resolved)
-        attempt, parent = self._attempt(key, place, again=again, resume=resume)
+        attempt, parent = self._runner(place).next_attempt(key, again=again, resume=resume)
         return self._planned(fitted, place, resolved, data, key, attempt, parent, dropped)
 
     def _planned(
@@ -161,27 +165,6 @@ class Client:
             raise problems[0]
         raise SpecError([problem for error in problems for problem in error.problems])
 
-    def _attempt(self, key: str, place: Backend, *, again: bool, resume: bool) -> tuple[int, JobRef | None]:
-        """Which attempt at that job is meant, and from whose checkpoint it starts."""
-        last = self.ledger.latest(key)
-        if last is None:
-            return 1, None
-        parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
-        if last.gone_at is not None:
-            return last.attempt + 1, None
-        if last.ref is None or not (again or resume):
-            return last.attempt, parent
-        state = self._state(place, last.ref)
-        if state is not None and (not state.is_terminal or (resume and state is JobState.SUCCEEDED)):
-            return last.attempt, parent
-        return last.attempt + 1, last.ref if resume and state is not None else None
-
-    def _state(self, place: Backend, ref: JobRef) -> JobState | None:
-        try:
-            return reading(self._clock, place.get, ref).state
-        except JobNotFound:
-            return None
-
     # -- submitting ------------------------------------------------------------------------------------------------
 
     def submit(
@@ -204,14 +187,9 @@ class Client:
         if plan.purpose != "job":
             raise InputError(f"this is a plan to {plan.purpose} a model, and not to make a job")
         check_trust(plan, confirmed=trust_remote_code)
-        place = self.backend(plan.backend)
-        attempt = self.ledger.begin(plan)
-        if attempt.ref is not None:
-            return Job(self, attempt.ref)
-        spool = Spool(self.ledger.folder / "spool")
-        executor = Executor(place, self.ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step)
-        # What was journaled is what goes on; only where the rows lie may have changed since.
-        return Job(self, executor.run(attempt.plan, spec_of(attempt.plan)))
+        # The plan that was recorded is what continues; only the location of the rows may have changed since.
+        runner = self._runner(self.backend(plan.backend))
+        return Job(self, runner.submit(plan, spec_of(plan), on_step))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Go on from an ended job's newest good checkpoint, as a new job whose parent it is.
@@ -219,9 +197,10 @@ class Client:
         Called again while that new job is unfinished, it answers with the same one.
         """
         place = self.backend(ref.backend)
-        if not place.capabilities.can("verb:continue"):
-            raise UnsupportedError(f"{ref.backend} cannot continue an ended job: "
-                                   f"{place.capabilities.why_not('verb:continue')}")  # fmt: skip
+        capabilities = capabilities_of(place, ref)
+        if not capabilities.can("verb:continue"):
+            reason = capabilities.why_not("verb:continue")
+            raise UnsupportedError(f"{ref.backend} cannot continue an ended job: {reason}")
         made = self.ledger.of_ref(ref)
         if made is None:
             raise InvalidRequest(
@@ -230,7 +209,7 @@ class Client:
             )
         child = self._child_of(ref, made.key)
         if child is not None and child.gone_at is None:
-            if child.ref is not None and self._state(place, child.ref) is not None:
+            if child.ref is not None and self._runner(place).state(child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
         spec = spec_of(made.plan)
@@ -283,12 +262,12 @@ class Client:
         """
         found = Deployments()
         if backend is not None:
-            found.extend(self._hosting(backend).standing())
+            found.extend(self._hosting(backend).existing())
             return found
         for name in dict.fromkeys([self._default or self.config.backend, *self.ledger.backends()]):
             try:
                 if hosts(self.backend(name)):
-                    found.extend(self._hosting(name).standing())
+                    found.extend(self._hosting(name).existing())
             except CloudtuneError as error:
                 found.unanswered[name] = error.message
         return found
@@ -299,7 +278,56 @@ class Client:
         hosting.remove(hosting.plan_remove(deployment), on_step)
 
     def _hosting(self, backend: str) -> Hosting:
-        return Hosting(self.backend(backend), self.ledger, self._clock, self._trace)
+        return Hosting(self._runner(self.backend(backend)))
+
+    def _runner(self, backend: Backend) -> Runner:
+        return Runner(backend, self.ledger, self._clock, self._trace)
+
+    # -- importing -------------------------------------------------------------------------------------------------
+
+    def plan_import(
+        self,
+        source: Path | str | Job | InPlace,
+        *,
+        backend: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_export: Callable[[Path], None] | None = None,
+    ) -> Plan:
+        """Everything that `import_model` would do, checked, with nothing sent to the back end.
+
+        ``source`` is a folder in the transformers layout, an address (``s3://...``, an ARN), a `Job`, or a job's
+        reference or name. The weights of a job that the back end cannot reach are merged and exported beside the
+        ledger first; ``on_export`` is called with that folder before. ``again`` plans a new attempt if the last one
+        has ended.
+
+        Raises UnsupportedError if the back end imports no models, and InputError with all problems of the model.
+        """
+        importing = Importing(self._runner(self.backend(backend)))
+        if isinstance(source, str) and not is_address(source) and not Path(source).expanduser().is_dir():
+            source = self.attach(source)
+        if isinstance(source, Job):
+            return importing.plan_of_job(source, name=name, again=again, on_export=on_export)
+        return importing.plan(source, name=name, again=again)
+
+    def import_model(
+        self,
+        source_or_plan: Path | str | Job | InPlace | Plan,
+        *,
+        backend: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_step: Callable[[StepUpdate], None] | None = None,
+    ) -> Job:
+        """Import a model that was trained elsewhere. The import is a job; the same name and files are the same import.
+
+        Takes the arguments of `plan_import`, or a plan that it returned.
+        """
+        if isinstance(source_or_plan, Plan):
+            plan = source_or_plan
+        else:
+            plan = self.plan_import(source_or_plan, backend=backend, name=name, again=again)
+        return Job(self, Importing(self._runner(self.backend(plan.backend))).submit(plan, on_step))
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
@@ -344,14 +372,7 @@ class Client:
 
     def snapshots(self, refs: Iterable[JobRef]) -> list[JobSnapshot]:
         """Many jobs at once, in as few calls as each back end allows; never fails for one of them."""
-        wanted: dict[str, list[JobRef]] = {}
-        order = list(refs)
-        for ref in order:
-            wanted.setdefault(ref.backend, []).append(ref)
-        found: dict[JobRef, JobSnapshot] = {}
-        for name, group in wanted.items():
-            found |= self._group(name, group)
-        return [found[ref] for ref in order]
+        return snapshots_of(refs, open_backend=self.backend, clock=self._clock)
 
     def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
         """Follow many jobs by their states, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
@@ -360,27 +381,6 @@ class Client:
             with suppress(CloudtuneError):  # of one that cannot be opened `snapshots` tells why
                 pace = max(pace, self.backend(name).capabilities.poll_s)
         return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
-
-    def _group(self, name: str, refs: list[JobRef]) -> dict[JobRef, JobSnapshot]:
-        try:
-            place = self.backend(name)
-        except CloudtuneError as error:  # not installed, not configured, no credentials: the others are still told
-            return {ref: _unseen(ref, error.message) for ref in refs}
-        if isinstance(place, BatchStatus):
-            try:
-                many = reading(self._clock, place.get_many, refs)
-            except BackendError as error:
-                return {ref: _unseen(ref, f"no answer: {error.message}") for ref in refs}
-            return {ref: many.get(ref) or _unseen(ref, "not found") for ref in refs}
-        return {ref: self._one(place, ref) for ref in refs}
-
-    def _one(self, place: Backend, ref: JobRef) -> JobSnapshot:
-        try:
-            return reading(self._clock, place.get, ref)
-        except JobNotFound:
-            return _unseen(ref, "not found")
-        except BackendError as error:
-            return _unseen(ref, f"no answer: {error.message}")
 
     def unfinished(self) -> Rows[Attempt]:
         """Begun submissions whose job is not known yet: the same submit goes on with them. See `Ledger.attempts`."""
@@ -395,7 +395,3 @@ def connect(backend: str, **settings: Any) -> Client:
 
 def _listed(place: Backend, limit: int | None) -> list[JobSnapshot]:
     return list(place.list(limit))
-
-
-def _unseen(ref: JobRef, reason: str) -> JobSnapshot:
-    return JobSnapshot(ref=ref, state=JobState.UNKNOWN, native_state="", detail=reason)

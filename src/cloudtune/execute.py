@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cloudtune.backend import Done, Intent, Step, Unsettled, filled
+from cloudtune.backend import Done, Intent, Unsettled
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
 from cloudtune.ledger import RENEW_EVERY_S
 from cloudtune.ledger_rows import REMEDY
+from cloudtune.plan import Step, filled
 from cloudtune.process import Owner
 from cloudtune.retry import reading, sending
 from cloudtune.state import JobRef, Value
@@ -26,9 +27,10 @@ from cloudtune.state import JobRef, Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cloudtune.backend import Backend, Plan
+    from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.ledger import Claim, Ledger
+    from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
     from cloudtune.spool import Spool
 

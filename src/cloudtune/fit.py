@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cloudtune.backend import Dropped, RowRules
 from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.optional import DataRules
+from cloudtune.plan import Dropped
 from cloudtune.redact import looks_secret
 from cloudtune.spec import JobSpec
 
@@ -51,7 +52,7 @@ def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
     """What the rows are held against: the back end's word, or what its name and the model tell; None = nothing."""
     from cloudtune.data.targets import TARGETS, find_target
 
-    name = backend.data_target(spec) if isinstance(backend, RowRules) else backend.name
+    name = backend.data_target(spec) if isinstance(backend, DataRules) else backend.name
     return find_target(name, spec.model_for(backend.name), spec.method.name) if name in TARGETS else None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from cloudtune.backend import DataReport, Resolved
+    from cloudtune.plan import DataReport, Resolved
     from cloudtune.spec import JobSpec
 
 # Where the rows lie is not what they say (their content is hashed apart), where the job runs is the scope's business,

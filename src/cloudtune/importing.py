@@ -1,58 +1,57 @@
-"""Bringing a model that was trained elsewhere to a back end that answers from it: one import is one job.
+"""Importing a model that was trained elsewhere into a back end that answers from it. One import is one job.
 
-A folder's files are hashed, checked against the back end's rules all at once, uploaded, and the job that imports them
-is made by the same executor and ledger as any other; it is followed, listed and cleared as any other. A model that lies
-within the back end's reach already is looked at there, and handed over by its address.
+The files of a folder are hashed, checked against the back end's rules, all problems at once, and uploaded. The runner
+submits the import like any other job, so it is followed, listed and cleared like one. A model that the back end can
+already reach is checked where it is and imported by its address, without an upload.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
-from cloudtune.errors import InputError, JobNotFound, Problem, UnsupportedError
-from cloudtune.execute import Executor
+from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.identity import job_token
+from cloudtune.optional import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
+from cloudtune.private_files import narrow, private_folder
 from cloudtune.retry import reading
-from cloudtune.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cloudtune.backend import Backend, Plan, Resolved
-    from cloudtune.clock import Clock
     from cloudtune.execute import StepUpdate
-    from cloudtune.ledger import Ledger
-    from cloudtune.state import JobRef, JobState, TunedModel
+    from cloudtune.job import Job
+    from cloudtune.plan import Plan, Resolved
+    from cloudtune.runner import Runner
+    from cloudtune.state import JobRef, TunedModel
 
 LONGEST_NAME = 40
 _CHUNK = 8 * 1024 * 1024
 
 
 class Importing:
-    """Imports into one back end. Raises UnsupportedError if it takes no models from elsewhere."""
+    """Imports into one back end. Raises UnsupportedError if it imports no models."""
 
-    def __init__(
-        self, backend: Backend, ledger: Ledger, clock: Clock, trace: Callable[[str], None] | None = None
-    ) -> None:
+    def __init__(self, runner: Runner) -> None:
+        backend = runner.backend
         if not isinstance(backend, Importer):
             raise UnsupportedError(f"{backend.name} takes no models that were trained elsewhere")
-        self._backend = backend
+        self._runner = runner
         self._importer: Importer = backend
-        self._ledger = ledger
-        self._clock = clock
-        self._trace = trace
+        self._exports = runner.ledger.folder.resolve() / "exports"
 
     def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
-        """Whether the back end can take a model from where it lies: an address, or what an ended job left."""
-        if isinstance(self._backend, InPlaceImporter):
-            return reading(self._clock, self._backend.locate, source)
-        reason = f"{self._backend.name} takes models from folders only"
+        """Whether the back end can import from an address, or from what an ended job left, without an upload."""
+        backend = self._runner.backend
+        if isinstance(backend, InPlaceImporter):
+            return reading(self._runner.clock, backend.locate, source)
+        reason = f"{backend.name} takes models from folders only"
         return Elsewhere(reason=reason, fix="fetch the model into a folder, and name that")
 
     def plan(
@@ -76,9 +75,43 @@ class Importing:
             problems, called = self._importer.check_import(source), source.resolve().name
         if any(problem.severity == "error" for problem in problems):
             raise InputError(problems)
-        resolved = reading(self._clock, self._importer.resolve_import)
+        resolved = reading(self._runner.clock, self._importer.resolve_import)
         plan = self._importer.plan_import(self._request(source, name_of(name or called), resolved, again=again))
         return msgspec.structs.replace(plan, warnings=(*notes, *problems, *plan.warnings))
+
+    def plan_of_job(
+        self, job: Job, *, name: str | None = None, again: bool = False,
+        on_export: Callable[[Path], None] | None = None,
+    ) -> Plan:  # fmt: skip
+        """As `plan`, for the model of an ended job: by its address, or else merged and exported beside the ledger.
+
+        ``on_export`` is called with the folder before an export starts.
+        """
+        name = name or job.snapshot().name or "model"
+        found = self.locate(job.model())
+        if isinstance(found, InPlace):
+            return self.plan(found, name=name, again=again)
+        folder = self._exports / hashlib.sha256(str(job.ref).encode()).hexdigest()[:16]
+        if not folder.is_dir():
+            private_folder(folder.parent)
+            if on_export is not None:
+                on_export(folder)
+            partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")  # a folder of that name is complete
+            job.export(partial, merged=True)
+            partial.replace(folder)
+            narrow(folder)
+        message = f"the weights are exported and uploaded: {found.reason}"
+        note = Problem(code="brought_here", severity="info", message=message)
+        return self.plan(folder, name=name, again=again, notes=(note,))
+
+    def submit(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> JobRef:
+        """Create the import job, or find it if it was submitted before. Removes what `plan_of_job` exported for it."""
+        ref = self._runner.submit(plan, None, on_step)
+        for step in plan.steps:
+            path = Path(str(step.request.get("path") or "/"))
+            if self._exports in path.parents:
+                shutil.rmtree(self._exports / path.relative_to(self._exports).parts[0], ignore_errors=True)
+        return ref
 
     def _at(self, address: str) -> InPlace:
         found = self.locate(address)
@@ -90,40 +123,12 @@ class Importing:
         in_place = source if isinstance(source, InPlace) else None
         files = () if isinstance(source, InPlace) else tuple(_file(source, path) for path in _paths(source))
         identity = in_place.identity if in_place else {"files": [[file.name, file.sha256] for file in files]}
-        key = _key(name, identity, self._backend.name, resolved.scope)
-        attempt = self._attempt(key, again=again)
+        key = _key(name, identity, self._runner.backend.name, resolved.scope)
+        attempt, _ = self._runner.next_attempt(key, again=again)
         return ImportRequest(
             name=name, folder="" if in_place else str(source), files=files, in_place=in_place, resolved=resolved,
             key=key, attempt=attempt, token=job_token(key, attempt),
         )  # fmt: skip
-
-    def submit(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> JobRef:
-        """Make the import, or find it if it was made before. After a crash the same call goes on where it stopped."""
-        attempt = self._ledger.begin(plan)
-        if attempt.ref is not None:
-            return attempt.ref
-        spool = Spool(self._ledger.folder / "spool")
-        executor = Executor(
-            self._backend, self._ledger, self._clock, spool=spool, trace=self._trace, on_step=on_step
-        )  # fmt: skip
-        return executor.run(attempt.plan, None)
-
-    def _attempt(self, key: str, *, again: bool) -> int:
-        last = self._ledger.latest(key)
-        if last is None:
-            return 1
-        if last.gone_at is not None:
-            return last.attempt + 1
-        if last.ref is None or not again:
-            return last.attempt
-        return last.attempt + 1 if self._has_ended(last.ref) else last.attempt
-
-    def _has_ended(self, ref: JobRef) -> bool:
-        try:
-            state: JobState = reading(self._clock, self._backend.get, ref).state
-        except JobNotFound:
-            return True
-        return state.is_terminal
 
 
 def is_address(text: str) -> bool:

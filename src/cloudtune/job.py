@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import msgspec
 
-from cloudtune.backend import Exporter, Host, capabilities_of
-from cloudtune.errors import JobNotFound, LedgerError, UnsupportedError
+from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
+from cloudtune.optional import Exporter, Generator, Pausable, capabilities_of
 from cloudtune.retry import reading
 from cloudtune.spool import Spool
 from cloudtune.trust import trust_fields
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cloudtune.backend import Backend, GenerateOptions, Prompt
+    from cloudtune.backend import Backend
     from cloudtune.client import Client
     from cloudtune.execute import StepUpdate
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
         Metric,
         TunedModel,
     )
+
+T = TypeVar("T")
 
 
 @final
@@ -166,16 +169,14 @@ class Job:
             reading(self._client.clock, self._backend.cancel, self.ref)
 
     def pause(self) -> None:
-        """Ask the job to stand still, keeping its state."""
-        self._need("verb:pause")
-        reading(self._client.clock, self._backend.pause, self.ref)
+        """Pause the job, keeping its state."""
+        reading(self._client.clock, self._able(Pausable, "verb:pause").pause, self.ref)
 
     def resume(self) -> Job:
         """Let a paused job go on, or continue an ended one from its newest good checkpoint as a new job."""
         if self.state.is_terminal:
             return self._client.resume(self.ref)
-        self._need("verb:resume")
-        reading(self._client.clock, self._backend.resume, self.ref)
+        reading(self._client.clock, self._able(Pausable, "verb:resume").resume, self.ref)
         return self
 
     def delete(self) -> None:
@@ -225,10 +226,7 @@ class Job:
 
         ``trust_remote_code``: see `model`.
         """
-        host = self._backend
-        if not isinstance(host, Host):
-            raise UnsupportedError(f"{self.ref.backend} does not answer prompts")
-        self._need("verb:generate")
+        host = self._able(Generator, "verb:generate")
         return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
@@ -236,11 +234,16 @@ class Job:
 
         ``trust_remote_code``: see `model`.
         """
-        exporter = self._backend
-        if not isinstance(exporter, Exporter):
-            reason = self._backend.capabilities.why_not("verb:export")
-            raise UnsupportedError(f"{self.ref.backend} does not give its weights away: {reason}")
+        exporter = self._able(Exporter, "verb:export")
         return exporter.export(self.model(trust_remote_code=trust_remote_code), to, merged=merged)
+
+    def _able(self, protocol: type[T], verb: str) -> T:
+        """The back end as one that has the optional protocol. Raises UnsupportedError with the reason."""
+        self._need(verb)
+        backend = self._backend
+        if not isinstance(backend, protocol):
+            raise BackendError(f"{self.ref.backend} declares {verb} and has no {protocol.__name__} methods")
+        return backend
 
     def _need(self, verb: str) -> None:
         capabilities = capabilities_of(self._backend, self.ref)

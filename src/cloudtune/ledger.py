@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from cloudtune.backend import Intent, Plan, plan_to_json
+from cloudtune.backend import Intent
 from cloudtune.errors import LedgerError
 from cloudtune.ledger_rows import (
     ATTEMPT_COLUMNS,
@@ -32,6 +32,7 @@ from cloudtune.ledger_rows import (
     whole,
 )
 from cloudtune.ledger_url import holds_password, shown
+from cloudtune.plan import Plan, plan_to_json
 from cloudtune.process import Owner
 from cloudtune.state import JobRef, Value
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
-from cloudtune.backend import Intent, Plan, plan_from_json
+from cloudtune.backend import Intent
 from cloudtune.errors import LedgerError
+from cloudtune.plan import Plan, plan_from_json
 from cloudtune.process import Owner
 from cloudtune.state import JobRef, Value
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from cloudtune.redact import MASK, masked, url_password
+from cloudtune.redact import masked, url_password
+from cloudtune.secret_shapes import MASK
 
 # Broader than a URL parser, which does not see a password that holds an unescaped `/`, `@` or `[`: everything from the
 # first colon after the user's name to the last @.

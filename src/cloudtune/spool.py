@@ -16,7 +16,7 @@ from cloudtune.private_files import private_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import Plan, Step
+    from cloudtune.plan import Plan, Step
     from cloudtune.spec import JobSpec
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Setting
 from cloudtune.errors import Problem
+from cloudtune.plan import Setting
 from cloudtune.preference import PAIRED, learning_rate, misused, terms
 from cloudtune.spec import spec_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune.backend import PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
 RUN_SPEC_VERSION = 1

@@ -13,7 +13,7 @@ from cloudtune.errors import PolicyRefused, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
 
 TRUST_REMOTE_CODE = "trust_remote_code"
 _OFF = ("", "0", "false", "no", "off", "none", "null")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from cloudtune.backend import capabilities_of
 from cloudtune.errors import (
     BackendError,
     JobCancelled,
@@ -22,6 +21,7 @@ from cloudtune.errors import (
     WaitTimeout,
 )
 from cloudtune.observed import observed_events
+from cloudtune.optional import capabilities_of
 from cloudtune.state import Event, JobRef, JobSnapshot, JobState, Metric, Value
 
 if TYPE_CHECKING:

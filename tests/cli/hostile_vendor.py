@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Check
 from cloudtune.errors import InvalidRequest
+from cloudtune.optional import Check
 from cloudtune.state import JobProblem, JobRef
 from cloudtune.testing.scripted import ScriptedBackend
 

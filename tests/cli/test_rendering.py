@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune.backend import CostEstimate, DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
 from cloudtune.cli import render
 from cloudtune.cli.render_errors import as_json, as_text, exit_code
 from cloudtune.cli.render_plan import plan_text
 from cloudtune.cli.render_plot import curves
 from cloudtune.cli.render_watch import EARLIER_EVENTS, LiveView, PlainView, sparkline
 from cloudtune.errors import InputError, JobFailed, Problem, RateLimited
+from cloudtune.plan import CostEstimate, DataReport, Dropped, Plan, Resolved, Setting, SplitInfo, Step
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 from cloudtune.watch import Update
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from cloudtune.backend import Absent, Capabilities, Done, GenerateOptions
+from cloudtune.backend import Absent, Capabilities, Done
 from cloudtune.errors import (
     BackendError,
     CloudtuneError,
@@ -18,6 +18,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobRef, JobSnapshot, JobState
 from cloudtune.testing import translation
 from cloudtune.testing.scripted import ScriptedBackend, ScriptedOverrides
@@ -629,7 +630,7 @@ class RegistersOnResolving(ScriptedBackend):
 
 class TakesLongRows(ScriptedBackend):
     def resolve(self, spec: Any) -> Any:
-        from cloudtune.backend import Resolved
+        from cloudtune.plan import Resolved
 
         return Resolved(scope=self._scope())
 

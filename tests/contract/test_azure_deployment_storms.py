@@ -8,11 +8,12 @@ import msgspec
 from tests.contract.emulated import AzureWorld
 from tests.contract.storms import MOST_TRIES, OneWorldStorms, Weather, calm, tuned
 
-from cloudtune.backend import Done, Intent, filled
+from cloudtune.backend import Done, Intent
 from cloudtune.errors import TransientError
+from cloudtune.plan import filled
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan, Step
+    from cloudtune.plan import Plan, Step
     from cloudtune.state import TunedModel
 
 FAULTS: tuple[tuple[str, dict[str, Any]], ...] = (

@@ -9,7 +9,6 @@ import pytest
 from tests.contract.emulated_aws import BUCKET, NOVA, ROLE, BedrockWorld
 from tests.contract.test_bedrock_storms import model_folder, standing
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import (
     Conflict,
@@ -22,6 +21,8 @@ from cloudtune.errors import (
 )
 from cloudtune.importing import Importing
 from cloudtune.job import Job
+from cloudtune.optional import GenerateOptions
+from cloudtune.runner import Runner
 from cloudtune.state import JobRef, JobState
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def test_nova_is_asked_by_invoke_in_its_own_form(tmp_path: Path) -> None:
 
 
 def bring(client: Client, folder: Path, **more: Any) -> JobRef:
-    importing = Importing(client.backend("bedrock"), client.ledger, client.clock)
+    importing = Importing(Runner(client.backend("bedrock"), client.ledger, client.clock))
     return importing.submit(importing.plan(folder, **more))
 
 

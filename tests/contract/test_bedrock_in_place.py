@@ -11,7 +11,6 @@ from tests.contract.emulated_aws import BUCKET, REGION, ROLE, BedrockWorld, conn
 from tests.contract.sagemaker_world import open_sagemaker
 from tests.contract.test_bedrock_storms import model_folder
 
-from cloudtune.backend import Elsewhere, GenerateOptions, InPlace
 from cloudtune.client import Client
 from cloudtune.errors import (
     Conflict,
@@ -23,6 +22,8 @@ from cloudtune.errors import (
 )
 from cloudtune.importing import Importing
 from cloudtune.job import Job
+from cloudtune.optional import Elsewhere, GenerateOptions, InPlace
+from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.emulator.life import Script
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
 
 NOVA = "nova-textgeneration-lite-v2"
 QWEN = "huggingface-reasoning-qwen3-8b"
@@ -53,7 +54,7 @@ def client(world: BedrockWorld) -> Client:
 
 @pytest.fixture
 def importing(client: Client) -> Importing:
-    return Importing(client.backend("bedrock"), client.ledger, client.clock)
+    return Importing(Runner(client.backend("bedrock"), client.ledger, client.clock))
 
 
 def aws(world: BedrockWorld, service: str) -> Any:
@@ -105,7 +106,7 @@ def test_of_the_weights_only_their_heads_are_read(world: BedrockWorld, importing
 
     address = put(world, large_model(world.root, 3 << 20), "big/")
     read: list[int] = []
-    events = importing._backend._clients.client("s3").meta.events  # type: ignore[attr-defined]
+    events = importing._runner.backend._clients.client("s3").meta.events  # type: ignore[attr-defined]
     events.register("after-call.s3.GetObject", lambda parsed, **_: read.append(parsed["ContentLength"]))
     importing.plan(address)
     assert read
@@ -203,7 +204,7 @@ def test_a_back_end_without_such_a_call_wants_a_folder(world: BedrockWorld, clie
         def resolve_import(self) -> None: ...
         def plan_import(self, request: Any) -> None: ...
 
-    found = Importing(FoldersOnly(), client.ledger, client.clock).locate("s3://bucket/key/")  # type: ignore[arg-type]
+    found = Importing(Runner(FoldersOnly(), client.ledger, client.clock)).locate("s3://bucket/key/")  # type: ignore[arg-type]
     assert isinstance(found, Elsewhere)
     assert "folders only" in found.reason
 
@@ -382,7 +383,7 @@ def test_open_weights_of_a_package_are_imported_and_an_adapter_is_not(
 
 
 def test_what_another_account_or_an_archive_holds_is_brought_here(importing: Importing) -> None:
-    scope = importing._backend.resolve_import().scope  # type: ignore[attr-defined]
+    scope = importing._runner.backend.resolve_import().scope  # type: ignore[attr-defined]
     there = TunedModel(id="j", base="b", backend="sagemaker", scope="999999999999/us-east-1", uri="s3://b/k/")
     packed = msgspec.structs.replace(there, scope=scope, uri="s3://bucket/out/model.tar.gz")
     here = msgspec.structs.replace(there, scope=scope, uri="file:///home/me/model")
@@ -451,7 +452,7 @@ def test_settings_that_a_registration_lacks(tmp_path: Path) -> None:
     world = BedrockWorld(tmp_path, kms_key="alias/mine", role_arn=None)
     try:
         client = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/l.db", clock=world.clock)
-        importing = Importing(client.backend("bedrock"), client.ledger, client.clock)
+        importing = Importing(Runner(client.backend("bedrock"), client.ledger, client.clock))
         with pytest.raises(UnsupportedError) as refused:
             importing.plan("s3://customer-escrow-123456789012-smtj-1/x/")
         assert {str(one.field).rpartition(".")[2] for one in refused.value.problems} == {"role_arn", "kms_key"}

@@ -10,10 +10,12 @@ from tests.contract.sagemaker_world import open_sagemaker
 from tests.contract.storms import MANY, calm, client_of, until_it_works
 from tests.contract.test_bedrock_storms import WEATHER, model_folder
 
-from cloudtune.backend import Absent, InPlace
+from cloudtune.backend import Absent
 from cloudtune.client import Client
 from cloudtune.importing import Importing
 from cloudtune.job import Job
+from cloudtune.optional import InPlace
+from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing.nursery import Nursery, Order, Outcome
@@ -49,7 +51,7 @@ class Stage:
 
     def bring(self, what: str, name: str) -> JobRef:
         client = client_of(self.world)
-        importing = Importing(client.backend("bedrock"), client.ledger, client.clock)
+        importing = Importing(Runner(client.backend("bedrock"), client.ledger, client.clock))
         return importing.submit(importing.plan(self.source[what], name=name))
 
     def made(self, what: str, name: str) -> list[str]:
@@ -120,7 +122,7 @@ def test_whoever_does_not_look_first_is_saved_by_the_token(stage: Stage) -> None
     backend.find = lambda step, intent: Absent()
     stage.world.emulator.faults.add("lost_reply", "bedrock.CreateCustomModel")
     client = Client(backend, ledger=f"sqlite:///{stage.world.root}/ledger.db", clock=stage.world.clock)
-    importing = Importing(backend, client.ledger, client.clock)
+    importing = Importing(Runner(backend, client.ledger, client.clock))
     found = importing.locate(stage.source["register"])
     assert isinstance(found, InPlace)
     ref = importing.submit(importing.plan(found, name="blind"))

@@ -15,6 +15,7 @@ from tests.contract.emulated_aws import BUCKET, BedrockWorld
 
 from cloudtune.client import Client
 from cloudtune.importing import Importing
+from cloudtune.runner import Runner
 from cloudtune_providers.aws import parts
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ from pathlib import Path
 from tests.contract.emulated_aws import open_bedrock
 from cloudtune.client import Client
 from cloudtune.importing import Importing
+from cloudtune.runner import Runner
 url, clock, ledger, folder = sys.argv[1:]
 backend, hands = open_bedrock(url, clock)
 client = Client(backend, ledger=ledger, clock=hands)
-importing = Importing(backend, client.ledger, client.clock)
+importing = Importing(Runner(backend, client.ledger, client.clock))
 print(importing.submit(importing.plan(Path(folder))))
 """
 
@@ -100,7 +102,7 @@ def check(world: BedrockWorld, size: int, *kills: int) -> None:
     assert kills[-1] <= len(held) <= count
     client = Client(world.backend(), ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock)
     backend = client.backend("bedrock")
-    importing = Importing(backend, client.ledger, client.clock)
+    importing = Importing(Runner(backend, client.ledger, client.clock))
     later = sending(backend)
     plan = importing.plan(folder)
     ref = importing.submit(plan)

@@ -11,9 +11,9 @@ import pytest
 from tests.contract.emulated_open_weight import GRADER, KEY, MODEL, PREFIX, OpenWeightWorld
 from tests.contract.storms import DIALECT, DIALECT_SENDS, JobStorms, blind, client_of, stubborn
 
-from cloudtune.backend import GenerateOptions, Preflight
 from cloudtune.client import Client
 from cloudtune.errors import BackendNotInstalled, CredentialsError, UnsupportedError
+from cloudtune.optional import GenerateOptions, Preflight
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune.testing.contract import BackendContract

@@ -21,6 +21,7 @@ from tests.contract.storms import (
 )
 
 from cloudtune.importing import Importing
+from cloudtune.runner import Runner
 from cloudtune_providers.aws import parts, s3
 
 if TYPE_CHECKING:
@@ -134,5 +135,5 @@ def imports(world: BedrockWorld) -> set[str]:
 
 def brought(world: BedrockWorld, folder: Path) -> JobRef:
     client = client_of(world)
-    importing = Importing(client.backend("bedrock"), client.ledger, client.clock)
+    importing = Importing(Runner(client.backend("bedrock"), client.ledger, client.clock))
     return importing.submit(importing.plan(folder))

@@ -16,10 +16,10 @@ from tests.contract.emulated_sagemaker import JumpStartWorld
 from tests.contract.emulated_workspace import WorkspaceWorld
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 
-from cloudtune.backend import Host, Preflight
 from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError, JobNotFound, TransientError, UnsupportedError
 from cloudtune.hosting import hosts
+from cloudtune.optional import Host, Preflight
 from cloudtune.registry import BUILT_IN
 from cloudtune.state import JobState
 from cloudtune_local.emulator.faults import UNREADABLE, Fault

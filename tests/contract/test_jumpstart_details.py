@@ -25,7 +25,7 @@ from cloudtune_local.emulator.aws import buckets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 from pydantic import TypeAdapter
 from tests.contract.emulated import KEY, MODEL, TOKEN, AzureWorld, EmulatedWorld
 
-from cloudtune.backend import Done, Intent, Step, filled
+from cloudtune.backend import Done, Intent
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, CredentialsError, InputError, InvalidRequest, TransientError, Unavailable
+from cloudtune.plan import Step, filled
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.emulator.life import Script
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated import AzureWorld, EmulatedWorld
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import QuotaExceeded, Unavailable
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobState
 
 if TYPE_CHECKING:

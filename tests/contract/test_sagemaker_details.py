@@ -10,9 +10,9 @@ import pytest
 from tests.contract.emulated_aws import BUCKET, REGION
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import BackendError, InputError, InvalidRequest, SpecError, TransientError, UnsupportedError
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobState
 from cloudtune_local.emulator.aws import buckets
 

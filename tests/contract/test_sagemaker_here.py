@@ -15,9 +15,9 @@ import psutil
 import pytest
 import torch
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.optional import GenerateOptions
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune_local.backend import LocalBackend

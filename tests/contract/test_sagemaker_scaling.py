@@ -10,8 +10,8 @@ from tests.contract.emulated_sagemaker import JumpStartWorld
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 from tests.contract.test_sagemaker_storms import brew, client_of, until_it_works
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.errors import Conflict, InputError, InvalidRequest, Unavailable
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobState
 from cloudtune_local.emulator.sagemaker import copies
 

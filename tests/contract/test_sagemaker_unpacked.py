@@ -11,10 +11,11 @@ from tests.contract.sagemaker_world import SageMakerWorld
 from tests.contract.storms import client_of
 from tests.contract.test_bedrock_storms import model_folder
 
-from cloudtune.backend import Elsewhere, GenerateOptions, InPlace
 from cloudtune.errors import ArchiveError, BackendError, SpecError
 from cloudtune.importing import Importing
 from cloudtune.job import Job
+from cloudtune.optional import Elsewhere, GenerateOptions, InPlace
+from cloudtune.runner import Runner
 from cloudtune.state import JobState
 from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker import jobs
@@ -56,7 +57,7 @@ def trained(world: Unpacked, folder: Path, adapter: str) -> Job:
 def importing(world: Unpacked) -> Importing:
     backend, clock = open_bedrock(world.emulator.url, str(world.root / "clock"))
     client = client_of(world)
-    return Importing(backend, client.ledger, clock)
+    return Importing(Runner(backend, client.ledger, clock))
 
 
 def test_whole_weights_are_imported_from_where_the_job_left_them(world: Unpacked) -> None:

@@ -113,7 +113,7 @@ def test_a_jobs_archive_is_brought_here_and_the_plan_says_why(desk: Desk) -> Non
     (key,) = [key for key in bucket.keys if key.endswith(f"{name}/output/model.tar.gz")]
     boto3.client("s3").put_object(Bucket=desk.emulator.settings.aws_bucket, Key=key, Body=packed.getvalue())
     brought = desk.run("import", job, "--to", "bedrock", "--yes")
-    assert f"brought here, and uploaded: s3://{bucket.name}/{key} is an archive" in brought.stderr
+    assert f"the weights are exported and uploaded: s3://{bucket.name}/{key} is an archive" in brought.stderr
     assert "upload model.safetensors" in brought.stderr
     assert ":import/packed-" in brought.stdout
 

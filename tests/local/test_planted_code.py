@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.errors import BackendError
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import TunedModel
 from cloudtune_local import results
 from cloudtune_local.training import models, serving

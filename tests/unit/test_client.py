@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloudtune.backend import plan_to_json
 from cloudtune.client import Client, connect
 from cloudtune.config import load_config
 from cloudtune.errors import (
@@ -25,6 +24,7 @@ from cloudtune.errors import (
     UnsupportedError,
 )  # fmt: skip
 from cloudtune.execute import StepUpdate
+from cloudtune.plan import plan_to_json
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import FakeClock, ScriptedBackend, ScriptedVendor, faults

@@ -13,20 +13,7 @@ import msgspec
 import pytest
 
 from cloudtune import execute
-from cloudtune.backend import (
-    Absent,
-    DataReport,
-    Done,
-    Found,
-    Intent,
-    Journal,
-    Plan,
-    Probe,
-    Resolved,
-    Step,
-    Unsettled,
-    place,
-)  # fmt: skip
+from cloudtune.backend import Absent, Done, Found, Intent, Journal, Probe, Unsettled
 from cloudtune.errors import (
     BackendError,
     DataError,
@@ -39,6 +26,7 @@ from cloudtune.errors import (
 )  # fmt: skip
 from cloudtune.execute import Executor, StepUpdate
 from cloudtune.ledger import FOREIGN_HOST_GRACE_S, Ledger
+from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref  # fmt: skip
 from cloudtune.process import Owner
 from cloudtune.retry import SEND_ATTEMPTS
 from cloudtune.spec import JobSpec
@@ -151,7 +139,7 @@ def test_finds_before_it_does_and_writes_before_it_sends(bench: Bench) -> None:
 
 def test_places_are_filled_from_the_steps_before(bench: Bench) -> None:
     upload = Step(id="upload", kind="upload", title="u", request={"name": "x"})
-    create = msgspec.structs.replace(CREATE, request={"files": [place("upload", "id")], "n": 1})
+    create = msgspec.structs.replace(CREATE, request={"files": [output_ref("upload", "id")], "n": 1})
     bench.backend.does = [{"id": "file-7"}]
     bench.run(upload, create)
     assert bench.backend.sent == [{"name": "x"}, {"files": ["file-7"], "n": 1}]
@@ -380,7 +368,7 @@ def _rows(bench: Bench, text: str = '{"text":"a"}\n{"text":"b"}\n') -> tuple[Job
 
 def test_encoding_is_done_again_if_its_file_is_gone(bench: Bench) -> None:
     spec, encode = _rows(bench)
-    upload = Step(id="upload", kind="upload", title="u", request={"path": place("encode", "path")})
+    upload = Step(id="upload", kind="upload", title="u", request={"path": output_ref("encode", "path")})
     bench.backend.does = [InvalidRequest("later")]
     with pytest.raises(InvalidRequest):
         bench.run(encode, upload, CREATE, spec=spec)

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from cloudtune.backend import Probe, Step
+from cloudtune.backend import Probe
 from cloudtune.client import Client
 from cloudtune.errors import BackendError, Conflict, InputError, InvalidRequest, Unavailable, UnsupportedError
 from cloudtune.execute import StepUpdate
 from cloudtune.job import Job
 from cloudtune.ledger import Ledger
+from cloudtune.plan import Step
 from cloudtune.state import JobState, TunedModel
 from cloudtune.testing import faults
 from cloudtune.testing.scripted import ScriptedBackend

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 
 from cloudtune import ledger_sqlite
-from cloudtune.backend import DataReport, Plan, Resolved
 from cloudtune.errors import LedgerError
 from cloudtune.ledger import Ledger
+from cloudtune.plan import DataReport, Plan, Resolved
 from cloudtune.process import Owner, start_mark
 from cloudtune.state import JobRef
 from cloudtune.testing import FakeClock

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cloudtune.backend import DataReport, Plan, Resolved
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
 from cloudtune.ledger import Ledger
+from cloudtune.plan import DataReport, Plan, Resolved
 from cloudtune.process import Owner
 from cloudtune.state import JobRef
 

@@ -12,9 +12,9 @@ import pytest
 from tests.unit.test_house import MODULES, REPOSITORY
 
 from cloudtune import private_files
-from cloudtune.backend import DataReport, Plan, Resolved
 from cloudtune.clock import SystemClock
 from cloudtune.ledger import Ledger
+from cloudtune.plan import DataReport, Plan, Resolved
 from cloudtune_local.emulator.store import Store
 from cloudtune_local.training import private_files as of_trainer
 

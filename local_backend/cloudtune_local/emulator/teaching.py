@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.errors import ConfigError
+from cloudtune.optional import GenerateOptions
 from cloudtune_local.emulator import trained
 from cloudtune_local.emulator.engine import Served
 

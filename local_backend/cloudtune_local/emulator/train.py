@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError, ConfigError, JobNotFound
 from cloudtune.job import Job
+from cloudtune.optional import GenerateOptions
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune.backend import DataReport, Plan, Resolved, Step, place
+from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune_providers.aws import scaling
 from cloudtune_providers.aws.endpoints import KINDS
 from cloudtune_providers.aws.labels import BACKEND_TAG, BASE_TAG, COPIES_TAG, MODEL_TAG
@@ -17,8 +17,8 @@ from cloudtune_providers.aws.names import tag_list, tags_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from cloudtune.backend import CostEstimate, Setting
     from cloudtune.errors import Problem
+    from cloudtune.plan import CostEstimate, Setting
     from cloudtune.state import Deployment
     from cloudtune_providers.aws.scaling import Copies
 
@@ -120,7 +120,7 @@ def _component(
 ) -> list[Step]:  # fmt: skip
     specification = dict(part.specification)
     if "BaseInferenceComponentName" not in specification:
-        specification = {"ModelName": place("model", "name"), **specification}
+        specification = {"ModelName": output_ref("model", "name"), **specification}
     body: Body = {"InferenceComponentName": aim.name, "EndpointName": part.endpoint, "Specification": specification}
     if "BaseInferenceComponentName" not in specification:  # an adapter is wherever its base is
         body |= {"VariantName": part.variant, "RuntimeConfig": {"CopyCount": part.copies}}
@@ -130,7 +130,7 @@ def _component(
              token=aim.token,
              request={"call": "sagemaker.create_inference_component", "body": {**body, "Tags": labels}}),
         Step(id=ready, kind="await", title=f"wait until {aim.name} answers", limit_s=aim.limit_s,
-             request={"call": "sagemaker.describe_inference_component", "name": place(create, "name")}),
+             request={"call": "sagemaker.describe_inference_component", "name": output_ref(create, "name")}),
         *(scaling.steps(aim.name, aim.token, copies) if copies else ()),
     ]  # fmt: skip
 
@@ -145,7 +145,7 @@ def _make(kind: str, name: str, body: Body, labels: list[dict[str, str]], token:
 def _until_answers(step_id: str, aim: Aim) -> Step:
     what = "answers" if step_id == "ready" else "is in service"
     return Step(id=step_id, kind="await", title=f"wait until {aim.name} {what}", limit_s=aim.limit_s,
-                request={"call": "sagemaker.describe_endpoint", "name": place("endpoint", "name")})  # fmt: skip
+                request={"call": "sagemaker.describe_endpoint", "name": output_ref("endpoint", "name")})  # fmt: skip
 
 
 def _unmake(call: str, name: str, step_id: str) -> Step:

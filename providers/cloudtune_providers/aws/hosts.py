@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from cloudtune.backend import Found, Plan, Probe
+    from cloudtune.backend import Found, Probe
+    from cloudtune.plan import Plan
     from cloudtune.state import Deployment
     from cloudtune_providers.aws.clients import Clients
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.backend import CostEstimate
 from cloudtune.catalog import load
+from cloudtune.plan import CostEstimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

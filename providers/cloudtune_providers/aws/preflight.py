@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from cloudtune.backend import Check
 from cloudtune.errors import (
     CloudtuneError,
     CredentialsError,
@@ -22,6 +21,7 @@ from cloudtune.errors import (
     JobNotFound,
     PermissionDenied,
 )
+from cloudtune.optional import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune.backend import Absent, Done, Found, Step, place
+from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, JobNotFound
+from cloudtune.plan import Step, output_ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +79,7 @@ def _alarm(name: str) -> dict[str, Any]:
     """One request that found nobody is enough: AWS's own example waits for two within a minute."""
     return {
         "AlarmName": f"{name}-waking", "AlarmDescription": f"{name} was asked and has no copy",
-        "AlarmActions": [place(WAKING, "arn")], "Namespace": _NAMESPACE, "MetricName": NO_CAPACITY,
+        "AlarmActions": [output_ref(WAKING, "arn")], "Namespace": _NAMESPACE, "MetricName": NO_CAPACITY,
         "Dimensions": [{"Name": "InferenceComponentName", "Value": name}], "Statistic": "Sum", "Period": _WAKING_S,
         "EvaluationPeriods": 1, "DatapointsToAlarm": 1, "Threshold": 1.0,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold", "TreatMissingData": "missing",

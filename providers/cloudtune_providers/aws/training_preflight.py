@@ -16,7 +16,8 @@ from cloudtune_providers.aws.training_policies import LOGS, READ_AND_WRITE, SERV
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from cloudtune.backend import Check, Plan
+    from cloudtune.optional import Check
+    from cloudtune.plan import Plan
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.options import AwsOptions
     from cloudtune_providers.aws.preflight import Asked, Told

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cloudtune.clock import Clock, SystemClock
+from cloudtune.errors import UnsupportedError
 from cloudtune.redactor import setting_secrets
 from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
     from pydantic import BaseModel
 
-    from cloudtune.backend import Capabilities, GenerateOptions, Plan, PlanRequest, Prompt
+    from cloudtune.backend import Capabilities
     from cloudtune.errors import Problem
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune.state import Deployment, Generation, JobRef, TunedModel
 
@@ -42,23 +45,9 @@ class Route(Service, Protocol):
     def model(self, ref: JobRef) -> TunedModel:
         """What a job has produced."""
 
-    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
-        """The steps of a deployment."""
-
-    def plan_remove(self, deployment: Deployment) -> Plan:
-        """The steps that take it down."""
-
-    def deployments(self) -> Iterable[Deployment]:
-        """What stands now."""
-
-    def generate(
-        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
-    ) -> Iterator[Generation]:
-        """Answers."""
-
 
 class AzureOpenAIBackend(Passing):
-    """Implements `Backend`, `BatchStatus`, `RowRules` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator`, `Host` and `Pausable`.
 
     ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual
     credentials. ``delete`` removes what Azure lets go: of a resource's job the model, result files and uploads, and
@@ -79,13 +68,15 @@ class AzureOpenAIBackend(Passing):
         clock: Clock | None = None,
     ) -> None:
         self._options = chosen = options or AzureOpenAIOptions()
+        self._foundry: Foundry | None = None
         self._route: Route
         if chosen.route == "ml_workspace":
             place = workspace or signing.workspace_client
             self._route = Workspace(chosen, lambda: place(chosen))
         else:
             make, manager = connect or signing.connected, manage or signing.managed
-            self._route = Foundry(chosen, clock or SystemClock(), lambda: make(chosen), lambda: manager(chosen))
+            foundry = Foundry(chosen, clock or SystemClock(), lambda: make(chosen), lambda: manager(chosen))
+            self._route = self._foundry = foundry
         super().__init__(self._route, chosen.scope(), self._route.capabilities)
 
     def secrets(self) -> tuple[str, ...]:
@@ -97,7 +88,7 @@ class AzureOpenAIBackend(Passing):
         return self._route.check(spec)
 
     def data_target(self, spec: JobSpec) -> str | None:
-        """See `RowRules`."""
+        """See `DataRules`."""
         return self._route.target
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -108,22 +99,35 @@ class AzureOpenAIBackend(Passing):
         """See `Backend`."""
         return self._route.model(ref)
 
-    # -- answering -------------------------------------------------------------------------------------------------
+    # -- what only a resource can do -------------------------------------------------------------------------------
+
+    def _resource(self, verb: str) -> Foundry:
+        if self._foundry is None:
+            raise UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
+        return self._foundry
+
+    def pause(self, ref: JobRef) -> None:
+        """See `Pausable`."""
+        self._resource("verb:pause").jobs.pause(ref)
+
+    def resume(self, ref: JobRef) -> None:
+        """See `Pausable`."""
+        self._resource("verb:resume").jobs.resume(ref)
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
         """See `Host`. Options: ``name``, ``sku`` (GlobalStandard), ``capacity`` (1, in thousand tokens a minute)."""
-        return self._route.plan_deploy(model, options)
+        return self._resource("verb:deploy").plan_deploy(model, options)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """See `Host`."""
-        return self._route.plan_remove(deployment)
+        return self._resource("verb:deploy").plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
         """See `Host`."""
-        return self._route.deployments()
+        return self._resource("verb:deploy").deployments()
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`."""
-        return self._route.generate(model, prompts, options)
+        """See `Generator`. The deployment of the model answers."""
+        return self._resource("verb:generate").generate(model, prompts, options)

@@ -9,20 +9,9 @@ import threading
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.backend import (
-    Absent,
-    CostEstimate,
-    DataReport,
-    Done,
-    Found,
-    Plan,
-    Probe,
-    Resolved,
-    Step,
-    Unsettled,
-    place,
-)
+from cloudtune.backend import Absent, Done, Found, Probe, Unsettled
 from cloudtune.errors import ConfigError, Conflict, InvalidRequest, InvalidResponse, JobNotFound, Problem
+from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.state import Deployment
 from cloudtune_providers.azure_openai import translate
 from cloudtune_providers.azure_openai.errors import asking
@@ -77,7 +66,7 @@ class Deployments:
         steps = (
             Step(id="deploy", kind="call", title=f"deploy {model.id}", request=request, once="atomic", token=token),
             Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
-                 request={"call": "deployments.get", "name": place("deploy", "name")}),
+                 request={"call": "deployments.get", "name": output_ref("deploy", "name")}),
         )  # fmt: skip
         return self._plan("deploy", name, model.scope, token, steps, self._warnings(sku), self._cost(sku))
 

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     import openai
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
-    from cloudtune.backend import Found, GenerateOptions, Intent, Journal, Plan, PlanRequest, Probe, Prompt, Step
+    from cloudtune.backend import Found, Intent, Journal, Probe
     from cloudtune.clock import Clock
     from cloudtune.errors import Problem
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan, PlanRequest, Step
     from cloudtune.spec import JobSpec
     from cloudtune.state import Deployment, Generation, JobRef, TunedModel
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Capabilities, Plan, PlanRequest, Setting, place
 from cloudtune.errors import DataError, Problem
+from cloudtune.plan import Plan, PlanRequest, Setting, output_ref
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import KINDS, Traits, plan_of, settings_of
 from cloudtune_providers.openai_dialect.rules import loss
@@ -21,6 +21,7 @@ from cloudtune_providers.openai_dialect.rules import loss
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cloudtune.backend import Capabilities
     from cloudtune.spec import JobSpec
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
     from cloudtune_providers.openai_dialect.rules import Rules
@@ -131,7 +132,7 @@ def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Pla
     traits = Traits(
         backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=options.list_lag,
         parts_from_bytes=float("inf"), suffix=given.get("suffix") or suffix_of(spec.name),
-        marks={"training_file": place("await_train", "file"), "seed": seed},
+        marks={"training_file": output_ref("await_train", "file"), "seed": seed},
         extra={"seed": seed, "trainingType": tier}, file_label=spec.name,
         own_files=spec.seed is not None,
     )  # fmt: skip

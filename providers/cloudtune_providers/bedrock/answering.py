@@ -12,7 +12,7 @@ from cloudtune.state import Generation
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune.backend import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.state import TunedModel
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.bedrock.deployments import Deployments

@@ -11,10 +11,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cloudtune.backend import Capabilities, Check, Found, GenerateOptions, Intent, Journal, Plan, Probe, Resolved
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import CloudtuneError, JobNotFound, UnsupportedError
+from cloudtune.errors import CloudtuneError, JobNotFound
+from cloudtune.optional import Check, GenerateOptions
+from cloudtune.plan import Plan, Resolved
 from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from cloudtune.backend import Elsewhere, ImportRequest, InPlace, PlanRequest, Prompt, Step
+    from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
     from cloudtune.errors import Problem
+    from cloudtune.optional import Elsewhere, ImportRequest, InPlace, Prompt
+    from cloudtune.plan import PlanRequest, Step
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
     from cloudtune_providers.aws.clients import ClientFactory
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, `BatchStatus`, `ByJob`, `Host`, `Importer`, `InPlaceImporter`, `Preflight` and `Prepares`.
+    """Implements `Backend`, and of `cloudtune.optional` all but `Exporter`, `DataRules` and `Pausable`.
 
     ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies;
     ``connect`` the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
@@ -97,7 +100,7 @@ class BedrockBackend:
         return self._capabilities
 
     def capabilities_of(self, ref: JobRef) -> Capabilities:
-        """See `ByJob`."""
+        """See `PerJobCapabilities`."""
         if _is_open_weight(ref):
             return open_weight.capabilities_of(self._capabilities)
         return registrations.capabilities_of(self._capabilities) if _kind(ref) == REGISTRATION else self._capabilities
@@ -127,7 +130,7 @@ class BedrockBackend:
         return Preflight(self._clients, self._options).checks(spec, self._open_weight if is_open else None)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
         account = region = None
         with suppress(CloudtuneError):
             region, account = self._clients.region, self._clients.account()
@@ -250,7 +253,7 @@ class BedrockBackend:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.events(ref, after)
-        raise self._cannot("verb:events")
+        return ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. From the result files, once the job has ended; what was trained elsewhere has none."""
@@ -265,7 +268,7 @@ class BedrockBackend:
         """See `Backend`. Bedrock keeps none, but of jobs on open-weight models."""
         if _is_open_weight(ref):
             return self._open_weight.account.jobs.checkpoints(ref)
-        raise self._cannot("verb:checkpoints")
+        return ()
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. A tuned model answers only once it is deployed, an imported or open-weight one at once."""
@@ -282,14 +285,6 @@ class BedrockBackend:
             return self._open_weight.account.jobs.cancel(ref)
         room, name = self._room(ref)
         return room.stop(name)
-
-    def pause(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        raise self._cannot("verb:pause")
-
-    def resume(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        raise self._cannot("verb:resume")
 
     def delete(self, ref: JobRef) -> None:
         """Remove the ended job's model, figures and rows; its record stays. Deployments have to go first."""
@@ -315,7 +310,7 @@ class BedrockBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`. Asks the model's deployment, an imported or open-weight model itself, or the base model."""
+        """See `Generator`. Asks the model's deployment, an imported or open-weight model itself, or the base model."""
         if model.ref is not None and _is_open_weight(model.ref):
             return self._open_weight.generate(model, prompts, options)
         return self._answering.generate(model, prompts, options or GenerateOptions())
@@ -329,9 +324,6 @@ class BedrockBackend:
             raise JobNotFound(f"{ref.id}: it belongs to {ref.scope}, and the settings lead to {scope}")
         kind = _kind(ref)
         return self._rooms[kind], ref.id.removeprefix(kind)
-
-    def _cannot(self, verb: str) -> UnsupportedError:
-        return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
 
 
 def _kind(ref: JobRef) -> str:

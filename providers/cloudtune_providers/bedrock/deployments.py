@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from cloudtune.backend import (
-    Absent,
-    CostEstimate,
-    DataReport,
-    Done,
-    Found,
-    Journal,
-    Plan,
-    Probe,
-    Resolved,
-    Step,
-    place,
-)
+from cloudtune.backend import Absent, Done, Found, Journal, Probe
 from cloudtune.errors import (
     Conflict,
     InputError,
@@ -34,6 +22,7 @@ from cloudtune.errors import (
     Problem,
     UnsupportedError,
 )
+from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.validation import problems_of
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock.answers import NAME, is_registered
@@ -81,7 +70,7 @@ class Deployments:
             Step(id="deploy", kind="call", title=f"let {name} answer from {model.id}", request=request, once="atomic",
                  token=token),
             Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
-                 request={"call": "get", "name": place("deploy", "name"), "model": model.id}),
+                 request={"call": "get", "name": output_ref("deploy", "name"), "model": model.id}),
         )  # fmt: skip
         warnings, cost = self._advice(model, asked), self._cost(model, asked)
         return self._plan("deploy", name, model.scope, token, steps, warnings, cost)

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import CostEstimate, DataReport, Plan, Step
 from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.plan import CostEstimate, DataReport, Plan, Step
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules, policies
 from cloudtune_providers.bedrock.answers import ADAPTER_TAG, BASE_TAG, NAME
@@ -21,8 +21,8 @@ from cloudtune_providers.bedrock.model_files import LocalFiles
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import ImportRequest, InPlace, ModelFile
     from cloudtune.catalog import Catalog
+    from cloudtune.optional import ImportRequest, InPlace, ModelFile
     from cloudtune_providers.bedrock.options import BedrockOptions
 
 

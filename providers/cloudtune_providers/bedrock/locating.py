@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Elsewhere, InPlace
 from cloudtune.errors import InputError, JobNotFound, Problem
+from cloudtune.optional import Elsewhere, InPlace
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import import_rules
 from cloudtune_providers.bedrock.calls import split_url

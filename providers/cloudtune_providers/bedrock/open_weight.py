@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import place
 from cloudtune.catalog import load
 from cloudtune.errors import BackendNotInstalled, CredentialsError, InvalidRequest, PermissionDenied, Problem
+from cloudtune.plan import output_ref
 from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.requests import OUR_KEYS, Traits, metadata_of, method_of, plan_of, settings_of
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
     import openai
 
-    from cloudtune.backend import Capabilities, GenerateOptions, Plan, PlanRequest, Prompt
+    from cloudtune.backend import Capabilities
     from cloudtune.clock import Clock
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune.state import Generation, JobRef, JobSnapshot, TunedModel
     from cloudtune_providers.aws.clients import Clients
@@ -198,7 +200,7 @@ def plan(request: PlanRequest, options: BedrockOptions, warnings: tuple[Problem,
     """The steps: the dialect's own."""
     traits = Traits(
         backend=NAME, formats=FORMATS, timeout_s=options.timeout, list_lag_s=LIST_LAG_S, parts_from_bytes=float("inf"),
-        suffix=None, marks={"training_file": place("await_train", "file")}, own_files=True,
+        suffix=None, marks={"training_file": output_ref("await_train", "file")}, own_files=True,
         fenced=True,
         file_label=request.spec.name,
         extra={"metadata": options.tags | metadata_of(request), "method": _method(request.spec)},

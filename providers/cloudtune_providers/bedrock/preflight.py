@@ -13,7 +13,7 @@ from cloudtune_providers.bedrock.policies import WRITES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Check
+    from cloudtune.optional import Check
     from cloudtune.spec import JobSpec
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.preflight import Told

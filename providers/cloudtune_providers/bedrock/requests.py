@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Plan, Setting, Step, place
+from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.bedrock.rules import family_of
@@ -17,9 +17,9 @@ from cloudtune_providers.bedrock.rules import family_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import CostEstimate, PlanRequest
     from cloudtune.catalog import Catalog
     from cloudtune.errors import Problem
+    from cloudtune.plan import CostEstimate, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.bedrock.options import BedrockOptions
 
@@ -79,7 +79,7 @@ def _file_steps(request: PlanRequest, split: str, options: BedrockOptions) -> li
     )  # fmt: skip
     upload = {
         "call": "s3.put_object", "bucket": options.bucket, "below": f"{options.prefix}/data", "name": f"{split}.jsonl",
-        **{name: place(encode.id, name) for name in ("path", "sha256", "bytes")},
+        **{name: output_ref(encode.id, name) for name in ("path", "sha256", "bytes")},
     }  # fmt: skip
     return [
         encode,
@@ -99,13 +99,13 @@ def body_of(request: PlanRequest, options: BedrockOptions) -> dict[str, Any]:
         "clientRequestToken": request.token,
         "baseModelIdentifier": spec.model_for(NAME),
         "customizationType": TYPES[spec.method.name],
-        "trainingDataConfig": {"s3Uri": place("upload_train", "url")},
+        "trainingDataConfig": {"s3Uri": output_ref("upload_train", "url")},
         "outputDataConfig": {"s3Uri": f"s3://{options.bucket}/{output_prefix(options, request.slug)}"},
         "jobTags": tags,
         "customModelTags": tags,
     }
     if "validation" in request.data.splits:
-        body["validationDataConfig"] = {"validators": [{"s3Uri": place("upload_validation", "url")}]}
+        body["validationDataConfig"] = {"validators": [{"s3Uri": output_ref("upload_validation", "url")}]}
     if spec.method.name != "rft" and (chosen := hyperparameters(spec)):
         body["hyperParameters"] = {name: as_text(value) for name, value in chosen.items()}
     if config := _config(spec, given):

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date
 
-    from cloudtune.backend import DataReport
     from cloudtune.catalog import Catalog, Model
+    from cloudtune.plan import DataReport
     from cloudtune.spec import JobSpec
     from cloudtune_providers.bedrock.options import BedrockOptions
 

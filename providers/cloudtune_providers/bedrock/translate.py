@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, PlanRequest
+from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import DataError, UnsupportedError
+from cloudtune.plan import CostEstimate, Plan, PlanRequest
 from cloudtune.spec import spec_features
 from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.answers import NAME

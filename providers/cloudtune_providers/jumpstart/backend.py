@@ -8,21 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from cloudtune.backend import (
-    Absent,
-    Capabilities,
-    Check,
-    Done,
-    Found,
-    GenerateOptions,
-    Intent,
-    Journal,
-    Plan,
-    Probe,
-    Resolved,
-)
+from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest, UnsupportedError
+from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest
+from cloudtune.optional import Check, GenerateOptions
+from cloudtune.plan import Plan, Resolved
 from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
@@ -43,15 +33,16 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from cloudtune.backend import PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
+    from cloudtune.optional import Prompt
+    from cloudtune.plan import PlanRequest, Step
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric
     from cloudtune_providers.aws.clients import ClientFactory
 
 
 class JumpStartBackend:
-    """Implements `Backend`, `BatchStatus`, `RowRules`, `Exporter`, `Host`, `Preflight` and `Prepares`.
+    """Implements `Backend`, and of `cloudtune.optional` all but `Importer`, `PerJobCapabilities` and `Pausable`.
 
     ``factory`` may make botocore's clients instead of us, by service name.
     """
@@ -109,7 +100,7 @@ class JumpStartBackend:
         return translate.plan(request, self._options)
 
     def data_target(self, spec: JobSpec) -> str | None:
-        """See `RowRules`. By the model's document, which ``resolve`` has just read."""
+        """See `DataRules`. By the model's document, which ``resolve`` has just read."""
         given = spec.overrides.get(self.name, {})
         known = self._hub.known(str(spec.model_for(self.name)), given.get("model_version"), given)
         return layouts.TARGETS[layouts.layout_of(spec, known)]
@@ -121,7 +112,7 @@ class JumpStartBackend:
         return Preflight(self._clients, self._options, self._hub).checks(spec, plan)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
         account = region = None
         with suppress(CloudtuneError):
             region, account = self._clients.region, self._clients.account()
@@ -194,7 +185,7 @@ class JumpStartBackend:
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
         """See `Backend`. None are kept."""
-        raise self._cannot("verb:checkpoints")
+        return ()
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. Of a job that a limit or a person stopped, what it had uploaded."""
@@ -218,14 +209,6 @@ class JumpStartBackend:
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`."""
         self._jobs.cancel(ref)
-
-    def pause(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        raise self._cannot("verb:pause")
-
-    def resume(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        raise self._cannot("verb:resume")
 
     def delete(self, ref: JobRef) -> None:
         """Remove the ended job's record and its artefacts. Rows stay: other jobs may be made of the same."""
@@ -254,11 +237,8 @@ class JumpStartBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`. Asks the model's endpoint."""
+        """See `Generator`. Asks the model's endpoint."""
         return self._hosting.generate(model, prompts, options or GenerateOptions())
-
-    def _cannot(self, verb: str) -> UnsupportedError:
-        return UnsupportedError(f"{self.name}: {self._capabilities.why_not(verb)}")
 
 
 def _written(objects: Objects, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cloudtune_providers.jumpstart.document import Document
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cloudtune.backend import Resolved
+    from cloudtune.plan import Resolved
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.document import Hyper
     from cloudtune_providers.jumpstart.options import JumpStartOptions

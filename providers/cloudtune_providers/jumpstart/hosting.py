@@ -25,7 +25,8 @@ from cloudtune_providers.jumpstart.requests import VERSION_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan
     from cloudtune.state import Deployment, Generation, TunedModel
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.hosts import Hosts

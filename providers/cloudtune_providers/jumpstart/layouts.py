@@ -12,12 +12,12 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from cloudtune.backend import Step, place
+from cloudtune.plan import Step, output_ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.document import Hyper
     from cloudtune_providers.jumpstart.options import JumpStartOptions
@@ -88,10 +88,11 @@ def _split_steps(request: PlanRequest, options: JumpStartOptions, split: str, la
         request={"split": split, "format": form, "sha256": info.sha256},
     )  # fmt: skip
     where = {"call": "s3.put_object", "bucket": options.bucket}
+    encoded = {part: output_ref(encode.id, part) for part in ("path", "sha256", "bytes")}
     upload = Step(
         id=f"upload_{split}", kind="upload", title=f"upload the {split} rows to s3://{options.bucket}/{folder}",
         once="atomic", token=info.sha256,
-        request=where | {"key": folder + name} | {part: place(encode.id, part) for part in ("path", "sha256", "bytes")},
+        request=where | {"key": folder + name} | encoded,
     )  # fmt: skip
     steps, keys = [encode, upload], [folder + name]
     if layout == "instruction" and split == "train":

@@ -12,7 +12,8 @@ from cloudtune_providers.jumpstart.options import PUBLIC_HUB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Check, Plan
+    from cloudtune.optional import Check
+    from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.preflight import Asked, Told

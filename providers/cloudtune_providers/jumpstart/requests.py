@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Plan, Setting, Step
+from cloudtune.plan import Plan, Setting, Step
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE
@@ -12,8 +12,8 @@ from cloudtune_providers.jumpstart import layouts
 from cloudtune_providers.jumpstart.document import ENTRY, as_sent
 
 if TYPE_CHECKING:
-    from cloudtune.backend import PlanRequest
     from cloudtune.errors import Problem
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.choices import Choices
     from cloudtune_providers.jumpstart.options import JumpStartOptions

@@ -15,7 +15,7 @@ from cloudtune_providers.aws.training_log import Figures
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cloudtune.backend import GenerateOptions
+    from cloudtune.optional import GenerateOptions
 
 _FIELD = re.compile(r"\{(instruction|context)\}")
 _TRAIN = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}

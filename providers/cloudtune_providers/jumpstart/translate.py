@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.backend import VERBS, Capabilities, Plan, PlanRequest
+from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
@@ -14,6 +14,7 @@ from cloudtune_providers.jumpstart.layouts import NAME
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.options import JumpStartOptions
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.errors import UnsupportedError
 from cloudtune.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
@@ -16,19 +15,20 @@ from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.wire import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import openai
     from pydantic import BaseModel
 
-    from cloudtune.backend import GenerateOptions, Plan, PlanRequest, Prompt
     from cloudtune.errors import Problem
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Deployment, Generation, JobRef, TunedModel
+    from cloudtune.state import Generation, JobRef, TunedModel
 
 
 class OpenAIBackend(Passing):
-    """Implements `Backend`, `BatchStatus` and `Host`.
+    """Implements `Backend`, `BatchStatus`, `Generator` and `Pausable`.
 
     ``delete`` removes the ended job's model, its result files and the uploads that no other job learns from; the record
     of the job stays for ever, so that ``verb:delete`` is not among the capabilities.
@@ -76,24 +76,22 @@ class OpenAIBackend(Passing):
         """See `Backend`."""
         return self._account.jobs.model(ref, self._rules().retires, call="api")
 
+    # -- pausing ---------------------------------------------------------------------------------------------------
+
+    def pause(self, ref: JobRef) -> None:
+        """See `Pausable`."""
+        self._account.jobs.pause(ref)
+
+    def resume(self, ref: JobRef) -> None:
+        """See `Pausable`."""
+        self._account.jobs.resume(ref)
+
     # -- answering -------------------------------------------------------------------------------------------------
-
-    def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """See `Host`. There is nothing to deploy."""
-        raise UnsupportedError(f"{self.name} needs no deployment: {self._capabilities.why_not('verb:deploy')}")
-
-    def plan_remove(self, deployment: Deployment) -> Plan:
-        """See `Host`. There is nothing to take down."""
-        raise UnsupportedError(f"{self.name} needs no deployment: {self._capabilities.why_not('verb:deploy')}")
-
-    def deployments(self) -> Iterable[Deployment]:
-        """See `Host`. None."""
-        return ()
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`."""
+        """See `Generator`."""
         asked = model.base if options is not None and options.base else model.id
         return self._account.answering.generate(asked, prompts, options, by=self._options.answers)
 

@@ -23,8 +23,9 @@ from cloudtune_providers.openai_dialect.rules import loss
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudtune.backend import Capabilities, Plan, PlanRequest
+    from cloudtune.backend import Capabilities
     from cloudtune.errors import Problem
+    from cloudtune.plan import Plan, PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.openai.options import OpenAIOptions
     from cloudtune_providers.openai_dialect.rules import Rules

@@ -11,8 +11,8 @@ from cloudtune_providers.openai_dialect.files import Files
 from cloudtune_providers.openai_dialect.jobs import Jobs
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Step
     from cloudtune.clock import Clock
+    from cloudtune.plan import Step
     from cloudtune_providers.openai_dialect.wire import Wire
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.errors import InvalidRequest, Unavailable
+from cloudtune.optional import GenerateOptions
 from cloudtune.state import Generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import Prompt
+    from cloudtune.optional import Prompt
     from cloudtune_providers.openai_dialect.wire import Wire
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudtune.backend import CostEstimate
+from cloudtune.plan import CostEstimate
 from cloudtune_providers.openai_dialect.rules import base_of
 
 if TYPE_CHECKING:
-    from cloudtune.backend import DataReport
     from cloudtune.catalog import Catalog
+    from cloudtune.plan import DataReport
     from cloudtune.spec import JobSpec
 
 READ_AT_MOST = 2_000_000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe, Resolved
+from cloudtune.plan import Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from cloudtune.backend import Step
+    from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
+    from cloudtune.plan import Step
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, Metric
 
@@ -37,12 +38,6 @@ class JobsThere(Protocol):
 
     def cancel(self, ref: JobRef) -> None:
         """Ask it to stop."""
-
-    def pause(self, ref: JobRef) -> None:
-        """Ask it to stand still."""
-
-    def resume(self, ref: JobRef) -> None:
-        """Let it go on."""
 
     def clear(self, ref: JobRef) -> None:
         """Remove what can be removed of an ended one."""
@@ -131,14 +126,6 @@ class Passing:
     def cancel(self, ref: JobRef) -> None:
         """See `Backend`."""
         self._service.jobs.cancel(ref)
-
-    def pause(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        self._service.jobs.pause(ref)
-
-    def resume(self, ref: JobRef) -> None:
-        """See `Backend`."""
-        self._service.jobs.resume(ref)
 
     def delete(self, ref: JobRef) -> None:
         """See `Backend`. Removes what can be removed: the capabilities say whether that is the record too."""

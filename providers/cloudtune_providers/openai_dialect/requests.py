@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import Plan, Setting, Step, place
+from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
 
 if TYPE_CHECKING:
-    from cloudtune.backend import CostEstimate, PlanRequest
     from cloudtune.errors import Problem
+    from cloudtune.plan import CostEstimate, PlanRequest
     from cloudtune.spec import JobSpec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
@@ -88,9 +88,13 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
     body: dict[str, Any] = {"filename": name, "purpose": "fine-tune"}
     upload: dict[str, Any] = {"call": "files.create", "body": body}
     if info.bytes >= traits.parts_from_bytes:
-        body |= {"bytes": place(f"encode_{split}", "bytes"), "mime_type": "application/jsonl"}
+        body |= {"bytes": output_ref(f"encode_{split}", "bytes"), "mime_type": "application/jsonl"}
         upload = {"call": "uploads", "body": body, "part_bytes": PART_BYTES}
-    upload |= {"path": place(f"encode_{split}", "path"), "bytes": place(f"encode_{split}", "bytes"), "same": same}
+    upload |= {
+        "path": output_ref(f"encode_{split}", "path"),
+        "bytes": output_ref(f"encode_{split}", "bytes"),
+        "same": same,
+    }
     return [
         Step(
             id=f"encode_{split}", kind="encode", title=f"write the {split} rows as {form}",
@@ -102,7 +106,8 @@ def _file_steps(request: PlanRequest, split: str, traits: Traits) -> list[Step]:
         ),
         Step(
             id=f"await_{split}", kind="await", title=f"wait until the {split} file is processed",
-            request={"call": "files.retrieve", "file": place(f"upload_{split}", "file")}, limit_s=PROCESSING_LIMIT_S,
+            request={"call": "files.retrieve", "file": output_ref(f"upload_{split}", "file")},
+            limit_s=PROCESSING_LIMIT_S,
         ),
     ]  # fmt: skip
 
@@ -136,18 +141,20 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
     splits = [split for split in ("train", "validation") if split in request.data.splits]
     form = traits.formats[request.spec.method.name]
     uploads = [
-        {"keep": place(f"await_{split}", "file"), "bytes": place(f"encode_{split}", "bytes"),
+        {"keep": output_ref(f"await_{split}", "file"), "bytes": output_ref(f"encode_{split}", "bytes"),
          "filename": file_name(request.data.splits[split].sha256, form, traits.file_label, request.token)}
         for split in splits
     ]  # fmt: skip
     marks: dict[str, Any] = {"call": "fine_tuning.jobs.list", "marks": dict(traits.marks), "uploads": uploads}
     create = {"call": "fine_tuning.jobs.create", "body": body_of(request, traits), "marks": dict(traits.marks)}
     if traits.fenced:
-        marks |= {"files": place("create", "files"), "more_uploads": place("create", "uploads")}
+        marks |= {"files": output_ref("create", "files"), "more_uploads": output_ref("create", "uploads")}
         create["fence"] = {
-            "filename": uploads[0]["filename"], "path": place("encode_train", "path"),
-            "bytes": place("encode_train", "bytes"), "timeout_s": _upload_s(request.data.splits["train"].bytes, traits),
-        }  # fmt: skip
+            "filename": uploads[0]["filename"],
+            "path": output_ref("encode_train", "path"),
+            "bytes": output_ref("encode_train", "bytes"),
+            "timeout_s": _upload_s(request.data.splits["train"].bytes, traits),
+        }
     return [
         Step(
             id="create", kind="call", title="create the fine-tuning job", once="reconciled", token=request.token,
@@ -157,13 +164,13 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
         # A request that a proxy delivers twice makes two jobs or files, and nobody is told.
         Step(
             id="confirm", kind="await", title="wait until the job is listed, and look for twins",
-            request=marks | {"id": place("create", "id"), "created_at": place("create", "created_at")},
+            request=marks | {"id": output_ref("create", "id"), "created_at": output_ref("create", "created_at")},
             limit_s=LISTING_LIMIT_S,
         ),
         Step(
             id="settle", kind="call", title="remove twins of the job and of its files", makes_job=True,
-            request={"call": "fine_tuning.jobs.cancel", "twins": place("confirm", "twins"),
-                     "spare": place("confirm", "spare"), "ref": place("confirm", "ref")},
+            request={"call": "fine_tuning.jobs.cancel", "twins": output_ref("confirm", "twins"),
+                     "spare": output_ref("confirm", "spare"), "ref": output_ref("confirm", "ref")},
         ),
     ]  # fmt: skip
 
@@ -173,11 +180,11 @@ def body_of(request: PlanRequest, traits: Traits) -> dict[str, Any]:
     spec = request.spec
     body: dict[str, Any] = {
         "model": spec.model_for(traits.backend),
-        "training_file": place("await_train", "file"),
+        "training_file": output_ref("await_train", "file"),
         "method": method_of(spec, traits.backend),
     }
     if "validation" in request.data.splits:
-        body["validation_file"] = place("await_validation", "file")
+        body["validation_file"] = output_ref("await_validation", "file")
     given = spec.overrides.get(traits.backend, {})
     optional = {"suffix": traits.suffix, "seed": spec.seed, "integrations": given.get("integrations")}
     return body | {key: value for key, value in optional.items() if value is not None} | dict(traits.extra)

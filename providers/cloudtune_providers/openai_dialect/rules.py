@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import date
 
-    from cloudtune.backend import CostEstimate, DataReport
     from cloudtune.catalog import Catalog, Model, Notice
     from cloudtune.errors import Severity
+    from cloudtune.plan import CostEstimate, DataReport
     from cloudtune.spec import JobSpec
 
 NEAR = timedelta(days=90)

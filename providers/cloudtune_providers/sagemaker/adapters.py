@@ -10,8 +10,8 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Setting
 from cloudtune.errors import Problem, UnsupportedError
+from cloudtune.plan import Setting
 from cloudtune_providers.aws import host_plans
 from cloudtune_providers.aws.host_plans import Part
 from cloudtune_providers.sagemaker import instances
@@ -19,7 +19,7 @@ from cloudtune_providers.sagemaker import instances
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
     from cloudtune.state import TunedModel
     from cloudtune_providers.aws.host_plans import Aim
     from cloudtune_providers.sagemaker.options import SageMakerDeployment, SageMakerOptions

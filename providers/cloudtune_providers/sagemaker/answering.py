@@ -12,7 +12,7 @@ from cloudtune_providers.aws.streams import in_pieces
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cloudtune.backend import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune_providers.aws.clients import Clients
 
 

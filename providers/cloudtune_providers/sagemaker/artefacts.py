@@ -24,7 +24,7 @@ from cloudtune.private_files import private_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import GenerateOptions, Prompt
+    from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.state import Generation, TunedModel
     from cloudtune_providers.sagemaker.training import Training
 

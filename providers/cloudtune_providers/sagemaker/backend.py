@@ -7,20 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from cloudtune.backend import (
-    Absent,
-    Capabilities,
-    Check,
-    Found,
-    GenerateOptions,
-    Intent,
-    Journal,
-    Plan,
-    Probe,
-    Resolved,
-)
+from cloudtune.backend import Absent, Capabilities, Found, Intent, Journal, Probe
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
+from cloudtune.optional import Check, GenerateOptions
+from cloudtune.plan import Plan, Resolved
 from cloudtune.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
@@ -57,14 +48,15 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from cloudtune.backend import PlanRequest, Prompt, Step
     from cloudtune.errors import Problem
+    from cloudtune.optional import Prompt
+    from cloudtune.plan import PlanRequest, Step
     from cloudtune.spec import JobSpec
     from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobSnapshot, Metric
 
 
 class SageMakerBackend:
-    """Implements `Backend`, `BatchStatus`, `Host`, `Exporter`, `Preflight` and `Prepares`.
+    """Implements `Backend`, `BatchStatus`, `Generator`, `Host`, `Exporter`, `Preflight` and `SetupDocuments`.
 
     ``factory`` may make botocore's clients instead of us, for Stubbers, moto and proxies; ``code`` is what jobs run
     unless it is the trainer that is installed here.
@@ -128,7 +120,7 @@ class SageMakerBackend:
         return capabilities.check(spec, self._options)
 
     def data_target(self, spec: JobSpec) -> str | None:
-        """See `RowRules`. The local back end's trainer reads any record; serverless jobs have formats of their own."""
+        """See `DataRules`. The local back end's trainer reads any record; serverless jobs have formats of their own."""
         return "sagemaker" if self._is_serverless else "local"
 
     def resolve(self, spec: JobSpec) -> Resolved:
@@ -178,7 +170,7 @@ class SageMakerBackend:
         return Preflight(self._clients, self._options).checks(plan)
 
     def documents(self) -> Mapping[str, str]:
-        """See `cloudtune.backend.Prepares`. Without credentials the account's number is left open."""
+        """See `cloudtune.backend.SetupDocuments`. Without credentials the account's number is left open."""
         account = region = None
         if not self._is_here:
             with suppress(CloudtuneError):
@@ -280,14 +272,6 @@ class SageMakerBackend:
         """See `Backend`."""
         self._jobs.cancel(ref)
 
-    def pause(self, ref: JobRef) -> None:
-        """Refused."""
-        raise UnsupportedError(self.capabilities.why_not("verb:pause"))
-
-    def resume(self, ref: JobRef) -> None:
-        """Refused: an ended job goes on as a new one."""
-        raise UnsupportedError(self.capabilities.why_not("verb:resume"))
-
     def delete(self, ref: JobRef) -> None:
         """Remove an ended job, its model, its checkpoints, and inputs that no other job reads. Not found is done."""
         children = self._training.children(ref)
@@ -323,7 +307,7 @@ class SageMakerBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`. The model's endpoint answers where one stands, else this process."""
+        """See `Generator`. The model's endpoint answers where one stands, else this process."""
         here = self._is_here or self._options.answers == "here"
         standing = None if here else self._hosts.serving(model.id, model.scope)
         if standing is not None:

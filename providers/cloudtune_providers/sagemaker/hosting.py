@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from cloudtune.backend import CostEstimate
 from cloudtune.errors import InputError, InvalidRequest, Problem, UnsupportedError
+from cloudtune.plan import CostEstimate
 from cloudtune.validation import problems_of
 from cloudtune_providers.aws import host_plans, hourly
 from cloudtune_providers.aws.host_plans import Aim, Part
@@ -22,7 +22,8 @@ from cloudtune_providers.sagemaker.options import SageMakerDeployment
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune.backend import GenerateOptions, Plan, Prompt
+    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.plan import Plan
     from cloudtune.state import Deployment, Generation, TunedModel
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.sagemaker.options import SageMakerOptions

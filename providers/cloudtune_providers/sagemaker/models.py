@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import RowLimit
 from cloudtune.errors import JobNotFound, Problem, SpecError
 from cloudtune.model_files import json_object, model_sizes
+from cloudtune.plan import RowLimit
 from cloudtune.trainer_spec import default_length
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cloudtune.backend import Check
 from cloudtune.errors import InvalidRequest
+from cloudtune.optional import Check
 from cloudtune_providers.aws.training_preflight import TrainingChecks, Wanted, wanted_by
 from cloudtune_providers.sagemaker.capabilities import NAME
 from cloudtune_providers.sagemaker.mlflow import APP, kind_of
@@ -13,7 +13,7 @@ from cloudtune_providers.sagemaker.mlflow import APP, kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.preflight import Asked, Told
     from cloudtune_providers.sagemaker.options import SageMakerOptions

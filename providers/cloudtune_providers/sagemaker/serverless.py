@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import VERBS, Capabilities, CostEstimate, Plan, Setting, Step, place
+from cloudtune.backend import VERBS, Capabilities
 from cloudtune.catalog import load
 from cloudtune.errors import Problem, SpecError
+from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
 from cloudtune.preference import KEY
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
@@ -22,7 +23,7 @@ from cloudtune_providers.sagemaker.recipes import fault_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cloudtune.backend import PlanRequest
+    from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
     from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 
@@ -226,8 +227,8 @@ def _steps(
         yield Step(id=f"encode_{split}", kind="encode", title=title, request=given)
         upload = {
             "call": "s3.put_object", "bucket": options.bucket, "below": f"{options.prefix}/data",
-            "name": f"{split}.jsonl", "path": place(f"encode_{split}", "path"),
-            "sha256": place(f"encode_{split}", "sha256"), "bytes": place(f"encode_{split}", "bytes"),
+            "name": f"{split}.jsonl", "path": output_ref(f"encode_{split}", "path"),
+            "sha256": output_ref(f"encode_{split}", "sha256"), "bytes": output_ref(f"encode_{split}", "bytes"),
         }  # fmt: skip
         yield Step(id=f"upload_{split}", kind="upload", title=f"upload the {split} rows", request=upload,
                    once="atomic", token=f"{info.sha256}/{split}")  # fmt: skip
@@ -257,7 +258,7 @@ def _body(
         "SequenceLength": own.sequence_length,
     }  # fmt: skip
     config |= {name: value for name, value in optional.items() if value is not None}
-    package: dict[str, Any] = {"ModelPackageGroupArn": options.package_group or place(GROUP, "arn")}
+    package: dict[str, Any] = {"ModelPackageGroupArn": options.package_group or output_ref(GROUP, "arn")}
     if own.continue_from:
         package["SourceModelPackageArn"] = own.continue_from
     output: dict[str, Any] = {"S3OutputPath": f"s3://{options.bucket}/{options.prefix}/jobs"}
@@ -269,7 +270,7 @@ def _body(
         "HyperParameters": parameters,
         "InputDataConfig": [
             {"ChannelName": split, "DataSource": {"S3DataSource": {
-                "S3DataType": kind, "S3Uri": place(f"upload_{split}", "url"),
+                "S3DataType": kind, "S3Uri": output_ref(f"upload_{split}", "url"),
                 "S3DataDistributionType": "FullyReplicated",
             }}}
             for split in splits

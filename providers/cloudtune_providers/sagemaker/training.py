@@ -18,7 +18,8 @@ from cloudtune_providers.sagemaker.translate import START, UPLOAD_CODE, UPLOAD_M
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from cloudtune.backend import Journal, Step
+    from cloudtune.backend import Journal
+    from cloudtune.plan import Step
     from cloudtune.state import JobSnapshot
     from cloudtune_providers.sagemaker.bundle import Bundle
     from cloudtune_providers.sagemaker.storage import Storage, Stores

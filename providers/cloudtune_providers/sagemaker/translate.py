@@ -10,8 +10,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import CostEstimate, Plan, Step, place
 from cloudtune.errors import Problem, SpecError
+from cloudtune.plan import CostEstimate, Plan, Step, output_ref
 from cloudtune.trainer_spec import FORMAT, Choices, misfits, run_spec, warning
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
@@ -24,7 +24,7 @@ from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOve
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.backend import PlanRequest
+    from cloudtune.plan import PlanRequest
 
 CREATE = "create"
 FIND_CHECKPOINT = "find_checkpoint"
@@ -103,7 +103,7 @@ class _Planning:
         request, own = self.request, self.own
         data = {split: f"{split}/{split}.jsonl" for split in request.data.splits}
         model = self.model if self.model["source"] == "hub" else {**self.model, "path": self.model["channel_path"]}
-        start = place(FIND_CHECKPOINT, "place") if request.parent else None
+        start = output_ref(FIND_CHECKPOINT, "place") if request.parent else None
         names = ("device", "threads", "log_every", "trust_remote_code")
         for name in (*names, "revision"):
             if (value := getattr(own, name)) is not None:
@@ -219,12 +219,12 @@ class _Planning:
         return str(image["gpu" if has_gpu else "cpu"])
 
     def _channels(self) -> list[dict[str, Any]]:
-        uris: dict[str, Any] = {"code": place(UPLOAD_CODE, "url")}
-        uris |= {split: place(f"upload_{split}", "url") for split in self.request.data.splits}
+        uris: dict[str, Any] = {"code": output_ref(UPLOAD_CODE, "url")}
+        uris |= {split: output_ref(f"upload_{split}", "url") for split in self.request.data.splits}
         if self.model["source"] != "hub":
-            uris["model"] = self.model["s3"] or place(UPLOAD_MODEL, "url")
+            uris["model"] = self.model["s3"] or output_ref(UPLOAD_MODEL, "url")
         if self.request.parent:
-            uris[START] = place(FIND_CHECKPOINT, "url")
+            uris[START] = output_ref(FIND_CHECKPOINT, "url")
         return [
             {
                 "ChannelName": name,
@@ -306,9 +306,9 @@ class _Planning:
             given = {"split": split, "format": FORMAT, "sha256": info.sha256}
             steps.append(Step(id=f"encode_{split}", kind="encode", title=title, request=given))
             upload = self._put(f"data/{info.sha256}/{split}.jsonl") | {
-                "path": place(f"encode_{split}", "path"),
-                "sha256": place(f"encode_{split}", "sha256"),
-                "bytes": place(f"encode_{split}", "bytes"),
+                "path": output_ref(f"encode_{split}", "path"),
+                "sha256": output_ref(f"encode_{split}", "sha256"),
+                "bytes": output_ref(f"encode_{split}", "bytes"),
             }
             steps.append(self._upload(f"upload_{split}", f"upload the {split} rows", upload))
         code = self.facts["code"]

@@ -9,8 +9,8 @@ import click
 from cloudtune.cli.options import command, ref_argument, trust_option, yes_option
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan
     from cloudtune.cli.session import Session
+    from cloudtune.plan import Plan
     from cloudtune.state import Deployment
 
 

@@ -15,8 +15,8 @@ from cloudtune.cli.options import command
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.backend import Plan
     from cloudtune.cli.session import Session
+    from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
 
 Verdict = Literal["good", "warning", "bad", "cannot_verify"]
@@ -48,8 +48,8 @@ def doctor(session: Session, name: str | None, offline: bool) -> None:
 
 def preflight(session: Session, name: str, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Finding]:
     """What a back end looks at before a job. Raises UnsupportedError where it cannot."""
-    from cloudtune.backend import Preflight
     from cloudtune.errors import UnsupportedError
+    from cloudtune.optional import Preflight
 
     backend = session.client.backend(name)
     if not isinstance(backend, Preflight):

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan
     from cloudtune.cli.options import Waiting
     from cloudtune.cli.render_watch import View
     from cloudtune.cli.session import Session
     from cloudtune.execute import StepUpdate
     from cloudtune.job import Job
+    from cloudtune.plan import Plan
     from cloudtune.specfile import SpecFile
     from cloudtune.state import JobSnapshot
 
@@ -75,8 +75,8 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
 
 def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
     """Tell of a job that succeeded: where its model is, and what can be done with it."""
-    from cloudtune.backend import capabilities_of
     from cloudtune.cli.render_job import job_json, model_json, next_steps
+    from cloudtune.optional import capabilities_of
 
     model = job.model()
     session.result(job_json(snapshot) | {"model_id": model.id, "result": model_json(model)})

@@ -15,8 +15,8 @@ from cloudtune.cli.options import command, ref_argument, trust_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudtune.backend import Prompt
     from cloudtune.cli.session import Session
+    from cloudtune.optional import Prompt
     from cloudtune.state import Generation
 
 
@@ -38,8 +38,8 @@ def generate(
     temperature: float, top_p: float, seed: int | None, stream: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
     """Ask the tuned model, and with --base the base model beside it."""
-    from cloudtune.backend import GenerateOptions
     from cloudtune.errors import InputError
+    from cloudtune.optional import GenerateOptions
 
     asked: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
     if not asked:

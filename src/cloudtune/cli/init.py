@@ -115,11 +115,11 @@ def _is_backend(word: str) -> bool:
 
 def _documents(session: Session, name: str, force: bool) -> None:
     """Write the back end's documents into this folder."""
-    from cloudtune.backend import Prepares
     from cloudtune.errors import UnsupportedError
+    from cloudtune.optional import SetupDocuments
 
     backend = session.client.backend(name)
-    if not isinstance(backend, Prepares):
+    if not isinstance(backend, SetupDocuments):
         raise UnsupportedError(f"{name} needs nothing set up", hint=f"write a spec: cloudtune init {name}.yaml")
     texts = {Path(file): text for file, text in backend.documents().items()}
     for file in texts:

@@ -29,10 +29,10 @@ def plan(
 
     SPEC is a YAML, JSON or TOML file; - reads the standard input.
     """
-    from cloudtune.backend import plan_to_json
     from cloudtune.cli.doctor import preflight, put_findings
     from cloudtune.cli.follow import planned
     from cloudtune.cli.render_plan import plan_text
+    from cloudtune.plan import plan_to_json
 
     file = session.open_spec(spec, sets, unsupported)
     made = planned(session, file, again=again, resume=resume)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.cli.render import size
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan, Step
     from cloudtune.errors import Problem
+    from cloudtune.plan import Plan, Step
 
 _ONCE = {"atomic": "the vendor makes it happen once", "reconciled": "looked for before it is sent"}
 _PURE = {"encode": "nothing is sent", "await": "it only asks"}

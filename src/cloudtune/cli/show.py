@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 @ref_argument
 def show(session: Session, ref: str) -> None:
     """Show one job: state, progress, times, and what went wrong if anything did."""
-    from cloudtune.backend import capabilities_of
     from cloudtune.cli.render_job import job_json, job_text, next_steps
+    from cloudtune.optional import capabilities_of
 
     snapshot = session.job(ref).snapshot()
     session.result(job_json(snapshot))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cloudtune.backend import DataReport, SplitInfo
 from cloudtune.data.blocks import PART_BYTES, Block, keep_memory
 from cloudtune.data.decoding import FileRows
 from cloudtune.data.faults import Faults
@@ -24,16 +23,17 @@ from cloudtune.data.split import shares
 from cloudtune.data.survey import Survey
 from cloudtune.data.wire import Request
 from cloudtune.errors import Problem
+from cloudtune.plan import DataReport, SplitInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from cloudtune.backend import RowLimit
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
     from cloudtune.data.scanned import Scanned
     from cloudtune.data.tables import Table
     from cloudtune.data.targets import Target
+    from cloudtune.plan import RowLimit
     from cloudtune.spec import Data, Source
 
 _PAIRS = ("preference",)

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.backend import DataReport
 from cloudtune.data.faults import Faults
 from cloudtune.data.opening import STDIN, files_of
 from cloudtune.data.preparing import prepare, sources
 from cloudtune.data.remote import RemoteFile
 from cloudtune.data.tokens import tokenizer_files
 from cloudtune.errors import DataError, Problem
+from cloudtune.plan import DataReport
 from cloudtune.private_files import private_folder, write_private
 from cloudtune.regular_file import open_regular
 
 if TYPE_CHECKING:
-    from cloudtune.backend import RowLimit
     from cloudtune.data.opening import File
     from cloudtune.data.targets import Target
+    from cloudtune.plan import RowLimit
     from cloudtune.spec import Data
 
 KEPT = 200

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from cloudtune.backend import Plan, plan_from_json
+from cloudtune.plan import Plan, plan_from_json
 from cloudtune.state import Value, to_json
 from cloudtune.testing.world import Recipe, named
 
@@ -200,7 +200,7 @@ def _submit(client: Client, order: Order) -> Any:
 
 
 def _plan(client: Client, order: Order) -> Any:
-    from cloudtune.backend import plan_to_json
+    from cloudtune.plan import plan_to_json
     from cloudtune.spec import JobSpec
 
     return plan_to_json(client.plan(JobSpec.model_validate(order.spec), **order.options))
@@ -232,9 +232,10 @@ def _remove(client: Client, order: Order) -> Any:
 def _import(client: Client, order: Order, trace: Callable[[str], None]) -> Any:
     """Import the folder or the address that ``ref`` names."""
     from cloudtune.importing import Importing, is_address
+    from cloudtune.runner import Runner
 
     source = order.ref or ""
-    importing = Importing(client.backend(), client.ledger, client.clock, trace)
+    importing = Importing(Runner(client.backend(), client.ledger, client.clock, trace))
     return importing.submit(importing.plan(source if is_address(source) else Path(source), **order.options))
 
 

@@ -21,22 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from cloudtune.backend import (
-    Absent,
-    Capabilities,
-    Done,
-    Found,
-    GenerateOptions,
-    Intent,
-    Journal,
-    Plan,
-    PlanRequest,
-    Probe,
-    Prompt,
-    Resolved,
-    Step,
-)
+from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.errors import BackendNotInstalled, Conflict, InputError, InvalidRequest, JobNotFound, Problem
+from cloudtune.optional import GenerateOptions, Prompt
+from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune.testing import translation
 from cloudtune.testing.scripted_options import ScriptedOptions, ScriptedOverrides
@@ -55,7 +43,10 @@ PART_BYTES = 512
 
 
 class ScriptedBackend:
-    """Implements `Backend`, `BatchStatus` and `Host`. Give it options, a vendor, or both (the vendor wins)."""
+    """Implements `Backend`, `BatchStatus`, `Generator`, `Host` and `Pausable`.
+
+    Give it options, a vendor, or both (the vendor wins).
+    """
 
     name: ClassVar[str] = "scripted"
     Options: ClassVar[type[BaseModel]] = ScriptedOptions
@@ -305,11 +296,11 @@ class ScriptedBackend:
             return
 
     def pause(self, ref: JobRef) -> None:
-        """See `Backend`."""
+        """See `Pausable`."""
         self._steer("pause_job", ref)
 
     def resume(self, ref: JobRef) -> None:
-        """See `Backend`."""
+        """See `Pausable`."""
         self._steer("resume_job", ref)
 
     def delete(self, ref: JobRef) -> None:
@@ -357,7 +348,7 @@ class ScriptedBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Host`."""
+        """See `Generator`."""
         options = options or GenerateOptions()
         asked = model.base if options.base else model.id
         for prompt in prompts:

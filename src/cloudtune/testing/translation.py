@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from cloudtune.backend import VERBS, Capabilities, DataReport, Plan, PlanRequest, Resolved, Setting, Step, place
+from cloudtune.backend import VERBS, Capabilities
 from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import sources
 from cloudtune.data.reading import read
@@ -26,6 +26,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
+from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
 from cloudtune.testing.life import Word
@@ -142,13 +143,13 @@ def _upload_steps(request: PlanRequest, split: str, personality: str, list_lag_s
         ),
         Step(
             id=f"upload_{split}", kind="upload", title=f"upload the {split} rows",
-            request={"call": call, "body": {"name": key}, "path": place(f"encode_{split}", "path"),
-                     "bytes": place(f"encode_{split}", "bytes"), "sha256": place(f"encode_{split}", "sha256")},
+            request={"call": call, "body": {"name": key}}
+            | {part: output_ref(f"encode_{split}", part) for part in ("path", "bytes", "sha256")},
             once="reconciled" if loose else "atomic", token=key, settle_s=LATEST_S + list_lag_s if loose else 0.0,
         ),
         Step(
             id=f"await_{split}", kind="await", title=f"wait until the {split} rows are processed",
-            request={"call": "get_file", "body": {"id": place(f"upload_{split}", "id")}}, limit_s=600.0,
+            request={"call": "get_file", "body": {"id": output_ref(f"upload_{split}", "id")}}, limit_s=600.0,
         ),
     ]  # fmt: skip
 
@@ -167,12 +168,12 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
         create,
         Step(
             id="confirm", kind="await", title="wait until the job is listed, and look for a twin",
-            request={"call": "list_jobs", "id": place("create", "id"), "token": request.token},
+            request={"call": "list_jobs", "id": output_ref("create", "id"), "token": request.token},
             limit_s=600.0 + list_lag_s,
         ),
         Step(
             id="settle", kind="call", title="cancel the twin, if there is one", makes_job=True,
-            request={"call": "cancel_job", "twins": place("confirm", "twins"), "ref": place("confirm", "ref")},
+            request={"call": "cancel_job"} | {part: output_ref("confirm", part) for part in ("twins", "ref")},
         ),
     ]  # fmt: skip
 
@@ -186,7 +187,7 @@ def _body(request: PlanRequest, name: str) -> dict[str, Any]:
         "name": request.slug,
         "model": spec.model_for(name),
         "method": spec.method.name,
-        "files": {split: place(f"await_{split}", "id") for split in request.data.splits},
+        "files": {split: output_ref(f"await_{split}", "id") for split in request.data.splits},
         "hyperparameters": {key.partition(".")[2]: value for key, value in hyper.items()},
         "training": {key: value for key, value in asked.items() if not key.startswith(("hyperparameters.", "data."))},
         "metadata": {**asked.get("tags", {}), "cloudtune": request.token},

@@ -29,8 +29,9 @@ from cloudtune_local.training.tiny import write_tiny_model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudtune.backend import Backend, Resolved
+    from cloudtune.backend import Backend
     from cloudtune.clock import Clock
+    from cloudtune.plan import Resolved
     from cloudtune.state import JobRef
 
 SECRET = "hf_directed_5d41402abc4b2a76"

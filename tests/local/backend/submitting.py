@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, Step, filled
+from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo, Step, filled
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobSnapshot
 from cloudtune_local.backend import LocalBackend

@@ -5,8 +5,8 @@ import json
 import msgspec
 import pytest
 
-from cloudtune.backend import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
 from cloudtune.errors import Problem, SpecError
+from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend

@@ -2,8 +2,10 @@
 
 import pytest
 
-from cloudtune.backend import Backend, BatchStatus, Exporter, Host
+from cloudtune.backend import Backend
+from cloudtune.client import Client
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.optional import BatchStatus, Exporter, Generator, Pausable
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_local.backend import LocalBackend
@@ -34,7 +36,7 @@ def ref(root):
 
 
 def test_the_protocols(backend):
-    for protocol in (Backend, BatchStatus, Host, Exporter):
+    for protocol in (Backend, BatchStatus, Exporter, Generator, Pausable):
         assert isinstance(backend, protocol)
 
 
@@ -110,11 +112,10 @@ def test_a_cursor_of_another_back_end(backend, run, ref):
         backend.events(ref, "ftevent-abc")
 
 
-def test_deploying_is_refused_with_the_reason(backend):
+def test_deploying_is_refused_with_the_reason(backend, root):
     model = TunedModel(id="x", base="b", backend="local", scope="s")
     with pytest.raises(UnsupportedError, match="in process"):
-        backend.plan_deploy(model)
-    assert list(backend.deployments()) == []
+        Client(backend, ledger=str(root / "ledger.db")).plan_deploy(model)
 
 
 def test_the_root(monkeypatch, tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.local.backend.submitting import kill_all, run_of, wait_until
 
-from cloudtune.backend import GenerateOptions
 from cloudtune.client import Client
 from cloudtune.errors import InvalidRequest, JobFailed
+from cloudtune.optional import GenerateOptions
 from cloudtune.spec import JobSpec
 from cloudtune.state import TunedModel
 from cloudtune_local.backend import LocalBackend

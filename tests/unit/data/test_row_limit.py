@@ -10,9 +10,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from cloudtune.backend import RowLimit
 from cloudtune.data import prepare
 from cloudtune.errors import DataError
+from cloudtune.plan import RowLimit
 from cloudtune.spec import Data
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cloudtune.backend import RowRules
 from cloudtune.catalog import load
 from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.targets import TARGETS, find_target
 from cloudtune.fit import row_rules
+from cloudtune.optional import DataRules
 from cloudtune.registry import backend_class
 from cloudtune.spec import JobSpec
 
@@ -51,7 +51,7 @@ def test_sagemaker_with_and_without_servers() -> None:
 
     cls = backend_class("sagemaker")
     own = cls(SageMakerOptions(region="us-east-1"))  # type: ignore[call-arg]
-    assert isinstance(own, RowRules)
+    assert isinstance(own, DataRules)
     rules = row_rules(spec("meta-llama/Llama-3.2-1B"), own)
     assert rules is not None
     assert (rules.format_for("sft"), rules.max_bytes) == ("cloudtune", None)

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Done, Found
-from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFound, PermissionDenied, UnsupportedError
+from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFound, PermissionDenied
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.azure_openai.ml_workspace import translate
 from cloudtune_providers.azure_openai.ml_workspace.connection import Run
@@ -116,16 +116,16 @@ class WorkspaceJobs:
         )  # fmt: skip
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """There are none."""
-        raise _lacking("verb:events")
+        """None: the workspace keeps no events of a job."""
+        return ()
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """They lie elsewhere."""
-        raise _lacking("verb:metrics")
+        """None: the capabilities say where the figures are."""
+        return ()
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """There are none."""
-        raise _lacking("verb:checkpoints")
+        """None."""
+        return ()
 
     # -- steering --------------------------------------------------------------------------------------------------
 
@@ -136,14 +136,6 @@ class WorkspaceJobs:
         except InvalidRequest:  # what one that has ended is answered with is not documented: its state decides
             if not self.get(ref).state.is_terminal:
                 raise
-
-    def pause(self, ref: JobRef) -> None:
-        """Not there."""
-        raise _lacking("verb:pause")
-
-    def resume(self, ref: JobRef) -> None:
-        """Not there."""
-        raise _lacking("verb:resume")
 
     def clear(self, ref: JobRef) -> None:
         """Delete the ended job, and our blobs that no other job learns from. The registered model stays."""
@@ -188,7 +180,3 @@ class WorkspaceJobs:
                 hint="choose the profile that it was submitted with",
             )
         return ref.id
-
-
-def _lacking(verb: str) -> UnsupportedError:
-    return UnsupportedError(f"{translate.NAME}: {translate.REFUSED[verb]}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cloudtune.backend import Absent, Done
-from cloudtune.errors import BackendError, UnsupportedError
+from cloudtune.errors import BackendError
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.azure_openai.ml_workspace import translate
 from cloudtune_providers.azure_openai.ml_workspace.connection import Connection
@@ -15,14 +15,15 @@ from cloudtune_providers.azure_openai.ml_workspace.jobs import WorkspaceJobs
 from cloudtune_providers.azure_openai.ml_workspace.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from azure.ai.ml import MLClient
 
-    from cloudtune.backend import Found, GenerateOptions, Intent, Journal, Plan, PlanRequest, Probe, Prompt, Step
+    from cloudtune.backend import Found, Intent, Journal, Probe
     from cloudtune.errors import Problem
+    from cloudtune.plan import Plan, PlanRequest, Step
     from cloudtune.spec import JobSpec
-    from cloudtune.state import Deployment, Generation, JobRef, TunedModel
+    from cloudtune.state import JobRef, TunedModel
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
 
@@ -73,30 +74,3 @@ class Workspace:
     def model(self, ref: JobRef) -> TunedModel:
         """What is registered in the workspace."""
         return self.jobs.model(ref)
-
-    # -- what a workspace does elsewhere -----------------------------------------------------------------------------
-
-    def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
-        """Not by this route."""
-        _refuse("verb:deploy")
-
-    def plan_remove(self, deployment: Deployment) -> Plan:
-        """Not by this route."""
-        _refuse("verb:deploy")
-
-    def deployments(self) -> Iterable[Deployment]:
-        """None by this route."""
-        return ()
-
-    def generate(
-        self,
-        model: TunedModel,
-        prompts: Sequence[Prompt],
-        options: GenerateOptions | None,
-    ) -> Iterator[Generation]:
-        """Not by this route."""
-        _refuse("verb:generate")
-
-
-def _refuse(verb: str) -> NoReturn:
-    raise UnsupportedError(f"{translate.NAME}: {translate.REFUSED[verb]}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.backend import Capabilities, Plan, PlanRequest, Setting, Step, place
 from cloudtune.errors import DataError, Problem
+from cloudtune.plan import Plan, PlanRequest, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
 from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
@@ -19,6 +19,7 @@ from cloudtune_providers.openai_dialect.requests import SLOWEST_BYTES_PER_S
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloudtune.backend import Capabilities
     from cloudtune.spec import JobSpec
     from cloudtune_providers.azure_openai.ml_workspace.connection import Run
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -154,9 +155,13 @@ def _upload(request: PlanRequest, split: str, options: AzureOpenAIOptions) -> li
     info = request.data.splits[split]
     blob = f"{FOLDER}/{info.sha256[:40]}.{FORM}.jsonl"
     sent = {
-        "call": "blobs.put", "datastore": options.datastore, "blob": blob, "path": place(f"encode_{split}", "path"),
-        "bytes": place(f"encode_{split}", "bytes"), "timeout_s": options.timeout + info.bytes / SLOWEST_BYTES_PER_S,
-    }  # fmt: skip
+        "call": "blobs.put",
+        "datastore": options.datastore,
+        "blob": blob,
+        "path": output_ref(f"encode_{split}", "path"),
+        "bytes": output_ref(f"encode_{split}", "bytes"),
+        "timeout_s": options.timeout + info.bytes / SLOWEST_BYTES_PER_S,
+    }
     return [
         Step(
             id=f"encode_{split}", kind="encode", title=f"write the {split} rows as {FORM}",
@@ -179,8 +184,8 @@ def body_of(request: PlanRequest) -> dict[str, Any]:
         "fineTuningDetails": {
             "modelProvider": "Custom", "taskType": "chatCompletion",
             "model": {"jobInputType": "mlflow_model", "uri": spec.model_for(NAME)},
-            "trainingData": {"jobInputType": "uri_file", "uri": place("upload_train", "uri")},
-            "validationData": {"jobInputType": "uri_file", "uri": place("upload_validation", "uri")},
+            "trainingData": {"jobInputType": "uri_file", "uri": output_ref("upload_train", "uri")},
+            "validationData": {"jobInputType": "uri_file", "uri": output_ref("upload_validation", "uri")},
             "hyperParameters": hyperparameters_of(spec),
         },
         "outputs": {OUTPUT: {"jobOutputType": "mlflow_model", "assetName": request.slug}},

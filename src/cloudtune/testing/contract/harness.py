@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
-from cloudtune.backend import PlanRequest
 from cloudtune.client import Client
 from cloudtune.data import prepare
+from cloudtune.plan import PlanRequest
 from cloudtune.testing.nursery import Nursery, Order, Outcome
 
 if TYPE_CHECKING:

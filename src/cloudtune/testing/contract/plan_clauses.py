@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from cloudtune.backend import VERBS, plan_from_json, plan_to_json
+from cloudtune.backend import VERBS
 from cloudtune.errors import CloudtuneError, InputError, UnsupportedError
+from cloudtune.plan import plan_from_json, plan_to_json
 from cloudtune.spec import Source, spec_features
 from cloudtune.state import JobState
 from cloudtune.testing import faults
@@ -22,8 +23,9 @@ from cloudtune.testing.contract.harness import Harness, ask, needs, no_sockets, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cloudtune.backend import Backend, Plan
+    from cloudtune.backend import Backend
     from cloudtune.client import Client
+    from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
     from cloudtune.testing.nursery import Nursery
     from cloudtune.testing.world import World

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.backend import BatchStatus, Host, capabilities_of
 from cloudtune.client import Client
+from cloudtune.optional import BatchStatus, Host, capabilities_of
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
 from cloudtune.testing.contract.harness import Harness, ledger_url, needs, submitted
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Backend, Found, Intent, Step
+    from cloudtune.backend import Backend, Found, Intent
+    from cloudtune.plan import Step
     from cloudtune.state import JobSnapshot
     from cloudtune.testing.world import World
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.backend import Exporter, GenerateOptions, Host, Prompt, capabilities_of
 from cloudtune.errors import CloudtuneError, InvalidRequest, JobNotFound, UnsupportedError
+from cloudtune.optional import Exporter, GenerateOptions, Host, Prompt, capabilities_of
 from cloudtune.state import JobState
 from cloudtune.testing.contract.harness import Harness, needs, submitted
 

@@ -15,7 +15,7 @@ from cloudtune_providers.bedrock.options import BedrockOptions
 from cloudtune_providers.bedrock.policies import MANTLE, documents
 
 if TYPE_CHECKING:
-    from cloudtune.backend import Plan
+    from cloudtune.plan import Plan
 
 MICRO = "amazon.nova-micro-v1:0:128k"
 VISION = "meta.llama3-2-11b-instruct-v1:0:128k"

@@ -138,7 +138,7 @@ def test_other_answers_are_errors(content: bytes) -> None:
 
 
 def test_a_template_makes_the_prompt() -> None:
-    from cloudtune.backend import GenerateOptions
+    from cloudtune.optional import GenerateOptions
 
     messages = [{"role": "user", "content": "Why {context}?"}]
     body = asking(

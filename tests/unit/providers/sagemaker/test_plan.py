@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cloudtune.backend import DataReport, Plan, PlanRequest, Resolved, SplitInfo
 from cloudtune.errors import Problem, SpecError
+from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, SplitInfo
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.training.opt_ml import _nested

@@ -1,0 +1,92 @@
+"""The one submit path: jobs, deployments, removals and imports are numbered, recorded and executed here.
+
+A plan belongs to an attempt of its key. The runner says which attempt a new plan is, records it in the ledger, and
+executes what is left of it. After a crash, the same call continues with the plan that was recorded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import JobNotFound, LedgerError
+from cloudtune.execute import Executor
+from cloudtune.ledger_rows import REMEDY
+from cloudtune.retry import reading
+from cloudtune.spool import Spool
+from cloudtune.state import JobRef, JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune.backend import Backend
+    from cloudtune.clock import Clock
+    from cloudtune.execute import StepUpdate
+    from cloudtune.ledger import Ledger
+    from cloudtune.plan import Plan
+    from cloudtune.spec import JobSpec
+
+
+class Runner:
+    """Submits the plans of one back end. Safe to use from several threads and processes."""
+
+    def __init__(
+        self, backend: Backend, ledger: Ledger, clock: Clock, trace: Callable[[str], None] | None = None
+    ) -> None:
+        self.backend = backend
+        self.ledger = ledger
+        self.clock = clock
+        self._trace = trace
+
+    def next_attempt(self, key: str, *, again: bool, resume: bool = False) -> tuple[int, JobRef | None]:
+        """The attempt that a new plan of a job or an import is, and the job whose checkpoint it starts from.
+
+        That is the last attempt, unless it was deleted, or it has ended and ``again`` or ``resume`` ask for a new one.
+        A job that succeeded is not resumed.
+        """
+        last = self.ledger.latest(key)
+        if last is None:
+            return 1, None
+        if last.gone_at is not None:
+            return last.attempt + 1, None
+        parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
+        if last.ref is None or not (again or resume):
+            return last.attempt, parent
+        state = self.state(last.ref)
+        if state is not None and (not state.is_terminal or (resume and state is JobState.SUCCEEDED)):
+            return last.attempt, parent
+        return last.attempt + 1, last.ref if resume and state is not None else None
+
+    def next_deployment(self, key: str) -> int:
+        """The attempt that a new plan to deploy or to remove is: the last one, or a new one once that has ended."""
+        last = self.ledger.latest(key)
+        if last is None:
+            return 1
+        if not last.plan.steps:
+            raise LedgerError(f"the plan of {last.name} has no steps: it is damaged in the ledger", hint=REMEDY)
+        return last.attempt + 1 if self.ledger.is_done(last.token, last.plan.steps[-1].id) else last.attempt
+
+    def submit(
+        self, plan: Plan, spec: JobSpec | None = None, on_step: Callable[[StepUpdate], None] | None = None
+    ) -> JobRef:
+        """Create the job of a plan, or find it if the plan was submitted before.
+
+        ``spec`` says where the rows of its ``encode`` steps are. Raises what the back end raises once its retries are
+        used up; the same call then continues from there.
+        """
+        attempt = self.ledger.begin(plan)
+        return attempt.ref or self._executor(on_step).run(attempt.plan, spec)
+
+    def run_deployment(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> dict[str, Any]:
+        """Execute a plan that deploys or removes, and return the outputs of its last step."""
+        return self._executor(on_step).host(self.ledger.begin(plan).plan)
+
+    def state(self, ref: JobRef) -> JobState | None:
+        """The job's state now; None if the back end has no such job."""
+        try:
+            return reading(self.clock, self.backend.get, ref).state
+        except JobNotFound:
+            return None
+
+    def _executor(self, on_step: Callable[[StepUpdate], None] | None) -> Executor:
+        spool = Spool(self.ledger.folder / "spool")
+        return Executor(self.backend, self.ledger, self.clock, spool=spool, trace=self._trace, on_step=on_step)

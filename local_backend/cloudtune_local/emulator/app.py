@@ -1,7 +1,8 @@
 """The WSGI application: every request passes here, meets its fault, and is handed to its face.
 
-The order for each: late requests whose moment has come are acted on; a fault may refuse, delay or cut; the key is
-checked; the limits; then the call is acted on, and a fault may still take the answer away.
+The order for each: requests that a web page may have caused are refused; late requests whose moment has come are acted
+on; the key is checked, before the body is read; a fault may refuse, delay or cut; the limits; then the call is acted
+on, and a fault may still take the answer away.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import msgspec
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
-from cloudtune_local.emulator import doors, sidedoor
-from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply
+from cloudtune_local.emulator import admission, doors, sidedoor
+from cloudtune_local.emulator.wire import SPOOL, ApiError, Call, Hangup, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,10 +47,11 @@ class _Request(Request):
 
 
 class App:
-    """Serves one `Site`."""
+    """Serves one `Site`. ``host`` is the address that the server listens on."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
         self.site = site
+        self._host = host
         self.seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         """What was asked and what came of it, newest last: for tests that compare bodies with a plan."""
         self._lock = threading.Lock()
@@ -59,6 +61,7 @@ class App:
         """WSGI."""
         request = _Request(environ)
         try:
+            admission.check(request, self._host)
             reply = sidedoor.serve(self, request) if sidedoor.is_here(request) else self._serve(request)
         except ApiError as error:
             reply = error.reply()
@@ -70,6 +73,9 @@ class App:
             raise ConnectionAbortedError("the connection was cut on purpose") from None
         except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
             reply = _own_fault(request).reply()
+        finally:
+            if (spool := environ.get(SPOOL)) is not None:
+                spool.close()
         return _send(reply, self.site, start_response)
 
     def _serve(self, request: Request) -> Reply:
@@ -77,6 +83,11 @@ class App:
         self.site.store.keep_time(now)
         self._land(now)
         door = doors.find(self.site, request)
+        try:
+            door.check_key(self.site, request)
+        except ApiError as error:
+            self._note(Call(face=door.face, name=door.name, ids=door.ids, now=now), error.status, acted=False)
+            raise door.dressed(error) from error
         call = door.read(request, door.face, door.name, door.ids, now)
         fault = self.site.faults.take(call.name)
         if fault is not None and fault.kind in ("late", "twice"):
@@ -96,7 +107,7 @@ class App:
 
     def _postpone(self, door: Door, call: Call, fault: Fault) -> NoReturn:
         try:
-            door.check_key(self.site, call)
+            door.check_request(self.site, call)
             self.site.faults.postpone(call, fault)
         except ApiError:
             call.close()  # it would be refused later, and nobody is there to hear it
@@ -108,7 +119,7 @@ class App:
         if fault is not None:
             self._before(call, fault)
         try:
-            door.check_key(self.site, call)
+            door.check_request(self.site, call)
             self._limit(call)
         except ApiError as error:
             self._note(call, error.status, acted=False)
@@ -280,6 +291,7 @@ def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Itera
     else:
         headers.append(("Cache-Control", "no-cache"))
         chunks = body
+    headers = admission.response_headers(headers)
     start_response(f"{reply.status} {reasons.get(reply.status, 'Unknown')}", headers)
     return chunks
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cloudtune.errors import ConfigError
+from cloudtune_local.emulator import credentials
 from cloudtune_local.emulator.app import App
 from cloudtune_local.emulator.aws.around import Around
 from cloudtune_local.emulator.azure import storage
@@ -21,7 +22,7 @@ from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Faults
 from cloudtune_local.emulator.sagemaker.trainer import ScriptTrainer
 from cloudtune_local.emulator.settings import Settings
-from cloudtune_local.emulator.sidedoor import census
+from cloudtune_local.emulator.sidedoor import TOKEN_VARIABLE, census
 from cloudtune_local.emulator.site import Site
 from cloudtune_local.emulator.store import Store
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
+_SHORTEST_KEY = 16
 _TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 """Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
 
@@ -73,22 +75,24 @@ class Emulator:
         beyond_loopback: bool = False,
         tls: bool = False,
     ) -> None:
-        self.settings = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
-        if not beyond_loopback and not is_loopback(host):
-            raise ConfigError(f"{host} can be reached from elsewhere; say so explicitly if that is meant")
+        given = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
+        if not is_loopback(host):
+            _check_exposure(host, given, allowed=beyond_loopback, tls=tls)
+        self.settings = given
         if self.settings.engine == "train" and scale != 1:
             raise ConfigError("training takes its own time: a speed is for the script engine")
         self.clock = EmulatorClock(clock, scale=scale)
         self.faults = Faults()
         # werkzeug ends the process where a port is taken; a socket of our own raises OSError instead.
         with ExitStack() as opened, _listen(host, port) as listening:
-            self.store = opened.enter_context(closing(Store(self.settings.store)))
+            self.store = opened.enter_context(closing(Store(given.store)))
+            self.settings = credentials.complete(given)
             self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
             around = opened.enter_context(closing(Around(self.settings, _buckets(self.store))))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
             self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
-            self.app = App(self.site)
+            self.app = App(self.site, host)
             self._trusted = self.store.folder / "authority.pem" if tls else None
             self._server = make_server(
                 host, listening.getsockname()[1], self.app, threaded=True, request_handler=_Handler,
@@ -140,6 +144,7 @@ class Emulator:
         return (
             trust
             | {
+                TOKEN_VARIABLE: settings.admin_token,
                 "OPENAI_BASE_URL": self.openai_url,
                 "OPENAI_API_KEY": settings.api_key,
                 "AZURE_OPENAI_ENDPOINT": self.url,
@@ -236,6 +241,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -> None:
+    """Other machines may reach the emulator only over TLS and with a key that was chosen for it."""
+    missing = [
+        option
+        for option, is_there in (
+            ("--beyond-loopback", allowed), ("--tls", tls),
+            (f"--api-key with at least {_SHORTEST_KEY} characters", len(settings.api_key) >= _SHORTEST_KEY),
+        )
+        if not is_there
+    ]  # fmt: skip
+    if missing:
+        raise ConfigError(f"other machines can reach {host}", hint=f"to allow that, add {', '.join(missing)}")
 
 
 def _engine(settings: Settings, store: Store) -> Engine:

@@ -1,5 +1,7 @@
 """``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
 
+``Authorization: Bearer`` with the admin token (``CLOUDTUNE_EMULATOR_ADMIN_TOKEN`` of the printed environment) opens it.
+
 GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
 ``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
 with), POST ``land``.
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.app import App
     from cloudtune_local.emulator.site import Site
 
+TOKEN_VARIABLE = "CLOUDTUNE_EMULATOR_ADMIN_TOKEN"  # noqa: S105 - a name
 _PREFIX = "/_emulator"
 _HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
@@ -38,8 +41,9 @@ def serve(app: App, request: Request) -> Reply:
     """Answer it. Raises ApiError."""
     if request.remote_addr not in _HERE:
         raise ApiError(403, "The side door is open on the emulator's own machine only.")
-    if request.headers.get("Origin"):
-        raise ApiError(403, "The side door is not for web pages.")  # which could reach loopback through a browser
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not app.site.opens(token, app.site.settings.admin_token):
+        raise ApiError(401, f"{_PREFIX} needs the admin token: Authorization: Bearer ${TOKEN_VARIABLE}")
     name = request.path.removeprefix(_PREFIX).strip("/")
     handler = _HANDLERS.get((request.method, name))
     if handler is None:

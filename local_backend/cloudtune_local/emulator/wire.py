@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 Face = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
 """Whose account: ``aws`` is what moto emulates, ``mantle`` Bedrock's OpenAI-shaped API."""
 _LARGEST_JSON = 64 << 20
+SPOOL = "cloudtune.spool"
+"""Where the WSGI environment holds a body that was read to verify its signature; it is closed after the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,9 @@ class Raw:
     def drain(self) -> None:
         """Take what is left: a client that still sends would not hear the answer."""
         if not self.body.closed:
-            while self.body.read(1 << 20):
-                pass
+            with contextlib.suppress(ApiError):  # it is not the body that was signed, and nobody uses it
+                while self.body.read(1 << 20):
+                    pass
             if self.body.seekable():
                 self.body.close()
 

@@ -1,4 +1,7 @@
-"""What goes to moto: S3, STS, IAM, KMS, logs and whatever else has no face here; faults meet it all the same.
+"""What goes to moto: S3, STS, IAM, KMS, logs and the few others of `SERVICES`; faults meet it all the same.
+
+moto emulates some 180 services, and several of them call URLs, start containers or reset everything. Only those that a
+back end or a documented path needs are let through, without the operations that make a service call another.
 
 Bodies are handed on as they arrive; a request that a fault holds back lies in a temporary file meanwhile.
 """
@@ -10,7 +13,7 @@ import io
 import re
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import buckets, errors, permissions, price_list, quotas
+from cloudtune_local.emulator.aws import authentication, buckets, errors, permissions, price_list, quotas
 from cloudtune_local.emulator.aws.parts import (
     CHECKS,
     is_wrapped,
@@ -32,6 +35,15 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face, Reply
 
+SERVICES: Mapping[str, str] = {
+    "s3": "s3", "sts": "sts", "iam": "iam", "kms": "kms", "logs": "logs", "monitoring": "cloudwatch",
+    "pricing": "pricing", "secretsmanager": "secretsmanager", "servicequotas": "servicequotas",
+}  # fmt: skip
+"""Signing name -> moto's name of the service."""
+REFUSED = frozenset(
+    {"s3.PutBucketNotificationConfiguration", "logs.PutSubscriptionFilter", "secretsmanager.RotateSecret"}
+)
+"""Operations that make moto call other services."""
 _ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
 _SMALL = 1 << 20
 _OBJECT = {
@@ -56,6 +68,7 @@ _BUCKET = {
     ("GET", "encryption"): "GetBucketEncryption",
     ("PUT", "encryption"): "PutBucketEncryption",
     ("GET", "versions"): "ListObjectVersions",
+    ("PUT", "notification"): "PutBucketNotificationConfiguration",
 }
 _PLAIN = {
     "object": {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"},
@@ -72,7 +85,13 @@ _NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server
 
 
 def door(signed: Signed, request: Request) -> Door:
-    """The door for a request to a service that moto emulates."""
+    """The door for a request to a service that moto emulates. Raises AwsError for one that is not let through."""
+    if signed.service not in SERVICES:
+        raise errors.AwsError(
+            400, "UnknownOperationException",
+            f"The emulator has no service {signed.service!r}. Besides Bedrock and SageMaker: {', '.join(SERVICES)}.",
+            protocol=authentication.protocol_of(request, signed.service),
+        )  # fmt: skip
     return _door(f"{signed.service}.{_operation(signed, request)}")
 
 
@@ -85,11 +104,7 @@ def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
     handler = _OWN.get(name, _pass)
-    return Door("aws", name, handler, _open, read=read, dressed=errors.dressed(protocol))
-
-
-def _open(site: Site, call: Call) -> None:
-    """Any key opens: the emulator has one account, and signatures are not verified."""
+    return Door("aws", name, handler, authentication.verified, read=read, dressed=errors.dressed(protocol))
 
 
 def _operation(signed: Signed, request: Request) -> str:
@@ -116,12 +131,12 @@ def place(path: str) -> tuple[str, str]:
 
 
 def _action(request: Request) -> str:
-    """The query protocol's operation stands in the body, which is put back."""
+    """The query protocol's operation stands in the body."""
     if request.mimetype != "application/x-www-form-urlencoded" or (request.content_length or 0) > _SMALL:
         return ""
-    data = request.stream.read()
-    request.environ["cloudtune.body"] = data
-    found = _ACTION.search(data)
+    # The body is verified by now, and can be read again.
+    found = _ACTION.search(request.stream.read(_SMALL))
+    request.stream.seek(0)
     return found[1].decode() if found else ""
 
 
@@ -129,8 +144,6 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
     """The call, its body unread."""
     signed = signature(request)
     assert signed is not None
-    data = request.environ.get("cloudtune.body")
-    body = request.stream if data is None else io.BytesIO(data)
     noted: dict[str, Any] = {}
     if name.startswith("s3."):
         noted["Bucket"], noted["Key"] = place(request.path)
@@ -140,7 +153,7 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
     return Call(
         face=face, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
         headers={key.lower(): value for key, value in request.headers.items()},
-        base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=body),
+        base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=request.stream),
     )  # fmt: skip
 
 
@@ -158,20 +171,32 @@ def _pass(site: Site, call: Call) -> Reply:
     if call.name == "s3.UploadPart" and "x-amz-copy-source" not in call.headers:
         return upload_part(site, call)
     assert call.raw is not None
-    environ = call.raw.again()
+    if call.name in REFUSED:
+        raise errors.unknown(call.name)
     if str(call.body.get("Bucket") or "").startswith(buckets.ESCROW):
         raise errors.AwsError(403, "AccessDenied", "Access Denied", protocol="s3")
     if call.name in _READING:
         from cloudtune_local.emulator.bedrock import jobs
 
         jobs.settle_all(site, call.now)  # a job that has ended by now has left its files
-    if call.name == "s3.PutObject":
-        _check(call, environ)
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(site, call)
+    if call.raw.body.seekable():
+        return _forward(site, call, call.raw.again())
+    held = call.raw.kept()  # moto sees no byte of a body that is not the one that was signed
+    try:
+        return _forward(site, call, held.again())
+    finally:
+        held.body.close()
+
+
+def _forward(site: Site, call: Call, environ: dict[str, Any]) -> Reply:
+    if call.name == "s3.PutObject":
+        _check(call, environ)
+    service = SERVICES[call.name.partition(".")[0]]
     with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
-            reply = site.aws.answer(environ)
+            reply = site.aws.answer(environ, service)
         except NotImplementedError as error:  # the way in which moto says so
             raise errors.unknown(call.name) from error
     if call.name in _CHANGING and reply.status < 300:

@@ -17,6 +17,8 @@ from cloudtune_local.emulator.openai import models
 from cloudtune_local.emulator.wire import ApiError, Call, Reply
 
 if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
     from cloudtune_local.emulator.engine import Served
     from cloudtune_local.emulator.site import Site
 
@@ -39,11 +41,15 @@ class ArmError(ApiError):
         self.body = {"error": {"code": code, "message": message}}
 
 
-def check_token(site: Site, call: Call) -> None:
+def check_token(site: Site, request: Request) -> None:
     """Only a bearer token opens this plane; keys do not (learn.microsoft.com, role-based access control)."""
-    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not site.opens(token, site.settings.azure_token):
         raise ArmError(401, "AuthenticationFailed", _NEEDS_BEARER)
+
+
+def check_scope(site: Site, call: Call) -> None:
+    """The subscription, the group and the account must be those of the emulator; a version must be asked for."""
     settings = site.settings
     wanted = (settings.subscription, settings.resource_group, settings.account)
     given = (call.ids["subscription"], call.ids.get("group", wanted[1]), call.ids.get("account", wanted[2]))

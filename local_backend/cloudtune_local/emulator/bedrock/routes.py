@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune_local.emulator.aws import shapes
+from cloudtune_local.emulator.aws.authentication import verified
 from cloudtune_local.emulator.aws.errors import AwsError, dressed, invalid
 from cloudtune_local.emulator.bedrock import (
     bases,
@@ -89,21 +90,20 @@ def find(asked: Asked) -> Door | None:
         if name not in handlers:
             raise AwsError(501, "NotImplementedException", f"{name} is not emulated.")
         reading = functools.partial(read, region=asked.region)
-        return Door("bedrock", _PREFIX + name, handlers[name], _open, ids, reading, dressed("rest-json"))
+        return Door(
+            "bedrock", _PREFIX + name, handlers[name], verified, ids, reading, dressed("rest-json"), _check_shape
+        )
     return None
 
 
 def named(name: str) -> Door:
     """The door of a call that was read before."""
     handler = (CONTROL | RUNTIME)[name.removeprefix(_PREFIX)]
-    return Door("bedrock", name, handler, _open, dressed=dressed("rest-json"))
+    return Door("bedrock", name, handler, verified, dressed=dressed("rest-json"))
 
 
-def _open(site: Site, call: Call) -> None:
-    """Any signature opens; a Bedrock API key has to be the right one. Then the request must fit its shape."""
-    scheme, _, key = call.headers.get("authorization", "").partition(" ")
-    if scheme == "Bearer" and not site.opens(key, site.settings.bedrock_api_key):
-        raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
+def _check_shape(site: Site, call: Call) -> None:
+    """The request must fit the service's model."""
     operation = call.name.removeprefix(_PREFIX)
     if operation in CONTROL:
         shapes.check("bedrock", operation, call.ids, call.query, call.body)

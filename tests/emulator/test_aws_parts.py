@@ -16,6 +16,7 @@ from botocore.client import Config
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.emulator.access import aws_keys
 
 from cloudtune_local.emulator.aws.heap import Heap, Laid
 
@@ -32,7 +33,7 @@ KEY = "a/large & long.bin"
 def s3(emulator: Emulator) -> Any:
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client("s3", endpoint_url=emulator.url, region_name="us-east-1", config=config,
-                        aws_access_key_id="a", aws_secret_access_key="b")  # fmt: skip
+                        **aws_keys(emulator))  # fmt: skip
 
 
 @pytest.fixture

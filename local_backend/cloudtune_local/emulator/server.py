@@ -15,6 +15,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from cloudtune.errors import ConfigError
 from cloudtune_local.emulator import credentials
 from cloudtune_local.emulator.app import App
+from cloudtune_local.emulator.aws import header_names
 from cloudtune_local.emulator.aws.around import Around
 from cloudtune_local.emulator.azure import storage
 from cloudtune_local.emulator.clock import EmulatorClock
@@ -47,6 +48,12 @@ _BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 
 class _Handler(WSGIRequestHandler):
     """Says nothing of good requests, and of bad ones through logging."""
+
+    def make_environ(self) -> dict[str, Any]:
+        """With S3's metadata headers that have underscores in their names, which werkzeug drops."""
+        environ = super().make_environ()
+        header_names.keep_underscores(environ, self.headers.items())
+        return environ
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Quiet."""

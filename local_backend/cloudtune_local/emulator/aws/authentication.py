@@ -123,8 +123,9 @@ def verify(site: Site, request: Request, signed: Signed) -> None:
     given_token = request.headers.get("X-Amz-Security-Token") or request.args.get("X-Amz-Security-Token", "")
     if credential.token is not None and not hmac.compare_digest(given_token.encode(), credential.token.encode()):
         raise refusal("bad_token", protocol)
-    wanted_headers = {"host"} | {name for name, _ in request.headers if name.lower().startswith("x-amz-")}
-    if not {name.lower() for name in wanted_headers} <= set(signed.headers):
+    # WSGI has hyphens in the place of underscores, see `header_names`.
+    sent = {"host"} | {name.lower() for name, _ in request.headers if name.lower().startswith("x-amz-")}
+    if not sent <= {name.replace("_", "-") for name in signed.headers}:
         raise refusal("unsigned_header", protocol)
     declared = _declared_hash(request, signed)
     found = payload.spooled(request) if declared is None else None

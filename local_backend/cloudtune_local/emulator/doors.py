@@ -45,6 +45,7 @@ def find(site: Site, request: Request) -> Door:
         return _management(method, path)
     if "Authorization" not in request.headers and "api-key" not in request.headers:
         raise authentication.refusal("missing", "s3")  # every other path is a bucket's
+    _any_key(site, request)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
@@ -79,6 +80,15 @@ def _management(method: str, path: str) -> Door:
             ids = found.groupdict()
             return Door("azure", name, handler, deployments.check_token, ids, check_request=deployments.check_scope)
     raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
+
+
+def _any_key(site: Site, request: Request) -> None:
+    """A path that no API has is told as such only to those who have a key of one."""
+    _, _, given = request.headers.get("Authorization", "").partition(" ")
+    settings = site.settings
+    known = (settings.api_key, settings.azure_key, settings.azure_token, settings.bedrock_api_key)
+    if not any(site.opens(one, key) for one in (given, request.headers.get("api-key", "")) for key in known):
+        openai_key(site, request)
 
 
 def openai_key(site: Site, request: Request) -> None:

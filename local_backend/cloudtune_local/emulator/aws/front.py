@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face
 
-_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model")
+_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model",
+            "/listTagsForResource", "/tagResource", "/untagResource")  # fmt: skip
 
 
 class Asked(NamedTuple):

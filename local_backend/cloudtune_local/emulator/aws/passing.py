@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face, Reply
 
-SERVICES: Mapping[str, str] = {
+SERVICES: Mapping[str, str | None] = {
     "s3": "s3", "sts": "sts", "iam": "iam", "kms": "kms", "logs": "logs", "monitoring": "cloudwatch",
-    "pricing": "pricing", "secretsmanager": "secretsmanager", "servicequotas": "servicequotas",
+    "pricing": None, "secretsmanager": "secretsmanager", "servicequotas": "servicequotas",
 }  # fmt: skip
-"""Signing name -> moto's name of the service."""
+"""Signing name -> moto's name of the service; None where only what is answered here exists."""
 REFUSED = frozenset(
     {"s3.PutBucketNotificationConfiguration", "logs.PutSubscriptionFilter", "secretsmanager.RotateSecret"}
 )
@@ -194,6 +194,8 @@ def _forward(site: Site, call: Call, environ: dict[str, Any]) -> Reply:
     if call.name == "s3.PutObject":
         _check(call, environ)
     service = SERVICES[call.name.partition(".")[0]]
+    if service is None:
+        raise errors.unknown(call.name)
     with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
             reply = site.aws.answer(environ, service)

@@ -84,7 +84,7 @@ class Emulator:
     ) -> None:
         given = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
         if not is_loopback(host):
-            _check_exposure(host, given, allowed=beyond_loopback, tls=tls)
+            check_exposure(host, given, allowed=beyond_loopback, tls=tls)
         self.settings = given
         if self.settings.engine == "train" and scale != 1:
             raise ConfigError("training takes its own time: a speed is for the script engine")
@@ -250,8 +250,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -> None:
-    """Other machines may reach the emulator only over TLS and with a key that was chosen for it."""
+def check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -> None:
+    """Other machines may reach the emulator only over TLS and with a given key. Raises ConfigError."""
     missing = [
         option
         for option, is_there in (

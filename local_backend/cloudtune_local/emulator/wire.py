@@ -39,8 +39,12 @@ class Raw:
     def kept(self) -> Raw:
         """With its body in a temporary file: to be acted on later, or twice."""
         held = spool()
-        while block := self.body.read(1 << 20):
-            held.write(block)
+        try:
+            while block := self.body.read(1 << 20):
+                held.write(block)
+        except BaseException:
+            held.close()
+            raise
         return Raw(environ=self.environ, body=held)
 
     def again(self) -> dict[str, Any]:

@@ -82,7 +82,7 @@ async function form() {
   it.submit(); await answered;
 }
 async function open() {
-  const said = within(new Promise(done => addEventListener('message', event => done(event.data))), 5000);
+  const said = within(new Promise(done => addEventListener('message', event => done(event.data))), 3000);
   const it = frame('opened'), answered = loaded(it, 'frame');
   it.src = `${target}/${bucket}/page.html?${query('s3')}`;
   await answered; found.object = await said;

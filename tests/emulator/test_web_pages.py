@@ -237,8 +237,8 @@ def _arrived(found: dict[str, Any], seen: list[tuple[str, str, str]], bucket: st
     assert "error" not in found, found
     asked = {(method, path) for method, path, _ in seen}
     wanted = {("GET", f"/{bucket}/pixel.png"), ("GET", f"/{bucket}/kept"), ("POST", f"/{bucket}"),
-              ("GET", "/v1/models"), ("GET", f"/{bucket}/page.html"), ("POST", "/v1/fine_tuning/jobs"), ("POST", "/_emulator/clock"),
-              ("POST", "/moto-api/reset"), ("OPTIONS", f"/{bucket}/put.html")}  # fmt: skip
+              ("GET", "/v1/models"), ("GET", f"/{bucket}/page.html"), ("POST", "/v1/fine_tuning/jobs"),
+              ("POST", "/_emulator/clock"), ("POST", "/moto-api/reset"), ("OPTIONS", f"/{bucket}/put.html")}  # fmt: skip
     assert wanted <= asked, wanted - asked
     assert ("GET", "/_emulator/store", "websocket") in seen
 

@@ -46,9 +46,7 @@ NEEDS = "werkzeug"
     help="With --engine train: a JSON file that says which local model stands for which of the vendor's.",
 )
 @click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="Seconds that pass in one; 0 stands still.")
-@click.option(
-    "--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="The OpenAI key to accept. Default: generated."
-)
+@click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="The OpenAI key to accept. Default: generated.")
 @click.option("--jobs-per-day", type=click.IntRange(min=0), help="Refuse more jobs, with 429.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Refuse more requests, with 429.")
 @click.option(

@@ -13,6 +13,8 @@ from cloudtune_local.emulator.admission import is_allowed_host
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PUBLIC = {"workspace.discovery"}
+"""Routes that tell the server's own URL and nothing else; azure-ai-ml calls it without a token."""
 PAGE_HEADERS: dict[str, dict[str, str]] = {
     "origin": {"Origin": "https://evil.example"},
     "origin of another port": {"Origin": "http://127.0.0.1:1"},
@@ -65,6 +67,7 @@ def test_every_route_refuses_wrong_credentials(closed: Emulator, routes: list[Ro
     opened = [
         f"{route.api} {route.method} {route.path} {headers}: {answer.status_code}"
         for route in routes
+        if route.name not in PUBLIC
         for headers in wrong_credentials(closed, route)
         if (answer := send(closed, route, headers)).status_code not in (401, 403)
     ]

@@ -236,9 +236,11 @@ def _arrived(found: dict[str, Any], seen: list[tuple[str, str, str]], bucket: st
     """Every attempt was made, and reached the emulator."""
     assert "error" not in found, found
     asked = {(method, path) for method, path, _ in seen}
-    wanted = {("GET", f"/{bucket}/pixel.png"), ("GET", f"/{bucket}/kept"), ("POST", f"/{bucket}"),
-              ("GET", "/v1/models"), ("GET", f"/{bucket}/page.html"), ("POST", "/v1/fine_tuning/jobs"),
-              ("POST", "/_emulator/clock"), ("POST", "/moto-api/reset"), ("OPTIONS", f"/{bucket}/put.html")}  # fmt: skip
+    wanted = {
+        ("GET", f"/{bucket}/pixel.png"), ("GET", f"/{bucket}/kept"), ("GET", f"/{bucket}/page.html"),
+        ("GET", "/v1/models"), ("POST", f"/{bucket}"), ("POST", "/v1/fine_tuning/jobs"), ("POST", "/_emulator/clock"),
+        ("POST", "/moto-api/reset"), ("OPTIONS", f"/{bucket}/put.html"),
+    }  # fmt: skip
     assert wanted <= asked, wanted - asked
     assert ("GET", "/_emulator/store", "websocket") in seen
 

@@ -40,7 +40,7 @@ def find(site: Site, request: Request) -> Door:
     if path.startswith(storage.ROOT):
         return storage.door(method, path, request.args)
     if path == "/discovery":
-        return Door("azure", "workspace.discovery", workspace.discovery, deployments.check_token)
+        return Door("azure", "workspace.discovery", workspace.discovery, workspace.public)
     if path.lower().startswith(("/subscriptions/", "/history/v1.0/subscriptions/")):
         return _management(method, path)
     if "Authorization" not in request.headers and "api-key" not in request.headers:

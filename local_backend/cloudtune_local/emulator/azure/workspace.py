@@ -18,6 +18,8 @@ from cloudtune_local.emulator.life import ENDED, Acts, Course, Life, Script, lif
 from cloudtune_local.emulator.wire import Call, Reply
 
 if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
     from cloudtune_local.emulator.site import Site
 
 _WORDS = {
@@ -35,6 +37,10 @@ def get_workspace(site: Site, call: Call) -> Reply:
     properties = {"provisioningState": "Succeeded", "discoveryUrl": f"{call.base}/discovery", "workspaceId": "emulated"}
     identity = {"id": _id(call), "name": call.ids["workspace"], "type": _TYPE, "location": site.settings.location}
     return Reply(body=identity | {"kind": "Default", "properties": properties})
+
+
+def public(site: Site, request: Request) -> None:
+    """azure-ai-ml 1.35.2 asks for the discovery document without a token; it tells the server's own URL only."""
 
 
 def discovery(site: Site, call: Call) -> Reply:

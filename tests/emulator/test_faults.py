@@ -208,6 +208,7 @@ def test_many_clients_at_once_lose_nothing(emulator: Emulator, client: openai.Op
 def test_a_late_request_needs_its_key_too(emulator: Emulator) -> None:
     emulator.faults.add("late", "files.create", seconds=1)
     wrong = openai.OpenAI(base_url=emulator.openai_url, api_key="sk-wrong-wrong", max_retries=0)
-    with wrong as client, pytest.raises(openai.APIConnectionError):
+    with wrong as client, pytest.raises(openai.AuthenticationError):
         client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune")
     assert emulator.app.land() == 0
+    assert emulator.faults.armed  # it waits for a request that has a key

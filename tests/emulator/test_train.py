@@ -233,7 +233,7 @@ def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
     settings = Settings(engine="train", store=tmp_path / "kept")
 
     def client(emulator: Emulator) -> openai.OpenAI:
-        return openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key, max_retries=0)
+        return openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key, max_retries=0)
 
     emulator = Emulator(settings)
     with emulator, client(emulator) as before:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
+from tests.emulator.signing import signed_headers
 
 from cloudtune_local.emulator.aws import buckets, shapes
 from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
@@ -25,9 +26,11 @@ QUERIES = ["", "?maxResults=x", "?nextToken=%ff", "?maxResults=-1", "?sortOrder=
 PATHS = ["x", "a%2Fb", "%", "%00", "..", "arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Acustom-model%2Fx%2Fy", "é"]
 
 
-def key(emulator: Emulator) -> dict[str, str]:
-    """A Bedrock API key opens the same routes as a signature, whatever the path."""
-    return {"Authorization": f"Bearer {emulator.settings.bedrock_api_key}"}
+def send(emulator: Emulator, pool: urllib3.PoolManager, method: str, path: str, body: Any = b"") -> Any:
+    """Send a signed request; urllib3 normalizes paths, and so the normalized one is signed."""
+    url, data = str(urllib3.util.parse_url(emulator.url + path)), body.encode() if isinstance(body, str) else body
+    headers = signed_headers(emulator, method, url, service="bedrock", data=data)
+    return pool.request(method, url, body=data, headers=headers)
 
 
 def made(shape: Any, dice: random.Random) -> Any:
@@ -70,7 +73,7 @@ def test_odd_requests_are_answered_in_the_services_words(emulator: Emulator, ser
         if dice.random() < 0.15:
             body = dice.choice([b"", b"{", b"[]", b"null", b"\xff\xfe", b"1"])
         method = operation.http["method"]
-        answer = pool.request(method, f"{emulator.url}{path}{query}", body=body, headers=key(emulator))
+        answer = send(emulator, pool, method, f"{path}{query}", body)
         told = f"{method} {path}{query} {body!r}: {answer.status} {answer.data!r}"
         seen.add(answer.status)
         assert answer.status < 500 or answer.status == 501, told
@@ -139,11 +142,11 @@ def test_good_requests_with_an_odd_place(emulator: Emulator, kind: str) -> None:
         if isinstance(body, dict) and "clientRequestToken" in good and dice.random() < 0.8:
             body = {name: item for name, item in body.items() if name not in ("clientRequestToken", "jobName")}
             body |= {"jobName": f"j{dice.random()}"} if "jobName" in good else {}
-        answer = pool.request("POST", f"{emulator.url}{path}", body=json.dumps(body), headers=key(emulator))
+        answer = send(emulator, pool, "POST", path, json.dumps(body))
         told = f"{path} {body!r}: {answer.status} {answer.data!r}"
         assert answer.status < 500, told
         assert answer.status < 400 or answer.headers.get("x-amzn-errortype"), told
     for method, listed in (("GET", path), ("GET", "/custom-models"), ("GET", "/imported-models")):
         emulator.clock.advance(100)
         if kind in ("jobs", "imports", "deployments"):
-            assert pool.request(method, emulator.url + listed, headers=key(emulator)).status == 200
+            assert send(emulator, pool, method, listed).status == 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.aws import buckets, errors, permissions, price_list, quotas
@@ -22,7 +23,7 @@ from cloudtune_local.emulator.aws.parts import (
 )
 from cloudtune_local.emulator.aws.signing import Signed, signature
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import Call, Raw
+from cloudtune_local.emulator.wire import Call, Raw, received
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face, Reply
 
+_FORM = "application/x-www-form-urlencoded"
+_BLOCK = 1 << 20
 _ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
-_SMALL = 1 << 20
+_LARGEST_PUT = 1 << 30
+"""Of PutObject, whose objects moto holds in memory; the SDKs send larger files in parts."""
+_LARGEST_BODY = 16 << 20
+"""Of every other call: lists of keys or parts, policies, log events."""
 _OBJECT = {
     ("PUT", "partNumber"): "UploadPart",
     ("POST", "uploads"): "CreateMultipartUpload",
@@ -84,8 +90,11 @@ def named(name: str) -> Door:
 def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    handler = _OWN.get(name, _pass)
-    return Door("aws", name, handler, _open, read=read, dressed=errors.dressed(protocol))
+    return Door("aws", name, _act, _open, head=read_head, read=read, dressed=errors.dressed(protocol))
+
+
+def _act(site: Site, call: Call) -> Reply:
+    return _OWN.get(call.name, _pass)(site, call)
 
 
 def _open(site: Site, call: Call) -> None:
@@ -97,7 +106,7 @@ def _operation(signed: Signed, request: Request) -> str:
     if target := request.headers.get("X-Amz-Target"):
         return target.rpartition(".")[2]
     if signed.service != "s3":
-        return request.args.get("Action") or _action(request) or request.method
+        return request.args.get("Action") or request.method
     _, key = place(request.path)
     for (method, parameter), name in (_OBJECT if key else _BUCKET).items():
         if request.method == method and parameter in request.args:
@@ -115,22 +124,30 @@ def place(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _action(request: Request) -> str:
-    """The query protocol's operation stands in the body, which is put back."""
-    if request.mimetype != "application/x-www-form-urlencoded" or (request.content_length or 0) > _SMALL:
-        return ""
-    data = request.stream.read()
-    request.environ["cloudtune.body"] = data
-    found = _ACTION.search(data)
-    return found[1].decode() if found else ""
-
-
 def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """The call, its body in a temporary file; a part's is left to be read as it arrives."""
+    head = read_head(request, face, name, ids, now)
+    assert head.raw is not None
+    if name == "s3.UploadPart":
+        return head
+    body = received(request.stream, _LARGEST_PUT if name == "s3.PutObject" else _LARGEST_BODY)
+    size = body.seek(0, io.SEEK_END)
+    body.seek(0)
+    if request.method == "POST" and request.mimetype == _FORM and "Action" not in request.args:
+        # The query protocol's operation stands in the body.
+        found = _ACTION.search(body.read())
+        name = f"{name.partition('.')[0]}.{found[1].decode()}" if found else name
+        body.seek(0)
+    environ = {key: value for key, value in head.raw.environ.items() if key != "HTTP_TRANSFER_ENCODING"}
+    if size or "HTTP_TRANSFER_ENCODING" in head.raw.environ:
+        environ["CONTENT_LENGTH"] = str(size)
+    return replace(head, name=name, raw=Raw(environ=environ, body=body))
+
+
+def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
     """The call, its body unread."""
     signed = signature(request)
     assert signed is not None
-    data = request.environ.get("cloudtune.body")
-    body = request.stream if data is None else io.BytesIO(data)
     noted: dict[str, Any] = {}
     if name.startswith("s3."):
         noted["Bucket"], noted["Key"] = place(request.path)
@@ -140,7 +157,7 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
     return Call(
         face=face, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
         headers={key.lower(): value for key, value in request.headers.items()},
-        base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=body),
+        base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=request.stream),
     )  # fmt: skip
 
 
@@ -200,11 +217,11 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
     if algorithm not in CHECKS or is_wrapped(call.headers):
         return
     body: IO[bytes] = environ["wsgi.input"]
-    data = body.read()
     check = CHECKS[algorithm]()
-    check.update(data)
+    while block := body.read(_BLOCK):
+        check.update(block)
     refuse_other(algorithm, check.digest(), value)
-    environ["wsgi.input"] = io.BytesIO(data)
+    body.seek(0)
 
 
 _OWN: dict[str, Callable[[Site, Call], Reply]] = {

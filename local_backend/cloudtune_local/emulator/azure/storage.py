@@ -13,14 +13,16 @@ import hashlib
 import hmac
 import re
 import shutil
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 
+from cloudtune_local.emulator import wire
 from cloudtune_local.emulator.azure.deployments import ArmError
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, spool
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, received, spool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +41,9 @@ _SIGNED = (
     "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
 )  # fmt: skip
 _BLOCK = 1 << 20
+_LARGEST = 5000 << 20
+"""Of one Put Blob (learn.microsoft.com/rest/api/storageservices/put-blob, seen 2026-11-21)."""
+_LARGEST_LIST = 16 << 20
 
 
 class BlobError(ApiError):
@@ -99,7 +104,7 @@ def door(method: str, path: str, query: Mapping[str, str]) -> Door:
     act = acts.get((method, part))
     if found is None or act is None:
         raise BlobError(400, "UnsupportedHttpVerb", f"{method} of {path} (comp={part}) is not emulated.")
-    return Door("azure", act[0], act[1], check_key, found.groupdict(), read_blob, _dressed)
+    return Door("azure", act[0], act[1], check_key, found.groupdict(), read_head, read_blob, dressed=_dressed)
 
 
 def named(name: str) -> Door:
@@ -109,15 +114,16 @@ def named(name: str) -> Door:
 
 
 def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The body goes into a file without a name, however large it is."""
-    held = spool()
-    while block := request.stream.read(_BLOCK):
-        held.write(block)
-    return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
-        files={"body": SentFile(filename=ids["blob"], stream=held)},
-        headers={key.lower(): value for key, value in request.headers.items()} | {":method": request.method},
-    )  # fmt: skip
+    """The body goes into a file without a name; its largest size is the service's."""
+    held = received(request.stream, _LARGEST_LIST if name == "blobs.list" else _LARGEST)
+    files = {"body": SentFile(filename=ids["blob"], stream=held)}
+    return replace(read_head(request, face, name, ids, now), files=files)
+
+
+def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """What is signed."""
+    head = wire.read_head(request, face, name, ids, now)
+    return replace(head, headers={**head.headers, ":method": request.method})
 
 
 def _dressed(error: ApiError) -> ApiError:

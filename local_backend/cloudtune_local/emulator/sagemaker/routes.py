@@ -22,7 +22,7 @@ from cloudtune_local.emulator.sagemaker import (
     runtime,
     shapes,
 )
-from cloudtune_local.emulator.wire import read_call
+from cloudtune_local.emulator.wire import read_call, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +78,7 @@ def face(asked: Asked) -> Door | None:
 
 def _mlflow(what: str) -> Door:
     name, handler = mlflow.CALLS[what]
-    return Door("sagemaker", f"sagemaker.{name}", handler, _open, read=_read, dressed=mlflow.dressed)
+    return Door("sagemaker", f"sagemaker.{name}", handler, _open, head=_head, read=_read, dressed=mlflow.dressed)
 
 
 def scaling(asked: Asked) -> Door | None:
@@ -97,7 +97,7 @@ def named(name: str) -> Door:
 
 def _scaling(operation: str) -> Door:
     name, handler = f"{autoscaling.SERVICE}.{operation}", autoscaling.OPERATIONS[operation]
-    return Door("sagemaker", name, handler, _open, read=_read, dressed=_dressed)
+    return Door("sagemaker", name, handler, _open, head=_head, read=_read, dressed=_dressed)
 
 
 def _named(operation: str, ids: Mapping[str, str]) -> Door:
@@ -105,7 +105,7 @@ def _named(operation: str, ids: Mapping[str, str]) -> Door:
         handler, dress = _INVOKED[operation], errors.dressed("rest-json")
     else:
         handler, dress = _checked(operation), _dressed
-    return Door("sagemaker", f"sagemaker.{operation}", handler, _open, ids, read=_read, dressed=dress)
+    return Door("sagemaker", f"sagemaker.{operation}", handler, _open, ids, head=_head, read=_read, dressed=dress)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -124,7 +124,14 @@ def _checked(operation: str) -> Handler:
 
 
 def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    call = read_call(request, face, name, ids, now)
+    return _signed(request, read_call(request, face, name, ids, now))
+
+
+def _head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    return _signed(request, read_head(request, face, name, ids, now))
+
+
+def _signed(request: Request, call: Call) -> Call:
     signed = signing.signature(request)
     return replace(call, region=signed.region if signed is not None else "")
 

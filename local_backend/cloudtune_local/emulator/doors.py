@@ -73,7 +73,7 @@ def _management(method: str, path: str) -> Door:
         found = pattern.fullmatch(path.rstrip("/"))
         if found and verb == method:
             ids = found.groupdict()
-            return Door("azure", name, handler, deployments.check_token, ids)
+            return Door("azure", name, handler, deployments.check_token, ids, dressed=deployments.dressed)
     raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
 
 

@@ -139,6 +139,9 @@ def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], n
         try:
             body = _nested(request.form.items(multi=True))
             files = {key: _kept(part.filename or key, part.stream) for key, part in request.files.items()}
+        except ApiError:
+            request.close()
+            raise
         except HTTPException as error:
             raise ApiError(error.code or 400, f"The form cannot be read: {error.description}") from error
     elif data := read_body(request, LARGEST_JSON):
@@ -192,6 +195,16 @@ def _json(data: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ApiError(400, "The body of the request must be a JSON object.")
     return body
+
+
+def fit(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
+    """Raises ApiError where a member of the body is of another type than the shape's."""
+    try:
+        msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`") or None
+        raise ApiError(400, f"Invalid type for '{name}': {said}.", code="invalid_type", param=name) from error
 
 
 def _nested(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:

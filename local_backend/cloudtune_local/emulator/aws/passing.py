@@ -166,7 +166,7 @@ def _quotas(site: Site, call: Call) -> Reply:
 
 
 def _prices(site: Site, call: Call) -> Reply:
-    return price_list.products(site, call) or _pass(site, call)
+    return price_list.products(site, call)
 
 
 def _pass(site: Site, call: Call) -> Reply:

@@ -168,7 +168,11 @@ def put_block(site: Site, call: Call) -> Reply:
     _check_sum(call)
     stream = call.files["body"].stream
     stream.seek(0)
-    site.store.write(_part(call, call.query["blockid"]), stream)
+    block = call.query.get("blockid")
+    if not block:
+        message = "A query parameter that is mandatory for this request is not specified: blockid."
+        raise BlobError(400, "MissingRequiredQueryParameter", message)
+    site.store.write(_part(call, block), stream)
     return Reply(status=201, body=b"", headers={"x-ms-request-server-encrypted": "true"})
 
 
@@ -176,8 +180,12 @@ def put_list(site: Site, call: Call) -> Reply:
     """The blob that these parts are."""
     stream = call.files["body"].stream
     stream.seek(0)
+    try:
+        entries = ET.fromstring(stream.read())  # noqa: S314 - expat limits what entities expand to
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise BlobError(400, "InvalidXmlDocument", "XML specified is not syntactically valid.") from error
     with spool() as joined:
-        for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
+        for entry in entries:
             part = site.store.content(_part(call, entry.text or ""))
             if not part.exists():
                 raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")

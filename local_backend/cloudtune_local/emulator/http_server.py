@@ -69,6 +69,7 @@ class Connection(H11Protocol):
         self.access_log = False
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_refused = False
         self.since = loop.time()
         """When this connection began to wait for a request."""
 
@@ -88,10 +89,14 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on."""
+        if self._is_refused:
+            return
         super().data_received(data)
         self._watch_head()
 
     def _watch_head(self) -> None:
+        if self._is_refused:
+            return
         if not self.is_waiting or self.transport.is_closing():
             self._forget_deadline()
         elif self._deadline is None:
@@ -114,12 +119,20 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP, also in the middle of a body that somebody reads."""
+        self._forget_deadline()
         if self.cycle is not None and not self.cycle.response_complete:
             self.abandon()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
+            return
+        self._is_refused = True
+        headers = [("content-type", "text/plain"), ("content-length", str(len(msg))), ("connection", "close")]
+        head = self.conn.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request"))
+        self.transport.write(head + self.conn.send(h11.Data(data=msg.encode())))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        # Closed at once, with bytes of the client unread, it would be reset, and the client would not see the answer.
+        self._deadline = self.loop.call_later(self._limits.pace.drain_s, self.transport.abort)
 
     def abandon(self) -> None:
         """Whoever answers the request at hand finds the client gone."""

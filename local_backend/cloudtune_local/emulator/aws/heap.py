@@ -60,6 +60,10 @@ class Laid(io.RawIOBase):
         self.size = sum(piece.size for piece in self.pieces)
         self._at = 0
 
+    def __deepcopy__(self, memo: object) -> Laid:
+        """Another reader of the same places: moto copies its objects to list them."""
+        return Laid(self.pieces)
+
     def readable(self) -> bool:
         """Yes."""
         return True

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
-from cloudtune_local.emulator.aws import buckets, errors, permissions, price_list, quotas
+from cloudtune_local.emulator.aws import buckets, errors, moto_requests, permissions, price_list, quotas
 from cloudtune_local.emulator.aws.parts import (
     CHECKS,
     is_wrapped,
@@ -90,7 +90,8 @@ def named(name: str) -> Door:
 def _door(name: str) -> Door:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    return Door("aws", name, _act, _open, head=read_head, read=read, dressed=errors.dressed(protocol))
+    return Door("aws", name, _act, _open, head=read_head, read=read, check=moto_requests.check,
+                dressed=errors.dressed(protocol))  # fmt: skip
 
 
 def _act(site: Site, call: Call) -> Reply:
@@ -113,9 +114,13 @@ def _operation(signed: Signed, request: Request) -> str:
             return name
     if request.path == "/":
         return "ListBuckets"
+    level = "object" if key else "bucket"
+    for parameter in request.args:
+        if known := moto_requests.subresources().get((request.method, level, parameter)):
+            return known
     if key and request.method == "PUT" and "x-amz-copy-source" in request.headers:
         return "CopyObject"
-    return _PLAIN["object" if key else "bucket"].get(request.method, request.method)
+    return _PLAIN[level].get(request.method, request.method)
 
 
 def place(path: str) -> tuple[str, str]:
@@ -175,7 +180,7 @@ def _pass(site: Site, call: Call) -> Reply:
     if call.name == "s3.UploadPart" and "x-amz-copy-source" not in call.headers:
         return upload_part(site, call)
     assert call.raw is not None
-    environ = call.raw.again()
+    environ = moto_requests.without_unknown_headers(call, call.raw.again())
     if str(call.body.get("Bucket") or "").startswith(buckets.ESCROW):
         raise errors.AwsError(403, "AccessDenied", "Access Denied", protocol="s3")
     if call.name in _READING:

@@ -8,6 +8,7 @@ botocore itself checks required members, types and smallest lengths only; the se
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
@@ -152,8 +153,17 @@ class Held:
                 yield from self.faults(shape.value, item, f"{where}.{key}.member")
         elif kind == "string":
             yield from _text(shape, value, where)
+        elif kind == "blob" and self._json:
+            self._check_blob(value, where)
         elif kind in _NUMBERS:
             yield from _size(shape, value, "value", where, value)
+
+    @staticmethod
+    def _check_blob(value: Any, where: str) -> None:
+        try:
+            b64decode(value, validate=True)
+        except (TypeError, ValueError) as error:
+            raise AwsError(400, "SerializationException", f"{where} is not base64", protocol="json") from error
 
     def _members(self, shape: Any, value: Mapping[str, Any], where: str) -> Iterator[str]:
         head = f"{where}." if where else ""

@@ -76,7 +76,7 @@ def test_heads_that_are_no_http_are_refused(emulator: Emulator, key: str, lines:
     [
         b"-5\r\nhello\r\n", b"0x5\r\nhello\r\n", b"+5\r\nhello\r\n", b" 5\r\nhello\r\n", b"5 5\r\nhello\r\n",
         b"G\r\nhello\r\n", b"\r\nhello\r\n", b"5\nhello\n0\r\n\r\n", b"F" * 21 + b"\r\nhello", b"5\r\nhelloX\r\n0\r\n\r\n",
-        b"5;" + b"x" * 100_000 + b"\r\nhello\r\n", b"0\r\nA: " + b"x" * 100_000 + b"\r\n\r\n", b"0\r\nbad trailer\r\n\r\n",
+        b"5;" + b"x" * 600_000 + b"\r\nhello\r\n", b"0\r\nA: " + b"x" * 600_000 + b"\r\n\r\n", b"0\r\nbad trailer\r\n\r\n",
     ],
     ids=lambda chunks: str(chunks[:20]),
 )  # fmt: skip

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import ssl
     from wsgiref.types import WSGIApplication
 
-_LOG = logging.getLogger(__name__)
+_PROTOCOL_LOG = logging.getLogger(f"{__name__}.protocol")
+_PROTOCOL_LOG.setLevel(logging.ERROR)  # uvicorn warns of every request that is no HTTP
 _BACKLOG = 1024
 _RESET = struct.pack("ii", 1, 0)
 _JOIN_S = 5.0
@@ -65,7 +66,7 @@ class Connection(H11Protocol):
     def __init__(self, config: Config, state: ServerState, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(config, state, {}, loop)
         self.app_state = {"connection": cast("Connected", self)}
-        self.logger = _LOG.getChild("protocol")
+        self.logger = _PROTOCOL_LOG
         self.access_log = False
         self._limits = limits
         self._deadline: asyncio.TimerHandle | None = None
@@ -178,7 +179,10 @@ class HttpServer:
         self._listening = listening
         self._tls = tls
         self._workers = Workers(self._limits.threads)
-        bridge = Bridge(app, self._workers, self._limits.pace, most_headers=self._limits.headers)
+        bridge = Bridge(
+            app, self._workers, self._limits.pace,
+            most_headers=self._limits.headers, head_bytes=self._limits.head_bytes,
+        )  # fmt: skip
         self._config = Config(
             bridge, interface="asgi3", ws="none", lifespan="off", log_config=None, access_log=False,
             proxy_headers=False, server_header=False, date_header=False,

@@ -244,8 +244,11 @@ class Answer:
 class Bridge:
     """The asynchronous application that uvicorn calls."""
 
-    def __init__(self, app: WSGIApplication, workers: Workers, pace: Pace, *, most_headers: int) -> None:
-        self._app, self._workers, self._pace, self._most_headers = app, workers, pace, most_headers
+    def __init__(
+        self, app: WSGIApplication, workers: Workers, pace: Pace, *, most_headers: int, head_bytes: int
+    ) -> None:
+        self._app, self._workers, self._pace = app, workers, pace
+        self._most_headers, self._head_bytes = most_headers, head_bytes
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """One request."""
@@ -271,8 +274,9 @@ class Bridge:
     def _fault(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes] | None:
         """Why a request that h11 takes is refused: its end, or its resource, could be told in two ways."""
         names = [name for name, _ in scope["headers"]]
-        if len(names) > self._most_headers:
-            return 431, b"Too many headers."
+        size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
+        if len(names) > self._most_headers or size > self._head_bytes:
+            return 431, b"The headers are too large, or too many."
         is_chunked = b"transfer-encoding" in names
         if is_chunked and (b"content-length" in names or scope["http_version"] != "1.1"):
             return 400, b"Transfer-Encoding with Content-Length, or in HTTP/1.0."

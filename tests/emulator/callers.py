@@ -68,9 +68,7 @@ class Caller:
         signing.add_auth(request)
         return self.send(method, path, body, dict(request.headers.items()))
 
-    def send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> urllib3.BaseHTTPResponse:
+    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         if body is None and method in ("POST", "PUT"):
             body = b""
         url = urlsplit(self._emulator.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,8 @@ def read_answers(channel: socket.socket, count: int) -> bytes:
 def ask(emulator: Emulator, sent: bytes, count: int = 1) -> bytes:
     """The answers to what is sent."""
     with connect(emulator) as channel:
-        try:
+        with contextlib.suppress(ConnectionError):
             channel.sendall(sent)
-        except ConnectionError:
-            pass
         return read_answers(channel, count)
 
 

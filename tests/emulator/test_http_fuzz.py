@@ -7,48 +7,116 @@ import random
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import psutil
 import pytest
 import urllib3
+from tests.emulator.raw_http import HANG_S, connect, head, read_answers
 
 from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.http_server import Limits
 from cloudtune_local.emulator.wsgi_bridge import Pace
-from tests.emulator.raw_http import HANG_S, connect, head, read_answers
 
 if TYPE_CHECKING:
     import socket
-
     from collections.abc import Iterator
 
 MB = 1 << 20
-PATHS = ["/v1/models", "/v1/files", "/v1/fine_tuning/jobs", "/openai/v1/files", "/blobs/emulated/c/b", "/", "/%FF%00",
-         "/model/a.b/converse", "/cloudtune-emulated/k", "/_emulator/store", "/v1/files?limit=%FF", "//", "/v1//models"]  # fmt: skip
+PATHS = [
+    "/v1/models",
+    "/v1/files",
+    "/v1/fine_tuning/jobs",
+    "/openai/v1/files",
+    "/blobs/emulated/c/b",
+    "/",
+    "/%FF%00",
+    "/model/a.b/converse",
+    "/cloudtune-emulated/k",
+    "/_emulator/store",
+    "/v1/files?limit=%FF",
+    "//",
+    "/v1//models",
+]
 LINES = [
-    "Transfer-Encoding: chunked", "Transfer-Encoding: gzip", "Transfer-Encoding:", "Content-Length: 5", "Content-Length: 05",
-    "Content-Length: -1", "Content-Length: 1e3", "Content-Length: 99999999999999999999", "Content-Length: 5, 5",
-    "Expect: 100-continue", "Expect: x", "Connection: close", "Connection: keep-alive, x", "Connection: upgrade",
-    "Upgrade: websocket", "Upgrade: h2c", "HTTP2-Settings: x", "Host: x", "Host:", "X: \x00", "X: a\rb", "X: a\nb", "X:",
-    " folded", "\tfolded", "X Y: z", ": z", "X", "X: \xff\xfe", "X: " + "y" * 5000, "Content-Type: multipart/form-data",
-    "Content-Type: multipart/form-data; boundary=" + "b" * 200, "Content-Type: \xe9", "Authorization: Bearer",
+    "Transfer-Encoding: chunked",
+    "Transfer-Encoding: gzip",
+    "Transfer-Encoding:",
+    "Content-Length: 5",
+    "Content-Length: 05",
+    "Content-Length: -1",
+    "Content-Length: 1e3",
+    "Content-Length: 99999999999999999999",
+    "Content-Length: 5, 5",
+    "Expect: 100-continue",
+    "Expect: x",
+    "Connection: close",
+    "Connection: keep-alive, x",
+    "Connection: upgrade",
+    "Upgrade: websocket",
+    "Upgrade: h2c",
+    "HTTP2-Settings: x",
+    "Host: x",
+    "Host:",
+    "X: \x00",
+    "X: a\rb",
+    "X: a\nb",
+    "X:",
+    " folded",
+    "\tfolded",
+    "X Y: z",
+    ": z",
+    "X",
+    "X: \xff\xfe",
+    "X: " + "y" * 5000,
+    "Content-Type: multipart/form-data",
+    "Content-Type: multipart/form-data; boundary=" + "b" * 200,
+    "Content-Type: \xe9",
+    "Authorization: Bearer",
     "Authorization: AWS4-HMAC-SHA256 Credential=A/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0",
-    "Range: bytes=9-1", "Cookie: " + "a=b; " * 100, "X_Y: z", "Content-Encoding: gzip", "Accept-Encoding: gzip",
-]  # fmt: skip
+    "Range: bytes=9-1",
+    "Cookie: " + "a=b; " * 100,
+    "X_Y: z",
+    "Content-Encoding: gzip",
+    "Accept-Encoding: gzip",
+]
 CHUNKS = [
-    b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n", b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n", b"-5\r\nhello\r\n", b"FFFFFFFFFFFFFFF\r\nx", b"g\r\n",
-    b"5\r\nhelloX", b"5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n", b"00000000000000000000005\r\nhello\r\n", b"5\nhello\n0\n\n", b"\r\n\r\n",
-    b"5\r\nhe", b"0\r\n" + b"A: b\r\n" * 500 + b"\r\n", b"1\r\n{\r\n" * 200 + b"0\r\n\r\n",
-]  # fmt: skip
+    b"0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n\r\n",
+    b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+    b"-5\r\nhello\r\n",
+    b"FFFFFFFFFFFFFFF\r\nx",
+    b"g\r\n",
+    b"5\r\nhelloX",
+    b"5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n",
+    b"00000000000000000000005\r\nhello\r\n",
+    b"5\nhello\n0\n\n",
+    b"\r\n\r\n",
+    b"5\r\nhe",
+    b"0\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+    b"1\r\n{\r\n" * 200 + b"0\r\n\r\n",
+]
 FOREIGN = [
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET /\r\n", b"\r\n" * 100, b"\x00" * 100,
-    b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"get / http/1.1\r\nhost: x\r\n\r\n", b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET http://other/v1/models HTTP/1.1\r\nHost: x\r\n\r\n", b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET x HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"G" * 1000 + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 300 + b"Host: x\r\n\r\n",
-]  # fmt: skip
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET /\r\n",
+    b"\r\n" * 100,
+    b"\x00" * 100,
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"get / http/1.1\r\nhost: x\r\n\r\n",
+    b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"TRACE / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://other/v1/models HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET x HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"G" * 1000 + b" / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 300 + b"Host: x\r\n\r\n",
+]
 
 
 class Sender:
@@ -132,7 +200,7 @@ class Neighbor:
         self.served, self.slowest, self.wrong = 0, 0.0, ""
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Neighbor:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -171,10 +239,13 @@ def test_hostile_bytes_harm_nobody(emulator: Emulator, caplog: pytest.LogCapture
         grown = psutil.Process().memory_info().rss - before
     sender.close()
     took = time.monotonic() - begun
-    print(f"{sender.count} requests, {sender.count / took:.0f} a second, {grown / MB:.0f} MB more memory, "
-          f"{neighbor.served} others served, the slowest in {neighbor.slowest:.1f} s")  # fmt: skip
+    print(
+        f"{sender.count} requests, {sender.count / took:.0f} a second, {grown / MB:.0f} MB more memory, "
+        f"{neighbor.served} others served, the slowest in {neighbor.slowest:.1f} s"
+    )
     assert not [record.exc_info for record in caplog.records if record.exc_info]
-    assert not neighbor.wrong and neighbor.served
+    assert not neighbor.wrong
+    assert neighbor.served
     assert grown < 150 * MB
     ends = time.monotonic() + HANG_S
     while emulator.http.connections and time.monotonic() < ends:

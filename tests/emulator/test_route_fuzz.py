@@ -26,50 +26,152 @@ if TYPE_CHECKING:
 
 BUCKET, ROLE = "cloudtune-emulated", "arn:aws:iam::123456789012:role/cloudtune-emulated"
 ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 1.5, 10**12, 10**30, 1e308, "", "x", " ", "a_b", "1", "-1", "é" * 70, "\x00", "\r\nX: y",
-    "../../etc/passwd", "%00", "{}", "x" * 5000, [], [None], [[]], [{}], {}, {"x": 1}, {"": None}, {"type": {}},
-    "gpt-4.1-mini-2025-04-14", "amazon.nova-lite-v1:0:300k", f"s3://{BUCKET}/k", "s3://", ROLE, "FineTuning",
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    1.5,
+    10**12,
+    10**30,
+    1e308,
+    "",
+    "x",
+    " ",
+    "a_b",
+    "1",
+    "-1",
+    "é" * 70,
+    "\x00",
+    "\r\nX: y",
+    "../../etc/passwd",
+    "%00",
+    "{}",
+    "x" * 5000,
+    [],
+    [None],
+    [[]],
+    [{}],
+    {},
+    {"x": 1},
+    {"": None},
+    {"type": {}},
+    "gpt-4.1-mini-2025-04-14",
+    "amazon.nova-lite-v1:0:300k",
+    f"s3://{BUCKET}/k",
+    "s3://",
+    ROLE,
+    "FineTuning",
     "arn:aws:bedrock:us-east-1:123456789012:custom-model/amazon.nova-lite-v1:0:300k/abcdefghijkl",
-    "arn:aws:sagemaker:us-east-1:123456789012:model/m", "9999999999999999999999", "2026-13-45T99:99:99Z",
-]  # fmt: skip
+    "arn:aws:sagemaker:us-east-1:123456789012:model/m",
+    "9999999999999999999999",
+    "2026-13-45T99:99:99Z",
+]
 DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
-BODIES = [b"", b"{", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", b'{"a": "\xff"}', b'{"a": "\\ud800"}', DEEP,
-          b'{"a": 1e999}', b'{"model": NaN}', b"{}"]  # fmt: skip
+BODIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"1",
+    b'"x"',
+    b"\xff\xfe",
+    b'{"a": "\xff"}',
+    b'{"a": "\\ud800"}',
+    DEEP,
+    b'{"a": 1e999}',
+    b'{"model": NaN}',
+    b"{}",
+]
 SEGMENTS = ["x", "a%2Fb", "%", "%00", "..", "%FF%FE", "%C3%A9", "x" * 2000, "%0d%0aX:%20y", "-1", "~", "arn%3Aaws%3Ax"]
-VALUES = ["", "x", "-1", "0", "1", "1.5", "99999999999999999999", "%FF", "%00", "%0d%0aX:%20y", "%F0%9F%98%80",
-          "null", "[]", "a&a=b", "true", "1_0", "%D9%A1", "desc", "MQ==", "x" * 1000]  # fmt: skip
+VALUES = [
+    "",
+    "x",
+    "-1",
+    "0",
+    "1",
+    "1.5",
+    "99999999999999999999",
+    "%FF",
+    "%00",
+    "%0d%0aX:%20y",
+    "%F0%9F%98%80",
+    "null",
+    "[]",
+    "a&a=b",
+    "true",
+    "1_0",
+    "%D9%A1",
+    "desc",
+    "MQ==",
+    "x" * 1000,
+]
 PARAMETERS = ["limit", "after", "order", "purpose", "metadata[a]", "metadata", "api-version", "api%FFversion", "tag"]
 CHAT = {"model": "gpt-4.1-mini-2025-04-14", "messages": [{"role": "user", "content": "question 1"}]}
 GRADER = {"type": "lambda", "lambda": {"function": "arn:aws:lambda:us-east-1:123456789012:function:f"}}
 JOB = {
-    "model": "gpt-4.1-mini-2025-04-14", "training_file": "file-x", "validation_file": "file-x", "suffix": "s", "seed": 1,
-    "metadata": {"a": "b"}, "integrations": [{"type": "wandb", "wandb": {"project": "p"}}],
-    "hyperparameters": {"n_epochs": 1}, "method": {
-        "type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}},
+    "model": "gpt-4.1-mini-2025-04-14",
+    "training_file": "file-x",
+    "validation_file": "file-x",
+    "suffix": "s",
+    "seed": 1,
+    "metadata": {"a": "b"},
+    "integrations": [{"type": "wandb", "wandb": {"project": "p"}}],
+    "hyperparameters": {"n_epochs": 1},
+    "method": {
+        "type": "supervised",
+        "supervised": {"hyperparameters": {"n_epochs": 1}},
         "reinforcement": {"grader": GRADER, "hyperparameters": {"reasoning_effort": "low"}},
     },
-}  # fmt: skip
+}
 GOOD: dict[str, dict[str, Any]] = {
     "jobs.create": JOB,
-    "uploads.create": {"filename": "a.jsonl", "mime_type": "x", "bytes": 5, "purpose": "fine-tune",
-                       "expires_after": {"anchor": "created_at", "seconds": 3600}},
+    "uploads.create": {
+        "filename": "a.jsonl",
+        "mime_type": "x",
+        "bytes": 5,
+        "purpose": "fine-tune",
+        "expires_after": {"anchor": "created_at", "seconds": 3600},
+    },
     "uploads.complete": {"part_ids": ["part_x"], "md5": "x"},
-    "chat.create": CHAT | {
-        "stream": False, "stream_options": {"include_usage": True}, "n": 1, "seed": 1, "stop": ["x"], "max_tokens": 5,
-        "tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "auto", "temperature": 1,
+    "chat.create": CHAT
+    | {
+        "stream": False,
+        "stream_options": {"include_usage": True},
+        "n": 1,
+        "seed": 1,
+        "stop": ["x"],
+        "max_tokens": 5,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+        "tool_choice": "auto",
+        "temperature": 1,
         "response_format": {"type": "text"},
     },
-    "responses.create": {"model": CHAT["model"], "input": [{"role": "user", "content": "question 1"}],
-                         "instructions": "x", "text": {"format": {"type": "text"}}, "metadata": {}},
-    "deployments.create": {
-        "sku": {"name": "Standard", "capacity": 1}, "tags": {"a": "b"},
-        "properties": {"model": {"name": CHAT["model"], "format": "OpenAI", "version": "1"}, "versionUpgradeOption": "x"},
+    "responses.create": {
+        "model": CHAT["model"],
+        "input": [{"role": "user", "content": "question 1"}],
+        "instructions": "x",
+        "text": {"format": {"type": "text"}},
+        "metadata": {},
     },
-    "mljobs.create": {"properties": {
-        "jobType": "FineTuning", "tags": {"a": "b"}, "outputs": {"o": {"uri": "x"}},
-        "fineTuningDetails": {"model": {"uri": "x"}, "trainingData": {"uri": "x"}, "taskType": "ChatCompletion"},
-    }},
-}  # fmt: skip
+    "deployments.create": {
+        "sku": {"name": "Standard", "capacity": 1},
+        "tags": {"a": "b"},
+        "properties": {
+            "model": {"name": CHAT["model"], "format": "OpenAI", "version": "1"},
+            "versionUpgradeOption": "x",
+        },
+    },
+    "mljobs.create": {
+        "properties": {
+            "jobType": "FineTuning",
+            "tags": {"a": "b"},
+            "outputs": {"o": {"uri": "x"}},
+            "fineTuningDetails": {"model": {"uri": "x"}, "trainingData": {"uri": "x"}, "taskType": "ChatCompletion"},
+        }
+    },
+}
 INVOKED = [
     {"messages": CHAT["messages"], "max_tokens": 5, "temperature": 1, "top_p": 1, "seed": 1},
     {"inputs": "question 1", "parameters": {"max_new_tokens": 5, "do_sample": True, "details": True}},
@@ -249,14 +351,17 @@ def form(call: Any, path: str, fields: list[tuple[str, str]], file: str, content
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_management_routes_refuse_odd_requests(
-    emulator: Emulator, caller: Caller, watch: Watch, rounds: int
-) -> None:
+def test_management_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, watch: Watch, rounds: int) -> None:
     dice, settings = random.Random(rounds), emulator.settings
     known = {
-        "subscription": [settings.subscription] * 4, "group": [settings.resource_group] * 4, "deployment": ["d"],
-        "account": [settings.account] * 4, "job": ["j"], "workspace": ["w"], "datastore": ["workspaceblobstore"],
-    }  # fmt: skip
+        "subscription": [settings.subscription] * 4,
+        "group": [settings.resource_group] * 4,
+        "deployment": ["d"],
+        "account": [settings.account] * 4,
+        "job": ["j"],
+        "workspace": ["w"],
+        "datastore": ["workspaceblobstore"],
+    }
     for _ in range(rounds):
         for method, pattern, name, _handler in MANAGEMENT:
             path = f"{filled(pattern.pattern, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
@@ -270,15 +375,26 @@ def test_management_routes_refuse_odd_requests(
 def test_blob_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, watch: Watch, rounds: int) -> None:
     dice = random.Random(rounds)
     root = f"/blobs/{emulator.settings.account}/c"
-    sent = [b"", b"<", b"<a/>", b"<BlockList><Latest/></BlockList>", b"\xff", b"<BlockList><Latest>eA==</Latest></BlockList>",
-            b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>']  # fmt: skip
+    sent = [
+        b"",
+        b"<",
+        b"<a/>",
+        b"<BlockList><Latest/></BlockList>",
+        b"\xff",
+        b"<BlockList><Latest>eA==</Latest></BlockList>",
+        b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+    ]
     for _ in range(rounds * 10):
         name = dice.choice(["x", "a/b", "a%20b", "%C3%A9", "%FF", "x" * 500])
-        parts = dice.choice(["", "?comp=block", "?comp=block&blockid=eA==", "?comp=blocklist", "?comp=x", "?blockid=%FF"])
+        parts = dice.choice(
+            ["", "?comp=block", "?comp=block&blockid=eA==", "?comp=blocklist", "?comp=x", "?blockid=%FF"]
+        )
         method = dice.choice(["PUT", "PUT", "GET", "HEAD", "DELETE", "POST"])
         headers = {"x_ms_blob_type": "BlockBlob"} if dice.random() < 0 else {}
         body = dice.choice(sent) if method == "PUT" else None
-        watch.look(f"{method} {name}{parts} {body!r}", caller.blob(method, f"{root}/{name}{parts}", body, **headers), "blob")
+        watch.look(
+            f"{method} {name}{parts} {body!r}", caller.blob(method, f"{root}/{name}{parts}", body, **headers), "blob"
+        )
     watch.check()
     assert {200, 201, 400, 404} <= watch.seen
 
@@ -309,8 +425,18 @@ def targets() -> list[tuple[str, str, str]]:
     own += [("application-autoscaling", "application-autoscaling", name) for name in autoscaling.OPERATIONS]
     own += [("servicequotas", "service-quotas", name.partition(".")[2]) for name in quotas.CALLS]
     own += [("pricing", "pricing", price_list.CALL.partition(".")[2])]
-    own += [("logs", "logs", name) for name in ("CreateLogGroup", "CreateLogStream", "PutLogEvents", "GetLogEvents",
-                                               "DescribeLogStreams", "DescribeLogGroups", "FilterLogEvents")]  # fmt: skip
+    own += [
+        ("logs", "logs", name)
+        for name in (
+            "CreateLogGroup",
+            "CreateLogStream",
+            "PutLogEvents",
+            "GetLogEvents",
+            "DescribeLogStreams",
+            "DescribeLogGroups",
+            "FilterLogEvents",
+        )
+    ]
     own += [("kms", "kms", name) for name in ("CreateKey", "DescribeKey", "ListKeys", "Encrypt")]
     return sorted(own)
 
@@ -371,31 +497,76 @@ def test_mlflow_calls_refuse_odd_requests(caller: Caller, watch: Watch, rounds: 
 
 
 S3_QUERY = sorted(
-    {"max-keys", "max-parts", "max-uploads", "part-number-marker", "marker", "key-marker", "prefix", "delimiter",
-     "continuation-token", "start-after", "encoding-type", "versionId", "partNumber", "uploadId", "version-id-marker",
-     "fetch-owner", "response-content-type", "response-content-disposition", "upload-id-marker"}
-)  # fmt: skip
+    {
+        "max-keys",
+        "max-parts",
+        "max-uploads",
+        "part-number-marker",
+        "marker",
+        "key-marker",
+        "prefix",
+        "delimiter",
+        "continuation-token",
+        "start-after",
+        "encoding-type",
+        "versionId",
+        "partNumber",
+        "uploadId",
+        "version-id-marker",
+        "fetch-owner",
+        "response-content-type",
+        "response-content-disposition",
+        "upload-id-marker",
+    }
+)
 S3_HEADERS: dict[str, list[str]] = {
     "Range": ["bytes=0-", "bytes=x", "bytes=9-1", "bytes=-99999999999999999999", "x"],
     "x-amz-copy-source": ["", "x", "/", f"{BUCKET}/k", f"{BUCKET}/%FF", f"{BUCKET}/k?versionId=x", "nobody/k"],
-    "x-amz-copy-source-range": ["bytes=0-", "x"], "x-amz-tagging": ["a=b", "a", "%FF=%FF", "&&"],
-    "x-amz-acl": ["private", "x"], "x-amz-storage-class": ["STANDARD", "x"], "If-None-Match": ["*", "x"],
-    "If-Modified-Since": ["x", "Mon, 99 Foo"], "x-amz-checksum-crc32": ["x", "AAAAAA=="],
-    "x-amz-checksum-sha256": ["", "%"], "x-amz-checksum-algorithm": ["X", "CRC32"], "Content-MD5": ["x"],
-    "x-amz-meta-a": ["b", "é"], "x-amz-decoded-content-length": ["-1", "x", "5", "99999999999999999999"],
-    "Content-Encoding": ["aws-chunked", "gzip"], "x-amz-object-attributes": ["ETag", "x"],
-    "x-amz-server-side-encryption": ["aws:kms", "x"], "x-amz-object-lock-mode": ["X"], "Content-Type": ["x", "text/html"],
-    "x-amz-trailer": ["x-amz-checksum-crc32", "x"], "x-amz-bucket-object-lock-enabled": ["x", "True"],
-}  # fmt: skip
+    "x-amz-copy-source-range": ["bytes=0-", "x"],
+    "x-amz-tagging": ["a=b", "a", "%FF=%FF", "&&"],
+    "x-amz-acl": ["private", "x"],
+    "x-amz-storage-class": ["STANDARD", "x"],
+    "If-None-Match": ["*", "x"],
+    "If-Modified-Since": ["x", "Mon, 99 Foo"],
+    "x-amz-checksum-crc32": ["x", "AAAAAA=="],
+    "x-amz-checksum-sha256": ["", "%"],
+    "x-amz-checksum-algorithm": ["X", "CRC32"],
+    "Content-MD5": ["x"],
+    "x-amz-meta-a": ["b", "é"],
+    "x-amz-decoded-content-length": ["-1", "x", "5", "99999999999999999999"],
+    "Content-Encoding": ["aws-chunked", "gzip"],
+    "x-amz-object-attributes": ["ETag", "x"],
+    "x-amz-server-side-encryption": ["aws:kms", "x"],
+    "x-amz-object-lock-mode": ["X"],
+    "Content-Type": ["x", "text/html"],
+    "x-amz-trailer": ["x-amz-checksum-crc32", "x"],
+    "x-amz-bucket-object-lock-enabled": ["x", "True"],
+}
 S3_BODIES = [
-    b"", b"x", b"<", b"<a/>", b"\xff\xfe", b"<Delete/>", b"<Delete><Object><Key>k</Key></Object></Delete>",
-    b"<CompleteMultipartUpload/>", b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber></Part></CompleteMultipartUpload>",
+    b"",
+    b"x",
+    b"<",
+    b"<a/>",
+    b"\xff\xfe",
+    b"<Delete/>",
+    b"<Delete><Object><Key>k</Key></Object></Delete>",
+    b"<CompleteMultipartUpload/>",
+    b"<CompleteMultipartUpload><Part><PartNumber>x</PartNumber></Part></CompleteMultipartUpload>",
     b"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>x</ETag></Part></CompleteMultipartUpload>",
-    b"<Tagging/>", b"<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>", b"<CreateBucketConfiguration/>",
-    b"<VersioningConfiguration/>", b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-    b"{}", b'{"Statement": 1}', b"<ServerSideEncryptionConfiguration/>", b"zz\r\nx", b"-5\r\nx\r\n", b"5;x=y\r\nabcde\r\n0\r\n\r\n",
-    b"5\r\nab", b"FFFFFFFFFFFFFFFF\r\nx",
-]  # fmt: skip
+    b"<Tagging/>",
+    b"<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>",
+    b"<CreateBucketConfiguration/>",
+    b"<VersioningConfiguration/>",
+    b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
+    b"{}",
+    b'{"Statement": 1}',
+    b"<ServerSideEncryptionConfiguration/>",
+    b"zz\r\nx",
+    b"-5\r\nx\r\n",
+    b"5;x=y\r\nabcde\r\n0\r\n\r\n",
+    b"5\r\nab",
+    b"FFFFFFFFFFFFFFFF\r\nx",
+]
 
 
 def s3_calls() -> list[tuple[str, str, str]]:
@@ -413,7 +584,11 @@ def test_s3_operations_refuse_odd_requests(caller: Caller, watch: Watch, rounds:
     for _ in range(rounds):
         for method, level, parameter in s3_calls():
             bucket = dice.choice([BUCKET, BUCKET, BUCKET, "nobody", "X_", "%FF", "a"])
-            key = f"/{dice.choice(['k', 'k', 'multi', 'a%2F..%2Fb', '%FF', '%00', 'x' * 1100])}" if level == "object" else ""
+            key = (
+                f"/{dice.choice(['k', 'k', 'multi', 'a%2F..%2Fb', '%FF', '%00', 'x' * 1100])}"
+                if level == "object"
+                else ""
+            )
             if (method, level, parameter) == ("DELETE", "bucket", ""):
                 bucket = "nobody"
             given = f"{parameter}={dice.choice([upload, *VALUES])}" if parameter == "uploadId" else parameter
@@ -445,9 +620,13 @@ def test_query_operations_refuse_odd_requests(caller: Caller, watch: Watch, roun
         for service, name in [(service, name) for service, names in QUERIED.items() for name in names]:
             shape = shapes.model(service).operation_model(name).input_shape
             members = [*(shape.members if shape else ()), "X", "ActionNames.member.1", "Policy.%FF"]
-            pairs = [f"{member}={quote(str(dice.choice(['x', ROLE, '{}', '1', '-1', ''])))}"
-                     if dice.random() < 0.6 else f"{member}={dice.choice(VALUES)}"
-                     for member in members if dice.random() < 0.7]  # fmt: skip
+            pairs = [
+                f"{member}={quote(str(dice.choice(['x', ROLE, '{}', '1', '-1', ''])))}"
+                if dice.random() < 0.6
+                else f"{member}={dice.choice(VALUES)}"
+                for member in members
+                if dice.random() < 0.7
+            ]
             action = dice.choice([name, name, name, name, "Nothing", "%FF", ""])
             version = shapes.model(service).metadata["apiVersion"]
             sent = "&".join([f"Action={action}", f"Version={version}", *pairs]).encode()

@@ -8,12 +8,13 @@ client merely announces. Connections that wait cost no thread: a request gets on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import socket
 import struct
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -50,7 +51,7 @@ class Limits:
     """From the first byte of a request, or from the connection, to the end of the headers."""
     keep_alive_s: float = 120.0
     handshake_s: float = 20.0
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
 
     def fitted(self) -> Limits:
         """With at most three quarters of the files that this process may open as connections."""
@@ -78,10 +79,14 @@ class Connection(H11Protocol):
         """Make room where there are too many, and wait for a request."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            others = [cast("Connection", one) for one in self.connections]
-            waiting = [one for one in others if one is not self and one.is_waiting]
-            min(waiting, key=lambda one: one.since, default=self).transport.abort()
+            self._make_room()
         self._watch_head()
+
+    def _make_room(self) -> None:
+        present = [one for one in map(_ours, self.connections) if not one.is_gone]
+        if len(present) > self._limits.connections:
+            waiting = [one for one in present if one is not self and one.is_waiting]
+            min(waiting, key=lambda one: one.since, default=self).transport.abort()
 
     @property
     def is_waiting(self) -> bool:
@@ -128,10 +133,13 @@ class Connection(H11Protocol):
             return
         self._is_refused = True
         headers = [("content-type", "text/plain"), ("content-length", str(len(msg))), ("connection", "close")]
-        head = self.conn.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request"))
-        self.transport.write(head + self.conn.send(h11.Data(data=msg.encode())))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        answer = self.conn.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request")) or b""
+        if self.scope is None or self.scope["method"] != "HEAD":
+            answer += self.conn.send(h11.Data(data=msg.encode())) or b""
+        self.transport.write(answer)
+        with contextlib.suppress(OSError):  # the client is gone
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
         # Closed at once, with bytes of the client unread, it would be reset, and the client would not see the answer.
         self._deadline = self.loop.call_later(self._limits.pace.drain_s, self.transport.abort)
 
@@ -162,6 +170,11 @@ class Connection(H11Protocol):
         self._forget_deadline()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+
+def _ours(connection: object) -> Connection:
+    assert isinstance(connection, Connection)
+    return connection
 
 
 class HttpServer:
@@ -227,7 +240,7 @@ class HttpServer:
         await self._over.wait()
         server.close()
         for connection in list(self._state.connections):
-            cast("Connection", connection).cut(reset=True)
+            _ours(connection).cut(reset=True)
         await asyncio.sleep(0)  # the transports say that they are lost
         for task in list(self._state.tasks):
             task.cancel()

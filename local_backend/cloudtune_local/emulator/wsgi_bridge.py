@@ -267,7 +267,7 @@ class Bridge:
                 await answer.whole(content)
         except ConnectionError:
             connection.cut(reset=not answer.is_begun)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the connection is closed whatever it was
             _LOG.exception("the answer to %s %s broke", scope["method"], scope["path"])
             connection.cut(reset=not answer.is_begun)
 
@@ -280,7 +280,7 @@ class Bridge:
         is_chunked = b"transfer-encoding" in names
         if is_chunked and (b"content-length" in names or scope["http_version"] != "1.1"):
             return 400, b"Transfer-Encoding with Content-Length, or in HTTP/1.0."
-        if not scope["raw_path"].startswith((b"/", b"http://", b"https://")):
+        if not _is_target(scope["raw_path"].decode("ascii")):
             return 400, b"The request target must be a path or an http URL."
         return None
 
@@ -296,6 +296,16 @@ class Bridge:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
+
+
+def _is_target(path: str) -> bool:
+    if path.startswith("/"):
+        return True
+    try:
+        url = urlsplit(path)
+    except ValueError:
+        return False
+    return url.scheme in ("http", "https") and bool(url.netloc)
 
 
 async def _refuse(send: Any, status: int, message: bytes) -> None:

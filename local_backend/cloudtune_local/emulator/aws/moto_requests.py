@@ -232,7 +232,9 @@ def _from_pairs(shape: Any, pairs: Mapping[str, str], prefix: str) -> Any:
         return {name: value for name, value in members.items() if value is not None}
     if shape.type_name == "list":
         found, number = [], 1
-        head = dot if shape.serialization.get("flattened") else f"{dot}{shape.member.serialization.get('name', 'member')}."
+        head = (
+            dot if shape.serialization.get("flattened") else f"{dot}{shape.member.serialization.get('name', 'member')}."
+        )
         while (item := _from_pairs(shape.member, pairs, f"{head}{number}")) is not None:
             found.append(item)
             number += 1

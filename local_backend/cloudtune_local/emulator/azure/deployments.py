@@ -39,9 +39,9 @@ class _Model(msgspec.Struct):
     version: str | None = None
 
 
-class _Properties(msgspec.Struct):
+class _Properties(msgspec.Struct, rename="camel"):
     model: _Model | None = None
-    versionUpgradeOption: str | None = None
+    version_upgrade_option: str | None = None
 
 
 class _Sku(msgspec.Struct):
@@ -77,7 +77,12 @@ def dressed(error: ApiError) -> ApiError:
     """A refusal of the emulator's own (a fault, a limit) in the management plane's shape."""
     if isinstance(error, ArmError):
         return error
-    codes = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 429: "TooManyRequests", 500: "InternalServerError"}
+    codes = {
+        401: "AuthenticationFailed",
+        403: "AuthorizationFailed",
+        429: "TooManyRequests",
+        500: "InternalServerError",
+    }
     found = ArmError(error.status, error.told[0] or codes.get(error.status, "BadRequest"), str(error))
     found.headers = error.headers
     return found

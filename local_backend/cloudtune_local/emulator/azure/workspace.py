@@ -56,9 +56,9 @@ def run_details(site: Site, call: Call) -> Reply:
     return Reply(body=details)
 
 
-class _Properties(msgspec.Struct):
-    jobType: str | None = None
-    fineTuningDetails: dict[str, Any] | None = None
+class _Properties(msgspec.Struct, rename="camel"):
+    job_type: str | None = None
+    fine_tuning_details: dict[str, Any] | None = None
     tags: dict[str, str | None] | None = None
     properties: dict[str, str | None] | None = None
     outputs: dict[str, dict[str, Any]] | None = None

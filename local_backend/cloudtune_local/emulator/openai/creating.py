@@ -71,7 +71,7 @@ class _Body(msgspec.Struct):
     method: _Method | None = None
     hyperparameters: dict[str, Any] | None = None
     integrations: list[_Integration] | None = None
-    trainingType: str | None = None
+    training_type: str | None = msgspec.field(default=None, name="trainingType")
 
 
 def create(site: Site, call: Call) -> Reply:

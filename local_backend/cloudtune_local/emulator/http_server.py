@@ -78,6 +78,9 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Make room where there are too many, and wait for a request."""
         super().connection_made(transport)
+        channel = transport.get_extra_info("socket")
+        if channel is not None:  # asyncio does so only for sockets whose protocol number is told
+            channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self._limits.connections:
             self._make_room()
         self._watch_head()

@@ -129,7 +129,8 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that are no HTTP, also in the middle of a body that somebody reads."""
         self._forget_deadline()
-        if self.cycle is not None and not self.cycle.response_complete:
+        cycle, scope = getattr(self, "cycle", None), getattr(self, "scope", None)  # None before the first request
+        if cycle is not None and not cycle.response_complete:
             self.abandon()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
@@ -137,7 +138,7 @@ class Connection(H11Protocol):
         self._is_refused = True
         headers = [("content-type", "text/plain"), ("content-length", str(len(msg))), ("connection", "close")]
         answer = self.conn.send(h11.Response(status_code=400, headers=headers, reason=b"Bad Request")) or b""
-        if self.scope is None or self.scope["method"] != "HEAD":
+        if scope is None or scope["method"] != "HEAD":
             answer += self.conn.send(h11.Data(data=msg.encode())) or b""
         self.transport.write(answer)
         with contextlib.suppress(OSError):  # the client is gone

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
 
 Handler: TypeAlias = "Callable[[Site, Call], Reply]"
+Reader: TypeAlias = "Callable[[Request, Face, str, Mapping[str, str], float], Call]"
 KeyCheck: TypeAlias = "Callable[[Site, Request], None]"
-"""Raises ApiError unless the request's headers carry the right credentials. It runs before the body is read."""
 
 
 def _as_it_is(error: ApiError) -> ApiError:
@@ -35,9 +35,10 @@ class Door:
     name: str
     handler: Handler
     check_key: KeyCheck
+    """Raises ApiError unless the request's headers carry the right credentials. It runs before the body is read."""
     ids: Mapping[str, str] = field(default_factory=dict)
-    read: Callable[[Request, Face, str, Mapping[str, str], float], Call] = read_call
-    """Reads the request to what handlers are given."""
+    read: Reader = read_call
+    """Reads the request, its body included, to what handlers are given."""
     dressed: Callable[[ApiError], ApiError] = _as_it_is
     """A refusal of the emulator's own (a fault, a limit) in the vendor's shape."""
     check_request: Callable[[Site, Call], None] = _accept

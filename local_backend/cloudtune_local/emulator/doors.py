@@ -78,7 +78,10 @@ def _management(method: str, path: str) -> Door:
         found = pattern.fullmatch(path.rstrip("/"))
         if found and verb == method:
             ids = found.groupdict()
-            return Door("azure", name, handler, deployments.check_token, ids, check_request=deployments.check_scope)
+            return Door(
+                "azure", name, handler, deployments.check_token, ids, dressed=deployments.dressed,
+                check_request=deployments.check_scope,
+            )  # fmt: skip
     raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
 
 

@@ -10,7 +10,7 @@ with), POST ``land``.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -19,7 +19,7 @@ from cloudtune_local.emulator.azure import deployments
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Fault
 from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.wire import ApiError, Reply
+from cloudtune_local.emulator.wire import ApiError, Reply, read_body
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "CLOUDTUNE_EMULATOR_ADMIN_TOKEN"  # noqa: S105 - a name
 _PREFIX = "/_emulator"
+_LARGEST = 1 << 20
 _HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
@@ -49,9 +50,11 @@ def serve(app: App, request: Request) -> Reply:
     if handler is None:
         raise ApiError(404, f"No side door {request.method} {request.path}; there are: {', '.join(_names())}.")
     try:
-        body = msgspec.json.decode(request.get_data() or b"{}")
+        body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
+        if not isinstance(body, dict) and handler is not _add_faults:
+            raise ValueError("the body must be a JSON object")  # noqa: TRY301 - told as a 400
         return Reply(body=handler(app, body))
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(400, f"Not understood: {error}") from error
 
 
@@ -114,12 +117,11 @@ def _clock(app: App, body: Any) -> Any:
 
 
 def _set_clock(app: App, body: Any) -> Any:
-    if unknown := set(body) - {"advance", "scale"}:
-        raise ValueError(f"a clock can advance and has a scale; it has no {', '.join(sorted(unknown))}")
-    if "scale" in body:
-        app.site.clock.scale = float(body["scale"])
-    if "advance" in body:
-        app.site.clock.advance(float(body["advance"]))
+    given = msgspec.convert(body, dict[Literal["advance", "scale"], float])
+    if "scale" in given:
+        app.site.clock.scale = given["scale"]
+    if "advance" in given:
+        app.site.clock.advance(given["advance"])
     return _clock(app, body)
 
 

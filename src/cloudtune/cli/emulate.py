@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODULE = "cloudtune_local.emulator"
 """Reached by name, as core imports no other root."""
-NEEDS = "werkzeug"
+NEEDS = "uvicorn"
 
 
 @command("emulate", without=("backend", "ledger", "profile"))

@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cloudtune_local.emulator.aws import payload, sigv4
-from cloudtune_local.emulator.aws.errors import AwsError, Protocol
+from cloudtune_local.emulator.aws.errors import AwsError, Protocol, dressed
 from cloudtune_local.emulator.aws.signing import raw_path
+from cloudtune_local.emulator.wire import ApiError
+from cloudtune_local.emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -128,7 +130,7 @@ def verify(site: Site, request: Request, signed: Signed) -> None:
     if not sent <= {name.replace("_", "-") for name in signed.headers}:
         raise refusal("unsigned_header", protocol)
     declared = _declared_hash(request, signed)
-    found = payload.spooled(request) if declared is None else None
+    found = _hashed(request, protocol) if declared is None else None
     scope = sigv4.Scope(signed.date, signed.region, signed.service)
     query = request.query_string.decode("latin-1")
     covered = sigv4.SignedRequest(
@@ -140,6 +142,16 @@ def verify(site: Site, request: Request, signed: Signed) -> None:
         raise refusal("mismatch", protocol)
     if declared is not None:
         payload.guard(request, declared, payload.ChunkSigner(credential.secret, timestamp, scope, wanted))
+
+
+def _hashed(request: Request, protocol: Protocol) -> str:
+    try:
+        return payload.spooled(request)
+    except ApiError as error:
+        raise dressed(protocol)(error) from error
+    except BodyTimeout as error:
+        slow = ApiError(408, str(error), code="RequestTimeout")
+        raise dressed(protocol)(slow) from error
 
 
 def verified(site: Site, request: Request) -> None:

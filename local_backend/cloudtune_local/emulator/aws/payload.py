@@ -17,9 +17,11 @@ from werkzeug.wsgi import get_input_stream
 
 from cloudtune_local.emulator.aws import sigv4
 from cloudtune_local.emulator.aws.errors import AwsError
-from cloudtune_local.emulator.wire import SPOOL
+from cloudtune_local.emulator.wire import LARGEST_JSON, SPOOL, blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from werkzeug.wrappers import Request
 
     from cloudtune_local.emulator.aws.sigv4 import Scope
@@ -33,37 +35,38 @@ MARKERS = frozenset({UNSIGNED, _UNSIGNED_TRAILER, _CHUNKED, _CHUNKED_TRAILER})
 _BLOCK = 1 << 18
 _MEMORY = 1 << 20
 _LINE = 1 << 12
+_LARGEST_CHUNK = 64 << 20
 _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8});chunk-signature=([0-9a-f]{64})\r?\n")
 
 
 def spooled(request: Request) -> str:
-    """Read the body, on disk where it is large, and return its SHA-256. The request can be read again."""
+    """Read the body, on disk where it is large, and return its SHA-256. The request can be read again.
+
+    Raises ApiError where the body is larger than that of any service but S3, or arrives too slowly.
+    """
     found, digest = tempfile.SpooledTemporaryFile(_MEMORY), hashlib.sha256()  # noqa: SIM115 - the request's from here on
-    source = get_input_stream(request.environ)
-    while block := source.read(_BLOCK):
+    request.environ[SPOOL] = found
+    for block in blocks(get_input_stream(request.environ), LARGEST_JSON):
         digest.update(block)
         found.write(block)
     found.seek(0)
     _replace(request, found)
-    request.environ[SPOOL] = found
     return digest.hexdigest()
 
 
 def guard(request: Request, declared: str, signer: ChunkSigner) -> None:
     """Let the body through only if it is what was signed.
 
-    A body with a hash is checked while it is read: the last bytes raise AwsError if it differs. One in signed chunks is
-    checked here.
+    It is checked while it is read. The last bytes of a body that differs from its hash raise AwsError; so does each
+    chunk whose signature is wrong, before any of its bytes are given.
     """
     if declared in (UNSIGNED, _UNSIGNED_TRAILER):
         return
     if declared in (_CHUNKED, _CHUNKED_TRAILER):
-        spooled(request)
-        body: IO[bytes] = request.environ["wsgi.input"]
-        signer.check(body, has_trailer=declared == _CHUNKED_TRAILER)
-        body.seek(0)
-        return
-    if request.content_length or "HTTP_TRANSFER_ENCODING" in request.environ:
+        source = get_input_stream(request.environ)
+        pieces = signer.verified(source, has_trailer=declared == _CHUNKED_TRAILER)
+        _replace(request, io.BufferedReader(ChunkedBody(pieces), _BLOCK))
+    elif request.content_length or "HTTP_TRANSFER_ENCODING" in request.environ:
         source = get_input_stream(request.environ)
         _replace(request, io.BufferedReader(HashedBody(source, declared, request.content_length), _BLOCK))
     elif declared != sigv4.EMPTY_SHA256:
@@ -108,39 +111,64 @@ class HashedBody(io.RawIOBase):
         return len(block)
 
 
+class ChunkedBody(io.RawIOBase):
+    """A stream of pieces that were checked one by one."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = memoryview(b"")
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read a block. Raises AwsError where the next piece is not what was signed."""
+        if not self._held:
+            self._held = memoryview(next(self._pieces, b""))
+        count = min(len(buffer), len(self._held))
+        buffer[:count] = self._held[:count]
+        self._held = self._held[count:]
+        return count
+
+
 class ChunkSigner:
     """Checks the signatures of a body in chunks; each covers the one before it."""
 
     def __init__(self, secret: str, timestamp: str, scope: Scope, seed: str) -> None:
         self._secret, self._timestamp, self._scope, self._last = secret, timestamp, scope, seed
 
-    def check(self, body: IO[bytes], *, has_trailer: bool) -> None:
-        """Read a body to its end. Raises AwsError where a signature, or the form, is wrong."""
+    def verified(self, body: IO[bytes], *, has_trailer: bool) -> Iterator[bytes]:
+        """Give a body as it was sent, each chunk once its signature fits. Raises AwsError where one does not."""
         size = -1
         while size:
-            head = _CHUNK.fullmatch(body.readline(_LINE))
+            line = body.readline(_LINE)
+            head = _CHUNK.fullmatch(line)
             if head is None:
                 raise _malformed()
-            size, digest = int(head[1], 16), hashlib.sha256()
-            left = size
-            while left and (block := body.read(min(left, _BLOCK))):
-                digest.update(block)
-                left -= len(block)
-            if left or (size and body.readline(_LINE).strip(b"\r\n")):
+            size = int(head[1], 16)
+            if size > _LARGEST_CHUNK:
                 raise _malformed()
-            self._next("PAYLOAD", f"{sigv4.EMPTY_SHA256}\n{digest.hexdigest()}", head[2].decode())
-        if has_trailer:
-            self._check_trailer(body)
+            with tempfile.SpooledTemporaryFile(_MEMORY) as held:
+                self._next("PAYLOAD", f"{sigv4.EMPTY_SHA256}\n{_chunk(body, size, held)}", head[2].decode())
+                yield line
+                while block := held.read(_BLOCK):
+                    yield block
+        yield self._trailer(body) if has_trailer else _line_end(body)
 
-    def _check_trailer(self, body: IO[bytes]) -> None:
-        lines, signature = b"", ""
-        while line := body.readline(_LINE).strip():
-            name, _, value = line.partition(b":")
+    def _trailer(self, body: IO[bytes]) -> bytes:
+        lines, signature, sent = b"", "", b""
+        while line := body.readline(_LINE):
+            sent += line
+            if len(sent) > _LINE or not line.strip():
+                break
+            name, _, value = line.strip().partition(b":")
             if name.lower() == b"x-amz-trailer-signature":
                 signature = value.strip().decode("latin-1")
             else:
                 lines += name.lower() + b":" + value.strip() + b"\n"
         self._next("TRAILER", hashlib.sha256(lines).hexdigest(), signature)
+        return sent
 
     def _next(self, kind: str, covered: str, given: str) -> None:
         text = f"AWS4-HMAC-SHA256-{kind}\n{self._timestamp}\n{self._scope}\n{self._last}\n{covered}"
@@ -148,6 +176,28 @@ class ChunkSigner:
         if not hmac.compare_digest(given.encode(), self._last.encode()):
             message = "The signature of a chunk does not match what was computed."
             raise AwsError(403, "SignatureDoesNotMatch", message, protocol="s3")
+
+
+def _chunk(body: IO[bytes], size: int, held: IO[bytes]) -> str:
+    """Copy a chunk and the end of its line, go to its start, and return the SHA-256 of what is in it."""
+    digest = hashlib.sha256()
+    while size and (block := body.read(min(size, _BLOCK))):
+        digest.update(block)
+        held.write(block)
+        size -= len(block)
+    if size:
+        raise _malformed()
+    if held.tell():
+        held.write(_line_end(body))
+    held.seek(0)
+    return digest.hexdigest()
+
+
+def _line_end(body: IO[bytes]) -> bytes:
+    line = body.readline(_LINE)
+    if line.strip(b"\r\n"):
+        raise _malformed()
+    return line
 
 
 def _malformed() -> AwsError:

@@ -74,9 +74,9 @@ def canonical_request(request: SignedRequest, *, is_s3: bool) -> bytes:
 
 
 def canonical_path(path: str, *, is_s3: bool) -> str:
-    """S3: escaped once. Other services: normalized, and what was sent is escaped again."""
+    """S3: escaped once, a slash in a segment too. Other services: normalized, and what was sent is escaped again."""
     if is_s3:
-        return quote(unquote_to_bytes(path), safe=f"/{_UNRESERVED}") or "/"
+        return "/".join(quote(unquote_to_bytes(segment), safe=_UNRESERVED) for segment in path.split("/")) or "/"
     return quote(_normalized(path), safe=f"/{_UNRESERVED}")
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune_local.emulator.openai import models
-from cloudtune_local.emulator.wire import ApiError, Call, Reply
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from werkzeug.wrappers import Request
 
     from cloudtune_local.emulator.engine import Served
@@ -33,12 +35,59 @@ DEVELOPER_S = 86400.0
 _NEEDS_BEARER = "Authentication failed. The 'Authorization' header is missing or its token is invalid."
 
 
+class _Model(msgspec.Struct):
+    name: str | None = None
+    format: str | None = None
+    version: str | None = None
+
+
+class _Properties(msgspec.Struct, rename="camel"):
+    model: _Model | None = None
+    version_upgrade_option: str | None = None
+
+
+class _Sku(msgspec.Struct):
+    name: str | None = None
+    capacity: int | None = None
+
+
+class _Body(msgspec.Struct):
+    """The types of what a deployment is made of."""
+
+    properties: _Properties | None = None
+    sku: _Sku | None = None
+    tags: dict[str, str] | None = None
+
+
 class ArmError(ApiError):
     """A refusal in the management plane's shape: code and message only."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(status, message, code=code)
         self.body = {"error": {"code": code, "message": message}}
+
+
+def fit_arm(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
+    """Raises ArmError where a member of the body is of another type than the shape's."""
+    try:
+        fit(body, shape)
+    except ApiError as error:
+        raise ArmError(400, "InvalidRequestContent", f"The request content is invalid: {error}") from error
+
+
+def dressed(error: ApiError) -> ApiError:
+    """A refusal of the emulator's own (a fault, a limit) in the management plane's shape."""
+    if isinstance(error, ArmError):
+        return error
+    codes = {
+        401: "AuthenticationFailed",
+        403: "AuthorizationFailed",
+        429: "TooManyRequests",
+        500: "InternalServerError",
+    }
+    found = ArmError(error.status, error.told[0] or codes.get(error.status, "BadRequest"), str(error))
+    found.headers = error.headers
+    return found
 
 
 def check_token(site: Site, request: Request) -> None:
@@ -73,6 +122,7 @@ def account(site: Site, call: Call) -> Reply:
 def put(site: Site, call: Call) -> Reply:
     """Deploy a model, or deploy another under a name that stands."""
     body, name = call.body, call.ids["deployment"]
+    fit_arm(body, _Body)
     properties = body.get("properties") or {}
     model = properties.get("model") or {}
     sku = body.get("sku") or {}
@@ -98,7 +148,8 @@ def _check(site: Site, call: Call, model: dict[str, Any], sku: dict[str, Any]) -
     if not model.get("name") or model.get("format") != "OpenAI":
         message = "The deployment needs a model with a name and the format 'OpenAI'."
         raise ArmError(400, "InvalidResourceProperties", message)
-    if sku.get("name") not in SKUS or not isinstance(sku.get("capacity", 1), int) or sku.get("capacity", 1) < 1:
+    capacity = sku.get("capacity")
+    if sku.get("name") not in SKUS or (capacity is not None and capacity < 1):
         raise ArmError(400, "InvalidResourceProperties", f"The sku {sku} is not one of {', '.join(SKUS)}.")
     try:
         models.find(site, call, model["name"])

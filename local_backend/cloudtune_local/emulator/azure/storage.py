@@ -14,6 +14,7 @@ import hmac
 import re
 import shutil
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
@@ -23,7 +24,7 @@ from werkzeug.http import parse_date
 
 from cloudtune_local.emulator.azure.deployments import ArmError
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, spool
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, read_head, received, spool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,9 @@ _SIGNED = (
 )  # fmt: skip
 _BLOCK = 1 << 20
 _SKEW_S = 15 * 60
+_LARGEST = 5000 << 20
+"""Of one Put Blob (learn.microsoft.com/rest/api/storageservices/put-blob, seen 2026-11-21)."""
+_LARGEST_LIST = 16 << 20
 
 
 class BlobError(ApiError):
@@ -113,15 +117,10 @@ def named(name: str) -> Door:
 
 
 def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The body goes into a file without a name, however large it is."""
-    held = spool()
-    while block := request.stream.read(_BLOCK):
-        held.write(block)
-    return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
-        files={"body": SentFile(filename=ids["blob"], stream=held)},
-        headers={key.lower(): value for key, value in request.headers.items()},
-    )  # fmt: skip
+    """The body goes into a file without a name; its largest size is the service's."""
+    held = received(request.stream, _LARGEST_LIST if request.args.get("comp") == "blocklist" else _LARGEST)
+    files = {"body": SentFile(filename=ids["blob"], stream=held)}
+    return replace(read_head(request, face, name, ids, now), files=files)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -176,7 +175,11 @@ def put_block(site: Site, call: Call) -> Reply:
     _check_sum(call)
     stream = call.files["body"].stream
     stream.seek(0)
-    site.store.write(_part(call, call.query["blockid"]), stream)
+    block = call.query.get("blockid")
+    if not block:
+        message = "A query parameter that is mandatory for this request is not specified: blockid."
+        raise BlobError(400, "MissingRequiredQueryParameter", message)
+    site.store.write(_part(call, block), stream)
     return Reply(status=201, body=b"", headers={"x-ms-request-server-encrypted": "true"})
 
 
@@ -184,8 +187,12 @@ def put_list(site: Site, call: Call) -> Reply:
     """The blob that these parts are."""
     stream = call.files["body"].stream
     stream.seek(0)
+    try:
+        entries = ET.fromstring(stream.read())  # noqa: S314 - expat limits what entities expand to
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise BlobError(400, "InvalidXmlDocument", "XML specified is not syntactically valid.") from error
     with spool() as joined:
-        for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
+        for entry in entries:
             part = site.store.content(_part(call, entry.text or ""))
             if not part.exists():
                 raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")

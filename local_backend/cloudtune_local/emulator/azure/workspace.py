@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune_local.emulator.azure.deployments import ArmError
+from cloudtune_local.emulator.azure.deployments import ArmError, fit_arm
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.life import ENDED, Acts, Course, Life, Script, life
 from cloudtune_local.emulator.wire import Call, Reply
@@ -62,8 +62,23 @@ def run_details(site: Site, call: Call) -> Reply:
     return Reply(body=details)
 
 
+class _Properties(msgspec.Struct, rename="camel"):
+    job_type: str | None = None
+    fine_tuning_details: dict[str, Any] | None = None
+    tags: dict[str, str | None] | None = None
+    properties: dict[str, str | None] | None = None
+    outputs: dict[str, dict[str, Any]] | None = None
+
+
+class _Body(msgspec.Struct):
+    """The types of what a job is made of."""
+
+    properties: _Properties | None = None
+
+
 def put(site: Site, call: Call) -> Reply:
     """Make a job. The name is the client's, so that making it again is the same job, or a conflict."""
+    fit_arm(call.body, _Body)
     properties = call.body.get("properties") or {}
     if properties.get("jobType") != "FineTuning":
         message = f"Only jobs of the type FineTuning are emulated, not {properties.get('jobType')!r}."

@@ -6,13 +6,14 @@ Names are ``bedrock.`` and the operation's: what faults are aimed at. Both plane
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cloudtune_local.emulator.aws import shapes
 from cloudtune_local.emulator.aws.authentication import verified
-from cloudtune_local.emulator.aws.errors import AwsError, dressed, invalid
+from cloudtune_local.emulator.aws.errors import AwsError, dressed
 from cloudtune_local.emulator.bedrock import (
     bases,
     creating,
@@ -26,7 +27,7 @@ from cloudtune_local.emulator.bedrock import (
     throughput,
 )
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import Call
+from cloudtune_local.emulator.wire import Call, read_body, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,7 @@ RUNTIME: dict[str, Handler] = {
 _PLANES = (("bedrock", CONTROL), ("bedrock-runtime", RUNTIME))
 _PREFIX = "bedrock."
 _LARGEST_JSON = 25 << 20
+"""Of InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
 
 
 def find(asked: Asked) -> Door | None:
@@ -113,17 +115,11 @@ def _check_shape(site: Site, call: Call) -> None:
 
 def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float, *, region: str) -> Call:
     """The call: its body is JSON, also where it is a model's own."""
-    if (request.content_length or 0) > _LARGEST_JSON:
-        raise invalid(f"The body of a request has at most {_LARGEST_JSON >> 20} MB.")
-    data = request.get_data()
+    data = read_body(request, _LARGEST_JSON)
     try:
         body = msgspec.json.decode(data) if data else {}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise AwsError(400, "SerializationException", f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise AwsError(400, "SerializationException", "The body must be a JSON object.")
-    return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, now=now,
-        headers={key.lower(): value for key, value in request.headers.items()}, base=request.host_url.rstrip("/"),
-        region=region,
-    )  # fmt: skip
+    return replace(read_head(request, face, name, ids, now), body=body, region=region)

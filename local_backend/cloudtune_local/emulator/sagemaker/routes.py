@@ -125,9 +125,8 @@ def _checked(operation: str) -> Handler:
 
 
 def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    call = read_call(request, face, name, ids, now)
     signed = signing.signature(request)
-    return replace(call, region=signed.region if signed is not None else "")
+    return replace(read_call(request, face, name, ids, now), region=signed.region if signed is not None else "")
 
 
 def prepared(service: str, path: str, door: Door) -> Door:

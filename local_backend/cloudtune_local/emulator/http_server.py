@@ -26,6 +26,7 @@ from cloudtune_local.emulator.wsgi_bridge import Bridge, Connected, Pace, Worker
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
     from wsgiref.types import WSGIApplication
 
 _PROTOCOL_LOG = logging.getLogger(f"{__name__}.protocol")
@@ -61,6 +62,44 @@ class Limits:
         return replace(self, connections=max(1, min(self.connections, files * 3 // 4)))
 
 
+class _JoinedWrites:
+    """A transport that joins writes while it is told to: uvicorn writes the head, the body and the end one by one."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._held: list[bytes] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold back."""
+        if self._held is None:
+            self._transport.write(data)
+        else:
+            self._held.append(data)
+
+    def hold(self) -> None:
+        """Hold writes back."""
+        self._held = []
+
+    def release(self) -> None:
+        """Send what was held back."""
+        held, self._held = self._held, None
+        if held:
+            self._transport.write(b"".join(held))
+
+    def write_eof(self) -> None:
+        """Send all, then the end."""
+        self.release()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Send all, then close."""
+        self.release()
+        self._transport.close()
+
+
 class Connection(H11Protocol):
     """One client: uvicorn's protocol, and a deadline for the head of each request."""
 
@@ -78,6 +117,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Make room where there are too many, and wait for a request."""
         super().connection_made(transport)
+        self._writes = _JoinedWrites(transport)
+        self.transport = cast("asyncio.Transport", self._writes)
         channel = transport.get_extra_info("socket")
         if channel is not None:  # asyncio does so only for sockets whose protocol number is told
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -163,6 +204,15 @@ class Connection(H11Protocol):
         if channel is not None and not self.transport.is_closing():
             channel.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
+
+    @contextlib.contextmanager
+    def joined_writes(self) -> Iterator[None]:
+        """Send what is written meanwhile at once."""
+        self._writes.hold()
+        try:
+            yield
+        finally:
+            self._writes.release()
 
     @property
     def is_gone(self) -> bool:

@@ -22,10 +22,12 @@ from cloudtune_local.emulator.aws import header_names
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+    from contextlib import AbstractContextManager
     from wsgiref.types import WSGIApplication
 
 _LOG = logging.getLogger(__name__)
 _BUFFER = 1 << 16
+_LINE_ENDS = dict.fromkeys(map(ord, "\r\n\0"), " ")
 _ABORTED = "the connection was closed"
 Message = dict[str, Any]
 
@@ -55,6 +57,10 @@ class Connected(Protocol):
 
     def cut(self, *, reset: bool) -> None:
         """Close it without the rest of the answer."""
+
+    def joined_writes(self) -> AbstractContextManager[None]:
+        """Send what is written meanwhile at once."""
+        raise NotImplementedError
 
     @property
     def is_gone(self) -> bool:
@@ -215,7 +221,15 @@ class Answer:
             self.is_begun = True
             if not self._body.is_over and (self._waits_for_continue or not last or not await self._body.drain()):
                 self.head["headers"].append((b"connection", b"close"))
+            if len(content) < _BUFFER:
+                with self._hop.connection.joined_writes():
+                    await self._send(self.head)
+                    await self._piece(content, last=last)
+                return
             await self._send(self.head)
+        await self._piece(content, last=last)
+
+    async def _piece(self, content: bytes, *, last: bool) -> None:
         await self._send({"type": "http.response.body", "body": content, "more_body": not last})
 
     @property
@@ -262,7 +276,7 @@ class Bridge:
         names = {name for name, _ in scope["headers"]}
         body = Body(receive, hop, self._pace, is_over=not names & {b"content-length", b"transfer-encoding"})
         answer = Answer(send, hop, body, self._pace, expects=b"expect" in names)
-        environ = environment(scope, io.BufferedReader(body, _BUFFER))
+        environ = environment(scope, io.BytesIO() if body.is_over else io.BufferedReader(body, _BUFFER))
         try:
             content = await asyncio.wrap_future(self._workers.submit(lambda: self._act(environ, answer)))
             if content is not None:
@@ -318,7 +332,7 @@ async def _refuse(send: Any, status: int, message: bytes) -> None:
 
 def _encoded(value: str) -> bytes:
     """A header's value: Latin-1 as HTTP has it, UTF-8 beyond, and never a line of its own."""
-    value = "".join(" " if char in "\r\n\0" else char for char in value).strip()
+    value = value.translate(_LINE_ENDS).strip()
     try:
         return value.encode("latin-1")
     except UnicodeEncodeError:
@@ -330,9 +344,11 @@ def environment(scope: MutableMapping[str, Any], body: io.BufferedIOBase) -> dic
     path, query = scope["raw_path"].decode("ascii"), scope["query_string"].decode("ascii")
     server, client = scope["server"] or ("", 0), scope["client"] or ("", 0)
     headers: dict[str, str] = {}
+    underscored: list[tuple[str, str]] = []
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").upper(), raw_value.decode("latin-1")
         if "_" in name:  # which WSGI cannot tell from a hyphen
+            underscored.append((name.lower(), value))
             continue
         key = name.replace("-", "_")
         key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
@@ -350,6 +366,5 @@ def environment(scope: MutableMapping[str, Any], body: io.BufferedIOBase) -> dic
         "wsgi.errors": sys.stderr, "wsgi.multithread": True, "wsgi.multiprocess": False, "wsgi.run_once": False,
         **headers,
     }  # fmt: skip
-    given = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-    header_names.keep_underscores(environ, given)
+    header_names.keep_underscores(environ, underscored)
     return environ

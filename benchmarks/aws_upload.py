@@ -64,6 +64,11 @@ def served() -> Iterator[tuple[dict[str, str], psutil.Process]]:
             server.terminate()
 
 
+def keys(given: dict[str, str]) -> dict[str, str]:
+    """The printed credentials, as boto3 takes them."""
+    return {name.lower(): given[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+
+
 class Taken(NamedTuple):
     """What one upload took."""
 
@@ -101,8 +106,7 @@ def uploads(megabytes: int, aws: str | None, rounds: int) -> None:
         with served() as (given, server):
             environment = {**os.environ, **given}
             bucket, sha256 = given["EMULATED_BUCKET"], digest.hexdigest()
-            s3 = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"], region_name="us-east-1",
-                              aws_access_key_id="a", aws_secret_access_key="b")  # fmt: skip
+            s3 = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"], region_name="us-east-1", **keys(given))
             peer = "aws s3 cp" if aws else "boto3's managed transfer"
             python = [sys.executable, "-W", "ignore", "-c"]
             commands: dict[str, Any] = {
@@ -140,7 +144,7 @@ def _both(one: Taken) -> float:
 def requests() -> None:
     with served() as (given, server):
         config = Config(retries={"total_max_attempts": 1}, max_pool_connections=8)
-        session = boto3.session.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name="us-east-1")
+        session = boto3.session.Session(region_name="us-east-1", **keys(given))
         s3, bedrock = (session.client(name, endpoint_url=given["AWS_ENDPOINT_URL"], config=config)
                        for name in ("s3", "bedrock"))  # fmt: skip
         bucket = given["EMULATED_BUCKET"]

@@ -38,6 +38,7 @@ class Served:
     def __init__(self, environment: dict[str, str], process: psutil.Process) -> None:
         self.base = environment["OPENAI_BASE_URL"]
         self.key = environment["OPENAI_API_KEY"]
+        self.admin_token = environment["CLOUDTUNE_EMULATOR_ADMIN_TOKEN"]
         self.process = process
 
     def client(self) -> openai.OpenAI:

@@ -88,7 +88,7 @@ class AwsWorld:
         if list_lag_s:
             self.emulator.faults.add("list_lag", self.names["list"], seconds=list_lag_s)
         self._before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        self._environment(self.emulator.environment() | {"AWS_SECRET_ACCESS_KEY": SECRET})
+        self._environment(self.emulator.environment())
 
     def _environment(self, given: Mapping[str, str]) -> None:
         """Credentials come from AWS's own chain, also in the processes that tests start; the endpoint does not."""
@@ -97,7 +97,7 @@ class AwsWorld:
         os.environ.update({k: v for k, v in given.items() if k.startswith("AWS_") and k != "AWS_ENDPOINT_URL"})
 
     def settings(self) -> Settings:
-        return Settings(deploying_s=0.0)
+        return Settings(deploying_s=0.0, aws_secret=SECRET)
 
     @property
     def words(self) -> Iterable[str]:

@@ -63,7 +63,7 @@ class OpenWeightWorld(EmulatedWorld):
             "paused": "such a job cannot stand still", "verb:deploy": "such a model answers at once",
         }  # fmt: skip
         self._before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        given = self.emulator.environment() | {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_BEARER_TOKEN_BEDROCK": KEY}
+        given = self.emulator.environment() | {"AWS_BEARER_TOKEN_BEDROCK": KEY}
         self._environment({k: v for k, v in given.items() if k.startswith("AWS_") and k != "AWS_ENDPOINT_URL"})
 
     def _environment(self, given: dict[str, str]) -> None:
@@ -73,7 +73,7 @@ class OpenWeightWorld(EmulatedWorld):
         os.environ.update(given)
 
     def settings(self) -> Settings:
-        return Settings(bedrock_api_key=KEY)
+        return Settings(bedrock_api_key=KEY, aws_secret=SECRET)
 
     def close(self) -> None:
         super().close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.client import Config
 from botocore.eventstream import EventStream
+from tests.emulator.access import aws_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def at_home(emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch) -
 @functools.cache
 def _session() -> boto3.session.Session:
     """One for all tests: it keeps the service models that it has read."""
-    return boto3.session.Session(aws_access_key_id="AKIATESTS", aws_secret_access_key="of-no-worth")
+    return boto3.session.Session()
 
 
 def clients(emulator: Emulator) -> Callable[[str], Any]:
@@ -53,7 +54,7 @@ def clients(emulator: Emulator) -> Callable[[str], Any]:
 
     def client(service: str) -> Any:
         if service not in made:
-            made[service] = session.client(service, config=ONCE)
+            made[service] = session.client(service, config=ONCE, **aws_keys(emulator))
             made[service].meta.events.register("after-call", _validated)
         return made[service]
 

@@ -16,12 +16,14 @@ from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
 class Credential:
     def get_token(self, *scopes: str, **kwargs: Any) -> AccessToken:
-        return AccessToken("emulated-entra-token", 4102444800)
+        return AccessToken(os.environ["CLOUDTUNE_BACKENDS__AZURE_OPENAI__MANAGEMENT_TOKEN"], 4102444800)
 
 
 def advance(seconds: float) -> None:
     body = json.dumps({"advance": seconds}).encode()
-    urllib.request.urlopen(f"{os.environ['EMULATOR']}/_emulator/clock", body).close()
+    headers = {"Authorization": f"Bearer {os.environ['CLOUDTUNE_EMULATOR_ADMIN_TOKEN']}"}
+    asked = urllib.request.Request(f"{os.environ['EMULATOR']}/_emulator/clock", body, headers)
+    urllib.request.urlopen(asked).close()
 
 
 def job(name: str, epochs: str = "1") -> Any:

@@ -1,4 +1,4 @@
-"""boto3 with nothing but ``AWS_ENDPOINT_URL`` and made-up keys: S3, STS and IAM on the port of everything else."""
+"""boto3 with nothing but the emulator's environment: S3, STS and IAM on the port of everything else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 import urllib3
 from botocore.client import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
+from tests.emulator.access import aws_keys
 
 from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.aws.heap import Laid
@@ -131,7 +132,7 @@ def test_over_tls_bodies_come_in_chunks_with_their_checksum_behind(tmp_path: Pat
         given = emulator.environment()
         s3 = boto3.client(
             "s3", endpoint_url=emulator.url, region_name="us-east-1", verify=given["AWS_CA_BUNDLE"],
-            aws_access_key_id="a", aws_secret_access_key="b",
+            **aws_keys(emulator),
         )  # fmt: skip
         bucket = given["EMULATED_BUCKET"]
         s3.put_object(Bucket=bucket, Key="small", Body=b"x" * 100_000)
@@ -201,7 +202,9 @@ with Emulator() as emulator:
     ask = urllib.request.Request(emulator.openai_url + "/models",
                                  headers={"Authorization": "Bearer " + emulator.settings.api_key})
     urllib.request.urlopen(ask).read()
-    urllib.request.urlopen(emulator.url + "/_emulator/store").read()
+    ask = urllib.request.Request(emulator.url + "/_emulator/store",
+                                 headers={"Authorization": "Bearer " + emulator.settings.admin_token})
+    urllib.request.urlopen(ask).read()
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"moto", "flask", "boto3", "botocore", "torch"}))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -217,7 +220,7 @@ def test_the_side_door_counts_what_lies_in_buckets(emulator: Emulator, aws: Call
 
 def test_accounts_are_worlds_of_their_own(aws: Callable[[str], Any]) -> None:
     with Emulator(Settings(aws_account="210987654321", aws_bucket="another")) as other:
-        there = boto3.client("s3", endpoint_url=other.url)
+        there = boto3.client("s3", endpoint_url=other.url, **aws_keys(other))
         assert [bucket["Name"] for bucket in there.list_buckets()["Buckets"]] == ["another"]
         assert [bucket["Name"] for bucket in aws("s3").list_buckets()["Buckets"]] == [os.environ["EMULATED_BUCKET"]]
 
@@ -226,7 +229,7 @@ def test_a_stopped_emulator_forgets_its_buckets(aws: Callable[[str], Any]) -> No
     settings = Settings(aws_account="310987654321")
     for _ in range(2):
         with Emulator(settings) as other:
-            s3 = boto3.client("s3", endpoint_url=other.url)
+            s3 = boto3.client("s3", endpoint_url=other.url, **aws_keys(other))
             s3.create_bucket(Bucket="made-anew")
             s3.put_object(Bucket="made-anew", Key="k", Body=b"x")
 
@@ -237,8 +240,7 @@ def test_a_kept_store_keeps_buckets_too(tmp_path: Path) -> None:
     digest = base64.b64encode(hashlib.sha256(b"first").digest()).decode()
 
     def open_(emulator: Emulator) -> Any:
-        return boto3.client("s3", endpoint_url=emulator.url, region_name="us-west-2", aws_access_key_id="a",
-                            aws_secret_access_key="b")  # fmt: skip
+        return boto3.client("s3", endpoint_url=emulator.url, region_name="us-west-2", **aws_keys(emulator))
 
     with Emulator(settings) as emulator:
         s3 = open_(emulator)

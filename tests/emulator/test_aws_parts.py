@@ -8,6 +8,7 @@ import os
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -16,6 +17,8 @@ from botocore.client import Config
 from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.emulator.access import aws_keys
+from tests.emulator.signing import in_signed_chunks
 
 from cloudtune_local.emulator.aws.heap import Heap, Laid
 
@@ -32,7 +35,7 @@ KEY = "a/large & long.bin"
 def s3(emulator: Emulator) -> Any:
     config = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     return boto3.client("s3", endpoint_url=emulator.url, region_name="us-east-1", config=config,
-                        aws_access_key_id="a", aws_secret_access_key="b")  # fmt: skip
+                        **aws_keys(emulator))  # fmt: skip
 
 
 @pytest.fixture
@@ -140,20 +143,9 @@ def test_any_number_of_parts_takes_one_open_file(s3: Any, place: dict[str, Any])
 # -- bodies in chunks --------------------------------------------------------------------------------------------------
 
 
-def chunks(data: bytes, size: int, trailers: Mapping[str, str]) -> bytes:
-    """A body as SDKs in Java and JavaScript send it, signatures and all."""
-    pieces = [data[start : start + size] for start in range(0, len(data), size)] + [b""]
-    head = b"%x;chunk-signature=" + b"0" * 64 + b"\r\n"
-    body = b"".join(head % len(piece) + piece + (b"\r\n" if piece else b"") for piece in pieces)
-    return body + "".join(f"{name}:{value}\r\n" for name, value in trailers.items()).encode() + b"\r\n"
-
-
-def sent(s3: Any, emulator: Emulator, upload: dict[str, Any], body: bytes, length: int, trailer: str = "") -> Any:
-    parameters = upload | {"PartNumber": 1}
-    url = s3.generate_presigned_url("upload_part", Params=parameters)
-    headers = {"x-amz-decoded-content-length": str(length), "Content-Encoding": "aws-chunked"}
-    if trailer:
-        headers["x-amz-trailer"] = trailer
+def sent(emulator: Emulator, upload: dict[str, Any], data: bytes, length: int, trailers: Mapping[str, str]) -> Any:
+    url = f"{emulator.url}/{upload['Bucket']}/{quote(upload['Key'])}?partNumber=1&uploadId={upload['UploadId']}"
+    headers, body = in_signed_chunks(emulator, "PUT", url, data, length=length, trailers=trailers)
     return urllib3.request("PUT", url, body=body, headers=headers, retries=False)
 
 
@@ -163,9 +155,9 @@ def test_chunks_are_unwrapped_and_their_trailer_is_held_against_them(
     data = os.urandom(300_000)
     upload = begun(s3, place)
     name = "x-amz-checksum-crc32"
-    assert sent(s3, emulator, upload, chunks(data, 65_536, {name: crc32(b"else")}), len(data), name).status == 400
+    assert sent(emulator, upload, data, len(data), {name: crc32(b"else")}).status == 400
     assert "Parts" not in s3.list_parts(**upload)
-    assert sent(s3, emulator, upload, chunks(data, 65_536, {name: crc32(data)}), len(data), name).status == 200
+    assert sent(emulator, upload, data, len(data), {name: crc32(data)}).status == 200
     assert s3.list_parts(**upload)["Parts"][0]["ChecksumCRC32"] == crc32(data)
     completed(s3, upload)
     assert s3.get_object(**place)["Body"].read() == data
@@ -176,7 +168,7 @@ def test_a_length_that_is_not_the_body_s_is_refused(
     emulator: Emulator, s3: Any, place: dict[str, Any], length: int
 ) -> None:
     upload = begun(s3, place)
-    answer = sent(s3, emulator, upload, chunks(os.urandom(10_000), 4096, {}), length)
+    answer = sent(emulator, upload, os.urandom(10_000), length, {})
     assert (answer.status, b"IncompleteBody" in answer.data) == (400, True)
     assert "Parts" not in s3.list_parts(**upload)
 

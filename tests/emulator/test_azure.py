@@ -254,7 +254,7 @@ from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 import openai
 class Credential:
     def get_token(self, *scopes, **kwargs):
-        return AccessToken("emulated-entra-token", 4102444800)
+        return AccessToken(os.environ["CLOUDTUNE_BACKENDS__AZURE_OPENAI__MANAGEMENT_TOKEN"], 4102444800)
 client = CognitiveServicesManagementClient(
     Credential(), os.environ["AZURE_SUBSCRIPTION_ID"], base_url=os.environ["AZURE_OPENAI_ENDPOINT"])
 made = client.deployments.begin_create_or_update("emulated", "emulated", "base", {

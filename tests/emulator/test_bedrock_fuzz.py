@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
+from tests.emulator.signing import signed_headers
 
 from cloudtune_local.emulator.aws import buckets, shapes
 from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
@@ -15,8 +16,6 @@ from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
 if TYPE_CHECKING:
     from cloudtune_local.emulator import Emulator
 
-SCOPE = "Credential=A/20261121/us-east-1/bedrock/aws4_request"
-HEADERS = {"Authorization": f"AWS4-HMAC-SHA256 {SCOPE}, SignedHeaders=host, Signature=0"}
 ROLE = "arn:aws:iam::123456789012:role/cloudtune-emulated"
 ODD: list[Any] = [
     None, "", "x", "a_b", "é" * 70, "s3://cloudtune-emulated/k", "s3://", ROLE, "amazon.nova-lite-v1:0:300k", 0, -1,
@@ -25,6 +24,13 @@ ODD: list[Any] = [
 ]  # fmt: skip
 QUERIES = ["", "?maxResults=x", "?nextToken=%ff", "?maxResults=-1", "?sortOrder=Up", "?nameContains=", "?statusEquals="]
 PATHS = ["x", "a%2Fb", "%", "%00", "..", "arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Acustom-model%2Fx%2Fy", "é"]
+
+
+def send(emulator: Emulator, pool: urllib3.PoolManager, method: str, path: str, body: Any = b"") -> Any:
+    """Send a signed request; urllib3 normalizes paths, and so the normalized one is signed."""
+    url, data = str(urllib3.util.parse_url(emulator.url + path)), body.encode() if isinstance(body, str) else body
+    headers = signed_headers(emulator, method, url, service="bedrock", data=data)
+    return pool.request(method, url, body=data, headers=headers)
 
 
 def made(shape: Any, dice: random.Random) -> Any:
@@ -67,7 +73,7 @@ def test_odd_requests_are_answered_in_the_services_words(emulator: Emulator, ser
         if dice.random() < 0.15:
             body = dice.choice([b"", b"{", b"[]", b"null", b"\xff\xfe", b"1"])
         method = operation.http["method"]
-        answer = pool.request(method, f"{emulator.url}{path}{query}", body=body, headers=HEADERS)
+        answer = send(emulator, pool, method, f"{path}{query}", body)
         told = f"{method} {path}{query} {body!r}: {answer.status} {answer.data!r}"
         seen.add(answer.status)
         assert answer.status < 500 or answer.status == 501, told
@@ -136,11 +142,11 @@ def test_good_requests_with_an_odd_place(emulator: Emulator, kind: str) -> None:
         if isinstance(body, dict) and "clientRequestToken" in good and dice.random() < 0.8:
             body = {name: item for name, item in body.items() if name not in ("clientRequestToken", "jobName")}
             body |= {"jobName": f"j{dice.random()}"} if "jobName" in good else {}
-        answer = pool.request("POST", f"{emulator.url}{path}", body=json.dumps(body), headers=HEADERS)
+        answer = send(emulator, pool, "POST", path, json.dumps(body))
         told = f"{path} {body!r}: {answer.status} {answer.data!r}"
         assert answer.status < 500, told
         assert answer.status < 400 or answer.headers.get("x-amzn-errortype"), told
     for method, listed in (("GET", path), ("GET", "/custom-models"), ("GET", "/imported-models")):
         emulator.clock.advance(100)
         if kind in ("jobs", "imports", "deployments"):
-            assert pool.request(method, emulator.url + listed, headers=HEADERS).status == 200
+            assert send(emulator, pool, method, listed).status == 200

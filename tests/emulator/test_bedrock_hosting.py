@@ -10,6 +10,7 @@ import pytest
 import urllib3
 from botocore.exceptions import ClientError, ReadTimeoutError
 from tests.emulator.aws_desk import NOVA, asked, converse_rows, desk
+from tests.emulator.signing import signed_headers
 
 from cloudtune_local.emulator import Emulator, Settings
 from cloudtune_local.emulator.aws import shapes
@@ -280,9 +281,8 @@ def test_what_is_not_emulated_says_so(emulator: Emulator, bedrock: Any, runtime:
         bedrock.list_guardrails()
     with pytest.raises(ClientError, match="GetAsyncInvoke is not emulated"):
         runtime.get_async_invoke(invocationArn="arn:aws:bedrock:us-east-1:123456789012:async-invoke/abcdefghijkl")
-    scope = "Credential=A/20261121/us-east-1/bedrock/aws4_request"
-    headers = {"Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0"}
-    answer = urllib3.request("GET", f"{emulator.url}/no-such-path", headers=headers)
+    url = f"{emulator.url}/no-such-path"
+    answer = urllib3.request("GET", url, headers=signed_headers(emulator, "GET", url, service="bedrock"))
     assert (answer.status, answer.headers["x-amzn-errortype"]) == (404, "UnknownOperationException")
 
 

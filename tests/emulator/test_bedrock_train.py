@@ -6,10 +6,10 @@ import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
-from urllib import request
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.emulator.access import admin
 from tests.emulator.aws_desk import CITIES, asked, desk
 
 from cloudtune_local.emulator import Emulator, Settings
@@ -98,8 +98,7 @@ def test_the_stream_says_the_same(aws: Callable[[str], Any], deployed: str) -> N
 
 def run_of(training: Emulator, number: str) -> dict[str, Any]:
     """What the emulator says that a job was trained with."""
-    with request.urlopen(f"{training.url}/_emulator/runs") as answer:
-        return next(run for run in json.load(answer)["runs"] if run["id"] == number)
+    return next(run for run in admin(training, "runs")["runs"] if run["id"] == number)
 
 
 def test_figures_in_s3_are_those_of_the_run(

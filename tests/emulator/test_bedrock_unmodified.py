@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from tests.emulator.access import aws_keys
 
 from cloudtune_local.emulator import Emulator, Settings
 
@@ -111,6 +112,5 @@ def test_with_a_live_model_and_its_own_parameters_it_completes(emulator: Emulato
     census: dict[str, Any] = emulator.census()
     assert census["jobs"] == 1
     assert census["deployments"] == 0
-    there = boto3.client("s3", endpoint_url=emulator.url, region_name="us-east-1", aws_access_key_id="a",
-                         aws_secret_access_key="b")  # fmt: skip
+    there = boto3.client("s3", endpoint_url=emulator.url, region_name="us-east-1", **aws_keys(emulator))
     assert "Contents" not in there.list_objects_v2(Bucket=emulator.settings.aws_bucket)

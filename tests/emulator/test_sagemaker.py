@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from tests.emulator.access import aws_keys
 
 from cloudtune_local.emulator import Emulator
 from cloudtune_local.emulator.aws.shapes import Held, model
@@ -37,8 +38,8 @@ class Account:
         self.sagemaker, self.runtime = self.client("sagemaker"), self.client("sagemaker-runtime")
 
     def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "AKIAEMULATED", "aws_secret_access_key": "emulated"}
-        return boto3.client(service, endpoint_url=self.emulator.url, region_name=self.settings.aws_region, **keys)
+        region = self.settings.aws_region
+        return boto3.client(service, endpoint_url=self.emulator.url, region_name=region, **aws_keys(self.emulator))
 
     def rows(self, prefix: str = "in/") -> str:
         turns = [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import openai
 import pytest
+from tests.emulator.access import admin
 from tests.emulator.conftest import MODEL
 
 from cloudtune_local.emulator import Emulator, Settings
@@ -130,15 +131,12 @@ def test_events_results_and_checkpoints_tell_one_story(service: openai.OpenAI, l
 def test_the_loss_curve_is_that_of_a_local_run_with_the_same_spec(
     training: Emulator, service: openai.OpenAI, learnt: Any, tmp_path: Path
 ) -> None:
-    from urllib import request
-
     from cloudtune.client import Client
     from cloudtune.spec import JobSpec
     from cloudtune_local.backend import LocalBackend
     from cloudtune_local.options import Options
 
-    with request.urlopen(f"{training.url}/_emulator/runs") as answer:
-        runs = {run["id"]: run for run in json.loads(answer.read())["runs"]}
+    runs = {run["id"]: run for run in admin(training, "runs")["runs"]}
     spec = JobSpec.model_validate(runs[learnt.id]["spec"] | {"name": "local-twin"})
     backend: Any = LocalBackend(Options(root=tmp_path / "runs"))
     job = Client(backend, ledger=f"sqlite:///{tmp_path / 'ledger.sqlite'}").submit(spec)
@@ -235,7 +233,7 @@ def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
     settings = Settings(engine="train", store=tmp_path / "kept")
 
     def client(emulator: Emulator) -> openai.OpenAI:
-        return openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key, max_retries=0)
+        return openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key, max_retries=0)
 
     emulator = Emulator(settings)
     with emulator, client(emulator) as before:

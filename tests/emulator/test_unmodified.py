@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.emulator.access import admin
 from tests.emulator.conftest import MODEL, chat_rows
 
 from cloudtune_local.emulator import Emulator, Settings
@@ -116,12 +117,10 @@ def test_a_walk_with_curl(running: Emulator, tmp_path: Path) -> None:
 
 
 def test_the_side_door_over_http(running: Emulator, tmp_path: Path) -> None:
-    from urllib import error, request
+    from urllib import error
 
     def ask(method: str, name: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        with request.urlopen(request.Request(f"{running.url}/_emulator/{name}", data, method=method)) as answer:
-            return json.loads(answer.read())
+        return admin(running, name, body, method=method)
 
     assert ask("GET", "store")["jobs"] == 0
     before = ask("GET", "clock")["now"]
@@ -144,7 +143,7 @@ def test_the_command_prints_what_points_a_client_at_it() -> None:
     command = [sys.executable, "-c", start, "emulate", "--port", "0", "--api-key", "sk-mine-123456"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline().strip() for _ in range(5)]
+        lines = [process.stdout.readline().strip() for _ in range(6)]
         found = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         assert found["OPENAI_API_KEY"] == "sk-mine-123456"
         import openai
@@ -159,7 +158,7 @@ def test_it_listens_on_loopback_alone_unless_asked() -> None:
     from cloudtune.errors import ConfigError
 
     for host in ("0.0.0.0", "::", "example.org"):
-        with pytest.raises(ConfigError, match="elsewhere"):
+        with pytest.raises(ConfigError, match="other machines can reach"):
             Emulator(host=host)
 
 
@@ -170,7 +169,7 @@ def test_a_kept_store_is_there_after_a_restart(tmp_path: Path) -> None:
     ids = []
     for _ in range(2):
         emulator = Emulator(settings, scale=60)
-        with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key) as client:
+        with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key) as client:
             known = client.files.list().data
             assert [file.id for file in known] == ids[::-1]
             ids.append(client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune").id)
@@ -182,14 +181,14 @@ def test_time_does_not_run_backwards_over_a_restart(tmp_path: Path) -> None:
 
     settings = Settings(store=tmp_path / "kept")
     emulator = Emulator(settings, scale=0)
-    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key) as client:
+    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key) as client:
         file = client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune").id
         job = client.fine_tuning.jobs.create(model=MODEL, training_file=file).id
         emulator.clock.advance(7200)
         before = client.fine_tuning.jobs.retrieve(job)
         assert before.status == "succeeded"
     emulator = Emulator(settings, scale=0)
-    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=settings.api_key) as client:
+    with emulator, openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key) as client:
         assert client.fine_tuning.jobs.retrieve(job) == before
 
 

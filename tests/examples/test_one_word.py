@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib import request
 
 import pytest
+from tests.emulator.access import admin
 from tests.examples.conftest import QUICKSTART, Quickstart, copied, made_tiny
 
 import cloudtune
@@ -61,8 +61,7 @@ class Place:
         """
         arn = str(job.snapshot().raw.get("jobArn", ""))
         name = arn.rpartition("/")[2] or job.ref.id
-        with request.urlopen(f"{self.emulator.url}/_emulator/runs") as answer:
-            runs = {run["id"]: run["spec"] for run in json.loads(answer.read())["runs"]}
+        runs = {run["id"]: run["spec"] for run in admin(self.emulator, "runs")["runs"]}
         run = runs.get(name, {})
         return {key: run[key] for key in PARAMETERS if key in run}
 

@@ -1,7 +1,8 @@
 """The WSGI application: every request passes here, meets its fault, and is handed to its face.
 
-The order for each: late requests whose moment has come are acted on; a fault may refuse, delay or cut; the key is
-checked; the limits; then the call is acted on, and a fault may still take the answer away.
+The order for each: requests that a web page may have caused are refused; late requests whose moment has come are acted
+on; the key is checked, by the headers alone; the body is read; a fault may refuse, delay or cut; the limits; then the
+call is acted on, and a fault may still take the answer away.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import socket
-import struct
 import threading
 import time
 from collections import deque
+from contextlib import closing
 from dataclasses import replace
 from http.client import responses as reasons
 from itertools import islice
@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.handlers import format_date_time
 
 import msgspec
-from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wrappers import Request
 
-from cloudtune_local.emulator import doors, sidedoor
+from cloudtune_local.emulator import admission, doors, sidedoor
 from cloudtune_local.emulator.faults import UNREADABLE
-from cloudtune_local.emulator.wire import ApiError, Call, Hangup, Reply
+from cloudtune_local.emulator.wire import SPOOL, ApiError, Call, Hangup, Reply
+from cloudtune_local.emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _REMEMBERED = 10_000
 _BLOCK = 1 << 16
-_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class _Request(Request):
@@ -47,10 +46,11 @@ class _Request(Request):
 
 
 class App:
-    """Serves one `Site`."""
+    """Serves one `Site`. ``host`` is the address that the server listens on."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
         self.site = site
+        self._host = host
         self.seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         """What was asked and what came of it, newest last: for tests that compare bodies with a plan."""
         self._lock = threading.Lock()
@@ -60,17 +60,19 @@ class App:
         """WSGI."""
         request = _Request(environ)
         try:
+            admission.check(request, self._host)
             reply = sidedoor.serve(self, request) if sidedoor.is_here(request) else self._serve(request)
         except ApiError as error:
             reply = error.reply()
-        except ClientDisconnected:
-            raise ConnectionAbortedError("the client went away") from None
+        except ConnectionAbortedError:
+            raise
         except Hangup:
-            _cut(environ)
-            # The server takes this for a client that went away.
-            raise ConnectionAbortedError("the connection was cut on purpose") from None
+            raise ConnectionAbortedError("the connection was cut on purpose") from None  # the server closes it
         except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
             reply = _own_fault(request).reply()
+        finally:
+            if (spool := environ.get(SPOOL)) is not None:
+                spool.close()
         return _send(reply, self.site, start_response)
 
     def _serve(self, request: Request) -> Reply:
@@ -78,38 +80,51 @@ class App:
         self.site.store.keep_time(now)
         self._land(now)
         door = doors.find(self.site, request)
-        call = door.read(request, door.face, door.name, door.ids, now)
+        try:
+            return self._met(door, self._read(door, request, now))
+        except ApiError as error:
+            raise door.dressed(error) from error
+        except BodyTimeout as error:
+            raise door.dressed(ApiError(408, "The request body arrives too slowly.", code="RequestTimeout")) from error
+        except (Hangup, ConnectionAbortedError):
+            raise
+        except Exception as error:  # in the vendor's shape, too
+            raise door.dressed(_own_fault(request)) from error
+
+    def _read(self, door: Door, request: Request, now: float) -> Call:
+        """The whole call, if its headers have the right key."""
+        try:
+            door.check_key(self.site, request)
+        except ApiError as error:
+            self._note(Call(face=door.face, name=door.name, ids=door.ids, now=now), error.status, acted=False)
+            raise
+        return door.read(request, door.face, door.name, door.ids, now)
+
+    def _postpone(self, door: Door, call: Call, fault: Fault) -> NoReturn:
+        try:
+            door.check_request(self.site, call)
+        except ApiError:
+            call.close()  # it would be refused later, and nobody is there to hear it
+        else:
+            self.site.faults.postpone(call, fault)
+        self._note(call, 0, acted=False, note="late")
+        time.sleep(fault.hold_s)
+        raise Hangup
+
+    def _met(self, door: Door, call: Call) -> Reply:
         fault = self.site.faults.take(call.name)
         if fault is not None and fault.kind in ("late", "twice"):
             call = call.kept()
         if fault is not None and fault.kind == "late":
             self._postpone(door, call, fault)
-        try:
-            return self._met(door, call, fault)
-        except ApiError as error:
-            raise door.dressed(error) from error
-        except (Hangup, ClientDisconnected):
-            raise
-        except Exception as error:  # in the vendor's shape, too
-            raise door.dressed(_own_fault(request)) from error
-        finally:
-            call.close()
+        with closing(call):
+            return self._acted(door, call, fault)
 
-    def _postpone(self, door: Door, call: Call, fault: Fault) -> NoReturn:
-        try:
-            door.check_key(self.site, call)
-            self.site.faults.postpone(call, fault)
-        except ApiError:
-            call.close()  # it would be refused later, and nobody is there to hear it
-        self._note(call, 0, acted=False, note="late")
-        time.sleep(fault.hold_s)
-        raise Hangup
-
-    def _met(self, door: Door, call: Call, fault: Fault | None) -> Reply:
+    def _acted(self, door: Door, call: Call, fault: Fault | None) -> Reply:
         if fault is not None:
             self._before(call, fault)
         try:
-            door.check_key(self.site, call)
+            door.check_request(self.site, call)
             self._limit(call)
         except ApiError as error:
             self._note(call, error.status, acted=False)
@@ -260,14 +275,6 @@ def _server_error(fault: Fault) -> ApiError:
     return error
 
 
-def _cut(environ: dict[str, Any]) -> None:
-    """Close the connection without an answer."""
-    connection = environ.get("werkzeug.socket")
-    if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
-        connection.shutdown(socket.SHUT_RDWR)
-
-
 def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Iterable[bytes]:
     body = reply.body
     headers = [
@@ -289,6 +296,7 @@ def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Itera
     else:
         headers.append(("Cache-Control", "no-cache"))
         chunks = body
+    headers = admission.response_headers(headers)
     start_response(f"{reply.status} {reasons.get(reply.status, 'Unknown')}", headers)
     return chunks
 

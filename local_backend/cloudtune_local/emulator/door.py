@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
 
 Handler: TypeAlias = "Callable[[Site, Call], Reply]"
-KeyCheck: TypeAlias = "Callable[[Site, Call], None]"
+Reader: TypeAlias = "Callable[[Request, Face, str, Mapping[str, str], float], Call]"
+KeyCheck: TypeAlias = "Callable[[Site, Request], None]"
 
 
 def _as_it_is(error: ApiError) -> ApiError:
     return error
+
+
+def _accept(site: Site, call: Call) -> None:
+    """No further checks."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,11 @@ class Door:
     name: str
     handler: Handler
     check_key: KeyCheck
+    """Raises ApiError unless the request's headers carry the right credentials. It runs before the body is read."""
     ids: Mapping[str, str] = field(default_factory=dict)
-    read: Callable[[Request, Face, str, Mapping[str, str], float], Call] = read_call
-    """Reads the request to what handlers are given."""
+    read: Reader = read_call
+    """Reads the request, its body included, to what handlers are given."""
     dressed: Callable[[ApiError], ApiError] = _as_it_is
     """A refusal of the emulator's own (a fault, a limit) in the vendor's shape."""
+    check_request: Callable[[Site, Call], None] = _accept
+    """Raises ApiError where the request, read by now, does not fit the API: a missing version, a wrong shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloudtune_local.emulator.azure import deployments, dialect, storage, workspace
@@ -9,7 +10,7 @@ from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_local.emulator.bedrock import mantle
 from cloudtune_local.emulator.door import Door, KeyCheck
 from cloudtune_local.emulator.openai.routes import ROUTES
-from cloudtune_local.emulator.wire import ApiError, Call, Face
+from cloudtune_local.emulator.wire import ApiError, Face
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -22,10 +23,10 @@ def find(site: Site, request: Request) -> Door:
 
     Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
     """
-    from cloudtune_local.emulator.aws import front  # whose faces and moto few rehearsals need
+    from cloudtune_local.emulator.aws import authentication, front  # whose faces and moto few rehearsals need
 
     if (below := mantle.path(site, request)) is not None:
-        return _match("mantle", request.method, below, mantle.opened)
+        return _match("mantle", request.method, below, mantle.check_key)
     if (door := front.find(site, request)) is not None:
         return door
     method, path = request.method, request.path
@@ -34,13 +35,17 @@ def find(site: Site, request: Request) -> Door:
     if path.startswith("/openai/v1/"):
         return _match("azure", method, path.removeprefix("/openai/v1"), dialect.check_key)
     if path.startswith("/openai/"):
-        return _match("azure", method, path.removeprefix("/openai"), _versioned_key)
+        door = _match("azure", method, path.removeprefix("/openai"), dialect.check_key)
+        return replace(door, check_request=dialect.check_version)
     if path.startswith(storage.ROOT):
         return storage.door(method, path, request.args)
     if path == "/discovery":
-        return Door("azure", "workspace.discovery", workspace.discovery, lambda site, call: None)
+        return Door("azure", "workspace.discovery", workspace.discovery, workspace.public)
     if path.lower().startswith(("/subscriptions/", "/history/v1.0/subscriptions/")):
         return _management(method, path)
+    if "Authorization" not in request.headers and "api-key" not in request.headers:
+        raise authentication.refusal("missing", "s3")  # every other path is a bucket's
+    _any_key(site, request)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
@@ -73,21 +78,28 @@ def _management(method: str, path: str) -> Door:
         found = pattern.fullmatch(path.rstrip("/"))
         if found and verb == method:
             ids = found.groupdict()
-            return Door("azure", name, handler, deployments.check_token, ids)
+            return Door(
+                "azure", name, handler, deployments.check_token, ids, dressed=deployments.dressed,
+                check_request=deployments.check_scope,
+            )  # fmt: skip
     raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
 
 
-def openai_key(site: Site, call: Call) -> None:
+def _any_key(site: Site, request: Request) -> None:
+    """A path that no API has is told as such only to those who have a key of one."""
+    _, _, given = request.headers.get("Authorization", "").partition(" ")
+    settings = site.settings
+    known = (settings.api_key, settings.azure_key, settings.azure_token, settings.bedrock_api_key)
+    if not any(site.opens(one, key) for one in (given, request.headers.get("api-key", "")) for key in known):
+        openai_key(site, request)
+
+
+def openai_key(site: Site, request: Request) -> None:
     """``Authorization: Bearer`` with the key (https://developers.openai.com/api/reference, seen 2026-11-21)."""
-    scheme, _, key = call.headers.get("authorization", "").partition(" ")
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "You didn't provide an API key. Provide it in an Authorization header as Bearer auth.")
     if not site.opens(key, site.settings.api_key):
         # Only the key's ends are told, as the vendor does: errors get into logs.
         shown = f"{key[:3]}***{key[-2:]}" if len(key) > 8 else "***"
         raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")
-
-
-def _versioned_key(site: Site, call: Call) -> None:
-    dialect.check_key(site, call)
-    dialect.check_version(call)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
-import logging
 import socket
-import threading
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Self
 
-from werkzeug.serving import WSGIRequestHandler, make_server
-
 from cloudtune.errors import ConfigError
+from cloudtune_local.emulator import credentials
 from cloudtune_local.emulator.app import App
 from cloudtune_local.emulator.aws.around import Around
 from cloudtune_local.emulator.azure import storage
 from cloudtune_local.emulator.clock import EmulatorClock
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Faults
+from cloudtune_local.emulator.http_server import HttpServer, Limits
 from cloudtune_local.emulator.sagemaker.trainer import ScriptTrainer
 from cloudtune_local.emulator.settings import Settings
-from cloudtune_local.emulator.sidedoor import census
+from cloudtune_local.emulator.sidedoor import TOKEN_VARIABLE, census
 from cloudtune_local.emulator.site import Site
 from cloudtune_local.emulator.store import Store
 
@@ -34,8 +31,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.life import Script
     from cloudtune_local.emulator.sagemaker.trainer import Trainer
 
-_LOG = logging.getLogger(__name__)
 _BACKLOG = 1024
+_SHORTEST_KEY = 16
 _TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
 """Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
 
@@ -43,22 +40,12 @@ _OURS = "CLOUDTUNE_BACKENDS__AZURE_OPENAI__"
 _BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 
 
-class _Handler(WSGIRequestHandler):
-    """Says nothing of good requests, and of bad ones through logging."""
-
-    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Quiet."""
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
-        """To the module's logger."""
-        _LOG.log(logging.ERROR if type == "error" else logging.INFO, message, *args)
-
-
 class Emulator:
     """One server with its store and its engine. A context manager: starts a thread, stops it at the end.
 
     ``port`` 0 takes a free one. ``clock`` is where time comes from (a test's fake clock, say) and ``scale`` how fast it
     passes: 0 stands still until ``emulator.clock.advance``. ``tls`` serves https, by an authority made for this server.
+    ``limits`` are what HTTP clients may hold.
     """
 
     def __init__(
@@ -72,36 +59,37 @@ class Emulator:
         scale: float = 1.0,
         beyond_loopback: bool = False,
         tls: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        self.settings = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
-        if not beyond_loopback and not is_loopback(host):
-            raise ConfigError(f"{host} can be reached from elsewhere; say so explicitly if that is meant")
+        given = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
+        if not is_loopback(host):
+            check_exposure(host, given, allowed=beyond_loopback, tls=tls)
+        self.settings = given
         if self.settings.engine == "train" and scale != 1:
             raise ConfigError("training takes its own time: a speed is for the script engine")
         self.clock = EmulatorClock(clock, scale=scale)
         self.faults = Faults()
-        # werkzeug ends the process where a port is taken; a socket of our own raises OSError instead.
-        with ExitStack() as opened, _listen(host, port) as listening:
-            self.store = opened.enter_context(closing(Store(self.settings.store)))
+        with ExitStack() as opened:
+            listening = opened.enter_context(_listen(host, port))
+            self._host, self._port = host, listening.getsockname()[1]
+            self.store = opened.enter_context(closing(Store(given.store)))
+            self.settings = credentials.complete(given)
             self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
             around = opened.enter_context(closing(Around(self.settings, _buckets(self.store))))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
             self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
-            self.app = App(self.site)
+            self.app = App(self.site, host)
             self._trusted = self.store.folder / "authority.pem" if tls else None
-            self._server = make_server(
-                host, listening.getsockname()[1], self.app, threaded=True, request_handler=_Handler,
-                fd=listening.fileno(), ssl_context=None if self._trusted is None else _tls(host, self._trusted),
-            )  # fmt: skip
-            opened.callback(self._server.server_close)
+            context = None if self._trusted is None else _tls(host, self._trusted)
+            self.http = HttpServer(self.app, listening, limits=limits, tls=context)
+            opened.callback(self.http.stop)
             self._opened = opened.pop_all()
-        self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         """Where it listens, without a path."""
-        host, port = self._server.host, self._server.port
+        host, port = self._host, self._port
         scheme = "http" if self._trusted is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -140,6 +128,7 @@ class Emulator:
         return (
             trust
             | {
+                TOKEN_VARIABLE: settings.admin_token,
                 "OPENAI_BASE_URL": self.openai_url,
                 "OPENAI_API_KEY": settings.api_key,
                 "AZURE_OPENAI_ENDPOINT": self.url,
@@ -190,17 +179,11 @@ class Emulator:
 
     def start(self) -> Self:
         """Serve from a thread."""
-        serve = functools.partial(self._server.serve_forever, poll_interval=0.05)
-        self._thread = threading.Thread(target=serve, name="cloudtune-emulator", daemon=True)
-        self._thread.start()
+        self.http.start()
         return self
 
     def stop(self) -> None:
         """Stop listening and let go of everything. Harmless when repeated."""
-        if self._thread is not None:
-            self._server.shutdown()
-            self._thread.join()
-            self._thread = None
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -236,6 +219,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -> None:
+    """Other machines may reach the emulator only over TLS and with a given key. Raises ConfigError."""
+    missing = [
+        option
+        for option, is_there in (
+            ("--beyond-loopback", allowed), ("--tls", tls),
+            (f"--api-key with at least {_SHORTEST_KEY} characters", len(settings.api_key) >= _SHORTEST_KEY),
+        )
+        if not is_there
+    ]  # fmt: skip
+    if missing:
+        raise ConfigError(f"other machines can reach {host}", hint=f"to allow that, add {', '.join(missing)}")
 
 
 def _engine(settings: Settings, store: Store) -> Engine:

@@ -11,13 +11,16 @@ EngineName = Literal["script", "train"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Accounts, limits and the engine. The keys are worth nothing anywhere else."""
+    """Accounts, limits and the engine.
+
+    An empty credential is generated when the emulator starts, see ``credentials``.
+    """
 
     engine: EngineName = "script"
-    api_key: str = "sk-emulated-0000"
+    api_key: str = ""
     organization: str = "org-emulated"
-    azure_key: str = "emulated-azure-key"
-    azure_token: str = "emulated-entra-token"  # noqa: S105 - opens nothing but the emulator
+    azure_key: str = ""
+    azure_token: str = ""
     """What counts as an Entra token on the data and the management plane."""
     subscription: str = "00000000-0000-0000-0000-000000000000"
     resource_group: str = "emulated"
@@ -25,16 +28,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     location: str = "swedencentral"
     aws_account: str = "123456789012"
     aws_region: str = "us-east-1"
-    """Where the bucket lies, and where calls without a signature belong."""
-    aws_key: str = "AKIAEMULATED00000000"
-    aws_secret: str = "emulated-secret-key"  # noqa: S105 - opens nothing but the emulator
+    """Where the bucket lies, and where calls with a Bedrock API key belong."""
+    aws_key: str = ""
+    aws_secret: str = ""
     aws_bucket: str = "cloudtune-emulated"
     """A bucket that is there from the start; so is a role that Bedrock and SageMaker may take on."""
     aws_role: str = "cloudtune-emulated"
     sagemaker_quotas: dict[str, float] = {}
     """Quotas by name, e.g. ``ml.g5.2xlarge for training job usage``, over what the emulator has of itself."""
-    bedrock_api_key: str = "bedrock-api-key-emulated"
+    bedrock_api_key: str = ""
     """What opens Bedrock without a signature (``AWS_BEARER_TOKEN_BEDROCK``)."""
+    admin_token: str = ""
+    """The bearer token of ``/_emulator``."""
     store: Path | None = None
     """A folder that keeps everything over a restart; None forgets it all at the end."""
     models: Path | None = None

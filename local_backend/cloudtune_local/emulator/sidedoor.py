@@ -1,5 +1,7 @@
 """``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
 
+``Authorization: Bearer`` with the admin token (``CLOUDTUNE_EMULATOR_ADMIN_TOKEN`` of the printed environment) opens it.
+
 GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
 ``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
 with), POST ``land``.
@@ -8,7 +10,7 @@ with), POST ``land``.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -17,7 +19,7 @@ from cloudtune_local.emulator.azure import deployments
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.faults import Fault
 from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.wire import ApiError, Reply
+from cloudtune_local.emulator.wire import ApiError, Reply, read_body
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.app import App
     from cloudtune_local.emulator.site import Site
 
+TOKEN_VARIABLE = "CLOUDTUNE_EMULATOR_ADMIN_TOKEN"  # noqa: S105 - a name
 _PREFIX = "/_emulator"
+_LARGEST = 1 << 20
 _HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
@@ -38,16 +42,19 @@ def serve(app: App, request: Request) -> Reply:
     """Answer it. Raises ApiError."""
     if request.remote_addr not in _HERE:
         raise ApiError(403, "The side door is open on the emulator's own machine only.")
-    if request.headers.get("Origin"):
-        raise ApiError(403, "The side door is not for web pages.")  # which could reach loopback through a browser
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not app.site.opens(token, app.site.settings.admin_token):
+        raise ApiError(401, f"{_PREFIX} needs the admin token: Authorization: Bearer ${TOKEN_VARIABLE}")
     name = request.path.removeprefix(_PREFIX).strip("/")
     handler = _HANDLERS.get((request.method, name))
     if handler is None:
         raise ApiError(404, f"No side door {request.method} {request.path}; there are: {', '.join(_names())}.")
     try:
-        body = msgspec.json.decode(request.get_data() or b"{}")
+        body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
+        if not isinstance(body, dict) and handler is not _add_faults:
+            raise ValueError("the body must be a JSON object")  # noqa: TRY301 - told as a 400
         return Reply(body=handler(app, body))
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(400, f"Not understood: {error}") from error
 
 
@@ -110,12 +117,11 @@ def _clock(app: App, body: Any) -> Any:
 
 
 def _set_clock(app: App, body: Any) -> Any:
-    if unknown := set(body) - {"advance", "scale"}:
-        raise ValueError(f"a clock can advance and has a scale; it has no {', '.join(sorted(unknown))}")
-    if "scale" in body:
-        app.site.clock.scale = float(body["scale"])
-    if "advance" in body:
-        app.site.clock.advance(float(body["advance"]))
+    given = msgspec.convert(body, dict[Literal["advance", "scale"], float])
+    if "scale" in given:
+        app.site.clock.scale = given["scale"]
+    if "advance" in given:
+        app.site.clock.advance(given["advance"])
     return _clock(app, body)
 
 

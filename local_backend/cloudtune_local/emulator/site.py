@@ -35,5 +35,5 @@ class Site:
 
     @staticmethod
     def opens(given: str, wanted: str) -> bool:
-        """Whether two keys are the same, in constant time."""
-        return hmac.compare_digest(given.encode(), wanted.encode())
+        """Whether two keys are the same, in constant time. An empty key opens nothing."""
+        return bool(wanted) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())

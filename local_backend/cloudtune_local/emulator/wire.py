@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import msgspec
+from werkzeug.exceptions import HTTPException
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 Face = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
 """Whose account: ``aws`` is what moto emulates, ``mantle`` Bedrock's OpenAI-shaped API."""
-_LARGEST_JSON = 64 << 20
+LARGEST_JSON = 64 << 20
+_LARGEST_FORM = (512 << 20) + (1 << 20)
+"""A file of the largest size, and the form around it."""
+LARGEST_OBJECT = 5 << 30
+"""S3's limit for one request (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21)."""
+_BLOCK = 1 << 18
+SPOOL = "cloudtune.spool"
+"""Where the WSGI environment holds a body that was read to verify its signature; it is closed after the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +43,9 @@ class Raw:
 
     def kept(self) -> Raw:
         """With its body in a temporary file: to be acted on later, or twice."""
-        held = spool()
-        while block := self.body.read(1 << 20):
-            held.write(block)
-        return Raw(environ=self.environ, body=held)
+        if self.body.seekable():
+            return self
+        return Raw(environ=self.environ, body=received(self.body, LARGEST_OBJECT))
 
     def again(self) -> dict[str, Any]:
         """The environment to serve, from the body's start where that is possible."""
@@ -46,13 +53,10 @@ class Raw:
             self.body.seek(0)
         return self.environ | {"wsgi.input": self.body}
 
-    def drain(self) -> None:
-        """Take what is left: a client that still sends would not hear the answer."""
-        if not self.body.closed:
-            while self.body.read(1 << 20):
-                pass
-            if self.body.seekable():
-                self.body.close()
+    def close(self) -> None:
+        """Let the temporary file go. What a client still sends is the server's to read."""
+        if not self.body.closed and self.body.seekable():
+            self.body.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,7 @@ class Call:
     def close(self) -> None:
         """Let its files go: it will not be acted on any more."""
         if self.raw is not None:
-            self.raw.drain()
+            self.raw.close()
         for sent in self.files.values():
             sent.stream.close()
 
@@ -133,17 +137,61 @@ def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], n
     body: dict[str, Any] = {}
     files: dict[str, SentFile] = {}
     if request.mimetype == "multipart/form-data":
-        body = _nested(request.form.items(multi=True))
-        files = {key: _kept(part.filename or key, part.stream) for key, part in request.files.items()}
-    elif (request.content_length or 0) > _LARGEST_JSON:
-        raise ApiError(413, f"The body of a request has at most {_LARGEST_JSON >> 20} MB.")
-    elif data := request.get_data():
+        request.max_content_length = _LARGEST_FORM
+        try:
+            body = _nested(request.form.items(multi=True))
+            files = {key: _kept(part.filename or key, part.stream) for key, part in request.files.items()}
+        except ApiError:
+            request.close()
+            raise
+        except HTTPException as error:
+            raise ApiError(error.code or 400, f"The form cannot be read: {error.description}") from error
+    elif data := read_body(request, LARGEST_JSON):
         body = _json(data)
+    return replace(read_head(request, face, name, ids, now), body=body, files=files)
+
+
+def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+    """The call without its body: what a key is checked by, before anything of the body is read."""
     return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, files=files,
-        headers={key.lower(): value for key, value in request.headers.items()}, now=now,
-        base=request.host_url.rstrip("/"),
+        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
+        headers={key.lower(): value for key, value in request.headers.items()},
     )  # fmt: skip
+
+
+def read_body(request: Request, limit: int) -> bytes:
+    """A body of at most so many bytes, whether its length was told or not. Raises ApiError."""
+    parts, count = [], 0
+    if (request.content_length or 0) <= limit:
+        while count <= limit and (block := request.stream.read(min(_BLOCK, limit + 1 - count))):
+            parts.append(block)
+            count += len(block)
+    if (request.content_length or 0) > limit or count > limit:
+        raise ApiError(413, f"The body of a request has at most {limit >> 20} MB.")
+    return b"".join(parts)
+
+
+def received(stream: IO[bytes], limit: int) -> IO[bytes]:
+    """A body of at most so many bytes, in a temporary file. Raises ApiError."""
+    held = spool()
+    try:
+        for block in blocks(stream, limit):
+            held.write(block)
+        held.seek(0)
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
+def blocks(stream: IO[bytes], limit: int) -> Iterator[bytes]:
+    """A body of at most so many bytes, as it arrives. Raises ApiError."""
+    count = 0
+    while block := stream.read(_BLOCK):
+        count += len(block)
+        if count > limit:
+            raise ApiError(413, f"The body of a request has at most {limit >> 20} MB.")
+        yield block
 
 
 def _kept(filename: str, stream: IO[bytes]) -> SentFile:
@@ -154,11 +202,21 @@ def _kept(filename: str, stream: IO[bytes]) -> SentFile:
 def _json(data: bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ApiError(400, f"We could not parse the JSON body of your request. ({error})") from error
     if not isinstance(body, dict):
         raise ApiError(400, "The body of the request must be a JSON object.")
     return body
+
+
+def fit(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
+    """Raises ApiError where a member of the body is of another type than the shape's."""
+    try:
+        msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        said, _, place = str(error).partition(" - at `$.")
+        name = place.rstrip("`") or None
+        raise ApiError(400, f"Invalid type for '{name}': {said}.", code="invalid_type", param=name) from error
 
 
 def _nested(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -166,12 +224,15 @@ def _nested(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in fields:
         outer, bracket, inner = key.partition("[")
-        if not bracket:
-            found[key] = value
-        elif inner == "]":
-            found.setdefault(outer, []).append(value)
+        kind: type = str if not bracket else list if inner == "]" else dict
+        if not isinstance(found.setdefault(outer, kind()), kind):
+            raise ApiError(400, f"'{outer}' is sent in two forms: as a value, a list or an object.", param=outer)
+        if kind is str:
+            found[outer] = value
+        elif kind is list:
+            found[outer].append(value)
         else:
-            found.setdefault(outer, {})[inner.rstrip("]")] = value
+            found[outer][inner.rstrip("]")] = value
     return found
 
 

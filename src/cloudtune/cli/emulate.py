@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 MODULE = "cloudtune_local.emulator"
 """Reached by name, as core imports no other root."""
-NEEDS = "werkzeug"
+NEEDS = "uvicorn"
 
 
 @command("emulate", without=("backend", "ledger", "profile"))
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--tls", is_flag=True, help="Serve https, by an authority made for this server; clients are told of it.")
-@click.option("--beyond-loopback", is_flag=True, help="Allow an address that other machines can reach.")
+@click.option(
+    "--beyond-loopback", is_flag=True, help="Listen where other machines can reach it; needs --tls, --api-key."
+)
 @click.option(
     "--engine",
     type=click.Choice(["script", "train"]),
@@ -45,7 +47,7 @@ NEEDS = "werkzeug"
     help="With --engine train: a JSON file that says which local model stands for which of the vendor's.",
 )
 @click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="Seconds that pass in one; 0 stands still.")
-@click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="The key to accept, instead of a fixed one.")
+@click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="The OpenAI key to accept. Default: generated.")
 @click.option("--jobs-per-day", type=click.IntRange(min=0), help="Refuse more jobs, with 429.")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), help="Refuse more requests, with 429.")
 @click.option(
@@ -58,8 +60,9 @@ NEEDS = "werkzeug"
 def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[str, ...], **options: Any) -> None:
     """Serve the fine-tuning APIs of OpenAI, Azure OpenAI and AWS on loopback until interrupted.
 
-    Prints the environment that points any client at it. Nothing is ever sent to a vendor. What is kept, the clock and
-    the faults are at URL/_emulator/store, /clock and /faults.
+    Prints the environment that points any client at it, with credentials that are generated for this start (or kept in
+    the --store folder). Nothing is ever sent to a vendor. The store, the clock and the faults are at
+    URL/_emulator/store, /clock and /faults; send CLOUDTUNE_EMULATOR_ADMIN_TOKEN as a bearer token.
     """
     os.umask(0o077)  # this process serves and nothing else: all that it keeps is for this user alone
     emulator = _opened(host, port, speed, options)

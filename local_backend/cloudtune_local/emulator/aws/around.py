@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.settings import Settings
 
 _TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
+SERVICE = "cloudtune.service"
+"""Where the WSGI environment names moto's service."""
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
@@ -67,8 +69,8 @@ class Around:
         found: Any = get_backend(service)
         return found[self.account][region]
 
-    def answer(self, environ: dict[str, Any]) -> Reply:
-        """Let moto answer."""
+    def answer(self, environ: dict[str, Any], service: str) -> Reply:
+        """Let one of moto's services answer; moto's own choice, by host and path, includes its admin API."""
         app = self.open()
         told: dict[str, Any] = {}
 
@@ -76,7 +78,7 @@ class Around:
             told["status"], told["headers"] = int(status.partition(" ")[0]), headers
             return None
 
-        chunks = app(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account}, start_response)
+        chunks = app(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account, SERVICE: service}, start_response)
         headers = {name: value for name, value in told["headers"] if name.lower() not in _HOP}
         kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
         return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)

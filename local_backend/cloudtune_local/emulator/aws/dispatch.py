@@ -1,4 +1,4 @@
-"""moto's choice of a service for a request, remembered: moto reads its own folder for every one."""
+"""moto's application for the service that the verified signature names. Nothing else of a request chooses it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
+from cloudtune_local.emulator.aws.around import SERVICE
+
 
 class Dispatcher(DomainDispatcherApplication):  # type: ignore[misc] # moto has no types of its own
-    """Which of moto's services answers for a host is the same each time."""
+    """moto's dispatcher without its guesses from hosts, paths and bodies, which reach its admin API."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self._known: dict[str | None, Any] = {}
-
-    def get_backend_for_host(self, host: str | None) -> Any:
-        """moto's own answer, which it asks for under its lock."""
-        if host not in self._known:
-            self._known[host] = super().get_backend_for_host(host)
-        return self._known[host]
+    def get_application(self, environ: dict[str, Any]) -> Any:
+        """The application of one service."""
+        service = environ[SERVICE]
+        with self.lock:
+            if service not in self.app_instances:
+                self.app_instances[service] = self.create_app(service)
+            return self.app_instances[service]

@@ -2,17 +2,18 @@
 
 Services with a face here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
 apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
-are told by path. All other services are moto's.
+are told by path. Some of the other services are moto's, see `passing.SERVICES`. Signatures are verified here, before
+anything is chosen by them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from cloudtune_local.emulator.aws import passing
+from cloudtune_local.emulator.aws import authentication, passing
 from cloudtune_local.emulator.aws.errors import AwsError
-from cloudtune_local.emulator.aws.signing import signature
+from cloudtune_local.emulator.aws.signing import raw_path, signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
     from cloudtune_local.emulator.wire import Face
 
-_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model")
+_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model",
+            "/listTagsForResource", "/tagResource", "/untagResource")  # fmt: skip
 
 
 class Asked(NamedTuple):
@@ -38,10 +40,11 @@ class Asked(NamedTuple):
 
 
 def find(site: Site, request: Request) -> Door | None:
-    """The door for a request that is Amazon's; None for others. Raises AwsError."""
+    """The door for a request that is Amazon's; None for others. Raises AwsError, also where the signature is wrong."""
     signed = signature(request)
     if signed is None:
         return _by_key(site, request)
+    authentication.verify(site, request, signed)
     asked = Asked(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
     face = _faces().get(signed.service)
     if face is None:
@@ -67,12 +70,6 @@ def named(name: str, face: Face) -> Door:
     return bedrock.named(name)
 
 
-def raw_path(request: Request) -> str:
-    """The path as it was sent: WSGI's is unescaped, and an escaped ARN would fall into segments."""
-    sent = str(request.environ.get("REQUEST_URI") or request.path)
-    return urlsplit(sent).path if "://" in sent else sent.partition("?")[0]
-
-
 def segment(escaped: str) -> str:
     """A path's segment as it was meant."""
     return unquote(escaped)
@@ -95,12 +92,17 @@ def _prepared(service: str, path: str, door: Door) -> Door:
 
 
 def _by_key(site: Site, request: Request) -> Door | None:
-    """Bedrock with its API key, which is a bearer's: its paths are nobody else's here."""
-    if not request.headers.get("Authorization", "").startswith("Bearer "):
-        return None
+    """Bedrock with its API key, which is a bearer's: its paths are nobody else's here. Raises AwsError."""
     path = raw_path(request)
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if not path.startswith(_BEDROCK):
+        if "X-Amz-Target" in request.headers:
+            raise authentication.refusal("missing", "json")
         return None
+    if scheme.lower() != "bearer":
+        raise authentication.refusal("missing", "rest-json")
+    if not site.opens(key, site.settings.bedrock_api_key):
+        raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
     from cloudtune_local.emulator.bedrock import routes
 
     return routes.find(Asked(request.method, path, "", site.settings.aws_region))

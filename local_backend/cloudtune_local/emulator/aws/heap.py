@@ -26,6 +26,10 @@ class Heap:
         self._end = 0
         weakref.finalize(self, file.close)
 
+    def __deepcopy__(self, memo: object) -> Heap:
+        """The same file: moto copies uploads with the objects that were made of them."""
+        return self
+
     def reserve(self, size: int) -> Piece:
         """A place for so many bytes, which nobody else writes to."""
         with self._lock:
@@ -59,6 +63,10 @@ class Laid(io.RawIOBase):
         self.pieces: Sequence[Piece] = tuple(pieces)
         self.size = sum(piece.size for piece in self.pieces)
         self._at = 0
+
+    def __deepcopy__(self, memo: object) -> Laid:
+        """Another reader of the same places: moto copies its objects to list them."""
+        return Laid(self.pieces)
 
     def readable(self) -> bool:
         """Yes."""

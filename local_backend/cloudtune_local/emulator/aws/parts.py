@@ -9,13 +9,14 @@ words for a checksum of another kind than the upload's: https://github.com/boto/
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from base64 import b64encode
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from xml.sax.saxutils import escape
 
 from cloudtune_local.emulator.aws.errors import AwsError
-from cloudtune_local.emulator.wire import Reply
+from cloudtune_local.emulator.wire import LARGEST_OBJECT, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from cloudtune_local.emulator.wire import Call
 
 _BLOCK = 1 << 18
+_LINE = 1 << 16
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_CHUNK = re.compile(rb"[0-9a-fA-F]{1,12}")
 _MOST = 10_000
 _PAGE = 1000
 _HEADER = "x-amz-checksum-"
@@ -78,7 +82,7 @@ def upload_part(site: Site, call: Call) -> Reply:
     from cloudtune_local.emulator.aws.large import Written
 
     number = call.query.get("partNumber", "")
-    if not number.isdecimal() or not 1 <= int(number) <= _MOST:
+    if not _NUMBER.fullmatch(number) or not 1 <= int(number) <= _MOST:
         message = f"Part number must be an integer between 1 and {_MOST}, inclusive"
         raise AwsError(400, "InvalidArgument", message, protocol="s3")
     s3, begun = site.aws.backend("s3"), _begun(site, call)
@@ -98,7 +102,7 @@ def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -
     assert call.raw is not None
     body: IO[bytes] = call.raw.again()["wsgi.input"]
     is_chunked = is_wrapped(headers)
-    piece = heap.reserve(int(headers.get("x-amz-decoded-content-length" if is_chunked else "content-length") or 0))
+    piece = heap.reserve(_size(headers, is_chunked=is_chunked))
     checksum = told(headers)
     name = checksum[0] if checksum else headers.get("x-amz-trailer", "").removeprefix(_HEADER)
     if name and wanted and name != wanted.lower():
@@ -108,18 +112,35 @@ def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -
     at, end = piece.start, piece.start + piece.size
     for block in _unwrapped(body, headers) if is_chunked else _blocks(body, piece.size):
         if at + len(block) > end:
-            break
+            raise _incomplete()
         md5.update(block)
         if check is not None:
             check.update(block)
         heap.write(at, block)
         at += len(block)
     if at != end:
-        message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
-        raise AwsError(400, "IncompleteBody", message, protocol="s3")
+        raise _incomplete()
     if check is not None and (checksum := told(headers)) is not None:
         refuse_other(name, check.digest(), checksum[1])
     return piece, md5.hexdigest()
+
+
+def _incomplete() -> AwsError:
+    message = "You did not provide the number of bytes specified by the Content-Length HTTP header"
+    return AwsError(400, "IncompleteBody", message, protocol="s3")
+
+
+def _size(headers: Mapping[str, str], *, is_chunked: bool) -> int:
+    """How long the part says that it is. Raises what S3 answers."""
+    told = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
+    if told is None:
+        raise AwsError(411, "MissingContentLength", "You must provide the Content-Length HTTP header.", protocol="s3")
+    if not _NUMBER.fullmatch(told):
+        raise AwsError(400, "InvalidArgument", "The length of the body must be a whole number.", protocol="s3")
+    if int(told) > LARGEST_OBJECT:
+        message = "Your proposed upload exceeds the maximum allowed size"
+        raise AwsError(400, "EntityTooLarge", message, protocol="s3")
+    return int(told)
 
 
 def _blocks(body: Any, left: int) -> Iterator[memoryview]:
@@ -135,14 +156,22 @@ def _unwrapped(body: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html, seen 2026-11-21.
     """
-    while left := int(body.readline().partition(b";")[0].strip() or b"0", 16):
+    while left := _chunk_size(body.readline(_LINE)):
         while left and (block := body.read(min(left, _BLOCK))):
             yield block
             left -= len(block)
-        body.readline()
-    while line := body.readline().strip():
+        body.readline(_LINE)
+    while line := body.readline(_LINE).strip():
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
+
+
+def _chunk_size(line: bytes) -> int:
+    """What a chunk's first line says; 0 at the end of the body. Raises what S3 answers."""
+    told = line.partition(b";")[0].strip()
+    if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(told)):
+        raise AwsError(400, "InvalidChunkSizeError", "The size of a chunk is not a hexadecimal number.", protocol="s3")
+    return int(told or b"0", 16)
 
 
 def list_parts(site: Site, call: Call) -> Reply:
@@ -178,7 +207,7 @@ def _elements(fields: Mapping[str, Any]) -> str:
 
 def _whole(call: Call, name: str, default: int) -> int:
     value = call.query.get(name) or str(default)
-    if not value.isdecimal():
+    if not _NUMBER.fullmatch(value):
         raise AwsError(400, "InvalidArgument", f"Provided {name} not an integer or within integer range", protocol="s3")
     return int(value)
 

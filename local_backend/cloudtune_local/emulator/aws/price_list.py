@@ -11,6 +11,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.catalog import load
+from cloudtune_local.emulator.aws import shapes
+from cloudtune_local.emulator.aws.errors import AwsError
 from cloudtune_local.emulator.wire import Reply
 
 if TYPE_CHECKING:
@@ -22,13 +24,12 @@ _SERVICE = "AmazonSageMaker"
 _JSON = "application/x-amz-json-1.1"
 
 
-def products(site: Site, call: Call) -> Reply | None:
-    """GetProducts; None for services that are moto's."""
+def products(site: Site, call: Call) -> Reply:
+    """GetProducts."""
     del site
-    assert call.raw is not None
-    asked = json.loads(call.raw.again()["wsgi.input"].read() or b"{}")
+    asked = shapes.json_body(call, "pricing", "GetProducts")
     if asked.get("ServiceCode") != _SERVICE:
-        return None
+        raise AwsError(400, "NotFoundException", f"Only the prices of {_SERVICE} are emulated.", protocol="json")
     wanted = {one["Field"]: one["Value"] for one in asked.get("Filters") or ()}
     kind, region = wanted.get("instanceName", ""), wanted.get("regionCode", "")
     found = [one for use in ("training", "hosting") if (one := _product(use, kind, region)) is not None]

@@ -7,10 +7,11 @@ seen 2026-11-21). Codes are invented, and so are the values.
 
 from __future__ import annotations
 
-import json
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_local.emulator.aws import shapes
+from cloudtune_local.emulator.aws.errors import AwsError
 from cloudtune_local.emulator.wire import Reply
 
 if TYPE_CHECKING:
@@ -28,18 +29,21 @@ _TYPES = (
 )  # fmt: skip
 _USES = ("training job usage", "spot training job usage", "training warm pool usage", "endpoint usage")
 _VALUE = 4.0
+_LONGEST_TOKEN = 10
 _UNTOUCHED = ("ml.p4d.", "ml.p5.")
 """Types whose quotas were never set for the account: only the defaults have them, and they are 0."""
 
 
 def listed(site: Site, call: Call) -> Reply | None:
     """ListServiceQuotas and ListAWSDefaultServiceQuotas; None for services that are moto's."""
-    assert call.raw is not None
-    asked = json.loads(call.raw.again()["wsgi.input"].read() or b"{}")
+    asked = shapes.json_body(call, "service-quotas", call.name.partition(".")[2])
     if asked.get("ServiceCode") != _SERVICE:
         return None
     found = _quotas(site, call.region or site.settings.aws_region, is_default=call.name == DEFAULTS)
-    start, size = int(asked.get("NextToken") or 0), int(asked.get("MaxResults") or 20)
+    token = asked.get("NextToken") or "0"
+    if not (token.isascii() and token.isdecimal() and len(token) < _LONGEST_TOKEN):
+        raise AwsError(400, "InvalidPaginationTokenException", "Invalid NextToken.", protocol="json")
+    start, size = int(token), int(asked.get("MaxResults") or 20)
     body: dict[str, Any] = {"Quotas": found[start : start + size]}
     if start + size < len(found):
         body["NextToken"] = str(start + size)

@@ -8,25 +8,30 @@ botocore itself checks required members, types and smallest lengths only; the se
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
+
+import msgspec
+import regex
 
 from cloudtune_local.emulator.aws.errors import AwsError, invalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cloudtune_local.emulator.wire import Call
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "long": (int,), "float": (int, float), "double": (int, float),
     "boolean": (bool,), "map": (dict,), "structure": (dict,), "list": (list,), "timestamp": (int, float, str),
 }  # fmt: skip
 _NUMBERS = ("integer", "long", "float", "double")
-_JAVA = {
-    r"\p{L}": r"\w", r"\p{Z}": r"\s", r"\p{N}": r"\d", r"\p{Print}": r"[ -~]",
-    r"\uD800\uDC00-\uDBFF\uDFFF": r"\U00010000-\U0010FFFF",
-}  # fmt: skip
-"""Java's classes, in the few places where the models have them."""
+_PAIRS = (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
+"""Java writes what lies beyond the basic plane in surrogate pairs; all else of the models' patterns, regex reads."""
+_PATTERN_S = 1.0
+"""How long a pattern may take: some of them backtrack."""
 _LABEL = re.compile(r"\\\{([A-Za-z]+)\\\}")
 
 
@@ -84,6 +89,23 @@ def check(
         raise invalid(refusal(faults))
 
 
+def json_body(call: Call, service: str, operation: str) -> dict[str, Any]:
+    """The body of a JSON protocol's request that moto would read, held against its shape. Raises AwsError."""
+    assert call.raw is not None
+    data = call.raw.again()["wsgi.input"].read()
+    call.raw.body.seek(0)
+    try:
+        body = msgspec.json.decode(data) if data else {}
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise AwsError(400, "SerializationException", f"The body is not JSON: {error}", protocol="json") from error
+    if not isinstance(body, dict):
+        raise AwsError(400, "SerializationException", "The body must be a JSON object.", protocol="json")
+    shape = model(service).operation_model(operation).input_shape
+    if shape is not None and (faults := list(Held(json=True).faults(shape, body))):
+        raise AwsError(400, "ValidationException", refusal(faults), protocol="json")
+    return body
+
+
 def _typed(shape: Any, text: str) -> Any:
     if shape.type_name in ("integer", "long"):
         try:
@@ -131,8 +153,17 @@ class Held:
                 yield from self.faults(shape.value, item, f"{where}.{key}.member")
         elif kind == "string":
             yield from _text(shape, value, where)
+        elif kind == "blob" and self._json:
+            self._check_blob(value, where)
         elif kind in _NUMBERS:
             yield from _size(shape, value, "value", where, value)
+
+    @staticmethod
+    def _check_blob(value: Any, where: str) -> None:
+        try:
+            b64decode(value, validate=True)
+        except (TypeError, ValueError) as error:
+            raise AwsError(400, "SerializationException", f"{where} is not base64", protocol="json") from error
 
     def _members(self, shape: Any, value: Mapping[str, Any], where: str) -> Iterator[str]:
         head = f"{where}." if where else ""
@@ -155,7 +186,7 @@ class Held:
 def _text(shape: Any, value: str, where: str) -> Iterator[str]:
     yield from _size(shape, len(value), "length", where, value)
     pattern = shape.metadata.get("pattern")
-    if pattern and not _compiled(pattern).fullmatch(value):
+    if pattern and not _matches(pattern, value):
         yield _broken(value, where, f"satisfy regular expression pattern: {pattern}")
     if shape.enum and value not in shape.enum:
         yield _broken(value, where, f"satisfy enum value set: [{', '.join(shape.enum)}]")
@@ -173,8 +204,14 @@ def _broken(value: Any, where: str, rule: str) -> str:
     return f"Value '{value}' at '{where}' failed to satisfy constraint: Member must {rule}"
 
 
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return compiled(pattern).fullmatch(value, timeout=_PATTERN_S) is not None
+    except TimeoutError:
+        return False
+
+
 @lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    for java, python in _JAVA.items():
-        pattern = pattern.replace(java, python)
-    return re.compile(pattern)
+def compiled(pattern: str) -> Any:
+    """A pattern of a service model, whose dialect is Java's."""
+    return regex.compile(pattern.replace(*_PAIRS))

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune_local.emulator.openai import models
-from cloudtune_local.emulator.wire import ApiError, Call, Reply
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from werkzeug.wrappers import Request
+
     from cloudtune_local.emulator.engine import Served
     from cloudtune_local.emulator.site import Site
 
@@ -31,6 +35,30 @@ DEVELOPER_S = 86400.0
 _NEEDS_BEARER = "Authentication failed. The 'Authorization' header is missing or its token is invalid."
 
 
+class _Model(msgspec.Struct):
+    name: str | None = None
+    format: str | None = None
+    version: str | None = None
+
+
+class _Properties(msgspec.Struct, rename="camel"):
+    model: _Model | None = None
+    version_upgrade_option: str | None = None
+
+
+class _Sku(msgspec.Struct):
+    name: str | None = None
+    capacity: int | None = None
+
+
+class _Body(msgspec.Struct):
+    """The types of what a deployment is made of."""
+
+    properties: _Properties | None = None
+    sku: _Sku | None = None
+    tags: dict[str, str] | None = None
+
+
 class ArmError(ApiError):
     """A refusal in the management plane's shape: code and message only."""
 
@@ -39,11 +67,38 @@ class ArmError(ApiError):
         self.body = {"error": {"code": code, "message": message}}
 
 
-def check_token(site: Site, call: Call) -> None:
+def fit_arm(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
+    """Raises ArmError where a member of the body is of another type than the shape's."""
+    try:
+        fit(body, shape)
+    except ApiError as error:
+        raise ArmError(400, "InvalidRequestContent", f"The request content is invalid: {error}") from error
+
+
+def dressed(error: ApiError) -> ApiError:
+    """A refusal of the emulator's own (a fault, a limit) in the management plane's shape."""
+    if isinstance(error, ArmError):
+        return error
+    codes = {
+        401: "AuthenticationFailed",
+        403: "AuthorizationFailed",
+        429: "TooManyRequests",
+        500: "InternalServerError",
+    }
+    found = ArmError(error.status, error.told[0] or codes.get(error.status, "BadRequest"), str(error))
+    found.headers = error.headers
+    return found
+
+
+def check_token(site: Site, request: Request) -> None:
     """Only a bearer token opens this plane; keys do not (learn.microsoft.com, role-based access control)."""
-    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not site.opens(token, site.settings.azure_token):
         raise ArmError(401, "AuthenticationFailed", _NEEDS_BEARER)
+
+
+def check_scope(site: Site, call: Call) -> None:
+    """The subscription, the group and the account must be those of the emulator; a version must be asked for."""
     settings = site.settings
     wanted = (settings.subscription, settings.resource_group, settings.account)
     given = (call.ids["subscription"], call.ids.get("group", wanted[1]), call.ids.get("account", wanted[2]))
@@ -67,6 +122,7 @@ def account(site: Site, call: Call) -> Reply:
 def put(site: Site, call: Call) -> Reply:
     """Deploy a model, or deploy another under a name that stands."""
     body, name = call.body, call.ids["deployment"]
+    fit_arm(body, _Body)
     properties = body.get("properties") or {}
     model = properties.get("model") or {}
     sku = body.get("sku") or {}
@@ -92,7 +148,8 @@ def _check(site: Site, call: Call, model: dict[str, Any], sku: dict[str, Any]) -
     if not model.get("name") or model.get("format") != "OpenAI":
         message = "The deployment needs a model with a name and the format 'OpenAI'."
         raise ArmError(400, "InvalidResourceProperties", message)
-    if sku.get("name") not in SKUS or not isinstance(sku.get("capacity", 1), int) or sku.get("capacity", 1) < 1:
+    capacity = sku.get("capacity")
+    if sku.get("name") not in SKUS or (capacity is not None and capacity < 1):
         raise ArmError(400, "InvalidResourceProperties", f"The sku {sku} is not one of {', '.join(SKUS)}.")
     try:
         models.find(site, call, model["name"])

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_local.emulator.wire import ApiError, Call
 
 if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
     from cloudtune_local.emulator.life import Life
     from cloudtune_local.emulator.site import Site
 
@@ -26,13 +28,13 @@ _DENIED = (
 )
 
 
-def check_key(site: Site, call: Call) -> None:
+def check_key(site: Site, request: Request) -> None:
     """``api-key``, or a bearer token; the v1 endpoint takes the key as a bearer too, as the plain client sends it.
 
     (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21.)
     """
-    key = call.headers.get("api-key")
-    scheme, _, token = call.headers.get("authorization", "").partition(" ")
+    key = request.headers.get("api-key")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     settings = site.settings
     if key is not None and site.opens(key, settings.azure_key):
         return
@@ -42,7 +44,7 @@ def check_key(site: Site, call: Call) -> None:
     raise ApiError(401, _DENIED, code="401")
 
 
-def check_version(call: Call) -> None:
+def check_version(site: Site, call: Call) -> None:
     """Outside ``/openai/v1`` every path needs an api-version; without one nothing is found."""
     if not call.query.get("api-version"):
         raise ApiError(404, "Resource not found", code="404")

@@ -13,14 +13,18 @@ import hashlib
 import hmac
 import re
 import shutil
+import time
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
 
+from werkzeug.http import parse_date
+
 from cloudtune_local.emulator.azure.deployments import ArmError
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, spool
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, SentFile, read_head, received, spool
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +43,10 @@ _SIGNED = (
     "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
 )  # fmt: skip
 _BLOCK = 1 << 20
+_SKEW_S = 15 * 60
+_LARGEST = 5000 << 20
+"""Of one Put Blob (learn.microsoft.com/rest/api/storageservices/put-blob, seen 2026-11-21)."""
+_LARGEST_LIST = 16 << 20
 
 
 class BlobError(ApiError):
@@ -109,15 +117,10 @@ def named(name: str) -> Door:
 
 
 def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The body goes into a file without a name, however large it is."""
-    held = spool()
-    while block := request.stream.read(_BLOCK):
-        held.write(block)
-    return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
-        files={"body": SentFile(filename=ids["blob"], stream=held)},
-        headers={key.lower(): value for key, value in request.headers.items()} | {":method": request.method},
-    )  # fmt: skip
+    """The body goes into a file without a name; its largest size is the service's."""
+    held = received(request.stream, _LARGEST_LIST if request.args.get("comp") == "blocklist" else _LARGEST)
+    files = {"body": SentFile(filename=ids["blob"], stream=held)}
+    return replace(read_head(request, face, name, ids, now), files=files)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -127,25 +130,35 @@ def _dressed(error: ApiError) -> ApiError:
     return BlobError(error.status, codes.get(error.status, "InternalError"), str(error), error.headers)
 
 
-def check_key(site: Site, call: Call) -> None:
-    """Shared Key: a signature over the request (learn.microsoft.com, Authorize with Shared Key, seen 2026-11-21)."""
-    scheme, _, given = call.headers.get("authorization", "").partition(" ")
+def check_key(site: Site, request: Request) -> None:
+    """Shared Key: a signature over the request, of the last 15 minutes.
+
+    (learn.microsoft.com, Authorize with Shared Key, seen 2026-11-21.)
+    """
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     account, _, signature = given.partition(":")
     key = base64.b64decode(key_of(site))
-    wanted = base64.b64encode(hmac.new(key, _to_sign(call, account).encode(), hashlib.sha256).digest()).decode()
-    if scheme != "SharedKey" or account != site.settings.account or not hmac.compare_digest(signature, wanted):
+    wanted = base64.b64encode(hmac.new(key, _to_sign(request, account).encode(), hashlib.sha256).digest()).decode()
+    is_ours = scheme == "SharedKey" and account == site.settings.account
+    if not (is_ours and hmac.compare_digest(signature.encode(), wanted.encode()) and _is_recent(request)):
         message = "Server failed to authenticate the request. Make sure the value of Authorization header is formed "
         raise BlobError(403, "AuthenticationFailed", f"{message}correctly including the signature.")
 
 
-def _to_sign(call: Call, account: str) -> str:
-    headers = dict(call.headers)
+def _is_recent(request: Request) -> bool:
+    # By the machine's time: clients sign by their own, and not by the emulator's.
+    sent = parse_date(request.headers.get("x-ms-date") or request.headers.get("Date"))
+    return sent is not None and abs(time.time() - sent.timestamp()) <= _SKEW_S
+
+
+def _to_sign(request: Request, account: str) -> str:
+    headers = {name.lower(): value for name, value in request.headers.items()}
     if headers.get("content-length") == "0":
         del headers["content-length"]
-    lines = [headers[":method"], *(headers.get(name, "") for name in _SIGNED)]
+    lines = [request.method, *(headers.get(name, "") for name in _SIGNED)]
     ours = sorted((name, value) for name, value in headers.items() if name.startswith("x-ms-"))
-    path = f"{ROOT}{call.ids['account']}/{call.ids['container']}/{quote(call.ids['blob'], safe='/~')}"
-    query = "".join(f"\n{name.lower()}:{unquote(value)}" for name, value in sorted(call.query.items()))
+    path = quote(request.path, safe="/~")
+    query = "".join(f"\n{name.lower()}:{unquote(value)}" for name, value in sorted(request.args.items()))
     return "\n".join(lines) + "\n" + "".join(f"{name}:{value}\n" for name, value in ours) + f"/{account}{path}{query}"
 
 
@@ -162,7 +175,11 @@ def put_block(site: Site, call: Call) -> Reply:
     _check_sum(call)
     stream = call.files["body"].stream
     stream.seek(0)
-    site.store.write(_part(call, call.query["blockid"]), stream)
+    block = call.query.get("blockid")
+    if not block:
+        message = "A query parameter that is mandatory for this request is not specified: blockid."
+        raise BlobError(400, "MissingRequiredQueryParameter", message)
+    site.store.write(_part(call, block), stream)
     return Reply(status=201, body=b"", headers={"x-ms-request-server-encrypted": "true"})
 
 
@@ -170,8 +187,12 @@ def put_list(site: Site, call: Call) -> Reply:
     """The blob that these parts are."""
     stream = call.files["body"].stream
     stream.seek(0)
+    try:
+        entries = ET.fromstring(stream.read())  # noqa: S314 - expat limits what entities expand to
+    except (ET.ParseError, ValueError, LookupError) as error:
+        raise BlobError(400, "InvalidXmlDocument", "XML specified is not syntactically valid.") from error
     with spool() as joined:
-        for entry in ET.fromstring(stream.read()):  # noqa: S314 - from loopback, and of this very client
+        for entry in entries:
             part = site.store.content(_part(call, entry.text or ""))
             if not part.exists():
                 raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")

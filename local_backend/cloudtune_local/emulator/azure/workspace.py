@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune_local.emulator.azure.deployments import ArmError
+from cloudtune_local.emulator.azure.deployments import ArmError, fit_arm
 from cloudtune_local.emulator.engine import ScriptEngine
 from cloudtune_local.emulator.life import ENDED, Acts, Course, Life, Script, life
 from cloudtune_local.emulator.wire import Call, Reply
 
 if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
     from cloudtune_local.emulator.site import Site
 
 _WORDS = {
@@ -35,6 +37,10 @@ def get_workspace(site: Site, call: Call) -> Reply:
     properties = {"provisioningState": "Succeeded", "discoveryUrl": f"{call.base}/discovery", "workspaceId": "emulated"}
     identity = {"id": _id(call), "name": call.ids["workspace"], "type": _TYPE, "location": site.settings.location}
     return Reply(body=identity | {"kind": "Default", "properties": properties})
+
+
+def public(site: Site, request: Request) -> None:
+    """azure-ai-ml 1.35.2 asks for the discovery document without a token; it tells the server's own URL only."""
 
 
 def discovery(site: Site, call: Call) -> Reply:
@@ -56,8 +62,23 @@ def run_details(site: Site, call: Call) -> Reply:
     return Reply(body=details)
 
 
+class _Properties(msgspec.Struct, rename="camel"):
+    job_type: str | None = None
+    fine_tuning_details: dict[str, Any] | None = None
+    tags: dict[str, str | None] | None = None
+    properties: dict[str, str | None] | None = None
+    outputs: dict[str, dict[str, Any]] | None = None
+
+
+class _Body(msgspec.Struct):
+    """The types of what a job is made of."""
+
+    properties: _Properties | None = None
+
+
 def put(site: Site, call: Call) -> Reply:
     """Make a job. The name is the client's, so that making it again is the same job, or a conflict."""
+    fit_arm(call.body, _Body)
     properties = call.body.get("properties") or {}
     if properties.get("jobType") != "FineTuning":
         message = f"Only jobs of the type FineTuning are emulated, not {properties.get('jobType')!r}."

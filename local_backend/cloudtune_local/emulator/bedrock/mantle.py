@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_local.emulator.aws import authentication
 from cloudtune_local.emulator.aws.signing import signature
 from cloudtune_local.emulator.wire import ApiError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_local.emulator.site import Site
-    from cloudtune_local.emulator.wire import Call
 
 TUNABLE = {name: frozenset({"reinforcement"}) for name in ("openai.gpt-oss-20b", "qwen.qwen3-32b")}
 _PATHS = ("/openai/v1", "/v1")
@@ -38,8 +38,10 @@ def path(site: Site, request: Request) -> str | None:
     return None
 
 
-def opened(site: Site, call: Call) -> None:
-    """`path` has looked at the key."""
+def check_key(site: Site, request: Request) -> None:
+    """The signature of a request that `path` knows; it has looked at the key of one without."""
+    if (signed := signature(request)) is not None:
+        authentication.verify(site, request, signed)
 
 
 def refuse(body: dict[str, Any]) -> None:

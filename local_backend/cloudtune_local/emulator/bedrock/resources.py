@@ -175,9 +175,12 @@ def _start(token: str | None) -> int:
     if not token:
         return 0
     try:
-        return int(base64.b64decode(token, validate=True).decode().removeprefix("from "))
+        start = int(base64.b64decode(token, validate=True).decode().removeprefix("from "))
     except (binascii.Error, ValueError) as error:
         raise invalid("The provided nextToken is invalid.") from error
+    if start < 0:
+        raise invalid("The provided nextToken is invalid.")
+    return start
 
 
 # -- tags ------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ Names are ``bedrock.`` and the operation's: what faults are aimed at. Both plane
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cloudtune_local.emulator.aws import shapes
-from cloudtune_local.emulator.aws.errors import AwsError, dressed, invalid
+from cloudtune_local.emulator.aws.authentication import verified
+from cloudtune_local.emulator.aws.errors import AwsError, dressed
 from cloudtune_local.emulator.bedrock import (
     bases,
     creating,
@@ -25,7 +27,7 @@ from cloudtune_local.emulator.bedrock import (
     throughput,
 )
 from cloudtune_local.emulator.door import Door
-from cloudtune_local.emulator.wire import Call
+from cloudtune_local.emulator.wire import Call, read_body, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,6 +79,7 @@ RUNTIME: dict[str, Handler] = {
 _PLANES = (("bedrock", CONTROL), ("bedrock-runtime", RUNTIME))
 _PREFIX = "bedrock."
 _LARGEST_JSON = 25 << 20
+"""Of InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
 
 
 def find(asked: Asked) -> Door | None:
@@ -89,21 +92,20 @@ def find(asked: Asked) -> Door | None:
         if name not in handlers:
             raise AwsError(501, "NotImplementedException", f"{name} is not emulated.")
         reading = functools.partial(read, region=asked.region)
-        return Door("bedrock", _PREFIX + name, handlers[name], _open, ids, reading, dressed("rest-json"))
+        return Door(
+            "bedrock", _PREFIX + name, handlers[name], verified, ids, reading, dressed("rest-json"), _check_shape
+        )
     return None
 
 
 def named(name: str) -> Door:
     """The door of a call that was read before."""
     handler = (CONTROL | RUNTIME)[name.removeprefix(_PREFIX)]
-    return Door("bedrock", name, handler, _open, dressed=dressed("rest-json"))
+    return Door("bedrock", name, handler, verified, dressed=dressed("rest-json"))
 
 
-def _open(site: Site, call: Call) -> None:
-    """Any signature opens; a Bedrock API key has to be the right one. Then the request must fit its shape."""
-    scheme, _, key = call.headers.get("authorization", "").partition(" ")
-    if scheme == "Bearer" and not site.opens(key, site.settings.bedrock_api_key):
-        raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
+def _check_shape(site: Site, call: Call) -> None:
+    """The request must fit the service's model."""
     operation = call.name.removeprefix(_PREFIX)
     if operation in CONTROL:
         shapes.check("bedrock", operation, call.ids, call.query, call.body)
@@ -113,17 +115,11 @@ def _open(site: Site, call: Call) -> None:
 
 def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float, *, region: str) -> Call:
     """The call: its body is JSON, also where it is a model's own."""
-    if (request.content_length or 0) > _LARGEST_JSON:
-        raise invalid(f"The body of a request has at most {_LARGEST_JSON >> 20} MB.")
-    data = request.get_data()
+    data = read_body(request, _LARGEST_JSON)
     try:
         body = msgspec.json.decode(data) if data else {}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise AwsError(400, "SerializationException", f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise AwsError(400, "SerializationException", "The body must be a JSON object.")
-    return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), body=body, now=now,
-        headers={key.lower(): value for key, value in request.headers.items()}, base=request.host_url.rstrip("/"),
-        region=region,
-    )  # fmt: skip
+    return replace(read_head(request, face, name, ids, now), body=body, region=region)

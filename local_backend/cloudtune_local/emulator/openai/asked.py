@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cloudtune_local.emulator.engine import Sampling
-from cloudtune_local.emulator.wire import ApiError
+from cloudtune_local.emulator.wire import ApiError, fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,11 +46,43 @@ _MOST_CHOICES = 128
 _MOST_STOPS = 4
 
 
+class _Message(msgspec.Struct):
+    role: str | None = None
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str | None = None
+    function: dict[str, Any] | None = None
+    custom: dict[str, Any] | None = None
+
+
+class _Text(msgspec.Struct):
+    format: dict[str, Any] | None = None
+
+
+class _Chat(msgspec.Struct):
+    """The types of what is looked into."""
+
+    messages: list[_Message] | None = None
+    tools: list[_Tool] | None = None
+    response_format: dict[str, Any] | None = None
+    stream_options: dict[str, Any] | None = None
+
+
+class _Response(msgspec.Struct):
+    input: str | list[_Message] | None = None
+    text: _Text | None = None
+    instructions: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
 def refuse_chat(body: Mapping[str, Any]) -> None:
     """Refuse what a chat completion does not take, or what is not emulated of it. Raises ApiError."""
     if unknown := sorted(set(body) - CHAT):
         # As users quote it, e.g. brainlid/langchain's changelog of v0.1.6 (seen 2026-11-21).
         raise ApiError(400, f"Unrecognized request argument supplied: {unknown[0]}")
+    fit(body, _Chat)
     _refuse(body, _CHAT_PLAIN)
     kind = (body.get("response_format") or {}).get("type", "text")
     if kind != "text":
@@ -65,6 +99,7 @@ def refuse_response(body: Mapping[str, Any]) -> None:
     """The same of a response. Raises ApiError."""
     if unknown := sorted(set(body) - RESPONSES):
         raise ApiError(400, f"Unknown parameter: '{unknown[0]}'.", param=unknown[0], code="unknown_parameter")
+    fit(body, _Response)
     _refuse(body, _RESPONSES_PLAIN)
     kind = ((body.get("text") or {}).get("format") or {}).get("type", "text")
     if kind != "text":

@@ -11,12 +11,14 @@ import math
 import secrets
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from cloudtune_local.emulator import rowcheck
 from cloudtune_local.emulator.azure import dialect
 from cloudtune_local.emulator.bedrock import mantle
 from cloudtune_local.emulator.openai import jobs, models
 from cloudtune_local.emulator.store import new_id
-from cloudtune_local.emulator.wire import ApiError, Call, Reply
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, fit
 
 if TYPE_CHECKING:
     from cloudtune_local.emulator.site import Site
@@ -46,9 +48,36 @@ _UNSAFE = {
 _EFFORTS = ("default", "low", "medium", "high")
 
 
+class _Config(msgspec.Struct):
+    hyperparameters: dict[str, Any] | None = None
+    grader: dict[str, Any] | None = None
+
+
+class _Method(msgspec.Struct):
+    type: str | None = None
+    supervised: _Config | None = None
+    dpo: _Config | None = None
+    reinforcement: _Config | None = None
+
+
+class _Integration(msgspec.Struct):
+    type: str | None = None
+    wandb: dict[str, Any] | None = None
+
+
+class _Body(msgspec.Struct):
+    """The types of what is looked into; the rest is checked below, in the vendor's words."""
+
+    method: _Method | None = None
+    hyperparameters: dict[str, Any] | None = None
+    integrations: list[_Integration] | None = None
+    training_type: str | None = msgspec.field(default=None, name="trainingType")
+
+
 def create(site: Site, call: Call) -> Reply:
     """Make a job."""
     body = call.body
+    fit(body, _Body)
     _fields(call)
     method, extra, hyperparameters = _method(body)
     base = _tunable(site, call, method)

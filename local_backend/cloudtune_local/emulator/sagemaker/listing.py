@@ -75,6 +75,9 @@ def _start(token: str | None) -> int:
     if not token:
         return 0
     try:
-        return int(base64.b64decode(token, validate=True).decode().removeprefix("from "))
+        start = int(base64.b64decode(token, validate=True).decode().removeprefix("from "))
     except (binascii.Error, ValueError) as error:
         raise shapes.refused("Invalid NextToken.") from error
+    if start < 0:
+        raise shapes.refused("Invalid NextToken.")
+    return start

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.emulator.sagemaker import jobs, naming
 from cloudtune_local.emulator.sagemaker.creating import KIND
-from cloudtune_local.emulator.wire import ApiError, Reply
+from cloudtune_local.emulator.wire import ApiError, Reply, whole
 
 if TYPE_CHECKING:
     from cloudtune_local.emulator.door import Handler
@@ -62,7 +62,11 @@ def get_history(site: Site, call: Call) -> Reply:
     """metrics/get-history: every value of one figure."""
     job, seen = _asked(site, call)
     points = [point for point in _points(site, job, seen) if point["key"] == call.query.get("metric_key")]
-    start, most = int(call.query.get("page_token") or 0), int(call.query.get("max_results") or _MOST)
+    try:
+        start = whole(call.query.get("page_token"), "page_token", 0, least=0, most=1 << 31)
+        most = whole(call.query.get("max_results"), "max_results", _MOST, least=1, most=_MOST)
+    except ApiError as error:
+        raise MlflowError(400, "INVALID_PARAMETER_VALUE", str(error)) from error
     body: dict[str, Any] = {"metrics": points[start : start + most]}
     if start + most < len(points):
         body["next_page_token"] = str(start + most)

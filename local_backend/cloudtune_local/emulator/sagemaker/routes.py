@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cloudtune_local.emulator.aws import errors, signing
+from cloudtune_local.emulator.aws.authentication import verified
 from cloudtune_local.emulator.door import Door, Handler
 from cloudtune_local.emulator.sagemaker import (
     autoscaling,
@@ -78,7 +79,7 @@ def face(asked: Asked) -> Door | None:
 
 def _mlflow(what: str) -> Door:
     name, handler = mlflow.CALLS[what]
-    return Door("sagemaker", f"sagemaker.{name}", handler, _open, read=_read, dressed=mlflow.dressed)
+    return Door("sagemaker", f"sagemaker.{name}", handler, verified, read=_read, dressed=mlflow.dressed)
 
 
 def scaling(asked: Asked) -> Door | None:
@@ -97,7 +98,7 @@ def named(name: str) -> Door:
 
 def _scaling(operation: str) -> Door:
     name, handler = f"{autoscaling.SERVICE}.{operation}", autoscaling.OPERATIONS[operation]
-    return Door("sagemaker", name, handler, _open, read=_read, dressed=_dressed)
+    return Door("sagemaker", name, handler, verified, read=_read, dressed=_dressed)
 
 
 def _named(operation: str, ids: Mapping[str, str]) -> Door:
@@ -105,7 +106,7 @@ def _named(operation: str, ids: Mapping[str, str]) -> Door:
         handler, dress = _INVOKED[operation], errors.dressed("rest-json")
     else:
         handler, dress = _checked(operation), _dressed
-    return Door("sagemaker", f"sagemaker.{operation}", handler, _open, ids, read=_read, dressed=dress)
+    return Door("sagemaker", f"sagemaker.{operation}", handler, verified, ids, read=_read, dressed=dress)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -124,13 +125,8 @@ def _checked(operation: str) -> Handler:
 
 
 def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
-    call = read_call(request, face, name, ids, now)
     signed = signing.signature(request)
-    return replace(call, region=signed.region if signed is not None else "")
-
-
-def _open(site: Site, call: Call) -> None:
-    """Any key opens: the emulator has one account, and signatures are not verified."""
+    return replace(read_call(request, face, name, ids, now), region=signed.region if signed is not None else "")
 
 
 def prepared(service: str, path: str, door: Door) -> Door:

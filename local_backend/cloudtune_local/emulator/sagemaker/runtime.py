@@ -17,7 +17,7 @@ import msgspec
 from cloudtune_local.emulator.aws.errors import AwsError
 from cloudtune_local.emulator.engine import Sampling, Spoken
 from cloudtune_local.emulator.sagemaker import components, copies, hosting, packages
-from cloudtune_local.emulator.wire import Call, Reply
+from cloudtune_local.emulator.wire import ApiError, Call, Reply, fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,15 +65,42 @@ def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
         yield event("ModelStreamError", msgspec.json.encode(told), kind="exception")
 
 
+class _Message(msgspec.Struct):
+    role: str | None = None
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Asked(msgspec.Struct):
+    max_tokens: int | None = None
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    do_sample: bool | None = None
+
+
+class _Body(_Asked):
+    """The types of what the container looks into."""
+
+    messages: list[_Message] | None = None
+    inputs: str | None = None
+    parameters: _Asked | None = None
+
+
 def _said(site: Site, call: Call, model: dict[str, Any]) -> Spoken:
     body = call.body
+    try:
+        fit(body, _Body)
+    except ApiError as error:
+        raise ModelError(str(error), 422) from error
     if isinstance(body.get("messages"), list):
         messages, given = body["messages"], body
     elif isinstance(body.get("inputs"), str):
         messages, given = [{"role": "user", "content": body["inputs"]}], body.get("parameters") or {}
     else:
         raise ModelError("the body needs `inputs` or `messages`", 422)
-    temperature = given.get("temperature", 1.0) if given.get("do_sample", True) else 0.0
+    heat = given.get("temperature")
+    temperature = (1.0 if heat is None else heat) if given.get("do_sample") is not False else 0.0
     sampling = Sampling(
         max_tokens=int(given.get("max_tokens") or given.get("max_new_tokens") or 256),
         temperature=float(temperature), top_p=float(given.get("top_p") or 1.0), seed=given.get("seed"),

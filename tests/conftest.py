@@ -6,6 +6,7 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,13 @@ def _guarded(method: str) -> Any:
         return original(self, address, *rest)
 
     return checked
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """``boto3.client`` reads the credentials in the environment once a process; each emulator has its own."""
+    if (boto3 := sys.modules.get("boto3")) is not None:
+        boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(autouse=True, scope="session")

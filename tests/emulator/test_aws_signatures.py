@@ -247,6 +247,25 @@ def test_signed_chunks_are_verified(bed: Emulator, place: dict[str, Any], traile
     s3.delete_object(**place | {"Key": "chunked"})
 
 
+def test_parts_in_signed_chunks_are_verified(bed: Emulator, place: dict[str, Any]) -> None:
+    s3, given = client(bed, "s3"), place | {"Key": "parts"}
+    upload = s3.create_multipart_upload(**given)["UploadId"]
+    data, url = b"0123456789abcdef" * 1000, f"{bed.url}/{place['Bucket']}/parts?partNumber=1&uploadId={upload}"
+    for broken in (0, 1):
+        headers, body = in_signed_chunks(bed, "PUT", url, data, size=9000, break_chunk=broken)
+        answer = HTTP.request("PUT", url, body=body, headers=headers)
+        assert (answer.status, b"SignatureDoesNotMatch" in answer.data) == (403, True)
+    # Longer than it says, and shorter; not to the end; with bytes behind the end.
+    for length, cut, more in ((9000, None, b""), (20_000, None, b""), (None, -100, b""), (None, None, b"more")):
+        headers, body = in_signed_chunks(bed, "PUT", url, data, size=9000, length=length)
+        assert HTTP.request("PUT", url, body=body[:cut] + more, headers=headers).status == 400, (length, cut, more)
+    assert "Parts" not in s3.list_parts(**given, UploadId=upload)
+    headers, body = in_signed_chunks(bed, "PUT", url, data, size=9000)
+    assert HTTP.request("PUT", url, body=body, headers=headers).status == 200
+    assert [part["Size"] for part in s3.list_parts(**given, UploadId=upload)["Parts"]] == [len(data)]
+    s3.abort_multipart_upload(**given, UploadId=upload)
+
+
 def test_temporary_credentials_open_with_their_token(bed: Emulator) -> None:
     role = bed.environment()["EMULATED_ROLE"]
     given = client(bed, "sts").assume_role(RoleArn=role, RoleSessionName="session")["Credentials"]

@@ -11,8 +11,10 @@ import psutil
 import pytest
 from tests.emulator.callers import Caller
 from tests.emulator.raw_http import HANG_S, ask, connect, head, read_all, read_answers, status
+from tests.emulator.signing import signed_headers
 
 from cloudtune_local.emulator import Emulator, Settings, wire
+from cloudtune_local.emulator.aws import payload
 from cloudtune_local.emulator.http_server import Limits
 from cloudtune_local.emulator.wsgi_bridge import Pace
 
@@ -117,7 +119,7 @@ def test_a_body_is_limited_by_what_is_read(emulator: Emulator, key: str, monkeyp
 
 
 def bad_key(emulator: Emulator) -> list[tuple[str, bytes, int]]:
-    """A request of each API whose credentials are in its headers, with a wrong key."""
+    """A request of each API, with a wrong key."""
     settings = emulator.settings
     account = f"/subscriptions/{settings.subscription}/resourceGroups/{settings.resource_group}/providers/Microsoft."
     length = ("Content-Length: 1000", "Expect: 100-continue")
@@ -147,14 +149,70 @@ def bad_key(emulator: Emulator) -> list[tuple[str, bytes, int]]:
         ),
         ("blobs", head("PUT", f"/blobs/{settings.account}/c/b", *length, key="no"), 403),
         ("bedrock", head("POST", "/model/a.b/invoke", *length, key="no"), 403),
+        ("admin", head("POST", "/_emulator/faults", *length, key="no"), 401),
+        ("s3, secret", badly_signed(emulator, "s3", "PUT", f"/{settings.aws_bucket}/k", secret_key="no"), 403),
+        ("s3, key id", badly_signed(emulator, "s3", "PUT", f"/{settings.aws_bucket}/k", access_key="AKIANO"), 403),
+        ("sagemaker", badly_signed(emulator, "sagemaker", "POST", "/", access_key="AKIANO"), 403),
+        ("sts", badly_signed(emulator, "sts", "POST", "/", access_key="AKIANO"), 403),
     ]
 
 
+def badly_signed(emulator: Emulator, service: str, method: str, path: str, **changes: str) -> bytes:
+    """A signed request's head. Only S3 has the body's hash in a header; elsewhere the signature needs the body."""
+    url = f"http://localhost{path}"
+    signed = signed_headers(emulator, method, url, service=service, data=b"x" * 1000, **changes)
+    told = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue"]
+    return "\r\n".join([*told, *(f"{name}: {value}" for name, value in signed.items()), "", ""]).encode()
+
+
 def test_a_wrong_key_is_refused_before_the_body(emulator: Emulator) -> None:
+    emulator.faults.add("server_error")
     for name, sent, wanted in bad_key(emulator):
         answer = ask(emulator, sent)  # no byte of the body is sent, and none is asked for
         assert status(answer) == wanted, (name, answer)
         assert b"100 Continue" not in answer
+    assert len(emulator.faults.armed) == 1  # it waits for a request that has a key
+
+
+@pytest.mark.parametrize("service", ["sagemaker", "sts", "logs"])
+def test_a_body_read_for_its_signature_is_limited(
+    emulator: Emulator, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signatures of all services but S3 cover a hash that no header tells."""
+    monkeypatch.setattr(payload, "LARGEST_JSON", MB)
+    signed = signed_headers(emulator, "POST", "http://localhost/", service=service, secret_key="no")
+    chunk = b"%x\r\n" % MB + b" " * MB + b"\r\n"
+    told = [CHUNKED, *(f"{name}: {value}" for name, value in signed.items() if name != "Authorization")]
+    sent = head("POST", "/", *told).replace(b"Bearer no", signed["Authorization"].encode())
+    assert status(ask(emulator, sent + chunk + chunk + b"0\r\n\r\n")) == 413
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("faults", b"1"),
+        ("faults", b"[1]"),
+        ("faults", b"null"),
+        ("clock", b"[]"),
+        ("clock", b'{"advance": "x"}'),
+        ("clock", b'{"other": 1}'),
+        ("clock", b"\xff"),
+        ("script", b"[1]"),
+        ("script", b'{"steps": {}}'),
+        ("land", b"[]"),
+        ("land", b"[" * 100_000),
+    ],
+    ids=str,
+)
+def test_the_admin_api_refuses_bodies_of_other_types(emulator: Emulator, name: str, body: bytes) -> None:
+    lines = (f"Content-Length: {len(body)}",)
+    sent = head("POST", f"/_emulator/{name}", *lines, key=emulator.settings.admin_token)
+    assert status(ask(emulator, sent + body)) == 400
+
+
+def test_the_admin_api_limits_bodies(emulator: Emulator) -> None:
+    sent = head("POST", "/_emulator/land", f"Content-Length: {2 * MB}", key=emulator.settings.admin_token)
+    assert status(ask(emulator, sent + b" " * 2 * MB)) == 413
 
 
 def test_a_refused_body_is_drained_only_so_far(hasty: Emulator) -> None:

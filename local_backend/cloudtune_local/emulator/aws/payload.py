@@ -154,7 +154,10 @@ class ChunkSigner:
                 yield line
                 while block := held.read(_BLOCK):
                     yield block
-        yield self._trailer(body) if has_trailer else _line_end(body)
+        end = self._trailer(body) if has_trailer else _line_end(body)
+        if body.read(1):
+            raise _malformed()
+        yield end
 
     def _trailer(self, body: IO[bytes]) -> bytes:
         lines, signature, sent = b"", "", b""

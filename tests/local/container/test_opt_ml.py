@@ -201,7 +201,8 @@ def test_an_endpoint_finds_the_base_model(tmp_path: Path, monkeypatch: pytest.Mo
     """In the archive, or where it was mounted; the folder of the model itself may not be writable."""
     (tmp_path / "base").mkdir()
     (tmp_path / "adapter_model.safetensors").write_text("weights")
-    note = {"base": {"source": "config", "path": "tiny.json"}, "base_folder": "base"}
+    rest = {"adapter": "lora", "method": "sft", "merged": False, "base_folder": "base"}
+    note = rest | {"base": {"source": "config", "path": "tiny.json"}}
     (tmp_path / "tuned.json").write_text(json.dumps(note))
     place = serving._settled(tmp_path)
     assert json.loads((place / "tuned.json").read_text())["base_folder"] == str(tmp_path / "base")
@@ -209,7 +210,7 @@ def test_an_endpoint_finds_the_base_model(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv(serving.BASE_VARIABLE, "/opt/ml/additional-model-data-sources/base")
     mounted = json.loads((serving._settled(tmp_path) / "tuned.json").read_text())
     assert mounted["base"]["path"] == mounted["base_folder"] == "/opt/ml/additional-model-data-sources/base"
-    (tmp_path / "tuned.json").write_text(json.dumps({"base": {"source": "hub", "path": "org/model"}}))
+    (tmp_path / "tuned.json").write_text(json.dumps(rest | {"base": {"source": "hub", "path": "org/model"}}))
     assert serving._settled(tmp_path) == tmp_path
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloudtune.option_types import Program, Safe, WrittenPath
+from cloudtune.option_types import Program, Protection, Safe, WrittenPath
 from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import PositiveInt, Seconds
 
@@ -28,7 +28,7 @@ class Options(BaseModel):
     """The interpreter that runs the trainer, where that is not the one that runs cloudtune: one with its own torch."""
     grace: Safe[Seconds] = 30.0
     """A cancelled job that does not stop by itself is sent SIGTERM after this long, and SIGKILL after as much again."""
-    pass_env: tuple[EnvironmentName, ...] = ()
+    pass_env: Protection[tuple[EnvironmentName, ...]] = ()
     """More environment variables that the worker and the trainer get, by name. They always get search paths, locale,
     caches and the settings of CUDA and thread pools, and the hub's token only for a model on the hub."""
 

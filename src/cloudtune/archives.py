@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cloudtune.errors import ArchiveError
+from cloudtune.private_files import private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,8 @@ def extract_tar(source: Path | BinaryIO, to: Path, *, limits: Limits | None = No
     """
     if to.exists():
         raise FileExistsError(f"{to} exists already")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    if not to.parent.exists():
+        private_folder(to.parent)
     aside = to.with_name(f".{to.name}.{secrets.token_hex(8)}")
     aside.mkdir(mode=0o700)
     try:

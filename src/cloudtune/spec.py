@@ -231,6 +231,11 @@ class Source(Part):
     template: Annotated[dict[str, str] | None, _short("text", dict[str, str] | str)] = None
     """Rows made of columns: ``{prompt: "Q: {question}", completion: "{answer}"}``, or one text alone for plain text."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        return value  # the data commands report such a name together with everything else that they find
+
     @model_validator(mode="after")
     def _good_template(self) -> Self:
         if self.template is None:
@@ -288,6 +293,11 @@ class Data(Part):
     """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
     split_seed: Seed = 0
     """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_nul(cls, value: Any) -> Any:
+        return value  # the data commands report such a name together with everything else that they find
 
 
 Tag = Annotated[str, Field(max_length=256)]

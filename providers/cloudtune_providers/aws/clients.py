@@ -190,6 +190,8 @@ def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **
     """Raise InvalidResponse for an answer that is not AWS's: botocore takes any JSON, and no body where none is due."""
     if model.has_streaming_output or model.has_event_stream_output or http_response.status_code >= 300:
         return
+    if http_response.raw is None:
+        return  # botocore's Stubber answers without a body
     hint = "check that the endpoint leads to AWS, and not to a proxy's page"
     if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise InvalidResponse(f"{model.name}: the answer is a web page, and not what the API promises", hint=hint)

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Self, cast
 
 import msgspec
 
+from cloudtune.child_environment import child_environment
 from cloudtune.data.blocks import MAX_ROW_BYTES
 from cloudtune.data.columnar_worker import BATCH_SECONDS, END, FAULT, HEAD_BYTES, ROW_OVERHEAD, ask
 from cloudtune.data.limits import FREE_BYTES, MAX_RATIO
@@ -27,10 +28,6 @@ if TYPE_CHECKING:
 
     from cloudtune.data.faults import Faults
 
-_PASSED_ON = (
-    "PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "TZDIR",
-)  # fmt: skip
-"""Of the environment: a process that reads untrusted files gets no secrets."""
 _LARGEST_INDEX = 64 << 20
 _rows = msgspec.msgpack.Decoder(list[dict[str, object]])
 _fault = msgspec.msgpack.Decoder(tuple[str, str, str])
@@ -79,9 +76,9 @@ class ColumnarReader:
 
 
 def _started() -> subprocess.Popen[bytes]:
-    environment = {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+    environment = child_environment() | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ARROW_DEFAULT_MEMORY_POOL": "system",
+    }  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "cloudtune.data.columnar_worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, env=environment,

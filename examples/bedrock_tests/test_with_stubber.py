@@ -54,7 +54,7 @@ def test_a_failure_is_told_in_bedrocks_words(tmp_path: Path, monkeypatch: pytest
     aws = Aws()
     aws.stubs["sts"].add_response("get_caller_identity", {"Account": "123456789012"})
     aws.stubs["s3"].add_client_error("head_object", "404", http_status_code=404)
-    aws.stubs["s3"].add_response("put_object", {})
+    aws.stubs["s3"].add_response("put_object", {"ETag": '"0123456789abcdef"'})
     aws.stubs["bedrock"].add_client_error(
         "get_model_customization_job", "ResourceNotFoundException", "no such job", 404
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_local.training.problems import TrainingProblem
@@ -80,6 +81,8 @@ def check_adapter(folder: Path) -> None:
     for name, value in config.items():
         if not value and not isinstance(value, int):
             continue
+        if name == "auto_mapping" and _is_mapping_of_transformers(value):
+            continue
         kinds = _ADAPTER_FIELDS.get(name)
         if kinds is None and value is not False:
             raise _damaged(path, f"the field {name[:100]!a} is not allowed")
@@ -89,6 +92,16 @@ def check_adapter(folder: Path) -> None:
         raise _damaged(path, "r is not a possible rank")
     if not (folder / "adapter_model.safetensors").is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
+
+
+def _is_mapping_of_transformers(value: Any) -> bool:
+    """Whether ``auto_mapping``, which names a module to import, names one of transformers' own, as PEFT writes it."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"base_model_class", "parent_library"}
+        and all(isinstance(item, str) and re.fullmatch(r"[A-Za-z0-9_.]+", item) for item in value.values())
+        and value["parent_library"].startswith("transformers.models.")
+    )
 
 
 def _damaged(path: Path, reason: str) -> TrainingProblem:

@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 RUN := data,plot,local
 ALL := $(RUN),postgres,openai,openai-tokens,azure,aws,emulator,evaluate,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Every distribution is checked against the hashes in requirements/; then cloudtune itself, which has none.
+# Every distribution is checked against the hashes in requirements/. torch is pinned by its version alone, because its
+# builds (CPU, CUDA) come from several indexes; cloudtune itself has no hash.
 LOCKED := $(PIP) --require-hashes --no-deps
+TORCH := $(PIP) -c constraints.txt torch
 EDITABLE := $(PIP) --no-build-isolation -c constraints.txt
 # What is compiled when cloudtune is installed.
 COMPILED := hatch_build.py src/cloudtune/data/_conversations.c
@@ -31,11 +33,13 @@ $(BIN)/python:
 # pip, not another installer: it compiles what it installs, so that first imports are not slow.
 $(VENV)/.run: pyproject.toml requirements/quickstart.txt $(COMPILED) | $(BIN)/python
 	$(LOCKED) -r requirements/quickstart.txt
+	$(TORCH)
 	$(EDITABLE) -e ".[$(RUN)]"
 	@touch $@
 
 $(VENV)/.all: pyproject.toml requirements/all.txt $(COMPILED) | $(BIN)/python
 	$(LOCKED) -r requirements/all.txt
+	$(TORCH)
 	$(EDITABLE) -e ".[$(ALL)]"
 	@touch $@ $(VENV)/.run
 

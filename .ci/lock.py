@@ -15,10 +15,9 @@ PYTHON = "3.11"
 QUICKSTART = ("data", "plot", "local")
 BUILD = ("editables", "hatchling", "setuptools")
 """What builds cloudtune itself, without isolation."""
-MORE_HASHES = {
-    # torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl: PyTorch's wheel without CUDA is not on the package index.
-    "torch": ("6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",),
-}
+UNHASHED = "torch"
+"""pip prefers files whose hash it knows from the index. Those of torch bring CUDA, several GB, where a CPU build is at hand.
+"""
 HEAD = """\
 # Made by `make lock` from constraints.txt; do not edit. Installed with `pip install --require-hashes --no-deps -r`.
 """
@@ -28,8 +27,7 @@ def main() -> int:
     """Write both files."""
     locked = _compile("constraints.txt", "--no-deps", "--generate-hashes")
     blocks = {match[1]: match[0] for match in re.finditer(r"^([\w.\-]+)==(?:.*\\\n)*.*\n", locked, re.MULTILINE)}
-    for name, hashes in MORE_HASHES.items():
-        blocks[name] = blocks[name].rstrip("\n") + "".join(f" \\\n    --hash=sha256:{one}" for one in hashes) + "\n"
+    del blocks[UNHASHED]
     extras = [word for extra in QUICKSTART for word in ("--extra", extra)]
     wanted = _names(_compile("pyproject.toml", *extras)) | _names(_compile("-", given="\n".join(BUILD)))
     _write("all.txt", blocks, set(blocks))
@@ -50,7 +48,6 @@ def _names(text: str) -> set[str]:
 
 
 def _write(name: str, blocks: dict[str, str], wanted: set[str]) -> None:
-    """NVIDIA's libraries, which only some wheels of torch need, are in no pin and so in no file."""
     chosen = "".join(block for key, block in sorted(blocks.items()) if key in wanted)
     (ROOT / "requirements" / name).write_text(HEAD + chosen, encoding="utf-8")
 

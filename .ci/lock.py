@@ -16,7 +16,7 @@ QUICKSTART = ("data", "plot", "local")
 BUILD = ("editables", "hatchling", "setuptools")
 """What builds cloudtune itself, without isolation."""
 UNHASHED = "torch"
-"""pip prefers files whose hash the index tells. Those of torch bring CUDA, several GB, even where a CPU build is at hand."""
+"""pip prefers files whose hash the index tells. Those of torch bring CUDA even where a CPU build is at hand."""
 HEAD = """\
 # Made by `make lock` from constraints.txt; do not edit. Installed with `pip install --require-hashes --no-deps -r`.
 """

@@ -31,6 +31,7 @@ from cloudtune_local.emulator.aws import buckets
 from cloudtune_local.emulator.sagemaker import jobs
 from cloudtune_local.emulator.wire import Call
 from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_providers.aws.training_answers import MODEL_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,6 +124,9 @@ class SageMakerWorld(TrainingWorld):
             site, now = self.emulator.site, self.emulator.clock.now()
             jobs.settle_all(site, Call(face="sagemaker", name="settle", region=REGION, now=now))
             buckets.put(site, buckets.parse(self.job(ref)["artefact"]), _packed(self.trained / "model"))
+            # The weights are those of another run, and the job's record has to name that run's base model.
+            base = {MODEL_VARIABLE: str(self.trained / "base")}
+            self.change(ref, request={"Environment": request["Environment"] | base})
 
     def _put(self, uri: str, folder: Path) -> None:
         for path in folder.rglob("*"):

@@ -12,7 +12,7 @@ import threading
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, CloudtuneError, JobNotFound, Problem, SpecError
+from cloudtune.errors import CloudtuneError, InvalidResponse, JobNotFound, Problem, SpecError
 from cloudtune_providers.jumpstart.document import Document, kept
 from cloudtune_providers.jumpstart.options import PUBLIC_HUB
 
@@ -77,7 +77,7 @@ class Hub:
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
-            raise BackendError(f"the hub's document of {model} cannot be read: {error}") from error
+            raise InvalidResponse(f"the hub's document of {model} cannot be read: {error}") from error
         return {
             "model": model, "version": str(told["HubContentVersion"]), "arn": str(told["HubContentArn"]),
             "reference": told["HubContentType"] == _REFERENCE, "schema": str(told.get("DocumentSchemaVersion") or ""),

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, JobNotFound, Problem, SpecError
+from cloudtune.errors import InvalidResponse, JobNotFound, Problem, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ def find_recipe(
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise BackendError(f"the hub's document of {model} is not valid JSON") from error
+        raise InvalidResponse(f"the hub's document of {model} is not valid JSON") from error
     recipe = _recipe(document, model, technique, peft, sequence_length)
     return {
         "model": model,
@@ -95,7 +95,7 @@ def _parameters(clients: Clients, stores: Stores, recipe: Mapping[str, Any]) -> 
     try:
         found = json.loads(store.read(key))
     except ValueError as error:
-        raise BackendError(f"{url} is not valid JSON") from error
+        raise InvalidResponse(f"{url} is not valid JSON") from error
     return {str(name): dict(rule) for name, rule in found.items() if isinstance(rule, dict)}
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
 QUICKSTART = ("data", "plot", "local")
+ALL = (*QUICKSTART, "postgres", "openai", "openai-tokens", "azure", "aws", "emulator", "evaluate", "dev")
+"""The extras that the Makefile installs. SageMaker's SDK stays apart: its dependencies bring a package named ``tests``."""
 BUILD = ("editables", "hatchling", "setuptools")
 """What builds cloudtune itself, without isolation."""
 UNHASHED = "torch"
@@ -27,10 +29,10 @@ def main() -> int:
     locked = _compile("constraints.txt", "--no-deps", "--generate-hashes")
     blocks = {match[1]: match[0] for match in re.finditer(r"^([\w.\-]+)==(?:.*\\\n)*.*\n", locked, re.MULTILINE)}
     del blocks[UNHASHED]
-    extras = [word for extra in QUICKSTART for word in ("--extra", extra)]
-    wanted = _names(_compile("pyproject.toml", *extras)) | _names(_compile("-", given="\n".join(BUILD)))
-    _write("all.txt", blocks, set(blocks))
-    _write("quickstart.txt", blocks, wanted)
+    build = _names(_compile("-", given="\n".join(BUILD)))
+    for file, extras in (("all.txt", ALL), ("quickstart.txt", QUICKSTART)):
+        options = [word for extra in extras for word in ("--extra", extra)]
+        _write(file, blocks, build | _names(_compile("pyproject.toml", *options)))
     return 0
 
 

@@ -33,7 +33,7 @@ def test_every_pin_has_hashes(name: str) -> None:
 
 def test_the_locks_hold_the_versions_of_the_constraints() -> None:
     everything, some = (pins("".join(blocks(name))) for name in LOCKS)
-    assert everything == {name: version for name, version in CONSTRAINTS.items() if name != "torch"}
+    assert everything.items() <= CONSTRAINTS.items()
     assert some.items() <= everything.items()
     assert {"transformers", "peft", "pyarrow", "matplotlib", "hatchling", "setuptools"} <= some.keys()
     assert set(blocks("quickstart.txt")) <= set(blocks("all.txt"))  # the same hashes

@@ -108,7 +108,7 @@ def read_tar(source: Path | BinaryIO, *, limits: Limits | None = None) -> Iterat
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
-    """The parts of a relative path that a stranger chose, such as an archive member or an object key.
+    """The parts of a relative path from an untrusted source, such as an archive member or an object key.
 
     Raises `ArchiveError` for a name that leads out of its folder, or that not every file system can hold.
     """

@@ -86,7 +86,7 @@ def _management(method: str, path: str) -> Door:
 
 
 def _any_key(site: Site, request: Request) -> None:
-    """A path that no API has is told as such only to those who have a key of one."""
+    """Report an unknown path only to a caller who has a key of one of the APIs."""
     _, _, given = request.headers.get("Authorization", "").partition(" ")
     settings = site.settings
     known = (settings.api_key, settings.azure_key, settings.azure_token, settings.bedrock_api_key)

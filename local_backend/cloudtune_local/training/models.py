@@ -124,7 +124,7 @@ def found(base: BaseModel) -> Iterator[None]:
         ) from error
     except (TrainingProblem, MemoryError, ImportError):
         raise
-    except Exception as error:  # a stranger's files make the libraries raise whatever they like
+    except Exception as error:  # hostile files make the libraries raise any exception
         if recognized(error) is not None:
             raise
         told = " ".join(str(error).split())[:_TOLD]

@@ -53,7 +53,7 @@ def start(model: Path, kind: str, environment: dict[str, str]) -> tuple[float, f
         }  # fmt: skip
         (run / "spec.json").write_text(json.dumps(spec))
         begin = time.time()
-        command = [sys.executable, "-m", "cloudtune_local.training", str(run)]
+        command = [sys.executable, "-m", "cloudtune_trainer", str(run)]
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     begun = next(e for e in events if e["data"].get("state") == "training")
@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = options.model
         if model is None:
-            from cloudtune_local.training.tiny import write_tiny_model
+            from cloudtune_trainer.tiny import write_tiny_model
 
             model = write_tiny_model(Path(folder) / "model", vocab_texts=[json.dumps(row) for row in ROWS])
         floors: list[float] = []

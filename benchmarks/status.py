@@ -18,7 +18,7 @@ from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_local.rundir import Run
-from cloudtune_local.training.folder import now, write_json
+from cloudtune_trainer.folder import now, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -63,7 +63,7 @@ def articles(cache: Path) -> list[str]:
 
 def prepare(work: Path, cache: Path, steps: int) -> None:
     """The model and both kinds of data, enough rows for the steps."""
-    from cloudtune_local.training.tiny import write_tiny_model
+    from cloudtune_trainer.tiny import write_tiny_model
 
     texts = articles(cache)
     model = write_tiny_model(work / "model", vocab_texts=texts, vocab_size=8192, seed=SEED, model=MODEL)
@@ -87,7 +87,7 @@ def run_ours(work: Path, data: str, kind: str, steps: int) -> dict[str, Any]:
         run = Path(folder)
         (run / "spec.json").write_text(json.dumps(spec_of(work, data, kind, steps)))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [sys.executable, "-m", "cloudtune_local.training", str(run)]
+        command = [sys.executable, "-m", "cloudtune_trainer", str(run)]
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         total = json.loads((run / "status.json").read_text())["tokens"]
@@ -157,9 +157,9 @@ def trl_process(work: Path, data: str, kind: str, steps: int) -> dict[str, Any]:
 
 def sequences(work: Path, data: str, tokenizer: Any, steps: int) -> list[list[int]]:
     """For the stream: the sequences in the order in which ours takes them. For rows: the rows, for trl to wrap."""
-    from cloudtune_local.training.batches import schedule_of
-    from cloudtune_local.training.records import read_records
-    from cloudtune_local.training.samples import encode_records
+    from cloudtune_trainer.batches import schedule_of
+    from cloudtune_trainer.records import read_records
+    from cloudtune_trainer.samples import encode_records
 
     records = read_records(work / f"{data}.jsonl")
     length = LENGTH if data == "stream" else 10**6

@@ -16,13 +16,23 @@ from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, S
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.private_files import private_folder
 from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
-from cloudtune_local import capabilities, devices, launch, options, procs, results, snapshots
-from cloudtune_local.models import find_model
+from cloudtune_local import (
+    capabilities,
+    devices,
+    launch,
+    options,
+    processes,
+    snapshots,
+)
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting, standing_of, take_lock
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.folder import read_json, read_lines
-from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, row_limit, to_plan
+from cloudtune_local.rundir import Run, is_waiting, standing_of
+from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
+from cloudtune_local.tuned_model import tuned_model
+from cloudtune_trainer.submit import inference
+from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.submit.model_facts import find_model
+from cloudtune_trainer.submit.plan import row_limit
+from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +53,7 @@ class LocalBackend:
     def __init__(self, settings: options.Options | None = None) -> None:
         self.options = settings or options.Options()
         self.root = self.options.root_folder()
-        self._answering = results.Answering()
+        self._answering = inference.Answering()
 
     def __repr__(self) -> str:
         return f"LocalBackend(root={str(self.root)!r})"
@@ -77,7 +87,7 @@ class LocalBackend:
         """The trainer's interpreter. Another one than this is not run to see what it has: planning runs nothing."""
         chosen = self.options.python
         if chosen is None:
-            if missing := results.missing_here():
+            if missing := inference.missing_here():
                 raise BackendNotInstalled(
                     f"the local back end trains with {', '.join(missing)}, not installed for {sys.executable}",
                     hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
@@ -236,7 +246,7 @@ class LocalBackend:
     def _wake(self, run: Run) -> bool:
         """Have the worker look at what is asked for. Whether there is one."""
         standing = run.standing()
-        if standing.worker is not None and procs.is_alive(standing.worker):  # type: ignore[arg-type]
+        if standing.worker is not None and processes.is_alive(standing.worker):  # type: ignore[arg-type]
             try:
                 os.kill(standing.worker["pid"], signal.SIGUSR1)
             except ProcessLookupError:
@@ -284,7 +294,7 @@ class LocalBackend:
     def model(self, ref: JobRef) -> TunedModel:
         """What the job produced. Raises InvalidRequest while there is nothing usable."""
         run = self._run(ref)
-        return results.tuned_model(ref, run, run.standing())
+        return tuned_model(ref, run, run.standing())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
@@ -294,7 +304,7 @@ class LocalBackend:
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """The adapter, or the merged weights, in a new folder."""
-        return results.export(model, to, merged=merged)
+        return inference.export(model, to, merged=merged)
 
 
 def _folder(ref: JobRef) -> str:

@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
 from cloudtune.private_files import copy_private, open_private, private_folder
-from cloudtune_local import autopsy, devices
+from cloudtune_local import devices, exit_cause
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_held, take_lock
-from cloudtune_local.training.folder import DISK_FULL_ERRNOS, now, read_json, sync_directory, write_json
+from cloudtune_local.rundir import Run
+from cloudtune_trainer.submit.locks import is_held, take_lock
+from cloudtune_trainer.submit.run_folder import (
+    DISK_FULL_ERRNOS,
+    now,
+    read_json,
+    sync_directory,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -153,7 +160,7 @@ def _spawn(run: Run, lock: int) -> None:
         return
     process.kill()
     process.wait()
-    words = autopsy.tail(run.log).strip() or "its log is empty"
+    words = exit_cause.tail(run.log).strip() or "its log is empty"
     raise BackendError(f"the worker of {run.slug} did not start: {words}", hint=f"see {run.log}")
 
 

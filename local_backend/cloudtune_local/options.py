@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudtune.option_types import Program, Protection, Safe, WrittenPath
-from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import PositiveInt, Seconds
+from cloudtune_trainer.submit.preference import PreferenceOverrides
 
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 

@@ -6,24 +6,22 @@ this. Nothing here but ``tell``, ``note`` and ``Reserve`` writes.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune_local import procs
-from cloudtune_local.training.folder import (
+from cloudtune_local import processes
+from cloudtune_trainer.submit.locks import is_held
+from cloudtune_trainer.submit.run_folder import (
     DISK_FULL_ERRNOS,
     FINAL_STATES,
     RunFolder,
     append_line,
     now,
+    opener,
     read_json,
     write_json,
 )
-from cloudtune_local.training.private_files import opener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,9 +96,9 @@ class Run(RunFolder):
         return _orphan(status, job, self.asked("pause"))
 
     def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
-        if worker is None or not procs.can_be_seen(worker):
+        if worker is None or not processes.can_be_seen(worker):
             return is_held(self.lock)  # just starting; or of another machine, container or boot on the same disk
-        if procs.is_alive(worker) or ("trainer" in worker and procs.is_alive(worker["trainer"])):
+        if processes.is_alive(worker) or ("trainer" in worker and processes.is_alive(worker["trainer"])):
             return True
         # A new worker may be starting, but only for a job that never ran: what ran and died is over for good.
         return is_waiting(status) and is_held(self.lock)
@@ -213,41 +211,3 @@ def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> Standin
         "hint": "`cloudtune resume` goes on from the newest good checkpoint",
     }
     return Standing("failed", problem["message"], problem, status, job, None, True)
-
-
-def take_lock(path: Path, patience: float = 0.3) -> int | None:
-    """Hold that lock until the descriptor is closed or the process ends; None if another holds it.
-
-    ``patience`` outlasts those who merely look whether it is held.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES) or time.monotonic() >= deadline:
-                os.close(handle)
-                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                    return None
-                raise
-            time.sleep(0.005)
-
-
-def is_held(path: Path) -> bool:
-    """Whether somebody holds that lock. Writes nothing."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        return True
-    else:
-        return False
-    finally:
-        os.close(handle)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cloudtune_local.rundir import Standing
-    from cloudtune_local.training.checkpoints import Saved
+    from cloudtune_trainer.submit.run_folder import Saved
 
 STATES: dict[str, JobState] = {
     "queued": JobState.QUEUED,

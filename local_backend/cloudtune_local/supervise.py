@@ -11,12 +11,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_local import autopsy
-from cloudtune_local.training.folder import FINAL_STATES, read_json
+from cloudtune_local import exit_cause
+from cloudtune_trainer.submit.run_folder import FINAL_STATES, read_json
 
 if TYPE_CHECKING:
     from cloudtune_local.rundir import Run
-    from cloudtune_local.trainer import Trainer
+    from cloudtune_local.trainer_process import Trainer
 
 POLL_S = 0.5
 
@@ -52,7 +52,7 @@ class Bell:
 def supervise(run: Run, trainer: Trainer, bell: Bell) -> None:
     """See the trainer to its end, and write that end if it could not do so itself."""
     grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
-    kills = autopsy.oom_kills()
+    kills = exit_cause.oom_kills()
     patience = _Patience(run, trainer, grace, bell)
     try:
         while (ended := trainer.poll()) is None:
@@ -69,15 +69,15 @@ def supervise(run: Run, trainer: Trainer, bell: Bell) -> None:
         problem = {"code": "killed", "message": "the worker was told to stop (SIGTERM)", "hint": "`cloudtune resume`"}
         run.end("failed", problem["message"], problem)
     else:
-        death = autopsy.Death(
+        death = exit_cause.Death(
             returncode=ended.code,
             peak_bytes=ended.peak_bytes,
-            memory_bytes=autopsy.memory_bytes(),
-            oom_kills=autopsy.oom_kills() - kills,
-            disk_free_bytes=autopsy.disk_free(run.path),
-            log_tail=autopsy.tail(run.log),
+            memory_bytes=exit_cause.memory_bytes(),
+            oom_kills=exit_cause.oom_kills() - kills,
+            disk_free_bytes=exit_cause.disk_free(run.path),
+            log_tail=exit_cause.tail(run.log),
         )
-        problem = _note_of_one(run) or autopsy.cause(death)
+        problem = _note_of_one(run) or exit_cause.cause(death)
         run.end("failed", problem["message"], problem)
 
 

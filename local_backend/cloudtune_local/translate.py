@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem, SpecError
-from cloudtune.plan import Plan, RowLimit, Setting, Step, output_ref
-from cloudtune.preference import KEY
-from cloudtune.trainer_spec import FORMAT, Choices, default_length, misfits, run_spec, warning
+from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
+from cloudtune_trainer.submit.plan import FORMAT, Choices, misfits, run_spec, warning
+from cloudtune_trainer.submit.preference import KEY
 
 if TYPE_CHECKING:
     from cloudtune.plan import PlanRequest
-    from cloudtune.spec import JobSpec
 
 NAME = "local"
 CREATE = "create_run"
@@ -94,17 +92,6 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
             source = "override" if name in own.model_fields_set else f"default of {NAME}"
             choices.settings.append(Setting(field=f"overrides.{NAME}.{name}", value=value, source=source))
     return {name: getattr(own, name) for name in ("device", "threads", "log_every", "trust_remote_code")}
-
-
-def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
-    """How long a row may be before the trainer cuts it, where the model's tokenizer lies at hand.
-
-    Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
-    """
-    if spec.method.name == "cpt" or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
-        return None
-    tokens = spec.hyperparameters.max_length or default_length(model)
-    return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)
 
 
 def _job_document(request: PlanRequest, options: Options, own: Overrides, choices: Choices) -> dict[str, Any]:

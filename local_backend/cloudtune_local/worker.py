@@ -15,13 +15,14 @@ import os
 import sys
 from typing import Any
 
-from cloudtune_local import autopsy, devices, procs
+from cloudtune_local import devices, exit_cause
+from cloudtune_local import processes as procs
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting, take_lock
+from cloudtune_local.rundir import Run, is_waiting
 from cloudtune_local.supervise import Bell, supervise
-from cloudtune_local.trainer import Trainer
-from cloudtune_local.training.folder import FINAL_STATES, now, read_json, write_json
-from cloudtune_local.training.private_files import keep_private
+from cloudtune_local.trainer_process import Trainer
+from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.submit.run_folder import FINAL_STATES, keep_private, now, read_json, write_json
 
 POLL_S = 0.2
 TAKEN = 3
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
     try:
         look_after(run, lock, bell)
     except Exception as error:  # whatever it is, the job must say why it ended
-        problem = autopsy.own_fault(error)
+        problem = exit_cause.own_fault(error)
         run.end("failed", problem["message"], problem)
         raise
     return 0

@@ -11,6 +11,7 @@ import msgspec
 
 from cloudtune.backend import Backend
 from cloudtune.boundary import guarded
+from cloudtune.capability_check import fit, row_rules
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
     CloudtuneError,
@@ -20,7 +21,6 @@ from cloudtune.errors import (
     SpecError,
     UnsupportedError,
 )  # fmt: skip
-from cloudtune.fit import fit, row_rules
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.importing import Importing, is_address
@@ -144,7 +144,7 @@ class Client:
 
     def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
-        from cloudtune.data.verdicts import Verdicts
+        from cloudtune.data.check_cache import Verdicts
 
         problems: list[InputError] = []
         resolved: Resolved | None = None

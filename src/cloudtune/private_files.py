@@ -2,7 +2,7 @@
 
 Everything that cloudtune keeps (rows, specs, answers, weights, state, logs, caches) is written through this module.
 Files that a user asks for at a path of their own, such as ``data convert --out``, are not covered by it.
-`cloudtune_local.training.private_files` holds the same rule for the trainer, which ships without this package.
+`cloudtune_trainer.private_files` holds the same rule for the trainer, which ships without this package.
 """
 
 from __future__ import annotations

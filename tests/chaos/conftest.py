@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a child suffers: see `cloudtune.testing.nursery.Order.prepare`."""
+"""What a child suffers: see `cloudtune.testing.fork_server.Order.prepare`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from cloudtune.client import Client
 from cloudtune.ledger import Ledger
 from cloudtune.state import JobRef
-from cloudtune.testing.nursery import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import Nursery, Order, Outcome
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 MOST_FAILPOINTS = 300

@@ -11,7 +11,7 @@ from tests.chaos.scene import Scene
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
 from cloudtune.testing.clock import FakeClock
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 from cloudtune.testing.vendor import PERSONALITIES
 
 DAY = 86400.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.chaos.scene import MOST_FAILPOINTS, Scene
 
-from cloudtune.testing.nursery import Nursery, Outcome
+from cloudtune.testing.fork_server import Nursery, Outcome
 from cloudtune.testing.vendor import PERSONALITIES
 
 

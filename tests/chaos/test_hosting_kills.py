@@ -10,7 +10,7 @@ from tests.chaos.scene import MOST_FAILPOINTS, Scene
 
 from cloudtune.state import Deployment, JobRef, JobState, to_json
 from cloudtune.testing import faults
-from cloudtune.testing.nursery import Nursery, Outcome
+from cloudtune.testing.fork_server import Nursery, Outcome
 
 ACTS = {"deploy": "create_deployment", "remove": "delete_deployment"}
 WRITES = ("begin", "claim {}", "sending {}", "done {}")

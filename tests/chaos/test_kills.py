@@ -10,7 +10,7 @@ from tests.chaos.scene import MOST_FAILPOINTS, Scene, seeds
 
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 from cloudtune.testing.vendor import PERSONALITIES
 
 

@@ -12,7 +12,7 @@ from tests.chaos.scene import Scene, seeds
 from cloudtune.client import Client
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 from cloudtune.testing.vendor import PERSONALITIES
 
 

@@ -10,7 +10,7 @@ from tests.chaos.scene import Scene, seeds
 
 from cloudtune.testing import faults
 from cloudtune.testing.faults import Fault
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 from cloudtune.testing.vendor import PERSONALITIES
 
 PASSING = {"Unavailable", "RateLimited"}

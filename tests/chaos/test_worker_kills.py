@@ -7,9 +7,9 @@ import pytest
 from tests.chaos.scene import seeds
 from tests.local.backend.submitting import kill, kill_all, run_of, scripted_backend, submit
 
-from cloudtune_local import procs
+from cloudtune_local import processes
 from cloudtune_local.queue import Queue
-from cloudtune_local.training.folder import read_json
+from cloudtune_trainer.folder import read_json
 
 DEAD = {"pid": 0, "start_time": "", "boot_id": ""}
 
@@ -30,9 +30,9 @@ def kill_at_random(backend, seed):
         time.sleep(chance.uniform(0, 0.25))
         worker = read_json(run_of(chance.choice(refs)).worker) or {}
         victim = chance.choice([worker, worker.get("trainer")])
-        if victim and procs.is_alive(victim) and chance.random() < 0.5:
+        if victim and processes.is_alive(victim) and chance.random() < 0.5:
             kill(victim["pid"])
-        alive = [ref for ref in refs if procs.is_alive((read_json(run_of(ref).worker) or {}).get("trainer", DEAD))]
+        alive = [ref for ref in refs if processes.is_alive((read_json(run_of(ref).worker) or {}).get("trainer", DEAD))]
         assert len(alive) <= 1, f"seed {seed}"
         for ref in refs:
             if backend.get(ref).state.value == "queued" and "resume" in backend.get(ref).detail:

@@ -9,11 +9,11 @@ from tests.local.backend.submitting import kill, kill_all, run_of, wait_until
 
 from cloudtune.client import Client
 from cloudtune.spec import JobSpec
-from cloudtune_local import procs
+from cloudtune_local import processes
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.training.folder import read_json, read_lines
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.folder import read_json, read_lines
+from cloudtune_trainer.tiny import write_tiny_model
 
 STEPS = 60
 EVERY = 7
@@ -69,7 +69,7 @@ def test_killed_at_a_random_step_and_continued_gives_the_same_weights(client, ba
     wait_until(lambda: steps_made(job.ref) >= at, 280, f"step {at}")
     worker = read_json(run_of(job.ref).worker)
     kill(worker["pid"] if victim == "worker" else worker["trainer"]["pid"])
-    wait_until(lambda: not procs.is_alive(worker["trainer"]))
+    wait_until(lambda: not processes.is_alive(worker["trainer"]))
     snapshot = wait_until(lambda: job.snapshot() if job.state.is_terminal else None)
     assert snapshot.state.value == "failed", f"killed at {at}: {snapshot}"
     assert snapshot.problem.code == "killed"

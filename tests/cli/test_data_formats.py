@@ -46,7 +46,7 @@ def openai(path: Path) -> Pairs:
     types = pytest.importorskip("openai.types.chat")
     from pydantic import TypeAdapter
 
-    from cloudtune_local.emulator import rowcheck
+    from cloudtune_emulator import rowcheck
 
     messages = TypeAdapter(list[types.ChatCompletionMessageParam])
     for row in rows_of(path):
@@ -100,7 +100,7 @@ def templated(path: Path) -> Pairs:
 
 def local(path: Path) -> Pairs:
     """What the trainer reads."""
-    from cloudtune_local.training.records import read_records
+    from cloudtune_trainer.records import read_records
 
     return [said(record["messages"]) for record in read_records(path)]
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune_local.training.tiny import write_tiny_model
-from cloudtune_providers.sagemaker.offline import LocalJobs
+from cloudtune_providers.sagemaker.local_jobs import LocalJobs
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Desk

@@ -17,8 +17,8 @@ from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune.testing.faults import FOREVER
 from cloudtune.testing.world import Recipe
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
     from cloudtune.testing.faults import Fault
     from cloudtune.testing.world import CallName
-    from cloudtune_local.emulator.life import Life
+    from cloudtune_emulator.job_timeline import Life
 
 KEY = "sk-emulated-5d41402abc4b2a76b9719d911017c592"
 MODEL = "gpt-4.1-mini-2025-04-14"

@@ -21,8 +21,8 @@ from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune.testing.faults import FOREVER
 from cloudtune.testing.world import Recipe
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
     from cloudtune.testing.faults import Fault
     from cloudtune.testing.world import CallName
-    from cloudtune_local.emulator.life import Life
+    from cloudtune_emulator.job_timeline import Life
 
 SECRET = "emulated-0c9f5d41402abc4b2a76b9719d911017c592"
 REGION = "us-east-1"
@@ -213,7 +213,7 @@ class AwsWorld:
 
     def held(self) -> list[tuple[str, str]]:
         """Every object in the bucket: its key, and a hash of its bytes."""
-        from cloudtune_local.emulator.aws import buckets
+        from cloudtune_emulator.aws import buckets
 
         place = buckets.Place(BUCKET, "")
         site = self.emulator.site
@@ -244,7 +244,7 @@ class AwsWorld:
         return [_object(seen) for seen in acted if seen["call"] == "s3.PutObject"] + bodies
 
     def fingerprint(self) -> str:
-        from cloudtune_local.emulator.bedrock import jobs
+        from cloudtune_emulator.bedrock import jobs
 
         jobs.settle_all(self.emulator.site, self.emulator.clock.now())  # time leaves results, and not whoever looks
         store = self.emulator.store

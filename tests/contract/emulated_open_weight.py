@@ -14,7 +14,7 @@ from tests.contract.emulated_aws import connected
 
 from cloudtune.spec import JobSpec
 from cloudtune.testing.clock import FakeClock
-from cloudtune_local.emulator import Settings
+from cloudtune_emulator import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,9 +13,9 @@ from tests.contract.emulated_aws import BUCKET, REGION, ROLE, STOPPING_S, AwsWor
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
-from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.sagemaker import hosting, jobs
-from cloudtune_local.emulator.wire import Call
+from cloudtune_emulator.http import Call
+from cloudtune_emulator.job_timeline import Script
+from cloudtune_emulator.sagemaker import hosting, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

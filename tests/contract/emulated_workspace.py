@@ -13,8 +13,8 @@ from tests.contract.emulated import _PLACE, KEY, TOKEN, EmulatedWorld, _chat
 
 from cloudtune.spec import JobSpec
 from cloudtune.testing.clock import FakeClock
-from cloudtune_local.emulator import Settings
-from cloudtune_local.emulator.azure import storage, workspace
+from cloudtune_emulator import Settings
+from cloudtune_emulator.azure import storage, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune.state import JobRef
     from cloudtune.testing.world import CallName
-    from cloudtune_local.emulator.life import Life
+    from cloudtune_emulator.job_timeline import Life
 
 CATALOGUE_MODEL = "azureml://registries/azureml-meta/models/Meta-Llama-3.1-8B-Instruct/versions/4"
 

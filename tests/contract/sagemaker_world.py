@@ -23,15 +23,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from cloudtune.preference import PAIRED
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
-from cloudtune_local.emulator.aws import buckets
-from cloudtune_local.emulator.sagemaker import jobs
-from cloudtune_local.emulator.wire import Call
-from cloudtune_local.training.tiny import write_tiny_model
-from cloudtune_providers.aws.training_answers import MODEL_VARIABLE
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.http import Call
+from cloudtune_emulator.sagemaker import jobs
+from cloudtune_providers.aws.training_responses import MODEL_VARIABLE
+from cloudtune_trainer.submit.preference import PAIRED
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.state import JobRef
-    from cloudtune_providers.sagemaker.bundle import Bundle
+    from cloudtune_trainer.submit.bundle import Bundle
 
 LINE = (
     '[cloudtune] metrics {{"time": "2026-11-21T00:00:00+00:00", "step": {step}, "total_steps": 9, "epoch": {epoch}, '
@@ -49,7 +49,7 @@ LINE = (
 
 def code() -> Bundle:
     """The same code whatever becomes of the trainer: no job is run here."""
-    from cloudtune_providers.sagemaker.bundle import Bundle
+    from cloudtune_trainer.submit.bundle import Bundle
 
     content = b"the trainer"
     return Bundle(content, hashlib.sha256(content).hexdigest())
@@ -213,7 +213,7 @@ def trained_run(folder: Path) -> Path:
         "data": {"train": "rows.jsonl", "validation": "rows.jsonl"},
     }  # fmt: skip
     (folder / "spec.json").write_text(json.dumps(spec))
-    subprocess.run([sys.executable, "-m", "cloudtune_local.training", str(folder)], check=True, timeout=110)
+    subprocess.run([sys.executable, "-m", "cloudtune_trainer", str(folder)], check=True, timeout=110)
     return folder
 
 

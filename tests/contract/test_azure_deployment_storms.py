@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tests.contract.emulated import AzureWorld
-from tests.contract.storms import MOST_TRIES, OneWorldStorms, Weather, calm, tuned
+from tests.contract.fault_schedules import MOST_TRIES, OneWorldStorms, Weather, calm, tuned
 
 from cloudtune.backend import Done, Intent
 from cloudtune.errors import TransientError

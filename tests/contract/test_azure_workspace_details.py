@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 from tests.contract.emulated_workspace import CATALOGUE_MODEL, WorkspaceWorld
-from tests.contract.storms import JobStorms, Weather
+from tests.contract.fault_schedules import JobStorms, Weather
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, PermissionDenied
 from cloudtune.state import JobState
-from cloudtune_local.emulator.azure import storage
+from cloudtune_emulator.azure import storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

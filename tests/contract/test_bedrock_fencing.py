@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 from tests.contract.emulated_open_weight import OpenWeightWorld
-from tests.contract.storms import stubborn
+from tests.contract.fault_schedules import stubborn
 
 from cloudtune.backend import Absent
 from cloudtune.client import Client

@@ -26,7 +26,7 @@ from cloudtune.optional import Elsewhere, GenerateOptions, InPlace
 from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState, TunedModel
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -403,7 +403,7 @@ def test_the_states_are_the_sdks_own_and_an_unseen_word_is_kept(
 ) -> None:
     from botocore.session import get_session
 
-    from cloudtune_providers.bedrock.answers import REGISTRATION_STATES
+    from cloudtune_providers.bedrock.responses import REGISTRATION_STATES
 
     assert set(get_session().get_service_model("bedrock").shape_for("ModelStatus").enum) == set(REGISTRATION_STATES)
     ref = registered(importing, trained(world, NOVA))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.emulated_aws import BUCKET, REGION, BedrockWorld, connected
+from tests.contract.fault_schedules import MANY, calm, client_of, until_it_works
 from tests.contract.sagemaker_world import open_sagemaker
-from tests.contract.storms import MANY, calm, client_of, until_it_works
 from tests.contract.test_bedrock_storms import WEATHER, model_folder
 
 from cloudtune.backend import Absent
@@ -18,8 +18,8 @@ from cloudtune.optional import InPlace
 from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
-from cloudtune.testing.nursery import Nursery, Order, Outcome
-from cloudtune_local.emulator.life import Script
+from cloudtune.testing.fork_server import Nursery, Order, Outcome
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.emulated_open_weight import GRADER, KEY, MODEL, PREFIX, OpenWeightWorld
-from tests.contract.storms import DIALECT, DIALECT_SENDS, JobStorms, blind, client_of, stubborn
+from tests.contract.fault_schedules import DIALECT, DIALECT_SENDS, JobStorms, blind, client_of, stubborn
 
 from cloudtune.client import Client
 from cloudtune.errors import BackendNotInstalled, CredentialsError, UnsupportedError

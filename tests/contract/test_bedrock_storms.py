@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.emulated_aws import BedrockWorld
-from tests.contract.storms import (
+from tests.contract.fault_schedules import (
     HostStorms,
     JobStorms,
     OneWorldStorms,
@@ -50,7 +50,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of a kilobyte go in several parts."""
     monkeypatch.setattr(s3, "SINGLE_BYTES", 300)
     monkeypatch.setattr(parts, "PART_BYTES", 256)
-    for place in ("moto.s3.models", "cloudtune_local.emulator.aws.large"):
+    for place in ("moto.s3.models", "cloudtune_emulator.aws.multipart_backend"):
         monkeypatch.setattr(f"{place}.S3_UPLOAD_PART_MIN_SIZE", 1)
 
 

@@ -22,7 +22,7 @@ from cloudtune.hosting import hosts
 from cloudtune.optional import Host, Preflight
 from cloudtune.registry import BUILT_IN
 from cloudtune.state import JobState
-from cloudtune_local.emulator.faults import UNREADABLE, Fault
+from cloudtune_emulator.faults import UNREADABLE, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

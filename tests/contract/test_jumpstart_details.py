@@ -20,7 +20,7 @@ from cloudtune.errors import (
     UnsupportedError,
 )
 from cloudtune.state import JobState
-from cloudtune_local.emulator.aws import buckets
+from cloudtune_emulator.aws import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.contract.emulated_sagemaker import JumpStartWorld
-from tests.contract.storms import HostStorms, JobStorms, Weather, blind
+from tests.contract.fault_schedules import HostStorms, JobStorms, Weather, blind
 
 if TYPE_CHECKING:
     from pathlib import Path

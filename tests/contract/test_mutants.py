@@ -13,7 +13,7 @@ from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError
 from cloudtune.testing.contract import BackendContract
 from cloudtune.testing.contract.harness import ledger_url
-from cloudtune.testing.nursery import Nursery
+from cloudtune.testing.fork_server import Nursery
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 CAUGHT = (AssertionError, CloudtuneError, pytest.fail.Exception)

@@ -17,7 +17,7 @@ from cloudtune.client import Client
 from cloudtune.errors import Conflict, CredentialsError, InputError, InvalidRequest, TransientError, Unavailable
 from cloudtune.plan import Step, filled
 from cloudtune.state import JobRef, JobState, TunedModel
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,7 +172,7 @@ def test_a_file_that_failed_is_not_used_again(world: EmulatedWorld, monkeypatch:
     client = Client(backend, ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock)
     plan = client.plan(world.spec())
     client.submit(plan)
-    from cloudtune_local.emulator.openai import files
+    from cloudtune_emulator.openai import files
 
     shown = files.view
     monkeypatch.setattr(files, "view", lambda *at: shown(*at) | {"status": "error", "status_details": "line 2 is torn"})
@@ -284,7 +284,7 @@ def test_metrics_of_a_job_whose_events_are_gone_come_from_its_result_file(
     told = [(metric.step, metric.split, metric.values["loss"]) for metric in job.metrics()]
     if encoded:
         world.emulator.faults.add("base64_results", "*")
-    from cloudtune_local.emulator.openai import jobs
+    from cloudtune_emulator.openai import jobs
 
     monkeypatch.setattr(
         jobs, "_event", lambda *at: {"id": f"ev{at[2]}", "created_at": 0, "level": "info", "message": ""}

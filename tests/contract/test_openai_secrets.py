@@ -23,9 +23,9 @@ from tests.contract.emulated import MODEL
 
 from cloudtune.cli.main import cli
 from cloudtune.config_trust import trust
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.azure import storage
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.azure import storage
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import pytest
 from tests.contract.emulated import KEY, MODEL, AzureWorld, EmulatedWorld
-from tests.contract.storms import DIALECT, DIALECT_SENDS, MANY, JobStorms, blind, folders
+from tests.contract.fault_schedules import DIALECT, DIALECT_SENDS, MANY, JobStorms, blind, folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

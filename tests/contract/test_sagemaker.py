@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.client import Client
-    from cloudtune.testing.nursery import Nursery
+    from cloudtune.testing.fork_server import Nursery
 
 
 @pytest.fixture(scope="module")

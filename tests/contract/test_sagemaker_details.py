@@ -14,7 +14,7 @@ from cloudtune.client import Client
 from cloudtune.errors import BackendError, InputError, InvalidRequest, SpecError, TransientError, UnsupportedError
 from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobState
-from cloudtune_local.emulator.aws import buckets
+from cloudtune_emulator.aws import buckets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,9 +22,9 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.training.tiny import write_tiny_model
 from cloudtune_providers.sagemaker.backend import SageMakerBackend
 from cloudtune_providers.sagemaker.options import SageMakerOptions
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from cloudtune.job import Job

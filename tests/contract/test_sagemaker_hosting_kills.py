@@ -12,7 +12,7 @@ from tests.contract.sagemaker_world import SageMakerWorld
 
 from cloudtune.client import Client
 from cloudtune.state import Deployment, to_json
-from cloudtune.testing.nursery import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import Nursery, Order, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

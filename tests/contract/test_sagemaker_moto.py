@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cloudtune_providers.sagemaker.bundle import Bundle
+    from cloudtune_trainer.submit.bundle import Bundle
 
 BUCKET, ROLE = "a-bucket", "arn:aws:iam::123456789012:role/cloudtune"
 
 
 def code() -> Bundle:
-    from cloudtune_providers.sagemaker.bundle import Bundle
+    from cloudtune_trainer.submit.bundle import Bundle
 
     return Bundle(b"the trainer", hashlib.sha256(b"the trainer").hexdigest())
 

@@ -13,7 +13,7 @@ from tests.contract.test_sagemaker_storms import brew, client_of, until_it_works
 from cloudtune.errors import Conflict, InputError, InvalidRequest, Unavailable
 from cloudtune.optional import GenerateOptions
 from cloudtune.state import JobState
-from cloudtune_local.emulator.sagemaker import copies
+from cloudtune_emulator.sagemaker import capacity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,10 +76,10 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     assert "nothing to pay" in standing.ends
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
 
-    world.emulator.clock.advance(copies.IDLE_S + 1)
+    world.emulator.clock.advance(capacity.IDLE_S + 1)
     (same,) = client.deployments()
     assert same.state == "ready", "its instance is kept for some minutes more"
-    world.emulator.clock.advance(copies.RELEASE_S)
+    world.emulator.clock.advance(capacity.RELEASE_S)
     (asleep,) = client.deployments()
     assert (asleep.id, asleep.state, asleep.hourly_cost_usd) == (standing.id, "asleep", 0.0)
     assert client.deploy(plan).state == "asleep", "the same deployment, and nothing is made anew"
@@ -104,7 +104,7 @@ def test_without_its_alarm_it_would_sleep_for_ever(customised: TrainingWorld) ->
     client, job = tuned(customised)
     client.deploy(job.result(), min_copies=0)
     customised.emulator.site.aws.backend("cloudwatch", REGION).alarms.clear()
-    customised.emulator.clock.advance(copies.IDLE_S + 1)
+    customised.emulator.clock.advance(capacity.IDLE_S + 1)
     for _ in range(3):
         with pytest.raises(Unavailable, match="no capacity"):
             list(job.generate(["?"], ASKED))

@@ -6,8 +6,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.contract.fault_schedules import FEW, HostStorms, JobStorms, Weather, blind, client_of, until_it_works
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
-from tests.contract.storms import FEW, HostStorms, JobStorms, Weather, blind, client_of, until_it_works
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.contract.emulated_aws import BUCKET, open_bedrock
+from tests.contract.fault_schedules import client_of
 from tests.contract.sagemaker_world import SageMakerWorld
-from tests.contract.storms import client_of
 from tests.contract.test_bedrock_storms import model_folder
 
 from cloudtune.errors import ArchiveError, BackendError, SpecError
@@ -17,9 +17,9 @@ from cloudtune.job import Job
 from cloudtune.optional import Elsewhere, GenerateOptions, InPlace
 from cloudtune.runner import Runner
 from cloudtune.state import JobState
-from cloudtune_local.emulator.aws import buckets
-from cloudtune_local.emulator.sagemaker import jobs
-from cloudtune_local.emulator.wire import Call
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.http import Call
+from cloudtune_emulator.sagemaker import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ def note(world: Unpacked, **changes: Any) -> str:
 
 
 def test_code_in_a_downloaded_model_runs_only_if_a_person_says_so(world: Unpacked, tmp_path: Path) -> None:
-    from cloudtune_local.training.tiny import write_tiny_model
+    from cloudtune_trainer.tiny import write_tiny_model
 
     folder, marker = write_tiny_model(tmp_path / "model"), tmp_path / "ran"
     (folder / "planted.py").write_text(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from cloudtune_local.emulator import Emulator
+from cloudtune_emulator import Emulator
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.options import AwsOptions
 from cloudtune_providers.aws.training_log import GROUP, TrainingLog, merged

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib import request
 
 if TYPE_CHECKING:
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 
 def aws_keys(emulator: Emulator) -> dict[str, str]:

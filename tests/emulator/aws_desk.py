@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 ONCE = Config(retries={"total_max_attempts": 1})
 NOVA = "amazon.nova-lite-v1:0:300k"

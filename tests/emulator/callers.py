@@ -14,12 +14,12 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from cloudtune_local.emulator.azure import storage
+from cloudtune_emulator.azure import storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 _SIGNED_BY_AZURE = 11
 """Standard headers that Shared Key signs; none of them is sent here but Content-Length."""

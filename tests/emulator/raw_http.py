@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 HANG_S = 60.0
 """Nothing takes this long but a hang."""

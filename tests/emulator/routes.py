@@ -10,18 +10,18 @@ from tests.emulator.signing import signed_headers
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 from werkzeug.wrappers import Response
 
-from cloudtune_local.emulator.aws import passing, shapes
-from cloudtune_local.emulator.azure.routes import ROUTES as AZURE
-from cloudtune_local.emulator.bedrock import routes as bedrock
-from cloudtune_local.emulator.openai.routes import ROUTES as OPENAI
-from cloudtune_local.emulator.sagemaker import autoscaling, mlflow
-from cloudtune_local.emulator.sagemaker import routes as sagemaker
-from cloudtune_local.emulator.sidedoor import _HANDLERS as ADMIN
+from cloudtune_emulator.admin_api import _HANDLERS as ADMIN
+from cloudtune_emulator.aws import moto_proxy, shapes
+from cloudtune_emulator.azure.routes import ROUTES as AZURE
+from cloudtune_emulator.bedrock import routes as bedrock
+from cloudtune_emulator.openai.routes import ROUTES as OPENAI
+from cloudtune_emulator.sagemaker import autoscaling, mlflow
+from cloudtune_emulator.sagemaker import routes as sagemaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune_local.emulator import Emulator, Settings
+    from cloudtune_emulator import Emulator, Settings
 
 _GROUP = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)|\[\^/\]\+")
 _S3 = (
@@ -106,7 +106,7 @@ def _aws(settings: Settings) -> Iterator[Route]:
     for method, path in _S3:
         body = _DELETE if "delete" in path else b"<html>" if path.endswith("page.html") else b""
         yield Route("s3", f"s3 {method} {path}", method, path.format(bucket=settings.aws_bucket), {}, body)
-    assert set(_MOTO) | {"s3"} == set(passing.SERVICES)
+    assert set(_MOTO) | {"s3"} == set(moto_proxy.SERVICES)
 
 
 def _filled(pattern: re.Pattern[str], settings: Settings) -> str:
@@ -160,7 +160,7 @@ def shared_key(emulator: Emulator, route: Route, key: str | None = None) -> dict
     from azure.core.rest import HttpRequest
     from azure.storage.blob._shared.authentication import SharedKeyCredentialPolicy
 
-    from cloudtune_local.emulator.azure import storage
+    from cloudtune_emulator.azure import storage
 
     request: Any = HttpRequest(route.method, f"{emulator.url}{route.path}")
     request.headers["x-ms-date"] = formatdate(usegmt=True)

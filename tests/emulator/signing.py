@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 REGION = "us-east-1"
 _EMPTY = hashlib.sha256(b"").hexdigest()

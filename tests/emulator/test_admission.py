@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.emulator.routes import Route, credentials, every_route, send, shared_key, signed
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.admission import is_allowed_host
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.admission import is_allowed_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

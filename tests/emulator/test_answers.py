@@ -9,7 +9,7 @@ import openai
 import pytest
 from tests.emulator.conftest import MODEL
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +119,7 @@ def test_the_known_fields_are_those_of_the_sdk() -> None:
     from openai.types.chat.completion_create_params import CompletionCreateParamsBase
     from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
-    from cloudtune_local.emulator.openai import asked
+    from cloudtune_emulator.openai import chat_params
 
-    assert set(CompletionCreateParamsBase.__annotations__) <= asked.CHAT
-    assert set(ResponseCreateParamsBase.__annotations__) <= asked.RESPONSES
+    assert set(CompletionCreateParamsBase.__annotations__) <= chat_params.CHAT
+    assert set(ResponseCreateParamsBase.__annotations__) <= chat_params.RESPONSES

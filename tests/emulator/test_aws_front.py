@@ -16,8 +16,8 @@ from botocore.client import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 from tests.emulator.access import aws_keys
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.aws.heap import Laid
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.aws.part_store import Laid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,7 +197,7 @@ def test_the_other_faces_stay_where_they_are(
 def test_nothing_of_aws_is_loaded_until_it_is_asked_for() -> None:
     script = """
 import sys, urllib.request
-from cloudtune_local.emulator import Emulator
+from cloudtune_emulator import Emulator
 with Emulator() as emulator:
     ask = urllib.request.Request(emulator.openai_url + "/models",
                                  headers={"Authorization": "Bearer " + emulator.settings.api_key})

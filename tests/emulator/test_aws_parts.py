@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from tests.emulator.access import aws_keys
 from tests.emulator.signing import in_signed_chunks
 
-from cloudtune_local.emulator.aws.heap import Heap, Laid
+from cloudtune_emulator.aws.part_store import Heap, Laid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 MB = 1 << 20
 KEY = "a/large & long.bin"

@@ -23,8 +23,8 @@ from tests.emulator.access import aws_keys
 from tests.emulator.routes import Route, send, signed
 from tests.emulator.signing import in_signed_chunks, signed_headers
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.aws import passing, sigv4
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.aws import moto_proxy, sigv4
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -299,7 +299,7 @@ def test_large_parts_stay_on_disk_and_are_checked(bed: Emulator, place: dict[str
 def test_other_services_are_refused(bed: Emulator) -> None:
     """Every service that botocore knows, but for those that are emulated: nothing calls out, nothing runs."""
     names = set(botocore.session.get_session().get_available_services())
-    ours = {*passing.SERVICES, "bedrock", "sagemaker", "application-autoscaling"}
+    ours = {*moto_proxy.SERVICES, "bedrock", "sagemaker", "application-autoscaling"}
     assert {"sns", "sqs", "lambda", "events", "ec2", "cloudformation"} < names - ours
     for name in sorted(names - ours):
         route = Route(name, name, "POST", "/moto-api/reset", {})
@@ -308,7 +308,7 @@ def test_other_services_are_refused(bed: Emulator) -> None:
 
 
 def test_motos_admin_api_is_not_there(bed: Emulator, place: dict[str, Any]) -> None:
-    for service in passing.SERVICES:
+    for service in moto_proxy.SERVICES:
         for method, path in (("POST", "/moto-api/reset"), ("GET", "/moto-api/data.json"), ("POST", "/moto-api/config"),
                              ("GET", "/latest/meta-data/iam/security-credentials/")):  # fmt: skip
             url = bed.url + path

@@ -19,7 +19,7 @@ from azure.mgmt.cognitiveservices import models as arm
 from tests.emulator.conftest import MODEL, chat_rows
 
 from cloudtune.testing.clock import FakeClock
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,11 +10,11 @@ import pytest
 import urllib3
 from tests.emulator.signing import signed_headers
 
-from cloudtune_local.emulator.aws import buckets, shapes
-from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
+from cloudtune_emulator.aws import buckets, shapes
+from cloudtune_emulator.bedrock.routes import CONTROL, RUNTIME
 
 if TYPE_CHECKING:
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 ROLE = "arn:aws:iam::123456789012:role/cloudtune-emulated"
 ODD: list[Any] = [

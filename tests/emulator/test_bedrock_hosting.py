@@ -12,10 +12,10 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from tests.emulator.aws_desk import NOVA, asked, converse_rows, desk
 from tests.emulator.signing import signed_headers
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.aws import shapes
-from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.aws import shapes
+from cloudtune_emulator.bedrock.routes import CONTROL, RUNTIME
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,8 +13,8 @@ from tests.contract.test_bedrock_storms import model_folder
 from tests.emulator.aws_desk import CITIES, at_home
 from tests.emulator.test_bedrock_commands import LEARNING, Desk
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ import openai
 import pytest
 from tests.emulator.aws_desk import asked, converse_rows, desk
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 from cloudtune_providers.bedrock.backend import BedrockBackend
 from cloudtune_providers.bedrock.options import BedrockOptions
 

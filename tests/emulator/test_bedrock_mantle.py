@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 FUNCTION = "arn:aws:lambda:us-west-2:123456789012:function:grade"
 MODEL = "openai.gpt-oss-20b"

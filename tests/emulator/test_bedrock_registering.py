@@ -9,9 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.emulator.aws_desk import asked, converse_rows, desk
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.aws import buckets
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

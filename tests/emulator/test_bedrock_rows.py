@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cloudtune_local.emulator.bedrock import rows
-from cloudtune_local.emulator.engine import text_of
+from cloudtune_emulator.bedrock import rows
+from cloudtune_emulator.engines import text_of
 
 NOVA = "amazon.nova-lite-v1:0:300k"
 MICRO = "amazon.nova-micro-v1:0:128k"

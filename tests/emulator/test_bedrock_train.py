@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from tests.emulator.access import admin
 from tests.emulator.aws_desk import CITIES, asked, desk
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import boto3
 import pytest
 from tests.emulator.access import aws_keys
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from cloudtune.errors import ConfigError
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.credentials import FILE, GENERATORS
-from cloudtune_local.emulator.server import check_exposure
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.credentials import FILE, GENERATORS
+from cloudtune_emulator.server import check_exposure
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.emulator.conftest import MODEL, chat_rows
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ import openai
 import pytest
 from tests.emulator.conftest import MODEL, chat_rows
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.faults import UNREADABLE
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.faults import UNREADABLE
 
 
 def create(client: openai.OpenAI, file: str, **more: Any) -> Any:

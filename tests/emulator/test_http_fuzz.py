@@ -14,9 +14,9 @@ import pytest
 import urllib3
 from tests.emulator.raw_http import HANG_S, connect, head, read_answers
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.http_server import Limits
-from cloudtune_local.emulator.wsgi_bridge import Pace
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.http_server import Limits
+from cloudtune_emulator.wsgi_bridge import Pace
 
 if TYPE_CHECKING:
     import socket

@@ -13,10 +13,10 @@ from tests.emulator.callers import Caller
 from tests.emulator.raw_http import HANG_S, ask, connect, head, read_all, read_answers, status
 from tests.emulator.signing import signed_headers
 
-from cloudtune_local.emulator import Emulator, Settings, wire
-from cloudtune_local.emulator.aws import payload
-from cloudtune_local.emulator.http_server import Limits
-from cloudtune_local.emulator.wsgi_bridge import Pace
+from cloudtune_emulator import Emulator, Settings, http
+from cloudtune_emulator.aws import payload
+from cloudtune_emulator.http_server import Limits
+from cloudtune_emulator.wsgi_bridge import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def test_an_announced_chunk_takes_no_memory(hasty: Emulator) -> None:
 
 
 def test_a_body_is_limited_by_what_is_read(emulator: Emulator, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "LARGEST_JSON", MB)
+    monkeypatch.setattr(http, "LARGEST_JSON", MB)
     chunk = b"%x\r\n" % MB + b" " * MB + b"\r\n"
     answer = ask(emulator, head("POST", JOBS, CHUNKED, key=key) + chunk + chunk + b"0\r\n\r\n")
     assert status(answer) == 413
@@ -351,7 +351,7 @@ SERVICES = (
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_pattern_of_the_models_is_understood(service: str) -> None:
-    from cloudtune_local.emulator.aws import shapes
+    from cloudtune_emulator.aws import shapes
 
     model: Any = shapes.model(service)
     for name in model.shape_names:

@@ -12,7 +12,7 @@ from tests.emulator.conftest import MODEL, chat_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 
 def test_a_file_comes_back_byte_for_byte(client: openai.OpenAI, tmp_path: Path) -> None:

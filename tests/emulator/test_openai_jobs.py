@@ -9,7 +9,7 @@ import pytest
 from tests.emulator.conftest import MODEL, chat_rows
 
 if TYPE_CHECKING:
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 
 def create(client: openai.OpenAI, file: str, **more: object) -> str:

@@ -11,13 +11,13 @@ from urllib.parse import quote
 import pytest
 from tests.emulator.callers import Caller
 
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.aws import passing, price_list, quotas, shapes
-from cloudtune_local.emulator.azure.routes import ROUTES as MANAGEMENT
-from cloudtune_local.emulator.bedrock.routes import CONTROL, RUNTIME
-from cloudtune_local.emulator.openai.routes import ROUTES
-from cloudtune_local.emulator.sagemaker import autoscaling, mlflow
-from cloudtune_local.emulator.sagemaker.routes import OPERATIONS
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.aws import moto_proxy, price_list, quotas, shapes
+from cloudtune_emulator.azure.routes import ROUTES as MANAGEMENT
+from cloudtune_emulator.bedrock.routes import CONTROL, RUNTIME
+from cloudtune_emulator.openai.routes import ROUTES
+from cloudtune_emulator.sagemaker import autoscaling, mlflow
+from cloudtune_emulator.sagemaker.routes import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -573,9 +573,9 @@ S3_BODIES = [
 
 def s3_calls() -> list[tuple[str, str, str]]:
     """Method, level and the parameter that tells the operation."""
-    found = [(method, "object", name) for method, name in passing._OBJECT]
-    found += [(method, "bucket", name) for method, name in passing._BUCKET]
-    return found + [(method, level, "") for level, plain in passing._PLAIN.items() for method in plain]
+    found = [(method, "object", name) for method, name in moto_proxy._OBJECT]
+    found += [(method, "bucket", name) for method, name in moto_proxy._BUCKET]
+    return found + [(method, level, "") for level, plain in moto_proxy._PLAIN.items() for method in plain]
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.emulator.access import aws_keys
 
-from cloudtune_local.emulator import Emulator
-from cloudtune_local.emulator.aws.shapes import Held, model
-from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.sagemaker import shapes
-from cloudtune_local.emulator.sagemaker.routes import OPERATIONS
+from cloudtune_emulator import Emulator
+from cloudtune_emulator.aws.shapes import Held, model
+from cloudtune_emulator.job_timeline import Script
+from cloudtune_emulator.sagemaker import shapes
+from cloudtune_emulator.sagemaker.routes import OPERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -440,7 +440,7 @@ def test_answers_keep_to_the_service_model(aws: Account) -> None:
         "ListHubContentVersions": {"HubName": HUB, "HubContentType": "Model", "HubContentName": LLAMA},
         "DescribeModelPackageGroup": {"ModelPackageGroupName": "g"}, "ListModelPackageGroups": {},
     }  # fmt: skip
-    from cloudtune_local.emulator.wire import Call
+    from cloudtune_emulator.http import Call
 
     for operation, body in calls.items():
         call = Call(face="sagemaker", name=operation, body=body, now=aws.emulator.clock.now(), region="us-east-1")

@@ -12,9 +12,9 @@ from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
 from cloudtune.config_trust import trust
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.life import Script
-from cloudtune_local.emulator.sagemaker import copies
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.job_timeline import Script
+from cloudtune_emulator.sagemaker import capacity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     assert broken.stdout.strip() == "answer", "what had come was printed when it came"
     assert "broke off" in broken.stderr
 
-    emulator.clock.advance(copies.IDLE_S + copies.RELEASE_S + 1)
+    emulator.clock.advance(capacity.IDLE_S + capacity.RELEASE_S + 1)
     told = run("deployments")
     assert "$0" in told.stdout
     assert f"{name}: no instance, and nothing to pay, while nobody asks" in told.stdout + told.stderr

@@ -11,7 +11,7 @@ from tests.contract.sagemaker_world import ServerlessWorld
 from cloudtune.client import Client
 from cloudtune.errors import JobNotFound, PermissionDenied, UnsupportedError
 from cloudtune.state import JobState
-from cloudtune_local.emulator.faults import Fault
+from cloudtune_emulator.faults import Fault
 from cloudtune_providers.sagemaker.mlflow import side_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_another_resource_has_no_such_run(world: ServerlessWorld) -> None:
     world.reach(job.ref, JobState.SUCCEEDED)
     held = world.job(job.ref)
     other = held | {"arn": held["arn"] + "-other"}  # its run has another id
-    from cloudtune_local.emulator.sagemaker import jobs
+    from cloudtune_emulator.sagemaker import jobs
 
     backend: Any = world.backend()
     config = held["request"]["MlflowConfig"]

@@ -10,7 +10,7 @@ from tests.emulator.aws_desk import at_home
 from tests.emulator.conftest import chat_rows
 from tests.emulator.test_bedrock_commands import Desk
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

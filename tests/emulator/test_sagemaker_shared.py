@@ -17,9 +17,9 @@ from cloudtune import Client, GenerateOptions
 from cloudtune.errors import Conflict, InvalidRequest, Unavailable, UnsupportedError
 from cloudtune.registry import open_backend
 from cloudtune.state import TunedModel
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.training.generate import Model
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_trainer.generate import Model
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

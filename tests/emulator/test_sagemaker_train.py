@@ -19,8 +19,8 @@ import pytest
 
 from cloudtune import Client, GenerateOptions, JobSpec
 from cloudtune.registry import open_backend
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.sagemaker.trained import TrainTrainer
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.sagemaker.train_engine import TrainTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

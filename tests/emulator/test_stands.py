@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cloudtune_local.emulator.train import _adapter
+from cloudtune_emulator.train_engine import _adapter
 
 ASKED = {"rank": 32.0, "alpha": 64.0, "dropout": 0.0}
 

@@ -17,7 +17,7 @@ import pytest
 from tests.emulator.access import admin
 from tests.emulator.conftest import MODEL
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -339,14 +339,14 @@ def deploy(emulator: Emulator, name: str, model: str) -> None:
 
 def test_a_mapping_file_says_what_stands_for_a_base(tmp_path: Path) -> None:
     from cloudtune.errors import ConfigError
-    from cloudtune_local.emulator import basemodels
+    from cloudtune_emulator import base_models
 
     (tmp_path / "tiny.json").write_text("{}")
     (tmp_path / "models.json").write_text(json.dumps({MODEL: {"model": "tiny.json", "learning_rate": 0.001}}))
-    stands = basemodels.read(tmp_path / "models.json", tmp_path)
+    stands = base_models.read(tmp_path / "models.json", tmp_path)
     assert stands.of(MODEL).model == str(tmp_path / "tiny.json")
     with pytest.raises(ConfigError, match="gpt-4o"):
         stands.of("gpt-4o-2024-08-06")
     (tmp_path / "models.json").write_text('{"x": {"model": "y"}}')
     with pytest.raises(ConfigError, match="learning_rate"):
-        basemodels.read(tmp_path / "models.json", tmp_path)
+        base_models.read(tmp_path / "models.json", tmp_path)

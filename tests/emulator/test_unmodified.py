@@ -15,7 +15,7 @@ import pytest
 from tests.emulator.access import admin
 from tests.emulator.conftest import MODEL, chat_rows
 
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,5 +201,5 @@ def test_a_store_serves_one_emulator_at_a_time(tmp_path: Path) -> None:
 
 def test_the_script_engine_loads_no_torch_and_no_sdk() -> None:
     heavy = {"torch", "transformers", "openai", "boto3"}
-    look = f"import sys, cloudtune_local.emulator; print(*({heavy} & set(sys.modules)))"
+    look = f"import sys, cloudtune_emulator; print(*({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout.strip() == ""

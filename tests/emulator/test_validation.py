@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.emulator.conftest import MODEL, chat_rows
 
-from cloudtune_local.emulator import rowcheck
+from cloudtune_emulator import rowcheck
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtune_local.emulator import Emulator
+    from cloudtune_emulator import Emulator
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 PAIR = {

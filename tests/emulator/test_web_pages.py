@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune_local.emulator import Emulator, Settings, admission
-from cloudtune_local.emulator.aws import authentication
-from cloudtune_local.emulator.site import Site
+from cloudtune_emulator import Emulator, Settings, admission
+from cloudtune_emulator.aws import authentication
+from cloudtune_emulator.context import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

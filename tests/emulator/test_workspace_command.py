@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
-from cloudtune_local.emulator import Emulator
-from cloudtune_local.emulator.life import Script
+from cloudtune_emulator import Emulator
+from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
     from pathlib import Path

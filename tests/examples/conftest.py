@@ -50,7 +50,7 @@ def copied(to: Path) -> Quickstart:
 
 def made_tiny(copy: Quickstart) -> Quickstart:
     """The same with a few rows and a model that can be trained in a second in its cache."""
-    from cloudtune_local.training.tiny import write_tiny_model
+    from cloudtune_trainer.tiny import write_tiny_model
 
     cache = copy.folder / ".cache"
     topics = ("business", "entertainment", "politics", "sport", "tech")

@@ -19,7 +19,7 @@ from tests.examples.conftest import QUICKSTART, Quickstart, copied, made_tiny
 
 import cloudtune
 from cloudtune import Client, GenerateOptions, Job
-from cloudtune_local.emulator import Emulator, Settings
+from cloudtune_emulator import Emulator, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from tests.examples.conftest import QUICKSTART, Quickstart
 from tests.examples.test_one_word import Place, answering, placed
 
 from cloudtune import Client, GenerateOptions, Job
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,8 +18,8 @@ from tests.examples.conftest import QUICKSTART
 
 from cloudtune.client import Client
 from cloudtune.state import JobState
-from cloudtune_local.emulator import Emulator, Settings
-from cloudtune_local.emulator.sagemaker import jobs
+from cloudtune_emulator import Emulator, Settings
+from cloudtune_emulator.sagemaker import jobs
 
 if TYPE_CHECKING:
     from pathlib import Path

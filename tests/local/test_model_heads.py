@@ -14,9 +14,9 @@ from tests.local.backend.test_models import gguf_file, model_folder, safetensors
 
 from cloudtune.errors import Problem, SpecError
 from cloudtune.model_files import json_object, safetensors_head
-from cloudtune_local.models import find_model
 from cloudtune_providers.bedrock import import_rules
 from cloudtune_providers.bedrock.model_files import LocalFiles
+from cloudtune_trainer.submit.model_facts import find_model
 
 GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -14,12 +14,13 @@ import torch
 from cloudtune.errors import BackendError
 from cloudtune.optional import GenerateOptions
 from cloudtune.state import TunedModel
-from cloudtune_local import results
-from cloudtune_local.training import models, serving
-from cloudtune_local.training.adapters import SharedBase
-from cloudtune_local.training.checkpoints import read as read_checkpoint
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer import models
+from cloudtune_trainer.checkpoints import read as read_checkpoint
+from cloudtune_trainer.multi_adapter import SharedBase
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.sagemaker import serving
+from cloudtune_trainer.submit import inference
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -143,7 +144,7 @@ def tuned(folder: Path, *, trust: bool = False) -> TunedModel:
 
 
 def ask(folder: Path, **options: Any) -> None:
-    list(results.Answering().generate(tuned(folder), ["hello"], GenerateOptions(max_tokens=1, **options)))
+    list(inference.Answering().generate(tuned(folder), ["hello"], GenerateOptions(max_tokens=1, **options)))
 
 
 def train(folder: Path) -> None:
@@ -194,7 +195,7 @@ def test_code_in_the_base_does_not_run_in_a_merge(
     adapter = adapter_of(clean, tmp_path / "adapter")
     note(adapter, base, adapter="lora", merged=False)
     with pytest.raises(REFUSALS):
-        results.export(tuned(adapter), tmp_path / "out", merged=True)
+        inference.export(tuned(adapter), tmp_path / "out", merged=True)
     assert not marker.exists()
     assert not (tmp_path / "out").exists()
 
@@ -204,7 +205,7 @@ def test_code_runs_where_a_person_has_said_so(clean: Path, tmp_path: Path, marke
     shutil.copytree(clean, folder)
     remote_code(folder, marker)
     note(folder, folder)
-    (answer,) = results.Answering().generate(tuned(folder, trust=True), ["hello"], GenerateOptions(max_tokens=1))
+    (answer,) = inference.Answering().generate(tuned(folder, trust=True), ["hello"], GenerateOptions(max_tokens=1))
     assert answer.completion_tokens is not None
     assert marker.exists()
 
@@ -232,7 +233,7 @@ def test_plain_adapter_is_loaded(clean: Path, tmp_path: Path) -> None:
     ask(adapter)
     shared = SharedBase(clean)
     shared.add("one", adapter)
-    assert results.export(tuned(adapter), tmp_path / "out", merged=True)
+    assert inference.export(tuned(adapter), tmp_path / "out", merged=True)
 
 
 @pytest.mark.parametrize("fields", ADAPTERS.values(), ids=ADAPTERS)
@@ -240,7 +241,7 @@ def test_adapter_that_does_more_than_lora_is_refused(
     clean: Path, tmp_path: Path, marker: Path, fields: dict[str, Any]
 ) -> None:
     adapter = adapter_of(clean, tmp_path / "adapter", **fields)
-    for use in (ask, serve, lambda folder: results.export(tuned(folder), tmp_path / "out", merged=True)):
+    for use in (ask, serve, lambda folder: inference.export(tuned(folder), tmp_path / "out", merged=True)):
         with pytest.raises(REFUSALS, match=r"adapter_config\.json"):
             use(adapter)
     shared = SharedBase(clean)
@@ -275,7 +276,7 @@ def test_damaged_note_is_a_clear_error(clean: Path, tmp_path: Path, text: str) -
     folder = tmp_path / "model"
     shutil.copytree(clean, folder)
     (folder / "tuned.json").write_text(text)
-    for use in (ask, serve, lambda place: results.export(tuned(place), tmp_path / "out", merged=True)):
+    for use in (ask, serve, lambda place: inference.export(tuned(place), tmp_path / "out", merged=True)):
         with pytest.raises(REFUSALS, match=r"tuned\.json"):
             use(folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = {
-    "accelerate", "azure", "boto3", "botocore", "cloudtune_local.training", "datasets", "gguf", "matplotlib", "mlflow",
+    "accelerate", "azure", "boto3", "botocore", "cloudtune_trainer", "datasets", "gguf", "matplotlib", "mlflow",
     "moto", "numpy", "openai", "pandas", "peft", "pyarrow", "pytest", "safetensors", "sagemaker", "torch",
     "transformers", "trl",
 }  # fmt: skip

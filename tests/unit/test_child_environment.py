@@ -12,15 +12,15 @@ from typing import Any
 import psutil
 import pytest
 from tests.local.backend.submitting import kill_all, run_of, scripted_backend, submit
-from tests.unit.test_house import MODULES, REPOSITORY
+from tests.unit.test_conventions import MODULES, REPOSITORY
 
 from cloudtune.child_environment import child_environment
 from cloudtune.data.scanned import Task
-from cloudtune.data.sharing import Pool
-from cloudtune_local.emulator.sagemaker.containers import Containers
+from cloudtune.data.worker_pool import Pool
+from cloudtune_emulator.sagemaker.containers import Containers
 from cloudtune_local.rundir import Run
-from cloudtune_local.training.folder import read_json
-from cloudtune_providers.sagemaker.offline import LocalJobs
+from cloudtune_providers.sagemaker.local_jobs import LocalJobs
+from cloudtune_trainer.folder import read_json
 
 MARK = "marked-secret-3b9f"
 SECRETS = (
@@ -28,16 +28,16 @@ SECRETS = (
     "PGPASSWORD", "GITHUB_TOKEN", "MY_OWN_PASSWORD", "HF_TOKEN", "HTTPS_PROXY", "CUDA_API_KEY", "PYTHON_AUTH_TOKEN",
 )  # fmt: skip
 INHERITS = {
-    "src/cloudtune/testing/nursery.py": "the contract suite's own processes act as the user",
-    "local_backend/cloudtune_local/procs.py": "asks ps and sysctl on macOS",
-    "local_backend/cloudtune_local/training/installing.py": "pip in a container, which has the job's environment only",
+    "src/cloudtune/testing/fork_server.py": "the contract suite's own processes act as the user",
+    "local_backend/cloudtune_local/processes.py": "asks ps and sysctl on macOS",
+    "local_backend/cloudtune_trainer/sagemaker/installing.py": "pip in a container, with the job's environment only",
 }
 """Module -> why what it starts inherits its environment."""
 PASSES_ON = {
-    "local_backend/cloudtune_local/trainer.py": "the worker's environment, which `launch` chose",
-    "local_backend/cloudtune_local/training/launch.py": "the trainer's environment, which the worker passed on",
-    "local_backend/cloudtune_local/training/container_group.py": "the container's environment",
-    "local_backend/cloudtune_local/container.py": "its own, shorter list",
+    "local_backend/cloudtune_local/trainer_process.py": "the worker's environment, which `launch` chose",
+    "local_backend/cloudtune_trainer/launch.py": "the trainer's environment, which the worker passed on",
+    "local_backend/cloudtune_trainer/sagemaker/container_group.py": "the container's environment",
+    "local_backend/cloudtune_trainer/submit/container.py": "its own, shorter list",
 }
 """Module -> which environment it hands on, having no other."""
 

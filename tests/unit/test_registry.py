@@ -1,4 +1,4 @@
-"""Which back ends there are. Strangers, installed for real, are in tests/packaging/test_stranger.py."""
+"""Which back ends there are. Strangers, installed for real, are in tests/packaging/test_third_party.py."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudtune.capability_check import fit
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError, UnsupportedError
-from cloudtune.fit import fit
 from cloudtune.ledger import Ledger
 from cloudtune.redact import masked, url_password
 from cloudtune.spec import JobSpec

@@ -9,8 +9,8 @@ import pytest
 
 from cloudtune.state import to_json
 from cloudtune.testing import FakeClock, ScriptedVendor, VendorError, faults
-from cloudtune.testing.life import Act, Script, life
-from cloudtune.testing.nursery import Nursery, Order
+from cloudtune.testing.fork_server import Nursery, Order
+from cloudtune.testing.job_timeline import Act, Script, life
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 KEY = "scripted-key"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import get_args, get_type_hints
 
-import cloudtune.trainer_spec as core
-from cloudtune import preference
+import cloudtune_trainer.submit.plan as core
 from cloudtune.data.targets import TARGETS
-from cloudtune_local.training import run_spec
-from cloudtune_local.training.folder import SPEC_VERSION
+from cloudtune_trainer import run_spec
+from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.submit import preference
 
 
 def test_the_version_is_the_trainers() -> None:

@@ -15,7 +15,7 @@ from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import Deployment
 from cloudtune_providers.aws.labels import BACKEND_TAG, BASE_TAG, COPIES_TAG, MODEL_TAG, token_in
 from cloudtune_providers.aws.names import TOKEN_TAG
-from cloudtune_providers.aws.training_answers import plain, when
+from cloudtune_providers.aws.training_responses import plain, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

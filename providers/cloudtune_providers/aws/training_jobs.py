@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import JobRef, JobSnapshot
-from cloudtune_providers.aws import training_answers as answers
+from cloudtune_providers.aws import training_responses as answers
 from cloudtune_providers.aws.names import TOKEN_TAG
 from cloudtune_providers.aws.training_log import TrainingLog, merged
 

@@ -17,7 +17,7 @@ import msgspec
 
 from cloudtune.errors import JobNotFound, PermissionDenied
 from cloudtune.state import Event, Metric
-from cloudtune_providers.aws.training_answers import transitions
+from cloudtune_providers.aws.training_responses import transitions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
-from cloudtune_providers.openai_dialect.passing import Passing, Service
+from cloudtune_providers.openai_dialect.delegation import Passing, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

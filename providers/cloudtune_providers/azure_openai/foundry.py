@@ -14,7 +14,7 @@ from cloudtune_providers.azure_openai.deployments import Deployments
 from cloudtune_providers.azure_openai.options import AzureOpenAIDeployment
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.wire import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -21,11 +21,10 @@ from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.bedrock import import_plan, import_rules, open_weight, policies, registrations, translate
-from cloudtune_providers.bedrock.answering import Answering
-from cloudtune_providers.bedrock.answers import IMPORT, NAME, REGISTRATION
 from cloudtune_providers.bedrock.calls import PAGE
 from cloudtune_providers.bedrock.deployments import Deployments
 from cloudtune_providers.bedrock.imports import Imports
+from cloudtune_providers.bedrock.inference import Answering
 from cloudtune_providers.bedrock.jobs import Jobs
 from cloudtune_providers.bedrock.locating import Locating
 from cloudtune_providers.bedrock.model_files import LocalFiles
@@ -33,6 +32,7 @@ from cloudtune_providers.bedrock.open_weight import OpenWeight
 from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
 from cloudtune_providers.bedrock.preflight import Preflight
 from cloudtune_providers.bedrock.registrations import Registrations
+from cloudtune_providers.bedrock.responses import IMPORT, NAME, REGISTRATION
 from cloudtune_providers.bedrock.rules import Rules
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from cloudtune.backend import Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import JobRef
 from cloudtune_providers.aws.errors import code_of, words_of
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.responses import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

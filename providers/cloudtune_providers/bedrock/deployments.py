@@ -25,10 +25,10 @@ from cloudtune.errors import (
 from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.validation import problems_of
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.bedrock.answers import NAME, is_registered
 from cloudtune_providers.bedrock.calls import create_once
+from cloudtune_providers.bedrock.deployment_reader import PROVISIONED, Standing
 from cloudtune_providers.bedrock.options import BedrockDeployment
-from cloudtune_providers.bedrock.standing import PROVISIONED, Standing
+from cloudtune_providers.bedrock.responses import NAME, is_registered
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog

@@ -14,9 +14,9 @@ from cloudtune.errors import Problem, UnsupportedError
 from cloudtune.plan import CostEstimate, DataReport, Plan, Step
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock import import_rules, policies
-from cloudtune_providers.bedrock.answers import ADAPTER_TAG, BASE_TAG, NAME
 from cloudtune_providers.bedrock.locating import ESCROW, REGISTER
 from cloudtune_providers.bedrock.model_files import LocalFiles
+from cloudtune_providers.bedrock.responses import ADAPTER_TAG, BASE_TAG, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

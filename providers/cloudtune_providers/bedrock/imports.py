@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, UnsupportedError
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import answers, calls
-from cloudtune_providers.bedrock.answers import IMPORT, NAME
+from cloudtune_providers.bedrock import calls, responses
+from cloudtune_providers.bedrock.responses import IMPORT, NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,13 +58,13 @@ class Imports:
 
     def get(self, name: str) -> JobSnapshot:
         """The job now."""
-        return answers.to_import_snapshot(self.read(name), self._clients.scope())
+        return responses.to_import_snapshot(self.read(name), self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
         """Import jobs, newest first."""
         scope = self._clients.scope()
         for page in calls.newest(self._clients, "list_model_import_jobs", "modelImportJobSummaries", filters):
-            yield [answers.to_import_snapshot(entry, scope) for entry in page]
+            yield [responses.to_import_snapshot(entry, scope) for entry in page]
 
     def metrics(self, name: str) -> list[Metric]:
         """None: it was trained elsewhere. Raises JobNotFound."""
@@ -74,7 +74,7 @@ class Imports:
     def model(self, ref: JobRef, name: str) -> TunedModel:
         """What was imported. Raises InvalidRequest while there is nothing."""
         job = self.read(name)
-        model = answers.to_imported_model(job, ref, self._clients.scope())
+        model = responses.to_imported_model(job, ref, self._clients.scope())
         if model is None:
             raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
         return model
@@ -90,7 +90,7 @@ class Imports:
             job = self.read(name)
         except JobNotFound:
             return
-        if not answers.to_import_snapshot(job, "").state.is_terminal:
+        if not responses.to_import_snapshot(job, "").state.is_terminal:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait for its end")
         if arn := job.get("importedModelArn"):
             calls.delete_model(self._clients, str(arn))

@@ -9,8 +9,8 @@ from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied
 from cloudtune.state import JobRef, JobSnapshot, JobState, Metric, TunedModel
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import answers, calls
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock import calls, responses
+from cloudtune_providers.bedrock.responses import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _HASH_LENGTH = 64
-_CSVS: tuple[tuple[str, answers.Split], ...] = (
+_CSVS: tuple[tuple[str, responses.Split], ...] = (
     ("step_wise_training_metrics.csv", "train"), ("validation_metrics.csv", "validation")
 )  # fmt: skip
 
@@ -68,19 +68,19 @@ class Jobs:
 
     def get(self, name: str) -> JobSnapshot:
         """The job now."""
-        return answers.to_snapshot(self.read(name), self._clients.scope())
+        return responses.to_snapshot(self.read(name), self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
         """Jobs of the account and region, newest first, up to a thousand at a time."""
         scope = self._clients.scope()
         call, key = "list_model_customization_jobs", "modelCustomizationJobSummaries"
         for page in calls.newest(self._clients, call, key, filters):
-            yield [answers.to_snapshot(entry, scope) for entry in page]
+            yield [responses.to_snapshot(entry, scope) for entry in page]
 
     def metrics(self, name: str) -> list[Metric]:
         """From the result files, which Bedrock writes when the job has ended."""
         job = self.read(name)
-        if not answers.to_snapshot(job, "").state.is_terminal:
+        if not responses.to_snapshot(job, "").state.is_terminal:
             return []
         objects, prefix = self._output(job)
         if objects is None:
@@ -97,13 +97,13 @@ class Jobs:
         keys = [entry["Key"] for entry in objects.list(folder)]
         for ending, split in _CSVS:
             for key in (key for key in keys if key.endswith(f"/{ending}")):
-                found += answers.metrics_of(objects.read(key).decode("utf-8", "replace"), split)
+                found += responses.metrics_of(objects.read(key).decode("utf-8", "replace"), split)
         return sorted(found, key=lambda metric: metric.cursor)
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
         """What it made. Raises InvalidRequest while there is nothing."""
         job = self.read(name)
-        model = answers.to_model(job, ref, self._clients.scope())
+        model = responses.to_model(job, ref, self._clients.scope())
         if model is None:
             raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
         return model
@@ -127,7 +127,7 @@ class Jobs:
             job = self.read(name)
         except JobNotFound:
             return
-        if not answers.to_snapshot(job, "").state.is_terminal:
+        if not responses.to_snapshot(job, "").state.is_terminal:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
         if arn := job.get("outputModelArn"):
             calls.delete_model(self._clients, str(arn))

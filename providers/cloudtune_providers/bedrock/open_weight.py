@@ -21,10 +21,10 @@ import msgspec
 from cloudtune.catalog import load
 from cloudtune.errors import BackendNotInstalled, CredentialsError, InvalidRequest, PermissionDenied, Problem
 from cloudtune.plan import output_ref
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.requests import OUR_KEYS, Traits, metadata_of, method_of, plan_of, settings_of
-from cloudtune_providers.openai_dialect.wire import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from cloudtune.errors import JobNotFound
 from cloudtune_providers.aws.preflight import AccountChecks
-from cloudtune_providers.bedrock.answers import NAME
 from cloudtune_providers.bedrock.policies import WRITES
+from cloudtune_providers.bedrock.responses import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

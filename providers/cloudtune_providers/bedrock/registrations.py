@@ -13,8 +13,8 @@ import msgspec
 from cloudtune.backend import Absent, Capabilities, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound, PermissionDenied, UnsupportedError
 from cloudtune_providers.aws.names import TOKEN_TAG
-from cloudtune_providers.bedrock import answers, calls
-from cloudtune_providers.bedrock.answers import NAME, REGISTRATION
+from cloudtune_providers.bedrock import calls, responses
+from cloudtune_providers.bedrock.responses import NAME, REGISTRATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ class Registrations:
         except JobNotFound:
             return Absent()
         token = self.tags(str(model["modelArn"])).get(TOKEN_TAG, body["clientRequestToken"])
-        if not answers.is_registered(model) or token != body["clientRequestToken"]:
+        if not responses.is_registered(model) or token != body["clientRequestToken"]:
             raise Conflict(
                 f"a custom model called {name!r} is there, and this import did not make it", hint="give another --name"
             )
@@ -82,15 +82,15 @@ class Registrations:
     def get(self, name: str) -> JobSnapshot:
         """The registration now. Raises JobNotFound for a custom model that a job of Bedrock's own made."""
         model = self.read(name)
-        if not answers.is_registered(model):
+        if not responses.is_registered(model):
             raise JobNotFound(f"model {REGISTRATION}{name}: a customization job made it, and nobody registered it")
-        return answers.to_registration_snapshot(model, self._clients.scope())
+        return responses.to_registration_snapshot(model, self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
         """Registered models, newest first; the list cannot be asked for them alone."""
         scope = self._clients.scope()
         for page in calls.newest(self._clients, "list_custom_models", "modelSummaries", filters):
-            yield [answers.to_registration_snapshot(entry, scope) for entry in page if answers.is_registered(entry)]
+            yield [responses.to_registration_snapshot(entry, scope) for entry in page if responses.is_registered(entry)]
 
     def metrics(self, name: str) -> list[Metric]:
         """None: it was trained elsewhere. Raises JobNotFound."""
@@ -100,7 +100,7 @@ class Registrations:
     def model(self, ref: JobRef, name: str) -> TunedModel:
         """What was registered. Raises InvalidRequest while it cannot be used."""
         told = self.read(name)
-        model = answers.to_registered_model(told, self.tags(str(told["modelArn"])), ref, self._clients.scope())
+        model = responses.to_registered_model(told, self.tags(str(told["modelArn"])), ref, self._clients.scope())
         if model is None:
             raise InvalidRequest(f"{ref} has no model: it is {told.get('modelStatus')}")
         return model

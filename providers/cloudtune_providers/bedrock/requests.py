@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.bedrock.rules import family_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import Problem
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.bedrock import open_weight
-from cloudtune_providers.bedrock.answers import NAME
+from cloudtune_providers.bedrock.responses import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,15 @@ from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.aws.training_answers import plain, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.jumpstart import artefact, layouts, policies, results, translate
+from cloudtune_providers.aws.training_responses import plain, state_of
+from cloudtune_providers.jumpstart import (
+    artifact,
+    layouts,
+    policies,
+    results,
+    translate,
+)
 from cloudtune_providers.jumpstart.hosting import Hosting
 from cloudtune_providers.jumpstart.hub import Hub
 from cloudtune_providers.jumpstart.options import JumpStartOptions, JumpStartOverrides
@@ -202,7 +208,7 @@ class JumpStartBackend:
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
         """See `Exporter`. What the job's model.tar.gz holds: an adapter, or with ``merge_weights`` the whole model."""
-        return artefact.export(self._clients, model, to, merged=merged)
+        return artifact.export(self._clients, model, to, merged=merged)
 
     # -- steering --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.plan import Plan, Setting, Step
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE
+from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, NAME_VARIABLE
 from cloudtune_providers.jumpstart import layouts
 from cloudtune_providers.jumpstart.document import ENTRY, as_sent
 

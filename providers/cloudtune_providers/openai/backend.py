@@ -10,9 +10,9 @@ from cloudtune.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.account import Account
-from cloudtune_providers.openai_dialect.passing import Passing
+from cloudtune_providers.openai_dialect.delegation import Passing
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.wire import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import DataError
-from cloudtune_providers.openai_dialect.answers import TOKEN_KEY
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import (
     KINDS,
@@ -18,6 +17,7 @@ from cloudtune_providers.openai_dialect.requests import (
     plan_of,
     settings_of,
 )
+from cloudtune_providers.openai_dialect.responses import TOKEN_KEY
 from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import Absent, Found, Intent, Journal, Probe
-from cloudtune_providers.openai_dialect.answering import Answering
 from cloudtune_providers.openai_dialect.fencing import Fence, is_fenced
 from cloudtune_providers.openai_dialect.files import Files
+from cloudtune_providers.openai_dialect.inference import Answering
 from cloudtune_providers.openai_dialect.jobs import Jobs
 
 if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune.plan import Step
-    from cloudtune_providers.openai_dialect.wire import Wire
+    from cloudtune_providers.openai_dialect.sdk_client import Wire
 
 
 class Account:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.backend import Absent, Done, Found, Intent, Journal, Probe
 from cloudtune.errors import BackendError, InvalidRequest, InvalidResponse, JobNotFound
 from cloudtune.state import JobRef
-from cloudtune_providers.openai_dialect.wire import Wire, plain
+from cloudtune_providers.openai_dialect.sdk_client import Wire, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,9 +10,9 @@ import msgspec
 from cloudtune.backend import Absent, Done, Found, Intent, Probe
 from cloudtune.errors import InvalidRequest, JobNotFound
 from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, JobState, Metric, TunedModel
-from cloudtune_providers.openai_dialect import answers
+from cloudtune_providers.openai_dialect import responses
 from cloudtune_providers.openai_dialect.requests import label_of
-from cloudtune_providers.openai_dialect.wire import Wire, plain
+from cloudtune_providers.openai_dialect.sdk_client import Wire, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -176,7 +176,7 @@ class Jobs:
         for entry in listed:
             is_there = entry["id"] == back_to
             if inclusive or not is_there:
-                found.append(answers.to_event(entry))
+                found.append(responses.to_event(entry))
             if is_there:
                 break
         return found[::-1]
@@ -187,17 +187,17 @@ class Jobs:
             # An event may hold figures of two splits: the cursor's own event is read again.
             event = after.rpartition("/")[0] if after else None
             told = self._told(ref, event, inclusive=True)
-            found = [metric for entry in told for metric in answers.metrics_of(entry)]
+            found = [metric for entry in told for metric in responses.metrics_of(entry)]
             if found or after is not None:
                 return _after(found, after)
         return _after(self._of_result_files(ref), after)
 
     def _of_result_files(self, ref: JobRef) -> list[Metric]:
         job = self._retrieve(self._id(ref))
-        if not answers.state_of(str(job.get("status"))).is_terminal:
+        if not responses.state_of(str(job.get("status"))).is_terminal:
             return []
         contents = [self._files.content(file) for file in job.get("result_files") or ()]
-        return [metric for content in contents for metric in answers.result_metrics(content)]
+        return [metric for content in contents for metric in responses.result_metrics(content)]
 
     def checkpoints(self, ref: JobRef) -> list[Checkpoint]:
         """Models that were kept on the way; each can be asked by its ``uri``."""
@@ -206,12 +206,12 @@ class Jobs:
         entries = self._wire.each(
             lambda **page: call(job, **page), f"checkpoints of {ref.id}", limit=_PAGE, missing=JobNotFound
         )
-        return answers.to_checkpoints(list(entries))
+        return responses.to_checkpoints(list(entries))
 
     def model(self, ref: JobRef, retires: Callable[[str], date | None], **traits: Any) -> TunedModel:
         """The tuned model; of a job that was stopped, failed or paused, its newest checkpoint."""
         job = self._retrieve(self._id(ref))
-        name, state = job.get("fine_tuned_model"), answers.state_of(str(job.get("status")))
+        name, state = job.get("fine_tuned_model"), responses.state_of(str(job.get("status")))
         if not name and state in (JobState.FAILED, JobState.CANCELLED, JobState.PAUSED):
             kept = self.checkpoints(ref)
             name = kept[-1].uri if kept else None
@@ -257,7 +257,7 @@ class Jobs:
             job = self._retrieve(self._id(ref))
         except JobNotFound:
             return
-        if not answers.state_of(str(job.get("status"))).is_terminal:
+        if not responses.state_of(str(job.get("status"))).is_terminal:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
         if job.get("fine_tuned_model"):
             self._delete_model(job["fine_tuned_model"])
@@ -276,7 +276,7 @@ class Jobs:
         files = {job.get("training_file"), job.get("validation_file")} - {None}
         for page in self._pages({}):
             for other in page:
-                if not answers.state_of(str(other.get("status"))).is_terminal:
+                if not responses.state_of(str(other.get("status"))).is_terminal:
                     files -= {other.get("training_file"), other.get("validation_file")}
         return sorted(str(file) for file in files)
 
@@ -298,7 +298,7 @@ class Jobs:
         return JobRef(self._backend, self._scope, f"{self._prefix}{job['id']}")
 
     def _snapshot(self, job: Mapping[str, Any]) -> JobSnapshot:
-        snapshot = answers.to_snapshot(job, self._backend, self._scope)
+        snapshot = responses.to_snapshot(job, self._backend, self._scope)
         if self._prefix:
             snapshot = msgspec.structs.replace(snapshot, ref=self._ref(job))
         if self._named or snapshot.name:
@@ -307,7 +307,7 @@ class Jobs:
 
 
 def _is_cancelled(job: Mapping[str, Any]) -> bool:
-    return answers.state_of(str(job.get("status"))) is JobState.CANCELLED
+    return responses.state_of(str(job.get("status"))) is JobState.CANCELLED
 
 
 def _holds(job: Mapping[str, Any], marks: Mapping[str, Any]) -> bool:

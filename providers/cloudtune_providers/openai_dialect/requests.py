@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.plan import Plan, Setting, Step, output_ref
-from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
+from cloudtune_providers.openai_dialect.responses import NAME_KEY, TOKEN_KEY
 
 if TYPE_CHECKING:
     from cloudtune.errors import Problem

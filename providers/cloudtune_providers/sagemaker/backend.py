@@ -18,10 +18,9 @@ from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
-from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, state_of
 from cloudtune_providers.aws.training_jobs import TrainingJobs
+from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, state_of
 from cloudtune_providers.sagemaker import (
-    bundle,
     capabilities,
     images,
     log_lines,
@@ -32,15 +31,18 @@ from cloudtune_providers.sagemaker import (
     snapshots,
     translate,
 )
-from cloudtune_providers.sagemaker.artefacts import Artefacts
+from cloudtune_providers.sagemaker.artifacts import Artefacts
 from cloudtune_providers.sagemaker.hosting import Hosting
+from cloudtune_providers.sagemaker.local_jobs import LocalJobs
 from cloudtune_providers.sagemaker.mlflow import Curves
-from cloudtune_providers.sagemaker.offline import LocalJobs
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_providers.sagemaker.packages import Packages
 from cloudtune_providers.sagemaker.preflight import Preflight
 from cloudtune_providers.sagemaker.storage import Stores
 from cloudtune_providers.sagemaker.training import Training, base_of
+from cloudtune_trainer.submit import bundle
+from cloudtune_trainer.submit.log_lines import to_events, to_metrics
+from cloudtune_trainer.submit.plan import row_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,7 +135,7 @@ class SageMakerBackend:
         facts: dict[str, Any] = {"model": model, "code": {"sha256": code.sha256, "bytes": len(code.content)}}
         facts |= {"image": self._image(own), "base": self._base()}
         scope = str(self._root) if self._is_here else self._clients.scope()
-        limit = models.row_limit(spec, model)
+        limit = row_limit(spec, model)
         return Resolved(scope=scope, facts=facts, identity={"model": model["fingerprint"]}, row_limit=limit)
 
     def _recipe(self, spec: JobSpec, own: SageMakerOverrides) -> Resolved:
@@ -225,12 +227,12 @@ class SageMakerBackend:
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """See `Backend`. The service's transitions, and the trainer's own words out of its log."""
-        return log_lines.to_events(self._jobs.events(ref, after))
+        return to_events(self._jobs.events(ref, after))
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
         """See `Backend`. Out of the trainer's log; of a serverless job out of its MLflow."""
         if isinstance(self._jobs, LocalJobs):
-            return log_lines.to_metrics(self._jobs.lines(ref, int(after or 0)))
+            return to_metrics(self._jobs.lines(ref, int(after or 0)))
         job = self._jobs.describe(self._jobs.name_of(ref))
         if job.get("ServerlessJobConfig"):
             if not job.get("MlflowConfig"):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
-from cloudtune.trainer_spec import contradictions, untaught
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_trainer.submit.plan import contradictions, untaught
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ from cloudtune_providers.aws.host_plans import Aim, Part
 from cloudtune_providers.aws.hosts import Hosts, where_of
 from cloudtune_providers.aws.names import short
 from cloudtune_providers.aws.scaling import Copies
-from cloudtune_providers.sagemaker import adapters, answering, images, instances
+from cloudtune_providers.sagemaker import adapters, images, inference, instances
 from cloudtune_providers.sagemaker.capabilities import NAME
 from cloudtune_providers.sagemaker.options import SageMakerDeployment
 
@@ -132,7 +132,7 @@ class Hosting:
             more["base"] = True
         for prompt in prompts:
             who = model.base if options.base else model.id
-            yield from answering.asked(self._clients, where, prompt, options, who, **more)
+            yield from inference.asked(self._clients, where, prompt, options, who, **more)
 
 
 def _weights(url: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,11 @@ import msgspec
 
 from cloudtune.errors import JobNotFound, Problem, SpecError
 from cloudtune.model_files import json_object, model_sizes
-from cloudtune.plan import RowLimit
-from cloudtune.trainer_spec import default_length
+from cloudtune_trainer.submit import model_facts
 
 if TYPE_CHECKING:
-    from cloudtune.spec import JobSpec
     from cloudtune_providers.sagemaker.storage import Stores
 
-FINDER = "cloudtune_local.models"
 CHANNEL = "model"
 
 
@@ -27,7 +23,7 @@ def find_model(name: str, revision: str | None, stores: Stores) -> dict[str, Any
     """What is known of it. ``s3`` is where it lies already, ``files`` are those to upload. Raises SpecError."""
     if name.startswith("s3://"):
         return _in_s3(name, stores)
-    found = importlib.import_module(FINDER).find_model(name, revision=revision)
+    found = model_facts.find_model(name, revision=revision)
     facts: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     facts |= {"s3": None, "files": {}, "channel_path": CHANNEL}
     if found.source == "folder":
@@ -69,12 +65,3 @@ def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
         **sizes._asdict(), "parameters": None,
         "chat_template": True if "chat_template.jinja" in entries else None,
     }  # fmt: skip
-
-
-def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
-    """How long a row may be before the trainer cuts it, where the model's tokenizer lies here."""
-    folder = Path(model["path"])
-    if spec.method.name == "cpt" or model["source"] != "folder" or not (folder / "tokenizer.json").is_file():
-        return None
-    tokens = spec.hyperparameters.max_length or default_length(model)
-    return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from cloudtune.option_types import Credential, Endpoint, Program, Protection, Safe, WrittenPath
-from cloudtune.preference import PreferenceOverrides
 from cloudtune.spec import Seconds
 from cloudtune_providers.aws.options import AwsOptions
+from cloudtune_trainer.submit.preference import PreferenceOverrides
 
 PackageGroup = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:sagemaker:.+:model-package-group/.+$")]
 MlflowArn = Annotated[

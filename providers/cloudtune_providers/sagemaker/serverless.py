@@ -13,12 +13,12 @@ from cloudtune.backend import VERBS, Capabilities
 from cloudtune.catalog import load
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
-from cloudtune.preference import KEY
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
 from cloudtune_providers.sagemaker.capabilities import NAME, places
 from cloudtune_providers.sagemaker.mlflow import EXPERIMENT
 from cloudtune_providers.sagemaker.recipes import fault_of
+from cloudtune_trainer.submit.preference import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import DataError, InvalidRequest, JobNotFound
 from cloudtune.state import Checkpoint, JobRef
-from cloudtune_providers.aws.training_answers import PARENT_VARIABLE
+from cloudtune_providers.aws.training_responses import PARENT_VARIABLE
 from cloudtune_providers.sagemaker.models import CHANNEL
 from cloudtune_providers.sagemaker.translate import START, UPLOAD_CODE, UPLOAD_MODEL
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cloudtune.backend import Journal
     from cloudtune.plan import Step
     from cloudtune.state import JobSnapshot
-    from cloudtune_providers.sagemaker.bundle import Bundle
     from cloudtune_providers.sagemaker.storage import Storage, Stores
+    from cloudtune_trainer.submit.bundle import Bundle
 
 MARKER = "checkpoint.json"
 

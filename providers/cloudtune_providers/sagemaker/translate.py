@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import CostEstimate, Plan, Step, output_ref
-from cloudtune.trainer_spec import FORMAT, Choices, misfits, run_spec, warning
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.names import tag_list, tags_of
-from cloudtune_providers.aws.training_answers import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
-from cloudtune_providers.sagemaker import bundle, instances
+from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, NAME_VARIABLE, PARENT_VARIABLE
+from cloudtune_providers.sagemaker import instances
 from cloudtune_providers.sagemaker.capabilities import NAME
 from cloudtune_providers.sagemaker.log_lines import metric_definitions
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
+from cloudtune_trainer.submit import bundle
+from cloudtune_trainer.submit.plan import FORMAT, Choices, misfits, run_spec, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

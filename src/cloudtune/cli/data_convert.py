@@ -34,7 +34,7 @@ def command_(
 ) -> int:  # fmt: skip
     """Check rows and write them in a format, in one pass. What the format cannot carry is refused, unless allowed."""
     from cloudtune.data.checking import convert
-    from cloudtune.data.losses import FEATURES
+    from cloudtune.data.dropped_features import FEATURES
 
     allowed = [name.strip() for one in allow_loss for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):

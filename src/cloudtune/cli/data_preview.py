@@ -54,7 +54,7 @@ def command_(
 
 
 def _records(rows: Rows) -> Any:
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
     from cloudtune.data.reading import read
 
     faults = Faults()

@@ -19,7 +19,7 @@ from cloudtune.cli.options import command
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
 
-MODULE = "cloudtune_local.emulator"
+MODULE = "cloudtune_emulator"
 """Reached by name, as core imports no other root."""
 NEEDS = "uvicorn"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
 
 _LARGEST_INDEX = 64 << 20
 _rows = msgspec.msgpack.Decoder(list[dict[str, object]])

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
 
 BLOCK_BYTES = 1 << 19
 """Of lines that are gone through at once: what is done for each block, and what is sent, is done seldom enough."""

@@ -11,10 +11,10 @@ import msgspec
 
 from cloudtune.data.costs import Cost
 from cloudtune.data.encoding import BOM, Hashed, Shuffled
-from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
 from cloudtune.data.limits import hold
 from cloudtune.data.preparing import go_through, sources, whole
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.reading import read
 from cloudtune.data.records import kind_of
 from cloudtune.data.scanned import Task
@@ -27,10 +27,10 @@ from cloudtune.spec import Data, Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cloudtune.data.dataset_stats import SideTotal, Survey
     from cloudtune.data.formats import Format
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
-    from cloudtune.data.survey import SideTotal, Survey
     from cloudtune.data.targets import Target
 
 REPORT_VERSION = 1

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cloudtune.catalog import load, vendors
-from cloudtune.data.faults import Faults
 from cloudtune.data.limits import WORD
 from cloudtune.data.openai_tokens import OpenAITokens, encoding_of
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.reading import read
 from cloudtune.data.record_checks import faults_of
 from cloudtune.data.records import Chat, canonical

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.data import explain
 from cloudtune.data.cleaning import normalised, redacted
 from cloudtune.data.encoding import BOM, Encoded
-from cloudtune.data.faults import Faults
 from cloudtune.data.filtering import condition
 from cloudtune.data.formats import LossError, find_format, loss_problem
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.reading import read
 from cloudtune.data.record_checks import faults_of
 from cloudtune.data.records import canonical

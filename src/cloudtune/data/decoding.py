@@ -10,24 +10,24 @@ import msgspec
 
 from cloudtune.data import explain
 from cloudtune.data.blocks import PART_BYTES, Block
-from cloudtune.data.faults import MAX_UNUSED_KEYS
 from cloudtune.data.kinds import MAX_EXTRA, RowType, field_name, fits_a_field, records, row_type, with_fields
 from cloudtune.data.kinds_other import recognise
 from cloudtune.data.nested import NestedError, unnested
 from cloudtune.data.places import Batch, located
 from cloudtune.data.plain_blocks import PlainBlocks
+from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.records import Chat
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from cloudtune.data.faults import Faults
     from cloudtune.data.kinds import Kind
     from cloudtune.data.plain import PlainRows
+    from cloudtune.data.problem_list import Faults
     from cloudtune.data.records import Record
+    from cloudtune.data.row_template import Weave
     from cloudtune.data.tables import Table
-    from cloudtune.data.weaving import Weave
 
 MAX_BAD_ROWS = 100_000
 """Rows of one file that cannot be decoded, before the rest of it is left unread."""

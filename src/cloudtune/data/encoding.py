@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudtune.data.faults import Faults
 from cloudtune.data.formats import find_format
 from cloudtune.data.preparing import go_through, sources
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.scanned import Task
 from cloudtune.data.shaping import Piles
 from cloudtune.data.split import shares
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
+    from cloudtune.data.dataset_stats import Survey
     from cloudtune.data.scanned import Scanned
-    from cloudtune.data.survey import Survey
     from cloudtune.spec import Data
 
 BOM = b"\xef\xbb\xbf"

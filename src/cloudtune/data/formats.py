@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune.data.losses import ALL, features, without
+from cloudtune.data.dropped_features import ALL, features, without
 from cloudtune.data.records import Chat, Message, Pair, canonical, kind_of
 from cloudtune.errors import DataError, Problem
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.data.records import Record
-    from cloudtune.data.weaving import Weave
+    from cloudtune.data.row_template import Weave
 
     Writer = Callable[[Record, bytes], bytes]
     """Makes the line to write of a record and its canonical line."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from cloudtune.data.dropped_features import ALL
 from cloudtune.data.formats import Format
-from cloudtune.data.losses import ALL
 from cloudtune.data.records import ImagePart, Pair, TextPart, VideoPart, compact, told_format
-from cloudtune.data.weaving import CLAUDE, CONVERSE, DIALOG
+from cloudtune.data.row_template import CLAUDE, CONVERSE, DIALOG
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Chat, ImageUrl, Item, Message, Preference, Rated, Text, VideoUrl

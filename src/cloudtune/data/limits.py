@@ -10,7 +10,7 @@ from cloudtune.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
     from cloudtune.data.targets import Target
 
 # No token of the vendors' tokenizers spans two words, three digits are the most in one, and an apostrophe may join two

@@ -20,7 +20,7 @@ from cloudtune.errors import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
     from cloudtune.spec import Data, MixedIn
 
 _IN_MEMORY = 16 << 20

@@ -25,7 +25,7 @@ from cloudtune.regular_file import NotRegularFile, invalid_path, open_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
     from cloudtune.spec import Source
 
 _BY_SUFFIX = {

@@ -16,7 +16,7 @@ from cloudtune.data.records import Chat
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.data.weaving import Weave
+    from cloudtune.data.row_template import Weave
 
 ANSWER = b'{"role":"assistant"'
 """How the canonical form of an assistant's turn begins."""

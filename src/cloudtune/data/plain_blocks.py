@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cloudtune.data.blocks import Block
-    from cloudtune.data.weaving import Weave
+    from cloudtune.data.row_template import Weave
 
     Found = tuple[int, bytes, list[bytes], bool, bytes | None, bytes, bytes, bytes, bytes]
     GoThrough = Callable[[bytes, int, Weave | None], Found]

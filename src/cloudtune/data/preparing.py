@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.data.blocks import PART_BYTES, Block, keep_memory
+from cloudtune.data.dataset_stats import Survey
 from cloudtune.data.decoding import FileRows
-from cloudtune.data.faults import Faults
+from cloudtune.data.dropped_features import FEATURES
+from cloudtune.data.ipc import Request
 from cloudtune.data.limits import hold
-from cloudtune.data.losses import FEATURES
 from cloudtune.data.mixing import Mixture, mix_sources
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.reading import chunks_of, read
 from cloudtune.data.remote import is_remote
 from cloudtune.data.scanned import Task
 from cloudtune.data.scanning import Scanner
-from cloudtune.data.sharing import Pool, workers_for
 from cloudtune.data.split import shares
-from cloudtune.data.survey import Survey
-from cloudtune.data.wire import Request
+from cloudtune.data.worker_pool import Pool, workers_for
 from cloudtune.errors import Problem
 from cloudtune.plan import DataReport, SplitInfo
 

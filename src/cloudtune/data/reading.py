@@ -18,9 +18,9 @@ from cloudtune.errors import CloudtuneError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.data.faults import Faults
     from cloudtune.data.opening import File
     from cloudtune.data.places import Batch
+    from cloudtune.data.problem_list import Faults
     from cloudtune.spec import Source
 
 _HEAD = 1 << 16

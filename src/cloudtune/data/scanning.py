@@ -15,8 +15,8 @@ import msgspec
 
 from cloudtune.data import explain
 from cloudtune.data.blocks import Block
+from cloudtune.data.dropped_features import features
 from cloudtune.data.formats import LossError, find_format, loss_problem
-from cloudtune.data.losses import features
 from cloudtune.data.measuring import Measure
 from cloudtune.data.mixing import is_mixed_in
 from cloudtune.data.places import Located
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from cloudtune.data.formats import Format
     from cloudtune.data.places import Batch
     from cloudtune.data.records import Record
+    from cloudtune.data.row_template import Weave
     from cloudtune.data.tables import Table
-    from cloudtune.data.weaving import Weave
     from cloudtune.errors import Problem
 
 LABEL_CHARS = 40

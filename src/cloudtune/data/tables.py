@@ -11,7 +11,7 @@ from cloudtune.data.blocks import MAX_ROW_BYTES, line_blocks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.data.faults import Faults
+    from cloudtune.data.problem_list import Faults
 
 BATCH_ROWS = 1024
 MAX_COLUMNS = 10_000

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cloudtune.data.blocks import Block
-    from cloudtune.data.faults import Faults
     from cloudtune.data.kinds import RowType
+    from cloudtune.data.problem_list import Faults
     from cloudtune.data.tables import Table
 
 _COMPARED = 100

@@ -56,7 +56,7 @@ def counter_of(source: str) -> Counter:
     return _of_gguf(Path(source)) if source.lower().endswith(".gguf") else TokenCounter(source)
 
 
-GGUF_TOKENIZER = "cloudtune_local.training.gguf_tokenizer:save_tokenizer"
+GGUF_TOKENIZER = "cloudtune_trainer.gguf_tokenizer:save_tokenizer"
 """What takes a tokenizer out of a GGUF file; it stands on transformers, and is loaded when it is asked for."""
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 from cloudtune.data.blocks import Block, keep_memory
 from cloudtune.data.decoding import FileRows
-from cloudtune.data.faults import Faults
+from cloudtune.data.ipc import AHEAD, KEPT, Begin, Reply, Request, receive, send
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.scanning import Scanner
 from cloudtune.data.shared_memory import Places
-from cloudtune.data.wire import AHEAD, KEPT, Begin, Reply, Request, receive, send
 
 if TYPE_CHECKING:
     from cloudtune.data.scanned import Task

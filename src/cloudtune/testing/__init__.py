@@ -6,7 +6,7 @@
 
 from cloudtune.testing import faults
 from cloudtune.testing.clock import FakeClock
-from cloudtune.testing.life import Script
+from cloudtune.testing.job_timeline import Script
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.vendor import PERSONALITIES, Personality, ScriptedVendor, VendorError

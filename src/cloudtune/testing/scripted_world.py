@@ -12,7 +12,7 @@ from cloudtune.clock import SystemClock
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
-from cloudtune.testing.life import Script, Word
+from cloudtune.testing.job_timeline import Script, Word
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_options import ScriptedOptions
 from cloudtune.testing.translation import ROW_LIMIT_CHARS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.testing.life import ENDED, Act, Life, Script, Word, life
+from cloudtune.testing.job_timeline import ENDED, Act, Life, Script, Word, life
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cloudtune.backend import VERBS, Capabilities
-from cloudtune.data.faults import Faults
 from cloudtune.data.preparing import sources
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.reading import read
 from cloudtune.data.records import Chat, Record, Text
 from cloudtune.errors import (
@@ -29,7 +29,7 @@ from cloudtune.errors import (
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
-from cloudtune.testing.life import Word
+from cloudtune.testing.job_timeline import Word
 from cloudtune.testing.vendor import TIMEOUT_S
 
 if TYPE_CHECKING:

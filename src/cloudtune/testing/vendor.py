@@ -22,7 +22,7 @@ import msgspec
 
 from cloudtune.clock import SystemClock
 from cloudtune.testing import service
-from cloudtune.testing.life import Act, Life, Script, life
+from cloudtune.testing.job_timeline import Act, Life, Script, life
 from cloudtune.testing.store import Store
 
 if TYPE_CHECKING:

@@ -15,16 +15,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from cloudtune.clock import SystemClock
-from cloudtune.preference import PAIRED
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.world import Recipe
-from cloudtune_local import procs
+from cloudtune_local import processes
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_local.rundir import Run
-from cloudtune_local.training.folder import STATES, read_json, write_json
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.folder import STATES, read_json, write_json
+from cloudtune_trainer.submit.preference import PAIRED
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,13 +144,13 @@ class LocalWorld:
             wait_state(backend, ref, state.value)
         if state.is_terminal:
             worker = read_json(run.worker)
-            wait_until(lambda: not procs.is_alive(worker), what="the worker's end")
+            wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
 
     def settle(self, ref: JobRef) -> None:
         backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
         if run.asked("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
-            wait_until(lambda: not procs.is_alive(read_json(run.worker)), what="the worker's end")
+            wait_until(lambda: not processes.is_alive(read_json(run.worker)), what="the worker's end")
         else:
             paused = run.asked("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")

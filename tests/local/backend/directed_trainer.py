@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from cloudtune_local.training.folder import RunFolder, append_line, now, read_json, write_json
+from cloudtune_trainer.folder import RunFolder, append_line, now, read_json, write_json
 
 STEP = 3
 

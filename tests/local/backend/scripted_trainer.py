@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from cloudtune_local.training.folder import RunFolder, append_line, now, read_json, write_json
+from cloudtune_trainer.folder import RunFolder, append_line, now, read_json, write_json
 
 NOTE = {"code": "out_of_memory", "message": "rank 1 ran out of memory", "hint": "use less"}
 SHOWN = ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")

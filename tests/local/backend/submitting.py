@@ -113,11 +113,11 @@ def kill_all(root: Path) -> None:
     import contextlib
     import json
 
-    from cloudtune_local import procs
+    from cloudtune_local import processes
 
     for file in root.glob("*/worker.json"):
         with contextlib.suppress(ValueError, OSError):
             worker = json.loads(file.read_text())
             for who in (worker, worker.get("trainer")):
-                if who and procs.is_alive(who):
+                if who and processes.is_alive(who):
                     kill(who["pid"])

@@ -19,8 +19,8 @@ from tests.local.backend.submitting import (
 )
 
 from cloudtune.errors import PermissionDenied, QuotaExceeded
-from cloudtune_local.autopsy import Death, cause
-from cloudtune_local.training.folder import read_json
+from cloudtune_local.exit_cause import Death, cause
+from cloudtune_trainer.folder import read_json
 
 GIB = 2**30
 

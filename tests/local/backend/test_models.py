@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from cloudtune.errors import SpecError
-from cloudtune_local.models import find_model
+from cloudtune_trainer.submit.model_facts import find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

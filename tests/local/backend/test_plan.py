@@ -11,7 +11,7 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.training.run_spec import read_spec
+from cloudtune_trainer.run_spec import read_spec
 
 SPLIT = SplitInfo(rows=12, bytes=600, sha256="a" * 64, kind="chat", longest_chars=50)
 MODEL = {"source": "folder", "path": "/models/tiny", "revision": None, "context_length": 2048, "chat_template": True}

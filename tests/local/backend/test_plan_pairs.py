@@ -8,8 +8,8 @@ import pytest
 from tests.local.backend.test_plan import errors_of, planned, sources, spec_json
 
 from cloudtune.spec import JobSpec
-from cloudtune_local.training.run_spec import PAIRED, read_spec
 from cloudtune_providers.sagemaker import instances
+from cloudtune_trainer.run_spec import PAIRED, read_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def test_terms_that_fit_are_not_refused(tmp_path: Path) -> None:
 def test_a_share_of_wrong_labels_below_a_half() -> None:
     from pydantic import ValidationError
 
-    from cloudtune.preference import PreferenceOverrides
+    from cloudtune_trainer.submit.preference import PreferenceOverrides
 
     for wrong in ({"label_smoothing": 0.5}, {"margin": -1}, {"loss": "ipo"}, {"label_smoothing": True}):
         with pytest.raises(ValidationError):

@@ -23,10 +23,10 @@ from tests.local.backend.submitting import (
 
 from cloudtune.backend import Absent, Done, Intent
 from cloudtune.state import JobRef
-from cloudtune_local import procs
+from cloudtune_local import processes
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import take_lock
-from cloudtune_local.training.folder import read_json
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.submit.locks import take_lock
 
 
 def spans(backend, refs):
@@ -120,7 +120,7 @@ def test_pause_and_cancel_in_line_without_a_worker(backend):
     for ref in (second, third):
         worker = read_json(run_of(ref).worker)
         kill(worker["pid"])
-        wait_until(lambda worker=worker: not procs.is_alive(worker))
+        wait_until(lambda worker=worker: not processes.is_alive(worker))
     backend.pause(second)
     assert backend.get(second).state.value == "paused"
     backend.cancel(third)

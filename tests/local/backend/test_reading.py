@@ -12,8 +12,8 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_local.rundir import Run
 from cloudtune_local.snapshots import STATES, to_state
-from cloudtune_local.training import folder
-from cloudtune_local.training.folder import append_line, write_json
+from cloudtune_trainer import folder
+from cloudtune_trainer.folder import append_line, write_json
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_resolve_names_what_is_missing(tmp_path, root, monkeypatch):
     import sys
 
     with monkeypatch.context() as patch:
-        patch.setattr("cloudtune_local.results.missing_here", lambda: ["torch", "peft"])
+        patch.setattr("cloudtune_trainer.submit.inference.missing_here", lambda: ["torch", "peft"])
         with pytest.raises(BackendNotInstalled, match="torch, peft, not installed") as refused:
             LocalBackend(Options(root=root)).resolve(spec("x"))
     assert f"{sys.executable} -m pip install" in refused.value.hint
@@ -175,8 +175,8 @@ def test_the_worker_needs_only_the_standard_library():
     program = (
         "import sys; sys.path = [path for path in sys.path if 'site-packages' not in path] + [sys.argv[1]];"
         "import cloudtune_local.worker; others = {name.partition('.')[0] for name in sys.modules}"
-        " - set(sys.stdlib_module_names) - {'cloudtune_local', '__main__', '__mp_main__'};"
+        " - set(sys.stdlib_module_names) - {'cloudtune_local', 'cloudtune_trainer', '__main__', '__mp_main__'};"
         "assert not {name for name in others if not name.startswith(('_', 'sitecustomize'))}, others"
     )
-    root = folder.__file__.rsplit("/cloudtune_local/", 1)[0]
+    root = folder.__file__.rsplit("/cloudtune_trainer/", 1)[0]
     subprocess.run([sys.executable, "-S", "-c", program, root], check=True)

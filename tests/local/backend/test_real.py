@@ -14,8 +14,8 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import TunedModel
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
-from cloudtune_local.training.folder import read_json
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.tiny import write_tiny_model
 
 pytestmark = pytest.mark.timeout(400)
 PATIENCE = 180

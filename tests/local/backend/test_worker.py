@@ -12,11 +12,11 @@ from tests.local.backend.submitting import Notes, create_step, kill, request, ru
 
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
 from cloudtune.state import JobRef
-from cloudtune_local import launch, procs
-from cloudtune_local.rundir import take_lock
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.folder import read_json, write_json
+from cloudtune_local import launch, processes
 from cloudtune_local.worker import TAKEN
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.submit.locks import take_lock
 
 
 def trainer_of(ref):
@@ -37,7 +37,7 @@ def test_a_job_runs_to_its_end(backend):
     assert messages(backend, ref)[:2] == ["queued as number 1", "starting"]
     assert [metric.step for metric in backend.metrics(ref)] == [1, 2, 3]
     worker = read_json(run_of(ref).worker)
-    wait_until(lambda: not procs.is_alive(worker), what="the worker's end")
+    wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
     assert not run_of(ref).reserve.exists()
 
 
@@ -87,7 +87,7 @@ def test_cancel_a_trainer_that_ignores_sigterm_with_sigkill(backend):
     said = messages(backend, ref)
     assert any("SIGTERM" in message for message in said)
     assert any("SIGKILL" in message for message in said)
-    assert not procs.is_alive(trainer_of(ref))
+    assert not processes.is_alive(trainer_of(ref))
 
 
 def test_pause_and_resume_a_running_job(backend):
@@ -140,7 +140,7 @@ def test_worker_started_by_hand_on_an_ended_run_changes_nothing(backend):
     ref = submit(backend, "one")
     wait_state(backend, ref, "succeeded")
     before = (run_of(ref).status.read_text(), run_of(ref).events.read_text())
-    wait_until(lambda: not procs.is_alive(read_json(run_of(ref).worker)))
+    wait_until(lambda: not processes.is_alive(read_json(run_of(ref).worker)))
     done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
     assert (run_of(ref).status.read_text(), run_of(ref).events.read_text()) == before
@@ -151,7 +151,7 @@ def test_the_trainer_dies_with_its_worker(backend):
     wait_state(backend, ref, "running")
     trainer = trainer_of(ref)
     kill(read_json(run_of(ref).worker)["pid"])
-    wait_until(lambda: not procs.is_alive(trainer), 5, "the trainer's death")
+    wait_until(lambda: not processes.is_alive(trainer), 5, "the trainer's death")
     snapshot = wait_state(backend, ref, "failed")
     assert snapshot.problem.code == "killed"
     assert "resume" in snapshot.problem.hint
@@ -162,7 +162,7 @@ def test_reading_a_run_whose_worker_was_killed_writes_nothing_and_stays_the_same
     wait_state(backend, ref, "running")
     worker = read_json(run_of(ref).worker)
     kill(worker["pid"])
-    wait_until(lambda: not procs.is_alive(trainer_of(ref)))
+    wait_until(lambda: not processes.is_alive(trainer_of(ref)))
 
     def content():
         folder = run_of(ref).path
@@ -186,7 +186,7 @@ def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
     ref = submit(backend, "one", "steps 1000 0.02")
     wait_state(backend, ref, "running")
     kill(read_json(run_of(ref).worker)["pid"])
-    wait_until(lambda: not procs.is_alive(trainer_of(ref)))
+    wait_until(lambda: not processes.is_alive(trainer_of(ref)))
     shown, event = backend.get(ref), backend.events(ref)[-1]
     done = subprocess.run([sys.executable, "-m", "cloudtune_local.worker", ref.scope + "/" + ref.id], check=False)
     assert done.returncode == 0
@@ -215,9 +215,9 @@ def test_after_a_reboot_a_running_job_has_failed_and_a_queued_one_waits_for_resu
         run = run_of(ref)
         worker = read_json(run.worker)
         kill(worker["pid"])
-        wait_until(lambda worker=worker: not procs.is_alive(worker))
+        wait_until(lambda worker=worker: not processes.is_alive(worker))
         # The pid may well be in use again after the boot, by a process that started at the same tick.
-        write_json(run.worker, {**(procs.identity(os.getpid())), "boot_id": "another boot"})
+        write_json(run.worker, {**(processes.identity(os.getpid())), "boot_id": "another boot"})
     wait_state(backend, running, "failed")
     snapshot = backend.get(queued)
     assert snapshot.state.value == "queued"
@@ -233,7 +233,7 @@ def test_a_pid_that_is_in_use_again_is_not_the_worker(backend):
     run = run_of(ref)
     worker = read_json(run.worker)
     kill(worker["pid"])
-    wait_until(lambda: not procs.is_alive(worker))
+    wait_until(lambda: not processes.is_alive(worker))
     write_json(run.worker, {**worker, "pid": os.getpid()})  # alive, but started at another time
     assert wait_state(backend, ref, "failed").problem.code == "killed"
 
@@ -243,7 +243,7 @@ def test_a_worker_that_is_told_to_stop_in_line_leaves_the_job_in_line(backend):
     ref = submit(backend, "two")
     worker = read_json(run_of(ref).worker)
     os.kill(worker["pid"], signal.SIGTERM)  # what a machine does to all when it shuts down
-    wait_until(lambda: not procs.is_alive(worker))
+    wait_until(lambda: not processes.is_alive(worker))
     assert backend.get(ref).state.value == "queued"
     backend.resume(ref)
     backend.cancel(first)
@@ -261,7 +261,7 @@ def test_what_the_trainer_leaves_behind_is_ended(backend):
     ref = submit(backend, "one", "fork steps 2 0.01")
     wait_state(backend, ref, "succeeded")
     child = int((run_of(ref).path / "child.pid").read_text())
-    wait_until(lambda: procs.start_mark(child) is None, 5, "the end of the trainer's child")
+    wait_until(lambda: processes.start_mark(child) is None, 5, "the end of the trainer's child")
 
 
 def test_delete_only_after_the_end(backend):

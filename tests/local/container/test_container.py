@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
-from cloudtune_local.container import ContainerJob, Containers
-from cloudtune_local.training.folder import read_json
-from cloudtune_local.training.tiny import write_tiny_model
-from cloudtune_providers.sagemaker.bundle import ENTRY, NAME, bundle, pack
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.submit.bundle import ENTRY, NAME, bundle, pack
+from cloudtune_trainer.submit.container import ContainerJob, Containers
+from cloudtune_trainer.tiny import write_tiny_model
 
 pytestmark = pytest.mark.timeout(300)  # programs start slowly on a busy machine
 LIMIT_S = 200
@@ -203,7 +203,7 @@ def test_bad_hyperparameters_are_told(
 
 
 def test_requirements_that_cannot_be_had_are_told(inputs: Path, tmp_path: Path) -> None:
-    from cloudtune_providers.sagemaker.bundle import files
+    from cloudtune_trainer.submit.bundle import files
 
     (tmp_path / NAME).write_bytes(pack(files() | {"requirements.txt": b"surely-not-there==1.0\n"}))
     channels = {"code": str(tmp_path / NAME), "train": str(inputs / "train.jsonl"), "model": str(inputs / "model")}
@@ -238,7 +238,7 @@ def test_script_mode(tmp_path: Path) -> None:
 
 
 def test_what_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune_local.container.GRACE_S", 0.2)
+    monkeypatch.setattr("cloudtune_trainer.submit.container.GRACE_S", 0.2)
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     containers = Containers(ContainerJob(name="j", entrypoint=("python3", "-c", stubborn)), tmp_path)
     containers.prepare()

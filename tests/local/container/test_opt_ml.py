@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune_local.training import serving
-from cloudtune_local.training.folder import RunFolder, append_line
-from cloudtune_local.training.generate import Answer
-from cloudtune_local.training.installing import wanted
-from cloudtune_local.training.opt_ml import TOKEN_SECRET_VARIABLE, Deadline, Tail, Tree, fail, fetch_token, read_setup
-from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_trainer.folder import RunFolder, append_line
+from cloudtune_trainer.generate import Answer
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.sagemaker import serving
+from cloudtune_trainer.sagemaker.entrypoint import (
+    TOKEN_SECRET_VARIABLE,
+    Deadline,
+    Tail,
+    Tree,
+    fail,
+    fetch_token,
+    read_setup,
+)
+from cloudtune_trainer.sagemaker.installing import wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -217,6 +225,8 @@ def test_an_endpoint_finds_the_base_model(tmp_path: Path, monkeypatch: pytest.Mo
 def test_this_room_loads_nothing_heavy() -> None:
     import subprocess
 
-    command = "import sys, cloudtune_local.training.opt_ml; print([m for m in sys.modules if m in ('torch', 'boto3')])"
+    command = (
+        "import sys, cloudtune_trainer.sagemaker.entrypoint; print([m for m in sys.modules if m in ('torch', 'boto3')])"
+    )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune_local.training.folder import RunFolder, read_json, read_lines
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.folder import RunFolder, read_json, read_lines
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,9 +86,9 @@ class Runs:
 
     def train(self, run: RunFolder, *, stop_after: int | None = None, stop_evaluating: int | None = None) -> str:
         """Train here. ``stop_after`` steps, or while that step is evaluated, the run is told to stop, as by SIGTERM."""
-        from cloudtune_local.training.program import run_training
-        from cloudtune_local.training.reporting import Report
-        from cloudtune_local.training.run_spec import read_spec
+        from cloudtune_trainer.program import run_training
+        from cloudtune_trainer.reporting import Report
+        from cloudtune_trainer.run_spec import read_spec
 
         told = False
 
@@ -108,7 +108,7 @@ class Runs:
         """Start the program, as the worker does."""
         with run.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "cloudtune_local.training", str(run.path)],
+                [sys.executable, "-m", "cloudtune_trainer", str(run.path)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

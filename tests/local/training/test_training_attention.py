@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtune_local.training.attention import layout_of
-from cloudtune_local.training.models import lay_end_to_end
-from cloudtune_local.training.objectives import NextToken
-from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
-from cloudtune_local.training.samples import Cuts, Samples
-from cloudtune_local.training.sequences import next_token_logits
+from cloudtune_trainer.attention import layout_of
+from cloudtune_trainer.models import lay_end_to_end
+from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
+from cloudtune_trainer.samples import Cuts, Samples
+from cloudtune_trainer.sequences import next_token_logits
+from cloudtune_trainer.tasks.next_token import NextToken
 
 SPEC = RunSpec(version=1, model=ModelSource(source="folder", path="/m"), data=DataFiles(train="t"))
 

@@ -7,9 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune_local.training.batches import pack, parts_of, schedule_of
-from cloudtune_local.training.optimiser import rate_at
-from cloudtune_local.training.run_spec import Hyperparameters
+from cloudtune_trainer.batches import pack, parts_of, schedule_of
+from cloudtune_trainer.optimizer import rate_at
+from cloudtune_trainer.run_spec import Hyperparameters
 
 
 def naive_best_fit(lengths: list[int], capacity: int) -> list[list[int]]:

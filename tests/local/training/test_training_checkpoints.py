@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.checkpoints import Progress, Saved
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.checkpoints import Progress, Saved
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.folder import RunFolder, read_json
-from cloudtune_local.training.launch import processes_for
-from cloudtune_local.training.run_spec import DataFiles, ModelSource, RunSpec
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.folder import RunFolder, read_json
+from cloudtune_trainer.launch import processes_for
+from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 
 from .conftest import Runs, metrics, same_bits, sums, texts, weights
 from .test_training_preferences import pairs, spec_of

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from cloudtune_local.training.folder import read_json
-from cloudtune_local.training.problems import TrainingProblem
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.problems import TrainingProblem
 
 from .conftest import Runs, events, metrics, same_bits, sums, texts, weights
 
@@ -177,8 +177,8 @@ def test_a_loss_that_is_no_number_is_called_diverged(runs: Runs) -> None:
 
 
 def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
-    from cloudtune_local.training.optimiser import optimiser_for
-    from cloudtune_local.training.run_spec import Hyperparameters
+    from cloudtune_trainer.optimizer import optimiser_for
+    from cloudtune_trainer.run_spec import Hyperparameters
 
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
     optimiser = optimiser_for(model, Hyperparameters(weight_decay=0.1), torch.device("cpu"))

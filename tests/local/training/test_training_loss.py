@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cloudtune_local.training import loss as loss_room
-from cloudtune_local.training.loss import summed_cross_entropy
+from cloudtune_trainer import loss as loss_room
+from cloudtune_trainer.loss import summed_cross_entropy
 
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from cloudtune_local.training import models
-from cloudtune_local.training.export import export
-from cloudtune_local.training.folder import read_json
-from cloudtune_local.training.generate import Model, load_tuned, read_tuned
-from cloudtune_local.training.gguf_cache import dequantised
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.run_spec import ModelSource
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer import models
+from cloudtune_trainer.export import export
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.generate import Model, load_tuned, read_tuned
+from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.tiny import write_tiny_model
 
 from .conftest import Runs, events, metrics, same_bits, sums, texts, weights
 

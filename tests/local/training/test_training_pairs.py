@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cloudtune_local.training.pairs import encode_pairs
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.rendering import set_plain_template
-from cloudtune_local.training.tiny import build_tokenizer
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import set_plain_template
+from cloudtune_trainer.tasks.pairs import encode_pairs
+from cloudtune_trainer.tiny import build_tokenizer
 
 from .test_training_rendering import FORGETFUL_TEMPLATE, TEMPLATES, TURNS
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cloudtune_local.training import models
-from cloudtune_local.training.folder import read_json
-from cloudtune_local.training.models import BaseModel, lay_end_to_end, load_tokenizer
-from cloudtune_local.training.objectives import NextToken, objective_for
-from cloudtune_local.training.pairs import encode_pairs
-from cloudtune_local.training.preferences import Preferences
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.run_spec import Adapter, DataFiles, ModelSource, Preference, RunSpec
+from cloudtune_trainer import models
+from cloudtune_trainer.folder import read_json
+from cloudtune_trainer.models import BaseModel, lay_end_to_end, load_tokenizer
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, Preference, RunSpec
+from cloudtune_trainer.tasks.next_token import NextToken, objective_for
+from cloudtune_trainer.tasks.pairs import encode_pairs
+from cloudtune_trainer.tasks.preference import Preferences
 
 from .conftest import Rows, Runs, events, metrics, same_bits, weights
 
@@ -379,9 +379,9 @@ def test_swapped_labels_are_the_control(runs: Runs) -> None:
 
 def test_a_cancel_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
     run = runs.make(rows=pairs(12), **spec_of(FULL))
-    from cloudtune_local.training.program import run_training
-    from cloudtune_local.training.reporting import Report
-    from cloudtune_local.training.run_spec import read_spec
+    from cloudtune_trainer.program import run_training
+    from cloudtune_trainer.reporting import Report
+    from cloudtune_trainer.run_spec import read_spec
 
     report = Report(run)
     stopping = lambda: read_json(run.status).get("detail") == "reference"  # noqa: E731

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.__main__ import main
-from cloudtune_local.training.folder import FINAL_STATES, RunFolder, read_json, read_lines
-from cloudtune_local.training.problems import classify
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.__main__ import main
+from cloudtune_trainer.folder import FINAL_STATES, RunFolder, read_json, read_lines
+from cloudtune_trainer.problems import classify
 
 from .conftest import Runs, events, metrics, same_bits, sums, weights
 
@@ -188,7 +188,7 @@ def test_adapter_targets_that_are_not_there(runs: Runs) -> None:
 
 
 def test_dropout_where_the_model_has_none(runs: Runs, tmp_path) -> None:
-    from cloudtune_local.training.tiny import write_tiny_model
+    from cloudtune_trainer.tiny import write_tiny_model
 
     folder = write_tiny_model(tmp_path / "mamba", model={"model_type": "mamba", "state_size": 4, "hidden_size": 32})
     spec: dict[str, Any] = {"model": {"source": "folder", "path": str(folder)}, "adapter": {"type": "full"}}
@@ -214,7 +214,7 @@ def test_a_disk_without_any_room_is_still_told(tmp_path) -> None:
     """A file system of its own, filled to the last byte while the run trains."""
     import subprocess
 
-    from cloudtune_local.training.tiny import write_tiny_model
+    from cloudtune_trainer.tiny import write_tiny_model
 
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -284,7 +284,7 @@ def test_errors_by_name(tmp_path, error: Exception, code: str) -> None:
 
 
 def test_event_lines_are_whole_and_numbered(tmp_path) -> None:
-    from cloudtune_local.training.folder import append_line
+    from cloudtune_trainer.folder import append_line
 
     file = tmp_path / "events.jsonl"
     append_line(file, {"n": 1})
@@ -301,10 +301,10 @@ def test_the_package_stands_alone_and_starts_light() -> None:
     import subprocess
 
     code = (
-        "import sys, cloudtune_local.training.__main__, cloudtune_local.training.folder;"
+        "import sys, cloudtune_trainer.__main__, cloudtune_trainer.folder;"
         "heavy = {'torch', 'transformers', 'peft', 'accelerate', 'numpy', 'cloudtune'} & set(sys.modules);"
         "assert not heavy, heavy;"
-        "import cloudtune_local.training.program;"
+        "import cloudtune_trainer.program;"
         "heavy = {'accelerate', 'datasets', 'trl', 'peft', 'cloudtune', 'pandas'} & set(sys.modules);"
         "assert not heavy, heavy"
     )

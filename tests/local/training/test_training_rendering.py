@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.rendering import PLAIN_TEMPLATE, Renderer, set_plain_template, turn_end
-from cloudtune_local.training.samples import encode_records
-from cloudtune_local.training.tiny import CHAT_TEMPLATE, MARKED_CHAT_TEMPLATE, build_tokenizer
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import PLAIN_TEMPLATE, Renderer, set_plain_template, turn_end
+from cloudtune_trainer.samples import encode_records
+from cloudtune_trainer.tiny import CHAT_TEMPLATE, MARKED_CHAT_TEMPLATE, build_tokenizer
 
 TURNS = [
     {"role": "system", "content": "Be brief."},

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune_local.training import checkpoints
-from cloudtune_local.training.folder import RunFolder, read_json
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.folder import RunFolder, read_json
 
 from .conftest import Runs, events, metrics, same_bits, sums, texts, weights
 
@@ -147,7 +147,7 @@ def test_best_last_and_others_are_kept(runs: Runs) -> None:
 
 
 def test_a_checkpoint_of_another_kind_is_refused(runs: Runs) -> None:
-    from cloudtune_local.training.problems import TrainingProblem
+    from cloudtune_trainer.problems import TrainingProblem
 
     parent = runs.make("parent", **spec_of(LORA))
     runs.train(parent, stop_after=2)

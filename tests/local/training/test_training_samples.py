@@ -8,10 +8,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cloudtune_local.training.problems import TrainingProblem
-from cloudtune_local.training.records import read_records
-from cloudtune_local.training.samples import encode_records
-from cloudtune_local.training.tiny import CHAT_TEMPLATE, build_tokenizer
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.records import read_records
+from cloudtune_trainer.samples import encode_records
+from cloudtune_trainer.tiny import CHAT_TEMPLATE, build_tokenizer
 
 TOKENIZER = build_tokenizer([], chat_template=CHAT_TEMPLATE)  # one token a byte
 END = TOKENIZER.eos_token_id

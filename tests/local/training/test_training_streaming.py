@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune_local.training.generate import Answer, Model
-from cloudtune_local.training.streaming import Ear
-from cloudtune_local.training.tiny import write_tiny_model
+from cloudtune_trainer.generate import Answer, Model
+from cloudtune_trainer.streaming import Ear
+from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def test_what_breaks_is_raised_where_one_listens() -> None:
 
 def test_a_model_stops_when_nobody_listens_any_more(tmp_path: Path) -> None:
     write_tiny_model(tmp_path)
-    from cloudtune_local.training import models
+    from cloudtune_trainer import models
 
     network = models.load_model(models.BaseModel(str(tmp_path)), dtype=torch.float32)
     network.generation_config.eos_token_id = None

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune_local.training import models
-from cloudtune_local.training.models import BaseModel, load_tokenizer
-from cloudtune_local.training.reference import with_reference
+from cloudtune_trainer import models
+from cloudtune_trainer.models import BaseModel, load_tokenizer
+from cloudtune_trainer.reference import with_reference
 
 from .test_training_preferences import DIALOGUE, loaded, pairs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtune_local.training.pairs import Pairs
+    from cloudtune_trainer.tasks.pairs import Pairs
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]
 KINDS = {"sigmoid": ("dpo", {}), "hinge": ("dpo", {"loss": "hinge"}), "ipo": ("ipo", {})}
@@ -65,7 +65,7 @@ def test_loss_and_gradient_are_trl_s(
     found = objective.encode([*pairs(6), DIALOGUE], tokenizer)
     start = models.load_model(BaseModel(str(tiny_model)), dtype=torch.float32)
     if tuned is None:
-        from cloudtune_local.training.devices import Devices
+        from cloudtune_trainer.devices import Devices
 
         plain = loaded(tiny_model, adapter, method, **changes)[2]
         plain._end_to_end = False

@@ -11,8 +11,8 @@ import pytest
 
 from cloudtune.data import encode, prepare
 from cloudtune.data.checking import check, convert
-from cloudtune.data.faults import Faults
 from cloudtune.data.limits import hold
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.targets import Target, find_target
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
@@ -95,8 +95,8 @@ def test_duplicates_conflicts_and_leaks(tmp_path: Path) -> None:
 
 
 def test_duplicates_are_found_however_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.survey._AT_ONCE", 100)
-    monkeypatch.setattr("cloudtune.data.survey._IN_MEMORY", 1000)
+    monkeypatch.setattr("cloudtune.data.dataset_stats._AT_ONCE", 100)
+    monkeypatch.setattr("cloudtune.data.dataset_stats._IN_MEMORY", 1000)
     chooser = random.Random(1)
     numbers = [chooser.randrange(2000) for _ in range(3000)]
     # Blank lines between: the places must be right all the same.

@@ -21,7 +21,7 @@ from cloudtune.data._conversations import rows as go_through
 from cloudtune.data.blocks import Block
 from cloudtune.data.record_checks import is_plain
 from cloudtune.data.records import Chat, Message, canonical
-from cloudtune.data.weaving import CANONICAL, CONVERSE
+from cloudtune.data.row_template import CANONICAL, CONVERSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

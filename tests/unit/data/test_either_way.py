@@ -16,13 +16,13 @@ from tests.unit.data.test_formats import READ_AS, RECORDS, chats
 from cloudtune.data.blocks import Block
 from cloudtune.data.checking import CheckReport, check, convert, source_data
 from cloudtune.data.decoding import FileRows
-from cloudtune.data.faults import Faults
+from cloudtune.data.dropped_features import features
 from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.losses import features
 from cloudtune.data.places import Batch
 from cloudtune.data.plain_blocks import PlainBlocks
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.record_checks import is_plain
 from cloudtune.data.records import Chat, Message, canonical
 from cloudtune.spec import Data, Source

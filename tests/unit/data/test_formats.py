@@ -14,13 +14,13 @@ from msgspec import UNSET
 from cloudtune.data import _conversations, encode, prepare
 from cloudtune.data.blocks import Block
 from cloudtune.data.decoding import FileRows
-from cloudtune.data.faults import Faults
+from cloudtune.data.dropped_features import ALL, features, without
 from cloudtune.data.formats import LossError
 from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.kinds import row_type
 from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.losses import ALL, features, without
 from cloudtune.data.plain import PlainRows
+from cloudtune.data.problem_list import Faults
 from cloudtune.data.record_checks import faults_of, is_plain
 from cloudtune.data.records import (
     Chat,

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
 from cloudtune.data import remote
+from cloudtune.data.check_cache import Verdicts
 from cloudtune.data.preparing import prepare
-from cloudtune.data.verdicts import Verdicts
 from cloudtune.errors import BackendNotInstalled, DataError, Unavailable
 from cloudtune.spec import Data
 from cloudtune.testing import FakeClock

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from cloudtune.cli.generate import read_prompts
 from cloudtune.data import arrow, decoding, kinds, plain_blocks
+from cloudtune.data.check_cache import Verdicts
 from cloudtune.data.checking import check, convert, source_data
 from cloudtune.data.dataset import Dataset
-from cloudtune.data.faults import MAX_UNUSED_KEYS
 from cloudtune.data.preparing import prepare
+from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.remote import _pattern
-from cloudtune.data.verdicts import Verdicts
 from cloudtune.document import read_document
 from cloudtune.errors import CloudtuneError, InputError
 from cloudtune.spec import Data

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from tests.unit.data.test_formats import EXAMPLES, RECORDS, TOOL, chats, decode
 
+from cloudtune.data.dropped_features import features
 from cloudtune.data.formats import LossError
 from cloudtune.data.formats_table import FORMATS
-from cloudtune.data.losses import features
 from cloudtune.data.records import (
     Chat,
     ImagePart,

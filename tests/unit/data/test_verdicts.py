@@ -13,10 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from cloudtune.client import Client
-from cloudtune.data import reading, verdicts
+from cloudtune.data import check_cache, reading
+from cloudtune.data.check_cache import Verdicts
 from cloudtune.data.checking import check
 from cloudtune.data.targets import find_target
-from cloudtune.data.verdicts import Verdicts
 from cloudtune.errors import DataError
 from cloudtune.spec import Data, JobSpec
 from cloudtune.testing import ScriptedBackend, ScriptedVendor
@@ -74,7 +74,7 @@ def test_what_bears_on_the_verdict_is_in_its_name(
         for one, options in asked:
             known.prepare(one, **options)  # type: ignore[arg-type]
     assert len(passes) == len(asked)
-    monkeypatch.setattr(verdicts, "_rules", lambda: "the rules of another version")
+    monkeypatch.setattr(check_cache, "_rules", lambda: "the rules of another version")
     known.prepare(data)
     assert len(passes) == len(asked) + 1
 
@@ -112,14 +112,14 @@ def test_a_file_that_is_written_to_while_it_is_checked_is_not_remembered(
     tmp_path: Path, passes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, known = rows(tmp_path / "rows.jsonl"), Verdicts(tmp_path / "verdicts")
-    prepare = verdicts.prepare
+    prepare = check_cache.prepare
 
     def slow(*args: object, **options: object) -> object:
         report = prepare(*args, **options)  # type: ignore[arg-type]
         rows(tmp_path / "rows.jsonl", 130)
         return report
 
-    monkeypatch.setattr(verdicts, "prepare", slow)
+    monkeypatch.setattr(check_cache, "prepare", slow)
     known.prepare(data)
     assert not (tmp_path / "verdicts").exists()
 
@@ -130,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
 
 
 def test_many_at_once_share_a_folder_and_it_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdicts, "KEPT", 5)
+    monkeypatch.setattr(check_cache, "KEPT", 5)
     data = rows(tmp_path / "rows.jsonl")
     faults: list[Exception] = []
 
@@ -155,7 +155,7 @@ def test_many_at_once_share_a_folder_and_it_stays_small(tmp_path: Path, monkeypa
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     rows(tmp_path / "rows.jsonl", 2000)
     code = (
-        "import sys; from pathlib import Path; from cloudtune.data.verdicts import Verdicts; "
+        "import sys; from pathlib import Path; from cloudtune.data.check_cache import Verdicts; "
         "from cloudtune.spec import Data; data = Data.model_validate({'train': sys.argv[1]}); "
         "print(*[Verdicts(Path(sys.argv[2])).prepare(data).fingerprint for _ in range(20)])"
     )

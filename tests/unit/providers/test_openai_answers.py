@@ -28,7 +28,7 @@ from cloudtune.errors import (
     Unavailable,
 )
 from cloudtune.state import JobState
-from cloudtune_providers.openai_dialect import answers, files
+from cloudtune_providers.openai_dialect import files, responses
 from cloudtune_providers.openai_dialect.errors import to_error
 
 JOB: dict[str, Any] = {
@@ -42,7 +42,7 @@ JOB: dict[str, Any] = {
 def test_every_word_of_the_sdk_has_a_state():
     words = get_args(FineTuningJob.model_fields["status"].annotation)
     assert len(words) >= 6
-    assert [word for word in words if answers.state_of(word) is JobState.UNKNOWN] == []
+    assert [word for word in words if responses.state_of(word) is JobState.UNKNOWN] == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_every_word_of_the_sdk_has_a_state():
      ("", "unknown"), ("levitating", "unknown")],
 )  # fmt: skip
 def test_words_beyond_the_sdk(word, state):
-    assert answers.state_of(word) == state
+    assert responses.state_of(word) == state
 
 
 def test_every_file_status_of_the_sdk_is_placed():
@@ -61,35 +61,35 @@ def test_every_file_status_of_the_sdk_is_placed():
 
 @pytest.mark.parametrize("error", [None, {}, {"code": None, "message": None, "param": None}])
 def test_an_empty_error_makes_no_problem(error):
-    snapshot = answers.to_snapshot(JOB | {"error": error}, "openai", "here")
+    snapshot = responses.to_snapshot(JOB | {"error": error}, "openai", "here")
     assert (snapshot.state, snapshot.problem) == (JobState.RUNNING, None)
-    failed = answers.to_snapshot(JOB | {"error": error, "status": "failed"}, "openai", "here")
+    failed = responses.to_snapshot(JOB | {"error": error, "status": "failed"}, "openai", "here")
     assert failed.problem.message == "the service gives no reason"
 
 
 def test_a_snapshot_of_next_to_nothing():
-    snapshot = answers.to_snapshot({"id": "ftjob-1"}, "openai", "here")
+    snapshot = responses.to_snapshot({"id": "ftjob-1"}, "openai", "here")
     assert (snapshot.state, snapshot.native_state, snapshot.name, snapshot.created_at) == ("unknown", "", "", None)
 
 
 def test_a_failure_keeps_code_message_and_says_what_to_do():
     error = {"code": "invalid_training_file", "message": "Line 3: not JSON", "param": "training_file"}
-    problem = answers.to_snapshot(JOB | {"status": "failed", "error": error}, "openai", "here").problem
+    problem = responses.to_snapshot(JOB | {"status": "failed", "error": error}, "openai", "here").problem
     assert (problem.code, problem.message) == ("invalid_training_file", "Line 3: not JSON")
     assert "rows" in problem.hint
 
 
 def test_the_end_is_told_only_of_what_has_ended():
-    assert answers.to_snapshot(JOB | {"finished_at": 5}, "openai", "here").finished_at is None
-    ended = answers.to_snapshot(JOB | {"finished_at": 5, "status": "succeeded"}, "openai", "here")
+    assert responses.to_snapshot(JOB | {"finished_at": 5}, "openai", "here").finished_at is None
+    ended = responses.to_snapshot(JOB | {"finished_at": 5, "status": "succeeded"}, "openai", "here")
     assert ended.finished_at == datetime(1970, 1, 1, 0, 0, 5, tzinfo=UTC)
 
 
 def test_a_paused_reinforcement_says_what_can_be_done():
     job = JOB | {"status": "paused", "method": {"type": "reinforcement"}}
-    assert "newest checkpoint" in answers.to_snapshot(job, "azure_openai", "here").detail
-    assert answers.to_snapshot(JOB | {"status": "paused", "method": None}, "openai", "here").detail == ""
-    later = answers.to_snapshot(JOB | {"estimated_finish": 1_700_003_600}, "openai", "here").detail
+    assert "newest checkpoint" in responses.to_snapshot(job, "azure_openai", "here").detail
+    assert responses.to_snapshot(JOB | {"status": "paused", "method": None}, "openai", "here").detail == ""
+    later = responses.to_snapshot(JOB | {"estimated_finish": 1_700_003_600}, "openai", "here").detail
     assert later == "expected to finish at 2023-11-14 23:13 UTC"
 
 
@@ -100,7 +100,7 @@ def test_a_paused_reinforcement_says_what_can_be_done():
      ("full_valid_loss", "validation", "full_loss"), ("train_reward_mean", "train", "reward")],
 )  # fmt: skip
 def test_figures_have_one_name_whatever_the_service_calls_them(name, split, ours):
-    (metric,) = answers.figures({"step": 4, name: "0.5", "unheard_of": 1}, "ev")
+    (metric,) = responses.figures({"step": 4, name: "0.5", "unheard_of": 1}, "ev")
     assert (metric.step, metric.split, metric.values, metric.cursor) == (4, split, {ours: 0.5}, f"ev/{split}")
 
 
@@ -109,7 +109,7 @@ CSV = b"step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n1,2
 
 @pytest.mark.parametrize("content", [CSV, base64.b64encode(CSV), b"\xef\xbb\xbf" + CSV, CSV.replace(b"\n", b"\r\n")])
 def test_result_files_plain_and_base64(content):
-    metrics = answers.result_metrics(content)
+    metrics = responses.result_metrics(content)
     assert [(m.step, m.split, m.values) for m in metrics] == [
         (1, "train", {"loss": 2.5, "token_accuracy": 0.1}),
         (2, "train", {"loss": 1.5, "token_accuracy": 0.3}),
@@ -119,7 +119,7 @@ def test_result_files_plain_and_base64(content):
 
 @given(st.binary(max_size=400))
 def test_no_result_file_is_too_strange(content):
-    answers.result_metrics(content)
+    responses.result_metrics(content)
 
 
 def test_the_best_checkpoint_has_the_lowest_loss_on_held_out_rows():
@@ -128,11 +128,11 @@ def test_the_best_checkpoint_has_the_lowest_loss_on_held_out_rows():
          "metrics": {"step": step, "train_loss": 1.0 / step, "valid_loss": loss, "full_valid_loss": None}}
         for step, loss in ((30, 0.9), (20, 0.4), (10, 0.7))
     ]  # fmt: skip
-    kept = answers.to_checkpoints(entries)
+    kept = responses.to_checkpoints(entries)
     assert [(c.step, c.best, c.last, c.uri) for c in kept] == [
         (10, False, False, "m10"), (20, True, False, "m20"), (30, False, True, "m30"),
     ]  # fmt: skip
-    assert answers.to_checkpoints([]) == []
+    assert responses.to_checkpoints([]) == []
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------

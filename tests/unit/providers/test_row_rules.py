@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cloudtune.capability_check import row_rules
 from cloudtune.catalog import load
 from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.targets import TARGETS, find_target
-from cloudtune.fit import row_rules
 from cloudtune.optional import DataRules
 from cloudtune.registry import backend_class
 from cloudtune.spec import JobSpec

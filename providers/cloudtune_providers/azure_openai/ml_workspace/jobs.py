@@ -10,7 +10,7 @@ from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFo
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.azure_openai.ml_workspace import translate
 from cloudtune_providers.azure_openai.ml_workspace.connection import Run
-from cloudtune_providers.openai_dialect.answers import TOKEN_KEY
+from cloudtune_providers.openai_dialect.responses import TOKEN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

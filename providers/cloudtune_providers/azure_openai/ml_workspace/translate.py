@@ -12,9 +12,9 @@ from cloudtune.errors import DataError, Problem
 from cloudtune.plan import Plan, PlanRequest, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
-from cloudtune_providers.openai_dialect.answers import NAME_KEY, TOKEN_KEY
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import SLOWEST_BYTES_PER_S
+from cloudtune_providers.openai_dialect.responses import NAME_KEY, TOKEN_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

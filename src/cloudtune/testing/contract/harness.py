@@ -11,7 +11,7 @@ import pytest
 from cloudtune.client import Client
 from cloudtune.data import prepare
 from cloudtune.plan import PlanRequest
-from cloudtune.testing.nursery import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import Nursery, Order, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -27,7 +27,7 @@ from cloudtune.watch import watch
 if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.client import Client
-    from cloudtune.testing.nursery import Nursery
+    from cloudtune.testing.fork_server import Nursery
     from cloudtune.testing.world import World
 
 S = JobState

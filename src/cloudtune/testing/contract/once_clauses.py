@@ -13,7 +13,7 @@ from cloudtune.testing.contract.harness import Harness, ask, needs, submitted
 
 if TYPE_CHECKING:
     from cloudtune.client import Client
-    from cloudtune.testing.nursery import Nursery
+    from cloudtune.testing.fork_server import Nursery
     from cloudtune.testing.world import World
 
 MOST_FAILPOINTS = 300

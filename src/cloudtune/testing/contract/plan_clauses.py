@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.client import Client
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
-    from cloudtune.testing.nursery import Nursery
+    from cloudtune.testing.fork_server import Nursery
     from cloudtune.testing.world import World
 
 

@@ -6,7 +6,7 @@ import pytest
 from botocore.session import get_session
 
 from cloudtune.state import JobState
-from cloudtune_providers.aws import training_answers as answers
+from cloudtune_providers.aws import training_responses as answers
 
 
 def enum(name: str) -> tuple[str, ...]:

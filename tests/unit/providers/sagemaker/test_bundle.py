@@ -7,7 +7,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from cloudtune_providers.sagemaker.bundle import REQUIREMENTS, files, pack
+from cloudtune_trainer.submit.bundle import REQUIREMENTS, files, pack
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 
@@ -29,10 +29,11 @@ def test_nothing_in_it_depends_on_the_machine() -> None:
 
 def test_it_holds_the_trainer_and_no_more() -> None:
     names = set(files())
-    assert {"train.py", "requirements.txt", "cloudtune_local/__init__.py"} <= names
-    assert "cloudtune_local/training/opt_ml.py" in names
-    others = {name for name in names if not name.startswith("cloudtune_local/training/")}
-    assert others == {"train.py", "requirements.txt", "cloudtune_local/__init__.py"}
+    assert {"train.py", "requirements.txt", "cloudtune_trainer/__init__.py"} <= names
+    assert "cloudtune_trainer/sagemaker/entrypoint.py" in names
+    others = {name for name in names if not name.startswith("cloudtune_trainer/")}
+    assert others == {"train.py", "requirements.txt"}
+    assert not [name for name in names if "/submit/" in name]
 
 
 def test_requirements_are_those_that_are_tested_with() -> None:

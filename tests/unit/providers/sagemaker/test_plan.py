@@ -12,11 +12,11 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, SplitInfo
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef
-from cloudtune_local.training.opt_ml import _nested
-from cloudtune_local.training.run_spec import read_spec
 from cloudtune_providers.sagemaker import serverless
 from cloudtune_providers.sagemaker.backend import SageMakerBackend
 from cloudtune_providers.sagemaker.options import SageMakerOptions
+from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.sagemaker.entrypoint import _nested
 
 HUB = {
     "source": "hub", "path": "org/model-1b", "revision": "abc", "context_length": 4096, "parameters": None, "s3": None,
@@ -283,7 +283,7 @@ def test_terms_of_our_own_trainer_are_not_dropped_silently() -> None:
 
 def test_repositories_have_no_absolute_paths() -> None:
     """The bundle is the same whatever folder it was packed in."""
-    from cloudtune_providers.sagemaker.bundle import files
+    from cloudtune_trainer.submit.bundle import files
 
     here = str(Path(__file__).resolve().parents[4]).encode()
     assert not [name for name, content in files().items() if here in content]

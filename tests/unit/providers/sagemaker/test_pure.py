@@ -11,11 +11,12 @@ import pytest
 
 from cloudtune.errors import ConfigError
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState
-from cloudtune_local.training.opt_ml import flat
 from cloudtune_providers.sagemaker import images, instances, log_lines
 from cloudtune_providers.sagemaker.images import image_uri
 from cloudtune_providers.sagemaker.recipes import fault_of
 from cloudtune_providers.sagemaker.snapshots import ours
+from cloudtune_trainer.sagemaker.entrypoint import flat
+from cloudtune_trainer.submit.log_lines import to_events
 
 HYPER = {
     "batch_size": 8, "gradient_accumulation_steps": 1, "max_length": 1024, "precision": "auto",
@@ -146,7 +147,7 @@ def test_events_of_the_log_are_the_trainer_s() -> None:
         return Event(cursor="c", time=datetime(2026, 11, 21, tzinfo=UTC), message=text, type="log")
 
     told = {"time": "2026-11-21T10:00:00.000+00:00", "type": "warning", "level": "warning", "message": "3 rows cut"}
-    found = log_lines.to_events(
+    found = to_events(
         [logged(f"[cloudtune] event {json.dumps(told)}"), logged(line("train", loss=1.0)), logged("pip says hello")]
     )
     assert [(e.type, e.level, e.message, e.cursor) for e in found] == [

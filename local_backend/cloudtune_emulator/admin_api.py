@@ -1,0 +1,176 @@
+"""``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
+
+``Authorization: Bearer`` with the admin token (``CLOUDTUNE_EMULATOR_ADMIN_TOKEN`` of the printed environment) opens it.
+
+GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
+``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
+with), POST ``land``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from cloudtune_emulator.aws import moto_app
+from cloudtune_emulator.azure import deployments
+from cloudtune_emulator.engines import ScriptEngine
+from cloudtune_emulator.faults import Fault
+from cloudtune_emulator.http import ApiError, Reply, read_body
+from cloudtune_emulator.job_timeline import Script
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+    from cloudtune_emulator.app import App
+    from cloudtune_emulator.context import Site
+
+TOKEN_VARIABLE = "CLOUDTUNE_EMULATOR_ADMIN_TOKEN"  # noqa: S105 - a name
+_PREFIX = "/_emulator"
+_LARGEST = 1 << 20
+_HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+
+
+def is_here(request: Request) -> bool:
+    """Whether a request is for this door."""
+    return request.path == _PREFIX or request.path.startswith(f"{_PREFIX}/")
+
+
+def serve(app: App, request: Request) -> Reply:
+    """Answer it. Raises ApiError."""
+    if request.remote_addr not in _HERE:
+        raise ApiError(403, "The side door is open on the emulator's own machine only.")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not app.site.opens(token, app.site.settings.admin_token):
+        raise ApiError(401, f"{_PREFIX} needs the admin token: Authorization: Bearer ${TOKEN_VARIABLE}")
+    name = request.path.removeprefix(_PREFIX).strip("/")
+    handler = _HANDLERS.get((request.method, name))
+    if handler is None:
+        raise ApiError(404, f"No side door {request.method} {request.path}; there are: {', '.join(_names())}.")
+    try:
+        body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
+        if not isinstance(body, dict) and handler is not _add_faults:
+            raise ValueError("the body must be a JSON object")  # noqa: TRY301 - told as a 400
+        return Reply(body=handler(app, body))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise ApiError(400, f"Not understood: {error}") from error
+
+
+def census(site: Site) -> dict[str, Any]:
+    """How much there is of everything, read from the store; jobs also by status."""
+    kept = {f"{kind}s": site.store.count(kind) for kind in ("job", "upload", "part")}
+    files = site.store.all("file")
+    jobs = site.store.all("job")
+    words = Counter(site.engine.life(job, site.clock.now()).word for job in jobs)
+    return kept | {
+        "files": sum(file["purpose"] != "fine-tune-results" for file in files),
+        "result_files": sum(file["purpose"] == "fine-tune-results" for file in files),
+        "jobs_by_status": dict(words),
+        "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
+        "deployments": len(deployments.standing(site, site.clock.now())),
+        "workspace_jobs": site.store.count("mljob"),
+        "blobs": site.store.count("blob"),
+        "late_requests": site.faults.waiting,
+        "bedrock": {f"{kind}s": site.store.count(kind, "bedrock") for kind in _BEDROCK},
+        "sagemaker": {name: _standing(site, kind) for kind, name in _SAGEMAKER.items()},
+        "s3": moto_app.contents(site.aws),
+    }  # fmt: skip
+
+
+def _standing(site: Site, kind: str) -> int:
+    """How many of a kind there are, less those whose deletion has ended."""
+    now, wait = site.clock.now(), site.settings.deploying_s
+    return sum(one.get("deleting") is None or now < one["deleting"] + wait for one in site.store.all(kind))
+
+
+_SAGEMAKER = {
+    "training_job": "training_jobs", "sm_model": "models", "sm_config": "endpoint_configs", "sm_endpoint": "endpoints",
+    "sm_component": "inference_components", "package_group": "model_package_groups", "package": "model_packages",
+}  # fmt: skip
+_BEDROCK = ("job", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
+
+
+def _store(app: App, body: Any) -> Any:
+    return census(app.site)
+
+
+def _faults(app: App, body: Any) -> Any:
+    return {"faults": [msgspec.to_builtins(fault) for fault in app.site.faults.armed]}
+
+
+def _add_faults(app: App, body: Any) -> Any:
+    for fault in msgspec.convert(body if isinstance(body, list) else [body], list[Fault]):
+        app.site.faults.add(fault)
+    return _faults(app, body)
+
+
+def _heal(app: App, body: Any) -> Any:
+    app.site.faults.heal()
+    return _faults(app, body)
+
+
+def _clock(app: App, body: Any) -> Any:
+    clock = app.site.clock
+    return {"now": clock.now(), "date": clock.date().isoformat(), "scale": clock.scale}
+
+
+def _set_clock(app: App, body: Any) -> Any:
+    given = msgspec.convert(body, dict[Literal["advance", "scale"], float])
+    if "scale" in given:
+        app.site.clock.scale = given["scale"]
+    if "advance" in given:
+        app.site.clock.advance(given["advance"])
+    return _clock(app, body)
+
+
+def _script(app: App, body: Any) -> Any:
+    return msgspec.to_builtins(_scripted(app).script)
+
+
+def _set_script(app: App, body: Any) -> Any:
+    engine = _scripted(app)
+    engine.script = msgspec.convert(msgspec.to_builtins(engine.script) | body, Script)
+    return _script(app, body)
+
+
+def _scripted(app: App) -> ScriptEngine:
+    if not isinstance(app.site.engine, ScriptEngine):
+        raise ValueError("these jobs are really trained; there is no script")  # noqa: TRY004 - told as a 400
+    return app.site.engine
+
+
+def _runs(app: App, body: Any) -> Any:
+    from cloudtune_emulator.train_engine import TrainEngine
+
+    if not isinstance(app.site.engine, TrainEngine):
+        raise ValueError("these jobs are scripted; nothing is trained")  # noqa: TRY004 - told as a 400
+    return {"runs": app.site.engine.runs()}
+
+
+def _requests(app: App, body: Any) -> Any:
+    return {"requests": list(app.seen)}
+
+
+def _land(app: App, body: Any) -> Any:
+    return {"landed": app.land()}
+
+
+_HANDLERS = {
+    ("GET", "store"): _store,
+    ("GET", "faults"): _faults,
+    ("POST", "faults"): _add_faults,
+    ("DELETE", "faults"): _heal,
+    ("GET", "clock"): _clock,
+    ("POST", "clock"): _set_clock,
+    ("GET", "script"): _script,
+    ("POST", "script"): _set_script,
+    ("GET", "requests"): _requests,
+    ("GET", "runs"): _runs,
+    ("POST", "land"): _land,
+}
+
+
+def _names() -> list[str]:
+    return [f"{method} {_PREFIX}/{name}" for method, name in _HANDLERS]

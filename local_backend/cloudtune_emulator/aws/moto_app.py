@@ -1,0 +1,137 @@
+"""moto, in this process: its WSGI application under this emulator's account, with a bucket and a role to begin with.
+
+moto keeps one world a process. Each emulator's requests are told to be its account's; two emulators with the same
+account in one process share buckets and roles, and the first that stops forgets them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import ConfigError
+from cloudtune_emulator.aws import bucket_persistence
+from cloudtune_emulator.http import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from cloudtune_emulator.settings import Settings
+
+_TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
+SERVICE = "cloudtune.service"
+"""Where the WSGI environment names moto's service."""
+_HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
+
+
+class Around:
+    """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
+
+    ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten.
+    """
+
+    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._lock = threading.Lock()
+        self.joining = threading.RLock()
+        """Held while parts become an object, and while objects are read."""
+        self._app: Callable[..., Iterable[bytes]] | None = None
+
+    @property
+    def account(self) -> str:
+        """The account that every request is of."""
+        return self._settings.aws_account
+
+    def open(self) -> Callable[..., Iterable[bytes]]:
+        """moto's application. Raises ConfigError where it is not installed."""
+        with self._lock:
+            if self._app is None:
+                try:
+                    from moto.moto_server.werkzeug_app import create_backend_app
+
+                    from cloudtune_emulator.aws.dispatch import Dispatcher
+                except ImportError as error:
+                    hint = 'run: pip install "cloudtune[aws,emulator]"'
+                    raise ConfigError(f"S3 and IAM need moto, which is not installed: {error}", hint=hint) from error
+                self._prepare()
+                self._app = Dispatcher(create_backend_app)
+            return self._app
+
+    def backend(self, service: str, region: str = "global") -> Any:
+        """moto's own store of a service, for the faces here: nobody else may depend on its names."""
+        self.open()
+        from moto.backends import get_backend
+
+        found: Any = get_backend(service)
+        return found[self.account][region]
+
+    def answer(self, environ: dict[str, Any], service: str) -> Reply:
+        """Let one of moto's services answer; moto's own choice, by host and path, includes its admin API."""
+        app = self.open()
+        told: dict[str, Any] = {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            told["status"], told["headers"] = int(status.partition(" ")[0]), headers
+            return None
+
+        chunks = app(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account, SERVICE: service}, start_response)
+        headers = {name: value for name, value in told["headers"] if name.lower() not in _HOP}
+        kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
+        return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
+
+    def keep(self, bucket: str) -> None:
+        """Write what changed in a bucket, where buckets are kept."""
+        if self._folder is not None:
+            with self.joining:
+                bucket_persistence.keep(self._folder, self.backend("s3"), bucket)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody has used AWS here."""
+        return self._app is not None
+
+    def _prepare(self) -> None:
+        from moto.backends import get_backend
+        from moto.s3.models import s3_backends
+
+        from cloudtune_emulator.aws.multipart_backend import LargeS3
+
+        settings = self._settings
+        if not isinstance(s3_backends[self.account].get("aws"), LargeS3):
+            s3_backends[self.account]["aws"] = LargeS3("aws", self.account)
+        with contextlib.suppress(Exception):  # another emulator of this account has made it
+            s3_backends[self.account]["aws"].create_bucket(settings.aws_bucket, settings.aws_region)
+        if self._folder is not None:
+            bucket_persistence.restore(self._folder, s3_backends[self.account]["aws"])
+        statement = {"Effect": "Allow", "Principal": {"Service": _TRUSTED}, "Action": "sts:AssumeRole"}
+        trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        with contextlib.suppress(Exception):
+            get_backend("iam")[self.account]["global"].create_role(
+                settings.aws_role, trust, "/", None, None, [], "3600"
+            )
+
+    def close(self) -> None:
+        """Forget this account's buckets, roles and the rest."""
+        with self._lock:
+            if self._app is None:
+                return
+            from moto.core.base_backend import BackendDict
+
+            for services in list(BackendDict._instances):
+                if self.account in services:
+                    services[self.account].reset()
+                    del services[self.account]
+            self._app = None
+
+
+def contents(around: Around) -> dict[str, dict[str, int]]:
+    """How many objects, and how many unfinished uploads, each bucket holds."""
+    if not around.is_open:
+        return {}
+    buckets = around.backend("s3").buckets
+    return {name: {"objects": len(one.keys), "unfinished_uploads": len(one.multiparts)}
+            for name, one in buckets.items()}  # fmt: skip

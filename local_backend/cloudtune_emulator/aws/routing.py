@@ -1,0 +1,108 @@
+"""Which face a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
+
+Services with a face here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
+apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
+are told by path. Some of the other services are moto's, see `passing.SERVICES`. Signatures are verified here, before
+anything is chosen by them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+from cloudtune_emulator.aws import authentication, moto_proxy
+from cloudtune_emulator.aws.errors import AwsError
+from cloudtune_emulator.aws.signing import raw_path, signature
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from werkzeug.wrappers import Request
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.http import Face
+    from cloudtune_emulator.route import Door
+
+_BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model",
+            "/listTagsForResource", "/tagResource", "/untagResource")  # fmt: skip
+
+
+class Asked(NamedTuple):
+    """A request as the faces choose by it."""
+
+    method: str
+    path: str
+    """As it was sent: ARNs in it are still escaped."""
+    target: str
+    """``X-Amz-Target``, where the protocol has it."""
+    region: str
+
+
+def find(site: Site, request: Request) -> Door | None:
+    """The door for a request that is Amazon's; None for others. Raises AwsError, also where the signature is wrong."""
+    signed = signature(request)
+    if signed is None:
+        return _by_key(site, request)
+    authentication.verify(site, request, signed)
+    asked = Asked(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
+    face = _faces().get(signed.service)
+    if face is None:
+        door = moto_proxy.door(signed, request)
+        return _prepared(signed.service, request.path, door) if signed.service in ("logs", "s3") else door
+    found = face(asked)
+    if found is None:
+        message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
+        raise AwsError(404, "UnknownOperationException", message)
+    return found
+
+
+def named(name: str, face: Face) -> Door:
+    """The door of a call that was read before."""
+    if face == "aws":
+        return moto_proxy.named(name)
+    if face == "sagemaker":
+        from cloudtune_emulator.sagemaker import routes
+
+        return routes.named(name)
+    from cloudtune_emulator.bedrock import routes as bedrock
+
+    return bedrock.named(name)
+
+
+def segment(escaped: str) -> str:
+    """A path's segment as it was meant."""
+    return unquote(escaped)
+
+
+def _faces() -> dict[str, Callable[[Asked], Door | None]]:
+    from cloudtune_emulator.bedrock import routes as bedrock
+    from cloudtune_emulator.sagemaker import routes as sagemaker
+
+    return {
+        "bedrock": bedrock.find, "sagemaker": sagemaker.face, "sagemaker-mlflow": sagemaker.face,
+        "application-autoscaling": sagemaker.scaling,
+    }  # fmt: skip
+
+
+def _prepared(service: str, path: str, door: Door) -> Door:
+    from cloudtune_emulator.sagemaker.routes import prepared
+
+    return prepared(service, path, door)
+
+
+def _by_key(site: Site, request: Request) -> Door | None:
+    """Bedrock with its API key, which is a bearer's: its paths are nobody else's here. Raises AwsError."""
+    path = raw_path(request)
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    if not path.startswith(_BEDROCK):
+        if "X-Amz-Target" in request.headers:
+            raise authentication.refusal("missing", "json")
+        return None
+    if scheme.lower() != "bearer":
+        raise authentication.refusal("missing", "rest-json")
+    if not site.opens(key, site.settings.bedrock_api_key):
+        raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
+    from cloudtune_emulator.bedrock import routes
+
+    return routes.find(Asked(request.method, path, "", site.settings.aws_region))

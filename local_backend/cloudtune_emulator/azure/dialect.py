@@ -1,0 +1,83 @@
+"""What Azure's data plane says otherwise than OpenAI's: keys, versions, words, fields that may be null.
+
+Fields and words: litellm #24687 and Azure/azure-dev #6532 (users' reports), learn.microsoft.com, Azure OpenAI
+fine-tuning how-to and REST reference; seen 2026-11-21. The same reports disagree between api-versions: clients should
+take every word as an open string.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.http import ApiError, Call
+
+if TYPE_CHECKING:
+    from werkzeug.wrappers import Request
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.job_timeline import Life
+
+MOST_FILES = 100
+"""Files in a resource (learn.microsoft.com, Azure OpenAI quotas and limits, seen 2026-11-21)."""
+MOST_GOING = 23
+"""Jobs of a resource that have not ended: 3 running and 20 waiting (the same page). When a scripted one begins to run
+is its script's business all the same; really trained ones wait for this machine."""
+_DENIED = (
+    "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
+    "active subscription and use a correct regional API endpoint for your resource."
+)
+
+
+def check_key(site: Site, request: Request) -> None:
+    """``api-key``, or a bearer token; the v1 endpoint takes the key as a bearer too, as the plain client sends it.
+
+    (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21.)
+    """
+    key = request.headers.get("api-key")
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    settings = site.settings
+    if key is not None and site.opens(key, settings.azure_key):
+        return
+    bearers = (settings.azure_token, settings.azure_key)
+    if key is None and scheme.lower() == "bearer" and any(site.opens(token, known) for known in bearers):
+        return
+    raise ApiError(401, _DENIED, code="401")
+
+
+def check_version(site: Site, call: Call) -> None:
+    """Outside ``/openai/v1`` every path needs an api-version; without one nothing is found."""
+    if not call.query.get("api-version"):
+        raise ApiError(404, "Resource not found", code="404")
+
+
+def dressed_job(view: dict[str, Any], job: dict[str, Any], seen: Life, now: float) -> dict[str, Any]:
+    """A job as Azure shows it: no organisation, no suffix, no metadata, ``pending`` before anything is looked at."""
+    view = {name: value for name, value in view.items() if name not in ("metadata", "user_provided_suffix")}
+    view["organization_id"] = None
+    if not view["result_files"]:
+        view["result_files"] = None
+    if view["status"] == "validating_files" and now < job["created"] + 1:
+        view["status"] = "pending"
+    if tier := job["request"].get("trainingType"):
+        view["trainingType"] = tier
+    return view
+
+
+def dressed_file(view: dict[str, Any]) -> dict[str, Any]:
+    """A file that is not ready is ``pending``."""
+    return view | {"status": "pending"} if view["status"] == "uploaded" else view
+
+
+def refuse_full(site: Site, call: Call) -> None:
+    """No more than a hundred files."""
+    if site.store.count("file", call.face) >= MOST_FILES:
+        message = f"The resource holds {MOST_FILES} files already. Delete some before you upload more."
+        raise ApiError(400, message, code="quotaExceeded")
+
+
+def refuse_busy(site: Site, call: Call) -> None:
+    """No more jobs than may run and wait. The words, and the status, are not documented."""
+    going = sum(site.engine.life(job, call.now).finished_at is None for job in site.store.all("job", call.face))
+    if going >= MOST_GOING:
+        message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."
+        raise ApiError(429, message, code="quota_exceeded", type="requests")

@@ -1,0 +1,206 @@
+"""Customisation jobs: look at, list, stop; what they leave when they have ended.
+
+Shapes: botocore 1.44.5. The three phases of ``statusDetails``, and the metric files below the output location:
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html (seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.aws.errors import conflict
+from cloudtune_emulator.bedrock import base_models, models, resources
+from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.http import Call, Reply
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.job_timeline import Life
+
+_LOG = logging.getLogger(__name__)
+STOPPING_S = 1.0
+"""How long a job says Stopping where no script says."""
+ENDED = frozenset({"Completed", "Failed", "Stopped"})
+_PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
+_PHASE_OF = {"validating_files": 0, "queued": 1, "running": 2, "pausing": 2, "paused": 2}
+_TRAINING = "training_artifacts/step_wise_training_metrics.csv"
+_VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation/validation_metrics.csv"
+
+
+def word(job: dict[str, Any], seen: Life, now: float) -> str:
+    """The service's word for how the job stands."""
+    if seen.word == "cancelled":
+        patience = (job.get("script") or {}).get("stopping_s") or STOPPING_S
+        return "Stopping" if now < (seen.finished_at or 0.0) + patience else "Stopped"
+    return {"succeeded": "Completed", "failed": "Failed"}.get(seen.word, "InProgress")
+
+
+def look(site: Site, job: dict[str, Any], now: float) -> Life:
+    """How the job stands; when it is first seen to have succeeded, its model and its metric files are there."""
+    seen = site.engine.life(job, now)
+    if not job["settled"] and word(job, seen, now) in ENDED:
+        with site.store.alone():
+            held = site.store.get("job", FACE, job["id"])
+            assert held is not None
+            if not held["settled"]:
+                if seen.word == "succeeded":
+                    _leave(site, held, seen, now)
+                held["settled"] = True
+                site.store.save("job", FACE, held)
+            job.update(held)
+    return seen
+
+
+def settle_all(site: Site, now: float) -> None:
+    """Let every job that has ended by now leave what it leaves."""
+    for job in site.store.all("job", FACE):
+        if not job["settled"]:
+            look(site, job, now)
+
+
+def _leave(site: Site, job: dict[str, Any], seen: Life, now: float) -> None:
+    rows = site.engine.results(job)
+    job["final"] = {
+        "train": _last(rows, "train_loss"), "valid": _last(rows, "full_valid_loss") or _last(rows, "valid_loss"),
+    }  # fmt: skip
+    try:
+        _write(site, job, rows)
+    except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same
+        _LOG.warning("the figures of job %s are lost: there is no %s any more", job["name"], error)
+    models.add(site, job, seen.finished_at or now)
+
+
+def _write(site: Site, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """The metric files. Raises NoSuch where the bucket is not there any more."""
+    per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
+    folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
+    buckets.put(site, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
+    if job["course"]["has_validation"]:
+        names = ("full_valid_loss", "valid_loss")
+        held = [row | {"loss": next((row[name] for name in names if name in row), None)} for row in rows]
+        shown = [row for row in held if row["loss"] is not None]
+        buckets.put(site, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
+
+
+def _last(rows: list[dict[str, Any]], name: str) -> float | None:
+    return next((float(row[name]) for row in reversed(rows) if name in row), None)
+
+
+def _csv(rows: list[dict[str, Any]], column: str, name: str, per_epoch: int) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["step_number", "epoch_number", column, "perplexity"])
+    for row in rows:
+        if (loss := row.get(name)) is not None:
+            epoch = (int(row["step"]) - 1) // per_epoch
+            writer.writerow([row["step"], epoch, loss, round(math.exp(min(loss, 50.0)), 6)])
+    return text.getvalue().encode()
+
+
+def get(site: Site, call: Call) -> Reply:
+    """GetModelCustomizationJob."""
+    job = find(site, call)
+    seen = look(site, job, call.now)
+    return Reply(body=_view(site, job, seen, call))
+
+
+def find(site: Site, call: Call) -> dict[str, Any]:
+    """The job that the path names, by ARN or name."""
+    return resources.find(site, "job", call, call.ids["jobIdentifier"], "job")
+
+
+def list_(site: Site, call: Call) -> Reply:
+    """ListModelCustomizationJobs."""
+    # With a filter on the status every job has to be looked at; those that have ended are cheap.
+    views = [_summary(site, job, call) for job in resources.under(site, "job", call.region)]
+    return resources.page(
+        site, call, views, under="modelCustomizationJobSummaries", name="jobName", made="creationTime"
+    )
+
+
+def stop(site: Site, call: Call) -> Reply:
+    """StopModelCustomizationJob. A job that has ended is a conflict (botocore 1.44.5: ConflictException is listed)."""
+    with site.store.alone():
+        job = find(site, call)
+        said = word(job, look(site, job, call.now), call.now)
+        if said in ENDED:
+            raise conflict(f"The job {job['name']} is {said} and cannot be stopped.")
+        if said == "InProgress":
+            site.engine.act(job, "cancel", call.now)
+            site.store.save("job", FACE, job)
+    return Reply(body={})
+
+
+def _view(site: Site, job: dict[str, Any], seen: Life, call: Call) -> dict[str, Any]:
+    asked = job["request"]
+    said = word(job, seen, call.now)
+    shown = _common(site, job, seen, call, said) | {
+        "outputModelName": asked["customModelName"], "roleArn": asked["roleArn"],
+        "hyperParameters": job["hyperparameters"], "trainingDataConfig": asked["trainingDataConfig"],
+        "validationDataConfig": asked.get("validationDataConfig") or {"validators": []},
+        "outputDataConfig": asked["outputDataConfig"], "customizationType": job["kind"],
+    }  # fmt: skip
+    shown |= {name: asked[name] for name in ("clientRequestToken", "vpcConfig", "customizationConfig") if name in asked}
+    if said == "Completed":
+        shown["outputModelArn"] = job["fine_tuned_model"]
+        shown |= metrics(job)
+    if said == "Failed":
+        shown["failureMessage"] = str((seen.error or {}).get("message", ""))[:2048]
+    if "customModelKmsKeyId" in asked:
+        shown["outputModelKmsKeyArn"] = asked["customModelKmsKeyId"]
+    return shown
+
+
+def metrics(job: dict[str, Any]) -> dict[str, Any]:
+    """The last losses of a job that has ended well; both only then."""
+    final = job.get("final") or {}
+    found: dict[str, Any] = {}
+    if final.get("train") is not None:
+        found["trainingMetrics"] = {"trainingLoss": final["train"]}
+    if final.get("valid") is not None:
+        found["validationMetrics"] = [{"validationLoss": final["valid"]}]
+    return found
+
+
+def _common(site: Site, job: dict[str, Any], seen: Life, call: Call, said: str) -> dict[str, Any]:
+    changed = max([job["created"], *(event.at for event in seen.events[-1:]), seen.finished_at or 0.0])
+    invented = site.faults.condition("invented_status", call.name)
+    shown = {
+        "jobArn": job["arn"], "jobName": job["name"], "status": invented.value if invented else said,
+        "statusDetails": _details(site, job, seen, said, changed),
+        "creationTime": resources.stamp(site, job["created"]), "lastModifiedTime": resources.stamp(site, changed),
+        "baseModelArn": base_models.arn(job["region"], job["base"]),
+    }  # fmt: skip
+    if seen.finished_at is not None and said in ENDED:
+        shown["endTime"] = resources.stamp(site, seen.finished_at)
+    return shown
+
+
+def _details(site: Site, job: dict[str, Any], seen: Life, said: str, changed: float) -> dict[str, Any]:
+    """Which phase it is in: those before are Completed, those after NotStarted."""
+    at = _PHASE_OF.get(seen.word)
+    if at is None:  # it has ended, or is on its way to
+        at = 2 if seen.started_at is not None else 0
+    found = {}
+    for index, name in enumerate(_PHASES):
+        own = "Completed" if index < at or said == "Completed" else "NotStarted" if index > at else said
+        found[name] = {"status": own}
+        if own != "NotStarted":
+            found[name]["creationTime"] = resources.stamp(site, job["created"])
+            found[name]["lastModifiedTime"] = resources.stamp(site, changed)
+    return found
+
+
+def _summary(site: Site, job: dict[str, Any], call: Call) -> dict[str, Any]:
+    seen = look(site, job, call.now)
+    said = word(job, seen, call.now)
+    shown = _common(site, job, seen, call, said)
+    shown |= {"customizationType": job["kind"], "customModelName": job["request"]["customModelName"]}
+    if said == "Completed":
+        shown["customModelArn"] = job["fine_tuned_model"]
+    return shown

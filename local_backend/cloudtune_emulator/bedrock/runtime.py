@@ -1,0 +1,113 @@
+"""bedrock-runtime: Converse and InvokeModel, whole and as streams, answered by the engine.
+
+Shapes: botocore 1.44.5; InvokeModel's bodies are each family's own
+(https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html, seen 2026-11-21). What would change the
+answer and is not emulated (tools, guardrails) is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune_emulator.aws import eventstream
+from cloudtune_emulator.aws.errors import invalid
+from cloudtune_emulator.bedrock import bodies, serving
+from cloudtune_emulator.http import Call, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.engines import Sampling, Spoken
+
+_REASONS = {"stop": "end_turn", "length": "max_tokens", "stop_sequence": "stop_sequence"}
+
+
+class Answer(NamedTuple):
+    """What was said, and how long it took."""
+
+    spoken: Spoken
+    latency_ms: int
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, in the service's word."""
+        return _REASONS.get(self.spoken.finish_reason, "end_turn")
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens in and out."""
+        asked, said = self.spoken.prompt_tokens, self.spoken.completion_tokens
+        return {"inputTokens": asked, "outputTokens": said, "totalTokens": asked + said}
+
+
+def converse(site: Site, call: Call) -> Reply:
+    """Converse."""
+    answer = _conversed(site, call)
+    message = {"role": "assistant", "content": [{"text": answer.spoken.text}]}
+    body = {
+        "output": {"message": message}, "stopReason": answer.reason, "usage": answer.usage,
+        "metrics": {"latencyMs": answer.latency_ms},
+    }  # fmt: skip
+    return Reply(body=body)
+
+
+def converse_stream(site: Site, call: Call) -> Reply:
+    """ConverseStream."""
+    events = _events(_conversed(site, call))
+    return Reply(body=eventstream.encoded(events), content_type=eventstream.CONTENT_TYPE)
+
+
+def _events(answer: Answer) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "messageStart", {"role": "assistant"}
+    for piece in answer.spoken.pieces:
+        yield "contentBlockDelta", {"delta": {"text": piece}, "contentBlockIndex": 0}
+    yield "contentBlockStop", {"contentBlockIndex": 0}
+    yield "messageStop", {"stopReason": answer.reason}
+    yield "metadata", {"usage": answer.usage, "metrics": {"latencyMs": answer.latency_ms}}
+
+
+def _conversed(site: Site, call: Call) -> Answer:
+    body = call.body
+    for name in ("toolConfig", "guardrailConfig", "promptVariables"):
+        if body.get(name):
+            raise invalid(f"{name} is not emulated.")
+    messages = bodies.conversation(body.get("messages"), body.get("system"))
+    config = body.get("inferenceConfig") or {}
+    sampling = bodies.sampling(config.get("maxTokens"), config.get("temperature"), config.get("topP"))
+    return _answer(site, call, messages, sampling, config.get("stopSequences") or [])
+
+
+def _answer(site: Site, call: Call, messages: list[dict[str, Any]], how: Sampling, stops: list[str]) -> Answer:
+    began = time.monotonic()
+    spoken = serving.answer(site, call, messages, how)
+    found = [place for end in stops if end and (place := spoken.text.find(end)) >= 0]
+    if found:
+        spoken = msgspec.structs.replace(spoken, pieces=(spoken.text[: min(found)],), finish_reason="stop_sequence")
+    return Answer(spoken, int((time.monotonic() - began) * 1000))
+
+
+def invoke(site: Site, call: Call) -> Reply:
+    """InvokeModel."""
+    family = serving.family(site, call)
+    answer = _invoked(site, call, family)
+    return Reply(body=bodies.whole(family, answer.spoken, answer.reason, answer.usage))
+
+
+def invoke_stream(site: Site, call: Call) -> Reply:
+    """InvokeModelWithResponseStream: each chunk is JSON of the family's own, base64 encoded."""
+    family = serving.family(site, call)
+    answer = _invoked(site, call, family)
+    chunks = bodies.chunks(family, answer.spoken, answer.reason, answer.usage)
+    events = (("chunk", {"bytes": base64.b64encode(msgspec.json.encode(chunk)).decode()}) for chunk in chunks)
+    headers = {"X-Amzn-Bedrock-Content-Type": "application/json"}
+    return Reply(body=eventstream.encoded(events), content_type=eventstream.CONTENT_TYPE, headers=headers)
+
+
+def _invoked(site: Site, call: Call, family: str) -> Answer:
+    messages, sampling, stops = bodies.read(family, call.body)
+    return _answer(site, call, messages, sampling, stops)

@@ -1,0 +1,92 @@
+"""Which model an id of the runtime means: a deployment, provisioned units, an imported model, or a base.
+
+A custom model's own ARN does not answer: it has to be deployed first
+(https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-use.html; the words of the refusal are quoted
+in terricain/aioboto3#352; seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.aws.errors import AwsError, invalid, not_found
+from cloudtune_emulator.bedrock import (
+    base_models,
+    deployments,
+    imports,
+    models,
+    resources,
+    throughput,
+)
+from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.engines import Sampling, Served, Spoken
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.http import Call
+
+_NOT_READY = "Model is not ready for inference. Wait and try your request again."
+
+
+def answer(site: Site, call: Call, messages: list[dict[str, Any]], sampling: Sampling) -> Spoken:
+    """The answer of the model that the path names. Raises ApiError."""
+    return site.engine.answer(served(site, call), messages, sampling)
+
+
+def family(site: Site, call: Call) -> str:
+    """Whose bodies the model speaks: nova, llama or imported."""
+    found = served(site, call)
+    if ":imported-model/" in call.ids["modelId"]:
+        return "imported"
+    return "nova" if found.base.startswith("amazon.nova") else "llama"
+
+
+def served(site: Site, call: Call) -> Served:
+    """The model of the id in the path. Raises AwsError."""
+    asked = call.ids["modelId"]
+    if ":custom-model-deployment/" in asked:
+        one = resources.find(site, deployments.KIND, call, asked, "custom model deployment")
+        if deployments.status(site, one, call.now) != "Active":
+            raise AwsError(429, "ModelNotReadyException", _NOT_READY)
+        return _tuned(site, asked, deployments.serving(site, one, call.now))
+    if ":provisioned-model/" in asked:
+        one = resources.find(site, throughput.KIND, call, asked, "provisioned model")
+        if throughput.status(site, one, call.now) == "Creating":
+            raise AwsError(429, "ModelNotReadyException", _NOT_READY)
+        model = throughput.serving(site, one, call.now)
+        return _base(base_models.plain(model)) if ":foundation-model/" in model else _tuned(site, asked, model)
+    if ":imported-model/" in asked:
+        return _imported(site, call, asked)
+    if ":custom-model/" in asked:
+        models.find(site, call, asked)
+        raise invalid(
+            f"Invocation of model ID {asked} with on-demand throughput isn\u2019t supported. Retry your request with "
+            "the ID or ARN of an inference profile that contains this model."
+        )
+    return _base(base_models.plain(asked))
+
+
+def _tuned(site: Site, name: str, arn: str) -> Served:
+    model = models.must(site, arn)
+    if model["job"] is None:
+        return Served(name=name, base=model["base"], folder=imports.fetched(site, model))
+    job = site.store.get("job", FACE, model["job"])
+    assert job is not None
+    return Served(
+        name=name, base=model["base"], job=job, training_file=site.store.content(f"{job['id']}-training.jsonl")
+    )
+
+
+def _base(name: str) -> Served:
+    found = base_models.inference(name.removeprefix("us.").removeprefix("eu.").removeprefix("apac."))
+    if found is None:
+        raise invalid("The provided model identifier is invalid.")
+    if not found.methods:
+        raise not_found("This model version has reached the end of its life. Please refer to the AWS documentation.")
+    return Served(name=name, base=found.id)
+
+
+def _imported(site: Site, call: Call, arn: str) -> Served:
+    imports.settle_all(site, call.now)
+    model = resources.find(site, imports.MODEL, call, arn, "model")
+    return Served(name=arn, base=model["architecture"], folder=imports.fetched(site, model))

@@ -1,0 +1,39 @@
+"""All that a face works on: settings, time, the store, the engine and what is wrong today."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.aws.moto_app import Around
+    from cloudtune_emulator.clock import EmulatorClock
+    from cloudtune_emulator.engines import Engine
+    from cloudtune_emulator.faults import Faults
+    from cloudtune_emulator.sagemaker.engines import Trainer
+    from cloudtune_emulator.settings import Settings
+    from cloudtune_emulator.store import Store
+
+
+@dataclass(frozen=True)
+class Site:
+    """One emulated vendor's world; safe to use from several threads."""
+
+    settings: Settings
+    clock: EmulatorClock
+    store: Store
+    engine: Engine
+    faults: Faults
+    aws: Around
+    sagemaker: Trainer
+    """What moves SageMaker's training jobs."""
+
+    def stamp(self, moment: float) -> int:
+        """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""
+        return int(moment + self.faults.skew())
+
+    @staticmethod
+    def opens(given: str, wanted: str) -> bool:
+        """Whether two keys are the same, in constant time. An empty key opens nothing."""
+        return bool(wanted) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())

@@ -1,0 +1,149 @@
+"""``/v1/files``. Shapes: openai 3.52.0, ``types/file_object.py``, ``types/file_list_params.py``.
+
+Purposes, the 512 MB limit and the deprecated but still sent ``status``: published OpenAPI description, ``/files``
+(github.com/openai/openai-openapi, commit f85dbe2, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import IO, TYPE_CHECKING, Any
+
+from cloudtune_emulator.azure import dialect
+from cloudtune_emulator.http import ApiError, Call, Face, Reply, page
+from cloudtune_emulator.store import new_id
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+"""openai 3.52.0, ``types/file_purpose.py``."""
+LARGEST = 512 * 1024 * 1024
+
+
+def create(site: Site, call: Call) -> Reply:
+    """Keep a file. The same bytes again make another file: there is no idempotency key and no hash."""
+    sent = call.files.get("file")
+    if sent is None:
+        raise ApiError(400, "'file' is a required property", param="file")
+    purpose = checked_purpose(call.body)
+    if purpose == "fine-tune" and not sent.filename.endswith(".jsonl"):
+        # Refused at the upload, unlike faults in its lines (published OpenAPI description of POST /files).
+        raise ApiError(400, "Invalid file format for Fine-Tuning API. Must be .jsonl", param="file")
+    expiry = expires_in(call.body)
+    if call.face == "azure":
+        dialect.refuse_full(site, call)
+    sent.stream.seek(0)
+    file = keep(site, call, sent.filename, purpose, sent.stream, expiry)
+    return Reply(body=view(site, call.face, file, call.now))
+
+
+def checked_purpose(body: dict[str, Any]) -> str:
+    """The purpose, or the vendor's refusal."""
+    purpose = body.get("purpose")
+    if purpose is None:
+        raise ApiError(400, "'purpose' is a required property", param="purpose")
+    if purpose not in PURPOSES:
+        known = ", ".join(repr(name) for name in PURPOSES)
+        raise ApiError(400, f"'{purpose}' is not one of [{known}] - 'purpose'", param="purpose")
+    return str(purpose)
+
+
+def expires_in(body: dict[str, Any]) -> int | None:
+    """Seconds after creation: between an hour and 30 days (openai 3.52.0, ``file_create_params.py``)."""
+    asked = body.get("expires_after")
+    if asked is None:
+        return None
+    try:
+        seconds = int(asked["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ApiError(400, "'expires_after' needs 'anchor' and 'seconds'.", param="expires_after") from error
+    if asked.get("anchor") != "created_at" or not 3600 <= seconds <= 2592000:
+        message = "'expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
+        raise ApiError(400, message, param="expires_after")
+    return seconds
+
+
+def keep(
+    site: Site, call: Call, filename: str, purpose: str, stream: IO[bytes], expiry: int | None = None,
+    *, file_id: str | None = None, created: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write a file into the store; also for the files that jobs make."""
+    name = file_id or new_id("file-")
+    size = site.store.write(name, stream)
+    if size > LARGEST and purpose == "fine-tune" and call.name == "files.create":
+        site.store.erase(name)
+        raise ApiError(413, "File is too large: the limit is 512 MB.", param="file")
+    at = call.now if created is None else created
+    document = {"id": name, "bytes": size, "created": at, "filename": filename, "purpose": purpose,
+                "expires": None if expiry is None else at + expiry}  # fmt: skip
+    return site.store.add("file", call.face, document)
+
+
+def view(site: Site, face: Face, file: dict[str, Any], now: float) -> dict[str, Any]:
+    """The file object. Azure's is ``pending`` first (litellm #24687, seen 2026-11-21)."""
+    is_ready = now >= file["created"] + site.settings.processing_s
+    shown = {name: file[name] for name in ("id", "bytes", "filename", "purpose")}
+    shown |= {"object": "file", "created_at": site.stamp(file["created"]), "status_details": None}
+    shown |= {"status": "processed" if is_ready else "uploaded"}
+    shown["expires_at"] = None if file["expires"] is None else site.stamp(file["expires"])
+    return dialect.dressed_file(shown) if face == "azure" else shown
+
+
+def list_(site: Site, call: Call) -> Reply:
+    """Files, newest first unless asked otherwise."""
+    from cloudtune_emulator.openai.jobs import settle_all
+
+    settle_all(site, call)
+    order = call.query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise ApiError(400, f"Invalid value for 'order': {order!r}. Expected 'asc' or 'desc'.", param="order")
+    purpose = call.query.get("purpose")
+    lag = site.faults.condition("list_lag", call.name)
+    files = [
+        file
+        for file in site.store.all("file", call.face)
+        if not _is_gone(file, call.now)
+        and (not purpose or file["purpose"] == purpose)
+        and (lag is None or file["created"] <= call.now - lag.seconds)
+    ]
+    views = [view(site, call.face, file, call.now) for file in (files if order == "asc" else reversed(files))]
+    return Reply(body=page(views, call, default=10_000, most=10_000, ends=True))
+
+
+def get(site: Site, call: Call) -> Reply:
+    """One file."""
+    return Reply(body=view(site, call.face, find(site, call), call.now))
+
+
+def content(site: Site, call: Call) -> Reply:
+    """A file's bytes. Result files come as CSV, or base64 (users differ: a fault decides)."""
+    path = site.store.content(find(site, call)["id"])
+    is_result = call.ids["file"].startswith("file-result")
+    if is_result and site.faults.condition("base64_results", call.name):
+        return Reply(body=base64.b64encode(path.read_bytes()), content_type="application/octet-stream")
+    return Reply(body=path, content_type="application/octet-stream")
+
+
+def delete(site: Site, call: Call) -> Reply:
+    """Forget a file. A second time it is not found."""
+    file = find(site, call)
+    site.store.remove("file", call.face, file["id"])
+    site.store.erase(file["id"])
+    return Reply(body={"id": file["id"], "object": "file", "deleted": True})
+
+
+def find(site: Site, call: Call) -> dict[str, Any]:
+    """The file that the path names, or 404."""
+    from cloudtune_emulator.openai.jobs import settle_all
+
+    if call.ids["file"].startswith("file-result"):
+        settle_all(site, call)
+    file = site.store.get("file", call.face, call.ids["file"])
+    if file is None or _is_gone(file, call.now):
+        raise ApiError(404, f"No such File object: {call.ids['file']}", param="id")
+    return file
+
+
+def _is_gone(file: dict[str, Any], now: float) -> bool:
+    return file["expires"] is not None and now >= file["expires"]

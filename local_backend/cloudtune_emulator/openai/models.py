@@ -1,0 +1,125 @@
+"""``/v1/models``: base models, tuned ones and their checkpoints; who may be tuned, and what tuned ones are called.
+
+Which base takes which method: https://developers.openai.com/api/docs/guides/model-optimization and
+https://developers.openai.com/api/docs/deprecations (seen 2026-11-21); Azure's list:
+learn.microsoft.com, fine-tune-supported-models (2026-03-05). Shapes: openai 3.52.0, ``types/model.py``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.bedrock import mantle
+from cloudtune_emulator.engines import Served
+from cloudtune_emulator.http import ApiError, Call, Face, Reply
+from cloudtune_emulator.openai import jobs
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+_BOTH = frozenset({"supervised", "dpo"})
+TUNABLE: dict[str, frozenset[str]] = {
+    "gpt-4.1-2025-04-14": _BOTH,
+    "gpt-4.1-mini-2025-04-14": _BOTH,
+    "gpt-4.1-nano-2025-04-14": _BOTH,
+    "gpt-4o-2024-08-06": _BOTH,
+    "gpt-4o-2024-11-20": _BOTH,
+    "gpt-4o-mini-2024-07-18": _BOTH,
+    # Shut at OpenAI since 2026-10-23, alive on Azure: kept, so that reinforcement jobs can be rehearsed.
+    "o4-mini-2025-04-16": frozenset({"reinforcement"}),
+}
+
+
+def tunable(face: Face) -> dict[str, frozenset[str]]:
+    """Who may be tuned there, by which methods."""
+    return mantle.TUNABLE if face == "mantle" else TUNABLE
+
+
+_MADE = 1_744_316_542
+"""When the base models say they were made."""
+
+
+def tuned_name(site: Site, face: Face, base: str, suffix: str | None, job_id: str) -> str:
+    """``ft:base:org:suffix:id``; Azure: ``base.ft-hex-suffix``. Opaque to clients."""
+    tail = job_id.removeprefix("ftjob-")
+    if face == "azure":
+        return f"{base}.ft-{tail:0<32}" + (f"-{suffix}" if suffix else "")
+    return f"ft:{base}:{site.settings.organization.removeprefix('org-')}:{suffix or ''}:{tail[:8]}"
+
+
+def list_(site: Site, call: Call) -> Reply:
+    """Everything that can be asked or looked at."""
+    tuned = [_view(site, one.name, one.job) for one in _tuned(site, call) if one.step is None]
+    bases = [_view(site, name, None) for name in tunable(call.face)]
+    return Reply(body={"object": "list", "data": [*bases, *tuned]})
+
+
+def get(site: Site, call: Call) -> Reply:
+    """One model."""
+    found = find(site, call, call.ids["model"])
+    return Reply(body=_view(site, found.name, found.job))
+
+
+def delete(site: Site, call: Call) -> Reply:
+    """Delete a tuned model; a base model cannot be. A second time it is not found."""
+    found = find(site, call, call.ids["model"])
+    if found.job is None:
+        raise ApiError(403, f"You cannot delete {found.name}: it is not yours.", code="model_not_owned")
+    if call.face == "azure":
+        _refuse_deployed(site, call, found.name)
+    site.store.add("gone", call.face, {"id": found.name})
+    return Reply(body={"id": found.name, "object": "model", "deleted": True})
+
+
+def _refuse_deployed(site: Site, call: Call, name: str) -> None:
+    """Deployments go first (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21)."""
+    for one in site.store.all("deployment", "azure"):
+        if one["model"]["name"] == name and one["deleting"] is None:
+            message = f"The model {name} is deployed as {one['id']}. Delete the deployment first."
+            raise ApiError(409, message, code="conflict")
+
+
+def find(site: Site, call: Call, name: str) -> Served:
+    """The model of that name, or 404."""
+    if name in tunable(call.face):
+        return Served(name=name, base=name)
+    for one in _tuned(site, call, name):
+        if one.name == name:
+            return one
+    message = f"The model '{name}' does not exist or you do not have access to it."
+    raise ApiError(404, message, code="model_not_found", param="model")
+
+
+def base_of(site: Site, call: Call, name: str) -> str | None:
+    """The base that a job on that model trains, or None where there is no such model."""
+    try:
+        return find(site, call, name).base
+    except ApiError:
+        return None
+
+
+def _tuned(site: Site, call: Call, like: str | None = None) -> list[Served]:
+    found = []
+    for job in site.store.all("job", call.face):
+        if like is not None and not like.startswith(job["fine_tuned_model"]):
+            continue
+        seen = jobs.look(site, job, call)
+        training = site.store.content(job["request"]["training_file"])
+        names: dict[str, int | None] = {}
+        if seen.word == "succeeded":
+            names[job["fine_tuned_model"]] = None
+        for kept in seen.checkpoints[-3:]:
+            if not kept.is_last or seen.word != "succeeded":
+                names.setdefault(jobs.checkpoint_model(job, kept), kept.step)
+        found += [
+            Served(name=name, base=job["base"], job=job, step=step, training_file=training)
+            for name, step in names.items()
+            if site.store.get("gone", call.face, name) is None
+        ]
+    return found
+
+
+def _view(site: Site, name: str, job: dict[str, Any] | None) -> dict[str, Any]:
+    made = _MADE if job is None else site.stamp(job["created"])
+    owner = "system" if job is None else site.settings.organization
+    return {"id": name, "object": "model", "created": made, "owned_by": owner}

@@ -1,0 +1,128 @@
+"""Inference components: a model, or an adapter of another component's model, on an endpoint that stands.
+
+An adapter has no model, no resources and no copies of its own: it lives in what its base is given
+(docs.aws.amazon.com/sagemaker/latest/APIReference/API_InferenceComponentSpecification.html, seen 2026-11-21). What the
+service says to the deletion of a base with adapters is not documented: here it is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.http import Call, Reply
+from cloudtune_emulator.sagemaker import capacity, listing, naming, shapes
+from cloudtune_emulator.sagemaker.hosting import (
+    COMPONENT,
+    ENDPOINT,
+    MODEL,
+    add,
+    asked,
+    need,
+    standing,
+    status,
+    take_down,
+    times,
+)
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+_OF_A_MODEL = ("ModelName", "ComputeResourceRequirements", "StartupParameters")
+
+
+def create_component(site: Site, call: Call) -> Reply:
+    """CreateInferenceComponent: a model, or an adapter on another component, on an endpoint that stands."""
+    body = call.body
+    endpoint = need(site, call, ENDPOINT, body["EndpointName"])
+    if status(site, endpoint, call.now) != "InService":
+        raise shapes.refused(f'The endpoint "{endpoint["arn"]}" is not InService.')
+    given = body.get("Specification") or {}
+    if base := given.get("BaseInferenceComponentName"):
+        _check_adapter(site, call, given, need(site, call, COMPONENT, base))
+    elif given.get("ModelName"):
+        need(site, call, MODEL, given["ModelName"])
+    elif not given.get("Container"):
+        raise shapes.refused("A specification names a model, a container or a base inference component.")
+    wish = int((body.get("RuntimeConfig") or {}).get("CopyCount", 1))
+    arn = add(
+        site, call, COMPONENT, body["InferenceComponentName"], endpoint=endpoint["arn"], **capacity.begun(call, wish)
+    )
+    return Reply(body={"InferenceComponentArn": arn})
+
+
+def describe_component(site: Site, call: Call) -> Reply:
+    """DescribeInferenceComponent."""
+    thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
+    given = asked(thing)
+    given.pop("RuntimeConfig", None)
+    shown = given | times(site, thing) | {
+        "InferenceComponentArn": thing["arn"], "EndpointArn": thing["endpoint"],
+        "InferenceComponentStatus": status(site, thing, call.now),
+    }  # fmt: skip
+    if not base_of(thing):
+        desired, current = capacity.count(site, call, thing)
+        shown["RuntimeConfig"] = {"DesiredCopyCount": desired, "CurrentCopyCount": current}
+    return Reply(body=shown)
+
+
+def list_components(site: Site, call: Call) -> Reply:
+    """ListInferenceComponents."""
+    wanted = call.body.get("EndpointNameEquals")
+    views = [
+        {"InferenceComponentName": one["id"], "InferenceComponentArn": one["arn"], "EndpointArn": one["endpoint"],
+         "EndpointName": one["request"]["EndpointName"], "VariantName": one["request"].get("VariantName", "AllTraffic"),
+         "InferenceComponentStatus": status(site, one, call.now)} | times(site, one)
+        for one in standing(site, call, COMPONENT)
+        if wanted in (None, one["request"]["EndpointName"])
+    ]  # fmt: skip
+    return Reply(body=listing.page(
+        call, views, under="InferenceComponents", name="InferenceComponentName", status="InferenceComponentStatus",
+    ))  # fmt: skip
+
+
+def update_component(site: Site, call: Call) -> Reply:
+    """UpdateInferenceComponent."""
+    with site.store.alone():
+        thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
+        if "Specification" in call.body:
+            thing["request"]["Specification"] = call.body["Specification"]
+            thing["changed"] = call.now
+        wish = (call.body.get("RuntimeConfig") or {}).get("CopyCount")
+        if wish is not None:
+            capacity.wish(site, call, thing, int(wish))
+        site.store.save(COMPONENT, naming.shelf(call), thing)
+    return Reply(body={"InferenceComponentArn": thing["arn"]})
+
+
+def update_copies(site: Site, call: Call) -> Reply:
+    """UpdateInferenceComponentRuntimeConfig."""
+    with site.store.alone():
+        thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
+        capacity.wish(site, call, thing, int(call.body["DesiredRuntimeConfig"]["CopyCount"]))
+        site.store.save(COMPONENT, naming.shelf(call), thing)
+    return Reply(body={"InferenceComponentArn": thing["arn"]})
+
+
+def delete_component(site: Site, call: Call) -> Reply:
+    """DeleteInferenceComponent."""
+    name = call.body["InferenceComponentName"]
+    on_it = [one["id"] for one in standing(site, call, COMPONENT) if base_of(one) == name and one["deleting"] is None]
+    if on_it:
+        raise shapes.refused(f'Inference component "{name}" is the base of {", ".join(on_it)}: delete those first.')
+    return take_down(site, call, COMPONENT, name)
+
+
+def base_of(thing: dict[str, Any]) -> str | None:
+    """The component that an adapter is on."""
+    found = (thing["request"].get("Specification") or {}).get("BaseInferenceComponentName")
+    return str(found) if found else None
+
+
+def _check_adapter(site: Site, call: Call, given: dict[str, Any], base: dict[str, Any]) -> None:
+    own = [name for name in _OF_A_MODEL if given.get(name)]
+    if own:
+        raise shapes.refused(f"An adapter inference component has no {own[0]}: its base has.")
+    if not (given.get("Container") or {}).get("ArtifactUrl"):
+        raise shapes.refused("An adapter inference component needs Container.ArtifactUrl.")
+    if base["request"]["EndpointName"] != call.body["EndpointName"] or base_of(base):
+        raise shapes.refused(f'"{base["id"]}" is no base inference component on this endpoint.')

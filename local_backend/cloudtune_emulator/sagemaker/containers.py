@@ -1,0 +1,232 @@
+"""Jobs that bring their own program: what the request names is fetched out of S3 and run in the container contract.
+
+The code that was shipped is the code that trains: channels, entry point, hyperparameters and environment are those of
+the request, in folders instead of ``/opt/ml``. Each job has a folder and a process that looks after it
+(``cloudtune_trainer.submit.container_service``), so that it goes on when this server is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.archives import safe_parts
+from cloudtune.child_environment import child_environment
+from cloudtune.errors import ArchiveError
+from cloudtune.private_files import open_private, private_folder
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.sagemaker import rows
+from cloudtune_emulator.sagemaker.job_timeline import Phase, Seen
+from cloudtune_trainer.submit import container_service
+from cloudtune_trainer.submit.locks import is_held
+from cloudtune_trainer.submit.run_folder import read_json, write_json
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+_LOG = logging.getLogger(__name__)
+_ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "Stopped", "MaxRuntimeExceeded": "Stopped",
+         "MaxWaitTimeExceeded": "Stopped"}  # fmt: skip
+_GONE = "InternalServerError: the process that looked after the container is gone"
+_SOURCE = "sagemaker_submit_directory"
+_DRIVERS = "sm_drivers"
+"""The channel in which SageMaker's SDK ships what starts a program (sagemaker-train 1.27.0, ``constants.py``)."""
+MARKER = "checkpoint.json"
+
+
+class Containers:
+    """The containers of this server's jobs, each below ``folder``. Safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._lines: dict[str, list[tuple[float, str]]] = {}
+        self._copied: dict[str, dict[str, tuple[int, int]]] = {}
+
+    def folder(self, job: dict[str, Any]) -> Path:
+        """Where a job's containers are."""
+        return self._folder / str(job["region"]) / f"{job['id']}-{int(job['created'] * 1000)}"
+
+    def is_begun(self, job: dict[str, Any]) -> bool:
+        """Whether something looks, or looked, after it."""
+        return (self.folder(job) / container_service.STATUS).exists()
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    def start(self, site: Site, job: dict[str, Any]) -> None:
+        """Fetch what the job needs, and start what looks after it. What goes wrong is the job's failure."""
+        folder = private_folder(self.folder(job))
+        try:
+            request = self._fetched(site, job, folder)
+            write_json(folder / container_service.REQUEST, request)
+            self._begin(folder)
+        except (buckets.NoSuch, ArchiveError, ValueError, OSError) as error:
+            _fail(folder, f"ClientError: Data download failed: {error}")
+        except Exception as error:  # noqa: BLE001 - the job must not wait for ever, whatever went wrong
+            _LOG.exception("job %s could not be started", job["id"])
+            _fail(folder, f"InternalServerError: {type(error).__name__}: {error}")
+
+    def _fetched(self, site: Site, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """The request with ``file:`` addresses in the place of ``s3:``, and everything there."""
+        request = json.loads(json.dumps(job["request"]))
+        for channel in request.get("InputDataConfig") or ():
+            uri = rows.source(channel)
+            if uri is not None:
+                place = fetch(site, uri, (folder / "s3").joinpath(*safe_parts(channel["ChannelName"])))
+                channel["DataSource"]["S3DataSource"]["S3Uri"] = place.as_uri()
+                if channel["ChannelName"] == _DRIVERS:
+                    _lead(place, folder / "algo-1" / "ml")
+        given = request.get("HyperParameters") or {}
+        if uri := given.get(_SOURCE, "").strip('"'):
+            source = fetch(site, uri, folder / "s3" / ".source")
+            given[_SOURCE] = next(source.iterdir()).as_uri() if source.is_dir() else source.as_uri()
+        if kept := (request.get("CheckpointConfig") or {}).get("S3Uri"):
+            place = folder / "checkpoints"
+            fetch(site, f"{kept.rstrip('/')}/", place, must=False)
+            request["CheckpointConfig"]["S3Uri"] = place.as_uri()
+        request["OutputDataConfig"]["S3OutputPath"] = (folder / "out").as_uri()
+        return dict(request)
+
+    def _begin(self, folder: Path) -> None:
+        package = str(Path(container_service.__file__).resolve().parents[2])
+        paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        with open_private(folder / "service.log", "ab") as log:
+            subprocess.run(
+                [sys.executable, "-P", "-m", container_service.__name__, str(folder)], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, env=child_environment() | {"PYTHONPATH": os.pathsep.join(paths)},
+                start_new_session=True, check=True,
+            )  # fmt: skip
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def seen(self, job: dict[str, Any], now: float) -> Seen:
+        """The job as its own folder tells."""
+        folder = self.folder(job)
+        status = _status(folder)
+        created = Phase(job["created"], "InProgress", "Starting")
+        if status is None:
+            return Seen(phases=(created,))
+        phases = [created]
+        for entry in status["SecondaryStatusTransitions"]:
+            word = entry["Status"]
+            if word == "Starting":
+                continue
+            is_stopping = any(phase.secondary == "Stopping" for phase in phases)
+            at = max(phases[-1].at, datetime.fromisoformat(entry["StartTime"]).timestamp())
+            going = "Stopping" if word == "Stopping" or is_stopping else "InProgress"
+            phases.append(Phase(at, _ENDS.get(word, going), word))
+        return Seen(phases=tuple(phases), reason=status.get("FailureReason"), lines=tuple(self._log(job, folder, now)))
+
+    def _log(self, job: dict[str, Any], folder: Path, now: float) -> list[tuple[float, str]]:
+        """The first host's lines, each with the moment at which it was first seen here."""
+        try:
+            content = (folder / "algo-1" / "log.txt").read_bytes()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()
+        with self._lock:
+            known = self._lines.setdefault(str(folder), [])
+            known += [(now, line) for line in whole[len(known) :]]
+            return list(known)
+
+    # -- steering ----------------------------------------------------------------------------------------------------
+
+    def stop(self, job: dict[str, Any]) -> None:
+        """Ask it to stop: SIGTERM, and after 120 s SIGKILL."""
+        folder = private_folder(self.folder(job))
+        (folder / container_service.STOP).touch()
+
+    def close(self) -> None:
+        """Ask all that go on to stop: their folders are about to go."""
+        for folder in self._folder.glob("*/*"):
+            if is_held(folder / container_service.LOCK):
+                (folder / container_service.STOP).touch()
+
+    def is_busy(self) -> bool:
+        """Whether any job's container is still looked after."""
+        return any(is_held(folder / container_service.LOCK) for folder in self._folder.glob("*/*"))
+
+    # -- what is left ------------------------------------------------------------------------------------------------
+
+    def artefact(self, job: dict[str, Any]) -> bytes | None:
+        """The packed model."""
+        path = self.folder(job) / "out" / job["id"] / "output" / "model.tar.gz"
+        return path.read_bytes() if path.is_file() else None
+
+    def keep_checkpoints(self, site: Site, job: dict[str, Any]) -> None:
+        """Copy what is new in the job's checkpoints into S3, as the service does while a job runs."""
+        uri = (job["request"].get("CheckpointConfig") or {}).get("S3Uri")
+        folder = self.folder(job) / "checkpoints"
+        if uri is None or not folder.is_dir():
+            return
+        place = buckets.parse(f"{uri.rstrip('/')}/")
+        known = self._copied.setdefault(str(folder), {})
+        # A checkpoint's own note comes last: with it in place the others are.
+        files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == MARKER)
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            if any(part.startswith(".") for part in Path(name).parts):
+                continue
+            mark = (path.stat().st_size, path.stat().st_mtime_ns)
+            if known.get(name) != mark:
+                buckets.put(site, place.under(name), path.read_bytes())
+                known[name] = mark
+
+
+def _status(folder: Path) -> dict[str, Any] | None:
+    """What the job's own process tells; of one that is gone without a word, that."""
+    status = read_json(folder / container_service.STATUS)
+    if not isinstance(status, dict):
+        return None
+    if status["TrainingJobStatus"] in _ENDS.values() or is_held(folder / container_service.LOCK):
+        return status
+    status = read_json(folder / container_service.STATUS)  # it may have come to its end in between
+    if isinstance(status, dict) and status["TrainingJobStatus"] not in _ENDS.values():
+        _fail(folder, _GONE)
+        return dict(read_json(folder / container_service.STATUS))
+    return dict(status) if isinstance(status, dict) else None
+
+
+def _fail(folder: Path, reason: str) -> None:
+    status = read_json(folder / container_service.STATUS) or {"SecondaryStatusTransitions": []}
+    moment = datetime.now().astimezone().isoformat()
+    status["SecondaryStatusTransitions"].append({"Status": "Failed", "StartTime": moment, "StatusMessage": ""})
+    status |= {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed", "LastModifiedTime": moment,
+               "FailureReason": reason[:1024]}  # fmt: skip
+    write_json(folder / container_service.STATUS, status)
+
+
+def _lead(drivers: Path, root: Path) -> None:
+    """Let the SDK's own drivers, which have ``/opt/ml`` written in them, find the first host's tree instead."""
+    for path in drivers.rglob("*"):
+        if path.suffix in (".sh", ".py", ".json"):
+            path.write_bytes(path.read_bytes().replace(b"/opt/ml", str(root).encode()))
+
+
+def fetch(site: Site, uri: str, to: Path, *, must: bool = True) -> Path:
+    """One object as a file in ``to``, or all below a prefix with their paths. Raises NoSuch where there is nothing."""
+    place = buckets.parse(uri)
+    try:
+        found = [key for key, _ in buckets.keys(site, place)]
+    except buckets.NoSuch:
+        found = []
+    if place.key in found:
+        found, head = [place.key], place.key.rpartition("/")[0]
+    else:
+        head = place.key.rstrip("/")
+        found = [key for key in found if key.startswith(f"{head}/")]
+    if must and not found:
+        raise buckets.NoSuch(f"no objects at {uri}")
+    to.mkdir(parents=True, exist_ok=True)
+    for key in found:
+        path = to.joinpath(*safe_parts(key.removeprefix(f"{head}/")))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buckets.get(site, buckets.Place(place.bucket, key)))
+    return to

@@ -1,0 +1,120 @@
+"""What moves training jobs and answers for their models: the contract of the two engines, and the scripted one."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from cloudtune.archives import read_tar
+from cloudtune.errors import ArchiveError
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.engines import ScriptEngine, Spoken
+from cloudtune_emulator.sagemaker import job_timeline, rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.engines import Sampling
+    from cloudtune_emulator.sagemaker.job_timeline import Seen
+
+SCRIPTED = "scripted.json"
+"""In a scripted job's model.tar.gz: which job it is from. No weights."""
+
+
+class Trainer(Protocol):
+    """Moves jobs. A job is the document in the store."""
+
+    def begin(self, site: Site, job: dict[str, Any]) -> None:
+        """Take on a new job; may write into the document before it is kept."""
+
+    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+        """The job now."""
+
+    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+        """Ask it to stop; may write into the document."""
+
+    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+        """model.tar.gz of a job that has ended, or None if it left nothing."""
+
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """What a container answers to a body, in parts as they come; None where ``answer`` says what it would."""
+
+    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+        """What a model behind an endpoint says. ``model`` is its container: an image, environment, ModelDataUrl."""
+
+    def close(self) -> None:
+        """Let go of whatever runs."""
+
+
+class ScriptTrainer:
+    """Jobs move by the clock; nothing is trained. A model answers its training rows' own questions."""
+
+    def begin(self, site: Site, job: dict[str, Any]) -> None:
+        """See `Trainer.begin`: the script of this moment is the job's for ever."""
+        assert isinstance(site.engine, ScriptEngine)
+        job["script"] = msgspec.to_builtins(site.engine.script)
+
+    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+        """See `Trainer.seen`."""
+        return job_timeline.seen(job, now)
+
+    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+        """See `Trainer.stop`."""
+        job["acts"].append([now, "stop"])
+
+    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+        """See `Trainer.artefact`."""
+        note = {"job": job["id"], "note": "a scripted job: nothing was trained", "channels": rows.channels(job)}
+        return packed({SCRIPTED: json.dumps(note).encode()})
+
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """See `Trainer.serve`: there is no container."""
+        return None
+
+    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+        """See `Trainer.answer`."""
+        asked = rows.last_words(messages)
+        known = next((answer for question, answer in self._learnt(site, model) if question == asked), None)
+        text = known if known is not None else f"{model.get('name', 'the model')} was asked: {asked}"
+        words = text.split(" ")
+        said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
+        return Spoken(
+            pieces=tuple(said), finish_reason="length" if len(said) < len(words) else "stop",
+            prompt_tokens=len(asked) // 4 + 4, completion_tokens=len(said),
+        )  # fmt: skip
+
+    def _learnt(self, site: Site, model: Mapping[str, Any]) -> list[tuple[str, str]]:
+        note = _note(site, str(model.get("adapter") or model.get("uri") or ""))
+        uri = note.get("channels", {}).get("train")
+        return rows.pairs(site, uri) if uri else []
+
+    def close(self) -> None:
+        """See `Trainer.close`."""
+
+
+def _note(site: Site, uri: str) -> dict[str, Any]:
+    """What a scripted job left beside its model, in an archive or in a folder."""
+    try:
+        place = buckets.parse(uri)
+        if uri.endswith(".tar.gz"):
+            files = read_tar(io.BytesIO(buckets.get(site, place)))
+            return next((dict(json.loads(content.read())) for name, content in files if name == SCRIPTED), {})
+        return dict(json.loads(buckets.get(site, place.under(SCRIPTED))))
+    except (ValueError, KeyError, TypeError, RecursionError, buckets.NoSuch, ArchiveError):
+        return {}
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """A tar.gz of these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()

@@ -1,0 +1,170 @@
+"""The public hub: contents described and listed, recipes checked, and the buckets that documents point into.
+
+Shapes: botocore 1.44.5, service model. The hub belongs to the account ``aws``. Hyperparameters of a serverless job are
+held against its recipe (docs.aws.amazon.com/sagemaker/latest/dg/customizing-models-sft.html, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.http import Call, Reply
+from cloudtune_emulator.sagemaker import documents, listing, shapes
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+_SINCE = 1_735_689_600.0  # 2025-01-01
+_PLACEHOLDER = b"A placeholder of the emulator: no weights, no program.\n"
+
+
+def describe(site: Site, call: Call) -> Reply:
+    """DescribeHubContent."""
+    asked = call.body
+    name, version = asked["HubContentName"], asked.get("HubContentVersion")
+    seed_caches(site)
+    document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
+    body = _info(call, name) | {
+        "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"),
+        "HubContentDocument": json.dumps(document),
+    }  # fmt: skip
+    return Reply(body=body)
+
+
+def list_(site: Site, call: Call) -> Reply:
+    """ListHubContents."""
+    _hub(call.body["HubName"])
+    views = [_info(call, name) for name in documents.names()] if call.body["HubContentType"] == "Model" else []
+    return Reply(body=listing.page(
+        call, views, under="HubContentSummaries", name="HubContentName",
+        by={"HubContentName": lambda view: view["HubContentName"]},
+    ))  # fmt: skip
+
+
+def versions(site: Site, call: Call) -> Reply:
+    """ListHubContentVersions: the emulator's hub has one of each."""
+    _document(call, call.body["HubName"], call.body["HubContentType"], call.body["HubContentName"], None)
+    return Reply(body={"HubContentSummaries": [_info(call, call.body["HubContentName"])]})
+
+
+def describe_hub(site: Site, call: Call) -> Reply:
+    """DescribeHub."""
+    _hub(call.body["HubName"])
+    return Reply(body={
+        "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"), "HubStatus": "InService",
+        "CreationTime": _SINCE, "LastModifiedTime": _SINCE,
+    })  # fmt: skip
+
+
+def _hub(name: str) -> None:
+    if name != documents.HUB and not name.endswith(f":hub/{documents.HUB}"):
+        raise shapes.failed("ResourceNotFound", f"Hub with name {name} does not exist")
+
+
+def _document(call: Call, hub: str, kind: str, name: str, version: str | None) -> dict[str, Any]:
+    _hub(hub)
+    if kind != "Model" or name not in documents.names():
+        raise shapes.failed("ResourceNotFound", f"Hub content with type {kind} and name {name} does not exist")
+    if version is not None and version != documents.version(name):
+        raise shapes.failed("ResourceNotFound", f"Hub content version {version} of {name} does not exist")
+    return documents.document(name, call.region or "us-east-1")
+
+
+def _arn(call: Call, what: str) -> str:
+    return f"arn:aws:sagemaker:{call.region or 'us-east-1'}:aws:{what}"
+
+
+def _info(call: Call, name: str) -> dict[str, Any]:
+    version = documents.version(name)
+    return {
+        "HubContentName": name, "HubContentVersion": version, "HubContentType": "Model",
+        "HubContentArn": _arn(call, f"hub-content/{documents.HUB}/Model/{name}/{version}"),
+        "DocumentSchemaVersion": documents.SCHEMA_VERSION, "HubContentStatus": "Available",
+        "HubContentDisplayName": name, "HubContentDescription": documents.INVENTED, "SupportStatus": "Supported",
+        "HubContentSearchKeywords": ["@capability:fine-tuning"], "CreationTime": _SINCE,
+    }  # fmt: skip
+
+
+# -- for other calls ---------------------------------------------------------------------------------------------------
+
+
+def of_arn(site: Site, call: Call, arn: str) -> dict[str, Any]:
+    """The document of a base model's ARN, with or without a version, or the service's refusal."""
+    _, _, rest = arn.partition(":hub-content/")
+    hub, _, name, *version = rest.split("/")
+    seed_caches(site)
+    return _document(call, hub, "Model", name, version[0] if version else None)
+
+
+def is_cache(path: str) -> bool:
+    """Whether a path is in one of the buckets that are AWS's own."""
+    return path.startswith(("/jumpstart-cache-prod-", "/jumpstart-private-cache-prod-"))
+
+
+def is_gated(uri: str) -> bool:
+    """Whether weights lie where an agreement must be accepted first."""
+    return uri.startswith("s3://jumpstart-private-cache-prod-")
+
+
+def check_recipe(document: dict[str, Any], config: dict[str, Any], given: dict[str, str]) -> None:
+    """Raises ValidationException where no recipe fits, or a value is outside of its recipe."""
+    technique, peft = config.get("CustomizationTechnique"), config.get("Peft")
+    recipes = document.get("RecipeCollection") or ()
+    if not any(one["CustomizationTechnique"] == technique and one.get("Peft") == peft for one in recipes):
+        raise shapes.refused(f"The base model does not support {technique} with {peft or 'full-rank'} training.")
+    rules = documents.override_params(str(technique), peft)
+    faults = [f"{key} is not supported" for key in given if key not in rules]
+    faults += [text for key, rule in rules.items() if key in given and (text := _broken(key, rule, given[key]))]
+    if faults:
+        raise shapes.refused(f"Invalid HyperParameters: {'; '.join(faults)}.")
+
+
+def _broken(key: str, rule: dict[str, Any], text: str) -> str:
+    if rule["type"] == "string":
+        return "" if text in rule["enum"] else f"{key} must be one of {rule['enum']}, not {text}"
+    try:
+        value = int(text) if rule["type"] == "integer" else float(text)
+    except ValueError:
+        return f"{key} must be of type {rule['type']}, not {text}"
+    if "enum" in rule and value not in rule["enum"]:
+        return f"{key} must be one of {rule['enum']}, not {text}"
+    if "min" in rule and not rule["min"] <= value <= rule["max"]:
+        return f"{key} must be between {rule['min']} and {rule['max']}, not {text}"
+    return ""
+
+
+def seed_caches(site: Site) -> None:
+    """The buckets that documents point into, with placeholders: they are AWS's own, and are there for everybody."""
+    region = site.settings.aws_region
+    store = site.aws.backend("s3")
+    with site.store.alone():
+        made = {str(bucket) for bucket in store.buckets}
+        if documents.cache_bucket(region) in made:
+            return
+        for name in (documents.cache_bucket(region), documents.gated_bucket(region)):
+            store.create_bucket(name, region)
+        for uri, data in _contents(region).items():
+            buckets.put(site, buckets.parse(uri), data)
+
+
+def _contents(region: str) -> dict[str, bytes]:
+    found = {f"s3://{documents.cache_bucket(region)}/models_manifest.json": documents.manifest()}
+    for name in documents.names():
+        document = documents.document(name, region)
+        for field in ("TrainingScriptUri", "TrainingArtifactUri", "HostingArtifactUri", "HostingEulaUri"):
+            if uri := document.get(field):
+                found[uri + ("placeholder.txt" if uri.endswith("/") else "")] = _PLACEHOLDER
+        if data := document.get("DefaultTrainingDatasetUri"):
+            found[f"{data}default.jsonl"] = (
+                b'{"instruction": "Whose rows?", "context": "", "response": "AWS\'s own."}\n'
+            )
+        key = f"community_models/{name}/specs_v{documents.version(name)}.json"
+        found[f"s3://{documents.cache_bucket(region)}/{key}"] = json.dumps(document).encode()
+        for recipe in document.get("RecipeCollection", ()):
+            rules = documents.override_params(recipe["CustomizationTechnique"], recipe.get("Peft"))
+            found[recipe["SmtjOverrideParamsS3Uri"]] = json.dumps(rules).encode()
+            keys = "".join(f"  {key}: '{{{{{key}}}}}'\n" for key in rules)
+            found[recipe["SmtjRecipeTemplateS3Uri"]] = f"# {documents.INVENTED}\ntraining_config:\n{keys}".encode()
+    return found

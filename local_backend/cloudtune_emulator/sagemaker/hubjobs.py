@@ -1,0 +1,186 @@
+"""Jobs on the hub's models, really trained: AWS's scripts and recipes are not here, the local back end is.
+
+A job's rows become canonical ones, its hyperparameters the spec's; which local model stands for the hub's says the
+emulator's table (``basemodels``). ``GET /_emulator/runs`` tells the spec that each was trained with.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.sagemaker import rows
+from cloudtune_emulator.sagemaker.job_timeline import Phase, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.train_engine import TrainEngine
+
+FACE = "sagemaker"
+_CACHE = "s3://jumpstart-cache-prod-"
+_HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length", "dataset_max_len"),
+          "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",),
+          "max_grad_norm": ("gradient_clipping_threshold",)}  # fmt: skip
+_LORA = {"rank": ("lora_rank", "lora_r"), "alpha": ("lora_alpha",), "dropout": ("lora_dropout",)}
+_SCHEDULERS = ("cosine", "constant")
+_LONGEST = 1024
+"""Tokens of a row: recipes name the length that AWS's models read, and what stands for them may read less."""
+_WORDS = {"validating_files": "Downloading", "queued": "Downloading", "running": "Training", "paused": "Training",
+          "pausing": "Training", "succeeded": "Completed", "failed": "Failed", "cancelled": "Stopped"}  # fmt: skip
+
+
+def is_hubs(job: Mapping[str, Any]) -> bool:
+    """Whether the program that would train is AWS's own."""
+    request = job["request"]
+    source = str((request.get("HyperParameters") or {}).get("sagemaker_submit_directory", "")).strip('"')
+    return bool(request.get("ServerlessJobConfig")) or source.startswith(_CACHE)
+
+
+def begin(site: Site, job: dict[str, Any]) -> None:
+    """Hand the rows and figures to the engine that trains."""
+    shadow = _shadow(site, job)
+    training, validation = _rows(site, job, "train"), _rows(site, job, "validation")
+    if training is None:
+        error = "ClientError: the job has no training channel, and AWS's default rows are not here"
+        shadow["course"]["error"] = {"code": "client_error", "message": error, "param": None}
+    site.engine.begin(shadow, training or Path("none"), validation)
+    site.store.add("job", FACE, shadow)
+
+
+def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
+    given = {key: value.strip('"') for key, value in (job["request"].get("HyperParameters") or {}).items()}
+    course = job["course"]
+    found = {name: _number(given, keys) for name, keys in _HYPER.items()}
+    local: dict[str, Any] = {name: number for name, number in found.items() if number is not None}
+    if given.get("lr_scheduler") in _SCHEDULERS:
+        local["scheduler"] = given["lr_scheduler"]
+    lora = {name: number for name, keys in _LORA.items() if (number := _number(given, keys)) is not None}
+    if "max_length" in local:
+        local["max_length"] = min(int(local["max_length"]), _LONGEST)
+    batch = _number(given, ("per_device_train_batch_size", "global_batch_size")) or 4
+    seed = _number(given, ("seed",))
+    beta = given.get("adam_beta", "auto")  # DPO's, in spite of its name
+    technique = (job["request"].get("ServerlessJobConfig") or {}).get("CustomizationTechnique", "SFT")
+    is_text = "ServerlessJobConfig" not in job["request"] and "True" not in (
+        given.get("chat_dataset"), given.get("instruction_tuned"),
+    )  # fmt: skip
+    return {
+        "id": job["id"], "face": FACE, "created": job["created"], "acts": [], "settled": True,
+        "base": _base(job), "request": {"model": _base(job)}, "fine_tuned_model": job["arn"], "local": local,
+        "lora": lora,
+        "method": "text" if is_text else {"DPO": "dpo", "SFT": "supervised"}.get(technique, "reinforcement"),
+        "hyperparameters": {"beta": float(beta) if beta != "auto" else "auto"},
+        "seed": int(seed) if seed is not None else job["seed"],
+        "course": {
+            "steps": max(1, math.ceil(course["rows"] / batch)) * math.ceil(course["epochs"]),
+            "epochs": max(1, math.ceil(course["epochs"])), "batch_size": int(batch), "learning_rate_multiplier": 1.0,
+            "tokens": 0, "has_validation": course["has_validation"], "error": None,
+        },
+    }  # fmt: skip
+
+
+def _base(job: Mapping[str, Any]) -> str:
+    config = job["request"].get("ServerlessJobConfig")
+    if config:
+        return str(config["BaseModelArn"]).partition("/Model/")[2].partition("/")[0]
+    for channel in job["request"].get("InputDataConfig") or ():
+        if channel["ChannelName"] == "model" and (uri := rows.source(channel)):
+            return uri.removeprefix("s3://").partition("/")[2].partition("/")[0]
+    return "unknown"
+
+
+def _number(given: Mapping[str, str], names: tuple[str, ...]) -> float | None:
+    for name in names:
+        try:
+            value = float(given[name])
+        except (KeyError, ValueError):
+            continue
+        if value >= 0:  # -1 is JumpStart's word for the model's own
+            return value
+    return None
+
+
+def _rows(site: Site, job: dict[str, Any], side: str) -> Path | None:
+    """A channel's rows as canonical ones, in a file that is kept."""
+    uri = rows.channels(job).get(side)
+    if uri is None:
+        return None
+    path = site.store.content(f"sagemaker-{job['id']}-{int(job['created'] * 1000)}-{side}.jsonl")
+    template = rows.template(site, uri)
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows.objects(site, uri):
+            file.write(json.dumps(rows.canonical(row, template), ensure_ascii=False) + "\n")
+    return path
+
+
+# -- asking ------------------------------------------------------------------------------------------------------------
+
+
+def _mine(site: Site, job: dict[str, Any]) -> dict[str, Any]:
+    shadow = site.store.get("job", FACE, job["id"])
+    assert shadow is not None
+    return shadow
+
+
+def seen(site: Site, job: dict[str, Any], now: float) -> Seen:
+    """The job as its run stands."""
+    life = site.engine.life(_mine(site, job), now)
+    phases = [Phase(job["created"], "InProgress", "Starting"), Phase(job["created"], "InProgress", "Downloading")]
+    if life.started_at is not None:
+        phases.append(Phase(max(life.started_at, job["created"]), "InProgress", "Training"))
+    word = _WORDS[life.word]
+    stopped = next((at for at, kind in job["acts"] if kind == "stop"), None)
+    if life.finished_at is not None:
+        phases += _ending(life, word)
+    elif stopped is not None:
+        phases.append(Phase(stopped, "Stopping", "Stopping"))
+    reason = None
+    if word == "Failed" and life.error:
+        text = str(life.error["message"])
+        reason = text if text.startswith("ClientError") else f"AlgorithmError: {text}"
+    lines = tuple((event.at, _line(event.data)) for event in life.events if event.type == "metrics")
+    return Seen(phases=tuple(phases), reason=reason, step=_step(life), lines=lines)
+
+
+def _ending(life: Life, word: str) -> list[Phase]:
+    assert life.finished_at is not None
+    if word == "Completed":
+        return [Phase(life.finished_at, "InProgress", "Uploading"), Phase(life.finished_at, "Completed", "Completed")]
+    return [Phase(life.finished_at, word, word)]
+
+
+def _step(life: Life) -> int:
+    return max((int(event.data.get("step", 0)) for event in life.events if event.type == "metrics"), default=0)
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    """As Hugging Face's Trainer writes its log."""
+    names = {"train_loss": "loss", "full_valid_loss": "eval_loss"}
+    return str({ours: data[name] for name, ours in names.items() if name in data})
+
+
+def stop(site: Site, job: dict[str, Any], now: float) -> None:
+    """Stop the run."""
+    shadow = _mine(site, job)
+    site.engine.act(shadow, "cancel", now)
+    site.store.save("job", FACE, shadow)
+
+
+def artefact(site: Site, job: dict[str, Any]) -> bytes | None:
+    """The tuned model's files, packed; None where the run left no model."""
+    engine: TrainEngine = site.engine  # type: ignore[assignment]
+    folder = engine.files(_mine(site, job))
+    if folder is None:
+        return None
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.add(path, arcname=path.name)
+    return buffer.getvalue()

@@ -1,0 +1,238 @@
+"""Training jobs that exist: describe, list, stop, delete; and what is left in S3 when one ends.
+
+Shapes and words: botocore 1.44.5, service model. A missing job is a ValidationException
+(docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html and users' traces, seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.http import Call, Reply
+from cloudtune_emulator.sagemaker import (
+    job_timeline,
+    listing,
+    naming,
+    packages,
+    shapes,
+)
+from cloudtune_emulator.sagemaker.create_job import KIND
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.sagemaker.job_timeline import Seen
+
+_NOT_SHOWN = frozenset({"Tags", "SessionChainingConfig"})
+TOKENS_PER_ROW = 50
+
+
+def find(site: Site, call: Call, name: str) -> dict[str, Any]:
+    """The job of that name, or the service's words for none."""
+    job = site.store.get(KIND, naming.shelf(call), name)
+    if job is None:
+        raise shapes.refused("Requested resource not found.")
+    return job
+
+
+def look(site: Site, call: Call, job: dict[str, Any]) -> Seen:
+    """How the job stands; when it is first seen to have ended, what it leaves is written."""
+    seen = site.sagemaker.seen(site, job, call.now)
+    if seen.has_ended and not job["settled"]:
+        with site.store.alone():
+            now = site.store.get(KIND, naming.shelf(call), job["id"])
+            if now is not None and not now["settled"]:
+                job |= now
+                _settle(site, call, job, seen)
+                job["settled"] = True
+                site.store.save(KIND, naming.shelf(call), job)
+    return seen
+
+
+def _settle(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> None:
+    if seen.now.status == "Failed" or not seen.has_trained:
+        return
+    data = site.sagemaker.artefact(site, job)
+    if data is None:
+        return
+    place = _output(job)
+    if job["request"]["OutputDataConfig"].get("CompressionType") == "NONE":
+        packages.unpack(site, place, data)
+    else:
+        buckets.put(site, place, data)
+    job["artefact"] = place.uri
+    if job["request"].get("ServerlessJobConfig") and seen.now.status == "Completed":
+        job["package"] = packages.register(site, call, job, data)
+
+
+def _output(job: dict[str, Any]) -> buckets.Place:
+    """``<S3OutputPath>/<job>/output/model.tar.gz``, or the folder ``model`` beside where it is not compressed."""
+    out = job["request"]["OutputDataConfig"]
+    base = buckets.parse(out["S3OutputPath"]).under(job["id"], "output")
+    return base.under("model/" if out.get("CompressionType") == "NONE" else "model.tar.gz")
+
+
+def settle_all(site: Site, call: Call) -> None:
+    """Let every job that has ended by now leave what it leaves: asked for when S3 or the log is read."""
+    for job in site.store.all(KIND, naming.shelf(call)):
+        if not job["settled"]:
+            look(site, call, job)
+
+
+def describe(site: Site, call: Call) -> Reply:
+    """DescribeTrainingJob."""
+    job = find(site, call, call.body["TrainingJobName"])
+    return Reply(body=view(site, call, job, look(site, call, job)))
+
+
+def view(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
+    """All that was asked for, and how it stands."""
+    request, now = job["request"], call.now
+    shown: dict[str, Any] = {key: value for key, value in request.items() if key not in _NOT_SHOWN}
+    shown.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": job_timeline.DEFAULT_MAX_RUNTIME_S})
+    for key in ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"):
+        shown.setdefault(key, False)
+    shown |= _standing(site, call, seen)
+    shown |= {
+        "TrainingJobArn": job["arn"], "SecondaryStatusTransitions": _transitions(site, seen),
+        "LastModifiedTime": naming.told(site, seen.now.at), "CreationTime": naming.told(site, job["created"]),
+        "FinalMetricDataList": _final(site, job, seen),
+    }  # fmt: skip
+    if job.get("artefact"):
+        shown["ModelArtifacts"] = {"S3ModelArtifacts": job["artefact"]}
+    if seen.started is not None:
+        shown["TrainingStartTime"] = naming.told(site, seen.started)
+        spent = int((seen.now.at if seen.has_ended else now) - seen.started)
+        shown["TrainingTimeInSeconds"] = spent
+        if not request.get("ServerlessJobConfig"):
+            shown["BillableTimeInSeconds"] = int(spent * (0.3 if request.get("EnableManagedSpotTraining") else 1))
+    if seen.has_ended:
+        shown["TrainingEndTime"] = naming.told(site, seen.now.at)
+        if (request.get("ResourceConfig") or {}).get("KeepAlivePeriodInSeconds"):
+            shown["WarmPoolStatus"] = {"Status": _pool(job, seen, now)}
+    if request.get("ServerlessJobConfig"):
+        shown |= _serverless(job, seen)
+    return shown
+
+
+def _standing(site: Site, call: Call, seen: Seen) -> dict[str, Any]:
+    word = site.faults.condition("invented_status", call.name)
+    status = word.value if word else seen.now.status
+    found = {"TrainingJobStatus": status, "SecondaryStatus": seen.now.secondary}
+    return found | ({"FailureReason": seen.reason} if seen.reason and status == "Failed" else {})
+
+
+def _transitions(site: Site, seen: Seen) -> list[dict[str, Any]]:
+    ends = [phase.at for phase in seen.phases[1:]]
+    found = []
+    for number, phase in enumerate(seen.phases):
+        entry = {"Status": phase.secondary, "StartTime": naming.told(site, phase.at),
+                 "StatusMessage": job_timeline.MESSAGES.get(phase.secondary, phase.secondary)}  # fmt: skip
+        if number < len(ends):
+            entry["EndTime"] = naming.told(site, ends[number])
+        elif phase.status in job_timeline.TERMINAL:
+            entry["EndTime"] = naming.told(site, phase.at)
+        found.append(entry)
+    return found
+
+
+def _final(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
+    """The last value that each metric definition's expression finds in the log."""
+    definitions = (job["request"].get("AlgorithmSpecification") or {}).get("MetricDefinitions") or ()
+    found = []
+    for definition in definitions:
+        for at, line in reversed(seen.lines):
+            if (hit := re.search(definition["Regex"], line)) is not None and hit.groups():
+                found.append(
+                    {"MetricName": definition["Name"], "Value": float(hit[1]), "Timestamp": naming.told(site, at)}
+                )
+                break
+    return found
+
+
+def _pool(job: dict[str, Any], seen: Seen, now: float) -> str:
+    kept = job["request"]["ResourceConfig"]["KeepAlivePeriodInSeconds"]
+    return "Available" if now < seen.now.at + kept else "Terminated"
+
+
+def run_id(job: dict[str, Any]) -> str:
+    """MLflow's, which the job's curves are written under."""
+    return hashlib.sha256(f"{job['arn']}/{job['created']}".encode()).hexdigest()[:32]
+
+
+def experiment_id(job: dict[str, Any]) -> str:
+    """MLflow's, by the resource and the experiment's name."""
+    config = job["request"]["MlflowConfig"]
+    name = f"{config['MlflowResourceArn']}/{config.get('MlflowExperimentName') or job['id']}"
+    return str(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
+
+
+def _serverless(job: dict[str, Any], seen: Seen) -> dict[str, Any]:
+    course = job["course"]
+    each = max(1, int(course["steps"] / max(1.0, course["epochs"])))
+    progress = {
+        "TotalStepCountPerEpoch": each, "CurrentStep": seen.step % each if seen.step < course["steps"] else each,
+        "CurrentEpoch": min(int(course["epochs"]), 1 + seen.step // each), "MaxEpoch": int(course["epochs"]),
+    }  # fmt: skip
+    found: dict[str, Any] = {"ProgressInfo": progress}
+    if job["request"].get("MlflowConfig") and seen.has_trained:
+        found["MlflowDetails"] = {"MlflowRunId": run_id(job), "MlflowExperimentId": experiment_id(job)}
+    if seen.now.status == "Completed":
+        found["BillableTokenCount"] = int(course["rows"] * TOKENS_PER_ROW * course["epochs"])
+        if job.get("package"):
+            found["OutputModelPackageArn"] = job["package"]
+    return found
+
+
+def list_(site: Site, call: Call) -> Reply:
+    """ListTrainingJobs."""
+    views = []
+    lag = site.faults.condition("list_lag", call.name)
+    for job in site.store.all(KIND, naming.shelf(call)):
+        if lag and job["created"] > call.now - lag.seconds:
+            continue
+        seen = look(site, call, job)
+        entry = {
+            "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
+            "CreationTime": naming.told(site, job["created"]), "LastModifiedTime": naming.told(site, seen.now.at),
+        }  # fmt: skip
+        entry |= {key: word for key, word in _standing(site, call, seen).items() if key != "FailureReason"}
+        if seen.has_ended:
+            entry["TrainingEndTime"] = naming.told(site, seen.now.at)
+        views.append(entry)
+    return Reply(body=listing.page(
+        call, views, under="TrainingJobSummaries", name="TrainingJobName", status="TrainingJobStatus",
+    ))  # fmt: skip
+
+
+def stop(site: Site, call: Call) -> Reply:
+    """StopTrainingJob: SIGTERM, and after 120 s SIGKILL; what was saved is uploaded.
+
+    A job that has ended is refused in the words that users report ("The request was rejected because the training job
+    is in status Completed", aws/sagemaker-python-sdk issues, seen 2026-11-21).
+    """
+    with site.store.alone():
+        job = find(site, call, call.body["TrainingJobName"])
+        seen = look(site, call, job)
+        if seen.has_ended:
+            message = f"The request was rejected because the training job is in status {seen.now.status}."
+            raise shapes.refused(message)
+        if seen.now.status != "Stopping":
+            site.sagemaker.stop(site, job, call.now)
+            site.store.save(KIND, naming.shelf(call), job)
+    return Reply(body=b"", content_type="application/x-amz-json-1.1")
+
+
+def delete(site: Site, call: Call) -> Reply:
+    """DeleteTrainingJob: of an ended job; its name is free again."""
+    with site.store.alone():
+        job = find(site, call, call.body["TrainingJobName"])
+        seen = look(site, call, job)
+        if not seen.has_ended:
+            message = f"The training job {job['id']} is {seen.now.status} and cannot be deleted."
+            raise shapes.failed("ResourceInUse", message)
+        site.store.remove(KIND, naming.shelf(call), job["id"])
+        naming.unlabel(site, call, job["arn"])
+    return Reply(body=b"", content_type="application/x-amz-json-1.1")

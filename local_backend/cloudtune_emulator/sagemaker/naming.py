@@ -1,0 +1,83 @@
+"""What things are called: ARNs, the shelf of a region, and the tags that hang on a thing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.http import Call, Reply
+from cloudtune_emulator.sagemaker import shapes
+
+if TYPE_CHECKING:
+    from cloudtune_emulator.context import Site
+
+_MOST_TAGS = 50
+
+
+def shelf(call: Call) -> str:
+    """Where the store keeps what belongs to the call's region."""
+    return f"sagemaker/{call.region or 'us-east-1'}"
+
+
+def arn(site: Site, call: Call, kind: str, name: str) -> str:
+    """The ARN of a thing of this account."""
+    return f"arn:aws:sagemaker:{call.region or 'us-east-1'}:{site.settings.aws_account}:{kind}/{name}"
+
+
+def tail(text: str) -> str:
+    """The name in an ARN, or the name itself."""
+    return text.rpartition("/")[2]
+
+
+def told(site: Site, moment: float) -> float:
+    """A moment as the service tells it: to the millisecond, by a clock that may be wrong."""
+    return round(moment + site.faults.skew(), 3)
+
+
+# -- tags --------------------------------------------------------------------------------------------------------------
+
+
+def label(site: Site, call: Call, what: str, tags: list[dict[str, str]] | None) -> None:
+    """Hang a new thing's tags on it."""
+    site.store.remove("tags", shelf(call), what)
+    site.store.add("tags", shelf(call), {"id": what, "tags": {tag["Key"]: tag["Value"] for tag in tags or ()}})
+
+
+def unlabel(site: Site, call: Call, what: str) -> None:
+    """Forget a thing's tags with it."""
+    site.store.remove("tags", shelf(call), what)
+
+
+def add_tags(site: Site, call: Call) -> Reply:
+    """AddTags."""
+    with site.store.alone():
+        held = _held(site, call)
+        held["tags"] |= {tag["Key"]: tag["Value"] for tag in call.body["Tags"]}
+        if len(held["tags"]) > _MOST_TAGS:
+            raise shapes.failed("ResourceLimitExceeded", f"A resource has at most {_MOST_TAGS} tags.")
+        site.store.save("tags", shelf(call), held)
+    return Reply(body={"Tags": _listed(held)})
+
+
+def list_tags(site: Site, call: Call) -> Reply:
+    """ListTags."""
+    return Reply(body={"Tags": _listed(_held(site, call))})
+
+
+def delete_tags(site: Site, call: Call) -> Reply:
+    """DeleteTags."""
+    with site.store.alone():
+        held = _held(site, call)
+        held["tags"] = {key: value for key, value in held["tags"].items() if key not in call.body["TagKeys"]}
+        site.store.save("tags", shelf(call), held)
+    return Reply(body={})
+
+
+def _held(site: Site, call: Call) -> dict[str, Any]:
+    held = site.store.get("tags", shelf(call), call.body["ResourceArn"])
+    if held is None:
+        raise shapes.refused(f'Could not find resource "{call.body["ResourceArn"]}".')
+    return held
+
+
+def _listed(held: dict[str, Any]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in held["tags"].items()]

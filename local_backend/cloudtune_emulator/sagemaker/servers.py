@@ -1,0 +1,146 @@
+"""What answers in the place of containers: the trainer's own server, over models that lie in S3.
+
+A model's archive, or its folder, is brought here once. A container that is to have adapters on it (LMI's
+``OPTION_ENABLE_LORA``) is the trainer's server of a shared base: each adapter is loaded when it is first asked, and let
+go once no component has it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import threading
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.archives import extract_tar
+from cloudtune.errors import ArchiveError
+from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.sagemaker.containers import Containers, fetch
+from cloudtune_emulator.sagemaker.runtime import ModelError
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quiet import quietly
+from cloudtune_trainer.sagemaker import serving
+from cloudtune_trainer.submit.run_folder import TUNED
+from cloudtune_trainer.tuned import read_tuned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.store import Store
+
+_BROKEN = (buckets.NoSuch, ValueError, KeyError, OSError, ArchiveError, TrainingProblem)
+
+
+class Servers:
+    """Those of one emulator; the last one stays loaded: mostly the next question is for it. Thread safe."""
+
+    def __init__(self, folder: Path, store: Store, containers: Containers) -> None:
+        self._folder = folder
+        self._store = store
+        self._containers = containers
+        self._lock = threading.RLock()
+        self._last: tuple[str, Any] | None = None
+
+    def parts(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+        """What it answers, as it comes; what it refuses is refused before that begins. Raises ModelError."""
+        try:
+            body = serving.read_body(json.dumps(body), "application/json")
+        except ValueError as error:
+            raise ModelError(str(error), 422) from error
+        parts = _told(self._shared(site, model, body) if _is_shared(model) else self._alone(site, model, body))
+        return chain([next(parts)], parts)
+
+    def _alone(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+        uri = str(model.get("uri") or "")
+        with _loading(uri):
+            folder = self._brought(site, uri, model.get("beside") or {})
+            server: serving.Server = self._opened(folder, serving.Server, trust_remote_code=_is_trusted(model))
+        return server.parts(body)
+
+    def _shared(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+        uri, adapter = str(model.get("uri") or ""), model.get("adapter")
+        with _loading(uri):
+            folder = self._brought(site, uri, {}, "config.json")
+            server = self._opened(folder, serving.SharedServer)
+            server.keep(model.get("adapters") or ())
+        if adapter:
+            with _loading(str(adapter)), quietly():
+                # The base is the one that is loaded, wherever the archive says that it lay.
+                server.add(str(adapter), self._brought(site, str(adapter), {}))
+        parts: Iterator[bytes] = server.parts(body, adapter)
+        return parts
+
+    def _opened(self, folder: Path, kind: Any, **options: bool) -> Any:
+        key = f"{kind.__name__} {folder} {options}"
+        with self._lock:
+            if self._last is None or self._last[0] != key:
+                self._last = None  # let go of the old one first: two may not fit into memory
+                with quietly():
+                    self._last = (key, kind(folder, **options))
+            return self._last[1]
+
+    def _brought(self, site: Site, uri: str, beside: Mapping[str, str], note: str = TUNED) -> Path:
+        """The model's files, brought out of S3 once; ``note`` is the one that tells what it is."""
+        folder = self._folder / hashlib.sha256(uri.encode()).hexdigest()[:24]
+        with self._lock:
+            if (folder / note).is_file():
+                return folder
+            aside = folder.with_name(f".{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            if uri.endswith(".tar.gz"):
+                extract_tar(io.BytesIO(buckets.get(site, buckets.parse(uri))), aside)
+            else:
+                fetch(site, uri, aside)
+            for channel, source in beside.items():
+                fetch(site, source, folder.with_name(f"{folder.name}-{channel}"))
+            if note == TUNED:
+                self._settle(aside, folder, uri, beside)
+            aside.rename(folder)
+        return folder
+
+    def _settle(self, unpacked: Path, folder: Path, uri: str, beside: Mapping[str, str]) -> None:
+        """Let the model's own note say where its base is here: within it, beside it, or in its job's channel."""
+        tuned = read_tuned(unpacked)
+        base = tuned["base"]
+        if (unpacked / "base").is_dir():
+            tuned["base_folder"] = str(folder / "base")
+        elif beside and base["source"] == "folder":
+            base["path"] = tuned["base_folder"] = str(folder.with_name(f"{folder.name}-{next(iter(beside))}"))
+        elif base["source"] != "hub" and not Path(base["path"]).is_absolute():
+            channel = next(
+                (self._containers.folder(job) / "s3" / "model" for job in self._store.all("training_job")
+                 if job.get("artefact") == uri), None,
+            )  # fmt: skip
+            if channel is not None and channel.is_dir():
+                base["path"] = tuned["base_folder"] = str(channel)
+        (unpacked / TUNED).write_text(json.dumps(tuned), encoding="utf-8")
+
+
+def _is_trusted(model: Mapping[str, Any]) -> bool:
+    return (model.get("environment") or {}).get(serving.TRUST_VARIABLE) == "1"
+
+
+def _is_shared(model: Mapping[str, Any]) -> bool:
+    return str((model.get("environment") or {}).get("OPTION_ENABLE_LORA")).lower() == "true"
+
+
+def _told(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """With the container's errors as the service tells them."""
+    try:
+        yield from parts
+    except (TrainingProblem, ValueError, KeyError, TypeError) as error:
+        raise ModelError(str(error)) from error
+
+
+@contextmanager
+def _loading(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise ModelError(f"the model at {uri or 'no address'} cannot be loaded: {error}", 500) from error

@@ -1,0 +1,103 @@
+"""The engine that really trains: shipped programs in containers, the hub's models by the local back end.
+
+Jobs that bring their own program run it (``containers``). JumpStart's scripts and serverless recipes are AWS's own and
+are not here: their rows and hyperparameters become a job of the local back end, on the model that stands for theirs.
+Models answer from what lies in S3: the archive, or the folder, that an endpoint's model names.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator.sagemaker import hubjobs
+from cloudtune_emulator.sagemaker.containers import Containers
+from cloudtune_emulator.sagemaker.servers import Servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.engines import Sampling, Spoken
+    from cloudtune_emulator.sagemaker.job_timeline import Seen
+    from cloudtune_emulator.store import Store
+
+_PATIENCE_S = 20.0
+
+
+class TrainTrainer:
+    """See the module and `Trainer`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._folder = store.folder / "sagemaker"
+        self._containers = Containers(self._folder / "jobs")
+        self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-container")
+        self._servers = Servers(self._folder / "models", store, self._containers)
+        self._lock = threading.Lock()
+        self._begun: set[str] = set()
+
+    def begin(self, site: Site, job: dict[str, Any]) -> None:
+        """See `Trainer.begin`."""
+        if hubjobs.is_hubs(job):
+            hubjobs.begin(site, job)
+        else:
+            self._start(site, job)
+
+    def _start(self, site: Site, job: dict[str, Any]) -> None:
+        """Once in this server's life; again in the next one's, if that one went down before the job had begun."""
+        key = str(self._containers.folder(job))  # a name, and its ARN, may be another job's after a deletion
+        with self._lock:
+            if key in self._begun:
+                return
+            self._begun.add(key)
+        self._starting.submit(self._containers.start, site, job)
+
+    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+        """See `Trainer.seen`."""
+        if hubjobs.is_hubs(job):
+            return hubjobs.seen(site, job, now)
+        if not self._containers.is_begun(job):
+            self._start(site, job)
+        found = self._containers.seen(job, now)
+        self._containers.keep_checkpoints(site, job)
+        return found
+
+    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+        """See `Trainer.stop`."""
+        job["acts"].append([now, "stop"])
+        if hubjobs.is_hubs(job):
+            hubjobs.stop(site, job, now)
+        else:
+            self._containers.stop(job)
+
+    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+        """See `Trainer.artefact`."""
+        if hubjobs.is_hubs(job):
+            return hubjobs.artefact(site, job)
+        self._containers.keep_checkpoints(site, job)
+        return self._containers.artefact(job)
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+        """See `Trainer.serve`: the trainer's own server answers, as in the container. Raises ModelError."""
+        return self._servers.parts(site, model, body)
+
+    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+        """See `Trainer.answer`: never asked for, since the container itself serves."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave jobs of a kept store to themselves; stop the others."""
+        self._starting.shutdown(wait=True, cancel_futures=True)
+        if self._store.is_kept:
+            return
+        self._containers.close()
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline and self._containers.is_busy():
+            time.sleep(0.1)
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,252 @@
+"""The emulator as an object: listens, tells the environment that points a client at it, and stops."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, Self
+
+from cloudtune.errors import ConfigError
+from cloudtune_emulator import credentials
+from cloudtune_emulator.admin_api import TOKEN_VARIABLE, census
+from cloudtune_emulator.app import App
+from cloudtune_emulator.aws.moto_app import Around
+from cloudtune_emulator.azure import storage
+from cloudtune_emulator.clock import EmulatorClock
+from cloudtune_emulator.context import Site
+from cloudtune_emulator.engines import ScriptEngine
+from cloudtune_emulator.faults import Faults
+from cloudtune_emulator.http_server import HttpServer, Limits
+from cloudtune_emulator.sagemaker.engines import ScriptTrainer
+from cloudtune_emulator.settings import Settings
+from cloudtune_emulator.store import Store
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+    from cloudtune.clock import Clock
+    from cloudtune_emulator.engines import Engine
+    from cloudtune_emulator.job_timeline import Script
+    from cloudtune_emulator.sagemaker.engines import Trainer
+
+_BACKLOG = 1024
+_SHORTEST_KEY = 16
+_TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
+"""Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
+
+_OURS = "CLOUDTUNE_BACKENDS__AZURE_OPENAI__"
+_BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
+
+
+class Emulator:
+    """One server with its store and its engine. A context manager: starts a thread, stops it at the end.
+
+    ``port`` 0 takes a free one. ``clock`` is where time comes from (a test's fake clock, say) and ``scale`` how fast it
+    passes: 0 stands still until ``emulator.clock.advance``. ``tls`` serves https, by an authority made for this server.
+    ``limits`` are what HTTP clients may hold.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        engine: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        clock: Clock | None = None,
+        scale: float = 1.0,
+        beyond_loopback: bool = False,
+        tls: bool = False,
+        limits: Limits | None = None,
+    ) -> None:
+        given = settings or Settings(engine="script" if engine is None else engine)  # type: ignore[arg-type]
+        if not is_loopback(host):
+            check_exposure(host, given, allowed=beyond_loopback, tls=tls)
+        self.settings = given
+        if self.settings.engine == "train" and scale != 1:
+            raise ConfigError("training takes its own time: a speed is for the script engine")
+        self.clock = EmulatorClock(clock, scale=scale)
+        self.faults = Faults()
+        with ExitStack() as opened:
+            listening = opened.enter_context(_listen(host, port))
+            self._host, self._port = host, listening.getsockname()[1]
+            self.store = opened.enter_context(closing(Store(given.store)))
+            self.settings = credentials.complete(given)
+            self.clock.reach(self.store.moment)
+            self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
+            around = opened.enter_context(closing(Around(self.settings, _buckets(self.store))))
+            trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
+            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
+            self.app = App(self.site, host)
+            self._trusted = self.store.folder / "authority.pem" if tls else None
+            context = None if self._trusted is None else _tls(host, self._trusted)
+            self.http = HttpServer(self.app, listening, limits=limits, tls=context)
+            opened.callback(self.http.stop)
+            self._opened = opened.pop_all()
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a path."""
+        host, port = self._host, self._port
+        scheme = "http" if self._trusted is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    @property
+    def openai_url(self) -> str:
+        """``OPENAI_BASE_URL``."""
+        return f"{self.url}/v1"
+
+    @property
+    def script(self) -> Script:
+        """How scripted jobs made from now on will go; can be set."""
+        return self._scripted().script
+
+    @script.setter
+    def script(self, script: Script) -> None:
+        self._scripted().script = script
+
+    def _scripted(self) -> ScriptEngine:
+        if not isinstance(self._engine, ScriptEngine):
+            raise TypeError("the train engine has no script")
+        return self._engine
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """What was asked, oldest first: call, body, status, whether it was acted on."""
+        return list(self.app.seen)
+
+    def census(self) -> dict[str, Any]:
+        """How much the store holds of everything."""
+        return census(self.site)
+
+    def environment(self) -> dict[str, str]:
+        """What points any client of the vendors at this emulator."""
+        settings = self.settings
+        trust = {} if self._trusted is None else dict.fromkeys(_TRUST, str(self._trusted))
+        return (
+            trust
+            | {
+                TOKEN_VARIABLE: settings.admin_token,
+                "OPENAI_BASE_URL": self.openai_url,
+                "OPENAI_API_KEY": settings.api_key,
+                "AZURE_OPENAI_ENDPOINT": self.url,
+                "AZURE_OPENAI_API_KEY": settings.azure_key,
+                "OPENAI_API_VERSION": "2025-04-01-preview",
+                "AZURE_SUBSCRIPTION_ID": settings.subscription,
+                "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch; it allows plain http then
+                # Azure's SDKs have no variables for the management plane, so these are cloudtune's settings.
+                f"{_OURS}MANAGEMENT_URL": self.url,
+                f"{_OURS}MANAGEMENT_TOKEN": settings.azure_token,
+                f"{_OURS}RESOURCE_GROUP": settings.resource_group,
+                f"{_OURS}ACCOUNT": settings.account,
+                f"{_OURS}WORKSPACE": "emulated",  # any name is one
+                f"{_OURS}STORAGE_URL": f"{self.url}{storage.ROOT}{settings.account}",
+            }
+            | self._aws()
+        )
+
+    def _aws(self) -> dict[str, str]:
+        settings = self.settings
+        role = f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}"
+        # A script finds bucket and role by the last two; cloudtune's own back ends by their settings.
+        ours = {f"CLOUDTUNE_BACKENDS__{name}__{field}": value for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
+                for field, value in (("BUCKET", settings.aws_bucket), ("ROLE_ARN", role))}  # fmt: skip
+        # boto3 sends this key instead of a signature, and over TLS only: without TLS it would break every call.
+        by_key = {} if self._trusted is None else {_BEDROCK_KEY: settings.bedrock_api_key}
+        return (
+            ours
+            | by_key
+            | {
+                "AWS_ENDPOINT_URL": self.url,
+                "AWS_ACCESS_KEY_ID": settings.aws_key,
+                "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
+                "AWS_DEFAULT_REGION": settings.aws_region,
+                "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
+                "EMULATED_BUCKET": settings.aws_bucket,
+                "EMULATED_ROLE": role,
+            }
+        )
+
+    def remarks(self) -> tuple[str, ...]:
+        """What else may be set, a line each, and for what."""
+        if self._trusted is not None:
+            return ()
+        key = f"{_BEDROCK_KEY}={self.settings.bedrock_api_key}"
+        what = "opens Bedrock's OpenAI-shaped API to OpenAI's SDK and to cloudtune"
+        return (f"{key} {what}; do not set it for boto3, which sends it over TLS only (--tls)",)
+
+    def start(self) -> Self:
+        """Serve from a thread."""
+        self.http.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop listening and let go of everything. Harmless when repeated."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def _buckets(store: Store) -> Path | None:
+    return store.folder / "s3" if store.is_kept else None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+
+
+def _tls(host: str, trusted: Path) -> ssl.SSLContext:
+    try:
+        from cloudtune_emulator import tls as authority  # whose parts come with the extra
+    except ImportError as error:
+        hint = 'run: pip install "cloudtune[emulator]"'
+        raise ConfigError(f"TLS needs a package that is not installed: {error}", hint=hint) from error
+    return authority.context(host, trusted)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -> None:
+    """Other machines may reach the emulator only over TLS and with a given key. Raises ConfigError."""
+    missing = [
+        option
+        for option, is_there in (
+            ("--beyond-loopback", allowed), ("--tls", tls),
+            (f"--api-key with at least {_SHORTEST_KEY} characters", len(settings.api_key) >= _SHORTEST_KEY),
+        )
+        if not is_there
+    ]  # fmt: skip
+    if missing:
+        raise ConfigError(f"other machines can reach {host}", hint=f"to allow that, add {', '.join(missing)}")
+
+
+def _engine(settings: Settings, store: Store) -> Engine:
+    if settings.engine == "script":
+        return ScriptEngine()
+    from cloudtune_emulator.train_engine import TrainEngine  # which loads the whole of core, and the local back end
+
+    return TrainEngine(store, settings.models)
+
+
+def _trainer(settings: Settings, store: Store) -> Trainer:
+    """What moves SageMaker's jobs, which bring their own program."""
+    if settings.engine == "script":
+        return ScriptTrainer()
+    from cloudtune_emulator.sagemaker.train_engine import TrainTrainer
+
+    return TrainTrainer(store)

@@ -1,0 +1,176 @@
+"""What a trainer died of: killed, out of memory, a full disk, or an error of its own. Standard library only.
+
+The trainer writes its own end whenever it can; this is for when it could not.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune_trainer.submit.run_folder import DISK_FULL_ERRNOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TAIL_BYTES = 16 * 1024
+FULL_BYTES = 64 * 1024
+MEMORY_SHARE = 0.9
+_MEMORY_WORDS = ("memoryerror", "out of memory", "outofmemoryerror", "cannot allocate memory", "can't allocate memory")
+_DISK_WORDS = ("no space left on device", "disk quota exceeded", "file too large", "os error 28")
+_MEMORY_HINT = (
+    "use a smaller batch (more gradient_accumulation_steps keeps the result), a smaller max_length, "
+    "gradient_checkpointing, or an adapter instead of full training; `cloudtune resume` goes on from a checkpoint"
+)
+_DISK_HINT = "free some space, then `cloudtune resume` goes on from the newest good checkpoint"
+_KILLED_HINT = "`cloudtune resume` goes on from the newest good checkpoint"
+
+
+class Death(NamedTuple):
+    """How the trainer's process ended, and what the machine looked like."""
+
+    returncode: int
+    """As subprocess gives it: negative for a signal."""
+    peak_bytes: int = 0
+    """The most memory that it held."""
+    memory_bytes: int = 0
+    """What the machine, or the control group, has."""
+    oom_kills: int = 0
+    """Processes that the kernel killed for want of memory while the trainer lived."""
+    disk_free_bytes: int | None = None
+    log_tail: str = ""
+
+
+def cause(death: Death) -> dict[str, Any]:
+    """The problem to report: code, message and what to do about it."""
+    if death.returncode < 0:
+        return _by_signal(-death.returncode, death)
+    low = death.log_tail.lower()
+    last = _last_line(death.log_tail)
+    if any(words in low for words in _DISK_WORDS) or _is_full(death):
+        return _problem("disk_full", f"the disk is full: {last or 'nothing more could be written'}", _DISK_HINT)
+    if any(words in low for words in _MEMORY_WORDS):
+        return _problem("out_of_memory", f"the trainer ran out of memory: {last}", _MEMORY_HINT)
+    how = f"ended with code {death.returncode}" if death.returncode else "ended without saying how"
+    return _problem("crashed", f"the trainer {how}: {last or 'its log is empty'}", "the whole story is in log.txt")
+
+
+def own_fault(error: Exception) -> dict[str, Any]:
+    """The problem to report when the worker itself failed."""
+    message = f"the worker failed: {error}" if isinstance(error, OSError) else f"the worker failed: {error!r}"
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+        return _problem("disk_full", message, _DISK_HINT)
+    return _problem("crashed", message, "the whole story is in log.txt")
+
+
+def _by_signal(number: int, death: Death) -> dict[str, Any]:
+    name = _signal_name(number)
+    if number == signal.SIGKILL and death.oom_kills:
+        message = f"the kernel killed the trainer for want of memory{_memory(death)}"
+        return _problem("out_of_memory", message, _MEMORY_HINT)
+    if number == signal.SIGKILL and death.memory_bytes and death.peak_bytes >= MEMORY_SHARE * death.memory_bytes:
+        message = f"the trainer was killed ({name}) when it held nearly all memory{_memory(death)}"
+        return _problem("out_of_memory", message, _MEMORY_HINT)
+    if number == signal.SIGXFSZ:
+        return _problem("disk_full", "a file grew over the size that this user may write", _DISK_HINT)
+    if number == signal.SIGBUS and _is_full(death):  # a mapped file that the disk has no room for
+        return _problem("disk_full", "the disk is full", _DISK_HINT)
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        return _problem("killed", f"the trainer was killed from outside ({name})", _KILLED_HINT)
+    last = _last_line(death.log_tail)
+    return _problem("crashed", f"the trainer crashed ({name}){': ' + last if last else ''}", "see log.txt")
+
+
+def _problem(code: str, message: str, hint: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "hint": hint}
+
+
+def _is_full(death: Death) -> bool:
+    return death.disk_free_bytes is not None and death.disk_free_bytes < FULL_BYTES
+
+
+def _memory(death: Death) -> str:
+    if not (death.peak_bytes and death.memory_bytes):
+        return ""
+    return f" (it held {death.peak_bytes / 2**30:.1f} of {death.memory_bytes / 2**30:.1f} GiB)"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""
+
+
+def tail(log: Path) -> str:
+    """The end of a log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def disk_free(folder: Path) -> int | None:
+    """Bytes that this user may still write there."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize if found.f_files == 0 or found.f_favail > 0 else 0
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed for want of memory since it started, as far as can be seen from here."""
+    return _field("/proc/vmstat", "oom_kill") or 0
+
+
+def memory_bytes() -> int:
+    """What this process and its children may use: the machine's memory, or less where a control group says so."""
+    machine = (_field("/proc/meminfo", "MemTotal:") or 0) * 1024
+    limits = [limit for path in _limit_files() if (limit := _number(path))]
+    return min([machine, *limits]) if machine else 0
+
+
+def _limit_files() -> list[str]:
+    """Where the kernel, new or old, keeps the memory limits of our control groups."""
+    found = []
+    try:
+        with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            found += [f"/sys/fs/cgroup{path}/memory.max", "/sys/fs/cgroup/memory.max"]
+        elif "memory" in controllers.split(","):
+            found += [f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"]
+    return found
+
+
+def _field(path: str, name: str) -> int | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            for line in file:
+                words = line.split()
+                if words and words[0] == name:
+                    return int(words[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return None
+
+
+def _number(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):  # "max" means no limit
+        return None

@@ -1,0 +1,150 @@
+"""The trainer's processes: started so that none outlives the worker, signalled, reaped. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import cloudtune_trainer
+from cloudtune_local import processes as procs
+from cloudtune_trainer.submit.run_folder import opener, read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune_local.rundir import Run
+
+_PR_SET_PDEATHSIG = 1
+_PARTING_S = 15.0
+"""Once one process of several has failed, the others wait for it in vain: they get this long to notice."""
+# Another interpreter (one with its own torch) need not have cloudtune installed: it is shown where the trainer lies.
+_SHOW_TRAINER = (
+    "import runpy, sys, types; p = types.ModuleType('cloudtune_trainer'); p.__path__ = [sys.argv.pop(1)]; "
+    "sys.modules['cloudtune_trainer'] = p; "
+    "runpy.run_module('cloudtune_trainer.__main__', run_name='__main__', alter_sys=True)"
+)
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    """Negative for a signal."""
+    peak_bytes: int
+
+
+class Trainer:
+    """One process, or one for each of several devices, in a process group of its own."""
+
+    def __init__(
+        self, run: Run, python: str, environment: dict[str, str], keep: tuple[int, ...], processes: int = 1
+    ) -> None:
+        """Start them. ``keep`` are the descriptors of locks, held as long as any of the processes lives."""
+        self._ended: dict[int, Ended] = {}
+        self._failed_at: float | None = None
+        self._failed: Ended | None = None
+        argv = command(python, run)
+        common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes)}
+        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
+        self._pids: list[int] = []
+        with open(run.log, "ab", opener=opener) as log:
+            for rank in range(processes):
+                own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+                process = subprocess.Popen(
+                    argv,
+                    cwd=run.path,
+                    env={**common, **own},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=keep,
+                    process_group=self._pids[0] if self._pids else 0,
+                    preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
+                )
+                process.returncode = 0  # reaped here, with its use of memory; subprocess need not look after it
+                self._pids.append(process.pid)
+        who = procs.identity(self._pids[0])
+        if who is not None:
+            write_json(run.worker, {**(read_json(run.worker) or {}), "trainer": who}, durable=False)
+
+    def poll(self) -> Ended | None:
+        """How it ended, once all its processes have; with several, the first to fail is the one to blame."""
+        for pid in self._pids:
+            if pid not in self._ended and (ended := _reap(pid)) is not None:
+                self._ended[pid] = ended
+                if ended.code and self._failed is None:
+                    self._failed, self._failed_at = ended, time.monotonic()
+        if len(self._ended) == len(self._pids):
+            return self._failed or self._ended[self._pids[0]]
+        if self._failed_at is not None and time.monotonic() - self._failed_at > _PARTING_S:
+            self.sweep()
+        return None
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the processes; SIGKILL goes to all that they have started, too."""
+        if number == signal.SIGKILL:
+            self.sweep()
+            return
+        for pid in self._pids:
+            if pid not in self._ended:
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+
+    def sweep(self) -> None:
+        """Kill whatever is left of the group: the trainer's data loaders, say."""
+        try:
+            os.killpg(self._pids[0], signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def command(python: str, run: Run) -> list[str]:
+    """What starts the trainer."""
+    if Path(python).absolute() == Path(sys.executable).absolute():
+        return [python, "-P", "-m", "cloudtune_trainer", str(run.path)]
+    return [python, "-P", "-c", _SHOW_TRAINER, str(Path(cloudtune_trainer.__file__).parent), str(run.path)]
+
+
+def _group_of(processes: int) -> dict[str, str]:
+    """How several processes find one another, in the words of torch.distributed."""
+    if processes == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    size = str(processes)
+    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def _dies_with_parent() -> Callable[[], None] | None:
+    """On Linux: have the kernel kill the child when this process dies, so that no trainer outlives its worker."""
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    parent = os.getpid()
+
+    def arrange() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:  # it died before it was arranged
+            os._exit(1)
+
+    return arrange
+
+
+def _reap(pid: int) -> Ended | None:
+    """The exit code and peak memory of a child that ended; None while it lives."""
+    found, status, usage = os.wait4(pid, os.WNOHANG)
+    if found == 0:
+        return None
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux KiB
+    return Ended(os.waitstatus_to_exitcode(status), peak)

@@ -1,0 +1,225 @@
+"""Checkpoints: all that a run needs to go on exactly where it stood. No pickles: safetensors and JSON only.
+
+A checkpoint counts once its ``checkpoint.json`` is there, which is written last and names every file with its hash.
+A folder without it, or whose files do not match it, is torn and passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.folder import now, read_json, sync_directory, write_json
+from cloudtune_trainer.private_files import copy_private, private_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MARKER = "checkpoint.json"
+ADAPTER = "adapter"
+MODEL = "model"
+STATE = "trainer.safetensors"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: with the tensors of the checkpoint, all there is to know."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    """Training time so far, pauses left out."""
+    best_loss: float | None = None
+    best_step: int | None = None
+    worse: int = 0
+    """Evaluations since the last improvement."""
+    stopped_early: bool = False
+    last_loss: float | None = None
+    """Validation loss of the latest evaluation."""
+    evaluated: int | None = None
+    """Step of the latest evaluation."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A complete checkpoint on disk."""
+
+    path: Path
+    step: int
+    epoch: float
+    best: bool
+    metrics: dict[str, float]
+    progress: Progress
+    files: dict[str, str]
+
+    @property
+    def weights(self) -> Path:
+        """The folder of the weights: the adapter's, or the whole model's."""
+        adapter = self.path / ADAPTER
+        return adapter if adapter.is_dir() else self.path / MODEL
+
+
+def name_of(step: int) -> str:
+    """The folder's name for that step."""
+    return f"step-{step:08d}"
+
+
+def save(
+    folder: Path,
+    progress: Progress,
+    *,
+    epoch: float,
+    best: bool,
+    metrics: dict[str, float],
+    write: Callable[[Path], None],
+) -> Saved:
+    """Write a checkpoint; ``write`` puts the files into the folder it is given. What fails leaves nothing behind."""
+    path = folder / name_of(progress.step)
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        private_folder(path)
+        write(path)
+        files = {str(file.relative_to(path)): _flushed_digest(file) for file in _files(path)}
+        saved = Saved(path, progress.step, epoch, best, metrics, progress, files)
+        _mark(saved)
+    except BaseException:
+        # room for the status, should the disk be full
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    sync_directory(folder)
+    return saved
+
+
+def saved_in(folder: Path) -> list[Saved]:
+    """The complete checkpoints of that folder, oldest first, by their markers; the files are not looked at."""
+    found = [read(path) for path in sorted(folder.glob("step-*"))] if folder.is_dir() else []
+    return [saved for saved in found if saved is not None]
+
+
+def newest_good(folder: Path) -> Saved | None:
+    """The newest checkpoint whose files are all there and whole."""
+    return next((saved for saved in reversed(saved_in(folder)) if whole(saved)), None)
+
+
+def read(path: Path) -> Saved | None:
+    """The checkpoint in that very folder, or None where its marker is missing or damaged."""
+    try:
+        document = read_json(path / MARKER)
+        if not all(_is_inside(name) for name in document["files"]):
+            return None
+        return Saved(
+            path=path,
+            step=int(document["step"]),
+            epoch=float(document["epoch"]),
+            best=bool(document["best"]),
+            metrics={str(k): float(v) for k, v in document["metrics"].items()},
+            progress=Progress(**document["progress"]),
+            files={str(k): str(v) for k, v in document["files"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
+        return None
+
+
+def _is_inside(name: str) -> bool:
+    return not name.startswith("/") and not {"", ".", ".."} & set(name.split("/")) and "\0" not in name
+
+
+def whole(saved: Saved) -> bool:
+    """Whether every file has the hash that the marker says."""
+    try:
+        return all(_digest(saved.path / name) == digest for name, digest in saved.files.items())
+    except OSError:
+        return False
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Remove all but the best, the last and ``keep`` others, and what is torn."""
+    complete = saved_in(folder)
+    last = complete[-1].step if complete else -1
+    others = [saved for saved in complete[:-1] if not saved.best]
+    kept = {saved.path for saved in complete if saved.best or saved.step == last}
+    kept |= {saved.path for saved in others[-keep:]} if keep else set()
+    for path in folder.glob("step-*"):
+        if path not in kept:
+            with contextlib.suppress(OSError):
+                (path / MARKER).unlink(missing_ok=True)  # the marker first: half a removal must look torn
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def bring(folder: Path, start: Saved) -> bool:
+    """Make another run's checkpoint this run's own, with the best that it knows of; whether that best was there.
+
+    The best comes first: what is cut short in between goes on from there, and ends at the same model.
+    """
+    step = start.progress.best_step
+    elsewhere = step is not None and step != start.step
+    best = read(start.path.parent / name_of(step or 0)) if elsewhere else None
+    if best is not None and whole(best):
+        _adopt(folder, best, best=True)
+        elsewhere = False
+    _adopt(folder, start, best=step == start.step)
+    return not elsewhere
+
+
+def _adopt(folder: Path, saved: Saved, *, best: bool) -> None:
+    """The same checkpoint in another run's folder; its time spent is the other run's."""
+    path = folder / name_of(saved.step)
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        private_folder(path)
+        for name in saved.files:
+            private_folder((path / name).parent)
+            _link(saved.path / name, path / name)
+        _mark(replace(saved, path=path, best=best, progress=replace(saved.progress, seconds=0.0)))
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    sync_directory(folder)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link, or a copy where the disk has none: no checkpoint's file is ever written to again."""
+    try:
+        os.link(source, target)
+    except OSError:
+        copy_private(source, target)
+        with target.open("rb") as content:
+            os.fsync(content.fileno())
+
+
+def only_best(folder: Path, step: int) -> None:
+    """Take the word ``best`` from every other checkpoint."""
+    for saved in saved_in(folder):
+        if saved.best != (saved.step == step):
+            _mark(replace(saved, best=saved.step == step))
+
+
+def _mark(saved: Saved) -> None:
+    document: dict[str, Any] = {
+        "version": 1, "step": saved.step, "epoch": saved.epoch, "best": saved.best, "metrics": saved.metrics,
+        "created_at": now(), "progress": asdict(saved.progress), "files": saved.files,
+    }  # fmt: skip
+    earlier = read_json(saved.path / MARKER)
+    if isinstance(earlier, dict):
+        document["created_at"] = earlier.get("created_at", document["created_at"])
+    write_json(saved.path / MARKER, document)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in sorted(path.rglob("*")) if file.is_file() and file.name != MARKER)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _flushed_digest(file: Path) -> str:
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+    return _digest(file)

@@ -1,0 +1,192 @@
+"""Answers of a tuned model, or of its base, in this process.
+
+``Model.open`` reads the folder that training wrote (``model/`` of a run, or an export of it).
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+
+from cloudtune_trainer import models
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import set_plain_template, turn_end
+from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.streaming import Ear
+from cloudtune_trainer.tuned import check_adapter, read_tuned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. ``finish_reason``: ``stop`` where the model ended it, ``length`` where ``max_tokens`` did."""
+
+    text: str
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Model:
+    """A loaded model that answers. Calls from several threads take turns."""
+
+    def __init__(
+        self, network: Any, tokenizer: Any, *, continues: bool = False, lock: threading.Lock | None = None,
+        adapted: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:  # fmt: skip
+        """``adapted`` is entered while the network writes; with ``lock`` several share one network."""
+        self._network = network.eval()
+        self._tokenizer = tokenizer
+        self._continues = continues
+        self._ends = _ends(network, tokenizer)
+        self._lock = lock or threading.Lock()
+        self._adapted = adapted
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
+    ) -> Self:
+        """Load the tuned model of that folder, or with ``base`` the model that it was made from, to compare.
+
+        ``trust_remote_code`` lets code that comes with the model run. The folder itself cannot ask for that.
+        """
+        from cloudtune_trainer.devices import Devices
+
+        folder = Path(folder)
+        tuned = read_tuned(folder)
+        devices = Devices(device, "auto")
+        dtype = devices.compute if devices.device.type != "cpu" else torch.float32
+        network = load_tuned(folder, tuned, dtype=dtype, base=base, trust_remote_code=trust_remote_code)
+        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+        set_plain_template(tokenizer)
+        return cls(network.to(devices.device), tokenizer, continues=tuned["method"] == "cpt")
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[Mapping[str, Any]]],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        batch_size: int = 8,
+    ) -> Iterator[Answer]:
+        """Answers in the order of the prompts. ``temperature`` 0 takes the likeliest token each time.
+
+        Text is a user's words; after continued pre-training it is text to be continued. With a seed, the same prompts
+        in the same batches draw the same answers.
+        """
+        texts = [self._text(prompt) for prompt in prompts]
+        for first in range(0, len(texts), batch_size):
+            with self._alone(None if seed is None else seed + first):
+                answers = self._batch(texts[first : first + batch_size], max_tokens, temperature, top_p)
+            yield from answers  # outside the lock: whoever reads them may take their time
+
+    def stream(
+        self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
+        top_p: float = 1.0, seed: int | None = None,
+    ) -> Iterator[str | Answer]:  # fmt: skip
+        """One answer's text in pieces as the model writes it, and then the whole: the one that ``generate`` gives."""
+        text = self._text(prompt)
+        ear = Ear(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
+
+        def write() -> Answer:
+            with self._alone(seed):
+                return self._batch([text], max_tokens, temperature, top_p, ear)[0]
+
+        yield from ear.listen(write)
+
+    @contextmanager
+    def _alone(self, seed: int | None) -> Iterator[None]:
+        """Nobody else writes meanwhile, or draws from the same chance."""
+        with self._lock, self._adapted(), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            yield
+
+    def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
+        if isinstance(prompt, str) and self._continues:
+            return (self._tokenizer.bos_token or "") + prompt if self._begins() else prompt
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates raise what they like
+            raise TrainingProblem("bad_data", f"the chat template refuses this prompt: {error}") from error
+        return str(text)
+
+    def _begins(self) -> bool:
+        """Whether the tokenizer puts a token before every text."""
+        ids = self._tokenizer("a")["input_ids"]
+        return bool(ids) and ids[0] == self._tokenizer.bos_token_id
+
+    def _batch(
+        self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: Ear | None = None
+    ) -> list[Answer]:
+        from transformers import GenerationConfig
+
+        ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        if not all(ids):
+            raise TrainingProblem("bad_data", "a prompt is empty", "Give at least one word.")
+        width = max(map(len, ids))
+        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0]
+        rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # on the left: answers begin together
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
+        sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
+        config = GenerationConfig(
+            do_sample=temperature > 0, max_new_tokens=max_tokens, pad_token_id=pad, eos_token_id=self._ends, **sampling
+        )
+        device = self._network.get_input_embeddings().weight.device
+        with torch.inference_mode():
+            out = self._network.generate(
+                input_ids=rows.to(device), attention_mask=mask.to(device), generation_config=config, streamer=ear,
+                stopping_criteria=[ear.has_left] if ear else None,
+            )  # fmt: skip
+        answers = []
+        for prompt, row in zip(ids, out[:, width:].tolist(), strict=True):
+            end = next((place for place, token in enumerate(row) if token in self._ends), None)
+            words = row if end is None else row[:end]
+            text = self._tokenizer.decode(words, skip_special_tokens=True)
+            answers.append(Answer(text, "length" if end is None else "stop", len(prompt), len(words)))
+        return answers
+
+
+def load_tuned(
+    folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
+) -> Any:
+    """The network, with its adapter where it has one."""
+    if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
+        return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype)
+    origin = base_of(tuned, trust_remote_code=trust_remote_code)
+    network = models.load_model(origin, dtype=dtype)
+    if base:
+        return network
+    from peft import PeftModel
+
+    check_adapter(folder)
+    with models.found(models.BaseModel(str(folder))):
+        return PeftModel.from_pretrained(network, folder)
+
+
+def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
+    """The base model that it was made from: the folder that was loaded, else the source itself."""
+    source = ModelSource(**tuned["base"])
+    if source.source != "hub" and (Path(tuned["base_folder"]) / "config.json").is_file():
+        return models.BaseModel(tuned["base_folder"], None, trust_remote_code)
+    return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust_remote_code)
+
+
+def _ends(network: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the model's, the tokenizer's, and what the chat template puts after a turn."""
+    own = network.generation_config.eos_token_id
+    found = [own] if isinstance(own, int) else list(own or [])
+    found += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    ending = turn_end(tokenizer)
+    found += [tokenizer.convert_tokens_to_ids(ending)] if ending else []
+    return list(dict.fromkeys(found))

@@ -1,0 +1,89 @@
+"""A GGUF file as a folder that loads fast: dequantised once, kept beside the file under the hash of its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.private_files import private_folder
+from cloudtune_trainer.problems import TrainingProblem
+
+
+def dequantised(path: Path) -> Path:
+    """The folder of the dequantised model; made if it is not there yet. Safe when two runs start at once."""
+    place = _writable_place(path)
+    digest = _digest(path, place)
+    folder = place / f"{path.stem}.{digest[:12]}.dequantised"
+    if (folder / "config.json").is_file():
+        return folder
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        private_folder(aside)
+        _convert(path, aside)
+        with contextlib.suppress(OSError):  # another run was faster: its folder is as good
+            aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def _convert(path: Path, to: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+    except (MemoryError, ImportError, OSError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever they like
+        raise TrainingProblem(
+            "model_not_found",
+            f"{path} cannot be read as a GGUF model: {error}",
+            "Check that the file is whole and that transformers knows its architecture.",
+        ) from error
+    dtype = torch.bfloat16 if _fits_bfloat16(model) else torch.float32
+    model.to(dtype).save_pretrained(to)
+    tokenizer.save_pretrained(to)
+
+
+def _fits_bfloat16(model: object) -> bool:
+    """Whether the weights are exact in bfloat16. Dequantised ones hardly are; half the disk is not worth a change."""
+    import torch
+
+    parameters = getattr(model, "parameters")()  # noqa: B009 - an nn.Module, without importing torch for its type
+    return all(torch.equal(p, p.to(torch.bfloat16).to(p.dtype)) for p in parameters)
+
+
+def _writable_place(path: Path) -> Path:
+    owner = path.parent.stat()
+    if os.access(path.parent, os.W_OK) and owner.st_uid == os.geteuid() and not owner.st_mode & 0o022:
+        return path.parent  # nobody else can put a model there under the name that is looked for
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cloudtune" / "gguf"
+    return private_folder(cache)
+
+
+def _digest(path: Path, place: Path) -> str:
+    """SHA-256 of the file, remembered with its size and time: hashing gigabytes at every start would show."""
+    info = path.stat()
+    key = [str(path.resolve()), info.st_size, info.st_mtime_ns]
+    note = place / f".{path.name}.sha256.json"
+    with contextlib.suppress(json.JSONDecodeError, UnicodeDecodeError):
+        known = read_json(note)
+        if isinstance(known, dict) and known.get("key") == key:
+            return str(known["sha256"])
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    write_json(note, {"key": key, "sha256": digest})
+    return digest

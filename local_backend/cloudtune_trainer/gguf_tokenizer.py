@@ -1,0 +1,26 @@
+"""The tokenizer that a GGUF file holds, as files of its own: without reading the weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def save_tokenizer(path: Path, to: Path) -> None:
+    """Write tokenizer.json, its configuration and the chat template into a folder. Raises `TrainingProblem`."""
+    from transformers import AutoTokenizer
+
+    try:
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(to)
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # a damaged file makes the libraries raise whatever they like
+        raise TrainingProblem(
+            "model_not_found",
+            f"{path} has no tokenizer that can be read: {error}",
+            "Check that the file is whole and that transformers knows its architecture.",
+        ) from error

@@ -1,0 +1,109 @@
+"""One process for each GPU of this machine, where there are several; the first one speaks for all.
+
+The processes find one another through the usual variables (RANK, WORLD_SIZE, MASTER_ADDR ...), so a cluster's own
+launcher may start them instead. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudtune_trainer.folder import FINAL_STATES, read_json, write_json
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune_trainer.folder import RunFolder
+    from cloudtune_trainer.run_spec import RunSpec
+
+_GRACE_S = 30.0
+"""How long the others may take to end once one of them has failed."""
+
+
+def processes_for(spec: RunSpec) -> int:
+    """How many processes to start. 1 also where a launcher has already started a group."""
+    if "WORLD_SIZE" in os.environ:
+        return 1
+    if wish := os.environ.get("CLOUDTUNE_PROCESSES"):
+        return max(1, int(wish))
+    return max(1, gpus()) if spec.device in ("auto", "cuda") else 1
+
+
+def gpus() -> int:
+    """How many NVIDIA GPUs this process may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
+    return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
+
+
+def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
+    """Start the group and wait for its end. Raises `TrainingProblem` where it died without a word of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for rank in range(count):
+        _note(run, rank).unlink(missing_ok=True)
+    group = [subprocess.Popen(_command(run), env=_environment(rank, count, port)) for rank in range(count)]
+    try:
+        _wait(group, stopping)
+    finally:
+        for process in group:
+            process.kill()
+            process.wait()
+    notes = [note for rank in range(count) if (note := read_json(_note(run, rank))) is not None]
+    for rank in range(count):
+        _note(run, rank).unlink(missing_ok=True)
+    status = read_json(run.status) or {}
+    if status.get("state") in FINAL_STATES:
+        return
+    if notes:
+        raise TrainingProblem(**notes[0])
+    codes = ", ".join(str(process.returncode) for process in group)
+    raise TrainingProblem("killed", f"a process of the group died (exit codes {codes})", f"The story is in {run.log}")
+
+
+def leave_note(run: RunFolder, rank: int, problem: TrainingProblem) -> None:
+    """What a process that does not write the status has to say of its failure."""
+    with contextlib.suppress(OSError):
+        write_json(_note(run, rank), {"code": problem.code, "message": problem.message, "hint": problem.hint})
+
+
+def _note(run: RunFolder, rank: int) -> Path:
+    return run.path / f".problem-{rank}.json"
+
+
+def _command(run: RunFolder) -> list[str]:
+    return [sys.executable, "-P", "-m", "cloudtune_trainer", str(run.path)]
+
+
+def _environment(rank: int, count: int, port: int) -> dict[str, str]:
+    group = {
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }  # fmt: skip
+    return {**os.environ, **{name: str(value) for name, value in group.items()}}
+
+
+def _wait(group: list[subprocess.Popen[bytes]], stopping: Callable[[], bool]) -> None:
+    told = False
+    failed_at: float | None = None
+    while any(process.poll() is None for process in group):
+        if stopping() and not told:
+            told = True
+            for process in group:
+                process.terminate()
+        if failed_at is None and any(process.returncode for process in group):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > _GRACE_S:
+            return  # the others wait for one that is gone
+        time.sleep(0.1)

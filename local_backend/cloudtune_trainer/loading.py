@@ -1,0 +1,214 @@
+"""From a spec to everything the loop needs: records, base model, tokenizer, samples, adapter, starting point."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer import checkpoints, models
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.records import read_records
+from cloudtune_trainer.tasks.next_token import Objective, objective_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from cloudtune_trainer.checkpoints import Saved
+    from cloudtune_trainer.devices import Devices
+    from cloudtune_trainer.folder import RunFolder
+    from cloudtune_trainer.models import BaseModel
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.reporting import Report
+    from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.samples import Samples
+
+_SHOWN = 20
+"""Row numbers listed in a warning."""
+
+
+class Cancelled(Exception):
+    """The run was told to stop before its first step."""
+
+
+@dataclass
+class Loaded:
+    """What was loaded; ``start`` is the checkpoint to go on from."""
+
+    spec: RunSpec
+    """As it can be carried out on this model."""
+    devices: Devices
+    base: BaseModel
+    tokenizer: Any
+    network: Any
+    tuned: Any
+    """The peft model around the network, or None where all weights are trained."""
+    objective: Objective
+    splits: dict[str, Samples]
+    packing: bool
+    start: Saved | None
+
+
+def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
+    """Load everything, saying on the way what is being done."""
+    start = _starting_point(run, spec, report)
+    with ThreadPoolExecutor(1, "records") as reader:
+        records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
+        base = models.locate(
+            spec.model,
+            scratch=run.path / "base",
+            records=records["train"].result,
+            seed=spec.seed,
+            trust_remote_code=spec.trust_remote_code,
+        )
+        tokenizer = models.load_tokenizer(base)
+        _stop_if(stopping)
+        report.state("loading", "weights")
+        full = spec.adapter.type == "full"
+        # a method that measures the base model first gets the checkpoint's weights after that
+        at_once = start is not None and full and spec.preference is None
+        network = models.load_model(
+            base,
+            dtype=devices.weight_type(frozen=not full),
+            weights=start.weights if start is not None and at_once else None,
+            dropout=spec.hyperparameters.dropout,
+        )
+        rows = {name: future.result() for name, future in records.items()}
+    _stop_if(stopping)
+    network.to(devices.device)
+    end_to_end = models.lay_end_to_end(network)
+    if spec.hyperparameters.packing and not end_to_end:
+        report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
+    spec = _fitted(spec, network, report)
+    tuned = models.make_trainable(network, spec, base, start)
+    objective = objective_for(spec, end_to_end=end_to_end, tuned=tuned)
+    report.state("loading", "tokens")
+    splits = {}
+    for name, part in rows.items():
+        splits[name] = _encoded(name, objective, part, tokenizer, report)
+        _check_vocabulary(name, splits[name], network)
+    _stop_if(stopping)
+    if full and spec.preference is not None:
+        splits = _measured(network, objective, splits, spec, report, devices, stopping)
+        if start is not None:
+            models.restore_weights(start.weights, network, None)
+    return Loaded(
+        spec=spec,
+        devices=devices,
+        base=base,
+        tokenizer=tokenizer,
+        network=network,
+        tuned=tuned,
+        objective=objective,
+        splits=splits,
+        packing=spec.hyperparameters.packing and end_to_end,
+        start=start,
+    )
+
+
+def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
+    files = {"train": spec.data.train, "validation": spec.data.validation, "test": spec.data.test}
+    return {name: run.path / file for name, file in files.items() if file is not None}
+
+
+def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | None:
+    """The newest good checkpoint of this run, else the one that the spec names."""
+    saved = checkpoints.newest_good(run.checkpoints)
+    if saved is None and spec.resume_from is not None:
+        from pathlib import Path
+
+        saved = checkpoints.read(Path(spec.resume_from))
+        if saved is None or not checkpoints.whole(saved):
+            raise TrainingProblem(
+                "bad_checkpoint",
+                f"{spec.resume_from} is not a complete checkpoint",
+                "Resume from another checkpoint, or start anew.",
+            )
+    if saved is not None and saved.weights.name != (
+        checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER
+    ):
+        raise TrainingProblem(
+            "bad_checkpoint",
+            f"{saved.path} was not made with adapter {spec.adapter.type}",
+            "Resume with the adapter that the checkpoint was made with.",
+        )
+    if saved is not None:
+        report.event("message", f"going on from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
+    return saved
+
+
+def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
+    """The spec with sequences no longer than the model has positions for."""
+    limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
+    asked = spec.hyperparameters.max_length
+    if not isinstance(limit, int) or not 1 < limit < asked:
+        return spec
+    report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)
+    return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
+
+
+def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
+    try:
+        samples = objective.encode(rows, tokenizer)
+    except TrainingProblem as problem:
+        raise TrainingProblem(problem.code, f"{name}: {problem.message}", problem.hint) from problem
+    cuts = samples.cuts
+    for what, numbers in {
+        "cut at max_length": cuts.truncated,
+        "dropped: max_length ends before their first word to learn": cuts.dropped,
+        "left out: they have nothing to learn": cuts.unlearnt,
+    }.items():
+        if numbers:
+            more = " ..." if len(numbers) > _SHOWN else ""
+            report.warning(
+                f"{name}: {len(numbers)} rows {what}: {', '.join(map(str, numbers[:_SHOWN]))}{more}",
+                split=name, rows=numbers[:1000], count=len(numbers), lost_tokens=cuts.lost_tokens,
+            )  # fmt: skip
+    if cuts.split:
+        report.event("message", f"{name}: {cuts.split} long texts go on in further sequences", split=name)
+    return samples
+
+
+def _measured(
+    network: Any, objective: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
+    stopping: Callable[[], bool],
+) -> dict[str, Any]:  # fmt: skip
+    """The splits with what the base model says of them, where the method compares with it."""
+    if not objective.measures_start:
+        return splits
+    from cloudtune_trainer.reference import with_reference
+
+    report.state("loading", "reference")
+    return {
+        name: with_reference(
+            network,
+            objective,
+            pairs,
+            devices,
+            room=spec.hyperparameters.room,
+            check=lambda: _stop_together(devices, stopping),
+        )
+        for name, pairs in splits.items()
+    }
+
+
+def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
+    size = network.get_input_embeddings().num_embeddings
+    highest = int(samples.ids.max())
+    if highest >= size:
+        raise TrainingProblem(
+            "model_not_found",
+            f"{name}: the tokenizer gives token {highest}, but the model knows only {size}",
+            "The model's tokenizer does not belong to its weights; fetch the model again.",
+        )
+
+
+def _stop_together(devices: Devices, stopping: Callable[[], bool]) -> None:
+    if devices.agree("cancelled" if stopping() else None):
+        raise Cancelled
+
+
+def _stop_if(stopping: Callable[[], bool]) -> None:
+    if stopping():
+        raise Cancelled

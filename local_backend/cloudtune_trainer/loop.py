@@ -1,0 +1,288 @@
+"""The training loop: one, flat, for every method and adapter. What differs between methods is in ``objectives``.
+
+Before every optimiser step it looks at the requests of the outside; after it, it measures, evaluates and saves. A step
+is a function of its number, the weights, the optimiser's state and the random state, all of which a checkpoint holds:
+so a resumed run makes the very same steps as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_trainer import checkpoints
+from cloudtune_trainer.batches import Schedule, chunks_of, parts_of
+from cloudtune_trainer.checkpoints import Progress
+from cloudtune_trainer.meters import Clock, Meter, added
+from cloudtune_trainer.optimizer import rate_at
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cloudtune_trainer.devices import Devices
+    from cloudtune_trainer.folder import RunFolder
+    from cloudtune_trainer.reporting import Report
+    from cloudtune_trainer.run_spec import RunSpec
+    from cloudtune_trainer.samples import Samples
+    from cloudtune_trainer.tasks.next_token import Objective
+
+
+@dataclass
+class Job:
+    """Everything that the loop works with."""
+
+    run: RunFolder
+    spec: RunSpec
+    report: Report
+    devices: Devices
+    network: Any
+    """The model whose forward pass is run."""
+    optimiser: torch.optim.Optimizer
+    objective: Objective
+    train: Samples
+    validation: Samples | None
+    schedule: Schedule
+    write: Callable[[Path, dict[str, torch.Tensor]], None]
+    """Puts weights, optimiser and these random states into a checkpoint's folder."""
+    stopping: Callable[[], bool]
+    """Whether the process was told to stop (SIGTERM)."""
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def epoch(self) -> float:
+        """Passes done so far."""
+        return self.schedule.epoch_at(self.progress.step)
+
+
+def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its pieces
+    """Run to the end or to the first reason to stop. Returns the final state's word; the last checkpoint is saved."""
+    spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
+    hyper = spec.hyperparameters
+    trained = [p for p in job.network.parameters() if p.requires_grad]
+    clock, meter = Clock(job.progress.seconds), Meter()
+    total = schedule.total_steps
+    started = job.progress.step
+    saved = started or None
+    outcome = "succeeded"
+    job.network.train()
+    report.state("training", step=started, total_steps=total, epoch=round(job.epoch, 6), tokens=job.progress.tokens)
+    if started and _owes_evaluation(job) and _evaluate(job, clock):
+        saved = _save(job, clock, best=True)
+
+    while job.progress.step < total and not job.progress.stopped_early:
+        # --- requests from outside
+        request = devices.agree(_request(job, clock))
+        if request == "pause":
+            with clock.standing():
+                if saved != job.progress.step:
+                    saved = _save(job, clock, best=False)
+                _stand(job)
+            continue
+        if request is not None:
+            outcome = request
+            break
+
+        # --- one optimiser step
+        meter.begin()
+        step = job.progress.step
+        rate = rate_at(step, total, hyper)
+        for group in job.optimiser.param_groups:
+            group["lr"] = rate
+        parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
+        batches = [job.objective.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
+        count = devices.total(sum(batch.count for batch in batches))
+        loss, tallies = 0.0, [0.0] * job.objective.tallies
+        for batch in batches:
+            with devices.autocast():
+                sums = job.objective.sums(job.network, batch.to(devices.device))
+            # the mean is taken over all tokens, or pairs, of the step, so its parts add up to one large batch
+            devices.backward(sums.loss / count)
+            loss += sums.loss.item()
+            tallies = added(tallies, sums.tallies.tolist())
+        loss, tokens, *tallies = devices.totals(loss, sum(batch.tokens for batch in batches), *tallies)
+        _check_finite(loss / count, "loss", step)
+        norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimiser)
+        if devices.scaler is None:
+            _check_finite(norm, "gradient's norm", step)
+        devices.step(job.optimiser)
+        job.optimiser.zero_grad(set_to_none=True)
+        job.progress = replace(job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens))
+        meter.end(loss, tallies, count, int(tokens))
+
+        # --- measure, evaluate, save
+        step += 1
+        if step == started + 1:
+            report.event("message", f"first optimiser step done: loss {loss / count:.4f}", step=step)
+        if step % spec.log_every == 0 or step == total:
+            _log(job, meter, rate, norm)
+        report.progress(
+            step=step, epoch=round(job.epoch, 6), tokens=job.progress.tokens, eta_s=meter.left(total - step)
+        )
+        better = job.validation is not None and _due(spec.evaluation.every, step, schedule) and _evaluate(job, clock)
+        if better or (_due(spec.checkpoints.every, step, schedule) and step < total):
+            saved = _save(job, clock, best=better)
+        if report.state_word != "training" and step < total:
+            report.state("training")
+
+    if outcome == "succeeded" and _owes_evaluation(job):
+        outcome = "cancelled"
+    if outcome == "cancelled":
+        report.state("cancelling", "saving where it stands")
+    if saved != job.progress.step:
+        stale = outcome == "expired" and job.validation is not None and job.progress.evaluated != job.progress.step
+        _save(job, clock, best=_evaluate(job) if stale else False)
+    return outcome
+
+
+class Interrupted(Exception):
+    """The run was cancelled while a split was measured."""
+
+
+def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str, float]:
+    """The figures of a split, over all its samples, with dropout off.
+
+    Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
+    `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
+    """
+    loss, tallies, count = 0.0, [0.0] * job.objective.tallies, 0
+    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.room)
+    common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
+    job.network.eval()
+    try:
+        with torch.no_grad():
+            for number, chosen in enumerate(job.devices.share(chunks)):
+                if clock is not None and number < common:
+                    _give_way(job, clock)
+                batch = job.objective.collate(samples, chosen).to(job.devices.device)
+                with job.devices.autocast():
+                    sums = job.objective.sums(job.network, batch)
+                loss += sums.loss.item()
+                tallies = added(tallies, sums.tallies.tolist())
+                count += sums.count
+    finally:
+        job.network.train()
+    loss, total, *tallies = job.devices.totals(loss, count, *tallies)
+    return job.objective.metrics(loss, tallies, int(total))
+
+
+def _give_way(job: Job, clock: Clock) -> None:
+    request = job.devices.agree(_request(job, clock))
+    if request == "cancelled":
+        raise Interrupted
+    if request == "pause":
+        with clock.standing():
+            _stand(job)
+        job.report.state("evaluating")
+
+
+def _evaluate(job: Job, clock: Clock | None = None) -> bool:
+    """Measure the validation split; whether it is the best so far. Given a clock, it gives way to requests."""
+    assert job.validation is not None
+    job.report.state("evaluating")
+    try:
+        values = measure(job, job.validation, clock)
+    except Interrupted:
+        return False
+    loss, step = values["loss"], job.progress.step
+    job.report.metrics(step, job.epoch, "validation", values)
+    best = job.progress.best_loss
+    better = math.isfinite(loss) and (best is None or loss < best)
+    stopping = job.spec.evaluation.early_stopping
+    delta = stopping.min_delta if stopping is not None else 0.0
+    worse = 0 if best is None or loss < best - delta else job.progress.worse + 1
+    stopped = stopping is not None and worse >= stopping.patience
+    job.progress = replace(
+        job.progress,
+        best_loss=loss if better else best,
+        best_step=step if better else job.progress.best_step,
+        worse=worse,
+        stopped_early=stopped,
+        last_loss=loss,
+        evaluated=step,
+    )
+    if stopped:
+        job.report.event(
+            "message", f"stopped early: {worse} evaluations without an improvement of the validation loss", step=step
+        )
+    return better
+
+
+def _owes_evaluation(job: Job) -> bool:
+    """Whether the evaluation of this very step was broken off."""
+    step = job.progress.step
+    return (
+        job.validation is not None
+        and _due(job.spec.evaluation.every, step, job.schedule)
+        and job.progress.evaluated != step
+    )
+
+
+def _save(job: Job, clock: Clock, *, best: bool) -> int:
+    """Keep the state; returns the step it is of."""
+    step = job.progress.step
+    job.progress = replace(job.progress, seconds=clock.seconds())
+    random_states = job.devices.random_states()
+    if job.devices.rank == 0:
+        job.report.state("saving", f"checkpoint {step}")
+        metrics = {} if job.progress.evaluated != step else {"validation_loss": job.progress.last_loss or 0.0}
+        folder = job.run.checkpoints
+        checkpoints.save(
+            folder, job.progress, epoch=job.epoch, best=best, metrics=metrics,
+            write=lambda aside: job.write(aside, random_states),
+        )  # fmt: skip
+        if best:
+            checkpoints.only_best(folder, step)
+        checkpoints.prune(folder, keep=job.spec.checkpoints.keep)
+        job.report.event("checkpoint", f"checkpoint at step {step}", step=step, best=best)
+    job.devices.barrier()
+    return step
+
+
+def _request(job: Job, clock: Clock) -> str | None:
+    limit = job.spec.limits.max_time
+    if job.stopping() or job.run.asked("cancel"):
+        return "cancelled"
+    if (limit is not None and clock.seconds() >= limit) or job.run.asked("expire"):
+        return "expired"
+    return "pause" if job.run.asked("pause") else None
+
+
+def _stand(job: Job) -> None:
+    job.report.state("paused")
+    while job.run.asked("pause") and not job.run.asked("cancel") and not job.stopping():
+        time.sleep(0.1)
+    job.report.state("training")
+
+
+def _due(every: str | int, step: int, schedule: Schedule) -> bool:
+    if every == "never":
+        return False
+    interval = schedule.steps_per_epoch if isinstance(every, str) else every
+    return step % interval == 0 or step == schedule.total_steps
+
+
+def _log(job: Job, meter: Meter, rate: float, norm: float) -> None:
+    values = job.objective.metrics(meter.loss, meter.tallies, meter.count)
+    values |= {
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "tokens_per_s": round(meter.tokens_per_s(), 1),
+        "memory_mb": round(job.devices.memory_mb(), 1),
+    }
+    job.report.metrics(job.progress.step, job.epoch, "train", values)
+    meter.clear()
+
+
+def _check_finite(figure: float, name: str, step: int) -> None:
+    if not math.isfinite(figure):
+        raise TrainingProblem(
+            "diverged",
+            f"the {name} is {figure} at step {step + 1}",
+            "Lower the learning rate, raise warmup_ratio, or set max_grad_norm; then look at the rows of that step.",
+        )

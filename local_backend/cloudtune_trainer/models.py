@@ -1,0 +1,299 @@
+"""Base models and tokenizers from a folder, a GGUF file, the hub or a configuration; and the adapter on top.
+
+Loads torch and transformers; peft only where an adapter is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
+from cloudtune_trainer.checkpoints import ADAPTER, MODEL
+from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.problems import TrainingProblem, recognized
+from cloudtune_trainer.records import texts_of
+from cloudtune_trainer.rendering import set_plain_template
+from cloudtune_trainer.tiny import write_model_from_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cloudtune_trainer.checkpoints import Saved
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import Adapter, ModelSource, RunSpec
+
+_DROPOUTS = (
+    "attention_dropout", "attn_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "resid_dropout",
+    "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
+    "hidden_dropout_prob", "residual_dropout",
+)  # fmt: skip
+"""The names that transformers' configurations give to dropout."""
+
+
+_TOLD = 500
+"""Characters of a library's own message that are kept."""
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that transformers can load: a folder, or the hub's id."""
+
+    path: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What every ``from_pretrained`` of it needs."""
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+
+def locate(
+    source: ModelSource,
+    *,
+    scratch: Path,
+    records: Callable[[], Iterable[Record]] = tuple,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> BaseModel:
+    """The base model as something that can be loaded. Raises ``model_not_found``.
+
+    A GGUF file is dequantised once, into a folder beside it; a configuration is built into ``scratch``, with a
+    tokenizer trained on ``records``.
+    """
+    path = Path(source.path)
+    if source.source == "hub":
+        return BaseModel(source.path, source.revision, trust_remote_code)
+    if source.source == "folder":
+        if not (path / "config.json").is_file():
+            what = "has no config.json" if path.is_dir() else "is not a folder"
+            raise TrainingProblem(
+                "model_not_found", f"{path} {what}", "Give the folder of a model in the transformers layout."
+            )
+        return BaseModel(str(path), None, trust_remote_code)
+    if not path.is_file():
+        raise TrainingProblem("model_not_found", f"{path} does not exist", "Check the path of the model.")
+    if source.source == "gguf":
+        return BaseModel(str(dequantised(path)))
+    group = torch.distributed.is_available() and torch.distributed.is_initialized()
+    # of a group only the first process writes: in the others transformers leaves the weights out
+    if not (group and torch.distributed.get_rank()) and not (scratch / "config.json").is_file():
+        _build(path, scratch, records, seed)
+    if group:
+        torch.distributed.barrier()
+    return BaseModel(str(scratch))
+
+
+def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], seed: int) -> None:
+    """Build a configuration's model, aside; where another process does so too, the first one's is kept."""
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
+    try:
+        write_model_from_config(path, aside, vocab_texts=texts_of(records()), seed=seed)
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not (folder / "config.json").is_file():  # else another was faster
+                raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise TrainingProblem("bad_spec", f"{path}: {error}", "Mend the model's configuration.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def found(base: BaseModel) -> Iterator[None]:
+    """Say what to do where a model cannot be read: hub errors are long and many."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:  # a disk's or a permission's own error: it is told as such
+            raise
+        raise TrainingProblem(
+            "model_not_found",
+            f"{base.path}: {str(error).splitlines()[0]}",
+            "Without access to the hub, give a folder: download the model on a machine with access "
+            f"(hf download {base.path} --local-dir DIR) and set model to that folder.",
+        ) from error
+    except (TrainingProblem, MemoryError, ImportError):
+        raise
+    except Exception as error:  # hostile files make the libraries raise any exception
+        if recognized(error) is not None:
+            raise
+        told = " ".join(str(error).split())[:_TOLD]
+        hint = "Fetch the model again."
+        if "trust_remote_code" in told:
+            hint = "It needs code of its own: trust_remote_code lets that run, if you trust its authors."
+        if type(error).__name__ == "SafetensorError":
+            told = f"the weights are damaged: {told}"
+        if isinstance(error, pickle.UnpicklingError):
+            told, hint = "the weights are a pickle that holds more than tensors", "Use a model with safetensors."
+        raise TrainingProblem("model_not_found", f"{base.path} cannot be loaded: {told}", hint) from error
+
+
+def load_tokenizer(base: BaseModel) -> Any:
+    """The model's tokenizer, with a chat template in any case."""
+    from transformers import AutoTokenizer
+
+    with found(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
+    set_plain_template(tokenizer)
+    return tokenizer
+
+
+def load_model(
+    base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None
+) -> Any:
+    """The causal LM, on the CPU. ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with found(base):
+        _check_folder(base.path if weights is None else str(weights))
+        config = AutoConfig.from_pretrained(base.path, **base.loading)
+        _check_kernels(base, config)
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
+        source = base.path if weights is None else str(weights)
+        return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **place)
+
+
+def _check_folder(path: str) -> None:
+    """Refuse an adapter in the place of a model: transformers would load the model that the adapter names."""
+    if (Path(path) / "adapter_config.json").is_file():
+        raise TrainingProblem(
+            "model_not_found", f"{path} holds an adapter, not a model", "Give the folder of a whole model."
+        )
+
+
+def _check_kernels(base: BaseModel, config: Any) -> None:
+    """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
+    kernel = getattr(config, "_attn_implementation", None)
+    if isinstance(kernel, str) and "/" in kernel and not base.trust_remote_code:
+        raise TrainingProblem(
+            "model_not_found",
+            f"{base.path}: config.json asks for compiled code from the hub, attn_implementation {kernel[:100]!a}",
+            "Take attn_implementation out of config.json, or use trust_remote_code if you trust its authors.",
+        )
+
+
+def _set_dropout(config: Any, dropout: float) -> None:
+    names = [name for name in _DROPOUTS if isinstance(getattr(config, name, None), int | float)]
+    if not names and dropout > 0:
+        raise TrainingProblem(
+            "bad_spec",
+            f"a {config.model_type} model has no dropout of its own",
+            "Leave hyperparameters.dropout out, or use adapter.dropout.",
+        )
+    for name in names:
+        setattr(config, name, dropout)
+
+
+def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
+    """The peft model around it; the base's weights are frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,  # peft says int, but only divides by it
+        lora_dropout=adapter.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base.path,
+    )
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:
+        if "target modules" not in str(error).lower():
+            raise
+        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        raise TrainingProblem(
+            "bad_spec", f"adapter.targets: {error}", f"The linear modules of this model are: {', '.join(names)}."
+        ) from error
+
+
+def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | None) -> Any:
+    """Decide which weights move. Returns the peft model around it, or None where all of them do."""
+    if spec.hyperparameters.gradient_checkpointing:
+        # transformers 5 renamed it on the way; both take the same
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    if spec.adapter.type == "full":
+        model.requires_grad_(True)
+        return None
+    torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
+    tuned = add_adapter(model, spec.adapter, base)
+    if start is not None:
+        restore_weights(start.weights, model, tuned)
+    return tuned
+
+
+def save_weights(folder: Path, model: Any, tuned: Any) -> None:
+    """Put the trained weights into a checkpoint's folder: the adapter's, or the whole model."""
+    if tuned is None:
+        model.save_pretrained(folder / MODEL)
+    else:
+        tuned.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+
+
+def restore_weights(folder: Path, model: Any, tuned: Any) -> None:
+    """Put weights that `save_weights` kept into the model, to the bit."""
+    from safetensors.torch import load_file
+
+    if tuned is not None:
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
+        return
+    kept = type(model).from_pretrained(folder, dtype=model.dtype)
+    model.load_state_dict(kept.state_dict())
+
+
+def lay_end_to_end(model: Any) -> bool:
+    """Let the model take documents end to end (``attention``), if it provably keeps them apart; else leave it alone.
+
+    The proof is a comparison: two short documents together, and each alone as the model itself does it. Models that
+    mix tokens otherwise than by attention, or whose attention takes what ours cannot, fail it and get padded rows.
+    """
+    from transformers import AttentionInterface
+
+    if getattr(model.config, "attention_chunk_size", None) is not None:
+        return False  # the short documents below would not show it
+    AttentionInterface.register(ATTENTION, documents_attention)
+    before = model.config._attn_implementation
+    vocabulary = model.get_input_embeddings().num_embeddings
+    documents = [torch.arange(1, 6) % vocabulary, torch.arange(7, 10) % vocabulary, torch.arange(3, 8) % vocabulary]
+    lengths = [len(ids) for ids in documents]
+    device = model.get_input_embeddings().weight.device
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            alone = [model(input_ids=ids[None].to(device), use_cache=False).logits[0] for ids in documents]
+            model.set_attn_implementation(ATTENTION)
+            together = model(
+                input_ids=torch.cat(documents)[None].to(device),
+                position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
+                documents=layout_of(lengths).to(device),
+                use_cache=False,
+                logits_to_keep=torch.arange(sum(lengths), device=device),
+            ).logits[0]
+        expected = torch.cat(alone).float()
+        tolerance = 1e-3 if expected.numel() and model.dtype == torch.float32 else 5e-2
+        right = together.shape == expected.shape and bool(
+            (together.float() - expected).norm() <= tolerance * expected.norm()
+        )
+    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError):
+        right = False
+    if not right:
+        model.set_attn_implementation(before)
+    model.train(was_training)
+    return right

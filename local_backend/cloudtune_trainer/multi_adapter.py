@@ -1,0 +1,99 @@
+"""One base model with the adapters of several jobs on it: each answers for itself, and the base for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_trainer import models
+from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.generate import Model
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import set_plain_template
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, read_tuned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class SharedBase:
+    """The base model of a folder, loaded once. Answers of its adapters take turns; they come and go meanwhile."""
+
+    def __init__(self, folder: Path, *, device: str = "auto") -> None:
+        devices = Devices(device, "auto")
+        dtype = devices.compute if devices.device.type != "cpu" else torch.float32
+        self._base = models.BaseModel(str(folder))
+        self._network: Any = models.load_model(self._base, dtype=dtype).to(devices.device)
+        self._lock = threading.Lock()
+        self._adapted: dict[str, Model] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that are loaded."""
+        return frozenset(self._adapted)
+
+    def add(self, name: str, folder: Path) -> None:
+        """Load an adapter from the folder that training wrote. Raises TrainingProblem for what is none."""
+        from peft import PeftModel
+
+        tuned = read_tuned(folder)
+        if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
+            raise TrainingProblem("bad_spec", f"{folder.name} holds no adapter: it moved the weights themselves")
+        check_adapter(folder)
+        with self._lock, models.found(models.BaseModel(str(folder))):
+            if name in self._adapted:
+                return
+            if isinstance(self._network, PeftModel):
+                self._network.load_adapter(folder, adapter_name=_key(name))
+            else:
+                self._network = PeftModel.from_pretrained(self._network, folder, adapter_name=_key(name))
+            self._network.eval()
+            self._adapted[name] = self._model(folder, name, continues=tuned["method"] == "cpt")
+
+    def remove(self, name: str) -> None:
+        """Let go of one; one that is not there is gone."""
+        with self._lock:
+            if self._adapted.pop(name, None) is None:
+                return
+            if not self._adapted:
+                self._network = self._network.unload()
+            else:
+                self._network.set_adapter(_key(next(iter(self._adapted))))  # none goes while it is the active one
+                self._network.delete_adapter(_key(name))
+
+    def model(self, name: str | None) -> Model:
+        """What answers with that adapter, or without any. Raises TrainingProblem for one that is not loaded."""
+        if name is None:
+            return self._model(self._base.path, None, continues=False)
+        if name not in self._adapted:
+            raise TrainingProblem("model_not_found", f"there is no adapter {name} on this model")
+        return self._adapted[name]
+
+    def _model(self, folder: Path | str, name: str | None, *, continues: bool) -> Model:
+        tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+        set_plain_template(tokenizer)
+        return Model(
+            self._network, tokenizer, continues=continues, lock=self._lock, adapted=lambda: self._with(name)
+        )  # fmt: skip
+
+    def _with(self, name: str | None) -> AbstractContextManager[Any]:
+        from peft import PeftModel
+
+        if not isinstance(self._network, PeftModel):
+            return nullcontext()
+        return self._network.disable_adapter() if name is None else self._set(name)
+
+    @contextmanager
+    def _set(self, name: str) -> Iterator[None]:
+        self._network.set_adapter(_key(name))
+        yield
+
+
+def _key(name: str) -> str:
+    """A name that a module may have."""
+    return f"adapter_{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -1,0 +1,79 @@
+"""What can go wrong in a training run, under stable names, and how a raw exception is recognised as one of them.
+
+Loads no torch: its errors are known by their class names and words, so that a failed import can be classified too.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from cloudtune_trainer.folder import DISK_FULL_ERRNOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TrainingProblem(Exception):
+    """A failure that is understood: ``code`` is stable, ``hint`` says what to do about it."""
+
+    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "unable to allocate",
+)
+_MEMORY_HINT = (
+    "Use a smaller batch (more gradient_accumulation_steps keeps the result), a smaller max_length, "
+    "gradient_checkpointing, or an adapter instead of full training."
+)
+
+
+def classify(error: BaseException, log: Path) -> TrainingProblem:
+    """The problem behind an exception; what is not recognised is ``error``, with the place of the whole story."""
+    for link in _chain(error):
+        found = recognized(link)
+        if found is not None:
+            return found
+    return TrainingProblem("error", f"{type(error).__name__}: {error}", f"The whole story is in {log}")
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    links: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in links:
+        links.append(current)
+        current = current.__cause__ or current.__context__
+    return links
+
+
+def recognized(error: BaseException) -> TrainingProblem | None:
+    """The problem that this exception by itself stands for, or None."""
+    if isinstance(error, TrainingProblem):
+        return error
+    text = str(error)
+    low = text.lower()
+    kind = type(error).__name__
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
+    ):
+        return TrainingProblem("out_of_memory", f"the machine's memory is used up: {text or kind}", _MEMORY_HINT)
+    number = getattr(error, "errno", None)
+    # safetensors, written in Rust, tells the number in words only
+    full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]
+    if number in DISK_FULL_ERRNOS or "no space left on device" in low or any(words in low for words in full):
+        return TrainingProblem("disk_full", f"no space left to write: {text}", "Free some space, then resume the job.")
+    if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
+        return TrainingProblem("no_permission", text, "Give this user the right to read and write there.")
+    if isinstance(error, ModuleNotFoundError):
+        return TrainingProblem("not_installed", text, 'Install the trainer: pip install "cloudtune[local]"')
+    return None

@@ -1,0 +1,119 @@
+"""One run from its folder's spec to its model: what ``python -m cloudtune_trainer`` does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from cloudtune_trainer import checkpoints, loop, models, result
+from cloudtune_trainer.batches import schedule_of
+from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.loading import Cancelled, Loaded, load
+from cloudtune_trainer.optimizer import optimiser_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune_trainer.checkpoints import Saved
+    from cloudtune_trainer.folder import RunFolder
+    from cloudtune_trainer.reporting import Report
+    from cloudtune_trainer.run_spec import RunSpec
+
+
+def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
+    """Train, and write the model. Returns the final state's word and what is to be said of it; the caller writes it."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the log is a file; how far things are stands in the status
+    if spec.threads is not None:
+        torch.set_num_threads(spec.threads)
+    torch.manual_seed(spec.seed)
+    report.state("loading", "model")
+    devices = Devices(spec.device, spec.hyperparameters.precision)
+    try:
+        loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
+    except Cancelled:
+        return "cancelled", ""
+    job = _assemble(run, loaded.spec, report, loaded, stopping)
+    # dropout draws from here, whatever loading has drawn; each process of a group draws its own
+    torch.manual_seed(spec.seed + devices.rank)
+    if loaded.start is not None:
+        result.restore_state(loaded.start, job)
+        job.progress = loaded.start.progress
+        if loaded.start.path.parent != run.checkpoints:
+            job.progress = replace(job.progress, seconds=0.0)
+            _bring(job, loaded.start)
+    outcome = loop.train(job)
+    if outcome in ("succeeded", "expired") and job.progress.step:
+        _finish(job, loaded)
+    if outcome == "expired":
+        limit = "the time given from outside" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
+        return outcome, f"{limit} was used up at step {job.progress.step}"
+    return outcome, ""
+
+
+def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, stopping: Callable[[], bool]) -> loop.Job:
+    hyper = spec.hyperparameters
+    train = loaded.splits["train"]
+    schedule = schedule_of(
+        train.lengths.tolist(),
+        batch_size=hyper.batch_size,
+        capacity=hyper.max_length,
+        packing=loaded.packing,
+        epochs=hyper.epochs,
+        max_steps=hyper.max_steps,
+        seed=spec.seed,
+    )
+    report.event(
+        "message",
+        f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",
+        samples=len(train),
+        tokens=len(train.ids),
+        learnt_tokens=train.learnt_tokens,
+        sequences=len(schedule.sequences),
+        total_steps=schedule.total_steps,
+        device=str(loaded.devices.device),
+        processes=loaded.devices.world,
+        compute=str(loaded.devices.compute).removeprefix("torch."),
+        trained_parameters=sum(p.numel() for p in loaded.network.parameters() if p.requires_grad),
+    )
+    job = loop.Job(
+        run=run,
+        spec=spec,
+        report=report,
+        devices=loaded.devices,
+        network=loaded.network,
+        optimiser=optimiser_for(loaded.network, hyper, loaded.devices.device),
+        objective=loaded.objective,
+        train=train,
+        validation=loaded.splits.get("validation"),
+        schedule=schedule,
+        write=lambda folder, random_states: result.write_state(folder, job, loaded, random_states),
+        stopping=stopping,
+    )
+    return job
+
+
+def _bring(job: loop.Job, start: Saved) -> None:
+    """Take over what the model may be made of: this run may end without a better checkpoint of its own, or any."""
+    job.devices.barrier()  # a process that is still loading must not find half of it
+    if job.devices.rank == 0 and not checkpoints.bring(job.run.checkpoints, start):
+        job.report.warning(f"the best checkpoint so far, of step {start.progress.best_step}, is lost")
+    job.devices.barrier()
+
+
+def _finish(job: loop.Job, loaded: Loaded) -> None:
+    """Write the model, and measure it on the test rows. Only the first process's machine has the checkpoints."""
+    step, epoch = job.progress.step, job.epoch
+    if job.devices.rank == 0:
+        saved = result.chosen(job)
+        step, epoch = saved.step, saved.epoch
+        job.report.state("saving", f"model of step {step}")
+        result.write_model(job, loaded, saved)
+        if "test" in loaded.splits and step != job.progress.step:
+            models.restore_weights(saved.weights, loaded.network, loaded.tuned)
+    if "test" in loaded.splits:
+        job.devices.spread([p for p in job.network.parameters() if p.requires_grad])
+        job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

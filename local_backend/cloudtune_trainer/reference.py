@@ -1,0 +1,43 @@
+"""What the weights of the start say of every pair, measured once, for methods that compare with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cloudtune_trainer.batches import chunks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune_trainer.devices import Devices
+    from cloudtune_trainer.tasks.pairs import Pairs
+    from cloudtune_trainer.tasks.preference import Preferences
+
+
+def with_reference(
+    network: Any, objective: Preferences, pairs: Pairs, devices: Devices, *, room: int, check: Callable[[], None]
+) -> Pairs:
+    """The pairs with their log-probabilities by the network as it is.
+
+    The same rows in the same order at every start: a resumed run gets the very same figures. ``check`` may raise
+    between two batches, in all processes at once.
+    """
+    found = np.zeros((len(pairs), 2), dtype=np.float32)
+    chunks = chunks_of(pairs.lengths.tolist(), room)
+    common = len(chunks) // devices.world  # all processes have at least so many, and have to check together
+    was_training = network.training
+    network.eval()
+    try:
+        for number, chosen in enumerate(devices.share(chunks)):
+            if number < common:
+                check()
+            with torch.no_grad(), devices.autocast():
+                batch = objective.collate(pairs, chosen).to(devices.device)
+                found[np.asarray(chosen)] = objective.likelihoods(network, batch).cpu().numpy().reshape(-1, 2)
+    finally:
+        network.train(was_training)
+    everywhere = devices.totals(*found.reshape(-1).tolist())
+    return pairs.with_reference(np.asarray(everywhere, dtype=np.float32).reshape(-1, 2))

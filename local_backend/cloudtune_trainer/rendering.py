@@ -1,0 +1,221 @@
+"""Chat records as text, with the places of the words to learn.
+
+The tokenizer's chat template has the say on the text. What to learn is found in one of three ways, best first: the
+template's own ``{% generation %}`` marks; the difference between the dialogue with and without an assistant's turn;
+and, for templates that show an earlier turn otherwise than the last (some drop its reasoning), one sample for each
+turn, rendered as the model will meet it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token + '\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
+    "{% else %}{{ message['content'] + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+"""For tokenizers that bring no template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, a line each.
+It is saved with the tuned model, so that answers are asked for in the same words."""
+
+
+class Dialogue(NamedTuple):
+    """What a template is given."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+
+    def first(self, turns: int) -> Dialogue:
+        """Its beginning."""
+        return self._replace(messages=self.messages[:turns])
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One sample as text. ``spans`` are half-open character ranges of what is learnt; None means everything."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...] | None
+
+
+class Renderer:
+    """Renders the records of one run: one tokenizer, one choice of what to learn."""
+
+    def __init__(self, tokenizer: Any, *, loss_on: str) -> None:
+        self._tokenizer = tokenizer
+        self._loss_on = loss_on
+        self._marked = "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer)
+        self._ends = tuple(token for token in _special_tokens(tokenizer) if token)
+
+    def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[Rendered]:
+        """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it.
+
+        ``tools`` are what the assistant could call, as JSON Schema: templates that know of tools show them.
+        """
+        plain = Dialogue([_plain(message) for message in messages], tools or None)
+        if self._loss_on == "all":
+            return [Rendered(self._closed(self._text(plain)), None)]
+        turns = self._learnt_turns(messages)
+        if not turns:
+            return []
+        sample = self._by_marks(plain, turns) if self._marked else self._by_difference(plain, turns)
+        return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
+
+    def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        assistant = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        if self._loss_on == "last_assistant":
+            assistant = assistant[-1:]
+        return [i for i in assistant if messages[i].get("weight", 1) == 1]
+
+    def _by_marks(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts, marks = render_jinja_template(
+            conversations=[dialogue.messages],
+            tools=dialogue.tools,
+            chat_template=_template(self._tokenizer),
+            return_assistant_tokens_mask=True,
+            **self._tokenizer.special_tokens_map,
+        )
+        assistant = [i for i, message in enumerate(dialogue.messages) if message["role"] == "assistant"]
+        if len(marks[0]) != len(assistant):  # a template may mark fewer turns, or parts of them
+            return self._by_difference(dialogue, turns)
+        text = self._closed(texts[0])
+        learnt = [span for i, span in zip(assistant, marks[0], strict=True) if i in turns]
+        return Rendered(text, tuple((begin, self._with_end(text, begin, end)) for begin, end in learnt))
+
+    def _by_difference(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
+        whole = self._text(dialogue)
+        spans = []
+        for turn in turns:
+            prompt = self._before(dialogue, turn)
+            until = whole if turn == len(dialogue.messages) - 1 else self._text(dialogue.first(turn + 1))
+            if not (whole.startswith(until) and until.startswith(prompt)) or len(until) == len(prompt):
+                return None
+            end = len(self._trimmed(until))
+            spans.append((len(prompt), end if end > len(prompt) else len(until)))
+        text = self._closed(whole)
+        if spans[-1][1] >= len(whole):
+            spans[-1] = (spans[-1][0], len(text))
+        return Rendered(text, tuple(spans))
+
+    def _alone(self, dialogue: Dialogue, turn: int) -> Rendered:
+        prompt = self._before(dialogue, turn)
+        text = self._trimmed(self._text(dialogue.first(turn + 1)))
+        if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
+            prompt = self._text(dialogue.first(turn))
+        if not text.startswith(prompt) or len(text) <= len(prompt):
+            raise TrainingProblem(
+                "bad_data",
+                "the chat template rewrites earlier turns, so the assistant's words cannot be told from the rest",
+                "Use loss_on: all, or a template with {% generation %} marks.",
+            )
+        text = self._closed(text)
+        return Rendered(text, ((len(prompt), len(text)),))
+
+    def _before(self, dialogue: Dialogue, turn: int) -> str:
+        """All that stands before the words of that turn."""
+        if turn:
+            return self._text(dialogue.first(turn), prompt=True)
+        # Most templates cannot render nothing, and some open every dialogue with a system prompt of their own.
+        words, body = str(dialogue.messages[0]["content"]).strip(), self._text(dialogue.first(1)).rstrip()
+        for end in self._ends:
+            body = body.removesuffix(end)
+        return body[: body.rindex(words)] if words and words in body else ""
+
+    def _text(self, dialogue: Dialogue, *, prompt: bool = False) -> str:
+        if not dialogue.messages:
+            return ""
+        try:
+            return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+                dialogue.messages, tools=dialogue.tools, tokenize=False, add_generation_prompt=prompt
+            )
+        except TrainingProblem:
+            raise
+        except Exception as error:
+            roles = " ".join(message["role"] for message in dialogue.messages)
+            raise TrainingProblem(
+                "bad_data", f"the chat template refuses a dialogue of the roles {roles}: {error}"
+            ) from error
+
+    def _trimmed(self, text: str) -> str:
+        """Without the line end that many templates put after the token that ends a turn: no answer needs it."""
+        bare = text.rstrip()
+        return bare if bare.endswith(self._ends) else text
+
+    def _closed(self, text: str) -> str:
+        """With an end: a model that never sees one never stops."""
+        trimmed = self._trimmed(text)
+        end = self._tokenizer.eos_token
+        return trimmed if end is None or trimmed.endswith(self._ends) else trimmed + end
+
+    def _with_end(self, text: str, begin: int, end: int) -> int:
+        """Marks often stop short of the token that ends the turn; it must be learnt too."""
+        if text[begin:end].rstrip().endswith(self._ends):
+            return end
+        for token in self._ends:
+            if text.startswith(token, end):
+                return end + len(token)
+        return end
+
+
+def set_plain_template(tokenizer: Any) -> bool:
+    """Give a tokenizer without a chat template the plain one; True if it was needed."""
+    if _template(tokenizer):
+        return False
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    return True
+
+
+def turn_end(tokenizer: Any) -> str | None:
+    """The token that the template puts right after an assistant's words, e.g. ``<|im_end|>``."""
+    words = "answer"
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "question"}, {"role": "assistant", "content": words}], tokenize=False
+        )
+    except Exception:  # noqa: BLE001 - a template may want other roles, and raises what it likes: then the model's own end must do
+        return None
+    rest = text[text.rindex(words) + len(words) :].lstrip() if words in text else ""
+    return next(
+        (token for token in sorted(_special_tokens(tokenizer), key=len, reverse=True) if rest.startswith(token)), None
+    )
+
+
+def _template(tokenizer: Any) -> str:
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default", "")
+    return template or ""
+
+
+def _special_tokens(tokenizer: Any) -> set[str]:
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    return added | set(tokenizer.all_special_tokens)
+
+
+def _plain(message: dict[str, Any]) -> dict[str, Any]:
+    """The message as templates know it: no weight, text where content is missing, arguments as the object they are."""
+    plain = {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}
+    if message.get("tool_calls"):
+        plain["tool_calls"] = [_called(call) for call in message["tool_calls"]]
+    return plain
+
+
+def _called(call: dict[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    try:
+        function["arguments"] = json.loads(function["arguments"])
+    except (TypeError, ValueError):  # an object already, or what the model once wrote wrongly: shown as it is
+        return call
+    return {**call, "function": function}

@@ -1,0 +1,81 @@
+"""What a run keeps: the contents of its checkpoints, and the tuned model at the end."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+
+from cloudtune_trainer import checkpoints, models
+from cloudtune_trainer.folder import sync_directory, write_json
+from cloudtune_trainer.optimizer import optimiser_tensors, restore_optimiser
+from cloudtune_trainer.tuned import TUNED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from cloudtune_trainer.checkpoints import Saved
+    from cloudtune_trainer.loading import Loaded
+    from cloudtune_trainer.loop import Job
+
+
+def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
+    """Weights, optimiser and random states: all tensors of a checkpoint."""
+    models.save_weights(folder, loaded.network, loaded.tuned)
+    tensors = {f"optimiser.{name}": value for name, value in optimiser_tensors(job.optimiser).items()}
+    tensors |= {f"random.{name}": value for name, value in random_states.items()}
+    if job.devices.scaler is not None:
+        tensors |= job.devices.scaler_state()
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / checkpoints.STATE)
+
+
+def restore_state(saved: Saved, job: Job) -> None:
+    """Put optimiser and random state back; the weights were loaded with the model."""
+    tensors = load_file(saved.path / checkpoints.STATE)
+    parts: dict[str, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        part, _, name = key.partition(".")
+        parts.setdefault(part, {})[name] = value
+    restore_optimiser(job.optimiser, parts.get("optimiser", {}))
+    job.devices.set_random_state(parts["random"])
+    if "scaler" in parts:
+        job.devices.set_scaler_state(parts["scaler"])
+
+
+def chosen(job: Job) -> Saved:
+    """The checkpoint that becomes the model: the best by validation loss, else the last."""
+    complete = checkpoints.saved_in(job.run.checkpoints)
+    best = [saved for saved in complete if saved.best]
+    return best[-1] if best else complete[-1]
+
+
+def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
+    """The tuned model's folder: weights, tokenizer and ``tuned.json``, in place at once or not at all."""
+    spec, target = job.spec, job.run.model
+    aside = target.with_name(".model.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        shutil.copytree(saved.weights, aside)
+        loaded.tokenizer.save_pretrained(aside)
+        write_json(
+            aside / TUNED,
+            {
+                "version": 1,
+                "base": {"source": spec.model.source, "path": spec.model.path, "revision": spec.model.revision},
+                "base_folder": loaded.base.path,
+                "adapter": spec.adapter.type,
+                "merged": False,
+                "method": spec.method,
+                "step": saved.step,
+                "metrics": saved.metrics,
+            },
+        )
+        shutil.rmtree(target, ignore_errors=True)
+        aside.rename(target)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_directory(target.parent)

@@ -1,0 +1,268 @@
+"""``spec.json`` as frozen values, checked. The back end resolves every default before it writes the file.
+
+Standard library only, so that a wrong spec is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cloudtune_trainer.folder import SPEC_VERSION
+from cloudtune_trainer.problems import TrainingProblem
+
+PAIRED = ("dpo", "ipo", "orpo", "simpo")
+"""Methods that learn from pairs of answers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """Where the base model comes from."""
+
+    source: Literal["folder", "gguf", "hub", "config"]
+    path: str
+    """An absolute path, or the hub's id."""
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """Which weights move."""
+
+    type: Literal["lora", "full"] = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """How it is learnt; the names and meanings of the job's specification."""
+
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-4
+    scheduler: Literal["constant", "linear", "cosine"] = "linear"
+    warmup_steps: int | None = None
+    warmup_ratio: float = 0.0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    dropout: float | None = None
+    max_grad_norm: float = 1.0
+    max_length: int = 1024
+    packing: bool = True
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+
+    @property
+    def room(self) -> int:
+        """Tokens that may be measured at once: what a part of a training step holds."""
+        return self.max_length * max(1, self.batch_size // self.gradient_accumulation_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preference:
+    """What preference methods are told beside the rest."""
+
+    loss: Literal["sigmoid", "hinge"] = "sigmoid"
+    """Of DPO; the other methods have one each."""
+    beta: float = 0.1
+    """Strength of the pull towards the reference; IPO's tau, ORPO's lambda."""
+    label_smoothing: float = 0.0
+    """The share of pairs that may be labelled the wrong way round."""
+    margin: float = 0.0
+    """SimPO's gamma: by how much the chosen answer's reward is to be larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop when the validation loss no longer improves."""
+
+    patience: int = 3
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """When the validation rows are looked at."""
+
+    every: Literal["epoch", "never"] | int = "epoch"
+    early_stopping: EarlyStopping | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """When the state is kept. The best and the last are always kept, ``keep`` others beside them."""
+
+    every: Literal["epoch"] | int = "epoch"
+    keep: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the run may use."""
+
+    max_time: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFiles:
+    """Canonical records; relative paths count from the run folder."""
+
+    train: str
+    validation: str | None = None
+    test: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """The whole document."""
+
+    version: int
+    model: ModelSource
+    data: DataFiles
+    name: str = "job"
+    method: Literal["sft", "cpt", "dpo", "ipo", "orpo", "simpo"] = "sft"
+    loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
+    preference: Preference | None = None
+    """There if, and only if, the method learns from pairs of answers."""
+    adapter: Adapter = Adapter()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
+    limits: Limits = Limits()
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = None
+    log_every: int = 1
+    resume_from: str | None = None
+    """A checkpoint folder of another run, where this one starts."""
+    trust_remote_code: bool = False
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+def read_spec(document: Any) -> RunSpec:
+    """Check the document. Raises `TrainingProblem` ``bad_spec`` with every fault at once."""
+    if not isinstance(document, dict):
+        raise TrainingProblem("bad_spec", "spec.json is missing or is not an object")
+    version = document.get("version")
+    if version != SPEC_VERSION:
+        raise TrainingProblem(
+            "bad_spec",
+            f"spec.json has version {version!r}; this trainer reads version {SPEC_VERSION}",
+            "Use the trainer that belongs to the version of cloudtune that wrote it.",
+        )
+    faults: list[str] = []
+    spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
+    if spec is not None:
+        faults += _faults(spec)
+    if faults:
+        raise TrainingProblem("bad_spec", "spec.json: " + "; ".join(faults))
+    return dataclasses.replace(spec, raw=document)  # type: ignore[no-any-return]
+
+
+def _faults(spec: RunSpec) -> list[str]:
+    """What types cannot say."""
+    found = []
+    hyper = spec.hyperparameters
+    at_least_one = {
+        "batch_size": hyper.batch_size,
+        "gradient_accumulation_steps": hyper.gradient_accumulation_steps,
+        "max_length": hyper.max_length - 1,  # one token has nothing to predict
+        "max_steps": hyper.max_steps if hyper.max_steps is not None else 1,
+    }
+    found += [f"hyperparameters.{name} is too small" for name, value in at_least_one.items() if value < 1]
+    positive = {"learning_rate": hyper.learning_rate, "epochs": hyper.epochs, "adam_epsilon": hyper.adam_epsilon}
+    for name, number in positive.items():
+        if not 0 < number < float("inf"):
+            found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
+    found += _faults_of_pairs(spec)
+    if not 0 <= spec.seed < 1 << 32:
+        found.append("seed must be at least 0 and less than 2**32")
+    if spec.log_every < 1:
+        found.append("log_every must be at least 1")
+    if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:
+        found.append("evaluation.every must be at least 1")
+    if isinstance(spec.checkpoints.every, int) and spec.checkpoints.every < 1:
+        found.append("checkpoints.every must be at least 1")
+    if spec.model.source != "hub" and not Path(spec.model.path).is_absolute():
+        found.append("model.path must be absolute")
+    return found
+
+
+def _faults_of_pairs(spec: RunSpec) -> list[str]:
+    terms, by_pairs = spec.preference, spec.method in PAIRED
+    if (terms is not None) is not by_pairs:
+        return [f"preference: the method {spec.method} {'needs it' if by_pairs else 'has no use for it'}"]
+    if terms is None:
+        return []
+    found = []
+    if not 0 < terms.beta < float("inf"):
+        found.append(f"preference.beta must be a positive, finite number, not {terms.beta}")
+    if not 0 <= terms.label_smoothing < 0.5:
+        found.append(f"preference.label_smoothing must be at least 0 and less than 0.5, not {terms.label_smoothing}")
+    if not 0 <= terms.margin < float("inf"):
+        found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
+    if spec.hyperparameters.packing:
+        found.append("hyperparameters.packing: pairs are not packed")
+    if spec.loss_on == "all":
+        found.append("loss_on: of a pair only the answers are learnt")
+    return found
+
+
+def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(document, dict):
+        faults.append(f"{where or 'spec'} must be an object")
+        return None
+    hints = get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}
+    faults += [f"{where}{key}: unknown key" for key in document if key not in known]
+    values = {}
+    for item in dataclasses.fields(cls):
+        place = f"{where}{item.name}"
+        if item.name not in document:
+            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+                faults.append(f"{place}: missing")
+            continue
+        ok, value = _convert(hints[item.name], document[item.name], place, faults)
+        if ok:
+            values[item.name] = value
+        else:
+            faults.append(f"{place}: {document[item.name]!r} does not fit")
+    if faults:
+        return None
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> tuple[bool, Any]:
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        for option in get_args(hint):
+            ok, converted = _convert(option, value, place, faults)
+            if ok:
+                return True, converted
+        return False, None
+    if origin is Literal:
+        return value in get_args(hint) and not isinstance(value, bool), value
+    if origin is tuple:
+        fits = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+        return fits, tuple(value) if fits else None
+    if hint is type(None):
+        return value is None, None
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            return False, None
+        return True, _read(hint, value, f"{place}.", faults)  # type: ignore[arg-type]
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool), value
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    return isinstance(value, hint), value

@@ -1,0 +1,1 @@
+"""The trainer in Amazon SageMaker: the entry point of a training container, and the code of an endpoint."""

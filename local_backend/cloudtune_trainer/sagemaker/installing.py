@@ -1,0 +1,61 @@
+"""What the trainer needs and the image does not have, installed with pip before it starts. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cloudtune_trainer.problems import TrainingProblem
+
+REQUIREMENTS = "requirements.txt"
+_ONLY_FOR = {"gguf": "gguf"}
+"""Package -> the kind of model that needs it."""
+_TOLD = 1500
+
+
+def install(spec: dict[str, Any]) -> None:
+    """Have pip bring what is missing. Raises ``not_installed`` where it cannot.
+
+    The pinned versions stand in ``requirements.txt`` beside the package. With ``CLOUDTUNE_REQUIREMENTS=image`` the
+    image's own versions are taken as they are: for images that were made for it, and where no index can be reached.
+    """
+    file = Path(__file__).resolve().parents[2] / REQUIREMENTS
+    if os.environ.get("CLOUDTUNE_REQUIREMENTS") == "image" or not file.is_file():
+        return
+    missing = [line for line in wanted(file.read_text(encoding="utf-8"), spec) if not _is_there(line)]
+    if not missing:
+        return
+    sys.stdout.write(f"installing {', '.join(missing)}\n")
+    sys.stdout.flush()
+    pip = [sys.executable, "-P", "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
+    command = [*pip, *missing]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise TrainingProblem(
+            "not_installed",
+            f"pip could not install {', '.join(missing)}: {done.stderr.strip()[-_TOLD:]}",
+            "Give the job a way to a package index, or an image that has them and requirements: image.",
+        )
+
+
+def wanted(text: str, spec: dict[str, Any]) -> list[str]:
+    """The lines of requirements that this job needs."""
+    lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+    source = (spec.get("model") or {}).get("source")
+    return [line for line in lines if line and _ONLY_FOR.get(_name(line), source) == source]
+
+
+def _name(line: str) -> str:
+    return line.partition("==")[0].strip()
+
+
+def _is_there(line: str) -> bool:
+    name, _, pinned = line.partition("==")
+    try:
+        return not pinned or version(name.strip()) == pinned.strip()
+    except PackageNotFoundError:
+        return False

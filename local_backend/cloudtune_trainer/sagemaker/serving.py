@@ -1,0 +1,194 @@
+"""A tuned model behind an endpoint, in AWS's Hugging Face inference image: the functions that it looks for.
+
+The model's archive holds this package under ``code/`` (`entrypoint` puts it there), so that an endpoint answers with
+the very code that answers on a laptop. A body is a conversation, ``{"messages": [...], "max_tokens": 64}``, or TGI's
+``{"inputs": "...", "parameters": {"max_new_tokens": 64}}``; ``"base": true`` asks the base model instead, to compare;
+``"stream": true`` gives server-sent events, OpenAI's chunks or TGI's tokens, with the answer's end in the last.
+Functions: huggingface.co/docs/sagemaker/inference, user-defined code (seen 2026-11-21).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.tuned import TUNED, read_tuned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+BASE_VARIABLE = "CLOUDTUNE_BASE"
+"""Where the base model lies in the container, if it is neither in the archive nor on the hub."""
+TRUST_VARIABLE = "CLOUDTUNE_TRUST_REMOTE_CODE"
+"""Set to 1, it lets code that comes with the model run. Whoever deploys the model decides; the archive cannot."""
+START = '''"""What the inference image looks for."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from cloudtune_trainer.sagemaker.serving import model_fn, transform_fn  # noqa: F401
+'''
+
+
+class Server:
+    """The tuned model, and its base once that is asked for."""
+
+    def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
+        self._folder = folder
+        self._trust_remote_code = trust_remote_code
+        self._lock = threading.Lock()
+        self._loaded: dict[bool, Any] = {False: self._open(base=False)}
+
+    def _open(self, *, base: bool) -> Any:
+        from cloudtune_trainer.generate import Model
+
+        return Model.open(self._folder, base=base, trust_remote_code=self._trust_remote_code)
+
+    def parts(self, body: dict[str, Any]) -> Iterator[bytes]:
+        """The answer in the form of the question: whole, or with ``"stream": true`` in events as the model writes."""
+        return _parts(self._model(base=bool(body.get("base"))), body)
+
+    def _model(self, *, base: bool) -> Any:
+        with self._lock:
+            if base not in self._loaded:
+                self._loaded[base] = self._open(base=base)
+            return self._loaded[base]
+
+
+class SharedServer:
+    """A base model, and the adapters of several jobs on it: each is asked by its name, the base by none."""
+
+    def __init__(self, folder: Path) -> None:
+        from cloudtune_trainer.multi_adapter import SharedBase
+
+        self._base = SharedBase(folder)
+
+    def add(self, name: str, folder: Path) -> None:
+        """Load an adapter; one of that name that is loaded stays."""
+        self._base.add(name, folder)
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Let go of all others."""
+        for name in self._base.names - set(names):
+            self._base.remove(name)
+
+    def parts(self, body: dict[str, Any], adapter: str | None) -> Iterator[bytes]:
+        """As `Server.parts`."""
+        return _parts(self._base.model(None if body.get("base") else adapter), body)
+
+
+def model_fn(model_dir: str, context: Any = None) -> Server:
+    """Load the model of that folder. The image calls it once for each of its processes."""
+    return Server(_settled(Path(model_dir)), trust_remote_code=os.environ.get(TRUST_VARIABLE) == "1")
+
+
+def transform_fn(model: Server, data: Any, content_type: str, accept: str, context: Any = None) -> str:
+    """Answer one request. What it raises, the image tells with its status.
+
+    TorchServe's images send each part as it comes; those of Hugging Face send all of them at the end.
+    """
+    body = read_body(data, content_type)
+    parts = model.parts(body)
+    send = _sender(context) if body.get("stream") else None
+    if send is None:
+        return b"".join(parts).decode()
+    last = next(parts, b"")
+    for part in parts:
+        send(last.decode())
+        last = part
+    return last.decode()
+
+
+def read_body(data: Any, content_type: str) -> dict[str, Any]:
+    """A request's body. Raises ValueError for what is none."""
+    if "json" not in content_type:
+        raise ValueError(f"{content_type} is not understood: send application/json")
+    body = json.loads(data)
+    if not isinstance(body, dict) or not ("messages" in body or isinstance(body.get("inputs"), str)):
+        raise ValueError("the body needs `messages` or `inputs`")
+    return body
+
+
+def _sender(context: Any) -> Callable[[str], None] | None:
+    """What sends a part before the answer's end, where the server has such: TorchServe."""
+    requests = getattr(context, "request_ids", None)
+    if not requests:
+        return None
+    try:
+        from ts.handler_utils.utils import (  # type: ignore[import-not-found,unused-ignore]
+            send_intermediate_predict_response,
+        )
+    except ImportError:
+        return None
+    return lambda part: send_intermediate_predict_response([part], requests, "a part of the answer", 200, context)
+
+
+def _parts(model: Any, body: dict[str, Any]) -> Iterator[bytes]:
+    is_chat = "messages" in body
+    given = body if is_chat else body.get("parameters") or {}
+    prompt = body["messages"] if is_chat else body["inputs"]
+    drawn = {
+        "max_tokens": int(given.get("max_tokens") or given.get("max_new_tokens") or 128),
+        "temperature": float(given.get("temperature", 0.0)) if given.get("do_sample", True) else 0.0,
+        "top_p": float(given.get("top_p") or 1.0), "seed": given.get("seed"),
+    }  # fmt: skip
+    if not body.get("stream"):
+        said = next(model.generate([prompt], **drawn))
+        yield json.dumps(_chat(said) if is_chat else _told(said)).encode()
+        return
+    for part in model.stream(prompt, **drawn):
+        told = _chat_event(part) if is_chat else _token_event(part)
+        yield f"data: {json.dumps(told)}\n\n".encode()
+    if is_chat:
+        yield b"data: [DONE]\n\n"
+
+
+def _told(said: Any) -> dict[str, Any]:
+    details = {"finish_reason": said.finish_reason, "generated_tokens": said.completion_tokens}
+    return {"generated_text": said.text, "details": details}
+
+
+def _usage(said: Any) -> dict[str, int]:
+    return {"prompt_tokens": said.prompt_tokens, "completion_tokens": said.completion_tokens}
+
+
+def _chat(said: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": said.text}, "finish_reason": said.finish_reason}
+    return {"object": "chat.completion", "choices": [choice], "usage": _usage(said)}
+
+
+def _chat_event(part: Any) -> dict[str, Any]:
+    """A piece of text, or the answer that they make: its reason and its count."""
+    if isinstance(part, str):
+        choice = {"index": 0, "delta": {"role": "assistant", "content": part}, "finish_reason": None}
+        return {"object": "chat.completion.chunk", "choices": [choice]}
+    choice = {"index": 0, "delta": {}, "finish_reason": part.finish_reason}
+    return {"object": "chat.completion.chunk", "choices": [choice], "usage": _usage(part)}
+
+
+def _token_event(part: Any) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"token": {"text": part}, "generated_text": None}
+    return {"token": {"text": "", "special": True}, **_told(part)}
+
+
+def _settled(folder: Path) -> Path:
+    """The model's folder, whose note says where its base lies here. The one that is given may not be written to."""
+    tuned = read_tuned(folder)
+    base = os.environ.get(BASE_VARIABLE)
+    if tuned["base"]["source"] == "hub" or not (base or (folder / "base").is_dir()):
+        return folder
+    place = base or str(folder / "base")
+    aside = Path(tempfile.mkdtemp(prefix="cloudtune-model-"))
+    for path in folder.iterdir():
+        if path.name not in (TUNED, "code"):
+            (aside / path.name).symlink_to(path)
+    write_json(aside / TUNED, {**tuned, "base": {**tuned["base"], "path": place}, "base_folder": place})
+    return aside

@@ -1,0 +1,214 @@
+"""Records as token ids with the tokens to learn, laid end to end in flat arrays: 5 bytes a token, however many records.
+
+Nothing is lost silently: what had to be cut or dropped stands in `Samples.cuts`, with the lines it came from.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import Rendered, Renderer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from cloudtune_trainer.records import Record
+
+_BATCH = 1000
+"""Texts handed to the tokenizer at once: it works on them with all cores."""
+
+
+@dataclass
+class Cuts:
+    """What did not fit into ``max_length``: row numbers, counted from 1."""
+
+    truncated: list[int] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    unlearnt: list[int] = field(default_factory=list)
+    """Rows with nothing to learn, e.g. no assistant turn or weight 0 on all of them."""
+    split: int = 0
+    """Texts that were split into several sequences; no token is lost."""
+    lost_tokens: int = 0
+    """Tokens to learn that were cut off."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Token ids of all samples and whether each is to be learnt. Sample i is ``ids[starts[i]:starts[i + 1]]``."""
+
+    ids: NDArray[np.int32]
+    learn: NDArray[np.bool_]
+    starts: NDArray[np.int64]
+    cuts: Cuts
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sample."""
+        return np.diff(self.starts)
+
+    @property
+    def learnt_tokens(self) -> int:
+        """How many tokens the loss falls on; a sample's first token has nothing before it to be predicted from."""
+        return int(self.learn.sum() - self.learn[self.starts[:-1]].sum())
+
+
+class _Collector:
+    """Takes samples one by one and keeps to ``max_length``."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max = max_length
+        self._ids: list[NDArray[np.int32]] = []
+        self._learn: list[NDArray[np.bool_]] = []
+        self.cuts = Cuts()
+
+    def whole(self, ids: list[int]) -> None:
+        """Every token is learnt; what is too long goes on in the next sequence."""
+        array = np.asarray(ids, dtype=np.int32)
+        pieces = [array[i : i + self._max] for i in range(0, len(array), self._max)]
+        self.cuts.split += len(pieces) > 1
+        for piece in pieces:
+            if len(piece) > 1:  # a lone token has nothing to predict
+                self._ids.append(piece)
+                self._learn.append(np.ones(len(piece), dtype=np.bool_))
+
+    def part(self, row: int, ids: list[int], learnt: list[tuple[int, int]]) -> None:
+        """Only ranges of tokens are learnt; what is too long is cut, or dropped where the cut takes all there is."""
+        learn = np.zeros(len(ids), dtype=np.bool_)
+        for begin, end in learnt:
+            learn[begin:end] = True
+        learn[:1] = False
+        kept = learn[: self._max]
+        if not kept.any():
+            (self.cuts.dropped if learn.any() else self.cuts.unlearnt).append(row)
+        else:
+            if len(ids) > self._max:
+                self.cuts.truncated.append(row)
+            self._ids.append(np.asarray(ids[: self._max], dtype=np.int32))
+            self._learn.append(kept)
+        self.cuts.lost_tokens += int(learn.sum() - kept.sum())
+
+    def finish(self) -> Samples:
+        if not self._ids:
+            raise nothing_left(self.cuts, self._max)
+        starts = np.zeros(len(self._ids) + 1, dtype=np.int64)
+        np.cumsum([len(ids) for ids in self._ids], out=starts[1:])
+        return Samples(np.concatenate(self._ids), np.concatenate(self._learn), starts, self.cuts)
+
+
+def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:
+    """The error for data of which no sample was made."""
+    return TrainingProblem(
+        "bad_data",
+        f"nothing to learn is left: {len(cuts.dropped)} rows are longer than max_length "
+        f"({max_length} tokens) before their first word to learn, {len(cuts.unlearnt)} rows have none",
+        "Raise max_length, or look at loss_on and the weights of the assistant's messages.",
+    )
+
+
+def encode_records(
+    records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int, whole: bool = False
+) -> Samples:
+    """Tokens of all records, which are gone through once.
+
+    ``whole``: every token of a dialogue is learnt, and long ones are split, as texts are.
+    """
+    collector = _Collector(max_length)
+    renderer = Renderer(tokenizer, loss_on="all" if whole else loss_on)
+    left, first = iter(records), 0
+    while chunk := list(itertools.islice(left, _BATCH)):
+        texts = [(i, record["text"]) for i, record in enumerate(chunk) if "text" in record]
+        chats = []
+        for i, record in enumerate(chunk):
+            if "text" in record:
+                continue
+            if "chosen" in record:
+                raise TrainingProblem("bad_data", f"row {first + i + 1}: a pair of answers is for preference methods")
+            found = rendered(renderer, record, row=first + i + 1)
+            if not found:
+                collector.cuts.unlearnt.append(first + i + 1)
+            chats += [(i, sample) for sample in found]
+        text_ids = dict(zip((i for i, _ in texts), _encode_texts([t for _, t in texts], tokenizer), strict=True))
+        chat_ids = encode_rendered([sample for _, sample in chats], tokenizer)
+        by_row: dict[int, list[tuple[Rendered, list[int], list[tuple[int, int]]]]] = {}
+        for (i, sample), (ids, learnt) in zip(chats, chat_ids, strict=True):
+            by_row.setdefault(i, []).append((sample, ids, learnt))
+        for i in range(len(chunk)):  # in the order of the file, whatever the kinds
+            if i in text_ids:
+                collector.whole(text_ids[i])
+            for sample, ids, learnt in by_row.get(i, ()):
+                if sample.spans is None and whole:
+                    collector.whole(ids)
+                else:
+                    collector.part(first + i + 1, ids, learnt)
+        first += len(chunk)
+    return collector.finish()
+
+
+def rendered(renderer: Renderer, record: Record, *, row: int) -> list[Rendered]:
+    """The record's samples as text. Raises `TrainingProblem` that names the row."""
+    try:
+        return renderer.render(record["messages"], record.get("tools"))
+    except TrainingProblem as problem:
+        raise TrainingProblem(problem.code, f"row {row}: {problem.message}", problem.hint) from problem
+
+
+def _encode_texts(texts: list[str], tokenizer: Any) -> Iterator[list[int]]:
+    if not texts:
+        return
+    end = tokenizer.eos_token_id
+    for ids in tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]:
+        yield [*ids, end] if end is not None and (not ids or ids[-1] != end) else ids
+
+
+def encode_rendered(samples: list[Rendered], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """Token ids of each text, with the ranges of tokens to learn."""
+    if not samples:
+        return
+    if not tokenizer.is_fast:
+        yield from (_encode_by_parts(sample, tokenizer) for sample in samples)
+        return
+    encoded = tokenizer(
+        [sample.text for sample in samples], add_special_tokens=False, return_attention_mask=False, verbose=False
+    )
+    for sample, encoding in zip(samples, encoded.encodings, strict=True):
+        ids = encoding.ids
+        if sample.spans is None:
+            yield ids, [(0, len(ids))]
+        else:
+            yield ids, [_token_range(encoding, begin, end) for begin, end in sample.spans]
+
+
+def _token_range(encoding: Any, begin: int, end: int) -> tuple[int, int]:
+    """The tokens that cover those characters, one that straddles the border included.
+
+    Some tokenizers leave spaces out of every token's range, so look for the nearest character that has one.
+    """
+    first = next((t for c in range(begin, end) if (t := encoding.char_to_token(c)) is not None), None)
+    last = next((t for c in range(end - 1, begin - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
+    return (0, 0) if first is None or last is None else (first, last + 1)
+
+
+def _encode_by_parts(sample: Rendered, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
+    """For tokenizers that cannot tell where a token lies in the text: each stretch is encoded by itself."""
+    spans = sample.spans if sample.spans is not None else ((0, len(sample.text)),)
+    ids: list[int] = []
+    learnt = []
+    place = 0
+    for begin, end in spans:
+        ids += tokenizer.encode(sample.text[place:begin], add_special_tokens=False) if begin > place else []
+        words = tokenizer.encode(sample.text[begin:end], add_special_tokens=False)
+        learnt.append((len(ids), len(ids) + len(words)))
+        ids += words
+        place = end
+    ids += tokenizer.encode(sample.text[place:], add_special_tokens=False) if place < len(sample.text) else []
+    return ids, learnt

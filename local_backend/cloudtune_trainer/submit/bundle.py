@@ -1,0 +1,78 @@
+"""The job's code: the trainer's package, what starts it, and pinned requirements, as one archive that runs anywhere.
+
+The same files give the same bytes, whatever machine packs them: so the archive is known by its hash, is uploaded once,
+and a plan says exactly what will run. The trainer imports nothing of cloudtune; it is taken as files, not imported.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import tarfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+NAME = "sourcedir.tar.gz"
+ENTRY = "train.py"
+REQUIREMENTS = "requirements.txt"
+_PACKAGE = "cloudtune_trainer"
+_LEFT_OUT = "submit"
+"""The part that back ends import; a run needs none of it."""
+_START = '''"""Starts the trainer that lies beside this file, wherever it was started from."""
+
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+from cloudtune_trainer.sagemaker.entrypoint import main
+
+sys.exit(main())
+'''
+
+
+class Bundle(NamedTuple):
+    """The archive."""
+
+    content: bytes
+    sha256: str
+
+
+@cache
+def bundle() -> Bundle:
+    """Pack the trainer that is installed here."""
+    content = pack(files())
+    return Bundle(content, hashlib.sha256(content).hexdigest())
+
+
+def files() -> dict[str, bytes]:
+    """Every file of the archive, by its name in it."""
+    trainer = Path(__file__).parents[1]
+    found = {
+        ENTRY: _START.encode(),
+        REQUIREMENTS: (trainer / "sagemaker" / REQUIREMENTS).read_bytes(),
+    }
+    for path in sorted(trainer.rglob("*.py")):
+        name = path.relative_to(trainer)
+        if name.parts[0] != _LEFT_OUT:
+            found[f"{_PACKAGE}/{name.as_posix()}"] = path.read_bytes()
+    return found
+
+
+def pack(contents: dict[str, bytes]) -> bytes:
+    """A .tar.gz in which nothing depends on the machine: no times, no owners, and stored as it is.
+
+    Compression would save little, and its result differs between versions of zlib.
+    """
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(contents):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(contents[name]), 0o644
+            archive.addfile(entry, io.BytesIO(contents[name]))
+    packed = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=packed, compresslevel=0, mtime=0) as file:
+        file.write(plain.getvalue())
+    return packed.getvalue()

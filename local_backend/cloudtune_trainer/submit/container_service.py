@@ -1,0 +1,166 @@
+"""Looks after the containers of one job on this machine, as the service does in its own: ``... FOLDER``, detached.
+
+The folder holds ``request.json``, the body of CreateTrainingJob with ``file:`` addresses in the place of ``s3:``. What
+DescribeTrainingJob would say is written into ``status.json``, aside and then renamed, in the service's own words; the
+model is packed where ``OutputDataConfig`` says. A file called ``stop`` asks it to stop. Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from cloudtune_trainer.folder import now, read_json, write_json
+from cloudtune_trainer.private_files import keep_private
+from cloudtune_trainer.submit.container import ContainerJob, Containers
+from cloudtune_trainer.submit.locks import take_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REQUEST, STATUS, STOP, LOCK = "request.json", "status.json", "stop", "lock"
+PYTHON = "python.txt"
+"""In the folder: the interpreter that the image would have."""
+_LOOK_S = 0.1
+_INSTANCES = 1
+
+
+class Service:
+    """One job."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.request: dict[str, Any] = read_json(folder / REQUEST)
+        self.status: dict[str, Any] = read_json(folder / STATUS) or {"CreationTime": now()}
+        self.containers = Containers(self._job(), folder)
+
+    def _job(self) -> ContainerJob:
+        request, algorithm = self.request, self.request["AlgorithmSpecification"]
+        resources = request.get("ResourceConfig") or {}
+        channels = {
+            channel["ChannelName"]: str(path_of(channel["DataSource"]["S3DataSource"]["S3Uri"]))
+            for channel in request.get("InputDataConfig") or ()
+        }
+        chosen = self.folder / PYTHON
+        source = str((request.get("HyperParameters") or {}).get("sagemaker_submit_directory", "")).strip('"')
+        return ContainerJob(
+            name=request["TrainingJobName"],
+            source=str(path_of(source)) if source.startswith("file:") else None,
+            hyperparameters=request.get("HyperParameters") or {},
+            channels=channels,
+            entrypoint=algorithm.get("ContainerEntrypoint") or (),
+            arguments=algorithm.get("ContainerArguments") or (),
+            environment=request.get("Environment") or {},
+            instance_type=resources.get("InstanceType") or "local",
+            instances=resources.get("InstanceCount") or _INSTANCES,
+            python=chosen.read_text(encoding="utf-8").strip() if chosen.exists() else sys.executable,
+        )
+
+    def run(self) -> None:
+        """From the start to the end."""
+        try:
+            self.tell("InProgress", "Downloading")
+            self.containers.prepare()
+            self._keep_checkpoints()
+            if self._is_asked():
+                self.tell("Stopped", "Stopped")
+                return
+            self.status["TrainingStartTime"] = now()
+            self.tell("InProgress", "Training")
+            self.containers.start()
+            code, ended = self._follow()
+            self._finish(code, ended)
+        except Exception as error:  # noqa: BLE001 - whatever happens, the job must not look as if it went on
+            traceback.print_exc()
+            self._fail(f"InternalServerError: {type(error).__name__}: {error}")
+        finally:
+            self.containers.kill()
+
+    def _keep_checkpoints(self) -> None:
+        """What the service would keep in S3 and bring back lies there at once."""
+        uri = (self.request.get("CheckpointConfig") or {}).get("S3Uri")
+        if uri is None:
+            return
+        kept, seen = path_of(uri), self.containers.tree().checkpoints
+        kept.mkdir(parents=True, exist_ok=True)
+        seen.rmdir()
+        seen.symlink_to(kept, target_is_directory=True)
+
+    def _follow(self) -> tuple[int, str]:
+        """Until the containers have ended. How: ``Completed``, or who stopped them."""
+        limit = (self.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400)
+        begun, ended = time.monotonic(), "Completed"
+        while (code := self.containers.poll()) is None:
+            if ended == "Completed" and (self._is_asked() or time.monotonic() - begun > limit):
+                ended = "Stopped" if self._is_asked() else "MaxRuntimeExceeded"
+                self.tell("Stopping", "Stopping")
+                self.containers.stop()
+            time.sleep(_LOOK_S)
+        self.status["TrainingEndTime"] = now()
+        return code, ended
+
+    def _is_asked(self) -> bool:
+        return (self.folder / STOP).exists()
+
+    def _finish(self, code: int, ended: str) -> None:
+        if code and ended == "Completed":
+            said = self.containers.failure() or f"the program ended with status {code}"
+            self._fail(f"AlgorithmError: {said}, exit code: {code}")
+            return
+        self.tell("Stopping" if ended != "Completed" else "InProgress", "Uploading")
+        output = path_of(self.request["OutputDataConfig"]["S3OutputPath"]) / self.request["TrainingJobName"] / "output"
+        made = self.containers.pack(output)
+        if "model" in made:
+            self.status["ModelArtifacts"] = {"S3ModelArtifacts": made["model"].as_uri()}
+        self.tell("Completed" if ended == "Completed" else "Stopped", ended)
+
+    def _fail(self, reason: str) -> None:
+        self.status["FailureReason"] = reason[:1024]
+        self.tell("Failed", "Failed")
+
+    def tell(self, status: str, secondary: str) -> None:
+        """A new standing."""
+        moment = now()
+        told = self.status.setdefault("SecondaryStatusTransitions", [])
+        if told:
+            told[-1]["EndTime"] = moment
+        told.append({"Status": secondary, "StartTime": moment, "StatusMessage": ""})
+        self.status |= {"TrainingJobStatus": status, "SecondaryStatus": secondary, "LastModifiedTime": moment}
+        write_json(self.folder / STATUS, self.status)
+
+
+def path_of(uri: str) -> Path:
+    """Where a ``file:`` address points. Raises ValueError for any other."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise ValueError(f"{uri} does not lie on this machine")
+    return Path(unquote(parts.path))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Take the job in that folder on, unless somebody has, and look after it in a process of its own.
+
+    When this returns, the job is seen to be looked after.
+    """
+    (name,) = sys.argv[1:] if arguments is None else arguments
+    folder = Path(name)
+    keep_private()
+    lock = take_lock(folder / LOCK)
+    if lock is None or (folder / STATUS).exists():
+        return 0
+    service = Service(folder)
+    service.tell("InProgress", "Starting")
+    sys.stdout.flush()
+    if os.fork():
+        return 0  # the child holds the lock on
+    service.run()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What a run produced: found on disk, asked for answers, taken away. The heavy imports happen inside the calls."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound
+from cloudtune.optional import GenerateOptions
+from cloudtune.spec import LARGEST_SEED
+from cloudtune.state import Generation
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.quiet import quietly
+from cloudtune_trainer.tuned import TUNED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.optional import Prompt
+    from cloudtune.state import TunedModel
+
+NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
+
+
+class Answering:
+    """Tuned models, loaded to answer in this process. The last one stays loaded: mostly the next question is for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[tuple[str, bool, bool], Any] | None = None
+
+    def generate(
+        self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
+    ) -> Iterator[Generation]:
+        """Answers in order. What can be refused is refused before the first is asked for."""
+        options = options or GenerateOptions()
+        _check(options)
+        folder = _folder_of(model)
+        _need()
+        return self._answers(model, folder, prompts, options)
+
+    def _answers(
+        self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
+    ) -> Iterator[Generation]:
+        with _told():
+            answers = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code).generate(
+                prompts,
+                max_tokens=options.max_tokens,
+                temperature=options.temperature,
+                top_p=options.top_p,
+                seed=options.seed,
+            )
+            for answer in answers:
+                yield Generation(
+                    text=answer.text,
+                    finish_reason=answer.finish_reason,
+                    prompt_tokens=answer.prompt_tokens,
+                    completion_tokens=answer.completion_tokens,
+                    model=model.base if options.base else model.id,
+                )
+
+    def _opened(self, folder: Path, *, base: bool, trust_remote_code: bool) -> Any:
+        from cloudtune_trainer.generate import Model
+
+        key = (str(folder), base, trust_remote_code)
+        with self._lock:
+            if self._last is None or self._last[0] != key:
+                self._last = None  # let go of the old one first: two may not fit into memory
+                with quietly():
+                    self._last = (key, Model.open(folder, base=base, trust_remote_code=trust_remote_code))
+            return self._last[1]
+
+
+def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
+    """The adapter, or the merged weights, in a new folder."""
+    folder = _folder_of(model)
+    if merged:
+        _need()
+    with _told():
+        from cloudtune_trainer.export import export as write
+
+        with quietly() if merged else contextlib.nullcontext():
+            return write(folder, to, merged=merged, trust_remote_code=model.trust_remote_code)
+
+
+def _folder_of(model: TunedModel) -> Path:
+    folder = Path(model.uri or "")
+    if not (model.uri and (folder / TUNED).is_file()):
+        raise JobNotFound(f"the model {model.id} is no longer there: {model.uri}")
+    return folder
+
+
+def _check(options: GenerateOptions) -> None:
+    wrong = []
+    if options.max_tokens < 1:
+        wrong.append("max_tokens must be at least 1")
+    if not 0 <= options.temperature < float("inf"):
+        wrong.append("temperature must be 0 or more")
+    if not 0 < options.top_p <= 1:
+        wrong.append("top_p must be above 0 and at most 1")
+    if options.seed is not None and not 0 <= options.seed <= LARGEST_SEED:
+        wrong.append(f"seed must be at least 0 and at most {LARGEST_SEED}")
+    if wrong:
+        raise InvalidRequest("; ".join(wrong))
+
+
+def missing_here() -> list[str]:
+    """What the trainer needs and this interpreter lacks. Imports nothing."""
+    return [name for name in NEEDS if importlib.util.find_spec(name) is None]
+
+
+def _need() -> None:
+    missing = missing_here()
+    if missing:
+        raise BackendNotInstalled(
+            f"a local model answers with {', '.join(missing)}, which this interpreter does not have",
+            hint='run: pip install "cloudtune[local]"',
+        )
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except TrainingProblem as error:
+        kind = InvalidRequest if error.code == "bad_data" else BackendError
+        raise kind(error.message, hint=error.hint) from error
+    except FileExistsError as error:
+        raise InvalidRequest(str(error), hint="name a folder that does not exist yet") from error
+    except ImportError as error:
+        hint = 'run: pip install "cloudtune[local]"'
+        raise BackendNotInstalled(f"a local model needs what cannot be imported: {error}", hint=hint) from error
+    except OSError as error:
+        raise BackendError(f"the model cannot be read or written: {error}") from error

@@ -1,0 +1,231 @@
+"""Finds the base model that a spec names, and what can be known of it without torch.
+
+A name is a folder as transformers writes it, a .gguf file (or a folder with just one), a .json file that describes a
+small model to be built, or an id on the hub, looked for in the local cache first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import Problem, SpecError
+from cloudtune.model_files import model_sizes, read_json_object, safetensors_head, size_of
+from cloudtune_trainer.submit import gguf, hub
+
+if TYPE_CHECKING:
+    from cloudtune.model_files import Tensor
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
+_SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
+_SAMPLE = 1 << 20
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a base model."""
+
+    source: str
+    """folder, gguf, hub or config."""
+    path: str
+    """An absolute path, or the hub's id."""
+    revision: str | None = None
+    fingerprint: str = ""
+    """Changes when the model does: a hash of small files and of samples of large ones, or the hub's commit."""
+    context_length: int | None = None
+    vocab_size: int | None = None
+    chat_template: bool | None = None
+    shown: list[str] = []
+    """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts."""
+    parameters: int | None = None
+    modules: list[str] = []
+    """Layers with a matrix of weights, as their paths end behind the number of the block: ``self_attn.q_proj``."""
+
+
+def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
+    """The model of that name. Reads the disk, and the hub where needed. Raises SpecError with what to do."""
+    path = Path(name).expanduser()
+    if path.exists():
+        if revision is not None:
+            raise _unknown("a revision belongs to a model on the hub, and this is a path", "take `revision` out")
+        return _on_disk(path.absolute())
+    if name.endswith((".gguf", ".json")) or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
+        raise _unknown(f"there is no file or folder {path.absolute()}", "name a model folder, a .gguf file or a hub id")
+    return _on_hub(name, revision)
+
+
+def _on_disk(path: Path) -> ModelFacts:
+    try:
+        if path.is_dir():
+            lone = sorted(path.glob("*.gguf"))
+            if not (path / "config.json").exists() and len(lone) == 1:
+                return _gguf(lone[0])
+            return _folder(path)
+        if path.suffix == ".gguf":
+            return _gguf(path)
+        if path.suffix == ".json":
+            return _description(path)
+    except OSError as error:
+        raise _unknown(f"{path} cannot be read: {error}", "give this user the right to read it") from error
+    raise _unknown(f"{path} is no model", "name a model folder, a .gguf file, a .json description or a hub id")
+
+
+def _folder(path: Path) -> ModelFacts:
+    if (path / "adapter_config.json").exists():
+        raise _unknown(f"{path} holds an adapter, not a model", "name its base model; or `cloudtune export --merged`")
+    if not (path / "config.json").exists():
+        raise _unknown(f"{path} has no config.json", "name a model folder as transformers writes it")
+    config = _json(path / "config.json")
+    weights = [file for pattern in _WEIGHTS for file in sorted(path.glob(pattern))]
+    if not weights:
+        raise _unknown(f"{path} has no weights (*.safetensors)", "fetch the whole model")
+    if not any((path / name).exists() for name in _TOKENIZERS):
+        raise _unknown(f"{path} has no tokenizer", "put its tokenizer beside it (tokenizer.json)")
+    return ModelFacts(
+        source="folder",
+        path=str(path),
+        fingerprint=_fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
+        **_of_weights(weights),
+        **_of_config(path / "config.json", config),
+        **_of_template(_template(path)),
+    )
+
+
+def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return model_sizes(config)._asdict()
+    except ValueError as error:
+        raise _unknown(f"{place} is damaged: {error}", "fetch the model again") from error
+
+
+def _template(path: Path) -> str:
+    if (path / "chat_template.jinja").exists():
+        return (path / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (path / name).exists() and (found := _json(path / name).get("chat_template")):
+            return str(found)
+    return ""
+
+
+def _of_template(template: str) -> dict[str, Any]:
+    shown = [feature for feature, word in _SHOWN_BY if word in template]
+    return {"chat_template": bool(template), "shown": shown}
+
+
+def _of_weights(weights: list[Path]) -> dict[str, Any]:
+    """Counted in the heads of the safetensors files; nothing is known of others without loading them."""
+    total, modules = 0, set[str]()
+    for file in weights:
+        if file.suffix != ".safetensors":
+            return {}
+        tensors = _tensors(file)
+        total += sum(math.prod(tensor.shape) for tensor in tensors.values())
+        modules |= {_module(name) for name, tensor in tensors.items() if len(tensor.shape) == 2}
+    return {"parameters": total, "modules": sorted(modules)}
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with file.open("rb") as handle:
+
+        def read(start: int, length: int) -> bytes:
+            handle.seek(start)
+            return handle.read(length)
+
+        try:
+            return safetensors_head(read, file.stat().st_size)
+        except ValueError as error:
+            raise _unknown(f"{file} is damaged: {error}", "fetch the model again") from error
+
+
+def _module(tensor: str) -> str:
+    parts = tensor.removesuffix(".weight").split(".")
+    block = max((place for place, part in enumerate(parts) if part.isdecimal()), default=-1)
+    return ".".join(parts[block + 1 :])
+
+
+def _gguf(path: Path) -> ModelFacts:
+    try:
+        head = gguf.read_head(path)
+        family = head.get("general.architecture", "")
+        context = size_of("context_length", head.get(f"{family}.context_length"))
+        vocab = size_of("vocab_size", head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"))
+    except ValueError as error:
+        raise _unknown(f"{path} is no GGUF file that can be read: {error}", "fetch the model again") from error
+    return ModelFacts(
+        source="gguf",
+        path=str(path),
+        fingerprint=_fingerprint([path]),
+        context_length=context,
+        vocab_size=vocab,
+        **_of_template(str(head.get("tokenizer.chat_template", ""))),
+        parameters=head["parameters"],
+    )
+
+
+def _description(path: Path) -> ModelFacts:
+    document = _json(path)
+    if not set(document) <= {"model", "tokenizer"}:
+        fix = 'a model to be built is described as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
+        raise _unknown(
+            f"{path} has keys that are not known: {', '.join(sorted(set(document) - {'model', 'tokenizer'}))}", fix
+        )
+    from cloudtune_trainer.tiny import TINY_LLAMA
+
+    for name in ("model", "tokenizer"):
+        if not isinstance(document.get(name, {}), dict):
+            raise _unknown(f"{path}: {name} is not a JSON object", 'write "model": {...}, "tokenizer": {...}')
+    fields = {**TINY_LLAMA, **document.get("model", {})}
+    tokenizer = document.get("tokenizer", {})
+    return ModelFacts(
+        source="config",
+        path=str(path),
+        fingerprint=_fingerprint([path]),
+        context_length=_of_config(path, fields)["context_length"],
+        **_of_template(str(tokenizer.get("chat_template", True) or "")),
+    )
+
+
+def _on_hub(name: str, revision: str | None) -> ModelFacts:
+    cached = hub.cached_snapshot(name, revision)
+    if cached is not None and any(any(cached.glob(pattern)) for pattern in _WEIGHTS):
+        facts = _folder(cached)
+        return msgspec.structs.replace(facts, source="hub", path=name, revision=cached.name, fingerprint=cached.name)
+    try:
+        commit, config = hub.look_up(name, revision)
+    except hub.HubError as error:
+        raise _unknown(f"{name!r} is no folder or file here, is not in the cache, and {error}", error.advice) from error
+    return ModelFacts(
+        source="hub", path=name, revision=commit, fingerprint=commit, **_of_config(f"{name}/config.json", config)
+    )
+
+
+def _fingerprint(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as handle:
+            if size <= 4 * _SAMPLE:
+                digest.update(handle.read())
+                continue
+            for part in range(4):  # start, end and two places between: gigabytes are not read for a plan
+                handle.seek(part * (size - _SAMPLE) // 3)
+                digest.update(handle.read(_SAMPLE))
+    return digest.hexdigest()[:32]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json_object(path)
+    except ValueError as error:
+        raise _unknown(f"{path} is not valid JSON: {error}", "fetch the model again") from error
+
+
+def _unknown(message: str, fix: str) -> SpecError:
+    return SpecError([Problem(code="unknown_model", field="model", message=message, fix=fix)])

@@ -1,0 +1,299 @@
+"""What the trainer that cloudtune brings is told: one ``spec.json`` out of a JobSpec, wherever that trainer runs. Pure.
+
+Shared by the back ends that run it (on this machine, in a cloud's container), so that the same spec is the same
+training: the same defaults, each with its source, the same refusals.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import Problem
+from cloudtune.plan import RowLimit, Setting
+from cloudtune.spec import spec_features
+from cloudtune_trainer.submit.preference import PAIRED, learning_rate, misused, terms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cloudtune.plan import PlanRequest
+    from cloudtune.spec import JobSpec
+
+RUN_SPEC_VERSION = 1
+"""Of ``spec.json``; the trainer refuses any other."""
+FORMAT = "cloudtune"
+"""The format of rows that it reads: canonical records."""
+METHODS = ("sft", "cpt", *PAIRED)
+ADAPTERS = ("full", "lora")
+DEFAULT_MAX_LENGTH = 1024
+_CHARS_PER_TOKEN = 3.0
+
+_HYPERPARAMETERS: dict[str, Any] = {
+    "epochs": 1.0,
+    "max_steps": None,
+    "batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "scheduler": "linear",
+    "warmup_steps": None,
+    "warmup_ratio": 0.03,
+    "weight_decay": 0.0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "dropout": None,
+    "max_grad_norm": 1.0,
+    "precision": "auto",
+    "gradient_checkpointing": False,
+}
+"""Those whose default depends on nothing; None means without."""
+_NOT_READ = ("images", "videos", "parts")
+"""Features of rows (see ``data.losses``) that the trainer does not take."""
+_SELDOM_SHOWN = ("thoughts", "tools")
+"""Those that reach the model only where its chat template writes them out."""
+_DIALOGUES = ("chat", "preference")
+"""Kinds of rows that the chat template writes out."""
+_LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
+
+
+class Choices:
+    """Picks each value from the first that names it, and remembers who it was."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.settings: list[Setting] = []
+
+    def pick(self, field: str, given: Any, default: Any, why: str | None = None) -> Any:
+        """The spec's value, or else the default."""
+        value = default if given is None else given
+        if value is not None:
+            value = list(value) if isinstance(value, tuple) else value
+            self.settings.append(Setting(field=field, value=value, source=self._why(why) if given is None else "spec"))
+        return value
+
+    def note(self, field: str, value: Any, source: str) -> None:
+        """A value that somebody else has picked."""
+        self.settings.append(Setting(field=field, value=value, source=source))
+
+    def _why(self, why: str | None) -> str:
+        return f"default of {self.backend}" if why is None else why
+
+
+def run_spec(
+    request: PlanRequest,
+    choices: Choices,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+    resume_from: Any,
+    own: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The trainer's ``spec.json``.
+
+    ``model`` is what is known of the base model (source, path, revision, context_length), ``data`` where the trainer
+    will find each split, and ``own`` what the back end says in its own words (device, threads, log_every ...).
+    """
+    spec = request.spec
+    loss_on = "all" if spec.method.name == "cpt" else "assistant"
+    adapter = _adapter(request, choices)
+    return {
+        "version": RUN_SPEC_VERSION,
+        "name": spec.name,
+        "model": {"source": model["source"], "path": model["path"], "revision": model.get("revision")},
+        "method": spec.method.name,
+        "loss_on": choices.pick("method.loss_on", spec.method.loss_on, loss_on),
+        "adapter": adapter,
+        **terms(spec, choices, adapter["type"]),
+        "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
+        "evaluation": _evaluation(request, choices),
+        "checkpoints": {
+            "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
+            "keep": choices.pick("checkpoints.keep", spec.checkpoints.keep, 0),
+        },
+        "limits": {"max_time": choices.pick("limits.max_time", spec.limits.max_time, None)},
+        "seed": choices.pick("seed", spec.seed, 0),
+        "data": {name: data.get(name) for name in ("train", "validation", "test")},
+        "resume_from": resume_from,
+        **own,
+    }
+
+
+def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
+    given = request.spec.adapter
+    kind = choices.pick("adapter.type", given.type if given else None, "lora")
+    if kind == "full":
+        return {"type": kind}
+    picked = {
+        name: choices.pick(f"adapter.{name}", getattr(given, name, None), default) for name, default in _LORA.items()
+    }
+    return {"type": kind, **picked}
+
+
+def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    given = request.spec.hyperparameters
+    defaults = dict(_HYPERPARAMETERS)
+    if given.warmup_steps is not None:
+        defaults["warmup_ratio"] = 0.0
+
+    def pick(name: str, default: Any, why: str | None = None) -> Any:
+        return choices.pick(f"hyperparameters.{name}", getattr(given, name), default, why)
+
+    values = {name: pick(name, default) for name, default in defaults.items()}
+    method = request.spec.method.name
+    rate, by = (2e-5 if adapter == "full" else 2e-4), f"{adapter} training"
+    if method in PAIRED:
+        rate, by = learning_rate(adapter), f"{by} by {method}"
+    values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
+    length = default_length(model)
+    values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
+    # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
+    # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
+    running = method == "cpt"
+    why = "records of running text are joined" if running else "a step is `batch_size` rows"
+    values["packing"] = pick("packing", running, f"default of {choices.backend} for {method}: {why}")
+    return values
+
+
+def default_length(model: Mapping[str, Any]) -> int:
+    """``max_length`` where the spec gives none."""
+    return min(model.get("context_length") or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
+
+
+def _evaluation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
+    given = request.spec.evaluation
+    held_out = "validation" in request.data.splits
+    why = f"default of {choices.backend}" if held_out else "derived: there are no validation rows"
+    stop = given.early_stopping.model_dump() if given.early_stopping else None
+    return {
+        "every": choices.pick("evaluation.every", given.every, "epoch" if held_out else "never", why),
+        "early_stopping": choices.pick("evaluation.early_stopping", stop, None),
+    }
+
+
+def misfits(request: PlanRequest, document: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
+    """How the spec and its rows do not fit the model and the trainer: errors and warnings."""
+    length, context = document["hyperparameters"]["max_length"], model.get("context_length")
+    found = []
+    if context and length > context:
+        message = f"the model's context is {context} tokens, and {length} are asked for"
+        fix = f"use at most {context}"
+        found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
+    found += _strange_targets(request, model.get("modules") or ())
+    chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
+    if chat and model.get("chat_template") is False:
+        message = "its tokenizer has no chat template; dialogues are written as `User: ...` and `Assistant: ...` lines"
+        found.append(warning("no_template", "model", message, "an instruct model has a template of its own"))
+    if request.resolved.row_limit is None:  # else the rows themselves have been counted
+        found += [_long_rows(name, info.longest_chars, length) for name, info in request.data.splits.items()
+                  if info.kind in _DIALOGUES and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
+    unread = {problem.field: problem for problem in request.data.problems if problem.code == "feature"}
+    found += [_unreadable(unread[name]) for name in _NOT_READ if name in unread]
+    shown = model.get("shown", ())
+    return found + [_unseen(unread[name]) for name in _SELDOM_SHOWN if name in unread and name not in shown]
+
+
+def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
+    """Adapter targets that the model has no module for; as peft reads them, a name is the end of a module's path."""
+    targets = request.spec.adapter.targets if request.spec.adapter else None
+    if not modules or not isinstance(targets, tuple):
+        return []
+    there = sorted({module.rpartition(".")[2] for module in modules})
+    return [
+        Problem(
+            code="unknown_target", field="adapter.targets",
+            message=f"the model has no module called {target!r}",
+            fix=f"it has {', '.join(get_close_matches(target, there, n=3) or there)}; or use all-linear",
+        )
+        for target in targets
+        if not any(f".{module}".endswith(f".{target}") for module in modules)
+    ]  # fmt: skip
+
+
+def _unreadable(feature: Problem) -> Problem:
+    message = f"{feature.message}; the trainer reads text only"
+    return Problem(code="not_text", field="data", message=message, fix="leave those rows out, or write them as text")
+
+
+def _unseen(feature: Problem) -> Problem:
+    message = f"{feature.message}; the model's chat template does not show them"
+    return warning("not_shown", "data", message, "write into the turns' text what is to be learnt")
+
+
+def _long_rows(split: str, chars: int, length: int) -> Problem:
+    message = (
+        f"the longest {split} row has {chars} characters, perhaps more than {length} tokens; "
+        f"a longer row is cut there, and the job's events name it"
+    )
+    return warning("may_be_cut", "hyperparameters.max_length", message, "raise it if the model's context allows")
+
+
+def warning(code: str, field: str, message: str, fix: str) -> Problem:
+    """A problem that does not stand in the way."""
+    return Problem(code=code, field=field, message=message, severity="warning", fix=fix)
+
+
+def untaught() -> dict[str, str]:
+    """Features of specs that the trainer does not have -> why."""
+    reasons = {}
+    for feature in spec_features():
+        kind, _, name = feature.partition(":")
+        if (kind == "method" and name not in METHODS) or (kind == "adapter" and name and name not in ADAPTERS):
+            reasons[feature] = "the trainer does not have it yet"
+    return reasons
+
+
+def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
+    """What does not fit together in the values that the spec asks for, portably and in that back end's own words."""
+    found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
+    return [*found, *_of_evaluation(spec), *_of_batches(spec)]
+
+
+def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
+    if spec.adapter is None or spec.adapter.type != "full":
+        return
+    for name in ("rank", "alpha", "dropout", "targets"):
+        if getattr(spec.adapter, name) is not None:
+            message = "full training has no adapter that it could apply to"
+            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="take it out, or use lora")
+
+
+def _of_method(spec: JobSpec) -> Iterator[Problem]:
+    if spec.method.name == "cpt" and spec.method.loss_on not in (None, "all"):
+        message = "continued pre-training learns every token"
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
+
+
+def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
+    asked = spec.evaluation
+    if spec.data.validation is None:
+        for name in ("every", "early_stopping"):
+            if getattr(asked, name) not in (None, "never"):
+                message = "there are no validation rows to look at"
+                fix = "add `data.validation`: a file, or a share such as 0.1"
+                yield Problem(code="no_validation", field=f"evaluation.{name}", message=message, fix=fix)
+    elif asked.early_stopping is not None and asked.every == "never":
+        message = "it looks at the validation loss, and `every: never` says not to measure it"
+        yield Problem(code="contradiction", field="evaluation.early_stopping", message=message, fix="set `every`")
+
+
+def _of_batches(spec: JobSpec) -> Iterator[Problem]:
+    hyper = spec.hyperparameters
+    parts, batch = hyper.gradient_accumulation_steps or 1, hyper.batch_size
+    if batch is not None and parts > batch:
+        message = f"a batch of {batch} cannot be computed in {parts} parts"
+        fix = f"use at most {batch}"
+        yield Problem(code="range", field="hyperparameters.gradient_accumulation_steps", message=message, fix=fix)
+    if hyper.max_length == 1:
+        message = "one token has nothing before it to be predicted from"
+        yield Problem(code="range", field="hyperparameters.max_length", message=message, fix="use more")
+
+
+def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
+    """How long a row may be before the trainer cuts it, where the model's tokenizer lies at hand.
+
+    Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
+    """
+    if spec.method.name == "cpt" or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
+        return None
+    tokens = spec.hyperparameters.max_length or default_length(model)
+    return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)

@@ -1,0 +1,105 @@
+"""What cloudtune's own trainer is told of preference methods: terms, defaults, and what does not fit. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from cloudtune.errors import Problem
+from cloudtune.spec import Fraction, NaturalFloat, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cloudtune.spec import JobSpec
+    from cloudtune_trainer.submit.plan import Choices
+
+PAIRED = ("dpo", "ipo", "orpo", "simpo")
+"""Methods that learn from pairs of answers."""
+REFERRED = ("dpo", "ipo")
+"""Those that compare with the base model."""
+KEY = "preference"
+_BETA = {"dpo": 0.1, "ipo": 0.1, "orpo": 0.1, "simpo": 2.0}
+_MARGIN = {"simpo": 1.0}
+_RATE = {"full": 1e-6, "lora": 1e-5}
+
+
+class PreferenceOverrides(Part):
+    """``overrides.<back end>.preference``: what a spec cannot say portably, since no vendor's service offers it."""
+
+    loss: Literal["sigmoid", "hinge"] | None = None
+    """Of dpo; sigmoid unless given. The other methods have one loss each."""
+    label_smoothing: Annotated[Fraction, Field(lt=0.5)] | None = None
+    """The share of pairs that may be labelled the wrong way round, for dpo by sigmoid and for simpo; 0 unless given."""
+    margin: NaturalFloat | None = None
+    """SimPO's gamma: by how much the chosen answer's reward is to be larger; 1 unless given."""
+
+
+def learning_rate(adapter: str) -> float:
+    """The default: a tenth or less of what is learnt with from answers alone."""
+    return _RATE.get(adapter, _RATE["lora"])
+
+
+def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
+    """The part ``preference`` of the trainer's spec; nothing for other methods."""
+    name = spec.method.name
+    if name not in PAIRED:
+        return {}
+    given = PreferenceOverrides.model_validate(_given(spec, choices.backend))
+    why = f"default of {choices.backend} for {name}"
+    found: dict[str, Any] = {"loss": "sigmoid", "label_smoothing": 0.0, "margin": 0.0}
+    found["beta"] = choices.pick("method.beta", spec.method.beta, _BETA[name], why)
+    usual = {"loss": "sigmoid", "label_smoothing": 0.0, "margin": _MARGIN.get(name, 0.0)}
+    for field in _applied(name, given.loss):
+        value = getattr(given, field)
+        found[field] = usual[field] if value is None else value
+        choices.note(f"overrides.{choices.backend}.{KEY}.{field}", found[field], why if value is None else "override")
+    if name in REFERRED:
+        how = (
+            "measured once before the first step: one pass over the rows at every start, 8 bytes a pair"
+            if adapter == "full"
+            else "the same weights with the adapter switched off: one more forward pass a step, no second copy"
+        )
+        choices.note("reference", "the base model", f"derived: {how}")
+    return {KEY: found}
+
+
+def _applied(method: str, loss: str | None) -> tuple[str, ...]:
+    """Which of the overrides the method has a use for."""
+    if method == "dpo":
+        return ("loss",) if loss == "hinge" else ("loss", "label_smoothing")
+    return ("label_smoothing", "margin") if method == "simpo" else ()
+
+
+def _given(spec: JobSpec, backend: str) -> Mapping[str, Any]:
+    return spec.overrides.get(backend, {}).get(KEY) or {}
+
+
+def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
+    """What is asked of preference methods and has no effect, or cannot be."""
+    name = spec.method.name
+    if name in PAIRED:
+        yield from _of_pairs(spec)
+    elif spec.method.beta is not None:
+        message = f"{name} pulls towards no reference model"
+        yield Problem(code="no_effect", field="method.beta", message=message, fix=f"take it out, or use {PAIRED[0]}")
+    try:
+        given = PreferenceOverrides.model_validate(_given(spec, backend))
+    except ValidationError:  # core tells of it
+        return
+    useful = _applied(name, given.loss) if name in PAIRED else ()
+    for field in PreferenceOverrides.model_fields:
+        if getattr(given, field) is not None and field not in useful:
+            message = f"{name}{f' with the loss {given.loss}' if given.loss else ''} has no {field}"
+            place = f"overrides.{backend}.{KEY}.{field}"
+            yield Problem(code="no_effect", field=place, message=message, fix="take it out")
+
+
+def _of_pairs(spec: JobSpec) -> Iterator[Problem]:
+    if spec.method.loss_on == "all":
+        message = "of a pair only the answers are learnt"
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use assistant")
+    if spec.hyperparameters.packing:
+        message = "pairs are not packed: a step is `batch_size` pairs"
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")

@@ -1,0 +1,1 @@
+"""What a model learns: one module for each kind of task."""

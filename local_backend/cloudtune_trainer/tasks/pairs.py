@@ -1,0 +1,125 @@
+"""Pairs of answers as token ids: both sides of a pair, the chosen one first, in the flat arrays of `Samples`."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rendering import Rendered, Renderer
+from cloudtune_trainer.samples import Cuts, Samples, encode_rendered, nothing_left, rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from cloudtune_trainer.records import Record
+
+_BATCH = 500
+_Encoded = tuple[list[int], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Pairs(Samples):
+    """A sample is a pair: ``ids[starts[i]:middles[i]]`` is chosen, ``ids[middles[i]:starts[i + 1]]`` is rejected."""
+
+    middles: NDArray[np.int64]
+    reference: NDArray[np.float32] | None = None
+    """[pairs, 2]: log-probabilities of both answers by the weights of the start, once they were measured."""
+
+    def sides(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where both sequences of a pair begin and end."""
+        begin, middle, end = int(self.starts[index]), int(self.middles[index]), int(self.starts[index + 1])
+        return (begin, middle), (middle, end)
+
+    def with_reference(self, values: NDArray[np.float32]) -> Pairs:
+        """The same pairs with what the weights of the start say of them."""
+        return replace(self, reference=values)
+
+
+class _Collector:
+    """Takes pairs one by one. The prompt is kept and the answers are cut; without both answers there is no pair."""
+
+    def __init__(self, max_length: int) -> None:
+        self._max = max_length
+        self._ids: list[NDArray[np.int32]] = []
+        self._learn: list[NDArray[np.bool_]] = []
+        self.cuts = Cuts()
+
+    def add(self, row: int, sides: tuple[_Encoded, _Encoded]) -> None:
+        """One pair, or a line among the cuts."""
+        ids = [np.asarray(side[0], dtype=np.int32) for side in sides]
+        learn = [_learnt(side) for side in sides]
+        kept = [part[: self._max] for part in learn]
+        left = [part[: self._max] for part in ids]
+        if not all(part.any() for part in learn) or np.array_equal(ids[0], ids[1]):
+            self.cuts.unlearnt.append(row)
+            return
+        self.cuts.lost_tokens += int(sum(a.sum() - b.sum() for a, b in zip(learn, kept, strict=True)))
+        if not all(part.any() for part in kept) or np.array_equal(left[0], left[1]):
+            self.cuts.dropped.append(row)
+            return
+        if any(len(part) > self._max for part in ids):
+            self.cuts.truncated.append(row)
+        self._ids += left
+        self._learn += kept
+
+    def finish(self) -> Pairs:
+        """All of them. Raises `TrainingProblem` where nothing is left."""
+        if not self._ids:
+            raise nothing_left(self.cuts, self._max)
+        self.cuts.unlearnt.sort()
+        bounds = np.zeros(len(self._ids) + 1, dtype=np.int64)
+        np.cumsum([len(ids) for ids in self._ids], out=bounds[1:])
+        return Pairs(
+            np.concatenate(self._ids), np.concatenate(self._learn), bounds[0::2].copy(), self.cuts, bounds[1::2].copy()
+        )
+
+
+def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int) -> Pairs:
+    """Tokens of all pairs; the records are gone through once. Only the answers are learnt."""
+    collector = _Collector(max_length)
+    renderer = Renderer(tokenizer, loss_on=loss_on)
+    left, first = iter(records), 0
+    while chunk := list(itertools.islice(left, _BATCH)):
+        rows, texts = [], []
+        for row, record in enumerate(chunk, first + 1):
+            sides = [_side(renderer, record, name, row) for name in ("chosen", "rejected")]
+            if None in sides:
+                collector.cuts.unlearnt.append(row)
+            else:
+                rows.append(row)
+                texts += sides
+        encoded = encode_rendered([text for text in texts if text is not None], tokenizer)
+        for row, chosen in zip(rows, encoded, strict=False):
+            collector.add(row, (chosen, next(encoded)))
+        first += len(chunk)
+    return collector.finish()
+
+
+def _side(renderer: Renderer, record: Record, name: str, row: int) -> Rendered | None:
+    """The question with one of its answers, or None where nothing of the answer is to be learnt."""
+    if name not in record:
+        raise TrainingProblem("bad_data", f'row {row}: a pair has "messages", "chosen" and "rejected"')
+    asked = [message | {"weight": 0} for message in record["messages"]]
+    samples = rendered(renderer, {**record, "messages": [*asked, *record[name]]}, row=row)
+    if len(samples) > 1:
+        raise TrainingProblem(
+            "bad_data",
+            f"row {row}: the chat template rewrites earlier turns, so an answer of several turns is no one sequence",
+            "Use loss_on: last_assistant, or answers of one turn.",
+        )
+    return samples[0] if samples else None
+
+
+def _learnt(side: _Encoded) -> NDArray[np.bool_]:
+    ids, ranges = side
+    found = np.zeros(len(ids), dtype=np.bool_)
+    for begin, end in ranges:
+        found[begin:end] = True
+    found[:1] = False
+    return found

@@ -1,0 +1,171 @@
+"""Preference methods: of two answers to one question, the chosen one is to become likelier than the rejected one.
+
+DPO and IPO compare the model with what it was at the start, the reference. Where an adapter is trained, the reference
+is the same network with the adapter switched off, run on the same batch: no second copy in memory, one more forward
+pass a step. Where all weights are trained, the reference is measured once before the first step (8 bytes a pair, one
+pass over the rows at every start of the program), since a frozen copy would double the weights in memory. ORPO and
+SimPO have no reference.
+
+Losses are sums over pairs, whatever the answers' lengths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cloudtune_trainer.loss import log_probabilities
+from cloudtune_trainer.sequences import Batch, lay_out, next_token_logits
+from cloudtune_trainer.tasks.next_token import Sums
+from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import Preference, RunSpec
+
+_WITHOUT_REFERENCE = ("orpo", "simpo")
+_CERTAIN = -1e-6
+"""Closer to 0 than this an average log-probability has no finite odds."""
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs of one forward pass: the chosen answer of each, and then its rejected one."""
+
+    sequences: Batch
+    answers: tuple[int, ...]
+    """Tokens to learn of each sequence."""
+    reference: Tensor | None
+    """Log-probability of each sequence by the weights of the start, where it was measured beforehand."""
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens of both sides, learnt or not."""
+        return self.sequences.tokens
+
+    @property
+    def count(self) -> int:
+        """Pairs."""
+        return len(self.answers) // 2
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch there."""
+        if device.type == "cpu":
+            return self
+        reference = None if self.reference is None else self.reference.to(device, non_blocking=True)
+        return replace(self, sequences=self.sequences.to(device), reference=reference)
+
+
+class Preferences:
+    """DPO and its kin, as an `Objective`."""
+
+    def __init__(self, spec: RunSpec, terms: Preference, *, end_to_end: bool, tuned: Any = None) -> None:
+        self._spec = spec
+        self._terms = terms
+        self._kind = terms.loss if spec.method == "dpo" else spec.method
+        self._end_to_end = end_to_end
+        self._tuned = tuned
+        self._referred = self._kind not in _WITHOUT_REFERENCE
+        self.tallies = 5 if self._referred else 4
+        self.measures_start = self._referred and tuned is None
+
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
+        """See `Objective.encode`."""
+        return encode_pairs(
+            records, tokenizer, loss_on=self._spec.loss_on, max_length=self._spec.hyperparameters.max_length
+        )
+
+    def collate(self, samples: Pairs, chosen: Sequence[int]) -> PairBatch:
+        """See `Objective.collate`."""
+        documents = [side for i in chosen for side in samples.sides(i)]
+        answers = tuple(int(samples.learn[begin:end].sum()) for begin, end in documents)
+        reference = None
+        if samples.reference is not None:
+            reference = torch.from_numpy(samples.reference[np.asarray(chosen)].reshape(-1))
+        return PairBatch(lay_out(samples, documents, end_to_end=self._end_to_end), answers, reference)
+
+    def likelihoods(self, model: Any, batch: PairBatch) -> Tensor:
+        """Log-probability of each sequence's answer, [2 x pairs]."""
+        logps, _ = log_probabilities(next_token_logits(model, batch.sequences), batch.sequences.targets)
+        # one by one, and not by index_add: on a GPU that adds in any order, and no run could be repeated
+        return torch.stack([part.sum() for part in torch.split(logps, list(batch.answers))])
+
+    def sums(self, model: Any, batch: PairBatch) -> Sums:
+        """See `Objective.sums`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
+        reference = self._reference(model, batch)  # before the graph is built: peft touches requires_grad on the way
+        found = self.likelihoods(model, batch)
+        lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
+        gained = found if reference is None else found - reference
+        losses = self._losses(found / lengths, gained, gained / lengths)
+        with torch.no_grad():
+            rewards = self._terms.beta * (gained if self._referred else found / lengths)
+            good, bad = rewards[0::2], rewards[1::2]
+            tallies = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found / lengths)]
+            if reference is not None:
+                tallies.append(_preferred(reference / lengths))
+        return Sums(losses.sum(), torch.stack([value.float() for value in tallies]), batch.count)
+
+    def _reference(self, model: Any, batch: PairBatch) -> Tensor | None:
+        if not self._referred or batch.reference is not None:
+            return batch.reference
+        with _as_it_was(model, self._tuned):
+            return self.likelihoods(model, batch)
+
+    def _losses(self, average: Tensor, gained: Tensor, gained_average: Tensor) -> Tensor:
+        """One for each pair, of log-probabilities: the average token's, and what was gained on the reference."""
+        beta, terms = self._terms.beta, self._terms
+        if self._kind == "ipo":
+            # per token, as its authors measured it (arxiv.org/abs/2310.12036, equation 17)
+            return (_gap(gained_average) - 1 / (2 * beta)) ** 2
+        if self._kind == "hinge":
+            return torch.relu(1 - beta * _gap(gained))
+        if self._kind == "orpo":
+            # arxiv.org/abs/2403.07691, equation 6; the first term is the mean over the answer's tokens
+            return -average[0::2] - beta * F.logsigmoid(_gap(average - _log_of_rest(average)))
+        inner = beta * (_gap(average) if self._kind == "simpo" else _gap(gained)) - terms.margin
+        smoothing = terms.label_smoothing
+        return -(1 - smoothing) * F.logsigmoid(inner) - smoothing * F.logsigmoid(-inner)
+
+    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
+        """See `Objective.metrics`."""
+        right, good, bad, preferred, *before = (tally / max(1, count) for tally in tallies)
+        found = {
+            "loss": loss / max(1, count), "accuracy": right, "margin": good - bad, "rewards/chosen": good,
+            "rewards/rejected": bad, "preferred": preferred,
+        }  # fmt: skip
+        return found | ({"base_preferred": before[0]} if before else {})
+
+
+def _gap(values: Tensor) -> Tensor:
+    """Of each pair, what the chosen answer has more than the rejected one."""
+    return values[0::2] - values[1::2]
+
+
+def _preferred(average: Tensor) -> Tensor:
+    """Pairs whose chosen answer is the likelier one, token for token: the whole of a short answer nearly always is."""
+    return (_gap(average) > 0).sum()
+
+
+def _log_of_rest(average: Tensor) -> Tensor:
+    """log(1 - p) out of log(p)."""
+    return torch.log(-torch.expm1(average.clamp(max=_CERTAIN)))
+
+
+@contextlib.contextmanager
+def _as_it_was(network: Any, tuned: Any) -> Iterator[None]:
+    """The network as at the start: the adapter switched off, and no dropout."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), tuned.disable_adapter():
+            yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,138 @@
+"""Models asked by chat completions or by responses: a whole answer, or its pieces as they come and then the whole."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.errors import InvalidRequest, Unavailable
+from cloudtune.optional import GenerateOptions
+from cloudtune.state import Generation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.optional import Prompt
+    from cloudtune_providers.openai_dialect.sdk_client import Wire
+
+
+class Answering:
+    """The models of one account."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def generate(
+        self, model: str, prompts: Sequence[Prompt], options: GenerateOptions | None, *, by: str = "chat"
+    ) -> Iterator[Generation]:
+        """One answer for each prompt."""
+        options = options or GenerateOptions()
+        for prompt in prompts:
+            messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+            request = _chat(model, messages, options) if by == "chat" else _response(model, messages, options)
+            if options.stream:
+                yield from self._streamed(model, request, by)
+            else:
+                with self._asking(model):
+                    said = self._call(by)(**request)
+                    answer = _of_chat(said, model) if by == "chat" else _of_response(said, model)
+                yield answer
+
+    def _streamed(self, model: str, request: dict[str, Any], by: str) -> Iterator[Generation]:
+        """Pieces, and at the end the whole. Raises Unavailable where the end does not come."""
+        more = {"stream": True} | ({"stream_options": {"include_usage": True}} if by == "chat" else {})
+        with self._asking(model):
+            stream = self._call(by)(**request, **more)
+        told: list[str] = []
+        end: Generation | None = None
+        with closing(stream):
+            parts = _chat_parts(stream, model) if by == "chat" else _response_parts(stream, model)
+            while True:
+                with self._asking(model):
+                    part = next(parts, None)
+                if part is None:
+                    break
+                if part.partial:
+                    told.append(part.text)
+                    yield part
+                else:
+                    end = part
+        if end is None:
+            size = sum(map(len, told))
+            raise Unavailable(f"model {model}: the answer broke off after {size} characters", hint="ask again")
+        yield msgspec.structs.replace(end, text="".join(told))
+
+    def _call(self, by: str) -> Any:
+        client: Any = self._wire.client
+        return client.chat.completions.create if by == "chat" else client.responses.create
+
+    def _asking(self, model: str) -> Any:
+        return self._wire.asking(f"model {model}", missing=InvalidRequest)
+
+
+def _chat(model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> dict[str, Any]:
+    seed = {"seed": options.seed} if options.seed is not None else {}
+    return seed | {
+        "model": model, "messages": messages, "max_completion_tokens": options.max_tokens,
+        "temperature": options.temperature, "top_p": options.top_p,
+    }  # fmt: skip
+
+
+def _response(model: str, messages: list[dict[str, Any]], options: GenerateOptions) -> dict[str, Any]:
+    return {
+        "model": model, "input": messages, "max_output_tokens": options.max_tokens,
+        "temperature": options.temperature, "top_p": options.top_p, "store": False,
+    }  # fmt: skip
+
+
+def _of_chat(said: Any, model: str) -> Generation:
+    choice = said.choices[0]
+    return _counted(said.usage, choice.message.content or "", choice.finish_reason or "", said.model or model)
+
+
+def _of_response(said: Any, model: str) -> Generation:
+    cut = said.incomplete_details.reason if said.incomplete_details else None
+    usage = said.usage
+    return Generation(
+        text=said.output_text, finish_reason=cut or "stop", model=said.model or model,
+        prompt_tokens=usage.input_tokens if usage else None,
+        completion_tokens=usage.output_tokens if usage else None,
+    )  # fmt: skip
+
+
+def _counted(usage: Any, text: str, reason: str, model: str) -> Generation:
+    return Generation(
+        text=text, finish_reason=reason, model=model, prompt_tokens=usage.prompt_tokens if usage else None,
+        completion_tokens=usage.completion_tokens if usage else None,
+    )  # fmt: skip
+
+
+def _chat_parts(stream: Any, model: str) -> Iterator[Generation]:
+    """The answer has ended once its reason was told; the usage comes in a chunk of its own, if at all."""
+    reason, usage, name = "", None, model
+    for chunk in stream:
+        name = chunk.model or name
+        usage = chunk.usage or usage
+        for choice in chunk.choices[:1]:  # Azure's first chunk has none: it tells of its filters
+            reason = choice.finish_reason or reason
+            if choice.delta.content:
+                yield Generation(text=choice.delta.content, partial=True, model=name)
+    if reason:
+        yield _counted(usage, "", reason, name)
+
+
+def _response_parts(stream: Any, model: str) -> Iterator[Generation]:
+    for event in stream:
+        if event.type == "response.output_text.delta":
+            yield Generation(text=event.delta, partial=True, model=model)
+        elif event.type in ("response.completed", "response.incomplete"):
+            yield _of_response(event.response, model)
+        elif event.type in ("response.failed", "error"):
+            raise Unavailable(f"model {model}: {_failure(event)}")
+
+
+def _failure(event: Any) -> str:
+    error = getattr(getattr(event, "response", None), "error", None) or event
+    return str(getattr(error, "message", None) or "the service gives no reason")

@@ -1,0 +1,254 @@
+"""Processes for tests: each child is born fresh, does one thing with a Client, and may be killed at a failpoint.
+
+``python -m cloudtune.testing.fork_server`` reads one command a line, as JSON, and forks a child for each. It is a
+separate program with one thread, so that forking is safe and cheap whatever the test process has
+loaded. `Nursery` is its
+handle in the test process. A kill is SIGKILL by the child to itself, at the nth call of ``Client(trace=...)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from cloudtune.plan import Plan, plan_from_json
+from cloudtune.state import Value, to_json
+from cloudtune.testing.world import Recipe, named
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cloudtune.client import Client
+    from cloudtune.spec import JobSpec
+
+
+class Order(Value, frozen=True, kw_only=True):
+    """What a child is to do."""
+
+    do: str
+    """``submit``, ``plan``, ``get``, ``jobs``, ``resume``, ``deploy``, ``remove`` or ``import``."""
+    recipe: Recipe
+    ledger: str
+    spec: dict[str, Any] | None = None
+    ref: str | None = None
+    plan: dict[str, Any] | None = None
+    """A plan made before, to be submitted in place of a spec."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the Client's method: ``again``, ``resume``."""
+    kill_at: int | None = None
+    """Number of the failpoint, from 1, at which the child dies."""
+    prepare: str | None = None
+    """``module:function``, called first with the child's trace function and ``prepare_with``; what it returns becomes
+    the trace function. It may set limits, block imports, or break something."""
+    prepare_with: dict[str, Any] = {}
+
+
+class Outcome(Value, frozen=True, kw_only=True):
+    """What became of a child."""
+
+    killed: bool
+    trace: list[str]
+    """Names of the failpoints that it reached."""
+    result: Any = None
+    """What it did, as JSON: a ref, a snapshot, a list of snapshots, a plan."""
+    error: dict[str, Any] | None = None
+    """Class, message and exit code of what it raised."""
+
+    def raised(self) -> str:
+        """The name of the error's class, or nothing."""
+        return str(self.error["class"]) if self.error else ""
+
+
+class Nursery:
+    """A running nursery. Use it as a context manager.
+
+    ``preload`` names modules that it imports once, so that not every child has to.
+    """
+
+    def __init__(self, *, preload: Sequence[str] = ()) -> None:
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "cloudtune.testing.fork_server", *preload],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the nursery; its children have ended already."""
+        self._process.communicate()
+
+    def run(self, order: Order) -> Outcome:
+        """One child."""
+        return self.race([order])[0]
+
+    def race(self, orders: Sequence[Order]) -> list[Outcome]:
+        """Several children at once: all are born before any of them starts."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(msgspec.json.encode(orders) + b"\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the nursery has ended with status {self._process.wait()}; its complaint is on stderr")
+        return msgspec.json.decode(line, type=list[Outcome])
+
+
+# -- inside the nursery ----------------------------------------------------------------------------------------------
+
+
+_SOON_NEEDED = ("cloudtune.client", "cloudtune.data.preparing", "cloudtune.ledger_sqlite", "psutil")
+"""What every child would import by itself."""
+
+
+def main() -> None:
+    """Serve orders until standard input ends. Arguments name modules to import first."""
+    for module in (*_SOON_NEEDED, *sys.argv[1:]):
+        importlib.import_module(module)
+    for line in sys.stdin.buffer:
+        orders = msgspec.json.decode(line, type=list[Order])
+        sys.stdout.buffer.write(msgspec.json.encode(_bear(orders)) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _bear(orders: list[Order]) -> list[Outcome]:
+    start_read, start_write = os.pipe()
+    children = [_fork(order, start_read, start_write) for order in orders]
+    os.close(start_read)
+    os.close(start_write)  # the end of this pipe is the starting shot
+    return [_collect(pid, diary) for pid, diary in children]
+
+
+def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
+    diary_read, diary_write = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(diary_write)
+        return pid, diary_read
+    status = 1
+    try:
+        os.close(start_write)
+        os.close(diary_read)
+        os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+        os.dup2(2, 1)  # standard output belongs to the nursery
+        os.read(start_read, 1)
+        _live(order, diary_write)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _collect(pid: int, diary: int) -> Outcome:
+    with os.fdopen(diary, "rb") as pages:
+        lines = [msgspec.json.decode(line) for line in pages if line.endswith(b"\n")]
+    _, status = os.waitpid(pid, 0)
+    trace = [line["at"] for line in lines if "at" in line]
+    end = next((line for line in lines if "at" not in line), None)
+    killed = os.WIFSIGNALED(status)
+    if end is None and not killed:
+        end = {"error": {"class": "ChildDied", "message": f"the child ended with status {status}", "exit_code": 1}}
+    return Outcome(killed=killed, trace=trace, result=(end or {}).get("result"), error=(end or {}).get("error"))
+
+
+def _live(order: Order, diary: int) -> None:
+    """What a child does. Every failpoint is written down before anything else happens there."""
+    reached = 0
+
+    def trace(name: str) -> None:
+        nonlocal reached
+        reached += 1
+        _write(diary, {"at": name})
+        if reached == order.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        _write(diary, {"result": _obey(order, trace)})
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the test wants to see it
+        name, code = type(error).__name__, getattr(error, "exit_code", 1)
+        _write(diary, {"error": {"class": name, "message": str(error), "exit_code": code}})
+
+
+def _obey(order: Order, trace: Callable[[str], None]) -> Any:
+    from cloudtune.client import Client
+
+    if order.prepare:
+        trace = named(order.prepare)(trace, **order.prepare_with)
+    backend, clock = order.recipe.make()
+    client = Client(backend, ledger=order.ledger, clock=clock, trace=trace)
+    return to_json(_import(client, order, trace) if order.do == "import" else _WAYS[order.do](client, order))
+
+
+def _what(order: Order) -> JobSpec | Plan:
+    from cloudtune.spec import JobSpec
+
+    return plan_from_json(order.plan) if order.plan is not None else JobSpec.model_validate(order.spec)
+
+
+def _submit(client: Client, order: Order) -> Any:
+    return client.submit(_what(order), **order.options).ref
+
+
+def _plan(client: Client, order: Order) -> Any:
+    from cloudtune.plan import plan_to_json
+    from cloudtune.spec import JobSpec
+
+    return plan_to_json(client.plan(JobSpec.model_validate(order.spec), **order.options))
+
+
+def _get(client: Client, order: Order) -> Any:
+    return client.attach(order.ref or "").snapshot()
+
+
+def _jobs(client: Client, order: Order) -> Any:
+    return client.jobs(**order.options)
+
+
+def _resume(client: Client, order: Order) -> Any:
+    return client.attach(order.ref or "").resume().ref
+
+
+def _deploy(client: Client, order: Order) -> Any:
+    return client.attach(order.ref or "").deploy(**order.options)
+
+
+def _remove(client: Client, order: Order) -> Any:
+    """Take the deployment of that name down: as it was listed once, so that it may be gone by now."""
+    from cloudtune.state import Deployment
+
+    client.remove(msgspec.convert(order.options, Deployment))
+
+
+def _import(client: Client, order: Order, trace: Callable[[str], None]) -> Any:
+    """Import the folder or the address that ``ref`` names."""
+    from cloudtune.importing import Importing, is_address
+    from cloudtune.runner import Runner
+
+    source = order.ref or ""
+    importing = Importing(Runner(client.backend(), client.ledger, client.clock, trace))
+    return importing.submit(importing.plan(source if is_address(source) else Path(source), **order.options))
+
+
+_WAYS = {
+    "submit": _submit, "plan": _plan, "get": _get, "jobs": _jobs, "resume": _resume, "deploy": _deploy,
+    "remove": _remove,
+}  # fmt: skip
+
+
+def _write(diary: int, line: dict[str, Any]) -> None:
+    os.write(diary, msgspec.json.encode(line) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

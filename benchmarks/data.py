@@ -170,9 +170,9 @@ def copied(path: str, out: str) -> dict[str, Any]:
 
 def near(path: str) -> dict[str, Any]:
     """Near duplicates."""
-    from cloudtune.data.near import NearDuplicates
     from cloudtune.data.problem_list import Faults
-    from cloudtune.data.reading import read
+    from cloudtune.data.read.reading import read
+    from cloudtune.data.transform.near import NearDuplicates
     from cloudtune.spec import Source
 
     known, rows = NearDuplicates(), 0
@@ -209,9 +209,9 @@ def pandas(path: str, out: str) -> dict[str, Any]:
 
 def tokens_bare(path: str, tokenizer: str) -> dict[str, Any]:
     """A bare batch encode of rows that are rendered already; reading the tokenizer counts on both sides."""
+    from cloudtune.data.checks.tokens import TokenCounter
     from cloudtune.data.problem_list import Faults
-    from cloudtune.data.reading import read
-    from cloudtune.data.tokens import TokenCounter
+    from cloudtune.data.read.reading import read
     from cloudtune.spec import Source
 
     started = time.perf_counter()

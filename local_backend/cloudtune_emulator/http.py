@@ -22,7 +22,7 @@ _LARGEST_FORM = (512 << 20) + (1 << 20)
 LARGEST_OBJECT = 5 << 30
 """S3's limit for one request (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21)."""
 _BLOCK = 1 << 18
-SPOOL = "cloudtune.spool"
+SPOOL = "cloudtune.data.spool"
 """Where the WSGI environment holds a body that was read to verify its signature; it is closed after the answer."""
 
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import ConfigError
-from cloudtune.private_files import narrow, open_private, private_folder
+from cloudtune.files.private_files import narrow, open_private, private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

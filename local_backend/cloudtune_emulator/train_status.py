@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InvalidRequest
-from cloudtune.model_files import read_json_object
+from cloudtune.files.model_files import read_json_object
 from cloudtune.state import JobState, TunedModel
 from cloudtune_emulator.engines import text_of
 from cloudtune_emulator.job_timeline import Acts, Kept, Life, Occurrence

@@ -13,8 +13,8 @@ import msgspec
 
 from cloudtune.backend import Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.errors import BackendNotInstalled, InvalidRequest, JobNotFound, SpecError
+from cloudtune.files.private_files import private_folder
 from cloudtune.plan import Plan, PlanRequest, Resolved, Step
-from cloudtune.private_files import private_folder
 from cloudtune.state import Checkpoint, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune_local import (
     capabilities,

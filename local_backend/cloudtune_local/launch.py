@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendError, Conflict, PermissionDenied, QuotaExceeded
-from cloudtune.private_files import copy_private, open_private, private_folder
+from cloudtune.files.private_files import copy_private, open_private, private_folder
+from cloudtune.processes.environment import child_environment
 from cloudtune_local import devices, exit_cause
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run

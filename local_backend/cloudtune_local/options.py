@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloudtune.option_types import Program, Protection, Safe, WrittenPath
+from cloudtune.config.option_types import Program, Protection, Safe, WrittenPath
 from cloudtune.spec import PositiveInt, Seconds
 from cloudtune_trainer.submit.preference import PreferenceOverrides
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Capabilities as Capabilities
     from cloudtune.client import Client as Client
     from cloudtune.client import connect as connect
+    from cloudtune.document.specfile import load_spec as load_spec
     from cloudtune.errors import ArchiveError as ArchiveError
     from cloudtune.errors import BackendError as BackendError
     from cloudtune.errors import BackendNotInstalled as BackendNotInstalled
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from cloudtune.plan import Step as Step
     from cloudtune.registry import backend_names as backend_names
     from cloudtune.spec import JobSpec as JobSpec
-    from cloudtune.specfile import load_spec as load_spec
     from cloudtune.state import Checkpoint as Checkpoint
     from cloudtune.state import Deployment as Deployment
     from cloudtune.state import Event as Event
@@ -81,7 +81,7 @@ _HOMES = {
     "plan": ("Plan", "Step"),
     "registry": ("backend_names",),
     "spec": ("JobSpec",),
-    "specfile": ("load_spec",),
+    "document.specfile": ("load_spec",),
     "state": (
         "Checkpoint", "Deployment", "Event", "Generation", "JobRef", "JobSnapshot", "JobState", "Metric", "TunedModel",
     ),

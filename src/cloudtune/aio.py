@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloudtune.execute import StepUpdate
     from cloudtune.hosting import Deployments
     from cloudtune.job import Job
-    from cloudtune.ledger_rows import Attempt, Rows
+    from cloudtune.ledger.rows import Attempt, Rows
     from cloudtune.optional import GenerateOptions, InPlace, Prompt
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from cloudtune.errors import Problem, UnsupportedError
 from cloudtune.optional import DataRules
 from cloudtune.plan import Dropped
-from cloudtune.redact import looks_secret
+from cloudtune.redaction.masking import looks_secret
 from cloudtune.spec import JobSpec
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend
-    from cloudtune.data.targets import Target
+    from cloudtune.data.checks.targets import Target
 
 
 def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
@@ -50,7 +50,7 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
     """What the rows are held against: the back end's word, or what its name and the model tell; None = nothing."""
-    from cloudtune.data.targets import TARGETS, find_target
+    from cloudtune.data.checks.targets import TARGETS, find_target
 
     name = backend.data_target(spec) if isinstance(backend, DataRules) else backend.name
     return find_target(name, spec.model_for(backend.name), spec.method.name) if name in TARGETS else None

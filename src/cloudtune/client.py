@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Backend
-from cloudtune.boundary import guarded
 from cloudtune.capability_check import fit, row_rules
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
@@ -25,10 +24,11 @@ from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
-from cloudtune.ledger import Ledger
-from cloudtune.ledger_rows import Attempt, Rows, spec_of
+from cloudtune.ledger.ledger import Ledger
+from cloudtune.ledger.rows import Attempt, Rows, spec_of
 from cloudtune.optional import InPlace, capabilities_of
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
+from cloudtune.redaction.boundary import guarded
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
 from cloudtune.runner import Runner
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
-    from cloudtune.config import Config
+    from cloudtune.config.config import Config
     from cloudtune.execute import StepUpdate
     from cloudtune.spec import JobSpec
 
@@ -86,7 +86,7 @@ class Client:
     @property
     def config(self) -> Config:
         """The configuration, read at first use."""
-        from cloudtune.config import load_config
+        from cloudtune.config.config import load_config
 
         with self._lock:
             if self._config is None:
@@ -144,7 +144,7 @@ class Client:
 
     def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
-        from cloudtune.data.check_cache import Verdicts
+        from cloudtune.data.checks.check_cache import Verdicts
 
         problems: list[InputError] = []
         resolved: Resolved | None = None

@@ -17,10 +17,10 @@ import msgspec
 
 from cloudtune.backend import Done, Intent, Unsettled
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
-from cloudtune.ledger import RENEW_EVERY_S
-from cloudtune.ledger_rows import REMEDY
+from cloudtune.ledger.ledger import RENEW_EVERY_S
+from cloudtune.ledger.rows import REMEDY
 from cloudtune.plan import Step, filled
-from cloudtune.process import Owner
+from cloudtune.processes.identity import Owner
 from cloudtune.retry import reading, sending
 from cloudtune.state import JobRef, Value
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
-    from cloudtune.ledger import Claim, Ledger
+    from cloudtune.data.spool import Spool
+    from cloudtune.ledger.ledger import Claim, Ledger
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
-    from cloudtune.spool import Spool
 
 HELD_POLL_S = 0.2
 LONGEST_SETTLE_WAIT_S = 60.0

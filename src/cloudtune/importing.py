@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import InputError, Problem, UnsupportedError
+from cloudtune.files.private_files import narrow, private_folder
 from cloudtune.identity import job_token
 from cloudtune.optional import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
-from cloudtune.private_files import narrow, private_folder
 from cloudtune.retry import reading
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import msgspec
 
+from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
 from cloudtune.optional import Exporter, Generator, Pausable, capabilities_of
 from cloudtune.retry import reading
-from cloudtune.spool import Spool
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
 

@@ -53,7 +53,7 @@ class DataRules(Protocol):
     """A back end that chooses the rules for its rows itself, instead of by its name and the model."""
 
     def data_target(self, spec: JobSpec) -> str | None:
-        """A name in ``cloudtune.data.targets``; None = no vendor's rules. No I/O."""
+        """A name in ``cloudtune.data.checks.targets``; None = no vendor's rules. No I/O."""
 
 
 class GenerateOptions(Value, frozen=True, kw_only=True):

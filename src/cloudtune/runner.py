@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.data.spool import Spool
 from cloudtune.errors import JobNotFound, LedgerError
 from cloudtune.execute import Executor
-from cloudtune.ledger_rows import REMEDY
+from cloudtune.ledger.rows import REMEDY
 from cloudtune.retry import reading
-from cloudtune.spool import Spool
 from cloudtune.state import JobRef, JobState
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.clock import Clock
     from cloudtune.execute import StepUpdate
-    from cloudtune.ledger import Ledger
+    from cloudtune.ledger.ledger import Ledger
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudtune.client import Client
-from cloudtune.ledger import Ledger
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.state import JobRef
 from cloudtune.testing.fork_server import Nursery, Order, Outcome
 from cloudtune.testing.scripted_world import ScriptedWorld

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
-from cloudtune.config_trust import trust
+from cloudtune.config.trust import trust
 from cloudtune.testing import Script, ScriptedVendor
 
 QUICK = Script(queue_s=0.0, prepare_s=0.05, step_s=0.02, steps=10, checkpoint_every=5, stop_s=0.05)

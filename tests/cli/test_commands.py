@@ -513,7 +513,7 @@ def test_config_show_says_where_each_value_came_from(desk: Desk, monkeypatch: py
 
 def test_doctor_says_which_way_rows_are_checked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "compiled function" in desk.run("doctor", "--offline").out
-    monkeypatch.setattr("cloudtune.data.plain_blocks.compiled", lambda: None)
+    monkeypatch.setattr("cloudtune.data.read.plain_blocks.compiled", lambda: None)
     assert "warning  data" in desk.run("doctor", "--offline").out
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloudtune.client import Client
+from cloudtune.document.specfile import load_spec
 from cloudtune.errors import CloudtuneError, LedgerError
-from cloudtune.ledger_check import check_ledger, repair_ledger
-from cloudtune.process import Owner
-from cloudtune.specfile import load_spec
+from cloudtune.ledger.check import check_ledger, repair_ledger
+from cloudtune.processes.identity import Owner
 from cloudtune.testing import FakeClock
 
 if TYPE_CHECKING:

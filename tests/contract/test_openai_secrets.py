@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from tests.contract.emulated import MODEL
 
 from cloudtune.cli.main import cli
-from cloudtune.config_trust import trust
+from cloudtune.config.trust import trust
 from cloudtune_emulator import Emulator, Settings
 from cloudtune_emulator.azure import storage
 from cloudtune_emulator.job_timeline import Script

@@ -14,11 +14,11 @@ from tests.contract.emulated import KEY
 from tests.contract.emulated_aws import SECRET
 from tests.contract.test_invalid_responses import WORLDS
 
-from cloudtune.boundary import guarded
 from cloudtune.cli.render_errors import report
 from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError
-from cloudtune.redactor import MASK, RedactingFormatter, Redactor, environment_secrets
+from cloudtune.redaction.boundary import guarded
+from cloudtune.redaction.redactor import MASK, RedactingFormatter, Redactor, environment_secrets
 from cloudtune.state import JobState, to_json
 
 if TYPE_CHECKING:

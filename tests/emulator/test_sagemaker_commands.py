@@ -11,7 +11,7 @@ from tests.emulator.aws_desk import at_home
 from tests.emulator.conftest import chat_rows
 
 from cloudtune.cli.main import cli
-from cloudtune.config_trust import trust
+from cloudtune.config.trust import trust
 from cloudtune_emulator import Emulator, Settings
 from cloudtune_emulator.job_timeline import Script
 from cloudtune_emulator.sagemaker import capacity

@@ -13,7 +13,7 @@ import pytest
 from tests.local.backend.test_models import gguf_file, model_folder, safetensors
 
 from cloudtune.errors import Problem, SpecError
-from cloudtune.model_files import json_object, safetensors_head
+from cloudtune.files.model_files import json_object, safetensors_head
 from cloudtune_providers.bedrock import import_rules
 from cloudtune_providers.bedrock.model_files import LocalFiles
 from cloudtune_trainer.submit.model_facts import find_model

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.archives import Limits, extract_tar, read_tar, safe_parts
 from cloudtune.errors import ArchiveError
+from cloudtune.files.archives import Limits, extract_tar, read_tar, safe_parts
 
 BLOCK = 512
 

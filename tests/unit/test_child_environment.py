@@ -14,9 +14,9 @@ import pytest
 from tests.local.backend.submitting import kill_all, run_of, scripted_backend, submit
 from tests.unit.test_conventions import MODULES, REPOSITORY
 
-from cloudtune.child_environment import child_environment
+from cloudtune.data.checks.worker_pool import Pool
 from cloudtune.data.scanned import Task
-from cloudtune.data.worker_pool import Pool
+from cloudtune.processes.environment import child_environment
 from cloudtune_emulator.sagemaker.containers import Containers
 from cloudtune_local.rundir import Run
 from cloudtune_providers.sagemaker.local_jobs import LocalJobs

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cloudtune.client import Client, connect
-from cloudtune.config import load_config
+from cloudtune.config.config import load_config
 from cloudtune.errors import (
     ConfigError,
     DataError,

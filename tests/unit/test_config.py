@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtune import config as config_module
-from cloudtune.config import Config, load_config
-from cloudtune.config_trust import trust
+from cloudtune.config import config as config_module
+from cloudtune.config.config import Config, load_config
+from cloudtune.config.trust import trust
 from cloudtune.errors import ConfigError, Problem
 
 
@@ -178,7 +178,7 @@ def test_relative_paths_in_settings_count_from_the_file(place: Place) -> None:
 
 def test_a_folder_with_odd_characters_survives_the_url(place: Place) -> None:
     from cloudtune.clock import SystemClock
-    from cloudtune.ledger import Ledger
+    from cloudtune.ledger.ledger import Ledger
 
     config = place.load(environ={"CLOUDTUNE_HOME": str(place.root / "50% o? #1")})
     assert Ledger.open(config.ledger, SystemClock()).folder == place.root / "50% o? #1"

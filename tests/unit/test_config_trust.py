@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from cloudtune import config as config_module
-from cloudtune.config import load_config
-from cloudtune.config_trust import is_trusted, trust, untrust
+from cloudtune.config import config as config_module
+from cloudtune.config.config import load_config
+from cloudtune.config.option_types import Safe, effect_of
+from cloudtune.config.trust import is_trusted, trust, untrust
 from cloudtune.errors import ConfigError, Problem
-from cloudtune.option_types import Safe, effect_of
-from cloudtune.redact import is_secret_name
+from cloudtune.redaction.masking import is_secret_name
 from cloudtune.registry import BUILT_IN, backend_class
 from cloudtune.testing.scripted_options import ScriptedOptions
 
@@ -46,7 +46,7 @@ def problem_of(project: Path, backend: str = "local", environ: dict[str, str] | 
 @pytest.mark.parametrize(("backend", "key"), [*FIELDS, *(("scripted", key) for key in ScriptedOptions.model_fields)])
 def test_every_option_declares_its_effect(backend: str, key: str) -> None:
     options = OPTIONS.get(backend, ScriptedOptions)
-    assert effect_of(options, key) != "unclassified", f"give {backend}'s {key} a type of cloudtune.option_types"
+    assert effect_of(options, key) != "unclassified", f"give {backend}'s {key} a type of cloudtune.config.option_types"
 
 
 @pytest.mark.parametrize(("backend", "key"), FIELDS)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cloudtune import config as config_module
-from cloudtune.config import load_config
-from cloudtune.config_trust import trust
+from cloudtune.config import config as config_module
+from cloudtune.config.config import load_config
+from cloudtune.config.trust import trust
+from cloudtune.document.specfile import open_spec
 from cloudtune.errors import ConfigError, InputError, SpecError
-from cloudtune.specfile import open_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable

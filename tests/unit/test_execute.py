@@ -14,6 +14,7 @@ import pytest
 
 from cloudtune import execute
 from cloudtune.backend import Absent, Done, Found, Intent, Journal, Probe, Unsettled
+from cloudtune.data.spool import Spool
 from cloudtune.errors import (
     BackendError,
     DataError,
@@ -25,12 +26,11 @@ from cloudtune.errors import (
     Unavailable,
 )  # fmt: skip
 from cloudtune.execute import Executor, StepUpdate
-from cloudtune.ledger import FOREIGN_HOST_GRACE_S, Ledger
+from cloudtune.ledger.ledger import FOREIGN_HOST_GRACE_S, Ledger
 from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref  # fmt: skip
-from cloudtune.process import Owner
+from cloudtune.processes.identity import Owner
 from cloudtune.retry import SEND_ATTEMPTS
 from cloudtune.spec import JobSpec
-from cloudtune.spool import Spool
 from cloudtune.state import JobRef
 from cloudtune.testing import FakeClock
 

@@ -13,7 +13,7 @@ from cloudtune.client import Client
 from cloudtune.errors import BackendError, Conflict, InputError, InvalidRequest, Unavailable, UnsupportedError
 from cloudtune.execute import StepUpdate
 from cloudtune.job import Job
-from cloudtune.ledger import Ledger
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import Step
 from cloudtune.state import JobState, TunedModel
 from cloudtune.testing import faults

@@ -14,11 +14,11 @@ from textwrap import dedent
 import msgspec
 import pytest
 
-from cloudtune import ledger_sqlite
 from cloudtune.errors import LedgerError
-from cloudtune.ledger import Ledger
+from cloudtune.ledger import sqlite
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import DataReport, Plan, Resolved
-from cloudtune.process import Owner, start_mark
+from cloudtune.processes.identity import Owner, start_mark
 from cloudtune.state import JobRef
 from cloudtune.testing import FakeClock
 
@@ -79,7 +79,7 @@ def test_something_else_under_its_name_is_refused_and_left_alone(ledger: Ledger,
 
 
 def test_a_network_file_system_is_refused(ledger: Ledger, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_sqlite, "_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(sqlite, "_file_system", lambda folder: "nfs4")
     with pytest.raises(LedgerError, match="network file system") as refused:
         ledger.begin(plan())
     assert "postgresql://" in str(refused.value)

@@ -14,9 +14,9 @@ from tests.unit.test_ledger_stores import plan, server, url  # noqa: F401 - fixt
 
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
-from cloudtune.ledger import Ledger
-from cloudtune.ledger_check import check_ledger, repair_ledger
-from cloudtune.process import Owner
+from cloudtune.ledger.check import check_ledger, repair_ledger
+from cloudtune.ledger.ledger import Ledger
+from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
 DAMAGE = [

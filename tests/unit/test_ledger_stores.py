@@ -15,9 +15,9 @@ import pytest
 
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
-from cloudtune.ledger import Ledger
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import DataReport, Plan, Resolved
-from cloudtune.process import Owner
+from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
 CLOCK = SystemClock()
@@ -153,8 +153,8 @@ def test_jobs_are_found_by_ref_name_and_beginning_of_id_taken_literally(url: str
 _RACER = """
 import sys, time
 from cloudtune.clock import SystemClock
-from cloudtune.ledger import Ledger
-from cloudtune.process import Owner
+from cloudtune.ledger.ledger import Ledger
+from cloudtune.processes.identity import Owner
 ledger, owner = Ledger.open(sys.argv[1], SystemClock()), Owner.here()
 while time.time() < float(sys.argv[2]):
     pass

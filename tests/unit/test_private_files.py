@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tests.unit.test_conventions import MODULES, REPOSITORY
 
-from cloudtune import private_files
 from cloudtune.clock import SystemClock
-from cloudtune.ledger import Ledger
+from cloudtune.files import private_files
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.plan import DataReport, Plan, Resolved
 from cloudtune_emulator.store import Store
 from cloudtune_trainer import private_files as of_trainer
@@ -23,7 +23,7 @@ KEPT_BY_CALLER = {
     "src/cloudtune/cli/init.py": "writes a spec and settings into the user's project, under the user's umask",
     "src/cloudtune/cli/data_profile.py": "writes the page at the path that the user names",
     "src/cloudtune/cli/data_preview.py": "writes the page at the path that the user names",
-    "src/cloudtune/data/checking.py": "writes at the path that the user names; rows go through mkstemp",
+    "src/cloudtune/data/report.py": "writes at the path that the user names; rows go through mkstemp",
     "src/cloudtune/data/dataset.py": "writes at the path that the user names; rows go through mkstemp",
     "src/cloudtune/data/encoding.py": "writes through mkstemp, below a folder that the spool made",
     "providers/cloudtune_providers/aws/s3.py": "writes below a private folder, or at the path that the user names",

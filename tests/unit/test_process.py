@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from cloudtune.process import Owner, boot_id
+from cloudtune.processes.identity import Owner, boot_id
 
 
 def test_this_process_lives_and_one_that_ended_does_not() -> None:
@@ -15,7 +15,7 @@ def test_this_process_lives_and_one_that_ended_does_not() -> None:
     assert here.is_local
     assert here.is_alive()
     child = subprocess.run(
-        [sys.executable, "-c", "from cloudtune.process import Owner; print(Owner.here().dump())"],
+        [sys.executable, "-c", "from cloudtune.processes.identity import Owner; print(Owner.here().dump())"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     gone = Owner.load(child.stdout)

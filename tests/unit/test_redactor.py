@@ -15,8 +15,8 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from cloudtune.errors import InvalidRequest, JobFailed, Problem, SpecError
-from cloudtune.redactor import RedactingFormatter, Redactor, environment_secrets, setting_secrets
-from cloudtune.secret_shapes import MASK, is_token, mask_shapes
+from cloudtune.redaction.redactor import RedactingFormatter, Redactor, environment_secrets, setting_secrets
+from cloudtune.redaction.secret_shapes import MASK, is_token, mask_shapes
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
 
 A40 = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY12"

@@ -9,8 +9,8 @@ import pytest
 from cloudtune.capability_check import fit
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError, UnsupportedError
-from cloudtune.ledger import Ledger
-from cloudtune.redact import masked, url_password
+from cloudtune.ledger.ledger import Ledger
+from cloudtune.redaction.masking import masked, url_password
 from cloudtune.spec import JobSpec
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options

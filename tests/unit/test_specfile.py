@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cloudtune.document.specfile import load_spec, name_from, open_spec, parse_spec
 from cloudtune.errors import Problem, SpecError
 from cloudtune.spec import JobSpec
-from cloudtune.specfile import load_spec, name_from, open_spec, parse_spec
 
 GOOD = """\
 version: 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.data.plain_blocks import compiled
+from cloudtune.data.read.plain_blocks import compiled
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STARTS = [
@@ -39,7 +39,7 @@ def test_workers_import_nothing_from_the_working_directory(tmp_path: Path) -> No
     row = json.dumps({"prompt": "a" * 400, "completion": "b"})
     (tmp_path / "rows.jsonl").write_text(f"{row}\n" * 1000)
     code = (
-        "import sys; from cloudtune.data import worker_pool as sharing; sharing.WORTH_BYTES = 1\n"
+        "import sys; from cloudtune.data.checks import worker_pool; worker_pool.WORTH_BYTES = 1\n"
         "from cloudtune.cli.main import cli; cli(['data', 'check', 'rows.jsonl'])"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)

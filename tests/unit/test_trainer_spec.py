@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
-from cloudtune.data.targets import TARGETS
+from cloudtune.data.checks.targets import TARGETS
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import preference

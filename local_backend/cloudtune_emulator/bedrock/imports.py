@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.archives import safe_parts
 from cloudtune.errors import ArchiveError
-from cloudtune.model_files import json_object
+from cloudtune.files.archives import safe_parts
+from cloudtune.files.model_files import json_object
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.aws.errors import conflict, invalid
 from cloudtune_emulator.bedrock import resources

@@ -17,10 +17,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.archives import safe_parts
-from cloudtune.child_environment import child_environment
 from cloudtune.errors import ArchiveError
-from cloudtune.private_files import open_private, private_folder
+from cloudtune.files.archives import safe_parts
+from cloudtune.files.private_files import open_private, private_folder
+from cloudtune.processes.environment import child_environment
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.sagemaker import rows
 from cloudtune_emulator.sagemaker.job_timeline import Phase, Seen

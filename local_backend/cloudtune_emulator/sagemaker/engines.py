@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from cloudtune.archives import read_tar
 from cloudtune.errors import ArchiveError
+from cloudtune.files.archives import read_tar
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.engines import ScriptEngine, Spoken
 from cloudtune_emulator.sagemaker import job_timeline, rows

@@ -12,7 +12,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.archives import read_tar
+from cloudtune.files.archives import read_tar
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import listing, naming, shapes

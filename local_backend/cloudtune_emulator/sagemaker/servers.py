@@ -17,8 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.archives import extract_tar
 from cloudtune.errors import ArchiveError
+from cloudtune.files.archives import extract_tar
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.sagemaker.containers import Containers, fetch
 from cloudtune_emulator.sagemaker.runtime import ModelError

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.archives import extract_tar
+from cloudtune.files.archives import extract_tar
 from cloudtune_trainer.sagemaker.entrypoint import Tree
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from cloudtune.model_files import LARGEST_COUNT
+from cloudtune.files.model_files import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import Problem, SpecError
-from cloudtune.model_files import model_sizes, read_json_object, safetensors_head, size_of
+from cloudtune.files.model_files import model_sizes, read_json_object, safetensors_head, size_of
 from cloudtune_trainer.submit import gguf, hub
 
 if TYPE_CHECKING:
-    from cloudtune.model_files import Tensor
+    from cloudtune.files.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from cloudtune.data.remote import RemoteFile
+from cloudtune.data.read.remote import RemoteFile
 from cloudtune.errors import DataError, JobNotFound, Problem
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.options import AwsOptions
@@ -29,7 +29,7 @@ class S3Store:
         return self._clients.client("s3")
 
     def get(self, uri: str) -> RemoteFile | None:
-        """See `cloudtune.data.remote.Store`."""
+        """See `cloudtune.data.read.remote.Store`."""
         bucket, key = _parts(uri)
         try:
             with self._clients.asking(uri):
@@ -39,7 +39,7 @@ class S3Store:
         return RemoteFile(uri, int(found["ContentLength"]), str(found["ETag"]))
 
     def list(self, prefix: str) -> list[RemoteFile]:
-        """See `cloudtune.data.remote.Store`."""
+        """See `cloudtune.data.read.remote.Store`."""
         bucket, start = _parts(prefix)
         found: list[RemoteFile] = []
         more: dict[str, str] = {}
@@ -55,7 +55,7 @@ class S3Store:
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
     def open(self, file: RemoteFile, start: int) -> IO[bytes]:
-        """See `cloudtune.data.remote.Store`."""
+        """See `cloudtune.data.read.remote.Store`."""
         bucket, key = _parts(file.uri)
         try:
             with self._clients.asking(file.uri):

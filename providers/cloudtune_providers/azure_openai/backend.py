@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import UnsupportedError
-from cloudtune.redactor import setting_secrets
+from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace

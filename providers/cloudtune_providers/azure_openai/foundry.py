@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from cloudtune.catalog import load
+from cloudtune.document.validation import problems_of
 from cloudtune.errors import InputError
-from cloudtune.validation import problems_of
 from cloudtune_providers.azure_openai import translate
 from cloudtune_providers.azure_openai.deployments import Deployments
 from cloudtune_providers.azure_openai.options import AzureOpenAIDeployment

@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from cloudtune.option_types import Credential, Endpoint, Safe
+from cloudtune.config.option_types import Credential, Endpoint, Safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, JobNotFound
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
-from cloudtune.redactor import setting_secrets
+from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects

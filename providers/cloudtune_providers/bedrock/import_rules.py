@@ -9,12 +9,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
-from cloudtune.model_files import json_object, safetensors_head
+from cloudtune.files.model_files import json_object, safetensors_head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune.model_files import Tensor
+    from cloudtune.files.model_files import Tensor
     from cloudtune_providers.bedrock.model_files import ModelFiles
 
 ARCHITECTURES = {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from cloudtune.option_types import Endpoint, Protection, Safe
+from cloudtune.config.option_types import Endpoint, Protection, Safe
 from cloudtune_providers.aws.options import AwsOptions
 
 Lambda = Annotated[str, Field(pattern=r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:.+")]

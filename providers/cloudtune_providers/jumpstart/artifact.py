@@ -6,8 +6,8 @@ import secrets
 import shutil
 from typing import TYPE_CHECKING
 
-from cloudtune.archives import extract_tar
 from cloudtune.errors import ArchiveError, InvalidRequest
+from cloudtune.files.archives import extract_tar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

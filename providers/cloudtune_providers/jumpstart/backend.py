@@ -13,7 +13,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, Conflict, InvalidRequest
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
-from cloudtune.redactor import setting_secrets
+from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import TunedModel
 from cloudtune_providers.aws import hourly

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from cloudtune.option_types import Program, Protection, Safe
+from cloudtune.config.option_types import Program, Protection, Safe
 from cloudtune_providers.aws.options import AwsOptions
 
 PUBLIC_HUB = "SageMakerPublicHub"

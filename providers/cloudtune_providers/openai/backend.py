@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
-from cloudtune.redactor import setting_secrets
+from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.account import Account

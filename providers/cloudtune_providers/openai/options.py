@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr
 
-from cloudtune.option_types import Credential, Endpoint, Safe
+from cloudtune.config.option_types import Credential, Endpoint, Safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

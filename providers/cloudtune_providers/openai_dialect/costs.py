@@ -56,10 +56,10 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
 
 def count(spec: JobSpec, model: str, size: int) -> Tokens:
     """The tokens of the training rows, which have ``size`` bytes: no token has less than one."""
-    from cloudtune.data.costs import bounds
-    from cloudtune.data.openai_tokens import OpenAITokens, encoding_of
+    from cloudtune.data.checks.costs import bounds
+    from cloudtune.data.checks.openai_tokens import OpenAITokens, encoding_of
     from cloudtune.data.problem_list import Faults
-    from cloudtune.data.reading import read
+    from cloudtune.data.read.reading import read
     from cloudtune.data.records import canonical
     from cloudtune.data.split import shares
 

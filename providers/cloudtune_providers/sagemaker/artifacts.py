@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.archives import extract_tar
 from cloudtune.errors import ArchiveError, InvalidRequest, JobNotFound
-from cloudtune.model_files import read_json_object
-from cloudtune.private_files import private_folder
+from cloudtune.files.archives import extract_tar
+from cloudtune.files.model_files import read_json_object
+from cloudtune.files.private_files import private_folder
 from cloudtune_trainer.submit import inference
 from cloudtune_trainer.submit.run_folder import TUNED
 

@@ -12,7 +12,7 @@ from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import CloudtuneError, InvalidRequest, UnsupportedError
 from cloudtune.optional import Check, GenerateOptions
 from cloudtune.plan import Plan, Resolved
-from cloudtune.redactor import setting_secrets
+from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws import hourly

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.backend import Absent, Done, Found
-from cloudtune.child_environment import child_environment
 from cloudtune.errors import BackendError, Conflict, InvalidRequest, JobNotFound
-from cloudtune.private_files import open_private, private_folder, write_private
+from cloudtune.files.private_files import open_private, private_folder, write_private
+from cloudtune.processes.environment import child_environment
 from cloudtune.state import Event, JobRef, JobSnapshot
 from cloudtune_providers.aws import training_responses as answers
 from cloudtune_providers.aws.names import TOKEN_TAG

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import JobNotFound, Problem, SpecError
-from cloudtune.model_files import json_object, model_sizes
+from cloudtune.files.model_files import json_object, model_sizes
 from cloudtune_trainer.submit import model_facts
 
 if TYPE_CHECKING:

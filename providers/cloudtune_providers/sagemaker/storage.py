@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from cloudtune.archives import safe_parts
 from cloudtune.backend import Absent, Done, Found
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
-from cloudtune.private_files import copy_private, private_folder
+from cloudtune.files.archives import safe_parts
+from cloudtune.files.private_files import copy_private, private_folder
 from cloudtune_providers.aws.s3 import Objects, changed
 
 if TYPE_CHECKING:

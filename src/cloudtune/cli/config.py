@@ -26,8 +26,8 @@ def show(session: Session) -> None:
     config.toml, default.
     """
     from cloudtune.cli.render import table
-    from cloudtune.config import user_file
-    from cloudtune.config_trust import PROJECT_FILE
+    from cloudtune.config.config import user_file
+    from cloudtune.config.trust import PROJECT_FILE
 
     found = session.config
     rows, pending = found.shown(), found.pending
@@ -63,9 +63,9 @@ def trust(session: Session, file: Path | None) -> None:
     Until then, those that choose a program, an endpoint, a credential, a protection or a path have no effect. Read the
     file first. FILE is the nearest one unless given. Any change of the file ends the trust.
     """
-    from cloudtune import config_trust
-    from cloudtune.config import read_project, sensitive_settings
-    from cloudtune.config_checks import faults
+    from cloudtune.config import trust as config_trust
+    from cloudtune.config.checks import faults
+    from cloudtune.config.config import read_project, sensitive_settings
     from cloudtune.errors import ConfigError
 
     path = _project_file(file)
@@ -84,7 +84,7 @@ def trust(session: Session, file: Path | None) -> None:
 @_FILE
 def untrust(session: Session, file: Path | None) -> None:
     """Take back the trust in a project's cloudtune.toml. FILE is the nearest one unless given."""
-    from cloudtune import config_trust
+    from cloudtune.config import trust as config_trust
 
     path = _project_file(file)
     had = config_trust.untrust(path)
@@ -93,7 +93,7 @@ def untrust(session: Session, file: Path | None) -> None:
 
 
 def _project_file(file: Path | None) -> Path:
-    from cloudtune.config_trust import PROJECT_FILE, project_file
+    from cloudtune.config.trust import PROJECT_FILE, project_file
     from cloudtune.errors import InputError
 
     if file is not None:

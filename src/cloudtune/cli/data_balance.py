@@ -22,7 +22,7 @@ def command_(session: Session, rows: Rows, most: int | None, shuffle: bool, form
     """Even out how often each label (or last answer) is given, by leaving out rows of the frequent ones."""
     from collections import Counter
 
-    from cloudtune.data.shaping import label_of
+    from cloudtune.data.transform.shaping import label_of
 
     kept: Counter[str] = Counter()
 

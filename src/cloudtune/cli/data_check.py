@@ -35,7 +35,7 @@ def command_(
 
     FILE is JSONL, JSON, CSV, TSV, Parquet, Arrow or text, also .gz or .zst; a pattern; or - for standard input.
     """
-    from cloudtune.data.checking import check
+    from cloudtune.data.report import check
 
     if near is not None and "-" in rows.source.paths:
         raise click.UsageError("--near goes through the rows twice: give a file, not standard input")

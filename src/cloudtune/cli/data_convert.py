@@ -33,8 +33,8 @@ def command_(
     allow_loss: tuple[str, ...], method: str | None, shuffle: bool, mixes: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Check rows and write them in a format, in one pass. What the format cannot carry is refused, unless allowed."""
-    from cloudtune.data.checking import convert
-    from cloudtune.data.dropped_features import FEATURES
+    from cloudtune.data.report import convert
+    from cloudtune.data.write.dropped_features import FEATURES
 
     allowed = [name.strip() for one in allow_loss for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.cli.session import Session
-    from cloudtune.data.changing import Changes
-    from cloudtune.data.checking import CheckReport
     from cloudtune.data.dataset import Dataset
     from cloudtune.data.encoding import Encoded
     from cloudtune.data.places import Batch
+    from cloudtune.data.report import CheckReport
+    from cloudtune.data.transform.changing import Changes
     from cloudtune.spec import Data, Source
 
 SHOWN = 20
@@ -82,8 +82,8 @@ def data_command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]],
         def run(session: Session, files: tuple[str, ...], kind: str, file_format: str, maps: tuple[str, ...],
                 templates: tuple[str, ...], filters: tuple[str, ...], sample: float | None, seed: int, normalise: bool,
                 redact: bool, **values: Any) -> Any:  # fmt: skip
-            from cloudtune.data.changing import Changes
-            from cloudtune.data.filtering import condition
+            from cloudtune.data.transform.changing import Changes
+            from cloudtune.data.transform.filtering import condition
 
             source = source_of(files, kind, file_format, maps, templates)
             conditions = tuple(condition(one) for one in filters)
@@ -165,7 +165,7 @@ def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
     """Key -> template; a text without a key makes plain text."""
     import json
 
-    from cloudtune.regular_file import read_regular
+    from cloudtune.files.regular_file import read_regular
 
     found: dict[str, str] = {}
     for one in written:

@@ -14,7 +14,7 @@ from cloudtune.cli.terminal import styled, write
 if TYPE_CHECKING:
     from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.data.preview import View
+    from cloudtune.data.write.preview import View
 
 _STYLES: dict[str, dict[str, Any]] = {
     "learnt": {"fg": "green"}, "read": {"dim": True}, "cut": {"fg": "red", "strikethrough": True},
@@ -32,11 +32,11 @@ def command_(
     html: str | None,
 ) -> None:  # fmt: skip
     """Show rows as the model will see them: what is learnt in colour, what is only read dimmed, what is cut struck."""
-    from cloudtune.data.preview import html_page, summary, view
+    from cloudtune.data.write.preview import html_page, summary, view
 
     counter = None
     if tokenizer is not None:
-        from cloudtune.data.tokens import counter_of
+        from cloudtune.data.checks.tokens import counter_of
 
         counter = counter_of(tokenizer)
     chosen = list(islice(_records(rows), row - 1, row - 1 + count))
@@ -55,7 +55,7 @@ def command_(
 
 def _records(rows: Rows) -> Any:
     from cloudtune.data.problem_list import Faults
-    from cloudtune.data.reading import read
+    from cloudtune.data.read.reading import read
 
     faults = Faults()
     for whole in read(rows.source, faults):

@@ -33,9 +33,9 @@ def command_(
     """Write one self-contained page about the data: counts, lengths, answers, and every problem found."""
     import msgspec
 
-    from cloudtune.data.checking import check
-    from cloudtune.data.costs import count, estimates
-    from cloudtune.data.profile import profile_page
+    from cloudtune.data.checks.costs import count, estimates
+    from cloudtune.data.report import check
+    from cloudtune.data.write.profile import profile_page
 
     report = check(rows.sides(validation, test), target=target, model=model, private=private, tokenizer=tokenizer,
                    max_tokens=max_tokens, change=rows.change)  # fmt: skip

@@ -26,7 +26,7 @@ def command_(
     session: Session, rows: Rows, validation: float, test: float, shuffle: bool, by: str, form: str, out: str
 ) -> None:
     """Hold rows out by their content: equal rows fall on one side, and rows added later move none that are there."""
-    from cloudtune.data.shaping import label_of, question_of
+    from cloudtune.data.transform.shaping import label_of, question_of
 
     if validation + test >= 1:
         raise click.UsageError("--validation and --test together leave nothing to learn from")

@@ -11,7 +11,7 @@ from cloudtune.cli.data_options import data_command, held_out
 if TYPE_CHECKING:
     from cloudtune.cli.data_options import Rows
     from cloudtune.cli.session import Session
-    from cloudtune.data.checking import CheckReport
+    from cloudtune.data.report import CheckReport
 
 _WIDTH = 40
 
@@ -29,7 +29,7 @@ def command_(
     """Count rows, sizes, answers and, with a tokenizer, tokens."""
     import msgspec
 
-    from cloudtune.data.checking import check
+    from cloudtune.data.report import check
 
     report = check(rows.sides(validation, test), tokenizer=tokenizer, change=rows.change)
     session.result(

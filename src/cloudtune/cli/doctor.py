@@ -76,7 +76,7 @@ def _machine() -> Iterator[Finding]:
         except PackageNotFoundError:
             continue
     yield "packages", "good", ", ".join(installed)
-    from cloudtune.data.plain_blocks import compiled
+    from cloudtune.data.read.plain_blocks import compiled
 
     if compiled() is not None:
         yield "data", "good", "rows are checked by the compiled function"

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from cloudtune.cli.options import Waiting
     from cloudtune.cli.render_watch import View
     from cloudtune.cli.session import Session
+    from cloudtune.document.specfile import SpecFile
     from cloudtune.execute import StepUpdate
     from cloudtune.job import Job
     from cloudtune.plan import Plan
-    from cloudtune.specfile import SpecFile
     from cloudtune.state import JobSnapshot
 
 DETACHED = 5

@@ -97,7 +97,7 @@ _LARGEST_FILE = 256 << 20
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of a file. Raises InputError with every line that cannot be used."""
     from cloudtune.errors import InputError, Problem
-    from cloudtune.regular_file import read_regular
+    from cloudtune.files.regular_file import read_regular
 
     label = "<stdin>" if str(path) == "-" else str(path)
     try:

@@ -82,7 +82,7 @@ def init(
     With the name of a back end, as in `cloudtune init bedrock`, write down what has to be set up there first: roles
     and policies, to look through and apply. Nothing is applied.
     """
-    from cloudtune.specfile import name_from
+    from cloudtune.document.specfile import name_from
 
     if not file.suffix and _is_backend(str(file)):
         _documents(session, str(file), force)
@@ -134,7 +134,7 @@ def _documents(session: Session, name: str, force: bool) -> None:
 
 def _write(file: Path, text: str) -> JobSpec:
     """Write the spec aside, read it as `run` would, and only then give it its name."""
-    from cloudtune.specfile import load_spec
+    from cloudtune.document.specfile import load_spec
 
     draft = file.with_name(f".{file.name}.draft")
     try:

@@ -10,7 +10,7 @@ from cloudtune.cli.options import command
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
-    from cloudtune.ledger_check import LedgerReport
+    from cloudtune.ledger.check import LedgerReport
 
 
 @click.group("ledger")
@@ -26,7 +26,7 @@ def check(session: Session, repair: bool) -> None:
     With --repair damaged rows are moved into a JSON Lines file; nothing is deleted. A job that loses its row is found
     again when its spec is submitted again.
     """
-    from cloudtune.ledger_check import check_ledger, repair_ledger
+    from cloudtune.ledger.check import check_ledger, repair_ledger
     from cloudtune.state import to_json
 
     client = session.client

@@ -12,7 +12,7 @@ import click
 from cloudtune.cli.session import put_json
 from cloudtune.cli.terminal import write
 from cloudtune.errors import CloudtuneError, InputError, JobEnded, Problem
-from cloudtune.redactor import Redactor, environment_secrets
+from cloudtune.redaction.redactor import Redactor, environment_secrets
 
 INTERNAL = 1
 

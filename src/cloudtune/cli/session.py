@@ -12,9 +12,9 @@ from cloudtune.cli.terminal import escaped, json_escaped, write, write_raw
 
 if TYPE_CHECKING:
     from cloudtune.client import Client
-    from cloudtune.config import Config
+    from cloudtune.config.config import Config
+    from cloudtune.document.specfile import SpecFile
     from cloudtune.job import Job
-    from cloudtune.specfile import SpecFile
 
 SCHEMA_VERSION = 1
 """Of the JSON that the commands print."""
@@ -51,7 +51,7 @@ class Session:
     @cached_property
     def config(self) -> Config:
         """The configuration, with what the command line said on top."""
-        from cloudtune.config import load_config
+        from cloudtune.config.config import load_config
 
         return load_config(profile=self._profile, flags={"backend": self.backend, "ledger": self._ledger})
 
@@ -64,7 +64,7 @@ class Session:
 
     def open_spec(self, path: str, sets: tuple[str, ...], unsupported: str | None) -> SpecFile:
         """The spec file, with what the command line changes in it."""
-        from cloudtune.specfile import open_spec
+        from cloudtune.document.specfile import open_spec
 
         return open_spec(path, (*sets, *((f"unsupported={unsupported}",) if unsupported else ())))
 
@@ -108,7 +108,7 @@ def _log_to_stderr(*, debug: bool) -> None:
     """Show log records. Those of the SDKs quote whole requests, with their credentials."""
     import logging
 
-    from cloudtune.redactor import RedactingFormatter, Redactor, environment_secrets
+    from cloudtune.redaction.redactor import RedactingFormatter, Redactor, environment_secrets
 
     class Shown(RedactingFormatter):
         def format(self, record: logging.LogRecord) -> str:

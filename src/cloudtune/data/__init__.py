@@ -1,4 +1,4 @@
-"""The data room: any file becomes canonical records, checked, split and fingerprinted, and any back end's format.
+"""Data: any file becomes canonical records, checked, split and fingerprinted, and any back end's format.
 
 What stands here is loaded when it is named: the processes that share the work of large files need little of it.
 """
@@ -9,15 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloudtune.data.checking import CheckReport, check, convert
+    from cloudtune.data.checks.preparing import prepare
     from cloudtune.data.dataset import Dataset
     from cloudtune.data.encoding import Encoded, encode
-    from cloudtune.data.preparing import prepare
+    from cloudtune.data.report import CheckReport, check, convert
 
 __all__ = ["CheckReport", "Dataset", "Encoded", "check", "convert", "encode", "prepare"]
 _HOMES = {
-    "CheckReport": "checking", "Dataset": "dataset", "Encoded": "encoding", "check": "checking", "convert": "checking",
-    "encode": "encoding", "prepare": "preparing",
+    "CheckReport": "report", "Dataset": "dataset", "Encoded": "encoding", "check": "report", "convert": "report",
+    "encode": "encoding", "prepare": "checks.preparing",
 }  # fmt: skip
 
 

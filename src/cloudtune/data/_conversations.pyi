@@ -1,4 +1,4 @@
-from cloudtune.data.row_template import Weave
+from cloudtune.data.write.row_template import Weave
 
 def rows(
     data: bytes, at: int, pieces: Weave | None, /

@@ -8,16 +8,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.data import explain
-from cloudtune.data.cleaning import normalised, redacted
+from cloudtune.data.checks.record_checks import faults_of
 from cloudtune.data.encoding import BOM, Encoded
-from cloudtune.data.filtering import condition
-from cloudtune.data.formats import LossError, find_format, loss_problem
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.reading import read
-from cloudtune.data.record_checks import faults_of
+from cloudtune.data.read import explain
+from cloudtune.data.read.reading import read
 from cloudtune.data.records import canonical
-from cloudtune.data.shaping import (
+from cloudtune.data.transform.cleaning import normalised, redacted
+from cloudtune.data.transform.filtering import condition
+from cloudtune.data.transform.shaping import (
     balanced,
     digest,
     distinct,
@@ -27,6 +26,7 @@ from cloudtune.data.shaping import (
     shuffled,
     thresholds,
 )
+from cloudtune.data.write.formats import LossError, find_format, loss_problem
 from cloudtune.spec import Source
 
 if TYPE_CHECKING:

@@ -8,19 +8,19 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cloudtune.data.formats import find_format
-from cloudtune.data.preparing import go_through, sources
+from cloudtune.data.checks.preparing import go_through, sources
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.scanned import Task
-from cloudtune.data.shaping import Piles
 from cloudtune.data.split import shares
+from cloudtune.data.transform.shaping import Piles
+from cloudtune.data.write.formats import find_format
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import IO
 
-    from cloudtune.data.dataset_stats import Survey
+    from cloudtune.data.checks.dataset_stats import Survey
     from cloudtune.data.scanned import Scanned
     from cloudtune.spec import Data
 

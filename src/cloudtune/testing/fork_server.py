@@ -109,7 +109,7 @@ class Nursery:
 # -- inside the nursery ----------------------------------------------------------------------------------------------
 
 
-_SOON_NEEDED = ("cloudtune.client", "cloudtune.data.preparing", "cloudtune.ledger_sqlite", "psutil")
+_SOON_NEEDED = ("cloudtune.client", "cloudtune.data.checks.preparing", "cloudtune.ledger.sqlite", "psutil")
 """What every child would import by itself."""
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveFloat, SecretStr
 
-from cloudtune.option_types import Credential, Safe, WrittenPath
+from cloudtune.config.option_types import Credential, Safe, WrittenPath
 from cloudtune.testing.vendor import Personality
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cloudtune.backend import VERBS, Capabilities
-from cloudtune.data.preparing import sources
+from cloudtune.data.checks.preparing import sources
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.reading import read
+from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, Record, Text
 from cloudtune.errors import (
     BackendError,

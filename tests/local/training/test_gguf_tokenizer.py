@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.local.training.test_training_models import gguf_file  # noqa: F401 - a fixture
 
+from cloudtune.data.checks.tokens import counter_of
 from cloudtune.data.records import Chat, Message, Text
-from cloudtune.data.tokens import counter_of
 from cloudtune.errors import DataError
 
 

@@ -223,7 +223,7 @@ def test_bad_parquet(tmp_path: Path) -> None:
 
 
 def test_a_row_that_never_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.blocks.MAX_ROW_BYTES", 3 << 20)
+    monkeypatch.setattr("cloudtune.data.read.blocks.MAX_ROW_BYTES", 3 << 20)
     long = GOOD.replace('"a"', f'"{"x" * (5 << 20)}"')
     for name, content in {"rows.jsonl": f"{GOOD}\n{long}\n{{\n", "rows.json": f"[{GOOD},\n{long}]"}.items():
         path = tmp_path / name

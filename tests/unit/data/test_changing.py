@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune.cli.main import cli
+from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.dataset import Dataset
-from cloudtune.data.filtering import condition
-from cloudtune.data.preparing import prepare
+from cloudtune.data.read.templating import parse
 from cloudtune.data.records import Chat, Labelled, Message, Preference
-from cloudtune.data.shaping import Piles
-from cloudtune.data.templating import parse
+from cloudtune.data.transform.filtering import condition
+from cloudtune.data.transform.shaping import Piles
+from cloudtune.document.specfile import load_spec
 from cloudtune.errors import DataError, SpecError
 from cloudtune.spec import Data, Source
-from cloudtune.specfile import load_spec
 
 
 def run(*words: str, code: int = 0) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cloudtune.data import encode, prepare
-from cloudtune.data.checking import check, convert
-from cloudtune.data.limits import hold
+from cloudtune.data.checks.limits import hold
+from cloudtune.data.checks.targets import Target, find_target
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.targets import Target, find_target
+from cloudtune.data.report import check, convert
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtune.data.checking import CheckReport
+    from cloudtune.data.report import CheckReport
 
 
 def pair(prompt: str, completion: str = "x y z", system: str | None = None) -> dict[str, Any]:
@@ -95,8 +95,8 @@ def test_duplicates_conflicts_and_leaks(tmp_path: Path) -> None:
 
 
 def test_duplicates_are_found_however_many_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.dataset_stats._AT_ONCE", 100)
-    monkeypatch.setattr("cloudtune.data.dataset_stats._IN_MEMORY", 1000)
+    monkeypatch.setattr("cloudtune.data.checks.dataset_stats._AT_ONCE", 100)
+    monkeypatch.setattr("cloudtune.data.checks.dataset_stats._IN_MEMORY", 1000)
     chooser = random.Random(1)
     numbers = [chooser.randrange(2000) for _ in range(3000)]
     # Blank lines between: the places must be right all the same.
@@ -225,8 +225,8 @@ def test_what_not_every_place_can_take_is_noted(tmp_path: Path) -> None:
 def test_the_hash_is_the_files_even_where_only_some_batches_are_canonical(
     tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloudtune.data.blocks.BLOCK_BYTES", 2000)
-    monkeypatch.setattr("cloudtune.data.reading._HEAD", 2000)
+    monkeypatch.setattr("cloudtune.data.read.blocks.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("cloudtune.data.read.reading._HEAD", 2000)
     thoughtful = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 1,
                                                                   "reasoning_content": "hm"}]}  # fmt: skip
     plain = [

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from tests.unit.data.test_either_way import LINE, ODD, SPACES, spaced
 from tests.unit.data.test_formats import chats
 
-from cloudtune.data import plain, plain_blocks
 from cloudtune.data._conversations import rows as go_through
-from cloudtune.data.blocks import Block
-from cloudtune.data.record_checks import is_plain
+from cloudtune.data.checks.record_checks import is_plain
+from cloudtune.data.read import plain, plain_blocks
+from cloudtune.data.read.blocks import Block
 from cloudtune.data.records import Chat, Message, canonical
-from cloudtune.data.row_template import CANONICAL, CONVERSE
+from cloudtune.data.write.row_template import CANONICAL, CONVERSE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from cloudtune.catalog import load
 from cloudtune.cli.main import cli
-from cloudtune.data import costs, openai_tokens, targets
-from cloudtune.data.checking import check
-from cloudtune.data.costs import bounds, count, estimates
-from cloudtune.data.openai_tokens import OpenAITokens, encoding_of
+from cloudtune.data.checks import costs, openai_tokens, targets
+from cloudtune.data.checks.costs import bounds, count, estimates
+from cloudtune.data.checks.openai_tokens import OpenAITokens, encoding_of
+from cloudtune.data.checks.targets import find_target
 from cloudtune.data.records import Chat, Message
-from cloudtune.data.targets import find_target
+from cloudtune.data.report import check
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 

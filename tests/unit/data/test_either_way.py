@@ -13,18 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.data.test_formats import READ_AS, RECORDS, chats
 
-from cloudtune.data.blocks import Block
-from cloudtune.data.checking import CheckReport, check, convert, source_data
-from cloudtune.data.decoding import FileRows
-from cloudtune.data.dropped_features import features
-from cloudtune.data.formats_table import FORMATS
-from cloudtune.data.kinds import row_type
-from cloudtune.data.kinds_other import KINDS
+from cloudtune.data.checks.record_checks import is_plain
 from cloudtune.data.places import Batch
-from cloudtune.data.plain_blocks import PlainBlocks
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.record_checks import is_plain
+from cloudtune.data.read.blocks import Block
+from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.kinds import row_type
+from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.plain_blocks import PlainBlocks
 from cloudtune.data.records import Chat, Message, canonical
+from cloudtune.data.report import CheckReport, check, convert, source_data
+from cloudtune.data.write.dropped_features import features
+from cloudtune.data.write.formats_table import FORMATS
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def test_at_once_and_one_by_one(
     path.write_bytes(content)
     data = source_data(str(path), **({"validation": share} if share and form is None else {}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cloudtune.data.blocks.BLOCK_BYTES", size)
-        patch.setattr("cloudtune.data.plain_blocks.PART_BYTES", size // 3)
-        patch.setattr("cloudtune.data.plain_blocks._WORTH_BYTES", size // 8)
-        patch.setattr("cloudtune.data.reading._HEAD", size)
+        patch.setattr("cloudtune.data.read.blocks.BLOCK_BYTES", size)
+        patch.setattr("cloudtune.data.read.plain_blocks.PART_BYTES", size // 3)
+        patch.setattr("cloudtune.data.read.plain_blocks._WORTH_BYTES", size // 8)
+        patch.setattr("cloudtune.data.read.reading._HEAD", size)
         at_once = outcome(data, folder, form, 0)
         with one_by_one():
             alone = outcome(data, folder, form, 0)
@@ -175,7 +175,7 @@ def good_rows(path: Path, to: Path) -> Path:
 
 @pytest.mark.parametrize("form", [None, "openai", "bedrock-converse"])
 def test_here_and_in_two_other_processes(tmp_path: Path, form: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.blocks.BLOCK_BYTES", 100 << 10)
+    monkeypatch.setattr("cloudtune.data.read.blocks.BLOCK_BYTES", 100 << 10)
     compare_processes(tmp_path, form, seed=1, rows=3000)
 
 

@@ -12,16 +12,13 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from cloudtune.data import _conversations, encode, prepare
-from cloudtune.data.blocks import Block
-from cloudtune.data.decoding import FileRows
-from cloudtune.data.dropped_features import ALL, features, without
-from cloudtune.data.formats import LossError
-from cloudtune.data.formats_table import FORMATS
-from cloudtune.data.kinds import row_type
-from cloudtune.data.kinds_other import KINDS
-from cloudtune.data.plain import PlainRows
+from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.record_checks import faults_of, is_plain
+from cloudtune.data.read.blocks import Block
+from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.kinds import row_type
+from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.plain import PlainRows
 from cloudtune.data.records import (
     Chat,
     Function,
@@ -41,6 +38,9 @@ from cloudtune.data.records import (
     canonical_lines,
     kind_of,
 )
+from cloudtune.data.write.dropped_features import ALL, features, without
+from cloudtune.data.write.formats import LossError
+from cloudtune.data.write.formats_table import FORMATS
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtune.data.checking import check
-from cloudtune.data.formats_table import FORMATS
+from cloudtune.data.checks.scanning import Scanner
+from cloudtune.data.report import check
 from cloudtune.data.scanned import Task
-from cloudtune.data.scanning import Scanner
+from cloudtune.data.write.formats_table import FORMATS
 from cloudtune.errors import DataError, Problem
 from cloudtune.spec import Data
 
@@ -85,8 +85,8 @@ def test_any_table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str
 
 
 def test_a_gzip_bomb_ends_soon_and_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.blocks.MAX_ROW_BYTES", 1 << 20)
-    monkeypatch.setattr("cloudtune.data.blocks.MAX_SKIP_BYTES", 8 << 20)
+    monkeypatch.setattr("cloudtune.data.read.blocks.MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr("cloudtune.data.read.blocks.MAX_SKIP_BYTES", 8 << 20)
     path = tmp_path / "bomb.jsonl.gz"
     path.write_bytes(gzip.compress(b" " + b"0" * (256 << 20), 1))
     report = check(str(path))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.data.test_fuzz import CONTENT, KEYS, NAMES, VALUES
 
-from cloudtune.data.checking import CheckReport, check, convert
+from cloudtune.data.report import CheckReport, check, convert
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ def test_a_nul_byte_as_json_may_write_it_is_a_control_character(tmp_path: Path) 
 def test_a_bomb_ends_soon_and_in_little_memory(
     tmp_path: Path, suffix: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cloudtune.data.blocks.MAX_ROW_BYTES", 1 << 20)
-    monkeypatch.setattr("cloudtune.data.blocks.MAX_SKIP_BYTES", 8 << 20)
+    monkeypatch.setattr("cloudtune.data.read.blocks.MAX_ROW_BYTES", 1 << 20)
+    monkeypatch.setattr("cloudtune.data.read.blocks.MAX_SKIP_BYTES", 8 << 20)
     content = f"{GOOD}\n".encode() + b" " + b"0" * (96 << 20)
     path = tmp_path / f"bomb.jsonl.{suffix}"
     path.write_bytes(packed(content, suffix))
@@ -197,7 +197,7 @@ def limited(code: str, megabytes: int) -> subprocess.CompletedProcess[str]:
 
 SPARSE = """
     import json, sys
-    from cloudtune.data.checking import check
+    from cloudtune.data.report import check
     for name in ("rows.jsonl", "rows.json", "rows.csv", "rows.txt"):
         path = {folder!r} + "/" + name
         with open(path, "wb") as out:

@@ -10,11 +10,11 @@ from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
 from cloudtune.client import Client
+from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.encoding import encode
-from cloudtune.data.preparing import prepare
+from cloudtune.document.specfile import load_spec
 from cloudtune.errors import DataError, SpecError
 from cloudtune.spec import Data
-from cloudtune.specfile import load_spec
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 

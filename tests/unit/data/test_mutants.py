@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.unit.data.mutants import GOOD, mutants
 
-from cloudtune.data.checking import check, convert
+from cloudtune.data.report import check, convert
 from cloudtune.errors import Problem
 
 ROOT = Path(__file__).parents[3]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cloudtune.data
-from cloudtune.data.pages import script_safe
+from cloudtune.data.write.pages import script_safe
 
 HOSTILE = (
     "<!--<script>", "<!--<script>alert(1)", "</script><script>document.title='owned'</script>", "</SCRIPT >",

@@ -146,8 +146,8 @@ def test_blocks_are_cut_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     rows = [{"prompt": "x" * (i % 7) + '"\\{[]}', "completion": "ñ\n"} for i in range(60)]
     expected = [turns(row["prompt"], row["completion"]) for row in rows]
     for size in (1, 2, 3, 7, 64, 1000):
-        monkeypatch.setattr("cloudtune.data.blocks.BLOCK_BYTES", size)
-        monkeypatch.setattr("cloudtune.data.reading._HEAD", size + 2)
+        monkeypatch.setattr("cloudtune.data.read.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("cloudtune.data.read.reading._HEAD", size + 2)
         for name in ("a.jsonl", "indented.json", "array.jsonl"):
             assert canonical(write(tmp_path / name, rows), tmp_path) == expected
 

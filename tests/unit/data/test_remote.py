@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from cloudtune.cli.main import cli
-from cloudtune.data import remote
-from cloudtune.data.check_cache import Verdicts
-from cloudtune.data.preparing import prepare
+from cloudtune.data.checks.check_cache import Verdicts
+from cloudtune.data.checks.preparing import prepare
+from cloudtune.data.read import remote
 from cloudtune.errors import BackendNotInstalled, DataError, Unavailable
 from cloudtune.spec import Data
 from cloudtune.testing import FakeClock

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cloudtune.data import plain_blocks
-from cloudtune.data.checking import check
+from cloudtune.data.read import plain_blocks
+from cloudtune.data.report import check
 from cloudtune.spec import Data
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def report(data: Data, monkeypatch: pytest.MonkeyPatch, compiled: bool, workers:
     with monkeypatch.context() as patch:
         if not compiled:
             patch.setattr(plain_blocks, "compiled", lambda: None)
-        patch.setattr("cloudtune.data.blocks.BLOCK_BYTES", size)
-        patch.setattr("cloudtune.data.blocks.PART_BYTES", size // 3)
-        patch.setattr("cloudtune.data.plain_blocks.PART_BYTES", size // 3)
-        patch.setattr("cloudtune.data.plain_blocks._WORTH_BYTES", size // 8)
-        patch.setattr("cloudtune.data.reading._HEAD", size)
+        patch.setattr("cloudtune.data.read.blocks.BLOCK_BYTES", size)
+        patch.setattr("cloudtune.data.read.blocks.PART_BYTES", size // 3)
+        patch.setattr("cloudtune.data.read.plain_blocks.PART_BYTES", size // 3)
+        patch.setattr("cloudtune.data.read.plain_blocks._WORTH_BYTES", size // 8)
+        patch.setattr("cloudtune.data.read.reading._HEAD", size)
         return msgspec.to_builtins(check(data, workers=workers, private=True))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cloudtune.data import Dataset
 from cloudtune.data.records import Chat, Message
-from cloudtune.data.shaping import label_of, question_of, shuffled
+from cloudtune.data.transform.shaping import label_of, question_of, shuffled
 from cloudtune.errors import DataError
 
 if TYPE_CHECKING:

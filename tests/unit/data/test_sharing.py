@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from cloudtune.data.checking import check, convert
-from cloudtune.data.preparing import _requests
+from cloudtune.data.checks.preparing import _requests
+from cloudtune.data.checks.shared_memory import PLACE_BYTES
+from cloudtune.data.checks.worker_pool import Pool, workers_for
 from cloudtune.data.problem_list import Faults
+from cloudtune.data.report import check, convert
 from cloudtune.data.scanned import Task
-from cloudtune.data.shared_memory import PLACE_BYTES
-from cloudtune.data.worker_pool import Pool, workers_for
 from cloudtune.errors import CloudtuneError
 from cloudtune.spec import Source
 
@@ -82,7 +82,7 @@ def test_a_worker_that_dies_is_told_and_nothing_hangs(dirty: str) -> None:
 
 def test_small_files_and_tables_are_not_shared(dirty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert workers_for([Source(path=dirty)]) == 0
-    monkeypatch.setattr("cloudtune.data.worker_pool.WORTH_BYTES", 1000)
+    monkeypatch.setattr("cloudtune.data.checks.worker_pool.WORTH_BYTES", 1000)
     table = tmp_path / "a.csv"
     table.write_text("prompt,completion\n" + "a,b\n" * 5000)
     assert workers_for([Source(path=str(table))]) == 0
@@ -95,7 +95,7 @@ def test_rows_too_large_for_a_place_and_systems_that_share_no_memory(
     tmp_path: Path, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not shared:
-        monkeypatch.setattr("cloudtune.data.worker_pool.file_in_memory", lambda _: None)
+        monkeypatch.setattr("cloudtune.data.checks.worker_pool.file_in_memory", lambda _: None)
     path = tmp_path / "rows.jsonl"
     sizes = [10, 3 * PLACE_BYTES, 20, PLACE_BYTES - 100, 30, 2 * PLACE_BYTES]
     path.write_text("".join(json.dumps({"prompt": f"{size}", "completion": "a" * size}) + "\n" for size in sizes * 2))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.data.checking import check
+from cloudtune.data.checks.tokens import TokenCounter
 from cloudtune.data.records import Chat, Message, Text
-from cloudtune.data.tokens import TokenCounter
+from cloudtune.data.report import check
 from cloudtune.errors import DataError
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cloudtune.cli.generate import read_prompts
-from cloudtune.data import arrow, decoding, kinds, plain_blocks
-from cloudtune.data.check_cache import Verdicts
-from cloudtune.data.checking import check, convert, source_data
+from cloudtune.data.checks.check_cache import Verdicts
+from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.dataset import Dataset
-from cloudtune.data.preparing import prepare
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
-from cloudtune.data.remote import _pattern
-from cloudtune.document import read_document
+from cloudtune.data.read import arrow, decoding, kinds, plain_blocks
+from cloudtune.data.read.remote import _pattern
+from cloudtune.data.report import check, convert, source_data
+from cloudtune.document.document import read_document
 from cloudtune.errors import CloudtuneError, InputError
 from cloudtune.spec import Data
 
@@ -197,8 +197,8 @@ def test_an_array_of_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_bytes(b"[" + b"[]" * 200_000)
     report = check(str(path), workers=0)
     assert report.counts["invalid_json"] < 1100
-    monkeypatch.setattr("cloudtune.data.decoding.MAX_BAD_ROWS", 500)
-    monkeypatch.setattr("cloudtune.data.blocks.PART_BYTES", 4096)
+    monkeypatch.setattr("cloudtune.data.read.decoding.MAX_BAD_ROWS", 500)
+    monkeypatch.setattr("cloudtune.data.read.blocks.PART_BYTES", 4096)
     path.write_bytes(b"[" + b'{"a":1},' * 4_000 + ROW + b"]")
     found = [check(str(path), workers=workers) for workers in (0, 2)]
     assert found[0].counts == found[1].counts
@@ -208,8 +208,8 @@ def test_an_array_of_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("suffix", ["json.gz", "jsonl.gz", "csv.gz", "txt.gz", "json.zst"])
 def test_a_bomb_is_told_by_its_ratio(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cloudtune.data.opening.FREE_BYTES", 1 << 20)
-    monkeypatch.setattr("cloudtune.data.opening.MAX_RATIO", 50)
+    monkeypatch.setattr("cloudtune.data.read.opening.FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("cloudtune.data.read.opening.MAX_RATIO", 50)
     line = b'"a","b"\n' if suffix == "csv.gz" else ROW + (b"," if suffix.startswith("json.") else b"\n")
     head = {"csv.gz": b"prompt,completion\n"}.get(suffix, b"[" if suffix.startswith("json.") else b"")
     content = head + line * (400_000 if suffix == "csv.gz" else 40_000)

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from tests.unit.data.test_formats import EXAMPLES, RECORDS, TOOL, chats, decode
 
-from cloudtune.data.dropped_features import features
-from cloudtune.data.formats import LossError
-from cloudtune.data.formats_table import FORMATS
 from cloudtune.data.records import (
     Chat,
     ImagePart,
@@ -27,6 +24,9 @@ from cloudtune.data.records import (
     VideoUrl,
     canonical,
 )
+from cloudtune.data.write.dropped_features import features
+from cloudtune.data.write.formats import LossError
+from cloudtune.data.write.formats_table import FORMATS
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -161,7 +161,7 @@ def test_bedrocks_videos_are_contents_of_its_converse_api() -> None:
 
 def test_converse_knows_every_sort_of_image_and_video_that_tuning_takes() -> None:
     model = pytest.importorskip("botocore.session").get_session().get_service_model("bedrock-runtime")
-    from cloudtune.data.formats_table import _IMAGES, _VIDEOS
+    from cloudtune.data.write.formats_table import _IMAGES, _VIDEOS
 
     assert set(_IMAGES) == set(model.shape_for("ImageFormat").enum)
     assert set(_VIDEOS) < set(model.shape_for("VideoFormat").enum)

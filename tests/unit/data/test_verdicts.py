@@ -13,10 +13,11 @@ import pytest
 from pydantic import SecretStr
 
 from cloudtune.client import Client
-from cloudtune.data import check_cache, reading
-from cloudtune.data.check_cache import Verdicts
-from cloudtune.data.checking import check
-from cloudtune.data.targets import find_target
+from cloudtune.data.checks import check_cache
+from cloudtune.data.checks.check_cache import Verdicts
+from cloudtune.data.checks.targets import find_target
+from cloudtune.data.read import reading
+from cloudtune.data.report import check
 from cloudtune.errors import DataError
 from cloudtune.spec import Data, JobSpec
 from cloudtune.testing import ScriptedBackend, ScriptedVendor
@@ -155,7 +156,7 @@ def test_many_at_once_share_a_folder_and_it_stays_small(tmp_path: Path, monkeypa
 def test_processes_share_a_folder(tmp_path: Path) -> None:
     rows(tmp_path / "rows.jsonl", 2000)
     code = (
-        "import sys; from pathlib import Path; from cloudtune.data.check_cache import Verdicts; "
+        "import sys; from pathlib import Path; from cloudtune.data.checks.check_cache import Verdicts; "
         "from cloudtune.spec import Data; data = Data.model_validate({'train': sys.argv[1]}); "
         "print(*[Verdicts(Path(sys.argv[2])).prepare(data).fingerprint for _ in range(20)])"
     )

@@ -6,8 +6,8 @@ import pytest
 
 from cloudtune.capability_check import row_rules
 from cloudtune.catalog import load
-from cloudtune.data.formats_table import FORMATS
-from cloudtune.data.targets import TARGETS, find_target
+from cloudtune.data.checks.targets import TARGETS, find_target
+from cloudtune.data.write.formats_table import FORMATS
 from cloudtune.optional import DataRules
 from cloudtune.registry import backend_class
 from cloudtune.spec import JobSpec

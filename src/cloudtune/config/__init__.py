@@ -1,0 +1,1 @@
+"""Configuration files: settings of back ends, profiles and the place of the ledger."""

@@ -1,0 +1,115 @@
+"""What processes that share the work say to each other: messages, each behind its length."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from cloudtune.data.scanned import Scanned, Side, Task
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.data.checks.shared_memory import Places
+
+AHEAD = 3
+"""Requests that may wait for a worker."""
+KEPT = 1000
+"""Problems of a block that are sent in full; the rest is counted."""
+_T = TypeVar("_T")
+
+
+class Begin(msgspec.Struct, array_like=True):
+    """The first message to a worker."""
+
+    task: Task
+    memory: int | None
+    """The descriptor of the file whose memory is shared."""
+    places: int
+
+
+class Request(msgspec.Struct, array_like=True):
+    """One block of a file; its lines follow as bytes."""
+
+    file: str
+    origin: str
+    columns: dict[str, str]
+    kind: str | None
+    extra: tuple[str, ...]
+    first_line: int
+    lines: int
+    pieces: list[tuple[int, bytes]] | None
+    place: int = 0
+    """Where in the shared memory its lines are, and the reply's go."""
+
+
+class Reply(msgspec.Struct, array_like=True):
+    """What the block holds, and what could not be decoded; the sides' lines follow as bytes."""
+
+    scanned: list[Scanned]
+    problems: list[Problem]
+    counts: list[tuple[str, str, int]]
+    file: str
+    origin: str
+    bad: int
+    """Rows that could not be decoded."""
+
+    def unloaded(self) -> list[bytes]:
+        """The sides' lines, taken out; those that are the request's own are left out."""
+        found = []
+        for side in self._sides():
+            side.as_it_was = side.as_it_was and len(self.scanned) == 1
+            found.append(side.canonical)
+            side.canonical = b""
+            if side.written is not None:
+                found += [] if side.as_it_was else [side.written]
+                side.written = b""
+        return found
+
+    def load(self, lines: list[bytes], asked: bytes) -> None:
+        """Put back what ``unloaded`` took out; ``asked`` are the request's lines."""
+        left = iter(lines)
+        for side in self._sides():
+            side.canonical = next(left)
+            if side.written is not None:
+                side.written = asked if side.as_it_was else next(left)
+
+    def _sides(self) -> Iterator[Side]:
+        return (side for one in self.scanned for side in one.sides.values())
+
+
+def send(stream: IO[bytes], message: object, blobs: list[bytes], places: Places | None = None, place: int = 0) -> None:
+    """Write one message, and large bytes beside it: into shared memory if they fit, else behind the message."""
+    shared = places is not None and places.put(place, blobs)
+    data = msgspec.msgpack.encode((message, [len(blob) for blob in blobs], place if shared else None))
+    stream.write(len(data).to_bytes(8, "little") + data)
+    if not shared:
+        for blob in blobs:
+            stream.write(blob)
+    stream.flush()
+
+
+def receive(stream: IO[bytes], sort: type[_T], places: Places | None = None) -> tuple[_T, list[bytes]] | None:
+    """Read one message and the bytes beside it; None at the end."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None
+    size = int.from_bytes(head, "little")
+    data = stream.read(size)
+    if len(data) < size:
+        return None
+    message, sizes, place = _DECODERS[sort].decode(data)
+    if place is not None and places is not None:
+        return message, places.take(place, sizes)
+    blobs = [stream.read(size) for size in sizes]
+    if [len(blob) for blob in blobs] != sizes:
+        return None
+    return message, blobs
+
+
+_DECODERS: dict[type[Any], msgspec.msgpack.Decoder[Any]] = {
+    sort: msgspec.msgpack.Decoder(tuple[sort, list[int], int | None])  # type: ignore[valid-type]
+    for sort in (Begin, Request, Reply)
+}

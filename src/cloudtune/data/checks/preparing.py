@@ -1,0 +1,285 @@
+"""``prepare`` counts, checks, splits and fingerprints the data in one pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cloudtune.data.checks.dataset_stats import Survey
+from cloudtune.data.checks.ipc import Request
+from cloudtune.data.checks.limits import hold
+from cloudtune.data.checks.scanning import Scanner
+from cloudtune.data.checks.worker_pool import Pool, workers_for
+from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.blocks import PART_BYTES, Block, keep_memory
+from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.reading import chunks_of, read
+from cloudtune.data.read.remote import is_remote
+from cloudtune.data.scanned import Task
+from cloudtune.data.split import shares
+from cloudtune.data.transform.mixing import Mixture, mix_sources
+from cloudtune.data.write.dropped_features import FEATURES
+from cloudtune.errors import Problem
+from cloudtune.plan import DataReport, SplitInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from cloudtune.data.checks.targets import Target
+    from cloudtune.data.places import Batch
+    from cloudtune.data.read.tables import Table
+    from cloudtune.data.records import Record
+    from cloudtune.data.scanned import Scanned
+    from cloudtune.plan import RowLimit
+    from cloudtune.spec import Data, Source
+
+_PAIRS = ("preference",)
+_GRADED = ("item",)
+KINDS_FOR: dict[str, tuple[str, ...]] = {
+    "sft": ("chat", "text"), "cpt": ("text", "chat"), "dpo": _PAIRS, "ipo": _PAIRS, "orpo": _PAIRS, "simpo": _PAIRS,
+    "reward": _PAIRS, "kto": ("rated",), "grpo": _GRADED, "rloo": _GRADED, "rft": _GRADED, "distill": ("chat", "item"),
+    "classification": ("text_label",), "token_classification": ("tags",), "question_answering": ("question",),
+    "seq2seq": ("pair", "chat"), "image_classification": ("image_label",), "speech_recognition": ("speech",),
+}  # fmt: skip
+"""The kinds of records that each method can learn from."""
+FEW_ROWS = 100
+SPLITS = ("train", "validation", "test")
+COUNTED_BYTES = 1 << 20
+"""How much is put together where tokens are counted."""
+
+
+def sources(data: Data) -> dict[str, Source]:
+    """The sources that the spec names, by the split that their rows belong to (or are taken from).
+
+    What is mixed into the training rows comes first, as ``mix[0]`` and so on.
+    """
+    named = {**mix_sources(data), "train": data.train, "validation": data.validation, "test": data.test}
+    return {split: source for split, source in named.items() if source is not None and not isinstance(source, float)}
+
+
+def prepare(
+    data: Data, *, method: str = "sft", limit: RowLimit | None = None, target: Target | None = None
+) -> DataReport:
+    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
+
+    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
+    the rows are held against what that place takes: its format for the method, its words, numbers and sizes.
+    """
+    faults = Faults()
+    task, sizes = _task(data, method, limit, target), Counter[str]()
+
+    def measure(scanned: Scanned, _: Survey) -> None:
+        for name, side in scanned.sides.items():
+            sizes[name] += len(side.canonical if side.written is None else side.written)
+
+    _, survey = go_through(data, task, faults, measure)
+    whole(data, survey, task, faults)
+    if target is not None:
+        hold(target, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
+    faults.raise_errors()
+    infos = {
+        split: SplitInfo(
+            rows=side.rows, bytes=side.bytes, sha256=side.hash.hexdigest(), kind="/".join(sorted(survey.kinds)),
+            longest_chars=side.longest,
+        )
+        for split, side in survey.sides.items()
+    }  # fmt: skip
+    return DataReport(
+        splits=infos,
+        fingerprint=survey.fingerprint,
+        problems=(*faults.listed("warning"), *faults.listed("info"), *_features(survey)),
+    )
+
+
+def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> Task:
+    task = Task(method=method, shares=shares(data), allow_loss=frozenset(data.allow_loss or ()))
+    if target is not None:
+        form = target.formats.get(method)
+        task = msgspec.structs.replace(task, target=target.name, format=form, max_tokens=target.max_tokens)
+        if target.tokenizer is not None and target.max_tokens is not None:
+            task = msgspec.structs.replace(task, tokenizer=target.tokenizer, longer="error")
+    if limit is not None:
+        task = msgspec.structs.replace(
+            task, tokenizer=limit.tokenizer, max_tokens=limit.tokens, longer="warning" if limit.cut else "error"
+        )
+    return task
+
+
+def _features(survey: Survey) -> list[Problem]:
+    """What not every back end can take, as notes: ``code`` is ``feature`` and ``field`` names it."""
+    return [
+        Problem(code="feature", severity="info", field=name, message=f"{count:,} rows have {FEATURES[name]}")
+        for name, count in sorted(survey.features.items())
+    ]
+
+
+def go_through(
+    data: Data,
+    task: Task | Callable[[Record | None], Task],
+    faults: Faults,
+    out: Callable[[Scanned, Survey], object] | None = None,
+    workers: int | None = None,
+    change: Callable[[Batch], Batch] | None = None,
+) -> tuple[Task, Survey]:
+    """Every batch of every source once: changed, scanned, put out where that is asked for, and added up.
+
+    The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
+    """
+    named = sources(data)
+    remote = any(is_remote(path) for source in named.values() for path in source.paths)
+    if change is not None or remote or any(source.template for source in named.values()):
+        workers = 0  # only blocks as they stand in their files go to other processes
+    workers = workers_for(named.values()) if workers is None else workers
+    keep_memory()
+    survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
+    mixture = Mixture(data) if data.mix else None
+    try:
+        chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults, change)
+        with closing(stream):
+            for one in stream:
+                scanned = mixture.through(one) if mixture else one
+                if out is not None:
+                    out(scanned, survey)
+                survey.add(scanned)
+        survey.finish()
+        if mixture:
+            mixture.report(faults)
+    finally:
+        survey.close()
+        if mixture:
+            mixture.close()
+    return chosen, survey
+
+
+def _here(
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults,
+    change: Callable[[Batch], Batch] | None,
+) -> tuple[Task, Generator[Scanned]]:  # fmt: skip
+    """The task, and every batch scanned in this process."""
+
+    def decoded(rows: FileRows, chunk: Block | Table) -> Batch | None:
+        batch = rows.of(chunk)
+        return change(batch) if change is not None and batch is not None else batch
+
+    chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults))
+    if change is not None:
+        chunks = ((origin, rows, part) for origin, rows, chunk in chunks for part in _small(chunk))
+    batches = ((origin, rows, chunk, decoded(rows, chunk)) for origin, rows, chunk in chunks)
+    filled = ((origin, rows, chunk, batch) for origin, rows, chunk, batch in batches if batch and batch.records)
+    first = next(filled, None)
+    chosen = task if isinstance(task, Task) else task(first[3].records[0] if first else None)
+    scanner = Scanner(chosen)
+
+    def stream() -> Generator[Scanned]:
+        if first:
+            origin, rows, chunk, batch = first
+            yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
+        for origin, rows, chunk in _larger(chunks) if scanner.measure.counts_all else chunks:
+            if change is None and isinstance(chunk, Block):
+                yield from scanner.scan_block(rows, chunk, origin)
+            elif (more := decoded(rows, chunk)) is not None:
+                yield scanner.scan(more, origin)
+
+    return chosen, stream()
+
+
+def _small(chunk: Block | Table) -> Iterator[Block | Table]:
+    """The chunk in as small ones as rows are best decoded in."""
+    return chunk.parts(PART_BYTES) if isinstance(chunk, Block) else iter((chunk,))
+
+
+def _larger(chunks: Iterable[tuple[str, FileRows, Block | Table]]) -> Iterator[tuple[str, FileRows, Block | Table]]:
+    """Blocks of a file put together: a tokenizer works on many rows at once with all cores, on few with one."""
+    held: tuple[str, FileRows, Block] | None = None
+    for origin, rows, chunk in chunks:
+        lines = chunk if isinstance(chunk, Block) and chunk.pieces is None else None
+        if held is not None and (lines is None or held[1] is not rows or len(held[2].data) >= COUNTED_BYTES):
+            yield held
+            held = None
+        if lines is None:
+            yield origin, rows, chunk
+        elif held is None:
+            held = origin, rows, lines
+        else:
+            held = origin, rows, held[2].with_next(lines)
+    if held is not None:
+        yield held
+
+
+def _shared(
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults, workers: int
+) -> tuple[Task, Generator[Scanned]]:
+    """The task, and every block decoded and scanned by other processes."""
+    chosen = task if isinstance(task, Task) else task(_first_record(named))
+
+    def stream() -> Generator[Scanned]:
+        with Pool(workers, chosen) as pool:
+            open_files: dict[tuple[str, str], FileRows] = {}
+            for reply in pool.replies(_requests(named, faults, open_files)):
+                rows = open_files[reply.origin, reply.file]
+                if rows.is_given_up():
+                    continue  # the block was sent before that was known
+                rows.bad += reply.bad
+                faults.absorb(reply.problems, reply.counts)
+                yield from reply.scanned
+                rows.is_given_up()
+
+    return chosen, stream()
+
+
+def _first_record(named: dict[str, Source]) -> Record | None:
+    batches = (batch for source in named.values() for batch in read(source, Faults()))
+    return next((batch.records[0] for batch in batches if batch.records), None)
+
+
+def _requests(
+    named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows]
+) -> Iterator[tuple[Request, bytes]]:
+    """Every block, with what its file's first rows tell of their keys. ``open_files`` takes what counts bad rows."""
+    for origin, source in named.items():
+        for rows, chunk in chunks_of(source, faults):
+            assert isinstance(chunk, Block)
+            open_files[origin, rows.file] = rows
+            if rows.how is None:
+                probe = FileRows(rows.file, rows.columns, None, Faults())
+                probe.of_block(chunk)
+                rows.how = probe.how
+            rows.seen = rows.seen or bool(chunk.pieces) or not chunk.data.isspace()
+            kind = rows.how.kind.name if rows.how else None
+            # Keys that are not used are left for the worker to meet, who then reports them.
+            request = Request(
+                rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces
+            )
+            yield request, chunk.data
+
+
+def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
+    """What is wrong with the sides as wholes."""
+    for name, count in sorted(survey.lost.items()):
+        fix = "choose another format to keep them" if task.format else None
+        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot carry them, and that is "
+                    "allowed", field=name, fix=fix)  # fmt: skip
+    if faults.total("error"):
+        return
+    for split, side in survey.sides.items():
+        if not side.rows:
+            share = getattr(data, split)
+            fix = "hold out a smaller share, or give more rows"
+            if isinstance(share, float):
+                fix = f"give more rows, a larger share than {share}, or a file of its own"
+            what = f"of {survey.rows} rows, none falls into {split}"
+            faults.error("empty_split", what, field=f"data.{split}", fix=fix)
+    if len(survey.kinds) > 1:
+        each = ", ".join(f"{name} is {'/'.join(sorted(kinds))}" for name, kinds in survey.kinds_by_origin.items())
+        faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
+    fit = KINDS_FOR.get(task.method)
+    if fit and (wrong := sorted(set(survey.kinds).difference(fit))):
+        what = f"{task.method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
+        faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
+    rows = survey.sides["train"].rows
+    if 0 < rows < FEW_ROWS:
+        fix = f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good"
+        faults.warn("few_rows", f"{rows} rows to learn from", field="data.train", fix=fix)

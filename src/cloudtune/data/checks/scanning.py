@@ -1,0 +1,283 @@
+"""One batch of records gone through: faults, canonical lines, sides, hashes, words, and the lines to write.
+
+This is the work that can be done for each batch apart, so it may run in another process: what goes in and what comes
+out are plain values.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data.checks.measuring import Measure
+from cloudtune.data.checks.record_checks import faults_of, is_plain
+from cloudtune.data.checks.targets import TARGETS
+from cloudtune.data.places import Located
+from cloudtune.data.read import explain
+from cloudtune.data.read.blocks import Block
+from cloudtune.data.read.plain import ANSWER, PlainRows
+from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
+from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
+from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
+from cloudtune.data.transform.mixing import is_mixed_in
+from cloudtune.data.write.dropped_features import features
+from cloudtune.data.write.formats import LossError, find_format, loss_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cloudtune.data.places import Batch
+    from cloudtune.data.read.decoding import FileRows
+    from cloudtune.data.read.tables import Table
+    from cloudtune.data.records import Record
+    from cloudtune.data.write.formats import Format
+    from cloudtune.data.write.row_template import Weave
+    from cloudtune.errors import Problem
+
+LABEL_CHARS = 40
+_USUAL = frozenset({"system", "turns", "fields"})
+
+
+class _Good(NamedTuple):
+    """The good records of a batch."""
+
+    at: Located
+    records: Sequence[Record]
+    joined: bytes
+    lines: list[bytes]
+    """The canonical lines, together and apart."""
+    plain: bool
+    """They are conversations of words alone."""
+    block: Block | None = None
+    """What they were read from, where its rows are in the format that is asked for already."""
+
+    def as_bytes(self) -> PlainRows:
+        """What can be told of the lines without their records."""
+        return self.records if isinstance(self.records, PlainRows) else PlainRows(self.joined, self.lines)
+
+    def chars(self, index: int) -> int:
+        """How long the record's texts are."""
+        if isinstance(self.records, PlainRows):
+            return self.records.chars(index)
+        return sum([len(text) for _, _, text in texts(self.records[index])])
+
+
+class Scanner:
+    """Goes through batches."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.format = find_format(task.format) if task.format else None
+        target = TARGETS[task.target] if task.target else None
+        rules: list[Rule] = [*STANDARD] if task.words else []
+        if task.private:
+            rules += PRIVATE
+        if target is not None and target.forbidden:
+            rules.append(forbidden(target.forbidden, target.name))
+        self.rules = rules
+        self.measure = Measure(task, target.max_tokens if target is not None else None)
+        self._labels_seen: set[str] = set()
+        self.longest: dict[str, int] = {}
+
+    def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
+        """Decode a block, and tell everything about its records that other batches do not bear on."""
+        for part, plain in rows.parts(block, self._weave(rows, block)):
+            if plain is None:
+                yield self.scan(rows.of_block(part), origin, self.as_it_was(rows, part))
+                continue
+            at = Located(rows.file, range(part.first_line, part.first_line + len(plain)))
+            if part.pieces is not None:
+                at = Located(rows.file, [line for line, _ in part.pieces])
+            good = _Good(at, plain, plain.joined, plain.lines, True, self.as_it_was(rows, part))
+            yield self._scanned(good, origin, [])
+
+    def _weave(self, rows: FileRows, block: Block) -> Weave | None:
+        """How plain rows of the block are to be written, if that is not as they are."""
+        form = self.format
+        if form is None or not form.carries_plain or self.as_it_was(rows, block) is not None:
+            return None
+        return form.weave
+
+    def scan(self, batch: Batch, origin: str, block: Block | None = None) -> Scanned:
+        """Everything about the batch's records. The block is what they were read from, if that may be written again."""
+        problems: list[Problem] = []
+        plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
+        records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
+        joined = canonical_lines(records)
+        lines = joined.split(b"\n")
+        lines.pop()
+        good = _Good(Located(batch.file, numbers, batch.by_row), records, joined, lines, plain, block)
+        return self._scanned(good, origin, problems)
+
+    def as_it_was(self, rows: FileRows, block: Block | Table) -> Block | None:
+        """The block, if its rows are in the format that is asked for and are to be kept as they are."""
+        how = rows.how
+        if not self.task.as_they_are or self.format is None or how is None or not isinstance(block, Block):
+            return None
+        return block if how.kind.name == self.format.own and block.pieces is None else None
+
+    def _scanned(self, good: _Good, origin: str, problems: list[Problem]) -> Scanned:
+        at, records, lines = good.at, good.records, good.lines
+        escaped = not isinstance(records, PlainRows) or records.escaped
+        for rule in self.rules:
+            if (escaped or not rule.escaped) and rule.seen_in(good.joined):
+                for index, line in enumerate(lines):
+                    if rule.seen_in(line):
+                        problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        told = good.as_bytes()
+        tokens = self.measure.tokens(at, records, lines, problems)
+        written = self._written(good, problems)
+        return Scanned(
+            file=at.file, by_row=at.by_row, origin=origin, problems=problems,
+            sides=self._sides(origin, good, written), kinds=_kinds(records),
+            first=at.lines[0] if lines else 0,
+            numbers=None if isinstance(at.lines, range) else array("q", at.lines).tobytes(),
+            hashes=told.hashes(), sizes=told.sizes(),
+            prompts=told.prompts() if good.plain else _prompts(records, lines),
+            labels=self._labels(records, origin), features={} if good.plain else _features(records),
+            lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
+        )  # fmt: skip
+
+    def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
+        method = self.task.method
+        faults = [faults_of(record, method=method) for record in batch.records]
+        if not any(faults):
+            return batch.records, batch.lines
+        records: list[Record] = []
+        numbers: list[int] = []
+        for record, number, found in zip(batch.records, batch.lines, faults, strict=True):
+            if found:
+                problems += [batch.locate(fault, number) for fault in found]
+            else:
+                records.append(record)
+                numbers.append(number)
+        return records, numbers
+
+    def _written(self, good: _Good, problems: list[Problem]) -> list[bytes] | bytes | None:
+        """The lines in the format that is asked for; None if they are the canonical ones."""
+        form, block = self.format, good.block
+        if form is None:
+            return None
+        if good.plain and form.carries_plain:
+            if block is not None and len(good.lines) == block.lines:
+                whole = block.data if block.data.endswith(b"\n") else block.data + b"\n"
+                return None if whole == good.joined else whole
+            if form.write is None and block is None:
+                return None
+            if block is None and form.weave is not None:
+                return good.as_bytes().woven(form.weave)
+        elif form.write is None and form.carries_all:
+            return None
+        return self._one_by_one(form, good, problems)
+
+    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem]) -> list[bytes]:
+        allowed = self.task.allow_loss
+        rows = dict(good.block.rows()) if good.block is not None else {}
+        written: list[bytes] = []
+        for index, (record, line) in enumerate(zip(good.records, good.lines, strict=True)):
+            said = b""
+            try:
+                said = form.line(record, line, allowed)
+            except LossError as error:
+                problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
+            except ValueError as error:
+                problems.append(good.at.locate(explain.conversion(error), index))
+            row = rows.get(good.at.lines[index])
+            written.append(row if row is not None and said and _means_the_same(row, said) else said)
+        return written
+
+    def _lost(self, records: Sequence[Record]) -> dict[str, int]:
+        """How many records lose each feature, of those whose loss is allowed."""
+        assert self.format is not None
+        found: dict[str, int] = {}
+        for name in self.task.allow_loss - self.format.carries:
+            if count := sum(name in features(record) for record in records):
+                found[name] = count
+        return found
+
+    def _labels(self, records: Sequence[Record], origin: str) -> dict[str, int] | None:
+        """How often each label, or each very short answer, is given; None once there are too many different ones."""
+        if is_mixed_in(origin):
+            return {}
+        if len(self._labels_seen) > MAX_LABELS:
+            return None
+        short = records.short_answers(LABEL_CHARS) if isinstance(records, PlainRows) else map(_answer, records)
+        found = Counter(said for said in short if said is not None and len(said) <= LABEL_CHARS)
+        self._labels_seen.update(islice(found, MAX_LABELS + 1))
+        return dict(found) if len(self._labels_seen) <= MAX_LABELS else None
+
+    def _longest(self, side: str, good: _Good, lines: list[bytes], indexes: Sequence[int]) -> int:
+        """Characters of the longest record so far. A line has more bytes than that: shorter ones need no counting."""
+        longest = self.longest.get(side, 0)
+        if max(map(len, lines), default=0) > longest:
+            for index, line in zip(indexes, lines, strict=True):
+                if len(line) > longest:
+                    longest = max(longest, good.chars(index))
+            self.longest[side] = longest
+        return longest
+
+    def _sides(self, origin: str, good: _Good, written: list[bytes] | bytes | None) -> dict[str, Side]:
+        shares, lines = self.task.shares, good.lines
+        if origin != "train" or not (shares.validation or shares.test):
+            said = _ended(written) if isinstance(written, list) else written
+            same = good.block is not None and said is good.block.data
+            longest = self._longest(origin, good, lines, range(len(lines)))
+            return {origin: Side(len(lines), longest, good.joined, said, as_it_was=same)}
+        names = [*map(shares.side, lines)]
+        if isinstance(written, bytes):
+            written = written.split(b"\n")
+            written.pop()
+        found: dict[str, Side] = {}
+        for name in set(names):
+            mine = [index for index, side in enumerate(names) if side == name]
+            kept = [lines[index] for index in mine]
+            said = None if written is None else _ended([written[index] for index in mine])
+            places = array("I", mine).tobytes()
+            found[name] = Side(len(kept), self._longest(name, good, kept, mine), _ended(kept), said, places)
+        return found
+
+
+def _ended(lines: list[bytes]) -> bytes:
+    """The lines, each with its end."""
+    return b"\n".join([*lines, b""])
+
+
+def _means_the_same(row: bytes, line: bytes) -> bool:
+    return row == line or msgspec.json.decode(row) == msgspec.json.decode(line)
+
+
+def _answer(record: Record) -> str | None:
+    """What may be a label."""
+    if type(record) is Chat:
+        last = record.messages[-1]
+        return last.content if type(last.content) is str and last.role == "assistant" else None
+    return str(record.label) if isinstance(record, Labelled | Picture) else None
+
+
+def _prompts(records: Sequence[Record], lines: list[bytes]) -> bytes:
+    """Hashes of what comes before the last answer, 8 bytes each; 0 for records that do not end with one."""
+    ends = [type(record) is Chat and record.messages[-1].role == "assistant" for record in records]
+    found = [hash(line[: line.rfind(ANSWER) + 1]) if end else 0 for line, end in zip(lines, ends, strict=True)]
+    return array("q", found).tobytes()
+
+
+def _features(records: Sequence[Record]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for record in records:
+        for name in features(record) - _USUAL:
+            found[name] = found.get(name, 0) + 1
+    return found
+
+
+def _kinds(records: Sequence[Record]) -> dict[str, int]:
+    if isinstance(records, PlainRows):
+        return {"chat": len(records)} if len(records) else {}
+    kinds: dict[Any, int] = {}
+    for cls in {type(record) for record in records}:
+        some = next(record for record in records if type(record) is cls)
+        kinds[kind_of(some)] = sum([type(record) is cls for record in records])
+    return kinds

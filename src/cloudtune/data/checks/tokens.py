@@ -1,0 +1,230 @@
+"""Exact token counts with a model's own tokenizer and chat template; needs the ``tokenizers`` package, no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from cloudtune.data.checks.openai_tokens import ENCODINGS, OpenAITokens, Span
+from cloudtune.data.records import Chat
+from cloudtune.data.rules import texts
+from cloudtune.errors import DataError, Problem
+from cloudtune.files.model_files import read_json_object
+
+if TYPE_CHECKING:
+    from cloudtune.data.records import Message, Record
+
+
+_TOGETHER = 128
+"""Records whose tokens are counted in one call of the tokenizer."""
+
+
+def tokenizer_files(source: str) -> list[Path]:
+    """The files that decide how many tokens a text has, of those that are there."""
+    if source in ENCODINGS:
+        return []
+    folder = Path(source)
+    if not folder.is_dir():
+        return [folder]
+    names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+class Counter(Protocol):
+    """Counts tokens of records."""
+
+    def count(self, records: list[Record]) -> list[int]:
+        """How many tokens each record has. Raises ValueError for one that cannot be rendered."""
+
+    def spans(self, record: Record) -> tuple[str, list[Span]]:
+        """The text that is counted, and its tokens."""
+
+
+def counter_of(source: str) -> Counter:
+    """What counts with a folder's, a tokenizer.json's or a GGUF file's tokenizer, or with an encoding of OpenAI's."""
+    if source in ENCODINGS:
+        return OpenAITokens(source)
+    return _of_gguf(Path(source)) if source.lower().endswith(".gguf") else TokenCounter(source)
+
+
+GGUF_TOKENIZER = "cloudtune_trainer.gguf_tokenizer:save_tokenizer"
+"""What takes a tokenizer out of a GGUF file; it stands on transformers, and is loaded when it is asked for."""
+
+
+def _of_gguf(file: Path) -> TokenCounter:
+    if not file.is_file():
+        raise _refusal(file, "no such file", "name a GGUF file, or a folder that holds tokenizer.json")
+    module, _, name = GGUF_TOKENIZER.partition(":")
+    with tempfile.TemporaryDirectory(prefix="cloudtune-tokenizer-") as folder:
+        try:
+            getattr(importlib.import_module(module), name)(file.absolute(), Path(folder))
+        except ImportError as error:
+            fix = 'pip install "cloudtune[local]"'
+            raise _refusal(file, f"a GGUF file's tokenizer needs {error.name}", fix) from error
+        except Exception as error:  # the trainer's own kind of problem, which this room does not know
+            raise _refusal(file, str(error), "take another file") from error
+        counter = TokenCounter(folder)
+        counter.load()
+    return counter
+
+
+def _refusal(file: Path, message: str, fix: str) -> DataError:
+    return DataError([Problem(code="no_tokenizer", message=message, file=str(file), field="tokenizer", fix=fix)])
+
+
+class TokenCounter:
+    """Counts the tokens of records as a model would see them."""
+
+    def __init__(self, source: str) -> None:
+        folder = Path(source)
+        self.file = folder / "tokenizer.json" if folder.is_dir() else folder
+        if not self.file.is_file():
+            raise _refusal(self.file, "no such file", "name a folder that holds tokenizer.json")
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            fix = 'pip install "cloudtune[local]"'
+            raise _refusal(self.file, "counting tokens needs the tokenizers package", fix) from error
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(self.file))
+        except Exception as error:  # the package raises bare Exception
+            raise _refusal(self.file, f"this is no tokenizer: {error}", "take another file") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def load(self) -> None:
+        """Read all that is else read when it is first asked for: the files may be gone then."""
+        _ = self._template, self._special
+
+    def count(self, records: list[Record]) -> list[int]:
+        """How many tokens each record has."""
+        if len(records) <= _TOGETHER:
+            return self._lengths([self.text(record) for record in records])
+        # The tokenizer lets go of the interpreter: meanwhile the next records are rendered.
+        with ThreadPoolExecutor(1) as aside:
+            parts = [aside.submit(self._lengths, [self.text(record) for record in records[start : start + _TOGETHER]])
+                     for start in range(0, len(records), _TOGETHER)]  # fmt: skip
+        return [length for part in parts for length in part.result()]
+
+    def _lengths(self, rendered: list[str]) -> list[int]:
+        return [len(one) for one in self._encode(rendered)]
+
+    def _encode(self, rendered: list[str]) -> list[Any]:
+        # The template writes the special tokens itself; without one the tokenizer adds them.
+        special = self._template is None
+        fast = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
+        return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
+
+    def text(self, record: Record) -> str:
+        """The record as the model sees it."""
+        if isinstance(record, Chat):
+            return self.render(record.messages, record)
+        return "\n".join([words for _, _, words in texts(record)])
+
+    def render(self, messages: list[Message], chat: Chat, *, prompt: bool = False) -> str:
+        """Some of a conversation's messages by the template; ``prompt`` adds the beginning of an answer."""
+        if self._template is None:
+            return "\n".join([message.text for message in messages])
+        try:
+            return self._template.render(  # type: ignore[no-any-return]
+                messages=[_shown(message) for message in messages],
+                tools=msgspec.to_builtins(chat.tools) if chat.tools is not msgspec.UNSET else None,
+                add_generation_prompt=prompt, **self._special,
+            )  # fmt: skip
+        except Exception as error:
+            raise ValueError(f"messages: the chat template refuses them: {error}") from error
+
+    def spans(self, record: Record) -> tuple[str, list[Span]]:
+        """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
+        text = self.text(record)
+        encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
+        parts = self._learnt(record, text) if isinstance(record, Chat) else [(0, len(text))]
+        return text, [
+            Span(start, end, any(start >= begin and end <= finish and end > start for begin, finish in parts))
+            for start, end in encoded.offsets
+        ]
+
+    def _learnt(self, chat: Chat, text: str) -> list[tuple[int, int]]:
+        """Places of the answers: what the rendered text grows by when the answer is added to what came before."""
+        parts = []
+        for i, message in enumerate(chat.messages):
+            if message.role == "assistant" and message.weight != 0:
+                begin = len(self.render(chat.messages[:i], chat, prompt=True))
+                end = len(self.render(chat.messages[: i + 1], chat))
+                if text[:begin] != self.render(chat.messages[:i], chat, prompt=True) or end < begin:
+                    begin = text.find(message.text)  # the template rewrites what came before: look for the words
+                    end = begin + len(message.text)
+                parts.append((begin, min(end, len(text))))
+        return parts
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        file = self.file.parent / "tokenizer_config.json"
+        try:
+            return read_json_object(file) if file.is_file() else {}
+        except ValueError as error:
+            raise _refusal(file, f"this is not valid JSON: {error}", "fetch the model again") from error
+
+    @cached_property
+    def _special(self) -> dict[str, str]:
+        found = {}
+        for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            value = self._config.get(name)
+            value = value.get("content") if isinstance(value, dict) else value
+            if isinstance(value, str):
+                found[name] = value
+        return found
+
+    @cached_property
+    def _template(self) -> Any:
+        """The chat template; None if the tokenizer has none."""
+        file = self.file.parent / "chat_template.jinja"
+        source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
+        if isinstance(source, list):
+            named = (one for one in source if isinstance(one, dict) and one.get("name") == "default")
+            source = next((one.get("template") for one in named), None)
+        if not source:
+            return None
+        try:
+            return _compiled(str(source))
+        except Exception as error:  # a template can make the compiler raise whatever it likes
+            raise _refusal(
+                self.file.parent, f"its chat template is damaged: {error}", "fetch the model again"
+            ) from error
+
+
+def _shown(message: Message) -> dict[str, Any]:
+    """The message as templates know it: the arguments of a call are an object there."""
+    shown: dict[str, Any] = msgspec.to_builtins(message)
+    for call in shown.get("tool_calls", ()):
+        with contextlib.suppress(msgspec.DecodeError):  # what the model once wrote wrongly is shown as it is
+            call["function"]["arguments"] = msgspec.json.decode(call["function"]["arguments"])
+    return shown
+
+
+def _compiled(source: str) -> Any:
+    """As the transformers library compiles it: sandboxed, since templates come with models that others made."""
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
+    return environment.from_string(source)

@@ -1,0 +1,135 @@
+"""Large files are decoded and scanned by several processes; the results come back in the order of the files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+from collections import deque
+from typing import IO, TYPE_CHECKING, Self, cast
+
+from cloudtune.data.checks.ipc import AHEAD, Begin, Reply, Request, receive, send
+from cloudtune.data.checks.shared_memory import PLACE_BYTES, Places, file_in_memory
+from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.opening import STDIN, files_of, format_of
+from cloudtune.data.read.remote import RemoteFile
+from cloudtune.errors import CloudtuneError
+from cloudtune.processes.environment import child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from cloudtune.data.scanned import Task
+    from cloudtune.spec import Source
+
+WORTH_BYTES = 48 << 20
+"""Below that, starting processes costs more than it saves."""
+_MOST = 8
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+
+def workers_for(sources: Iterable[Source]) -> int:
+    """How many processes to share the work among; 0 = do it here."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < 2:
+        return 0
+    size = 0
+    for source in sources:
+        for path in files_of(source, Faults()):
+            if (
+                isinstance(path, RemoteFile)
+                or str(path) == STDIN
+                or format_of(path, source.format) not in {None, "jsonl", "json"}
+            ):
+                return 0  # tables are made of Python's objects: they would cost more to send than to scan
+            size += path.stat().st_size * (5 if path.suffix in {".gz", ".zst"} else 1)
+    return min(cores, _MOST) if size >= WORTH_BYTES else 0
+
+
+class Pool:
+    """Worker processes, asked in turn, so that replies come in the order of the requests."""
+
+    def __init__(self, count: int, task: Task) -> None:
+        # Hashes of rows are compared between the workers: they must hash alike.
+        environment = child_environment() | {
+            "PYTHONHASHSEED": str(random.SystemRandom().randrange(1, 1 << 32)),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        self._memory = file_in_memory(count * AHEAD * PLACE_BYTES)
+        self._places = None if self._memory is None else Places(self._memory, count * AHEAD)
+        handles = [] if self._memory is None else [self._memory]
+        command = [sys.executable, "-P", "-m", "cloudtune.data.checks.worker"]
+        self._workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, pass_fds=handles)
+            for _ in range(count)
+        ]
+        for worker in self._workers:
+            _widen(worker)
+            self._send(worker, Begin(task, self._memory, count * AHEAD))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            if kind is not None:
+                worker.kill()
+            for stream in (worker.stdin, worker.stdout):
+                with contextlib.suppress(OSError):
+                    cast("IO[bytes]", stream).close()
+            worker.wait()
+        if self._places is not None:
+            self._places.close()
+        if self._memory is not None:
+            os.close(self._memory)
+
+    def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
+        """What the workers make of the requests and their lines."""
+        asked: deque[tuple[subprocess.Popen[bytes], bytes]] = deque()
+        under_way = AHEAD * len(self._workers)
+        for number, (request, data) in enumerate(requests):
+            worker = self._workers[number % len(self._workers)]
+            request.place = number % under_way  # free again: the request that had it has been answered
+            self._send(worker, request, data)
+            asked.append((worker, data))
+            if len(asked) >= under_way:
+                yield self._receive(*asked.popleft())
+        while asked:
+            yield self._receive(*asked.popleft())
+
+    def _send(self, worker: subprocess.Popen[bytes], message: Begin | Request, *blobs: bytes) -> None:
+        place = message.place if isinstance(message, Request) else 0
+        try:
+            send(cast("IO[bytes]", worker.stdin), message, list(blobs), self._places, place)
+        except BrokenPipeError as error:
+            raise self._died(worker) from error
+
+    def _receive(self, worker: subprocess.Popen[bytes], data: bytes) -> Reply:
+        received = receive(cast("IO[bytes]", worker.stdout), Reply, self._places)
+        if received is None:
+            raise self._died(worker)
+        reply, lines = received
+        reply.load(lines, data)
+        return reply
+
+    def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:
+        code = worker.wait()
+        return CloudtuneError(
+            f"a process that was checking data ended with code {code}",
+            hint="it may have been killed for want of memory; workers=0 does the work in one process",
+        )
+
+
+def _widen(worker: subprocess.Popen[bytes]) -> None:
+    """Larger pipes where the system has them: fewer switches between processes."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        for stream in (worker.stdin, worker.stdout):
+            fcntl.fcntl(cast("IO[bytes]", stream), _F_SETPIPE_SZ, _PIPE_BYTES)

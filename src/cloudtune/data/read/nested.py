@@ -1,0 +1,45 @@
+"""Cells of tables that hold more than a text: JSON written out, or Arrow's structs with a null for each missing key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.data.read import explain
+
+if TYPE_CHECKING:
+    from cloudtune.data.read.kinds import RowType
+    from cloudtune.errors import Problem
+
+
+class NestedError(Exception):
+    """A cell is not the JSON that it should be."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def unnested(key: str, cell: Any, how: RowType) -> Any:
+    """The cell's value for a row of that type."""
+    ours = how.columns.get(key, key)
+    wanted = how.kind.required.get(ours, how.kind.optional.get(ours, Any))
+    if isinstance(cell, list | dict):
+        return cell if wanted is Any else _without_nulls(cell)
+    if wanted in (str, Any) or not isinstance(cell, str) or cell[:1] not in ("[", "{"):
+        return cell
+    data = cell.encode(errors="surrogatepass")
+    problem = explain.syntax(data)
+    value = msgspec.json.decode(data) if problem is None else None
+    if str in getattr(wanted, "__args__", ()):  # a text may be JSON too: only messages are told from it
+        return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else cell
+    if problem is not None:
+        raise NestedError(msgspec.structs.replace(problem, field=key))
+    return value
+
+
+def _without_nulls(cell: Any) -> Any:
+    if isinstance(cell, dict):
+        return {key: _without_nulls(value) for key, value in cell.items() if value is not None}
+    return [_without_nulls(one) for one in cell] if isinstance(cell, list) else cell

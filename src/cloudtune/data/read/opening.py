@@ -1,0 +1,210 @@
+"""From a source's paths to open byte streams: patterns, compression, and what can be wrong with a file."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zlib
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from cloudtune.data.read import remote
+from cloudtune.data.read.arrow import dataset_files
+from cloudtune.data.read.remote import RemoteFile, is_remote
+from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
+from cloudtune.errors import CloudtuneError, DataError, Problem
+from cloudtune.files.regular_file import NotRegularFile, invalid_path, open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.data.problem_list import Faults
+    from cloudtune.spec import Source
+
+_BY_SUFFIX = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+    ".txt": "text", ".text": "text", ".md": "text",
+}  # fmt: skip
+_COMPRESSED = {".gz", ".zst", ".zstd"}
+STDIN = "-"
+_NAMES_COMPARED = 10_000
+
+
+File = Path | RemoteFile
+
+
+def files_of(source: Source, faults: Faults) -> list[File]:
+    """The files that the source names, patterns filled in; what cannot be read is reported."""
+    found: list[File] = []
+    for name in source.paths:
+        if problem := invalid_path(name):
+            faults.error("bad_path", problem, file=name, fix="correct the path")
+        elif is_remote(name):
+            found += _remote(name, faults)
+        elif name == STDIN:
+            found.append(Path(name))
+        elif glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110 - Path's raises where it may not look
+            matches = [path for path in _matching(name, faults) if path.is_file()]
+            if not matches:
+                faults.error("no_file", "no file matches this pattern", file=name, fix="check the path")
+            found += matches
+        else:
+            found += _readable(Path(name), faults)
+    return found
+
+
+def _matching(pattern: str, faults: Faults) -> list[Path]:
+    """The paths that the pattern matches, sorted."""
+    try:
+        return sorted(map(Path, glob.glob(pattern, recursive=True)))
+    except (re.error, RecursionError, OSError) as error:
+        faults.error("bad_path", f"this is not a valid pattern: {error}", file=pattern, fix="correct the pattern")
+        return []
+
+
+def _remote(name: str, faults: Faults) -> list[RemoteFile]:
+    try:
+        found = remote.find(name)
+    except CloudtuneError as error:
+        faults.add(remote.problem_of(error, name))
+        return []
+    if not found:
+        fix = f"name the files, e.g. {name}*.jsonl" if name.endswith("/") else "check bucket, key and account"
+        faults.error("no_file", "no object is found there", file=name, fix=fix)
+    for one in found:
+        if not one.size:
+            faults.error("empty_file", "the file is empty", file=one.uri, fix="write at least one row into it")
+    return [one for one in found if one.size]
+
+
+def _readable(path: Path, faults: Faults) -> list[Path]:
+    """The file itself, or those that make up the dataset in the folder; none if they cannot be read."""
+    name = str(path)
+    try:
+        if path.is_dir():
+            files = dataset_files(path, faults)
+            if files is None:
+                faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
+            return files or []
+        # Asking for permission beforehand would answer for the real user, not the effective one.
+        with open_regular(path) as file:
+            is_empty = not file.read(1)
+        if is_empty:
+            faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
+            return []
+    except FileNotFoundError:
+        faults.error("no_file", "no such file", file=name, fix=_nearest(path))
+    except OSError as error:
+        code, message, fix = unreadable(error) or ("cannot_read", str(error), "check the path")
+        faults.error(code, message, file=name, fix=fix)
+    else:
+        return [path]
+    return []
+
+
+def _nearest(path: Path) -> str:
+    import difflib
+
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist either"
+    names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent.resolve()}"
+
+
+def format_of(path: File, wanted: str) -> str | None:
+    """The file's format by its name, unless one is wanted; None if the name does not tell."""
+    if wanted != "auto":
+        return wanted
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _COMPRESSED:
+        suffixes.pop()
+    return _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
+
+
+@contextmanager
+def opened(path: File) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed; ``-`` is standard input."""
+    if str(path) == STDIN:
+        yield sys.stdin.buffer
+        return
+    suffix = path.suffix.lower()
+    with remote.opened(path) if isinstance(path, RemoteFile) else open_regular(path) as raw:
+        if suffix == ".gz":
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield cast("IO[bytes]", _Limited(cast("IO[bytes]", stream), raw))
+        elif suffix in {".zst", ".zstd"}:
+            with _unzstd(raw, path) as stream:
+                yield cast("IO[bytes]", _Limited(stream, raw))
+        else:
+            yield raw
+
+
+class DecompressedTooLarge(OSError):
+    """A compressed file holds far more than its size allows for."""
+
+
+class _Limited:
+    """A decompressed stream that ends with DecompressedTooLarge where far more comes out than went in."""
+
+    def __init__(self, stream: IO[bytes], packed: IO[bytes]) -> None:
+        self._stream, self._packed = stream, packed
+        self._size = 0
+
+    def read(self, size: int) -> bytes:
+        """Read at most so many bytes."""
+        data = self._stream.read(size)
+        self._size += len(data)
+        if self._size > FREE_BYTES and self._size > MAX_RATIO * self._packed.tell():
+            raise DecompressedTooLarge
+        return data
+
+
+@contextmanager
+def at_hand(path: File) -> Iterator[Path]:
+    """The file on a disk of this machine, for readers that go back and forth in it."""
+    if isinstance(path, Path):
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy, remote.opened(path) as stream:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.flush()
+        yield Path(copy.name)
+
+
+def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
+    try:
+        from pyarrow import input_stream
+    except ImportError as error:
+        fix = 'pip install "cloudtune[data]"'
+        problem = Problem(code="not_installed", message="reading .zst needs pyarrow", file=str(path), fix=fix)
+        raise DataError([problem]) from error
+    return cast("IO[bytes]", input_stream(raw, compression="zstd"))
+
+
+def unreadable(error: Exception) -> tuple[str, str, str] | None:
+    """Code, message and fix for an exception from reading a file; None if it is not about the file."""
+    if isinstance(error, DecompressedTooLarge):
+        message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times its compressed size"
+        return "decompressed_too_large", message, "if that is right, decompress it first (gunzip, unzstd)"
+    if isinstance(error, NotRegularFile):
+        return "not_a_regular_file", str(error.strerror), "name a regular file, or write - for standard input"
+    if isinstance(error, IsADirectoryError):
+        return "is_directory", "this is a folder", "name the files in it"
+    if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
+        return "broken_gzip", f"the compressed file is broken: {error}", "make the file again, or decompress it by hand"
+    if isinstance(error, OSError) and error.errno is None:  # pyarrow's, which unpacks zstd
+        return "broken_zstd", f"the compressed file is broken: {error}", "make the file again"
+    if isinstance(error, PermissionError):
+        return "no_permission", "this file may not be read", "change its permissions"
+    if isinstance(error, OSError):
+        return "cannot_read", f"the file cannot be read: {error.strerror or error}", "check the disk and the path"
+    return None

@@ -1,0 +1,129 @@
+"""Rows made by templates: ``Q: {question}`` takes the column ``question`` of each row, whatever kind of row it is."""
+
+from __future__ import annotations
+
+import difflib
+from itertools import islice
+from string import Formatter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from cloudtune.data.places import Batch
+from cloudtune.data.read import explain
+from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.kinds import records, row_type
+from cloudtune.data.read.kinds_other import recognise
+from cloudtune.data.records import compact
+from cloudtune.errors import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cloudtune.data.problem_list import Faults
+    from cloudtune.data.read.blocks import Block
+    from cloudtune.data.read.kinds import RowType
+    from cloudtune.data.read.tables import Table
+
+_COMPARED = 100
+"""Columns of a row that a missing one may be meant to be."""
+
+
+class Template(NamedTuple):
+    """Text with places for columns."""
+
+    parts: tuple[tuple[str, str | None], ...]
+    """Text, and the column that follows it."""
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns that it names."""
+        return {name for _, name in self.parts if name is not None}
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """With the row's values: texts as they are, everything else as compact JSON, null as nothing."""
+        return "".join([text + (_words(row[name]) if name is not None else "") for text, name in self.parts])
+
+
+def _words(value: Any) -> str:
+    return "" if value is None else compact(value)
+
+
+def parse(text: str) -> Template:
+    """Read a template, as ``Source`` in a spec has found it good. Raises ValueError."""
+    return Template(tuple((words, name) for words, name, _, _ in Formatter().parse(text)))
+
+
+class TemplateRows(FileRows):
+    """Makes the rows of one file by templates, one for each of our keys."""
+
+    def __init__(self, file: str, templates: Mapping[str, str], faults: Faults) -> None:
+        super().__init__(file, {}, None, faults)
+        self._templates = {key: parse(text) for key, text in templates.items()}
+        self._wanted = set().union(*[template.columns for template in self._templates.values()])
+
+    def of_block(self, block: Block) -> Batch:
+        """Records of JSON rows."""
+        return self._made(self._decoded(block), by_row=False)
+
+    def _decoded(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
+        for line, data in block.rows():
+            self.seen = True
+            if problem := explain.syntax(data):
+                self._bad(line, problem)
+                continue
+            value = msgspec.json.decode(data)
+            if isinstance(value, dict):
+                yield line, value
+            else:
+                self._bad(line, explain.not_an_object(value))
+
+    def of_table(self, table: Table) -> Batch | None:
+        """Records of a table's rows; None if columns are missing, which is told once."""
+        self.seen = self.seen or bool(table.rows)
+        if missing := self._missing(table.rows[0]):
+            self.hopeless = True
+            self.faults.add(msgspec.structs.replace(missing, file=self.file, line=None if table.by_row else 1))
+            return None
+        return self._made(zip(table.lines, table.rows, strict=True), by_row=table.by_row)
+
+    def _missing(self, row: Mapping[str, Any]) -> Problem | None:
+        gone = sorted(self._wanted.difference(row))
+        if not gone:
+            return None
+        names = [name[:80] for name in islice(row, _COMPARED)]
+        near = difflib.get_close_matches(gone[0], names, n=1) if self._may_suggest("missing_column") else ()
+        shown = ", ".join(names[:8]) or "none"
+        return Problem(
+            code="missing_column", field=gone[0], message=f"the template names {', '.join(gone)}; there are {shown}",
+            fix=f"did you mean {{{near[0]}}}?" if near else "name columns that are there",
+        )  # fmt: skip
+
+    def _made(self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, by_row: bool) -> Batch:
+        lines: list[int] = []
+        found: list[Any] = []
+        for line, row in rows:
+            if problem := self._missing(row):
+                self._bad(line, problem, by_row)
+                continue
+            filled = {key: template.fill(row) for key, template in self._templates.items()}
+            how = self.how = self.how or self._recognised(filled)
+            if how is None:
+                break
+            try:
+                found += records([msgspec.convert(filled, how.struct, strict=False)], how)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._bad(line, explain.validation(str(error)), by_row)
+            else:
+                lines.append(line)
+        return Batch(self.file, lines, found, by_row)
+
+    def _recognised(self, filled: Mapping[str, str]) -> RowType | None:
+        """How the first row that was made is read; None if it is of no kind, which is told."""
+        kind = recognise(filled)
+        if kind is not None and kind.keys.issuperset(filled):
+            return row_type(kind, {})
+        self.hopeless = True
+        fix = "give text, or prompt and completion, or other keys that make a kind of row"
+        self.faults.error("template", f"{' and '.join(filled)} make no row", file=self.file, field="template", fix=fix)
+        return None

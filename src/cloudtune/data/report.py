@@ -1,0 +1,250 @@
+"""``check`` says everything about files of data without writing; ``convert`` writes them in a format as well."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cloudtune.data.checks.costs import Cost
+from cloudtune.data.checks.limits import hold
+from cloudtune.data.checks.preparing import go_through, sources, whole
+from cloudtune.data.checks.targets import find_target
+from cloudtune.data.encoding import BOM, Hashed, Shuffled
+from cloudtune.data.problem_list import Faults
+from cloudtune.data.read.reading import read
+from cloudtune.data.records import kind_of
+from cloudtune.data.scanned import Task
+from cloudtune.data.split import shares
+from cloudtune.data.transform.shaping import digest
+from cloudtune.data.write.formats import find_format
+from cloudtune.errors import Problem
+from cloudtune.spec import Data, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cloudtune.data.checks.dataset_stats import SideTotal, Survey
+    from cloudtune.data.checks.targets import Target
+    from cloudtune.data.places import Batch
+    from cloudtune.data.records import Record
+    from cloudtune.data.write.formats import Format
+
+REPORT_VERSION = 1
+
+
+class SideReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One side of the data."""
+
+    rows: int
+    bytes: int
+    sha256: str
+    longest_chars: int
+    mean_bytes: float
+    largest_bytes: int
+    sizes: list[tuple[int, int]]
+    tokens: int | None = None
+    token_sizes: list[tuple[int, int]] = []
+    largest_tokens: int | None = None
+
+
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in files of data."""
+
+    schema_version: int = REPORT_VERSION
+    ok: bool
+    """No errors; there may be warnings."""
+    rows: int
+    bytes: int
+    """Of the canonical records."""
+    kinds: dict[str, int]
+    fingerprint: str
+    problems: list[Problem]
+    counts: dict[str, int]
+    """How many problems of each code, those that are not listed included."""
+    features: dict[str, int] = {}
+    """How many rows have tools, images, weights, thoughts, ...: what not every format and model can take."""
+    duplicates: int = 0
+    conflicts: int = 0
+    leaks: int = 0
+    labels: dict[str, int] | None = None
+    sizes: list[tuple[int, int]] = []
+    """Histogram of the records' bytes: (upper bound, how many)."""
+    mean_bytes: float = 0.0
+    largest_bytes: int = 0
+    tokens: int | None = None
+    """Of all rows, where they were counted."""
+    token_sizes: list[tuple[int, int]] = []
+    largest_tokens: int | None = None
+    target: str | None = None
+    format: str | None = None
+    method: str = "sft"
+    costs: list[Cost] = []
+    """What a pass over the training rows costs, where that was asked for."""
+    splits: dict[str, SideReport] = {}
+    """``train`` and, where they are given or held out, ``validation`` and ``test``."""
+    out: str | None = None
+    beside: list[str] = []
+    """Files that were written beside the rows."""
+    out_bytes: int | None = None
+    out_sha256: str | None = None
+
+
+def source_data(paths: Source | str | Iterable[str], **more: Any) -> Data:
+    """Data whose training rows are those files."""
+    train = paths if isinstance(paths, Source | str) else tuple(paths)
+    return Data.model_validate({"train": train, **more})
+
+
+def check(
+    data: Data | Source | str | Iterable[str], *, target: str | None = None, model: str | None = None,
+    method: str | None = None, private: bool = False, tokenizer: str | None = None, max_tokens: int | None = None,
+    near: float | None = None, problems: int = 1000, workers: int | None = None,
+    change: Callable[[Batch], Batch] | None = None,
+) -> CheckReport:  # fmt: skip
+    """Go through the data once and report everything; ``target`` is a back end that it is meant for.
+
+    ``method`` is taken from the kind of rows where it is not given. At most so many problems of a severity are listed.
+    ``near`` (0 to 1) also finds rows that resemble earlier ones so much: a pass of its own, and slower.
+    Large files are shared among ``workers`` processes: 0 for none, by the files' size if it is not given.
+    """
+    data = data if isinstance(data, Data) else source_data(data)
+    place = find_target(target, model, method) if target else None
+    faults = Faults(problems)
+
+    limit = max_tokens or (place.max_tokens if place else None)
+    counts = tokenizer or (place.tokenizer if place and limit else None)
+
+    def task_for(first: Record | None) -> Task:
+        chosen = method or method_of(first)
+        form = place.format_for(chosen) if place else None
+        return Task(
+            chosen, shares(data), target=place.name if place else None, format=form, private=private, tokenizer=counts,
+            max_tokens=limit, longer="error" if counts and not tokenizer else "count",
+        )  # fmt: skip
+
+    task, survey = go_through(data, task_for, faults, workers=workers, change=change)
+    if near is not None:
+        _near_duplicates(data, near, faults, change or (lambda batch: batch))
+    return _report(data, survey, faults, place, task)
+
+
+def convert(
+    data: Data | Source | str | Iterable[str], *, to: str, out: Path, target: str | None = None,
+    model: str | None = None, allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False,
+    problems: int = 1000, workers: int | None = None, change: Callable[[Batch], Batch] | None = None,
+    shuffle: int | None = None,
+) -> CheckReport:  # fmt: skip
+    """Check the data and write the training rows in the format ``to``, in one pass; nothing where there are errors.
+
+    ``change`` leaves out or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. What the
+    format wants beside its rows (JumpStart's ``template.json``) is written there.
+    """
+    data = data if isinstance(data, Data) else source_data(data)
+    form = find_format(to)
+    place = find_target(target, model, method) if target else None
+    faults = Faults(problems)
+    allowed = frozenset(allow_loss)
+
+    def task_for(first: Record | None) -> Task:
+        name = place.name if place else None
+        return Task(method or method_of(first), shares(data), target=name, format=to, allow_loss=allowed,
+                    private=private, max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            head = BOM if form.bom else b""
+            file = Hashed(stream, "train", head) if shuffle is None else Shuffled(stream, "train", head, shuffle)
+            task, survey = go_through(data, task_for, faults, file.put, workers, change)
+            file.finish()
+        report = _report(data, survey, faults, place, task, file)
+        if report.ok:
+            os.replace(aside, out)
+            return msgspec.structs.replace(report, out=str(out), beside=_beside(form, out.parent))
+        Path(aside).unlink()
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return report
+
+
+def _beside(form: Format, folder: Path) -> list[str]:
+    """Write what the format wants beside its rows."""
+    for name, content in form.beside:
+        (folder / name).write_text(content, encoding="utf-8")
+    return [str(folder / name) for name, _ in form.beside]
+
+
+_METHOD_OF = {
+    "preference": "dpo", "rated": "kto", "item": "rft", "text_label": "classification", "tags": "token_classification",
+    "question": "question_answering", "pair": "seq2seq", "image_label": "image_classification",
+    "speech": "speech_recognition",
+}  # fmt: skip
+
+
+def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch]) -> None:
+    """Rows that nearly repeat an earlier one, of any side; equal rows are told of already."""
+    from cloudtune.data.transform.near import NearDuplicates
+
+    known = NearDuplicates(threshold)
+    seen: set[int] = set()
+    places: list[str] = []
+    for source in sources(data).values():
+        for batch in map(change, read(source, Faults())):
+            new: list[tuple[int, Record]] = []
+            for line, record in zip(batch.lines, batch.records, strict=True):
+                if (one := digest(record)) not in seen:
+                    seen.add(one)
+                    new.append((line, record))
+            for (line, _), like in zip(new, known.add([record for _, record in new]), strict=True):
+                if like is not None:
+                    message, fix = f"nearly the same as {places[like]}", "cloudtune data dedupe --near"
+                    problem = Problem(code="near_duplicate", severity="warning", message=message, fix=fix)
+                    faults.add(batch.locate(problem, line))
+                places.append(f"{batch.file}:{line}")
+
+
+def method_of(first: Record | None) -> str:
+    """The method that rows like the first one are made for."""
+    return "sft" if first is None else _METHOD_OF.get(kind_of(first), "sft")
+
+
+def _report(
+    data: Data, survey: Survey, faults: Faults, place: Target | None, task: Task, file: Hashed | None = None
+) -> CheckReport:
+    whole(data, survey, task, faults)
+    if place is not None:
+        sizes = {"train": file.size} if file else {name: side.bytes for name, side in survey.sides.items()}
+        hold(place, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
+    rank = {"error": 0, "warning": 1, "info": 2}
+    listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
+    lengths, tokens = survey.sizes, survey.tokens
+    counted = task.tokenizer is not None and task.longer == "count"
+    return CheckReport(
+        ok=not faults.total("error"), rows=survey.rows, bytes=sum(side.bytes for side in survey.sides.values()),
+        kinds=dict(sorted(survey.kinds.items())), fingerprint=survey.fingerprint, problems=listed,
+        counts={code: count for (_, code), count in sorted(faults.counts.items())}, duplicates=survey.duplicates,
+        features=dict(sorted(survey.features.items())), conflicts=survey.conflicts, leaks=survey.leaks,
+        labels=dict(survey.labels.most_common()) if survey.labels else None, sizes=lengths.buckets(),
+        mean_bytes=round(lengths.mean, 1), largest_bytes=lengths.largest,
+        tokens=tokens.total if counted else None, token_sizes=tokens.buckets(),
+        largest_tokens=tokens.largest if counted else None,
+        splits={name: _side(side, task) for name, side in survey.sides.items()},
+        target=place.name if place else None, format=task.format, method=task.method,
+        out_bytes=file.size if file else None, out_sha256=file.sha256(survey) if file else None,
+    )  # fmt: skip
+
+
+def _side(side: SideTotal, task: Task) -> SideReport:
+    counted = task.tokenizer is not None and task.longer == "count"
+    return SideReport(
+        rows=side.rows, bytes=side.bytes, sha256=side.hash.hexdigest(), longest_chars=side.longest,
+        mean_bytes=round(side.sizes.mean, 1), largest_bytes=side.sizes.largest, sizes=side.sizes.buckets(),
+        tokens=side.tokens.total if counted else None, token_sizes=side.tokens.buckets(),
+        largest_tokens=side.tokens.largest if counted else None,
+    )  # fmt: skip

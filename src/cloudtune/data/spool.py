@@ -1,0 +1,69 @@
+"""Where encoded data wait for their upload: one file for each (content, format), named by the content's hash.
+
+Several jobs and several processes share them: a file is written aside and renamed, so it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import LedgerError
+from cloudtune.files.private_files import private_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.plan import Plan, Step
+    from cloudtune.spec import JobSpec
+
+
+class Spool:
+    """A folder of encoded files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def encode(self, step: Step, spec: JobSpec) -> dict[str, Any]:
+        """Write what an ``encode`` step asks for; outputs path, rows, bytes, sha256.
+
+        Raises DataError if the rows are no longer those that were planned.
+        """
+        from cloudtune import data
+
+        request = step.request
+        try:
+            private_folder(self.folder)
+        except OSError as error:
+            raise LedgerError(f"the folder of encoded rows cannot be used: {error}") from error
+        final = self._place(step)
+        aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            encoded = data.encode(
+                spec.data,
+                split=request["split"],
+                format=request["format"],
+                to=aside,
+                method=spec.method.name,
+                expect_sha256=request["sha256"],
+            )
+            aside.replace(final)
+        finally:
+            aside.unlink(missing_ok=True)
+        return {"path": str(final), "rows": encoded.rows, "bytes": encoded.bytes, "sha256": encoded.sha256}
+
+    def _place(self, step: Step) -> Path:
+        return self.folder / f"{step.request['sha256'][:32]}.{step.request['format']}.jsonl"
+
+    def forget(self, plan: Plan) -> None:
+        """Remove what was encoded for that plan. Whoever still needs one of these files encodes it again."""
+        for step in plan.steps:
+            if step.kind == "encode":
+                self._place(step).unlink(missing_ok=True)
+
+    def holds(self, outputs: Mapping[str, Any]) -> bool:
+        """Whether the product of an earlier ``encode`` is still there, whole."""
+        path = outputs.get("path")
+        return isinstance(path, str) and Path(path).is_file() and Path(path).stat().st_size == outputs.get("bytes")

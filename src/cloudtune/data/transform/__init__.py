@@ -1,0 +1,1 @@
+"""Change a stream of records: filter, clean, deduplicate, balance, mix and shuffle."""

@@ -1,0 +1,93 @@
+"""The file formats that records are written in, what each can hold, and what would be lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cloudtune.data.records import Chat, Message, Pair, canonical, kind_of
+from cloudtune.data.write.dropped_features import ALL, features, without
+from cloudtune.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudtune.data.records import Record
+    from cloudtune.data.write.row_template import Weave
+
+    Writer = Callable[[Record, bytes], bytes]
+    """Makes the line to write of a record and its canonical line."""
+
+
+class Format(NamedTuple):
+    """One way of writing records, a line each."""
+
+    name: str
+    summary: str
+    kinds: frozenset[str]
+    """The kinds of canonical records that it can hold; empty = all."""
+    carries: frozenset[str]
+    """The features that survive in it (see ``losses.FEATURES``)."""
+    write: Callable[[Any], object] | None = None
+    """Makes the JSON value to write. Raises ValueError for a record that cannot be said so. None = canonical."""
+    bom: bool = False
+    """The file begins with a byte order mark."""
+    weave: Weave | None = None
+    """How conversations of words alone are written, many at once."""
+    own: str | None = None
+    """The kind of rows that may be in the format already."""
+    beside: tuple[tuple[str, str], ...] = ()
+    """Names and contents of files that belong beside the rows."""
+
+    @property
+    def carries_all(self) -> bool:
+        """Whether nothing is ever lost in it."""
+        return self.carries == ALL and not self.kinds
+
+    def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
+        """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
+        if type(record) is Pair and "chat" in self.kinds and "pair" not in self.kinds:
+            record = Chat([Message("user", record.source), Message("assistant", record.target)])
+            line = canonical(record)
+        if self.kinds and kind_of(record) not in self.kinds:
+            raise ValueError(f"{self.name} cannot hold {kind_of(record)} records")
+        if self.carries is not ALL and (lost := features(record) - self.carries):
+            if lost - allowed:
+                raise LossError(lost - allowed)
+            record = without(record, lost)
+            line = canonical(record)
+        return line if self.write is None else canonical(self.write(record))  # type: ignore[arg-type]
+
+    @property
+    def carries_plain(self) -> bool:
+        """Whether it holds every conversation of words alone."""
+        return self.carries >= {"system", "turns"}
+
+
+class LossError(ValueError):
+    """The format cannot carry these features of a record, and their loss was not allowed."""
+
+    def __init__(self, lost: frozenset[str] | set[str]) -> None:
+        super().__init__(", ".join(sorted(lost)))
+        self.lost = frozenset(lost)
+
+
+def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
+    """The problem that a loss is, without its place."""
+    names = ",".join(sorted(lost))
+    return Problem(
+        code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
+        fix=f"allow it with allow_loss={names} (--allow-loss {names}), or choose another format",
+    )  # fmt: skip
+
+
+def find_format(name: str) -> Format:
+    """The format of that name. Raises DataError for a name that is not known."""
+    from cloudtune.data.write.formats_table import FORMATS
+
+    if name in FORMATS:
+        return FORMATS[name]
+    import difflib
+
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(FORMATS))}"
+    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])

@@ -1,0 +1,1 @@
+"""Read files that others made, and write files that only the user can read."""

@@ -1,0 +1,336 @@
+"""The durable record: every attempt at a job, or at hosting a model, every step's intent and outcome.
+
+SQLite by default, PostgreSQL by URL. A step's row is its lease: whoever holds it works on it, and another process
+takes it over only when the holder is dead. What is written is on disk before the act that it announces. Reads never
+write, and never create anything.
+
+Not here: what the vendor knows. The ledger says what we meant and did; the job's state is asked of the back end.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from cloudtune.backend import Intent
+from cloudtune.errors import LedgerError
+from cloudtune.ledger.rows import (
+    ATTEMPT_COLUMNS,
+    REMEDY,
+    Attempt,
+    Rows,
+    read_attempt,
+    read_ref,
+    read_step,
+    sorted_out,
+    to_intent,
+    whole,
+)
+from cloudtune.ledger.url import holds_password, shown
+from cloudtune.plan import Plan, plan_to_json
+from cloudtune.processes.identity import Owner
+from cloudtune.state import JobRef, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cloudtune.clock import Clock
+    from cloudtune.processes.identity import Owner
+
+FOREIGN_HOST_GRACE_S = 900.0
+"""A lease held on another host, whose processes cannot be seen, is believed dead after this long without a write."""
+_URL_HINT = "use sqlite:///path/to/ledger.db or postgresql://host/database"
+RENEW_EVERY_S = 60.0
+"""How often the holder of a lease shows that it lives while it does a step."""
+
+
+class Connection(Protocol):
+    """What a store's transaction offers; placeholders are question marks."""
+
+    def execute(self, query: str, values: tuple[Any, ...] = (), /) -> Any:
+        """A cursor whose rows are read by column name."""
+
+
+class Store(Protocol):
+    """Where a ledger is kept."""
+
+    @property
+    def folder(self) -> Path:
+        """Where this machine keeps what goes with the ledger."""
+
+    @property
+    def row_id(self) -> str:
+        """The expression for a row's number within its table, as SQL."""
+
+    def file_problems(self) -> list[str]:
+        """What the database itself finds wrong with its file."""
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """A transaction that excludes every other writer from its beginning, and is durable at its end."""
+
+    def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """Rows, without writing anything; none where there is no ledger yet."""
+
+
+class Claim(Value, frozen=True, kw_only=True):
+    """What came of asking for a step."""
+
+    state: Literal["ours", "done", "held"]
+    intent: Intent | None = None
+    outputs: dict[str, Any] = {}
+    holder: str = ""
+
+
+class Ledger:
+    """The record at one place. Opening one touches nothing."""
+
+    def __init__(self, store: Store, clock: Clock, trace: Callable[[str], None] | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._trace = trace or (lambda name: None)
+
+    @classmethod
+    def open(cls, url: str, clock: Clock, trace: Callable[[str], None] | None = None) -> Ledger:
+        """From ``sqlite:///absolute/path``, a plain path, or ``postgresql://user@host/database``.
+
+        Raises LedgerError on another scheme, and on a URL that holds a password.
+        """
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise LedgerError(f"{shown(url)!r} is not a URL", hint=_URL_HINT) from error
+        if parts.scheme != "sqlite" and holds_password(url):
+            raise LedgerError(
+                "a password in the ledger's URL would end up in process lists and logs",
+                hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",
+            )
+        if url.startswith(("postgresql://", "postgres://")):
+            from cloudtune.ledger.postgres import PostgresStore
+
+            return cls(PostgresStore(url), clock, trace)
+        if len(parts.scheme) > 1 and parts.scheme != "sqlite":
+            raise LedgerError(
+                f"a ledger of the kind {parts.scheme!r} is not supported",
+                hint=_URL_HINT,
+            )
+        if parts.scheme == "sqlite" and parts.netloc:
+            raise LedgerError(f"{shown(url)!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
+        from cloudtune.ledger.sqlite import SqliteStore
+
+        # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.
+        text = "/" + unquote(parts.path).lstrip("/") if parts.scheme == "sqlite" else url
+        return cls(SqliteStore(Path(text).expanduser().absolute()), clock, trace)
+
+    def __str__(self) -> str:
+        return str(self._store)
+
+    @property
+    def folder(self) -> Path:
+        """Where this machine keeps what goes with the ledger: encoded data on their way."""
+        return self._store.folder
+
+    @property
+    def store(self) -> Store:
+        """Where the ledger is kept, for `cloudtune.ledger.check`."""
+        return self._store
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def begin(self, plan: Plan) -> Attempt:
+        """Journal an attempt, or find the one that stands under the same key and number."""
+        row = (
+            plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
+            str(plan.spec.get("model", "")), self._stamp(), msgspec.json.encode(plan_to_json(plan)).decode(),
+        )  # fmt: skip
+        with self._write("begin") as db:
+            db.execute(
+                "INSERT INTO attempts (key, attempt, purpose, token, name, backend, scope, model, begun_at, plan)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                row,
+            )
+            found = db.execute(f"{_SELECT} WHERE key = ? AND attempt = ?", (plan.key, plan.attempt)).fetchone()
+        if found is None:
+            raise LedgerError(f"the ledger has another key for the token of {plan.name}: it is damaged", hint=REMEDY)
+        return whole(read_attempt(found))
+
+    def claim(self, token: str, step: str, owner: Owner) -> Claim:
+        """Ask for a step: it is ours now, done already, or held by a living process."""
+        with self._write(f"claim {step}") as db:
+            row = self._step(db, token, step)
+            if row and row["outputs"] is not None:
+                return Claim(state="done", outputs=row["outputs"])
+            if row and row["owner"] and self._still_holds(row["owner"], owner, row["touched_at"]):
+                return Claim(state="held", holder=row["owner"].dump())
+            db.execute(
+                "INSERT INTO steps (token, step, begun_at, owner, touched_at) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (token, step) DO UPDATE SET owner = excluded.owner, touched_at = excluded.touched_at",
+                (token, step, self._stamp(), owner.dump(), self._stamp()),
+            )
+            return Claim(state="ours", intent=self._intent(db, token, step))
+
+    def sending(self, token: str, step: str, owner: Owner) -> Intent:
+        """Write down that the step is being sent now; durable before the send."""
+        with self._write(f"sending {step}") as db:
+            self._touch(db, token, step, owner, "sent_at = ?, sends = sends + 1", self._stamp())
+            return self._intent(db, token, step)
+
+    def not_sent(self, token: str, step: str, owner: Owner, before: Intent) -> Intent:
+        """Take ``sending`` back: the vendor surely did not act on it."""
+        sent = before.sent_at.isoformat() if before.sent_at else None
+        with self._write(f"not-sent {step}") as db:
+            self._touch(db, token, step, owner, "sent_at = ?, sends = ?", sent, before.sends)
+            return self._intent(db, token, step)
+
+    def note(self, token: str, step: str, owner: Owner, name: str, value: Any) -> None:
+        """Keep a note of a step."""
+        with self._write(f"note {step}") as db:
+            notes = dict(self._intent(db, token, step).notes) | {name: value}
+            self._touch(db, token, step, owner, "notes = ?", msgspec.json.encode(notes).decode())
+
+    def renew(self, token: str, step: str, owner: Owner) -> None:
+        """Show that the holder of the lease lives. Raises LedgerError if it is another's by now."""
+        with self._store.write() as db:
+            self._touch(db, token, step, owner, "owner = owner")
+
+    def done(self, token: str, step: str, outputs: dict[str, Any], ref: JobRef | None = None) -> dict[str, Any]:
+        """Write a step's outcome, and the job's reference if the step made the job. Returns the outcome that stands.
+
+        That is another one if somebody who took the lease over was quicker.
+        """
+        with self._write(f"done {step}") as db:
+            written = db.execute(
+                "UPDATE steps SET outputs = ?, owner = NULL, done_at = ?"
+                " WHERE token = ? AND step = ? AND outputs IS NULL",
+                (msgspec.json.encode(outputs).decode(), self._stamp(), token, step),
+            ).rowcount
+            if not written:
+                stands = self._step(db, token, step)
+                if stands is None:
+                    raise LedgerError(f"step {step} is no longer in the ledger", hint=REMEDY)
+                return dict(stands["outputs"])
+            if ref is not None:
+                db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token))
+            return outputs
+
+    def undo(self, token: str, step: str) -> None:
+        """Forget the outcome of a step whose product is gone, so that it is done again."""
+        with self._write(f"undo {step}") as db:
+            db.execute("UPDATE steps SET outputs = NULL, done_at = NULL WHERE token = ? AND step = ?", (token, step))
+
+    def release(self, token: str, step: str, owner: Owner) -> None:
+        """Give the lease up without an outcome."""
+        with self._write(f"release {step}") as db:
+            db.execute(
+                "UPDATE steps SET owner = NULL WHERE token = ? AND step = ? AND owner = ?", (token, step, owner.dump())
+            )
+
+    def gone(self, ref: JobRef) -> None:
+        """The job was deleted: it is listed no more, and the same spec makes a new attempt."""
+        with self._write("gone") as db:
+            db.execute("UPDATE attempts SET gone_at = ? WHERE ref = ?", (self._stamp(), str(ref)))
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def latest(self, key: str) -> Attempt | None:
+        """The newest attempt under that key."""
+        rows = self._store.read(f"{_SELECT} WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
+        return whole(read_attempt(rows[0])) if rows else None
+
+    def attempts(self, *, backend: str | None = None, limit: int | None = None) -> Rows[Attempt]:
+        """Those at jobs, newest first. Damaged rows are skipped, and named in ``damaged``."""
+        return sorted_out([read_attempt(row) for row in self._newest(f"{_SELECT} WHERE {_JOBS}", backend, limit)])
+
+    def is_done(self, token: str, step: str) -> bool:
+        """Whether that step of that attempt has an outcome."""
+        query = "SELECT 1 FROM steps WHERE token = ? AND step = ? AND outputs IS NOT NULL"
+        return bool(self._store.read(query, (token, step)))
+
+    def backends(self) -> list[str]:
+        """Names of all back ends on which something was ever begun."""
+        rows = self._store.read("SELECT DISTINCT backend FROM attempts ORDER BY backend", ())
+        return [row["backend"] for row in rows if isinstance(row["backend"], str) and row["backend"].isprintable()]
+
+    def refs(self, *, backend: str | None = None, limit: int | None = None) -> Rows[JobRef]:
+        """References alone, newest first: cheap where there are thousands. Damaged ones are skipped, as above."""
+        query = "SELECT seq, ref FROM attempts WHERE purpose = 'job' AND ref IS NOT NULL AND gone_at IS NULL"
+        return sorted_out([read_ref(row) for row in self._newest(query, backend, limit)])
+
+    def named(self, text: str) -> Rows[Attempt]:
+        """Attempts whose job has that reference, id or name, or whose id begins so. Newest first."""
+        escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+        rows = self._store.read(
+            rf"{_SELECT} WHERE purpose = 'job' AND (ref = ? OR name = ? OR ref LIKE ? ESCAPE '\') ORDER BY seq DESC",
+            (text, text, f"%:{escaped}%"),
+        )
+        return sorted_out([read_attempt(row) for row in rows])
+
+    def hosted(self, name: str, *, backend: str | None = None) -> Attempt | None:
+        """The newest attempt to deploy a model under that name, or to take it down."""
+        query = f"{_SELECT} WHERE purpose <> 'job' AND name = ?"
+        values = (name,) if backend is None else (name, backend)
+        query += "" if backend is None else " AND backend = ?"
+        rows = self._store.read(f"{query} ORDER BY seq DESC LIMIT 1", values)
+        return whole(read_attempt(rows[0])) if rows else None
+
+    def of_ref(self, ref: JobRef) -> Attempt | None:
+        """The attempt that made that job, if it was ours."""
+        rows = self._store.read(f"{_SELECT} WHERE ref = ?", (str(ref),))
+        return whole(read_attempt(rows[0])) if rows else None
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _newest(self, query: str, backend: str | None, limit: int | None) -> list[dict[str, Any]]:
+        values: tuple[Any, ...] = ()
+        if backend is not None:
+            query, values = f"{query} AND backend = ?", (backend,)
+        query += " ORDER BY seq DESC"
+        if limit is not None:
+            query, values = f"{query} LIMIT ?", (*values, limit)
+        return self._store.read(query, values)
+
+    def _step(self, db: Connection, token: str, step: str) -> dict[str, Any] | None:
+        query = f"SELECT {self._store.row_id} AS row_id, steps.* FROM steps WHERE token = ? AND step = ?"  # noqa: S608
+        row = db.execute(query, (token, step)).fetchone()
+        return whole(read_step(row)) if row else None
+
+    def _intent(self, db: Connection, token: str, step: str) -> Intent:
+        row = self._step(db, token, step)
+        if row is None:
+            raise LedgerError(f"step {step} is no longer in the ledger", hint=REMEDY)
+        return to_intent(row)
+
+    def _stamp(self) -> str:
+        return self._clock.now().isoformat()
+
+    def _still_holds(self, holder: Owner, asker: Owner, touched_at: str) -> bool:
+        if holder == asker:
+            return False
+        if holder.is_local:
+            return holder.is_alive()
+        return (self._clock.now() - datetime.fromisoformat(touched_at)).total_seconds() < FOREIGN_HOST_GRACE_S
+
+    def _touch(self, db: Connection, token: str, step: str, owner: Owner, change: str, *values: Any) -> None:
+        changed = db.execute(
+            f"UPDATE steps SET {change}, touched_at = ? WHERE token = ? AND step = ? AND owner = ?",  # noqa: S608
+            (*values, self._stamp(), token, step, owner.dump()),
+        ).rowcount
+        if not changed:
+            raise LedgerError(
+                f"step {step} was taken over by another process", hint="run the same command again to follow it"
+            )
+
+    @contextmanager
+    def _write(self, what: str) -> Iterator[Connection]:
+        self._trace(f"ledger before {what}")
+        with self._store.write() as db:
+            yield db
+        self._trace(f"ledger after {what}")
+
+
+_SELECT = f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts"  # noqa: S608
+_JOBS = "purpose NOT IN ('deploy', 'remove')"  # one whose purpose is damaged is told of here

@@ -1,0 +1,117 @@
+"""Keeps the ledger in a PostgreSQL database, shared by several machines (extra ``postgres``).
+
+Two machines that share no ledger can both create a job on a vendor that has no token; this is the ledger to share.
+Each write takes one advisory lock for its transaction, as SQLite has one writer: submitting is rare, and correct.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.errors import LedgerError
+from cloudtune.ledger.schema import migrations, newer
+from cloudtune.ledger.url import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MIGRATIONS = migrations(serial="BIGSERIAL PRIMARY KEY")
+_LOCK = 0x636C6F7564  # any number that all of us agree on
+_CONNECT_TIMEOUT_S = 15
+
+
+class _Connection:
+    """psycopg's connection, spoken to with the placeholders that the ledger writes."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+
+    def execute(self, query: str, values: tuple[Any, ...] = ()) -> Any:
+        return self._db.execute(query.replace("?", "%s"), values)
+
+
+class PostgresStore:
+    """One database. Making the object touches nothing."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __str__(self) -> str:
+        return shown(self.url)
+
+    @property
+    def row_id(self) -> str:
+        """See `Store`."""
+        return "ctid::text"
+
+    def file_problems(self) -> list[str]:
+        """None: the server looks after its files."""
+        return []
+
+    @property
+    def folder(self) -> Path:
+        """Where this machine keeps what need not be shared."""
+        from platformdirs import user_cache_dir
+
+        return Path(user_cache_dir("cloudtune"))
+
+    @contextmanager
+    def write(self) -> Iterator[_Connection]:
+        """A transaction that holds the ledger's lock from its beginning; it is durable when the block is left."""
+        with self._connected("written") as db:
+            db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            self._migrate(db)
+            yield _Connection(db)
+
+    def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
+        """The rows; none if there is no ledger yet."""
+        with self._connected("read") as db:
+            db.execute("SET TRANSACTION READ ONLY")
+            version = self._version(db)
+            if version == 0:
+                return []
+            if version < len(_MIGRATIONS):
+                raise LedgerError(
+                    f"the ledger {self} has the older schema {version}",
+                    hint="the next submission brings it up to date; older versions of cloudtune cannot use it then",
+                )
+            rows: list[dict[str, Any]] = _Connection(db).execute(query, values).fetchall()
+            return rows
+
+    @contextmanager
+    def _connected(self, what: str) -> Iterator[Any]:
+        try:
+            import psycopg
+            from psycopg.rows import dict_row
+        except ImportError as error:
+            raise LedgerError(
+                "a PostgreSQL ledger needs psycopg, which is not installed",
+                hint='run: pip install "cloudtune[postgres]"',
+            ) from error
+        try:
+            with psycopg.connect(self.url, row_factory=dict_row, connect_timeout=_CONNECT_TIMEOUT_S) as db:
+                yield db
+        except psycopg.Error as error:
+            raise LedgerError(
+                f"the ledger {self} cannot be {what}: {str(error).strip().replace(self.url, str(self))}",
+                hint="check that the server runs and that this user may use the database",
+            ) from error
+
+    def _version(self, db: Any) -> int:
+        if db.execute("SELECT to_regclass('cloudtune_schema') AS it").fetchone()["it"] is None:
+            return 0
+        version: int = db.execute("SELECT max(version) AS it FROM cloudtune_schema").fetchone()["it"]
+        if version > len(_MIGRATIONS):
+            raise newer(self, version, len(_MIGRATIONS))
+        return version
+
+    def _migrate(self, db: Any) -> None:
+        version = self._version(db)
+        if version == 0:
+            db.execute("CREATE TABLE cloudtune_schema (version INTEGER PRIMARY KEY)")
+        for number, statements in enumerate(_MIGRATIONS[version:], version + 1):
+            for statement in statements:
+                db.execute(statement)
+            db.execute("INSERT INTO cloudtune_schema VALUES (%s)", (number,))

@@ -1,0 +1,1 @@
+"""Processes: which one this is, and the environment of those that are started."""

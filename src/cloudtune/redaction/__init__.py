@@ -1,0 +1,1 @@
+"""Remove secrets from text: values in use, keys, and the known shapes of credentials."""

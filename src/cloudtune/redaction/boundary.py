@@ -1,0 +1,193 @@
+"""The one place where what a vendor says enters: every call of a back end passes here.
+
+Results, messages of errors and their causes pass through a `Redactor` that knows the secrets in use. Two kinds of text
+stay as they are: what a plan says, which is made of the user's own spec, and the answers of a model.
+
+Back ends read foreign documents. What fails while one is read, because a field is missing or has another type, becomes
+`InvalidResponse`, so that core treats the request as one that may have been acted on.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from cloudtune.backend import Backend
+from cloudtune.errors import CloudtuneError, InvalidResponse
+from cloudtune.optional import (
+    BatchStatus,
+    DataRules,
+    Exporter,
+    Generator,
+    HoldsSecrets,
+    Host,
+    Importer,
+    InPlaceImporter,
+    Pausable,
+    PerJobCapabilities,
+    Preflight,
+    SetupDocuments,
+)
+from cloudtune.redaction.redactor import Redactor, environment_secrets, setting_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cloudtune.backend import Journal
+
+PROTOCOLS: Final[tuple[type, ...]] = (
+    Backend, BatchStatus, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter, Pausable,
+    PerJobCapabilities, Preflight, SetupDocuments,
+)  # fmt: skip
+VENDOR_TEXT: Final = frozenset({
+    "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
+})  # fmt: skip
+"""Calls whose results are shown and stored as text: values in use and shapes are masked."""
+FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
+"""Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
+LOCAL: Final = frozenset({"check", "plan", "capabilities_of", "check_import", "data_target", "secrets"})
+"""Calls that ask nobody."""
+UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
+"""What reading a document of another shape raises."""
+
+
+def guarded(backend: Backend, settings: Mapping[str, Any] | None = None) -> Backend:
+    """The back end with everything that it returns and raises redacted. It implements the same protocols.
+
+    ``settings`` are those that it was made from: the secrets among them are masked too.
+    """
+    if isinstance(backend, _Guarded):
+        return backend
+    return cast("Backend", _class_of(type(backend))(backend, setting_secrets(settings)))
+
+
+class _Guarded:
+    """What the generated classes have in common. Attributes outside the protocols are the back end's own."""
+
+    def __init__(self, backend: Backend, own: set[str]) -> None:
+        self._backend = backend
+        self._own = Redactor(own)
+        self._all = Redactor(own | environment_secrets(os.environ))
+
+    def __repr__(self) -> str:
+        return self._all.text(repr(self._backend))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_backend":
+            raise AttributeError(name)
+        return getattr(self._backend, name)
+
+    def _learn(self) -> None:
+        """Credentials are loaded at the first request, and some of them change."""
+        if isinstance(self._backend, HoldsSecrets):
+            values = list(self._backend.secrets())
+            self._own.add(values)
+            self._all.add(values)
+
+    def _call(self, name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        if name == "do":
+            step, journal = arguments
+            arguments = (step, _Journal(journal, self._own, self._learn))
+        try:
+            found = getattr(self._backend, name)(*arguments, **options)
+        except Exception as error:
+            told = self._told(error, name)
+            if told is error:
+                raise
+            raise told from told.__cause__
+        if isinstance(found, Iterator):
+            return self._each(found, name)
+        return self._result(name)(found)
+
+    def _each(self, found: Iterator[Any], name: str) -> Iterator[Any]:
+        try:
+            while True:
+                try:
+                    item = next(found)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    told = self._told(error, name)
+                    if told is error:
+                        raise
+                    raise told from told.__cause__
+                yield self._result(name)(item)
+        finally:
+            close = getattr(found, "close", None)
+            if close is not None:
+                close()
+
+    def _result(self, name: str) -> Callable[[Any], Any]:
+        if name in VENDOR_TEXT:
+            self._learn()
+            return self._all.data
+        if name in FUNCTIONAL:
+            self._learn()
+            return self._own.functional
+        return _same
+
+    def _told(self, error: Exception, name: str) -> Exception:
+        """The error as the caller sees it."""
+        self._learn()
+        if name not in LOCAL and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
+            message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
+            invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
+            invalid.__cause__ = error
+            error = invalid
+        self._all.error(error)
+        return error
+
+
+class _Journal:
+    """What a step notes on the way goes into the ledger."""
+
+    def __init__(self, journal: Journal, redactor: Redactor, learn: Callable[[], None]) -> None:
+        self._journal = journal
+        self._redactor = redactor
+        self._learn = learn
+
+    def note(self, name: str, value: Any) -> None:
+        """See `Journal`."""
+        self._learn()
+        self._journal.note(name, self._redactor.functional(value))
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """See `Journal`."""
+        return self._journal.notes
+
+
+@functools.cache
+def _class_of(cls: type) -> type[_Guarded]:
+    """A class with the methods of exactly those protocols that the back end's class has."""
+    members: dict[str, Any] = {"__doc__": _Guarded.__doc__}
+    for protocol in PROTOCOLS:
+        names = _names(protocol)
+        if all(hasattr(cls, name) for name in names):
+            members |= {name: _member(cls, name) for name in names}
+    return type(f"Guarded{cls.__name__}", (_Guarded,), members)
+
+
+def _names(protocol: type) -> list[str]:
+    own = {name: value for name, value in vars(protocol).items() if not name.startswith("_")}
+    return [*own, *(name for name in getattr(protocol, "__annotations__", {}) if not name.startswith("_"))]
+
+
+def _member(cls: type, name: str) -> Any:
+    found = getattr(cls, name)
+    if isinstance(found, property):
+        return property(lambda self: getattr(self._backend, name))
+    if isinstance(found, type) or not callable(found):
+        return found
+
+    @functools.wraps(found)
+    def method(self: _Guarded, *arguments: Any, **options: Any) -> Any:
+        return self._call(name, arguments, options)
+
+    return method
+
+
+def _same(value: Any) -> Any:
+    return value

@@ -140,10 +140,10 @@ def follow(way: str, seconds: float, every: float) -> None:
 
 def made(server: Served, jobs: int) -> list[str]:
     """Jobs that run for an hour, with a step every few seconds."""
-    door = f"{server.base.removesuffix('/v1')}/_emulator/script"
+    route = f"{server.base.removesuffix('/v1')}/_emulator/script"
     script = json.dumps({"validating_s": 1, "queued_s": 1, "running_s": 3600}).encode()
     headers = {"Authorization": f"Bearer {server.admin_token}"}
-    with request.urlopen(request.Request(door, script, headers, method="POST")):
+    with request.urlopen(request.Request(route, script, headers, method="POST")):
         pass
     with server.client() as client:
         file = client.files.create(file=("t.jsonl", "\n".join([ROW] * 300).encode()), purpose="fine-tune").id

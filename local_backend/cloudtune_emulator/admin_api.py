@@ -4,7 +4,7 @@
 
 GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
 ``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
-with), POST ``land``.
+with), POST ``deliver_delayed``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_emulator.app import App
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 TOKEN_VARIABLE = "CLOUDTUNE_EMULATOR_ADMIN_TOKEN"  # noqa: S105 - a name
 _PREFIX = "/_emulator"
@@ -34,21 +34,21 @@ _HERE = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 
 
 def is_here(request: Request) -> bool:
-    """Whether a request is for this door."""
+    """Whether a request is for this API."""
     return request.path == _PREFIX or request.path.startswith(f"{_PREFIX}/")
 
 
 def serve(app: App, request: Request) -> Reply:
     """Answer it. Raises ApiError."""
     if request.remote_addr not in _HERE:
-        raise ApiError(403, "The side door is open on the emulator's own machine only.")
+        raise ApiError(403, "The admin API is reachable from the emulator's own machine only.")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not app.site.opens(token, app.site.settings.admin_token):
+    if scheme.lower() != "bearer" or not app.context.opens(token, app.context.settings.admin_token):
         raise ApiError(401, f"{_PREFIX} needs the admin token: Authorization: Bearer ${TOKEN_VARIABLE}")
     name = request.path.removeprefix(_PREFIX).strip("/")
     handler = _HANDLERS.get((request.method, name))
     if handler is None:
-        raise ApiError(404, f"No side door {request.method} {request.path}; there are: {', '.join(_names())}.")
+        raise ApiError(404, f"The admin API has no {request.method} {request.path}; there are: {', '.join(_names())}.")
     try:
         body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
         if not isinstance(body, dict) and handler is not _add_faults:
@@ -58,31 +58,31 @@ def serve(app: App, request: Request) -> Reply:
         raise ApiError(400, f"Not understood: {error}") from error
 
 
-def census(site: Site) -> dict[str, Any]:
+def census(context: EmulatorContext) -> dict[str, Any]:
     """How much there is of everything, read from the store; jobs also by status."""
-    kept = {f"{kind}s": site.store.count(kind) for kind in ("job", "upload", "part")}
-    files = site.store.all("file")
-    jobs = site.store.all("job")
-    words = Counter(site.engine.life(job, site.clock.now()).word for job in jobs)
+    kept = {f"{kind}s": context.store.count(kind) for kind in ("job", "upload", "part")}
+    files = context.store.all("file")
+    jobs = context.store.all("job")
+    words = Counter(context.engine.status(job, context.clock.now()).word for job in jobs)
     return kept | {
         "files": sum(file["purpose"] != "fine-tune-results" for file in files),
         "result_files": sum(file["purpose"] == "fine-tune-results" for file in files),
         "jobs_by_status": dict(words),
         "file_names": dict(Counter(file["filename"] for file in files if file["purpose"] != "fine-tune-results")),
-        "deployments": len(deployments.standing(site, site.clock.now())),
-        "workspace_jobs": site.store.count("mljob"),
-        "blobs": site.store.count("blob"),
-        "late_requests": site.faults.waiting,
-        "bedrock": {f"{kind}s": site.store.count(kind, "bedrock") for kind in _BEDROCK},
-        "sagemaker": {name: _standing(site, kind) for kind, name in _SAGEMAKER.items()},
-        "s3": moto_app.contents(site.aws),
+        "deployments": len(deployments.standing(context, context.clock.now())),
+        "workspace_jobs": context.store.count("mljob"),
+        "blobs": context.store.count("blob"),
+        "late_requests": context.faults.waiting,
+        "bedrock": {f"{kind}s": context.store.count(kind, "bedrock") for kind in _BEDROCK},
+        "sagemaker": {name: _standing(context, kind) for kind, name in _SAGEMAKER.items()},
+        "s3": moto_app.contents(context.aws),
     }  # fmt: skip
 
 
-def _standing(site: Site, kind: str) -> int:
+def _standing(context: EmulatorContext, kind: str) -> int:
     """How many of a kind there are, less those whose deletion has ended."""
-    now, wait = site.clock.now(), site.settings.deploying_s
-    return sum(one.get("deleting") is None or now < one["deleting"] + wait for one in site.store.all(kind))
+    now, wait = context.clock.now(), context.settings.deploying_s
+    return sum(one.get("deleting") is None or now < one["deleting"] + wait for one in context.store.all(kind))
 
 
 _SAGEMAKER = {
@@ -93,35 +93,35 @@ _BEDROCK = ("job", "custom_model", "custom_deployment", "provisioned", "import",
 
 
 def _store(app: App, body: Any) -> Any:
-    return census(app.site)
+    return census(app.context)
 
 
 def _faults(app: App, body: Any) -> Any:
-    return {"faults": [msgspec.to_builtins(fault) for fault in app.site.faults.armed]}
+    return {"faults": [msgspec.to_builtins(fault) for fault in app.context.faults.armed]}
 
 
 def _add_faults(app: App, body: Any) -> Any:
     for fault in msgspec.convert(body if isinstance(body, list) else [body], list[Fault]):
-        app.site.faults.add(fault)
+        app.context.faults.add(fault)
     return _faults(app, body)
 
 
 def _heal(app: App, body: Any) -> Any:
-    app.site.faults.heal()
+    app.context.faults.clear()
     return _faults(app, body)
 
 
 def _clock(app: App, body: Any) -> Any:
-    clock = app.site.clock
+    clock = app.context.clock
     return {"now": clock.now(), "date": clock.date().isoformat(), "scale": clock.scale}
 
 
 def _set_clock(app: App, body: Any) -> Any:
     given = msgspec.convert(body, dict[Literal["advance", "scale"], float])
     if "scale" in given:
-        app.site.clock.scale = given["scale"]
+        app.context.clock.scale = given["scale"]
     if "advance" in given:
-        app.site.clock.advance(given["advance"])
+        app.context.clock.advance(given["advance"])
     return _clock(app, body)
 
 
@@ -136,25 +136,25 @@ def _set_script(app: App, body: Any) -> Any:
 
 
 def _scripted(app: App) -> ScriptEngine:
-    if not isinstance(app.site.engine, ScriptEngine):
+    if not isinstance(app.context.engine, ScriptEngine):
         raise ValueError("these jobs are really trained; there is no script")  # noqa: TRY004 - told as a 400
-    return app.site.engine
+    return app.context.engine
 
 
 def _runs(app: App, body: Any) -> Any:
     from cloudtune_emulator.train_engine import TrainEngine
 
-    if not isinstance(app.site.engine, TrainEngine):
+    if not isinstance(app.context.engine, TrainEngine):
         raise ValueError("these jobs are scripted; nothing is trained")  # noqa: TRY004 - told as a 400
-    return {"runs": app.site.engine.runs()}
+    return {"runs": app.context.engine.runs()}
 
 
 def _requests(app: App, body: Any) -> Any:
     return {"requests": list(app.seen)}
 
 
-def _land(app: App, body: Any) -> Any:
-    return {"landed": app.land()}
+def _deliver_delayed(app: App, body: Any) -> Any:
+    return {"delivered": app.deliver_delayed()}
 
 
 _HANDLERS = {
@@ -168,7 +168,7 @@ _HANDLERS = {
     ("POST", "script"): _set_script,
     ("GET", "requests"): _requests,
     ("GET", "runs"): _runs,
-    ("POST", "land"): _land,
+    ("POST", "deliver_delayed"): _deliver_delayed,
 }
 
 

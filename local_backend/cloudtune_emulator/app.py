@@ -26,15 +26,15 @@ from werkzeug.wrappers import Request
 
 from cloudtune_emulator import admin_api, admission, routing
 from cloudtune_emulator.faults import UNREADABLE
-from cloudtune_emulator.http import SPOOL, ApiError, Call, Hangup, Reply
+from cloudtune_emulator.http import SPOOL, ApiError, Call, ConnectionDropped, Reply
 from cloudtune_emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.faults import Fault
-    from cloudtune_emulator.route import Door
+    from cloudtune_emulator.route import Route
 
 _LOG = logging.getLogger(__name__)
 _REMEMBERED = 10_000
@@ -46,10 +46,10 @@ class _Request(Request):
 
 
 class App:
-    """Serves one `Site`. ``host`` is the address that the server listens on."""
+    """Serves one `EmulatorContext`. ``host`` is the address that the server listens on."""
 
-    def __init__(self, site: Site, host: str = "127.0.0.1") -> None:
-        self.site = site
+    def __init__(self, context: EmulatorContext, host: str = "127.0.0.1") -> None:
+        self.context = context
         self._host = host
         self.seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
         """What was asked and what came of it, newest last: for tests that compare bodies with a plan."""
@@ -66,93 +66,93 @@ class App:
             reply = error.reply()
         except ConnectionAbortedError:
             raise
-        except Hangup:
+        except ConnectionDropped:
             raise ConnectionAbortedError("the connection was cut on purpose") from None  # the server closes it
         except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
             reply = _own_fault(request).reply()
         finally:
             if (spool := environ.get(SPOOL)) is not None:
                 spool.close()
-        return _send(reply, self.site, start_response)
+        return _send(reply, self.context, start_response)
 
     def _serve(self, request: Request) -> Reply:
-        now = self.site.clock.now()
-        self.site.store.keep_time(now)
-        self._land(now)
-        door = routing.find(self.site, request)
+        now = self.context.clock.now()
+        self.context.store.keep_time(now)
+        self._deliver_delayed(now)
+        route = routing.find(self.context, request)
         try:
-            return self._met(door, self._read(door, request, now))
+            return self._met(route, self._read(route, request, now))
         except ApiError as error:
-            raise door.dressed(error) from error
+            raise route.dressed(error) from error
         except BodyTimeout as error:
-            raise door.dressed(ApiError(408, "The request body arrives too slowly.", code="RequestTimeout")) from error
-        except (Hangup, ConnectionAbortedError):
+            raise route.dressed(ApiError(408, "The request body arrives too slowly.", code="RequestTimeout")) from error
+        except (ConnectionDropped, ConnectionAbortedError):
             raise
         except Exception as error:  # in the vendor's shape, too
-            raise door.dressed(_own_fault(request)) from error
+            raise route.dressed(_own_fault(request)) from error
 
-    def _read(self, door: Door, request: Request, now: float) -> Call:
+    def _read(self, route: Route, request: Request, now: float) -> Call:
         """The whole call, if its headers have the right key."""
         try:
-            door.check_key(self.site, request)
+            route.check_key(self.context, request)
         except ApiError as error:
-            self._note(Call(face=door.face, name=door.name, ids=door.ids, now=now), error.status, acted=False)
+            self._note(Call(face=route.face, name=route.name, ids=route.ids, now=now), error.status, acted=False)
             raise
-        return door.read(request, door.face, door.name, door.ids, now)
+        return route.read(request, route.face, route.name, route.ids, now)
 
-    def _postpone(self, door: Door, call: Call, fault: Fault) -> NoReturn:
+    def _postpone(self, route: Route, call: Call, fault: Fault) -> NoReturn:
         try:
-            door.check_request(self.site, call)
+            route.check_request(self.context, call)
         except ApiError:
             call.close()  # it would be refused later, and nobody is there to hear it
         else:
-            self.site.faults.postpone(call, fault)
+            self.context.faults.postpone(call, fault)
         self._note(call, 0, acted=False, note="late")
         time.sleep(fault.hold_s)
-        raise Hangup
+        raise ConnectionDropped
 
-    def _met(self, door: Door, call: Call) -> Reply:
-        fault = self.site.faults.take(call.name)
+    def _met(self, route: Route, call: Call) -> Reply:
+        fault = self.context.faults.take(call.name)
         if fault is not None and fault.kind in ("late", "twice"):
             call = call.kept()
         if fault is not None and fault.kind == "late":
-            self._postpone(door, call, fault)
+            self._postpone(route, call, fault)
         with closing(call):
-            return self._acted(door, call, fault)
+            return self._acted(route, call, fault)
 
-    def _acted(self, door: Door, call: Call, fault: Fault | None) -> Reply:
+    def _acted(self, route: Route, call: Call, fault: Fault | None) -> Reply:
         if fault is not None:
             self._before(call, fault)
         try:
-            door.check_request(self.site, call)
+            route.check_request(self.context, call)
             self._limit(call)
         except ApiError as error:
             self._note(call, error.status, acted=False)
             raise
         if fault is not None and fault.kind == "twice":
-            self.act(call, door, note="delivered twice")
-        reply = self.act(call, door)
+            self.act(call, route, note="delivered twice")
+        reply = self.act(call, route)
         if fault is not None:
             self._after(fault)
             reply = _unreadable(_broken_off(reply, fault), fault)
-        return self._spoilt(reply, call)
+        return self._truncate(reply, call)
 
-    def act(self, call: Call, door: Door | None = None, *, note: str = "") -> Reply:
+    def act(self, call: Call, route: Route | None = None, *, note: str = "") -> Reply:
         """Carry a call out. A refusal is an answer too."""
-        door = door or routing.named(call.name, call.face)
+        route = route or routing.named(call.name, call.face)
         try:
-            reply = door.handler(self.site, call)
+            reply = route.handler(self.context, call)
         except ApiError as error:
-            reply = door.dressed(error).reply()
+            reply = route.dressed(error).reply()
         self._note(call, reply.status, acted=reply.status < 400, note=note)
         return reply
 
-    def land(self) -> int:
+    def deliver_delayed(self) -> int:
         """Act on every late request now, and say how many there were."""
-        return self._land(math.inf)
+        return self._deliver_delayed(math.inf)
 
-    def _land(self, now: float) -> int:
-        late = self.site.faults.landing(now)
+    def _deliver_delayed(self, now: float) -> int:
+        late = self.context.faults.landing(now)
         for call in late:
             self.act(call, note="late")
             call.close()
@@ -169,21 +169,21 @@ class App:
             raise refused
         if fault.kind == "reset":
             self._note(call, 0, acted=False, note=fault.kind)
-            raise Hangup
+            raise ConnectionDropped
 
     @staticmethod
     def _after(fault: Fault) -> None:
         if fault.kind == "lost_reply":
             time.sleep(fault.hold_s)
-            raise Hangup
+            raise ConnectionDropped
         if fault.kind == "error_after":
             raise _server_error(fault)
 
-    def _spoilt(self, reply: Reply, call: Call) -> Reply:
+    def _truncate(self, reply: Reply, call: Call) -> Reply:
         body = reply.body
         if not isinstance(body, dict) or not isinstance(body.get("data"), list) or len(body["data"]) < 2:
             return reply
-        if "has_more" in body and self.site.faults.condition("truncated_page", call.name):
+        if "has_more" in body and self.context.faults.condition("truncated_page", call.name):
             body["data"].pop()
             body["has_more"] = True
             if "last_id" in body:
@@ -192,7 +192,7 @@ class App:
 
     def _limit(self, call: Call) -> None:
         """Requests a minute: 429 with Retry-After (https://developers.openai.com/api/docs/guides/rate-limits)."""
-        most = self.site.settings.requests_per_minute
+        most = self.context.settings.requests_per_minute
         if most is None:
             return
         with self._lock:
@@ -275,11 +275,11 @@ def _server_error(fault: Fault) -> ApiError:
     return error
 
 
-def _send(reply: Reply, site: Site, start_response: Callable[..., Any]) -> Iterable[bytes]:
+def _send(reply: Reply, context: EmulatorContext, start_response: Callable[..., Any]) -> Iterable[bytes]:
     body = reply.body
     headers = [
         ("Content-Type", reply.content_type),
-        ("Date", format_date_time(site.clock.now() + site.faults.skew())),
+        ("Date", format_date_time(context.clock.now() + context.faults.skew())),
         ("x-request-id", f"req_{secrets.token_hex(16)}"),
         *reply.headers.items(),
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.aws.moto_app import Around
+    from cloudtune_emulator.aws.moto_app import MotoApp
     from cloudtune_emulator.clock import EmulatorClock
     from cloudtune_emulator.engines import Engine
     from cloudtune_emulator.faults import Faults
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Site:
+class EmulatorContext:
     """One emulated vendor's world; safe to use from several threads."""
 
     settings: Settings
@@ -25,7 +25,7 @@ class Site:
     store: Store
     engine: Engine
     faults: Faults
-    aws: Around
+    aws: MotoApp
     sagemaker: Trainer
     """What moves SageMaker's training jobs."""
 

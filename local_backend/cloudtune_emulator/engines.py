@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from cloudtune_emulator import rowcheck
-from cloudtune_emulator.job_timeline import Acts, Course, Life, Script, life, results
+from cloudtune_emulator.job_timeline import Actions, JobStatus, Script, TrainingPlan, results, status_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ class Engine(Protocol):
     def begin(self, job: dict[str, Any], training: Path, validation: Path | None) -> None:
         """Take on a new job; may write into the document."""
 
-    def life(self, job: dict[str, Any], now: float) -> Life:
+    def status(self, job: dict[str, Any], now: float) -> JobStatus:
         """The job now."""
 
     def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -94,16 +94,18 @@ class ScriptEngine:
         """See `Engine.begin`: the script of this moment is the job's for ever."""
         job["script"] = msgspec.to_builtins(self.script)
 
-    def life(self, job: dict[str, Any], now: float) -> Life:
-        """See `Engine.life`."""
-        return life(
+    def status(self, job: dict[str, Any], now: float) -> JobStatus:
+        """See `Engine.status`."""
+        return status_at(
             job["id"], job["created"], job["seed"], msgspec.convert(job["script"], Script),
-            msgspec.convert(job["course"], Course), Acts(tuple((at, kind) for at, kind in job["acts"])), now,
+            msgspec.convert(job["course"], TrainingPlan), Actions(tuple((at, kind) for at, kind in job["acts"])), now,
         )  # fmt: skip
 
     def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         """See `Engine.results`."""
-        return results(job["seed"], msgspec.convert(job["script"], Script), msgspec.convert(job["course"], Course))
+        return results(
+            job["seed"], msgspec.convert(job["script"], Script), msgspec.convert(job["course"], TrainingPlan)
+        )
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
         """See `Engine.act`."""

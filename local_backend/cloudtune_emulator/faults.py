@@ -108,7 +108,7 @@ class Faults:
             self._armed.append(_Armed(fault))
         return fault
 
-    def heal(self) -> None:
+    def clear(self) -> None:
         """Forget every fault. Late requests still land."""
         with self._lock:
             self._armed.clear()

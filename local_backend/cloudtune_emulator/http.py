@@ -22,7 +22,7 @@ _LARGEST_FORM = (512 << 20) + (1 << 20)
 LARGEST_OBJECT = 5 << 30
 """S3's limit for one request (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21)."""
 _BLOCK = 1 << 18
-SPOOL = "cloudtune.data.spool"
+SPOOL = "cloudtune.spool"
 """Where the WSGI environment holds a body that was read to verify its signature; it is closed after the answer."""
 
 
@@ -128,7 +128,7 @@ class ApiError(Exception):
         return Reply(status=self.status, body=self.body, headers=self.headers)
 
 
-class Hangup(Exception):
+class ConnectionDropped(Exception):
     """The connection is to be cut without an answer."""
 
 

@@ -40,7 +40,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     interrupted_s: float = 30.0
 
 
-class Course(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a job will do: the figures in force, and what validating its files found."""
 
     steps: int
@@ -63,7 +63,7 @@ class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, Any] = {}
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class EmulatedCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint."""
 
     at: float
@@ -72,7 +72,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     is_last: bool = False
 
 
-class Life(msgspec.Struct, frozen=True, kw_only=True):
+class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A job at one moment, whichever engine moves it."""
 
     word: str
@@ -82,7 +82,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     estimated_finish: float | None = None
     events: tuple[Occurrence, ...] = ()
     """Oldest first."""
-    checkpoints: tuple[Kept, ...] = ()
+    checkpoints: tuple[EmulatedCheckpoint, ...] = ()
     error: dict[str, Any] | None = None
     trained_tokens: int | None = None
 
@@ -90,7 +90,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 
 
-class Acts(msgspec.Struct, frozen=True):
+class Actions(msgspec.Struct, frozen=True):
     """What was done to a job from outside, each with its time."""
 
     entries: tuple[tuple[float, str], ...] = ()
@@ -105,7 +105,9 @@ class Acts(msgspec.Struct, frozen=True):
         return said[-1][0] if said and said[-1][1] == "pause" else None
 
 
-def life(job_id: str, created: float, seed: int, script: Script, course: Course, acts: Acts, now: float) -> Life:
+def status_at(
+    job_id: str, created: float, seed: int, script: Script, course: TrainingPlan, acts: Actions, now: float
+) -> JobStatus:
     """The job at ``now``."""
     queued = created + script.validating_s
     opening = [Occurrence(at=created, message=f"Created fine-tuning job: {job_id}"),
@@ -114,7 +116,7 @@ def life(job_id: str, created: float, seed: int, script: Script, course: Course,
     seen = now if cancelled is None else min(now, cancelled)
     if course.error is not None and seen >= queued:
         failed = Occurrence(at=queued, message=course.error["message"], level="error")
-        return Life(word="failed", finished_at=queued, events=(*opening, failed), error=course.error)
+        return JobStatus(word="failed", finished_at=queued, events=(*opening, failed), error=course.error)
     running = queued + script.queued_s
     future = _future(running, seed, script, msgspec.structs.replace(course, error=None), acts)
     begun = [Occurrence(at=queued, message="Files validated, moving job to queued state"),
@@ -122,7 +124,7 @@ def life(job_id: str, created: float, seed: int, script: Script, course: Course,
     before = [*opening, *(event for event in begun if event.at <= seen)]
     told = (*before, *future.events[: bisect_right(future.events, seen, key=_moment)])
     started = running if seen >= running else None
-    so_far = Life(
+    so_far = JobStatus(
         word="", started_at=started, events=told,
         checkpoints=future.checkpoints[: bisect_right(future.checkpoints, seen, key=_moment)],
     )  # fmt: skip
@@ -138,7 +140,7 @@ def life(job_id: str, created: float, seed: int, script: Script, course: Course,
     return msgspec.structs.replace(so_far, word=word, estimated_finish=future.end if started else None)
 
 
-def results(seed: int, script: Script, course: Course) -> list[dict[str, Any]]:
+def results(seed: int, script: Script, course: TrainingPlan) -> list[dict[str, Any]]:
     """Rows of a finished job's result file: one a step."""
     steps = range(1, _last_step(script, course) + 1)
     return [{"step": step} | _figures(seed, step, course, full=_is_epoch(step, course)) for step in steps]
@@ -148,11 +150,11 @@ class _Future(NamedTuple):
     """What will be told after the start, in order, if nobody does anything more to the job."""
 
     events: tuple[Occurrence, ...]
-    checkpoints: tuple[Kept, ...]
+    checkpoints: tuple[EmulatedCheckpoint, ...]
     end: float | None
 
 
-def _moment(entry: Occurrence | Kept) -> float:
+def _moment(entry: Occurrence | EmulatedCheckpoint) -> float:
     return entry.at
 
 
@@ -162,7 +164,7 @@ def _error(script: Script) -> dict[str, Any] | None:
     return {"code": script.error_code, "message": script.error_message, "param": None}
 
 
-def _word(queued: float, running: float, acts: Acts, script: Script, now: float) -> str:
+def _word(queued: float, running: float, acts: Actions, script: Script, now: float) -> str:
     if now < queued:
         return "validating_files"
     if now < running:
@@ -172,12 +174,12 @@ def _word(queued: float, running: float, acts: Acts, script: Script, now: float)
     return "running"
 
 
-def _pauses(acts: Acts) -> list[Occurrence]:
+def _pauses(acts: Actions) -> list[Occurrence]:
     said = {"pause": "Fine-tuning job paused", "resume": "Fine-tuning job resumed"}
     return [Occurrence(at=at, message=said[what]) for at, what in acts.entries if what in said]
 
 
-def _spans(running: float, acts: Acts, script: Script) -> list[tuple[float, float, float]]:
+def _spans(running: float, acts: Actions, script: Script) -> list[tuple[float, float, float]]:
     """Stretches of training: begin, end, seconds trained before."""
     turns = [(running, "resume"), *((max(at, running), what) for at, what in acts.entries if what != "cancel")]
     spans, done = [], 0.0
@@ -196,7 +198,7 @@ def _when(spans: list[tuple[float, float, float]], trained: float) -> float | No
 
 
 @lru_cache(maxsize=1024)
-def _future(running: float, seed: int, script: Script, course: Course, acts: Acts) -> _Future:
+def _future(running: float, seed: int, script: Script, course: TrainingPlan, acts: Actions) -> _Future:
     """Steps, checkpoints, acts and the end. Asked for at every poll, computed once; long jobs tell fewer steps."""
     spans = _spans(running, acts, script)
     events, kept = [], []
@@ -211,7 +213,9 @@ def _future(running: float, seed: int, script: Script, course: Course, acts: Act
         figures = _figures(seed, step, course, full=is_epoch)
         events.append(_step_event(at, step, course, figures))
         if is_epoch:
-            kept.append(Kept(at=at, step=step, metrics={"step": step} | figures, is_last=step == course.steps))
+            kept.append(
+                EmulatedCheckpoint(at=at, step=step, metrics={"step": step} | figures, is_last=step == course.steps)
+            )
     end = _when(spans, script.running_s * (1.0 if script.fail_at is None else script.fail_at))
     if end is not None and script.fail_at is not None:
         events.append(Occurrence(at=end, message=script.error_message, level="error"))
@@ -223,15 +227,15 @@ def _future(running: float, seed: int, script: Script, course: Course, acts: Act
     return _Future(tuple(events), tuple(kept), end)
 
 
-def _last_step(script: Script, course: Course) -> int:
+def _last_step(script: Script, course: TrainingPlan) -> int:
     return course.steps if script.fail_at is None else int(course.steps * script.fail_at)
 
 
-def _is_epoch(step: int, course: Course) -> bool:
+def _is_epoch(step: int, course: TrainingPlan) -> bool:
     return step == course.steps or step % max(1, math.ceil(course.steps / max(1, course.epochs))) == 0
 
 
-def _step_event(at: float, step: int, course: Course, figures: dict[str, float]) -> Occurrence:
+def _step_event(at: float, step: int, course: TrainingPlan, figures: dict[str, float]) -> Occurrence:
     parts = [f"training loss={figures['train_loss']:.2f}"]
     if "valid_loss" in figures:
         parts.append(f"validation loss={figures['valid_loss']:.2f}")
@@ -241,7 +245,7 @@ def _step_event(at: float, step: int, course: Course, figures: dict[str, float])
     )
 
 
-def _figures(seed: int, step: int, course: Course, *, full: bool) -> dict[str, float]:
+def _figures(seed: int, step: int, course: TrainingPlan, *, full: bool) -> dict[str, float]:
     """A loss that falls, with a little noise that is always the same for the same seed and step."""
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
     noise = (digest[0] / 255 - 0.5) * 0.1

@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
-Handler: TypeAlias = "Callable[[Site, Call], Reply]"
+Handler: TypeAlias = "Callable[[EmulatorContext, Call], Reply]"
 Reader: TypeAlias = "Callable[[Request, Face, str, Mapping[str, str], float], Call]"
-KeyCheck: TypeAlias = "Callable[[Site, Request], None]"
+KeyCheck: TypeAlias = "Callable[[EmulatorContext, Request], None]"
 
 
 def _as_it_is(error: ApiError) -> ApiError:
     return error
 
 
-def _accept(site: Site, call: Call) -> None:
+def _accept(context: EmulatorContext, call: Call) -> None:
     """No further checks."""
 
 
 @dataclass(frozen=True)
-class Door:
+class Route:
     """A call of a face."""
 
     face: Face
@@ -41,5 +41,5 @@ class Door:
     """Reads the request, its body included, to what handlers are given."""
     dressed: Callable[[ApiError], ApiError] = _as_it_is
     """A refusal of the emulator's own (a fault, a limit) in the vendor's shape."""
-    check_request: Callable[[Site, Call], None] = _accept
+    check_request: Callable[[EmulatorContext, Call], None] = _accept
     """Raises ApiError where the request, read by now, does not fit the API: a missing version, a wrong shape."""

@@ -10,47 +10,47 @@ from cloudtune_emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_emulator.bedrock import mantle
 from cloudtune_emulator.http import ApiError, Face
 from cloudtune_emulator.openai.routes import ROUTES
-from cloudtune_emulator.route import Door, KeyCheck
+from cloudtune_emulator.route import KeyCheck, Route
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 
-def find(site: Site, request: Request) -> Door:
-    """The door for a request, or the vendor's 404 or 405: by its signature if it has Amazon's, else by its path.
+def find(context: EmulatorContext, request: Request) -> Route:
+    """The route for a request, or the vendor's 404 or 405: by its signature if it has Amazon's, else by its path.
 
     Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
     """
     from cloudtune_emulator.aws import authentication, routing  # whose faces and moto few rehearsals need
 
-    if (below := mantle.path(site, request)) is not None:
+    if (below := mantle.path(context, request)) is not None:
         return _match("mantle", request.method, below, mantle.check_key)
-    if (door := routing.find(site, request)) is not None:
-        return door
+    if (route := routing.find(context, request)) is not None:
+        return route
     method, path = request.method, request.path
     if path.startswith("/v1/") and not path.startswith("/v1/deployments/"):
         return _match("openai", method, path.removeprefix("/v1"), openai_key)
     if path.startswith("/openai/v1/"):
         return _match("azure", method, path.removeprefix("/openai/v1"), dialect.check_key)
     if path.startswith("/openai/"):
-        door = _match("azure", method, path.removeprefix("/openai"), dialect.check_key)
-        return replace(door, check_request=dialect.check_version)
+        route = _match("azure", method, path.removeprefix("/openai"), dialect.check_key)
+        return replace(route, check_request=dialect.check_version)
     if path.startswith(storage.ROOT):
-        return storage.door(method, path, request.args)
+        return storage.route(method, path, request.args)
     if path == "/discovery":
-        return Door("azure", "workspace.discovery", workspace.discovery, workspace.public)
+        return Route("azure", "workspace.discovery", workspace.discovery, workspace.public)
     if path.lower().startswith(("/subscriptions/", "/history/v1.0/subscriptions/")):
         return _management(method, path)
     if "Authorization" not in request.headers and "api-key" not in request.headers:
         raise authentication.refusal("missing", "s3")  # every other path is a bucket's
-    _any_key(site, request)
+    _any_key(context, request)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
-def named(name: str, face: Face) -> Door:
-    """The door of a call that was read before, and whose key was, or will not be, looked at."""
+def named(name: str, face: Face) -> Route:
+    """The route of a call that was read before, and whose key was, or will not be, looked at."""
     if face not in ("openai", "azure", "mantle"):
         from cloudtune_emulator.aws import routing
 
@@ -58,48 +58,48 @@ def named(name: str, face: Face) -> Door:
     if name.startswith("blobs."):
         return storage.named(name)
     handler = next(handler for _, _, known, handler in (*ROUTES, *MANAGEMENT) if known == name)
-    return Door(face, name, handler, openai_key)
+    return Route(face, name, handler, openai_key)
 
 
-def _match(face: Face, method: str, path: str, check: KeyCheck) -> Door:
+def _match(face: Face, method: str, path: str, check: KeyCheck) -> Route:
     allowed = []
     for verb, pattern, name, handler in ROUTES:
         if found := pattern.fullmatch(path.rstrip("/")):
             if verb == method:
-                return Door(face, name, handler, check, found.groupdict())
+                return Route(face, name, handler, check, found.groupdict())
             allowed.append(verb)
     if allowed:
         raise ApiError(405, f"Not allowed to {method} on {path} (HINT: Perhaps you meant to use {allowed[0]}.)")
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
-def _management(method: str, path: str) -> Door:
+def _management(method: str, path: str) -> Route:
     for verb, pattern, name, handler in MANAGEMENT:
         found = pattern.fullmatch(path.rstrip("/"))
         if found and verb == method:
             ids = found.groupdict()
-            return Door(
+            return Route(
                 "azure", name, handler, deployments.check_token, ids, dressed=deployments.dressed,
                 check_request=deployments.check_scope,
             )  # fmt: skip
     raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
 
 
-def _any_key(site: Site, request: Request) -> None:
+def _any_key(context: EmulatorContext, request: Request) -> None:
     """Report an unknown path only to a caller who has a key of one of the APIs."""
     _, _, given = request.headers.get("Authorization", "").partition(" ")
-    settings = site.settings
+    settings = context.settings
     known = (settings.api_key, settings.azure_key, settings.azure_token, settings.bedrock_api_key)
-    if not any(site.opens(one, key) for one in (given, request.headers.get("api-key", "")) for key in known):
-        openai_key(site, request)
+    if not any(context.opens(one, key) for one in (given, request.headers.get("api-key", "")) for key in known):
+        openai_key(context, request)
 
 
-def openai_key(site: Site, request: Request) -> None:
+def openai_key(context: EmulatorContext, request: Request) -> None:
     """``Authorization: Bearer`` with the key (https://developers.openai.com/api/reference, seen 2026-11-21)."""
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "You didn't provide an API key. Provide it in an Authorization header as Bearer auth.")
-    if not site.opens(key, site.settings.api_key):
+    if not context.opens(key, context.settings.api_key):
         # Only the key's ends are told, as the vendor does: errors get into logs.
         shown = f"{key[:3]}***{key[-2:]}" if len(key) > 8 else "***"
         raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")

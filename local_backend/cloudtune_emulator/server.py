@@ -11,10 +11,10 @@ from cloudtune.errors import ConfigError
 from cloudtune_emulator import credentials
 from cloudtune_emulator.admin_api import TOKEN_VARIABLE, census
 from cloudtune_emulator.app import App
-from cloudtune_emulator.aws.moto_app import Around
+from cloudtune_emulator.aws.moto_app import MotoApp
 from cloudtune_emulator.azure import storage
 from cloudtune_emulator.clock import EmulatorClock
-from cloudtune_emulator.context import Site
+from cloudtune_emulator.context import EmulatorContext
 from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.faults import Faults
 from cloudtune_emulator.http_server import HttpServer, Limits
@@ -76,10 +76,12 @@ class Emulator:
             self.settings = credentials.complete(given)
             self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
-            around = opened.enter_context(closing(Around(self.settings, _buckets(self.store))))
+            around = opened.enter_context(closing(MotoApp(self.settings, _buckets(self.store))))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
-            self.site = Site(self.settings, self.clock, self.store, self._engine, self.faults, around, trainer)
-            self.app = App(self.site, host)
+            self.context = EmulatorContext(
+                self.settings, self.clock, self.store, self._engine, self.faults, around, trainer
+            )
+            self.app = App(self.context, host)
             self._trusted = self.store.folder / "authority.pem" if tls else None
             context = None if self._trusted is None else _tls(host, self._trusted)
             self.http = HttpServer(self.app, listening, limits=limits, tls=context)
@@ -119,7 +121,7 @@ class Emulator:
 
     def census(self) -> dict[str, Any]:
         """How much the store holds of everything."""
-        return census(self.site)
+        return census(self.context)
 
     def environment(self) -> dict[str, str]:
         """What points any client of the vendors at this emulator."""

@@ -24,7 +24,7 @@ from cloudtune.state import JobRef
 from cloudtune_emulator import base_models, distillation, train_status
 from cloudtune_emulator.engines import Spoken
 from cloudtune_emulator.http import ApiError
-from cloudtune_emulator.job_timeline import Acts, Course, Life, Script, life
+from cloudtune_emulator.job_timeline import Actions, JobStatus, Script, TrainingPlan, status_at
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 
@@ -53,7 +53,7 @@ class TrainEngine:
         self._backend = LocalBackend(Options(root=self._folder / "runs"))
         self._client = Client(cast("Backend", self._backend), ledger=f"sqlite:///{self._folder / 'ledger.sqlite'}")
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-start")
-        self._ended: dict[str, Life] = {}
+        self._ended: dict[str, JobStatus] = {}
         for job in store.all("job"):  # those whose server went down before they were started
             if job["course"]["error"] is None and store.get("run", job["face"], job["id"]) is None:
                 self._starting.submit(self._start, job)
@@ -130,14 +130,14 @@ class TrainEngine:
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
-    def life(self, job: dict[str, Any], now: float) -> Life:
-        """See `Engine.life`."""
+    def status(self, job: dict[str, Any], now: float) -> JobStatus:
+        """See `Engine.status`."""
         if job["course"]["error"] is not None:
-            course = Course(**job["course"])
-            return life(job["id"], job["created"], job["seed"], Script(), course, Acts(), now)
+            course = TrainingPlan(**job["course"])
+            return status_at(job["id"], job["created"], job["seed"], Script(), course, Actions(), now)
         if (ended := self._ended.get(job["id"])) is not None:
             return ended
-        acts = Acts(tuple((at, kind) for at, kind in job["acts"]))
+        acts = Actions(tuple((at, kind) for at, kind in job["acts"]))
         run = self._run(job)
         if run is None:
             return train_status.waiting(job, acts)
@@ -207,7 +207,7 @@ class TrainEngine:
         job = model.job
         if job is None:
             made = [one for one in self._store.all("job") if one["base"] == model.base]
-            job = next((one for one in made if self.life(one, time.time()).word == "succeeded"), None)
+            job = next((one for one in made if self.status(one, time.time()).word == "succeeded"), None)
             if job is None:
                 raise JobNotFound("no job on this base model has ended yet")
         tuned = self._job(job).model()

@@ -15,7 +15,7 @@ from cloudtune.errors import InvalidRequest
 from cloudtune.files.model_files import read_json_object
 from cloudtune.state import JobState, TunedModel
 from cloudtune_emulator.engines import text_of
-from cloudtune_emulator.job_timeline import Acts, Kept, Life, Occurrence
+from cloudtune_emulator.job_timeline import Actions, EmulatedCheckpoint, JobStatus, Occurrence
 from cloudtune_trainer.submit.run_folder import TUNED, write_json
 
 if TYPE_CHECKING:
@@ -43,22 +43,22 @@ def _opening(job: dict[str, Any]) -> list[Occurrence]:
             Occurrence(at=at, message="Validating training file")]  # fmt: skip
 
 
-def waiting(job: dict[str, Any], acts: Acts) -> Life:
+def waiting(job: dict[str, Any], acts: Actions) -> JobStatus:
     """A job whose run is being made."""
     if (cancelled := acts.first("cancel")) is not None:
         events = (*_opening(job), Occurrence(at=cancelled, message="Fine-tuning job cancelled"))
-        return Life(word="cancelled", finished_at=cancelled, events=events)
-    return Life(word="validating_files", events=tuple(_opening(job)))
+        return JobStatus(word="cancelled", finished_at=cancelled, events=events)
+    return JobStatus(word="validating_files", events=tuple(_opening(job)))
 
 
-def refused(job: dict[str, Any], run: dict[str, Any]) -> Life:
+def refused(job: dict[str, Any], run: dict[str, Any]) -> JobStatus:
     """A job that the local back end does not take: the reason is in the vendor's place for it."""
     error = {"code": "not_trainable", "message": run["error"], "param": None}
     events = (*_opening(job), Occurrence(at=run["at"], message=run["error"], level="error"))
-    return Life(word="failed", finished_at=run["at"], events=events, error=error)
+    return JobStatus(word="failed", finished_at=run["at"], events=events, error=error)
 
 
-def seen(job: dict[str, Any], acts: Acts, run: Job) -> Life:
+def seen(job: dict[str, Any], acts: Actions, run: Job) -> JobStatus:
     """A job as its run stands. The order matters: what ended is asked for its figures after it ended."""
     snapshot = run.snapshot()
     metrics = run.metrics()
@@ -74,7 +74,7 @@ def seen(job: dict[str, Any], acts: Acts, run: Job) -> Life:
     if finished is not None:
         events += _ending(word, finished, error)
     rows = _rows(metrics)
-    return Life(
+    return JobStatus(
         word=word, started_at=started, finished_at=finished, events=tuple(sorted(events, key=lambda e: e.at)),
         estimated_finish=None if finished is not None else _estimate(snapshot), error=error,
         checkpoints=tuple(_kept(one, rows, snapshot) for one in run.checkpoints() if one.step is not None),
@@ -82,7 +82,7 @@ def seen(job: dict[str, Any], acts: Acts, run: Job) -> Life:
     )  # fmt: skip
 
 
-def _word(snapshot: JobSnapshot, acts: Acts) -> tuple[str, float | None]:
+def _word(snapshot: JobSnapshot, acts: Actions) -> tuple[str, float | None]:
     word = _WORDS[snapshot.state]
     finished = _stamp(snapshot.finished_at) if snapshot.state.is_terminal else None
     cancelled = acts.first("cancel")
@@ -139,11 +139,11 @@ def _rows(metrics: Sequence[Metric]) -> dict[int, dict[str, Any]]:
     return rows
 
 
-def _kept(one: Checkpoint, rows: Mapping[int, dict[str, Any]], snapshot: JobSnapshot) -> Kept:
+def _kept(one: Checkpoint, rows: Mapping[int, dict[str, Any]], snapshot: JobSnapshot) -> EmulatedCheckpoint:
     step = int(one.step or 0)
     is_last = snapshot.state is JobState.SUCCEEDED and step == snapshot.progress.total_steps
     made = _stamp(one.created_at) or 0.0
-    return Kept(at=made, step=step, metrics={"step": step} | rows.get(step, {}), is_last=is_last)
+    return EmulatedCheckpoint(at=made, step=step, metrics={"step": step} | rows.get(step, {}), is_last=is_last)
 
 
 def _ending(word: str, at: float, error: dict[str, Any] | None) -> list[Occurrence]:

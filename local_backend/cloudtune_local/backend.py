@@ -25,7 +25,7 @@ from cloudtune_local import (
     snapshots,
 )
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting, standing_of
+from cloudtune_local.rundir import Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.spec import JobSpec
-    from cloudtune_local.rundir import Standing
+    from cloudtune_local.rundir import RunStatus
 
 
 class LocalBackend:
@@ -121,8 +121,8 @@ class LocalBackend:
         run = Run(Path(step.request["root"]) / step.request["run"])
         if not run.exists():
             return Absent()
-        standing = run.standing()
-        if standing.state == "queued" and standing.worker is None:
+        run_status = run.run_status()
+        if run_status.state == "queued" and run_status.worker is None:
             return Absent()
         return Done(outputs={"ref": str(self._ref(run))})
 
@@ -166,9 +166,9 @@ class LocalBackend:
         lines = _Lines()
         found = {}
         for ref in refs:
-            standing = standing_of(_folder(ref)) if _may_exist(ref) else None
-            if standing is not None:
-                found[ref] = snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing))
+            run_status = run_status_of(_folder(ref)) if _may_exist(ref) else None
+            if run_status is not None:
+                found[ref] = snapshots.to_snapshot(ref, run_status, lines.ahead(ref, run_status))
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
@@ -178,20 +178,22 @@ class LocalBackend:
         except FileNotFoundError:
             return []
         refs = (JobRef(NAME, str(self.root), name) for name in names if not name.startswith("."))
-        found = [(ref, standing) for ref in refs if (standing := standing_of(_folder(ref))) is not None]
+        found = [(ref, run_status) for ref in refs if (run_status := run_status_of(_folder(ref))) is not None]
         found.sort(key=lambda pair: (int(pair[1].job.get("number", 0)), pair[0].id), reverse=True)
         lines = _Lines()
-        return [snapshots.to_snapshot(ref, standing, lines.ahead(ref, standing)) for ref, standing in found[:limit]]
+        return [
+            snapshots.to_snapshot(ref, run_status, lines.ahead(ref, run_status)) for ref, run_status in found[:limit]
+        ]
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """What happened after that line."""
         run, line = self._run(ref), snapshots.to_line(after)
-        standing = run.standing()  # before the lines: so that the end is either written among them or derived
+        run_status = run.run_status()  # before the lines: so that the end is either written among them or derived
         events = snapshots.to_events(read_lines(run.events, line))
-        if standing.derived and standing.is_final:
+        if run_status.derived and run_status.is_final:
             last = run.event_lines()
             if line <= last:
-                events.append(snapshots.observed_end(standing, last + 1))
+                events.append(snapshots.observed_end(run_status, last + 1))
         return events
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
@@ -211,9 +213,9 @@ class LocalBackend:
     def cancel(self, ref: JobRef) -> None:
         """Ask it to stop; in line, it is over at once. After the end nothing happens."""
         run = self._run(ref)
-        if run.standing().is_final:
+        if run.run_status().is_final:
             return
-        with launch.told(run.path):
+        with launch.translate_errors(run.path):
             run.ask("cancel")
             if self._wake(run):
                 return
@@ -222,10 +224,10 @@ class LocalBackend:
     def pause(self, ref: JobRef) -> None:
         """Ask it to stand still: in line it lets the others pass, running it keeps its slot and its memory."""
         run = self._run(ref)
-        standing = run.standing()
-        if standing.is_final:
-            raise InvalidRequest(f"{ref} has ended ({standing.state}); there is nothing to pause")
-        with launch.told(run.path):
+        run_status = run.run_status()
+        if run_status.is_final:
+            raise InvalidRequest(f"{ref} has ended ({run_status.state}); there is nothing to pause")
+        with launch.translate_errors(run.path):
             run.ask("pause")
             if not self._wake(run):
                 self._alone(run, lambda: run.tell("paused", "paused in the queue"))
@@ -233,26 +235,26 @@ class LocalBackend:
     def resume(self, ref: JobRef) -> None:
         """Let it go on; and give a job in line that has lost its worker, by a reboot perhaps, a new one."""
         run = self._run(ref)
-        standing = run.standing()
-        if standing.is_final:
+        run_status = run.run_status()
+        if run_status.is_final:
             raise InvalidRequest(
-                f"{ref} has ended ({standing.state}); it goes on as a new job that starts from its checkpoint"
+                f"{ref} has ended ({run_status.state}); it goes on as a new job that starts from its checkpoint"
             )
-        with launch.told(run.path):
+        with launch.translate_errors(run.path):
             run.withdraw("pause")
             if not self._wake(run):
                 launch.start(run)
 
     def _wake(self, run: Run) -> bool:
         """Have the worker look at what is asked for. Whether there is one."""
-        standing = run.standing()
-        if standing.worker is not None and processes.is_alive(standing.worker):  # type: ignore[arg-type]
+        run_status = run.run_status()
+        if run_status.worker is not None and processes.is_alive(run_status.worker):  # type: ignore[arg-type]
             try:
-                os.kill(standing.worker["pid"], signal.SIGUSR1)
+                os.kill(run_status.worker["pid"], signal.SIGUSR1)
             except ProcessLookupError:
                 return False
             return True
-        return standing.worker is not None  # on another machine, or only its trainer lives: they look by themselves
+        return run_status.worker is not None  # on another machine, or only its trainer lives: they look by themselves
 
     def _alone(self, run: Run, act: Any) -> None:
         """Act in the place of a worker, for a job in line that has none."""
@@ -273,14 +275,14 @@ class LocalBackend:
             run = self._run(ref)
         except JobNotFound:
             return
-        standing = run.standing()
-        if not standing.is_final:
-            raise InvalidRequest(f"{ref} has not ended ({standing.state})", hint="cancel it first")
+        run_status = run.run_status()
+        if not run_status.is_final:
+            raise InvalidRequest(f"{ref} has not ended ({run_status.state})", hint="cancel it first")
         children = [str(job.ref) for job in self._others(ref) if job.parent == ref and not job.state.is_terminal]
         if children:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")
-        with launch.told(run.path):
+        with launch.translate_errors(run.path):
             aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
             private_folder(aside.parent)
             run.path.rename(aside)  # at once gone from every list, however long the removal takes
@@ -294,7 +296,7 @@ class LocalBackend:
     def model(self, ref: JobRef) -> TunedModel:
         """What the job produced. Raises InvalidRequest while there is nothing usable."""
         run = self._run(ref)
-        return tuned_model(ref, run, run.standing())
+        return tuned_model(ref, run, run.run_status())
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
@@ -322,11 +324,11 @@ class _Lines:
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], list[int]] = {}
 
-    def ahead(self, ref: JobRef, standing: Standing) -> int | None:
+    def ahead(self, ref: JobRef, run_status: RunStatus) -> int | None:
         """Jobs before that one; None if it is not in line."""
-        if standing.state != "queued":
+        if run_status.state != "queued":
             return None
-        key = (ref.scope, str(standing.job.get("pool", devices.CPU)))
+        key = (ref.scope, str(run_status.job.get("pool", devices.CPU)))
         if key not in self._numbers:
             self._numbers[key] = [place.number for place in Queue(Path(key[0])).waiting(key[1])]
-        return sum(number < int(standing.job.get("number", 0)) for number in self._numbers[key])
+        return sum(number < int(run_status.job.get("number", 0)) for number in self._numbers[key])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
-from cloudtune_trainer.submit.plan import contradictions, untaught
+from cloudtune_trainer.submit.plan import contradictions, unsupported_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ _OTHER = {
 
 def capabilities() -> Capabilities:
     """What it can do."""
-    reasons = _OTHER | untaught()
+    reasons = _OTHER | unsupported_features()
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,

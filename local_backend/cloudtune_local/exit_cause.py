@@ -27,7 +27,7 @@ _DISK_HINT = "free some space, then `cloudtune resume` goes on from the newest g
 _KILLED_HINT = "`cloudtune resume` goes on from the newest good checkpoint"
 
 
-class Death(NamedTuple):
+class ProcessExit(NamedTuple):
     """How the trainer's process ended, and what the machine looked like."""
 
     returncode: int
@@ -42,7 +42,7 @@ class Death(NamedTuple):
     log_tail: str = ""
 
 
-def cause(death: Death) -> dict[str, Any]:
+def cause(death: ProcessExit) -> dict[str, Any]:
     """The problem to report: code, message and what to do about it."""
     if death.returncode < 0:
         return _by_signal(-death.returncode, death)
@@ -64,7 +64,7 @@ def own_fault(error: Exception) -> dict[str, Any]:
     return _problem("crashed", message, "the whole story is in log.txt")
 
 
-def _by_signal(number: int, death: Death) -> dict[str, Any]:
+def _by_signal(number: int, death: ProcessExit) -> dict[str, Any]:
     name = _signal_name(number)
     if number == signal.SIGKILL and death.oom_kills:
         message = f"the kernel killed the trainer for want of memory{_memory(death)}"
@@ -86,11 +86,11 @@ def _problem(code: str, message: str, hint: str) -> dict[str, Any]:
     return {"code": code, "message": message, "hint": hint}
 
 
-def _is_full(death: Death) -> bool:
+def _is_full(death: ProcessExit) -> bool:
     return death.disk_free_bytes is not None and death.disk_free_bytes < FULL_BYTES
 
 
-def _memory(death: Death) -> str:
+def _memory(death: ProcessExit) -> str:
     if not (death.peak_bytes and death.memory_bytes):
         return ""
     return f" (it held {death.peak_bytes / 2**30:.1f} of {death.memory_bytes / 2**30:.1f} GiB)"

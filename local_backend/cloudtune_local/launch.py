@@ -41,7 +41,7 @@ def create(request: Mapping[str, Any]) -> Run:
     """
     root = Path(request["root"])
     run = Run(root / request["run"])
-    with told(root):
+    with translate_errors(root):
         if run.exists():
             _must_be_ours(run, request)
             start(run)
@@ -139,7 +139,7 @@ def _spawn(run: Run, lock: int) -> None:
     # No secret is on the command line: everybody on the machine can read it.
     argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
     try:
-        with told(run.path), open_private(run.log, "ab") as log:
+        with translate_errors(run.path), open_private(run.log, "ab") as log:
             process = subprocess.Popen(
                 argv, cwd=run.path, env=_environment(run), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=(lock, writer), start_new_session=True,
@@ -179,7 +179,7 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def told(folder: Path) -> Iterator[None]:
+def translate_errors(folder: Path) -> Iterator[None]:
     """Say what a refusal of the operating system means."""
     try:
         yield

@@ -34,7 +34,7 @@ RESERVE_BYTES = 32 * 1024
 _PAGE = 64 * 1024
 
 
-class Standing(NamedTuple):
+class RunStatus(NamedTuple):
     """How a run stands: its status, corrected by what became of its worker."""
 
     state: str
@@ -71,24 +71,24 @@ class Run(RunFolder):
         """Whether there is such a run."""
         return self.spec.is_file()
 
-    def standing(self) -> Standing:
+    def run_status(self) -> RunStatus:
         """How it stands now."""
         job, status = _document(f"{self.path}/job.json"), _document(f"{self.path}/status.json")
-        return self._standing(job or {}, status or {"state": "queued"})
+        return self._run_status(job or {}, status or {"state": "queued"})
 
-    def _standing(self, job: dict[str, Any], status: dict[str, Any]) -> Standing:
+    def _run_status(self, job: dict[str, Any], status: dict[str, Any]) -> RunStatus:
         if status["state"] in FINAL_STATES:
             return _as_written(status, job, None)
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
             if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
-                return Standing("cancelling", "asked to stop", None, status, job, worker, True)
+                return RunStatus("cancelling", "asked to stop", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
             status = _document(f"{self.path}/status.json") or status  # it may have ended between our two looks
         return self.orphaned(status, job)
 
-    def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> Standing:
+    def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> RunStatus:
         """How a run with that status stands when nobody looks after it."""
         job = job if job is not None else read_json(self.job) or {}
         if status["state"] in FINAL_STATES:
@@ -155,7 +155,7 @@ class Run(RunFolder):
             file.write(os.urandom(RESERVE_BYTES))  # a file system that compresses would give zeros no space
 
 
-def standing_of(folder: str) -> Standing | None:
+def run_status_of(folder: str) -> RunStatus | None:
     """How the run in that folder stands; None if there is none.
 
     For a run that ended, which most have, two small files are read, and nothing else is touched: a thousand of them
@@ -165,7 +165,7 @@ def standing_of(folder: str) -> Standing | None:
     if job is not None and status is not None and status["state"] in FINAL_STATES:
         return _as_written(status, job, None)
     run = Run(folder)
-    return run._standing(job or {}, status or {"state": "queued"}) if run.exists() else None
+    return run._run_status(job or {}, status or {"state": "queued"}) if run.exists() else None
 
 
 def _document(path: str) -> dict[str, Any] | None:
@@ -190,24 +190,24 @@ def is_waiting(status: dict[str, Any]) -> bool:
     return status["state"] in ("queued", "paused") and not status.get("started_at")
 
 
-def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, Any] | None) -> Standing:
-    return Standing(status["state"], status.get("detail", ""), status.get("problem"), status, job, worker)
+def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, Any] | None) -> RunStatus:
+    return RunStatus(status["state"], status.get("detail", ""), status.get("problem"), status, job, worker)
 
 
-def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> Standing:
+def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStatus:
     """How a run stands whose worker is gone. What it was told to do decides, so that the answer never changes."""
     state = status["state"]
     if state == UNREADABLE:
         return _as_written(status, job, None)
     if is_waiting(status):
         shown = "paused" if pause else "queued"
-        return Standing(shown, NO_WORKER, None, status, job, None, derived=shown != state)
+        return RunStatus(shown, NO_WORKER, None, status, job, None, derived=shown != state)
     if state == "cancelling":
-        return Standing("cancelled", "its worker died while it was being cancelled", None, status, job, None, True)
+        return RunStatus("cancelled", "its worker died while it was being cancelled", None, status, job, None, True)
     was = status.get("detail") or state
     problem = {
         "code": "killed",
         "message": f"the worker was killed or the machine went down while the job was {state} ({was})",
         "hint": "`cloudtune resume` goes on from the newest good checkpoint",
     }
-    return Standing("failed", problem["message"], problem, status, job, None, True)
+    return RunStatus("failed", problem["message"], problem, status, job, None, True)

@@ -11,7 +11,7 @@ from cloudtune.state import Checkpoint, Event, JobProblem, JobRef, JobSnapshot, 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cloudtune_local.rundir import Standing
+    from cloudtune_local.rundir import RunStatus
     from cloudtune_trainer.submit.run_folder import Saved
 
 STATES: dict[str, JobState] = {
@@ -37,31 +37,31 @@ def to_state(word: str) -> JobState:
     return STATES.get(word, JobState.UNKNOWN)
 
 
-def to_snapshot(ref: JobRef, standing: Standing, ahead: int | None = None) -> JobSnapshot:
+def to_snapshot(ref: JobRef, run_status: RunStatus, ahead: int | None = None) -> JobSnapshot:
     """The run as it stands; ``ahead`` is how many stand before it in line."""
-    status, job = standing.status, standing.job
-    detail = standing.detail
-    if standing.state == "queued" and ahead is not None and standing.worker is not None:
+    status, job = run_status.status, run_status.job
+    detail = run_status.detail
+    if run_status.state == "queued" and ahead is not None and run_status.worker is not None:
         detail = "next in line" if ahead == 0 else f"{ahead} ahead in line"
-    problem = standing.problem or None
+    problem = run_status.problem or None
     return JobSnapshot(
         ref=ref,
-        state=to_state(standing.state),
-        native_state=standing.state,
+        state=to_state(run_status.state),
+        native_state=run_status.state,
         name=str(job.get("name", "")),
         model=str(job.get("model") or ""),
         detail=detail,
         created_at=to_time(job.get("created_at")),
         started_at=to_time(status.get("started_at")),
-        finished_at=to_time(status.get("finished_at") or (status.get("updated_at") if standing.is_final else None)),
+        finished_at=to_time(status.get("finished_at") or (status.get("updated_at") if run_status.is_final else None)),
         progress=Progress(
             step=status.get("step"),
             total_steps=status.get("total_steps"),
             epoch=status.get("epoch"),
             tokens=status.get("tokens"),
-            eta_s=None if standing.is_final else status.get("eta_s"),
+            eta_s=None if run_status.is_final else status.get("eta_s"),
         ),
-        problem=_problem(problem) if problem and standing.state in ("failed", "expired") else None,
+        problem=_problem(problem) if problem and run_status.state in ("failed", "expired") else None,
         parent=JobRef.parse(job["parent"]) if job.get("parent") else None,
         raw={"status": status, "tags": job.get("tags", {}), "number": job.get("number")},
     )
@@ -88,17 +88,17 @@ def to_events(lines: Iterable[tuple[int, Any]]) -> list[Event]:
     ]
 
 
-def observed_end(standing: Standing, cursor: int) -> Event:
+def observed_end(run_status: RunStatus, cursor: int) -> Event:
     """The end of a run whose worker died without writing it; a worker that writes it later takes this very line."""
-    data: dict[str, Any] = {"state": standing.state}
-    if standing.problem:
-        data["problem"] = standing.problem
+    data: dict[str, Any] = {"state": run_status.state}
+    if run_status.problem:
+        data["problem"] = run_status.problem
     return Event(
         cursor=str(cursor),
-        time=to_time(standing.status.get("updated_at")) or datetime.fromtimestamp(0, UTC),
-        message=standing.detail,
+        time=to_time(run_status.status.get("updated_at")) or datetime.fromtimestamp(0, UTC),
+        message=run_status.detail,
         type="state",
-        level="error" if standing.state == "failed" else "info",
+        level="error" if run_status.state == "failed" else "info",
         data=data,
         observed=True,
     )

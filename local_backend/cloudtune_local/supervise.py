@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 
 
-class Bell:
+class SignalWaiter:
     """Wakes a waiting worker when a signal arrives; none is lost between two looks."""
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Bell:
         self.told_to_stop = True
 
 
-def supervise(run: Run, trainer: Trainer, bell: Bell) -> None:
+def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     """See the trainer to its end, and write that end if it could not do so itself."""
     grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
     kills = exit_cause.oom_kills()
-    patience = _Patience(run, trainer, grace, bell)
+    patience = _StopEscalation(run, trainer, grace, bell)
     try:
         while (ended := trainer.poll()) is None:
             patience.look()
@@ -69,7 +69,7 @@ def supervise(run: Run, trainer: Trainer, bell: Bell) -> None:
         problem = {"code": "killed", "message": "the worker was told to stop (SIGTERM)", "hint": "`cloudtune resume`"}
         run.end("failed", problem["message"], problem)
     else:
-        death = exit_cause.Death(
+        death = exit_cause.ProcessExit(
             returncode=ended.code,
             peak_bytes=ended.peak_bytes,
             memory_bytes=exit_cause.memory_bytes(),
@@ -87,10 +87,10 @@ def _note_of_one(run: Run) -> dict[str, Any] | None:
     return next((note for note in notes if isinstance(note, dict)), None)
 
 
-class _Patience:
+class _StopEscalation:
     """Asks politely, then with SIGTERM, then with SIGKILL."""
 
-    def __init__(self, run: Run, trainer: Trainer, grace: float, bell: Bell) -> None:
+    def __init__(self, run: Run, trainer: Trainer, grace: float, bell: SignalWaiter) -> None:
         self._run, self._trainer, self._grace, self._bell = run, trainer, grace, bell
         self._since: float | None = None
         self._sent = 0

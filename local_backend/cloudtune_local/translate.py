@@ -8,7 +8,7 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_local.options import Options, Overrides
 from cloudtune_local.rundir import JOB_VERSION
-from cloudtune_trainer.submit.plan import FORMAT, Choices, misfits, run_spec, warning
+from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
 from cloudtune_trainer.submit.preference import KEY
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
 def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
     """Warnings on how the spec fits the model and the machine. Raises SpecError where it does not."""
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
-    found = misfits(request, document, facts["model"])
+    found = model_problems(request, document, facts["model"])
     if precision == "fp16" and not facts["gpus"]:
         message = "half precision needs a GPU, and this machine shows none"
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))

@@ -9,21 +9,21 @@ from cloudtune.state import JobRef, TunedModel
 from cloudtune_trainer.submit.run_folder import TUNED, read_json
 
 if TYPE_CHECKING:
-    from cloudtune_local.rundir import Run, Standing
+    from cloudtune_local.rundir import Run, RunStatus
 
 
-def tuned_model(ref: JobRef, run: Run, standing: Standing) -> TunedModel:
+def tuned_model(ref: JobRef, run: Run, run_status: RunStatus) -> TunedModel:
     """The run's model. A job that was stopped by a limit may have one too. Raises InvalidRequest."""
     tuned = read_json(run.model / TUNED)
     if not isinstance(tuned, dict):
         hint = None
-        if standing.is_final and any(run.checkpoints.glob("step-*")):
+        if run_status.is_final and any(run.checkpoints.glob("step-*")):
             hint = "it has checkpoints: `cloudtune resume` goes on from the newest good one"
-        raise InvalidRequest(f"{ref} has no model: it is {standing.state}", hint=hint)
+        raise InvalidRequest(f"{ref} has no model: it is {run_status.state}", hint=hint)
     files = sorted(str(file.relative_to(run.model)) for file in run.model.rglob("*") if file.is_file())
     return TunedModel(
         id=run.slug,
-        base=str(standing.job.get("model") or tuned["base"]["path"]),
+        base=str(run_status.job.get("model") or tuned["base"]["path"]),
         backend=ref.backend,
         scope=ref.scope,
         ref=ref,

@@ -19,7 +19,7 @@ from cloudtune_local import devices, exit_cause
 from cloudtune_local import processes as procs
 from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_waiting
-from cloudtune_local.supervise import Bell, supervise
+from cloudtune_local.supervise import SignalWaiter, supervise
 from cloudtune_local.trainer_process import Trainer
 from cloudtune_trainer.submit.locks import take_lock
 from cloudtune_trainer.submit.run_folder import FINAL_STATES, keep_private, now, read_json, write_json
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     os.set_inheritable(lock, False)
     if pipe is not None and os.fork():
         os._exit(0)  # the submitter waits for this process only, and is never left with a zombie
-    bell = Bell()
+    bell = SignalWaiter()
     write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now()})
     if pipe is not None:
         with contextlib.suppress(BrokenPipeError):  # whoever submitted the job is gone, which is no reason to stop
@@ -62,13 +62,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def look_after(run: Run, lock: int, bell: Bell) -> None:
+def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
     """Take the run from where it stands to its end."""
     status = read_json(run.status) or {"state": "queued"}
     if status["state"] in FINAL_STATES:
         return
     if not is_waiting(status):
-        _bury(run, status)
+        _record_orphan_failure(run, status)
         return
     job = read_json(run.job) or {}
     slots = wait_for_turn(run, job, bell)
@@ -81,13 +81,13 @@ def look_after(run: Run, lock: int, bell: Bell) -> None:
     supervise(run, Trainer(run, python, devices.environment_of(pool, slots), keep, processes), bell)
 
 
-def _bury(run: Run, status: dict[str, Any]) -> None:
+def _record_orphan_failure(run: Run, status: dict[str, Any]) -> None:
     """Write down the end of a run whose worker died while it was under way, as every reader tells it already."""
-    standing = run.orphaned(status)
-    run.end(standing.state, standing.detail, standing.problem)
+    run_status = run.orphaned(status)
+    run.end(run_status.state, run_status.detail, run_status.problem)
 
 
-def wait_for_turn(run: Run, job: dict[str, Any], bell: Bell) -> dict[int, int] | None:
+def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int, int] | None:
     """Stand in line until enough slots are free: their numbers, and the descriptors that hold them.
 
     None if the job was cancelled, or this worker was told to stop.

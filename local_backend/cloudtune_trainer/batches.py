@@ -95,13 +95,13 @@ def schedule_of(
     return Schedule(sequences, batch_size, seed, max(1, steps))
 
 
-def chunks_of(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """All samples, those of like length together, as many at once as ``room`` tokens hold; longest first."""
+def chunks_of(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+    """All samples, those of like length together, as many at once as ``token_budget`` tokens hold; longest first."""
     chunks: list[list[int]] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         # counted as padded rows, which is what the fallback layout needs
-        if not chunks or longest * (len(chunks[-1]) + 1) > room:
+        if not chunks or longest * (len(chunks[-1]) + 1) > token_budget:
             chunks.append([])
             longest = lengths[index]
         chunks[-1].append(index)

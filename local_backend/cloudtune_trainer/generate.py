@@ -17,7 +17,7 @@ from cloudtune_trainer import models
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template, turn_end
 from cloudtune_trainer.run_spec import ModelSource
-from cloudtune_trainer.streaming import Ear
+from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Model:
     ) -> Iterator[str | Answer]:  # fmt: skip
         """One answer's text in pieces as the model writes it, and then the whole: the one that ``generate`` gives."""
         text = self._text(prompt)
-        ear = Ear(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
+        ear = TokenStreamer(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
 
         def write() -> Answer:
             with self._alone(seed):
@@ -127,7 +127,7 @@ class Model:
         return bool(ids) and ids[0] == self._tokenizer.bos_token_id
 
     def _batch(
-        self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: Ear | None = None
+        self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: TokenStreamer | None = None
     ) -> list[Answer]:
         from transformers import GenerationConfig
 

@@ -77,12 +77,12 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     network.to(devices.device)
-    end_to_end = models.lay_end_to_end(network)
-    if spec.hyperparameters.packing and not end_to_end:
+    packed = models.enable_packed_attention(network)
+    if spec.hyperparameters.packing and not packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
     tuned = models.make_trainable(network, spec, base, start)
-    objective = objective_for(spec, end_to_end=end_to_end, tuned=tuned)
+    objective = objective_for(spec, packed=packed, tuned=tuned)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
@@ -102,7 +102,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         tuned=tuned,
         objective=objective,
         splits=splits,
-        packing=spec.hyperparameters.packing and end_to_end,
+        packing=spec.hyperparameters.packing and packed,
         start=start,
     )
 
@@ -175,7 +175,7 @@ def _measured(
     stopping: Callable[[], bool],
 ) -> dict[str, Any]:  # fmt: skip
     """The splits with what the base model says of them, where the method compares with it."""
-    if not objective.measures_start:
+    if not objective.needs_reference:
         return splits
     from cloudtune_trainer.reference import with_reference
 
@@ -186,7 +186,7 @@ def _measured(
             objective,
             pairs,
             devices,
-            room=spec.hyperparameters.room,
+            token_budget=spec.hyperparameters.token_budget,
             check=lambda: _stop_together(devices, stopping),
         )
         for name, pairs in splits.items()

@@ -97,15 +97,15 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
         batches = [job.objective.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
-        loss, tallies = 0.0, [0.0] * job.objective.tallies
+        loss, metric_sums = 0.0, [0.0] * job.objective.metric_sums
         for batch in batches:
             with devices.autocast():
-                sums = job.objective.sums(job.network, batch.to(devices.device))
+                sums = job.objective.forward(job.network, batch.to(devices.device))
             # the mean is taken over all tokens, or pairs, of the step, so its parts add up to one large batch
             devices.backward(sums.loss / count)
             loss += sums.loss.item()
-            tallies = added(tallies, sums.tallies.tolist())
-        loss, tokens, *tallies = devices.totals(loss, sum(batch.tokens for batch in batches), *tallies)
+            metric_sums = added(metric_sums, sums.metric_sums.tolist())
+        loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
         _check_finite(loss / count, "loss", step)
         norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimiser)
         if devices.scaler is None:
@@ -113,7 +113,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         devices.step(job.optimiser)
         job.optimiser.zero_grad(set_to_none=True)
         job.progress = replace(job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens))
-        meter.end(loss, tallies, count, int(tokens))
+        meter.end(loss, metric_sums, count, int(tokens))
 
         # --- measure, evaluate, save
         step += 1
@@ -150,8 +150,8 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
     `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
     """
-    loss, tallies, count = 0.0, [0.0] * job.objective.tallies, 0
-    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.room)
+    loss, metric_sums, count = 0.0, [0.0] * job.objective.metric_sums, 0
+    chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
     common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
     job.network.eval()
     try:
@@ -161,14 +161,14 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
                     _give_way(job, clock)
                 batch = job.objective.collate(samples, chosen).to(job.devices.device)
                 with job.devices.autocast():
-                    sums = job.objective.sums(job.network, batch)
+                    sums = job.objective.forward(job.network, batch)
                 loss += sums.loss.item()
-                tallies = added(tallies, sums.tallies.tolist())
+                metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
     finally:
         job.network.train()
-    loss, total, *tallies = job.devices.totals(loss, count, *tallies)
-    return job.objective.metrics(loss, tallies, int(total))
+    loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
+    return job.objective.metrics(loss, metric_sums, int(total))
 
 
 def _give_way(job: Job, clock: Clock) -> None:
@@ -268,7 +268,7 @@ def _due(every: str | int, step: int, schedule: Schedule) -> bool:
 
 
 def _log(job: Job, meter: Meter, rate: float, norm: float) -> None:
-    values = job.objective.metrics(meter.loss, meter.tallies, meter.count)
+    values = job.objective.metrics(meter.loss, meter.metric_sums, meter.count)
     values |= {
         "learning_rate": rate,
         "grad_norm": norm,

@@ -36,7 +36,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.loss = 0.0
-        self.tallies: list[float] = []
+        self.metric_sums: list[float] = []
         self.count = 0
         self.tokens = 0
         self.steps = 0
@@ -48,14 +48,14 @@ class Meter:
         """A step begins."""
         self._begin = time.monotonic()
 
-    def end(self, loss: float, tallies: Sequence[float], count: int, tokens: int) -> None:
+    def end(self, loss: float, metric_sums: Sequence[float], count: int, tokens: int) -> None:
         """A step is done."""
         spent = time.monotonic() - self._begin
         self._busy += spent
         # weights later steps more: the first one is slow
         self._pace = spent if self._pace is None else 0.9 * self._pace + 0.1 * spent
         self.loss += loss
-        self.tallies = added(self.tallies, tallies)
+        self.metric_sums = added(self.metric_sums, metric_sums)
         self.count += count
         self.tokens += tokens
         self.steps += 1
@@ -70,7 +70,7 @@ class Meter:
 
     def clear(self) -> None:
         """A new log line begins."""
-        self.loss, self.tallies, self.count, self.tokens, self.steps, self._busy = 0.0, [], 0, 0, 0, 0.0
+        self.loss, self.metric_sums, self.count, self.tokens, self.steps, self._busy = 0.0, [], 0, 0, 0, 0.0
 
 
 def added(one: Sequence[float], other: Sequence[float]) -> list[float]:

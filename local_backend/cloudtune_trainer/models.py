@@ -257,7 +257,7 @@ def restore_weights(folder: Path, model: Any, tuned: Any) -> None:
     model.load_state_dict(kept.state_dict())
 
 
-def lay_end_to_end(model: Any) -> bool:
+def enable_packed_attention(model: Any) -> bool:
     """Let the model take documents end to end (``attention``), if it provably keeps them apart; else leave it alone.
 
     The proof is a comparison: two short documents together, and each alone as the model itself does it. Models that

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class SharedBase:
+class MultiAdapterModel:
     """The base model of a folder, loaded once. Answers of its adapters take turns; they come and go meanwhile."""
 
     def __init__(self, folder: Path, *, device: str = "auto") -> None:

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def with_reference(
-    network: Any, objective: Preferences, pairs: Pairs, devices: Devices, *, room: int, check: Callable[[], None]
+    network: Any,
+    objective: Preferences,
+    pairs: Pairs,
+    devices: Devices,
+    *,
+    token_budget: int,
+    check: Callable[[], None],
 ) -> Pairs:
     """The pairs with their log-probabilities by the network as it is.
 
@@ -26,7 +32,7 @@ def with_reference(
     between two batches, in all processes at once.
     """
     found = np.zeros((len(pairs), 2), dtype=np.float32)
-    chunks = chunks_of(pairs.lengths.tolist(), room)
+    chunks = chunks_of(pairs.lengths.tolist(), token_budget)
     common = len(chunks) // devices.world  # all processes have at least so many, and have to check together
     was_training = network.training
     network.eval()

@@ -63,7 +63,7 @@ class Hyperparameters:
     gradient_checkpointing: bool = False
 
     @property
-    def room(self) -> int:
+    def token_budget(self) -> int:
         """Tokens that may be measured at once: what a part of a training step holds."""
         return self.max_length * max(1, self.batch_size // self.gradient_accumulation_steps)
 
@@ -190,7 +190,7 @@ def _faults(spec: RunSpec) -> list[str]:
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
     if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:
-        found.append("evaluation.every must be at least 1")
+        found.append("validation.every must be at least 1")
     if isinstance(spec.checkpoints.every, int) and spec.checkpoints.every < 1:
         found.append("checkpoints.every must be at least 1")
     if spec.model.source != "hub" and not Path(spec.model.path).is_absolute():

@@ -67,18 +67,18 @@ class Batch:
         return type(self)(ids, positions, mask, layout, kept, targets, self.tokens)
 
 
-def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, end_to_end: bool) -> Batch:
+def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: bool) -> Batch:
     """The documents, given by where each begins and ends among all tokens, as one batch."""
     lengths = [end - begin for begin, end in documents]
-    width = sum(lengths) if end_to_end else max(lengths)
-    rows = 1 if end_to_end else len(documents)
+    width = sum(lengths) if packed else max(lengths)
+    rows = 1 if packed else len(documents)
     ids = np.zeros((rows, width), dtype=np.int64)
     positions = np.zeros((rows, width), dtype=np.int64)
     labels = np.full((rows, width), PADDED, dtype=np.int64)
     mask = np.zeros((rows, width), dtype=np.int64)
     place = 0
     for order, (span, length) in enumerate(zip(documents, lengths, strict=True)):
-        row, begin = (0, place) if end_to_end else (order, 0)
+        row, begin = (0, place) if packed else (order, 0)
         cells, source = slice(begin, begin + length), slice(*span)
         ids[row, cells] = samples.ids[source]
         positions[row, cells] = np.arange(length)
@@ -92,8 +92,8 @@ def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, end_to_en
     return Batch(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(positions),
-        attention_mask=None if end_to_end else torch.from_numpy(mask),
-        layout=layout_of(lengths) if end_to_end else None,
+        attention_mask=None if packed else torch.from_numpy(mask),
+        layout=layout_of(lengths) if packed else None,
         kept=kept,
         targets=flat[kept],
         tokens=sum(lengths),

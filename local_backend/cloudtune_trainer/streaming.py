@@ -13,7 +13,7 @@ _HALF = "\ufffd"
 """What a decoder makes of a character whose bytes have not all come."""
 
 
-class Ear:
+class TokenStreamer:
     """Listens to ``generate``, and hears text. Tokens that end an answer are no part of it."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], ends: Sequence[int]) -> None:

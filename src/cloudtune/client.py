@@ -122,27 +122,27 @@ class Client:
 
         Raises SpecError, UnsupportedError and DataError, each with all its problems.
         """
-        place = self.backend(backend or self._default or spec.backend)
-        fitted, dropped = fit(spec, place)
-        resolved, data = self._look(fitted, place)
-        key = job_key(fitted, data, place.name, resolved)
-        attempt, parent = self._runner(place).next_attempt(key, again=again, resume=resume)
-        return self._planned(fitted, place, resolved, data, key, attempt, parent, dropped)
+        chosen = self.backend(backend or self._default or spec.backend)
+        fitted, dropped = fit(spec, chosen)
+        resolved, data = self._look(fitted, chosen)
+        key = job_key(fitted, data, chosen.name, resolved)
+        attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
+        return self._planned(fitted, chosen, resolved, data, key, attempt, parent, dropped)
 
     def _planned(
-        self, spec: JobSpec, place: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
+        self, spec: JobSpec, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
         parent: JobRef | None, dropped: tuple[Any, ...] = (),
     ) -> Plan:  # fmt: skip
         request = PlanRequest(
             spec=spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,
         )  # fmt: skip
-        plan = place.plan(request)
-        advice = tuple(problem for problem in place.check(spec) if problem.severity != "error")
+        plan = backend.plan(request)
+        advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         warnings = (*data.problems, *advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
         return msgspec.structs.replace(plan, dropped=dropped, warnings=warnings)
 
-    def _look(self, spec: JobSpec, place: Backend) -> tuple[Resolved, DataReport]:
+    def _look(self, spec: JobSpec, backend: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
         from cloudtune.data.checks.check_cache import Verdicts
 
@@ -150,13 +150,13 @@ class Client:
         resolved: Resolved | None = None
         report: DataReport | None = None
         try:
-            resolved = reading(self._clock, place.resolve, spec)
+            resolved = reading(self._clock, backend.resolve, spec)
         except InputError as error:
             problems.append(error)
         try:
             limit = resolved.row_limit if resolved is not None else None
             known = Verdicts(self.ledger.folder / "verdicts")
-            report = known.prepare(spec.data, method=spec.method.name, limit=limit, target=row_rules(spec, place))
+            report = known.prepare(spec.data, method=spec.method.name, limit=limit, target=row_rules(spec, backend))
         except InputError as error:
             problems.append(error)
         if resolved is not None and report is not None:
@@ -196,8 +196,8 @@ class Client:
 
         Called again while that new job is unfinished, it answers with the same one.
         """
-        place = self.backend(ref.backend)
-        capabilities = capabilities_of(place, ref)
+        backend = self.backend(ref.backend)
+        capabilities = capabilities_of(backend, ref)
         if not capabilities.can("verb:continue"):
             reason = capabilities.why_not("verb:continue")
             raise UnsupportedError(f"{ref.backend} cannot continue an ended job: {reason}")
@@ -209,19 +209,19 @@ class Client:
             )
         child = self._child_of(ref, made.key)
         if child is not None and child.gone_at is None:
-            if child.ref is not None and self._runner(place).state(child.ref) is not None:
+            if child.ref is not None and self._runner(backend).state(child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
         spec = spec_of(made.plan)
-        resolved, data = self._look(spec, place)
-        if job_key(spec, data, place.name, resolved) != made.key:
+        resolved, data = self._look(spec, backend)
+        if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
                 f"the rows or the model of {ref} have changed since it was submitted",
                 hint="submit its spec file as a new job",
             )
         last = self.ledger.latest(made.key)
         attempt = (last.attempt if last else made.attempt) + 1
-        plan = self._planned(spec, place, resolved, data, made.key, attempt, ref)
+        plan = self._planned(spec, backend, resolved, data, made.key, attempt, ref)
         return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
 
     def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
@@ -365,8 +365,8 @@ class Client:
         found = {snapshot.ref: snapshot for snapshot in self.snapshots(refs)}
         jobs = [found[ref] for ref in refs]
         if remote:
-            place = self.backend(backend)
-            jobs += [job for job in reading(self._clock, _listed, place, limit) if job.ref not in found]
+            chosen = self.backend(backend)
+            jobs += [job for job in reading(self._clock, _listed, chosen, limit) if job.ref not in found]
             jobs.sort(key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
         return jobs[:limit]
 
@@ -393,5 +393,5 @@ def connect(backend: str, **settings: Any) -> Client:
     return Client(open_backend(backend, settings))
 
 
-def _listed(place: Backend, limit: int | None) -> list[JobSnapshot]:
-    return list(place.list(limit))
+def _listed(backend: Backend, limit: int | None) -> list[JobSnapshot]:
+    return list(backend.list(limit))

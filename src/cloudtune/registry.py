@@ -105,7 +105,7 @@ BUILT_IN: dict[str, BackendInfo] = {
 
 def backends() -> dict[str, BackendInfo]:
     """All that are known, by name, sorted; ours win over a stranger of the same name."""
-    found = {entry.name: _stranger(entry) for entry in entry_points(group=GROUP)}
+    found = {entry.name: _third_party(entry) for entry in entry_points(group=GROUP)}
     return dict(sorted((found | BUILT_IN).items()))
 
 
@@ -134,7 +134,7 @@ def backend_class(name: str) -> type[Backend]:
         raise not_installed(info, error.name or module_name) from error
     except AttributeError as error:
         raise BackendNotInstalled(f"{info.target}, named by {info.origin}, does not exist: {error}") from error
-    except Exception as error:  # a stranger's module may raise anything at import
+    except Exception as error:  # a third party's module may raise anything at import
         if info.origin == "built in":
             raise
         message = f"the {info.name} back end of {info.origin} cannot be loaded: {type(error).__name__}: {error}"
@@ -174,7 +174,7 @@ def loadable() -> dict[str, BackendInfo]:
     return found
 
 
-def _stranger(entry: EntryPoint) -> BackendInfo:
+def _third_party(entry: EntryPoint) -> BackendInfo:
     return BackendInfo(name=entry.name, target=entry.value, origin=entry.dist.name if entry.dist else "an entry point")
 
 

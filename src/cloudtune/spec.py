@@ -177,7 +177,7 @@ class EarlyStopping(Part):
     """An improvement counts when it is larger than this."""
 
 
-class Evaluation(Part):
+class Validation(Part):
     """When the validation rows are looked at."""
 
     every: Literal["epoch", "never"] | PositiveInt | None = None
@@ -289,7 +289,7 @@ class Data(Part):
     """A source of its own, or the share of the training rows to hold out (by hash of the content, seeded)."""
     test: HeldOut | None = None
     """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
-    allow_loss: tuple[Feature, ...] | None = None
+    allow_dropped: tuple[Feature, ...] | None = None
     """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
     split_seed: Seed = 0
     """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
@@ -329,7 +329,7 @@ class JobSpec(Part):
     data: Data
     adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
     hyperparameters: Hyperparameters = Hyperparameters()
-    evaluation: Evaluation = Evaluation()
+    validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
@@ -367,17 +367,17 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "method": ("name",),
     "adapter": ("type",),
     "hyperparameters": (),
-    "evaluation": (),
+    "validation": (),
     "checkpoints": (),
     "limits": ("stall_after",),  # the watch's own business, on any back end
-    "data": ("train", "mix", "allow_loss", "split_seed"),  # core reads, mixes and splits the rows, for any back end
+    "data": ("train", "mix", "allow_dropped", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 
 
 def spec_features() -> tuple[str, ...]:
     """Every feature name that a spec can ask for; a back end answers for each: supported, or why not."""
     parts: dict[str, type[Part]] = {
-        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "evaluation": Evaluation,
+        "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "validation": Validation,
         "checkpoints": Checkpoints, "limits": Limits, "data": Data,
     }  # fmt: skip
     names = [f"method:{name}" for name in MethodName.__args__]  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudtune.testing.fork_server import Nursery
+from cloudtune.testing.fork_server import ForkServer
 
 
 @pytest.fixture
@@ -14,6 +14,6 @@ def tmp_path(memory_path: Path) -> Path:
 
 
 @pytest.fixture(scope="package")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as nursery:
-        yield nursery
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as fork_server:
+        yield fork_server

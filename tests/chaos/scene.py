@@ -1,4 +1,4 @@
-"""A vendor, a ledger and a nursery of processes that submit, are killed, and submit again; and what must hold then."""
+"""A vendor, a ledger, and processes that submit, are killed, and submit again; and what must hold then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from cloudtune.client import Client
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.state import JobRef
-from cloudtune.testing.fork_server import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 MOST_FAILPOINTS = 300
@@ -29,10 +29,10 @@ def seeds(count: int) -> list[int]:
 class Scene:
     """One vendor and one ledger."""
 
-    def __init__(self, root: Path, nursery: Nursery, personality: str = "token", **world: Any) -> None:
+    def __init__(self, root: Path, fork_server: ForkServer, personality: str = "token", **world: Any) -> None:
         self.world = ScriptedWorld(root, personality, **world)  # type: ignore[arg-type]
         self.vendor = self.world.vendor
-        self.nursery = nursery
+        self.fork_server = fork_server
         self.ledger = f"sqlite:///{root}/ledger.db"
 
     def order(self, variant: int = 0, **details: Any) -> Order:
@@ -43,7 +43,7 @@ class Scene:
 
     def submit(self, variant: int = 0, **details: Any) -> Outcome:
         """Submit in a child."""
-        return self.nursery.run(self.order(variant, **details))
+        return self.fork_server.run(self.order(variant, **details))
 
     def client(self) -> Client:
         """A client of the test process itself."""
@@ -77,5 +77,5 @@ class Scene:
         told = {job.ref.id: job for job in client.jobs()}
         assert set(self.vendor.jobs(alive=True)) <= set(told)
         for job, snapshot in told.items():
-            assert snapshot.native_state == self.vendor.life(job).word
+            assert snapshot.native_state == self.vendor.status(job).word
         assert client.unfinished() == []

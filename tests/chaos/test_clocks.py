@@ -11,7 +11,7 @@ from tests.chaos.scene import Scene
 from cloudtune.state import JobRef, JobState
 from cloudtune.testing import faults
 from cloudtune.testing.clock import FakeClock
-from cloudtune.testing.fork_server import Nursery
+from cloudtune.testing.fork_server import ForkServer
 from cloudtune.testing.vendor import PERSONALITIES
 
 DAY = 86400.0
@@ -27,9 +27,11 @@ def _jump(scene: Scene, at: int, seconds: float) -> dict[str, object]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("personality", PERSONALITIES)
 @pytest.mark.parametrize("seconds", [DAY, -DAY])
-def test_the_clock_jumps_while_submitting(tmp_path: Path, nursery: Nursery, personality: str, seconds: float) -> None:
+def test_the_clock_jumps_while_submitting(
+    tmp_path: Path, fork_server: ForkServer, personality: str, seconds: float
+) -> None:
     """At one failpoint in five, with the reply to create lost, the process killed there or living on."""
-    scene = Scene(tmp_path, nursery, personality)
+    scene = Scene(tmp_path, fork_server, personality)
     whole = len(scene.submit(999).trace)
     for number in range(1 + datetime.now(UTC).day % 5, whole + 6, 5):
         for variant, kill in ((1000 + number, None), (2000 + number, number)):
@@ -47,9 +49,9 @@ def test_the_clock_jumps_while_submitting(tmp_path: Path, nursery: Nursery, pers
 
 
 @pytest.mark.parametrize("seconds", [DAY, -DAY])
-def test_the_clock_jumps_while_watching(tmp_path: Path, nursery: Nursery, seconds: float) -> None:
+def test_the_clock_jumps_while_watching(tmp_path: Path, fork_server: ForkServer, seconds: float) -> None:
     """Timeouts, stalls and lost contact are durations; the hands of the clock do not matter."""
-    scene = Scene(tmp_path, nursery)
+    scene = Scene(tmp_path, fork_server)
     clock = scene.world.clock
     assert isinstance(clock, FakeClock)
     client = scene.client()

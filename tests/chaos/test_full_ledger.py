@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.chaos.scene import MOST_FAILPOINTS, Scene
 
-from cloudtune.testing.fork_server import Nursery, Outcome
+from cloudtune.testing.fork_server import ForkServer, Outcome
 from cloudtune.testing.vendor import PERSONALITIES
 
 
@@ -22,9 +22,9 @@ def _failed_clearly(outcome: Outcome) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("personality", PERSONALITIES)
-def test_every_ledger_write_fails_for_want_of_space(tmp_path: Path, nursery: Nursery, personality: str) -> None:
+def test_every_ledger_write_fails_for_want_of_space(tmp_path: Path, fork_server: ForkServer, personality: str) -> None:
     """RLIMIT_FSIZE, from the first, the second, ... ledger write on."""
-    scene = Scene(tmp_path, nursery, personality)
+    scene = Scene(tmp_path, fork_server, personality)
     scene.submit(999)
     failures = 0
     for number in range(1, MOST_FAILPOINTS):
@@ -41,9 +41,9 @@ def test_every_ledger_write_fails_for_want_of_space(tmp_path: Path, nursery: Nur
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("personality", ["token", "neither"])
-def test_a_ledger_with_few_pages_left(tmp_path: Path, nursery: Nursery, personality: str) -> None:
+def test_a_ledger_with_few_pages_left(tmp_path: Path, fork_server: ForkServer, personality: str) -> None:
     """PRAGMA max_page_count: none left, one left, two left ..."""
-    scene = Scene(tmp_path, nursery, personality)
+    scene = Scene(tmp_path, fork_server, personality)
     scene.submit(999)
     file = tmp_path / "ledger.db"
     outcomes = []
@@ -63,9 +63,9 @@ def test_a_ledger_with_few_pages_left(tmp_path: Path, nursery: Nursery, personal
     scene.jobs_tells_the_truth()
 
 
-def test_a_job_that_could_not_be_written_down_is_named(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_job_that_could_not_be_written_down_is_named(tmp_path: Path, fork_server: ForkServer) -> None:
     """If only the last write fails, the error says which job exists."""
-    scene = Scene(tmp_path, nursery)
+    scene = Scene(tmp_path, fork_server)
     whole = scene.submit(999).trace
     writes = sum(name.startswith("ledger before") for name in whole)
     stuck = scene.submit(prepare="tests.chaos.limits:full_disk", prepare_with={"after": writes})
@@ -76,9 +76,9 @@ def test_a_job_that_could_not_be_written_down_is_named(tmp_path: Path, nursery: 
     scene.exactly_one(0, again)
 
 
-def test_a_ledger_that_may_not_be_written_is_said_so(tmp_path: Path, nursery: Nursery) -> None:
+def test_a_ledger_that_may_not_be_written_is_said_so(tmp_path: Path, fork_server: ForkServer) -> None:
     """Nothing is sent without a ledger to write it in."""
-    scene = Scene(tmp_path, nursery)
+    scene = Scene(tmp_path, fork_server)
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     scene.ledger = f"sqlite:///{tmp_path}/file/ledger.db"
     assert scene.submit().raised() == "LedgerError"

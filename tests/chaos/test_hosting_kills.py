@@ -10,7 +10,7 @@ from tests.chaos.scene import MOST_FAILPOINTS, Scene
 
 from cloudtune.state import Deployment, JobRef, JobState, to_json
 from cloudtune.testing import faults
-from cloudtune.testing.fork_server import Nursery, Outcome
+from cloudtune.testing.fork_server import ForkServer, Outcome
 
 ACTS = {"deploy": "create_deployment", "remove": "delete_deployment"}
 WRITES = ("begin", "claim {}", "sending {}", "done {}")
@@ -19,8 +19,8 @@ WRITES = ("begin", "claim {}", "sending {}", "done {}")
 class Stage:
     """A job that has succeeded, whose model is deployed and taken down by children."""
 
-    def __init__(self, root: Path, nursery: Nursery) -> None:
-        self.scene = Scene(root, nursery)
+    def __init__(self, root: Path, fork_server: ForkServer) -> None:
+        self.scene = Scene(root, fork_server)
         ref = JobRef.parse(self.scene.submit().result)
         self.scene.world.reach(ref, JobState.SUCCEEDED)
         self.ref = str(ref)
@@ -33,7 +33,7 @@ class Stage:
     def run(self, do: str, **details: Any) -> Outcome:
         options = self.deployment if do == "remove" else {}
         order = self.scene.order(do=do, ref=self.ref, options=options, **details)
-        return self.scene.nursery.run(order)
+        return self.scene.fork_server.run(order)
 
     def standing(self) -> list[str]:
         """Models that are deployed, in the vendor's own store."""
@@ -56,13 +56,13 @@ class Stage:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("wrong", ["nothing", "lost_reply", "late"])
 @pytest.mark.parametrize("do", ["deploy", "remove"])
-def test_killed_at_every_failpoint(tmp_path: Path, nursery: Nursery, do: str, wrong: str) -> None:
+def test_killed_at_every_failpoint(tmp_path: Path, fork_server: ForkServer, do: str, wrong: str) -> None:
     """Before and after every ledger write and every send, with the wire whole, a reply lost, or a request landing late.
 
     A request that lands late does so before the opposite is asked for: what a vendor does of itself to a name that was
     given up is not ours to forbid.
     """
-    stage, other = Stage(tmp_path, nursery), {"deploy": "remove", "remove": "deploy"}[do]
+    stage, other = Stage(tmp_path, fork_server), {"deploy": "remove", "remove": "deploy"}[do]
     tried: set[str] = set()
     first = Outcome(killed=True, trace=[])
     for number in range(1, MOST_FAILPOINTS):
@@ -87,9 +87,9 @@ def test_killed_at_every_failpoint(tmp_path: Path, nursery: Nursery, do: str, wr
 
 
 @pytest.mark.timeout(600)
-def test_killed_again_and_again(tmp_path: Path, nursery: Nursery) -> None:
+def test_killed_again_and_again(tmp_path: Path, fork_server: ForkServer) -> None:
     """Each process gets one failpoint further than the last one did, and dies there; then it is taken down likewise."""
-    stage = Stage(tmp_path, nursery)
+    stage = Stage(tmp_path, fork_server)
     for do in ("deploy", "remove", "deploy", "remove"):
         deaths, last = 0, Outcome(killed=True, trace=[])
         for kill_at in range(1, MOST_FAILPOINTS):
@@ -105,12 +105,12 @@ def test_killed_again_and_again(tmp_path: Path, nursery: Nursery) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_many_processes_deploy_one_model(tmp_path: Path, nursery: Nursery) -> None:
+def test_many_processes_deploy_one_model(tmp_path: Path, fork_server: ForkServer) -> None:
     """Six at once, twice: one request is sent, and all come back with the same deployment."""
-    stage = Stage(tmp_path, nursery)
+    stage = Stage(tmp_path, fork_server)
     for turn in (1, 2):
         order = stage.scene.order(do="deploy", ref=stage.ref)
-        outcomes = nursery.race([order] * 6)
+        outcomes = fork_server.race([order] * 6)
         assert [outcome.error for outcome in outcomes] == [None] * 6
         assert len({outcome.result["id"] for outcome in outcomes}) == 1
         stage.holds("deploy")

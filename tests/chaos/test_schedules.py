@@ -10,7 +10,7 @@ from tests.chaos.scene import Scene, seeds
 
 from cloudtune.testing import faults
 from cloudtune.testing.faults import Fault
-from cloudtune.testing.fork_server import Nursery
+from cloudtune.testing.fork_server import ForkServer
 from cloudtune.testing.vendor import PERSONALITIES
 
 PASSING = {"Unavailable", "RateLimited"}
@@ -38,10 +38,10 @@ def _fault(random_: random.Random, personality: str) -> tuple[str, Fault]:
     return random_.choice(["create_job", "create_job", "p[uo]*", "*_file*", "*_job*", "*"]), fault
 
 
-def _run(tmp_path: Path, nursery: Nursery, seed: int) -> None:
+def _run(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
     random_ = random.Random(seed)
     personality = random_.choice(PERSONALITIES)
-    scene = Scene(tmp_path, nursery, personality, ignores_filter=random_.random() < 0.5)
+    scene = Scene(tmp_path, fork_server, personality, ignores_filter=random_.random() < 0.5)
     planned = [_fault(random_, personality) for _ in range(random_.randint(1, 6))]
     for call, fault in planned:
         scene.vendor.fail(call, fault)
@@ -69,12 +69,12 @@ def _run(tmp_path: Path, nursery: Nursery, seed: int) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", seeds(10))
-def test_a_random_schedule(tmp_path: Path, nursery: Nursery, seed: int) -> None:
-    _run(tmp_path, nursery, seed)
+def test_a_random_schedule(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
+    _run(tmp_path, fork_server, seed)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(300))
-def test_many_random_schedules(tmp_path: Path, nursery: Nursery, seed: int) -> None:
-    _run(tmp_path, nursery, seed)
+def test_many_random_schedules(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
+    _run(tmp_path, fork_server, seed)

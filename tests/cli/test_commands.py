@@ -484,7 +484,7 @@ def test_the_schema_accepts_what_load_accepts(desk: Desk) -> None:
     good: list[Any] = [
         {"model": "x", "data": {"train": "a"}},
         {"model": {"local": "x"}, "data": {"train": ["a"], "validation": 0.1}, "method": "sft", "adapter": "lora"},
-        {"model": "x", "data": {"train": {"path": "a"}}, "limits": {"max_time": "2h"}, "evaluation": {"every": 5}},
+        {"model": "x", "data": {"train": {"path": "a"}}, "limits": {"max_time": "2h"}, "validation": {"every": 5}},
     ]
     bad: list[Any] = [{"model": "x"}, {"model": "x", "data": {"train": "a"}, "epochs": 3}, {"model": 3, "data": {}}]
     for document in good:
@@ -534,7 +534,7 @@ def test_init_writes_a_spec_that_plans(desk: Desk) -> None:
     assert done.code == 2  # that folder does not exist
     done = desk.run("init", "first.yaml", "--model", "base-1", "--train", "rows.jsonl", "--epochs", "2.5")
     assert (done.code, done.out) == (0, "first.yaml\n")
-    planned = desk.run("plan", "first.yaml", "--json", "--set", "evaluation.every=").json
+    planned = desk.run("plan", "first.yaml", "--json", "--set", "validation.every=").json
     assert planned["name"] == "first"
     assert planned["spec"]["hyperparameters"]["epochs"] == 2.5
     assert set(planned["data"]["splits"]) == {"train", "validation"}
@@ -563,7 +563,7 @@ def test_init_writes_paths_as_its_folder_sees_them(desk: Desk) -> None:
     Path("specs").mkdir()
     Path("weights: a").mkdir()
     desk.run("init", "specs/j.yaml", "--model", "weights: a", "--train", "rows.jsonl", "--test", "0.2")
-    spec = desk.run("plan", "specs/j.yaml", "--json", "--set", "data.test=", "--set", "evaluation=").json["spec"]
+    spec = desk.run("plan", "specs/j.yaml", "--json", "--set", "data.test=", "--set", "validation=").json["spec"]
     assert spec["model"] == str(desk.folder / "weights: a")
     assert spec["data"]["train"]["path"] == str(desk.folder / "rows.jsonl")
 

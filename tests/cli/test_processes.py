@@ -177,7 +177,7 @@ def test_init_asks_for_what_is_missing(desk: Desk) -> None:
     terminal.read_until("File with the rows")
     terminal.type("rows.jsonl\n")
     assert terminal.end() == 0
-    assert desk.run("plan", "asked.yaml", "--set", "evaluation.every=").code == 0
+    assert desk.run("plan", "asked.yaml", "--set", "validation.every=").code == 0
 
 
 def test_a_narrow_terminal_loses_no_id(slow: Desk) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
     from cloudtune.testing.faults import Fault
     from cloudtune.testing.world import CallName
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.job_timeline import JobStatus
 
 KEY = "sk-emulated-5d41402abc4b2a76b9719d911017c592"
 MODEL = "gpt-4.1-mini-2025-04-14"
@@ -87,7 +87,7 @@ class EmulatedWorld:
         return Settings(api_key=KEY, azure_key=KEY)
 
     def close(self) -> None:
-        self.emulator.app.land()  # what is still on its way holds its file open
+        self.emulator.app.deliver_delayed()  # what is still on its way holds its file open
         self.emulator.stop()
 
     def backend(self) -> Backend:
@@ -151,10 +151,10 @@ class EmulatedWorld:
         return job
 
     def _word(self, ref: JobRef) -> str:
-        return self.life(self._job(ref)).word
+        return self.status(self._job(ref)).word
 
-    def life(self, job: dict[str, Any]) -> Life:
-        return self.emulator.site.engine.life(job, self.emulator.clock.now())
+    def status(self, job: dict[str, Any]) -> JobStatus:
+        return self.emulator.context.engine.status(job, self.emulator.clock.now())
 
     def _until(self, ref: JobRef, word: str) -> None:
         for _ in range(20):
@@ -165,13 +165,13 @@ class EmulatedWorld:
 
     def _act(self, ref: JobRef, kind: str) -> None:
         job = self._job(ref)
-        self.emulator.site.engine.act(job, kind, self.emulator.clock.now())
+        self.emulator.context.engine.act(job, kind, self.emulator.clock.now())
         self.emulator.store.save(self.kind, self.face, job)
 
     def _fail(self, ref: JobRef, message: str) -> None:
         job = self._job(ref)
         now = self.emulator.clock.now()
-        started = self.life(job).started_at or now
+        started = self.status(job).started_at or now
         job["script"]["fail_at"] = (now - started + 1.0) / RUNS_S
         job["script"]["error_message"] = message
         self.emulator.store.save(self.kind, self.face, job)
@@ -194,11 +194,11 @@ class EmulatedWorld:
         self.emulator.faults.add(kind, self.names[call], **details)
 
     def heal(self) -> None:
-        self.emulator.faults.heal()
+        self.emulator.faults.clear()
 
     def _forget(self, kind: str) -> None:
         kept = [fault for fault in self.emulator.faults.armed if fault.kind != kind]
-        self.emulator.faults.heal()
+        self.emulator.faults.clear()
         for fault in kept:
             self.emulator.faults.add(fault)
 
@@ -210,7 +210,7 @@ class EmulatedWorld:
     def alive(self) -> Sequence[str]:
         """Ids of the jobs that were not cancelled."""
         jobs = self.emulator.store.all(self.kind, self.face)
-        return [job["id"] for job in jobs if self.life(job).word != "cancelled"]
+        return [job["id"] for job in jobs if self.status(job).word != "cancelled"]
 
     def uploads(self) -> Sequence[str]:
         files = self.emulator.store.all("file", self.face)

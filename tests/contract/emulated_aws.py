@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cloudtune.state import JobRef
     from cloudtune.testing.faults import Fault
     from cloudtune.testing.world import CallName
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.job_timeline import JobStatus
 
 SECRET = "emulated-0c9f5d41402abc4b2a76b9719d911017c592"
 REGION = "us-east-1"
@@ -109,7 +109,7 @@ class AwsWorld:
         raise NotImplementedError
 
     def close(self) -> None:
-        self.emulator.app.land()  # what is still on its way holds its file open
+        self.emulator.app.deliver_delayed()  # what is still on its way holds its file open
         self.emulator.stop()
         self._environment(self._before)
         os.environ.update(self._before)
@@ -132,9 +132,9 @@ class AwsWorld:
         """The job's document in the emulator's store."""
         raise NotImplementedError
 
-    def life(self, job: dict[str, Any]) -> Life:
+    def status(self, job: dict[str, Any]) -> JobStatus:
         """How a job stands."""
-        return self.emulator.site.engine.life(job, self.emulator.clock.now())
+        return self.emulator.context.engine.status(job, self.emulator.clock.now())
 
     def save(self, job: dict[str, Any]) -> None:
         self.emulator.store.save(self.kind, self.face, job)
@@ -150,7 +150,7 @@ class AwsWorld:
             case JobState.FAILED:
                 self.fail_job(ref, message)
             case JobState.CANCELLED:
-                if self.life(self.job(ref)).word != "cancelled":
+                if self.status(self.job(ref)).word != "cancelled":
                     self.cancel_job(ref)
                 self.settle(ref)
             case JobState.SUCCEEDED:
@@ -164,20 +164,20 @@ class AwsWorld:
 
     def until(self, ref: JobRef, word: str) -> None:
         for _ in range(40):
-            if self.life(self.job(ref)).word in (word, "running", "succeeded"):
+            if self.status(self.job(ref)).word in (word, "running", "succeeded"):
                 return
             self.emulator.clock.advance(0.5)
-        raise AssertionError(f"{ref} is {self.life(self.job(ref)).word}, and not {word}")
+        raise AssertionError(f"{ref} is {self.status(self.job(ref)).word}, and not {word}")
 
     def cancel_job(self, ref: JobRef) -> None:
         job = self.job(ref)
-        self.emulator.site.engine.act(job, "cancel", self.emulator.clock.now())
+        self.emulator.context.engine.act(job, "cancel", self.emulator.clock.now())
         self.save(job)
 
     def fail_job(self, ref: JobRef, message: str) -> None:
         job = self.job(ref)
         now = self.emulator.clock.now()
-        started = self.life(job).started_at or now
+        started = self.status(job).started_at or now
         job["script"]["fail_at"] = (now - started + 1.0) / RUNS_S
         job["script"]["error_message"] = message
         self.save(job)
@@ -201,11 +201,11 @@ class AwsWorld:
         self.emulator.faults.add(kind, self.names[call], **details)
 
     def heal(self) -> None:
-        self.emulator.faults.heal()
+        self.emulator.faults.clear()
 
     def _forget(self, kind: str, call: str) -> None:
         kept = [fault for fault in self.emulator.faults.armed if (fault.kind, fault.call) != (kind, call)]
-        self.emulator.faults.heal()
+        self.emulator.faults.clear()
         for fault in kept:
             self.emulator.faults.add(fault)
 
@@ -216,13 +216,13 @@ class AwsWorld:
         from cloudtune_emulator.aws import buckets
 
         place = buckets.Place(BUCKET, "")
-        site = self.emulator.site
-        return [(key, hashlib.sha256(buckets.get(site, place._replace(key=key))).hexdigest())
-                for key, _ in buckets.keys(site, place)]  # fmt: skip
+        context = self.emulator.context
+        return [(key, hashlib.sha256(buckets.get(context, place._replace(key=key))).hexdigest())
+                for key, _ in buckets.keys(context, place)]  # fmt: skip
 
     def begun(self) -> int:
         """Multipart uploads that were neither completed nor given up."""
-        return len(self.emulator.site.aws.backend("s3").get_bucket(BUCKET).multiparts)
+        return len(self.emulator.context.aws.backend("s3").get_bucket(BUCKET).multiparts)
 
     def uploads(self) -> Sequence[str]:
         return [key for key, _ in self.held() if "/data/" in key]
@@ -233,7 +233,7 @@ class AwsWorld:
     def alive(self) -> Sequence[str]:
         """Names of the jobs that were not cancelled."""
         return [job["name"] for job in self.emulator.store.all(self.kind, self.face)
-                if self.life(job).word != "cancelled"]  # fmt: skip
+                if self.status(job).word != "cancelled"]  # fmt: skip
 
     def calls(self, call: CallName | None = None) -> int:
         return sum(call is None or seen["call"] == self.names[call] for seen in self.emulator.requests)
@@ -246,7 +246,7 @@ class AwsWorld:
     def fingerprint(self) -> str:
         from cloudtune_emulator.bedrock import jobs
 
-        jobs.settle_all(self.emulator.site, self.emulator.clock.now())  # time leaves results, and not whoever looks
+        jobs.settle_all(self.emulator.context, self.emulator.clock.now())  # time leaves results, and not whoever looks
         store = self.emulator.store
         kinds = ("token", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
         held: list[Any] = [self.held(), self.begun()]

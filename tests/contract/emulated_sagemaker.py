@@ -63,8 +63,8 @@ class TrainingWorld(AwsWorld):
 
     def standing(self, ref: JobRef) -> tuple[str, str]:
         """Status and secondary status."""
-        site = self.emulator.site
-        now = site.sagemaker.seen(site, self.job(ref), self.emulator.clock.now()).now
+        context = self.emulator.context
+        now = context.sagemaker.seen(context, self.job(ref), self.emulator.clock.now()).now
         return now.status, now.secondary
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
@@ -100,13 +100,13 @@ class TrainingWorld(AwsWorld):
 
     def cancel_job(self, ref: JobRef) -> None:
         job = self.job(ref)
-        self.emulator.site.sagemaker.stop(self.emulator.site, job, self.emulator.clock.now())
+        self.emulator.context.sagemaker.stop(self.emulator.context, job, self.emulator.clock.now())
         self.save(job)
 
     def fail_job(self, ref: JobRef, message: str) -> None:
         self.training(ref)
         job, now = self.job(ref), self.emulator.clock.now()
-        seen = self.emulator.site.sagemaker.seen(self.emulator.site, job, now)
+        seen = self.emulator.context.sagemaker.seen(self.emulator.context, job, now)
         script = {"fail_at": (now - (seen.started or now) + 1.0) / RUNS_S, "error_code": "AlgorithmError"}
         self.change(ref, script=script | {"error_message": message})
         self.emulator.clock.advance(2.0)
@@ -124,15 +124,15 @@ class TrainingWorld(AwsWorld):
         return [job["id"] for job in self.emulator.store.all(self.kind, self.face)]
 
     def alive(self) -> Sequence[str]:
-        site, now = self.emulator.site, self.emulator.clock.now()
+        context, now = self.emulator.context, self.emulator.clock.now()
         held = self.emulator.store.all(self.kind, self.face)
-        return [job["id"] for job in held if site.sagemaker.seen(site, job, now).now.status != "Stopped"]
+        return [job["id"] for job in held if context.sagemaker.seen(context, job, now).now.status != "Stopped"]
 
     def endpoints(self) -> dict[str, int]:
         """How many models, configurations and endpoints there are."""
         call = Call(face="sagemaker", name="count", region=REGION, now=self.emulator.clock.now())
         kinds = ("sm_model", "sm_config", "sm_endpoint")
-        return {kind: len(hosting.standing(self.emulator.site, call, kind)) for kind in kinds}
+        return {kind: len(hosting.standing(self.emulator.context, call, kind)) for kind in kinds}
 
     def received(self) -> Sequence[Any]:
         acted = [seen for seen in self.emulator.requests if seen["acted"]]
@@ -146,9 +146,9 @@ class TrainingWorld(AwsWorld):
                 "sha256": sha256, "bytes": told["bytes"]}  # fmt: skip
 
     def fingerprint(self) -> str:
-        site, now = self.emulator.site, self.emulator.clock.now()
+        context, now = self.emulator.context, self.emulator.clock.now()
         # Time leaves results, and not whoever looks.
-        jobs.settle_all(site, Call(face="sagemaker", name="settle", region=REGION, now=now))
+        jobs.settle_all(context, Call(face="sagemaker", name="settle", region=REGION, now=now))
         store = self.emulator.store
         held: list[Any] = [self.held(), self.begun()]
         held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.face)]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloudtune.clock import Clock
     from cloudtune.state import JobRef
     from cloudtune.testing.world import CallName
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.job_timeline import JobStatus
 
 CATALOGUE_MODEL = "azureml://registries/azureml-meta/models/Meta-Llama-3.1-8B-Instruct/versions/4"
 
@@ -62,7 +62,7 @@ class WorkspaceWorld(EmulatedWorld):
             from azure.ai.ml._restclient.arm_ml_service.models import JobStatus
 
         super().__init__(root, **more)
-        self.secrets = (TOKEN, storage.key_of(self.emulator.site))
+        self.secrets = (TOKEN, storage.key_of(self.emulator.context))
         self.words = tuple(status.value for status in JobStatus if status is not JobStatus.UNKNOWN)
         self.lacks = {
             **self.lacks, "row_limit": "a workspace documents no limit of tokens in a row",
@@ -88,7 +88,7 @@ class WorkspaceWorld(EmulatedWorld):
     def settle(self, ref: JobRef) -> None:
         """A workspace cancels at once here."""
 
-    def life(self, job: dict[str, Any]) -> Life:
+    def status(self, job: dict[str, Any]) -> JobStatus:
         return workspace.seen_of(job, self.emulator.clock.now())
 
     def _act(self, ref: JobRef, kind: str) -> None:

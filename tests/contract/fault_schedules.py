@@ -38,7 +38,7 @@ REQUEST_FAULTS: tuple[Fault, ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weather:
+class FaultMix:
     """What may go wrong: one to ``most`` requests, most of them among those that make or remove something."""
 
     reads: Sequence[str]
@@ -51,7 +51,7 @@ class Weather:
     weight: int = 2
     """How often the sends lie in the hat; the reads lie in it once."""
 
-    def brew(self, world: Any, seed: int, sends: Sequence[str]) -> list[str]:
+    def inject(self, world: Any, seed: int, sends: Sequence[str]) -> list[str]:
         """Let it come over a world. Tells what was chosen."""
         dice = random.Random(seed)
         told = []
@@ -69,7 +69,7 @@ class Weather:
         return told
 
 
-DIALECT = Weather(
+DIALECT = FaultMix(
     reads=("files.list", "jobs.list", "files.get", "jobs.get"), chance=0.5, weight=3,
     conditions=(
         ("list_lag", "*.list", {"seconds": 25.0}), ("ignore_filter", "jobs.list", {}), ("truncated_page", "*.list", {}),
@@ -112,7 +112,7 @@ def blind(world: Any, lost: str) -> JobRef:
 def calm(world: Any) -> None:
     """The weather is over, and what was late has landed."""
     world.heal()
-    world.emulator.app.land()
+    world.emulator.app.deliver_delayed()
 
 
 def folders(root: Path, seeds: Sequence[int]) -> Sequence[tuple[int, Path]]:
@@ -136,7 +136,7 @@ class _Seeded:
     world: ClassVar[Any]
     """Makes a new world in a folder."""
     seeds: ClassVar[Sequence[int]] = FEW
-    weather: ClassVar[Weather]
+    fault_mix: ClassVar[FaultMix]
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "seed" in metafunc.fixturenames:
@@ -154,7 +154,7 @@ class JobStorms(_Seeded):
 
     def alive(self, world: Any) -> Sequence[str]:
         """Jobs in the service's own store, after all that was late has landed."""
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         jobs: Sequence[str] = world.jobs()
         return jobs
 
@@ -164,7 +164,7 @@ class JobStorms(_Seeded):
     def storm(self, root: Path, seed: int) -> None:
         """One submit in that weather."""
         with closing(self.world(root)) as world:
-            told = self.weather.brew(world, seed, self.sends)
+            told = self.fault_mix.inject(world, seed, self.sends)
             ref = stubborn(client_of(world), world.spec())
             world.heal()
             assert (list(self.alive(world)), len(world.uploads())) == ([ref.id], self.files), told
@@ -238,11 +238,11 @@ class HostStorms(OneWorldStorms):
     def storm(self, world: Any, prepared: Any, seed: int) -> None:
         before = self.standing(world), list(world.backend().deployments())
         make, remove = self.sends(seed)
-        told = self.weather.brew(world, seed, make)
+        told = self.fault_mix.inject(world, seed, make)
         made = until_it_works(lambda: client_of(world).deploy(prepared, **self.options(seed)))
         calm(world)
         assert self.standing(world) == self.joined(before[0], made), told
-        told = self.weather.brew(world, seed + 1000, remove)
+        told = self.fault_mix.inject(world, seed + 1000, remove)
         until_it_works(lambda: client_of(world).remove(made))
         calm(world)
         assert (self.standing(world), list(world.backend().deployments())) == before, told

@@ -121,9 +121,9 @@ class SageMakerWorld(TrainingWorld):
         if state is JobState.RUNNING:
             self._put(request["CheckpointConfig"]["S3Uri"], self.trained / "checkpoints")
         if state in (JobState.SUCCEEDED, JobState.EXPIRED):
-            site, now = self.emulator.site, self.emulator.clock.now()
-            jobs.settle_all(site, Call(face="sagemaker", name="settle", region=REGION, now=now))
-            buckets.put(site, buckets.parse(self.job(ref)["artefact"]), _packed(self.trained / "model"))
+            context, now = self.emulator.context, self.emulator.clock.now()
+            jobs.settle_all(context, Call(face="sagemaker", name="settle", region=REGION, now=now))
+            buckets.put(context, buckets.parse(self.job(ref)["artefact"]), _packed(self.trained / "model"))
             # The weights are those of another run, and the job's record has to name that run's base model.
             base = {MODEL_VARIABLE: str(self.trained / "base")}
             self.change(ref, request={"Environment": request["Environment"] | base})
@@ -132,7 +132,7 @@ class SageMakerWorld(TrainingWorld):
         for path in folder.rglob("*"):
             if path.is_file():
                 place = buckets.parse(uri).under(path.relative_to(folder).as_posix())
-                buckets.put(self.emulator.site, place, path.read_bytes())
+                buckets.put(self.emulator.context, place, path.read_bytes())
 
     def object(self, told: Mapping[str, Any]) -> dict[str, Any]:
         found = super().object(told)

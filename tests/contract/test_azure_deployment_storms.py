@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from tests.contract.emulated import AzureWorld
-from tests.contract.fault_schedules import MOST_TRIES, OneWorldStorms, Weather, calm, tuned
+from tests.contract.fault_schedules import MOST_TRIES, FaultMix, OneWorldStorms, calm, tuned
 
 from cloudtune.backend import Done, Intent
 from cloudtune.errors import TransientError
@@ -54,14 +54,14 @@ def _once(world: AzureWorld, step: Step) -> dict[str, Any]:
 
 
 class TestDeployments(OneWorldStorms):
-    weather = Weather(reads=("deployments.get",), faults=FAULTS, most=4)
+    fault_mix = FaultMix(reads=("deployments.get",), faults=FAULTS, most=4)
     world = AzureWorld
 
     def prepared(self, world: AzureWorld) -> TunedModel:
         return tuned(world)
 
     def storm(self, world: AzureWorld, prepared: TunedModel, seed: int) -> None:
-        told = self.weather.brew(world, seed, ("deployments.create", "deployments.delete"))
+        told = self.fault_mix.inject(world, seed, ("deployments.create", "deployments.delete"))
         backend: Any = world.backend()
         carried_out(world, backend.plan_deploy(prepared))
         standing = [one for one in backend.deployments() if one.model == prepared.id]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.client import Client
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
 
 
 class Azure(BackendContract):
@@ -37,9 +37,11 @@ class TestAzureV1(Azure):
 
     @pytest.mark.soak
     @pytest.mark.timeout(600)
-    def test_13_a_kill_anywhere_makes_no_second(self, world: AzureWorld, client: Client, nursery: Nursery) -> None:
+    def test_13_a_kill_anywhere_makes_no_second(
+        self, world: AzureWorld, client: Client, fork_server: ForkServer
+    ) -> None:
         """13: the steps are OpenAI's, whose test runs always."""
-        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)
+        super().test_13_a_kill_anywhere_makes_no_second(world, client, fork_server)
 
 
 class TestAzureClassic(Azure):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.client import Client
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
 
 
 class TestAzureWorkspace(BackendContract):
@@ -30,6 +30,8 @@ class TestAzureWorkspace(BackendContract):
 
     @pytest.mark.soak
     @pytest.mark.timeout(900)
-    def test_13_a_kill_anywhere_makes_no_second(self, world: WorkspaceWorld, client: Client, nursery: Nursery) -> None:
+    def test_13_a_kill_anywhere_makes_no_second(
+        self, world: WorkspaceWorld, client: Client, fork_server: ForkServer
+    ) -> None:
         """13: a minute of processes, each of which makes the SDK's client; storms are always gone through."""
-        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)
+        super().test_13_a_kill_anywhere_makes_no_second(world, client, fork_server)

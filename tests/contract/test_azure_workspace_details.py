@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 from tests.contract.emulated_workspace import CATALOGUE_MODEL, WorkspaceWorld
-from tests.contract.fault_schedules import JobStorms, Weather
+from tests.contract.fault_schedules import FaultMix, JobStorms
 
 from cloudtune.client import Client
 from cloudtune.errors import Conflict, CredentialsError, InvalidRequest, PermissionDenied
@@ -34,7 +34,7 @@ def client_of(world: WorkspaceWorld, ledger: str = "ledger") -> Client:
 
 
 class TestStorms(JobStorms):
-    weather = Weather(reads=("blobs.head", "mljobs.get", "datastores.get", "datastores.secrets"))
+    fault_mix = FaultMix(reads=("blobs.head", "mljobs.get", "datastores.get", "datastores.secrets"))
     sends = ("blobs.put", "mljobs.create")
     files = 2
     world = WorkspaceWorld
@@ -70,7 +70,7 @@ def test_a_strangers_blob_of_that_name_is_a_conflict(world: WorkspaceWorld) -> N
 
 
 def container_of(world: WorkspaceWorld, **options: Any) -> Any:
-    credential = {"account_name": "emulated", "account_key": storage.key_of(world.emulator.site)}
+    credential = {"account_name": "emulated", "account_key": storage.key_of(world.emulator.context)}
     url = f"{world.emulator.url}/blobs/emulated"
     return BlobServiceClient(url, credential=credential, retry_total=0, **options).get_container_client(
         storage.CONTAINER
@@ -136,7 +136,7 @@ def test_a_failure_is_told_also_where_the_record_of_the_run_is_closed(world: Wor
 
 
 def test_a_refusal_of_the_store_is_told_without_its_key(world: WorkspaceWorld) -> None:
-    key = storage.key_of(world.emulator.site)
+    key = storage.key_of(world.emulator.context)
     world.emulator.faults.add("forbidden", "blobs.put", message=f"not with {key}")
     with pytest.raises(PermissionDenied, match="upload") as refused:
         client_of(world).submit(world.spec())

@@ -50,7 +50,7 @@ def test_a_request_that_lands_long_after_the_submit_makes_no_job(world: OpenWeig
     world.emulator.faults.add("late", "jobs.create", requests=NEVER)
     world.emulator.faults.add("late", "jobs.create", requests=NEVER)
     ref = stubborn(client, world.spec())
-    assert world.emulator.app.land() == 2
+    assert world.emulator.app.deliver_delayed() == 2
     assert list(world.alive()) == [ref.id]
     landed = [one["status"] for one in world.emulator.requests if one["note"] == "late"][-2:]
     assert landed == [400, 400]
@@ -71,7 +71,7 @@ def test_what_fails_on_the_way_to_another_send_is_gone_on_with(
     world.emulator.faults.add("late", "jobs.create", requests=NEVER)
     world.emulator.faults.add(kind, call, after=1 if call in ("files.create", "files.list", "files.get") else 0)
     ref = stubborn(client, world.spec())
-    world.emulator.app.land()
+    world.emulator.app.deliver_delayed()
     assert list(world.alive()) == [ref.id]
     assert len(world.uploads()) == 1
 
@@ -122,7 +122,7 @@ def test_without_a_file_of_its_own_a_late_request_makes_a_twin(
     monkeypatch.setattr(open_weight, "Traits", lambda **traits: Traits(**traits | {"fenced": False}))
     world.emulator.faults.add("late", "jobs.create", requests=NEVER)
     stubborn(client, world.spec())
-    world.emulator.app.land()
+    world.emulator.app.deliver_delayed()
     assert len(world.alive()) == 2
 
 
@@ -148,7 +148,7 @@ def storm(root: Path, seed: int) -> None:
             world.emulator.faults.add(condition, "*.list", **details)
         ref = stubborn(client_of(world), world.spec())
         world.heal()
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         assert list(world.alive()) == [ref.id], seed
         assert world._job(ref)["request"]["training_file"] in world.uploads(), seed
         assert client_of(world).submit(world.spec()).ref == ref

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.emulated_aws import BUCKET, REGION, BedrockWorld, connected
 from tests.contract.fault_schedules import MANY, calm, client_of, until_it_works
 from tests.contract.sagemaker_world import open_sagemaker
-from tests.contract.test_bedrock_storms import WEATHER, model_folder
+from tests.contract.test_bedrock_storms import FAULT_MIX, model_folder
 
 from cloudtune.backend import Absent
 from cloudtune.client import Client
@@ -18,7 +18,7 @@ from cloudtune.optional import InPlace
 from cloudtune.runner import Runner
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobRef, JobState
-from cloudtune.testing.fork_server import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome
 from cloudtune_emulator.job_timeline import Script
 
 if TYPE_CHECKING:
@@ -59,10 +59,10 @@ class Stage:
         held = self.world.emulator.store.all(_KINDS[what], "bedrock")
         return [one["name"] for one in held if one["name"].startswith(f"{name}-")]
 
-    def weather(self, what: str, seed: int) -> None:
+    def fault_mix(self, what: str, seed: int) -> None:
         """One command, typed again until it works, while requests are lost, late, doubled and refused."""
         name, held = f"{what}-{seed}", self.world.held()
-        told = WEATHER.brew(self.world, seed, _SENDS[what])
+        told = FAULT_MIX.inject(self.world, seed, _SENDS[what])
         ref = until_it_works(lambda: self.bring(what, name))
         calm(self.world)
         assert self.made(what, name) == [ref.id.rpartition("/")[2]], told
@@ -74,7 +74,7 @@ class Stage:
         name = f"gone-{seed}"
         ref = self.bring("register", name)
         self.world.clock.sleep(1_000_000.0)
-        told = WEATHER.brew(self.world, seed, ("bedrock.DeleteCustomModel",))
+        told = FAULT_MIX.inject(self.world, seed, ("bedrock.DeleteCustomModel",))
         until_it_works(Job(client_of(self.world), ref).delete)
         calm(self.world)
         assert self.made("register", name) == [], told
@@ -92,7 +92,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 @pytest.mark.parametrize("what", ["register", "import"])
 def test_one_of_each_in_changing_weather(stage: Stage, what: str) -> None:
     for seed in FEW:
-        stage.weather(what, seed)
+        stage.fault_mix(what, seed)
 
 
 def test_gone_once_it_is_removed(stage: Stage) -> None:
@@ -105,7 +105,7 @@ def test_gone_once_it_is_removed(stage: Stage) -> None:
 @pytest.mark.parametrize("what", ["register", "import"])
 def test_one_of_each_in_any_weather(stage: Stage, what: str) -> None:
     for seed in MANY:
-        stage.weather(what, seed)
+        stage.fault_mix(what, seed)
     print(f"\n{len(MANY)} storms over {what}: one after each, and nothing uploaded")
 
 
@@ -132,42 +132,42 @@ def test_whoever_does_not_look_first_is_saved_by_the_token(stage: Stage) -> None
 
 
 @pytest.fixture
-def nursery(stage: Stage) -> Iterator[Nursery]:
+def fork_server(stage: Stage) -> Iterator[ForkServer]:
     """Born in the world's environment: its children's credentials stand there."""
-    with Nursery(preload=("boto3", "cloudtune_providers.bedrock.backend", "cloudtune.importing")) as nursery:
-        yield nursery
+    with ForkServer(preload=("boto3", "cloudtune_providers.bedrock.backend", "cloudtune.importing")) as fork_server:
+        yield fork_server
 
 
-def test_killed_around_the_send_while_its_reply_is_lost(stage: Stage, nursery: Nursery) -> None:
+def test_killed_around_the_send_while_its_reply_is_lost(stage: Stage, fork_server: ForkServer) -> None:
     """The points at which somebody may have made the model, and nobody has been told of it."""
-    trace = run(stage, nursery, "register", "whole").trace
+    trace = run(stage, fork_server, "register", "whole").trace
     points = ["ledger after sending register", "step after register", "ledger before done register"]
     for point in points:
-        assert killed(stage, nursery, "register", "lost_reply", 1 + trace.index(point)) == point
+        assert killed(stage, fork_server, "register", "lost_reply", 1 + trace.index(point)) == point
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("wrong", ["nothing", "lost_reply"])
 @pytest.mark.parametrize("what", ["register", "import"])
-def test_killed_at_every_failpoint(stage: Stage, nursery: Nursery, what: str, wrong: str) -> None:
+def test_killed_at_every_failpoint(stage: Stage, fork_server: ForkServer, what: str, wrong: str) -> None:
     """Before and after every ledger write and the send."""
-    whole = run(stage, nursery, what, "whole")
-    tried = {killed(stage, nursery, what, wrong, number) for number in range(1, 1 + len(whole.trace))}
+    whole = run(stage, fork_server, what, "whole")
+    tried = {killed(stage, fork_server, what, wrong, number) for number in range(1, 1 + len(whole.trace))}
     assert tried == set(whole.trace)
     expected = {f"ledger {when} {write.format(what)}" for when in ("before", "after") for write in _WRITES}
     assert expected | {f"step before {what}", f"step after {what}"} <= tried
 
 
-def killed(stage: Stage, nursery: Nursery, what: str, wrong: str, number: int) -> str:
+def killed(stage: Stage, fork_server: ForkServer, what: str, wrong: str, number: int) -> str:
     """The failpoint at which a process died; another one went on, and follows the one thing that was made."""
     world, name = stage.world, f"{wrong.replace('_', '-')}-{number}"
     if wrong != "nothing":
         world.emulator.faults.add(wrong, _SENDS[what][0])
-    first = run(stage, nursery, what, name, kill_at=number)
+    first = run(stage, fork_server, what, name, kill_at=number)
     assert first.killed
     assert len(stage.made(what, name)) <= 1
-    second = run(stage, nursery, what, name)
+    second = run(stage, fork_server, what, name)
     world.heal()
     assert second.error is None, second.error
     ref = JobRef.parse(second.result)
@@ -176,8 +176,8 @@ def killed(stage: Stage, nursery: Nursery, what: str, wrong: str, number: int) -
     return first.trace[-1]
 
 
-def run(stage: Stage, nursery: Nursery, what: str, name: str, **more: Any) -> Outcome:
+def run(stage: Stage, fork_server: ForkServer, what: str, name: str, **more: Any) -> Outcome:
     """The command in a process of its own."""
     ledger = f"sqlite:///{stage.world.root}/ledger.db"
     given = {"recipe": stage.world.recipe(), "ledger": ledger, "ref": stage.source[what], "options": {"name": name}}
-    return nursery.run(Order(do="import", **given, **more))
+    return fork_server.run(Order(do="import", **given, **more))

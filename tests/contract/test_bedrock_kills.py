@@ -64,7 +64,7 @@ def large_model(root: Path, size: int) -> Path:
 
 def arrived(world: BedrockWorld) -> set[int]:
     """Parts that the service holds of the one upload that was begun."""
-    bucket = world.emulator.site.aws.backend("s3").get_bucket(BUCKET)
+    bucket = world.emulator.context.aws.backend("s3").get_bucket(BUCKET)
     held = list(bucket.multiparts.values())
     return set(held[0].parts) if held else set()
 

@@ -205,7 +205,7 @@ def test_doctor_looks_at_the_key(world: OpenWeightWorld, monkeypatch: pytest.Mon
 class TestStorms(JobStorms):
     """Jobs count that are not cancelled; files when the submit has ended."""
 
-    weather = DIALECT
+    fault_mix = DIALECT
     sends = DIALECT_SENDS
     seeds = range(6)
     counts_again = False

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated_aws import BedrockWorld
 from tests.contract.fault_schedules import (
+    FaultMix,
     HostStorms,
     JobStorms,
     OneWorldStorms,
-    Weather,
     blind,
     calm,
     client_of,
@@ -35,14 +35,14 @@ _JOB = (*_UPLOADS, "bedrock.CreateModelCustomizationJob")
 _IMPORT = (*_UPLOADS, "bedrock.CreateModelImportJob")
 _DEPLOY = ("bedrock.CreateCustomModelDeployment", "bedrock.DeleteCustomModelDeployment")
 _THROUGHPUT = ("bedrock.CreateProvisionedModelThroughput", "bedrock.DeleteProvisionedModelThroughput")
-WEATHER = Weather(
+FAULT_MIX = FaultMix(
     reads=("bedrock.Get*", "bedrock.List*", "s3.HeadObject", "s3.ListParts", "s3.ListMultipartUploads", "sts.*"),
     conditions=(
         ("list_lag", "bedrock.List*", {"seconds": 25.0}), ("truncated_page", "bedrock.List*", {}),
         ("clock_skew", "bedrock.List*", {"seconds": 4000.0}),
     ),
 )  # fmt: skip
-brew = WEATHER.brew
+inject = FAULT_MIX.inject
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestJobs(JobStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     sends = _JOB
     world = BedrockWorld
 
@@ -81,7 +81,7 @@ def standing(world: BedrockWorld) -> list[str]:
 class TestDeployments(HostStorms):
     """On demand, and every third with its own throughput."""
 
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     world = BedrockWorld
 
     def sends(self, seed: int) -> tuple[Sequence[str], Sequence[str]]:
@@ -116,12 +116,12 @@ def model_folder(root: Path, seed: int) -> Path:
 
 
 class TestImports(OneWorldStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     world = BedrockWorld
 
     def storm(self, world: BedrockWorld, prepared: None, seed: int) -> None:
         folder = model_folder(world.root, seed)
-        told = self.weather.brew(world, seed, _IMPORT)
+        told = self.fault_mix.inject(world, seed, _IMPORT)
         before = imports(world)
         ref = until_it_works(lambda: brought(world, folder))
         calm(world)

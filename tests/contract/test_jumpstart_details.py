@@ -154,7 +154,7 @@ def contents(world: JumpStartWorld) -> dict[str, bytes]:
     """What was uploaded, by the last part of its key."""
     place = buckets.Place("cloudtune-emulated", "")
     return {
-        key.rpartition("/")[2]: buckets.get(world.emulator.site, place._replace(key=key))
+        key.rpartition("/")[2]: buckets.get(world.emulator.context, place._replace(key=key))
         for key in world.uploads()
     }  # fmt: skip
 
@@ -199,7 +199,7 @@ def test_plain_text(world: JumpStartWorld) -> None:
 def test_what_lies_among_the_rows_is_not_learnt(world: JumpStartWorld) -> None:
     plan = client_of(world).plan(world.spec())
     folder = next(step for step in plan.steps if step.id == "folder_train").request["prefix"]
-    buckets.put(world.emulator.site, buckets.Place("cloudtune-emulated", f"{folder}stranger.jsonl"), b"{}\n")
+    buckets.put(world.emulator.context, buckets.Place("cloudtune-emulated", f"{folder}stranger.jsonl"), b"{}\n")
     with pytest.raises(Conflict, match="lies among the rows"):
         client_of(world).submit(plan)
     assert not world.jobs()

@@ -6,21 +6,21 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from tests.contract.emulated_sagemaker import JumpStartWorld
-from tests.contract.fault_schedules import HostStorms, JobStorms, Weather, blind
+from tests.contract.fault_schedules import FaultMix, HostStorms, JobStorms, blind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.state import TunedModel
 
-WEATHER = Weather(
+FAULT_MIX = FaultMix(
     reads=("sagemaker.Describe*", "sagemaker.List*", "s3.HeadObject", "s3.ListObjectsV2", "sts.*"),
     conditions=(("list_lag", "sagemaker.List*", {"seconds": 25.0}), ("clock_skew", "*", {"seconds": 4000.0})),
 )
 
 
 class TestJobs(JobStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     sends = ("s3.PutObject", "sagemaker.CreateTrainingJob")
     world = JumpStartWorld
 
@@ -35,7 +35,7 @@ class TestJobs(JobStorms):
 class TestEndpoints(HostStorms):
     """Beside those of the base model, which stand from the start."""
 
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     world = JumpStartWorld
     makes = ("sagemaker.CreateModel", "sagemaker.CreateEndpointConfig", "sagemaker.CreateEndpoint")
     removes = ("sagemaker.DeleteModel", "sagemaker.DeleteEndpointConfig", "sagemaker.DeleteEndpoint")

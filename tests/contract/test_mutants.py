@@ -13,7 +13,7 @@ from cloudtune.client import Client
 from cloudtune.errors import CloudtuneError
 from cloudtune.testing.contract import BackendContract
 from cloudtune.testing.contract.harness import ledger_url
-from cloudtune.testing.fork_server import Nursery
+from cloudtune.testing.fork_server import ForkServer
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 CAUGHT = (AssertionError, CloudtuneError, pytest.fail.Exception)
@@ -147,8 +147,8 @@ def hold(
     given = dict(details)
     world = ScriptedWorld(memory_path, given.pop("personality", "token"), backend=f"{mutants.__name__}:{mutant}")
     backend = world.backend()
-    with Nursery() as nursery:
-        fixtures = given | {"world": world, "backend": backend, "nursery": nursery, "caplog": caplog}
+    with ForkServer() as fork_server:
+        fixtures = given | {"world": world, "backend": backend, "fork_server": fork_server, "caplog": caplog}
         fixtures["client"] = Client(backend, ledger=ledger_url(world), clock=world.clock)
         test = getattr(Held(), clause)
         arguments = {name: fixtures[name] for name in inspect.signature(test).parameters}

@@ -143,7 +143,7 @@ def live(shell: Shell, emulator: Emulator, route: str) -> None:
         emulator.faults.add("expired_credentials", call, times=9, message=f"{secret} has expired.")
         shell.run("show", ref, "-v", code=None)
         shell.run("jobs", "--remote", "-v", code=None)
-        emulator.faults.heal()
+        emulator.faults.clear()
     if route == "foundry":
         emulator.faults.add("forbidden", "deployments.create", message=f"Not for {TOKEN}.")
         shell.run("deploy", ref, "--yes", code=2)
@@ -157,7 +157,7 @@ def live(shell: Shell, emulator: Emulator, route: str) -> None:
 
 def given(emulator: Emulator, route: str, *calls: str) -> list[tuple[str, str]]:
     """Those of the calls that the route makes, each with the secret that it carries."""
-    by = {"blobs": storage.key_of(emulator.site), "mljobs": TOKEN, "mlruns": TOKEN, "files": KEY, "jobs": KEY}
+    by = {"blobs": storage.key_of(emulator.context), "mljobs": TOKEN, "mlruns": TOKEN, "files": KEY, "jobs": KEY}
     of_workspace = ("blobs", "mljobs", "mlruns")
     pairs = [(call, call.partition(".")[0]) for call in calls]
     return [(call, by[kind]) for call, kind in pairs if (kind in of_workspace) == (route == "ml_workspace")]
@@ -188,7 +188,7 @@ def test_a_marked_key_is_found_nowhere(
     searched = places(shell, emulator) | {"log": caplog.text}
     assert any("ledger" in place for place in searched)
     assert any("spool" in place for place in searched)
-    secrets = (*shell.secrets, storage.key_of(emulator.site))
+    secrets = (*shell.secrets, storage.key_of(emulator.context))
     assert {place: secret for place, text in searched.items() for secret in secrets if secret in text} == {}
     assert "mine" in searched["printed"], "there was something to be searched"
 

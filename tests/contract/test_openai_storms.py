@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class DialectStorms(JobStorms):
     """Jobs count that are not cancelled: one that lands late is, as soon as it is found."""
 
-    weather = DIALECT
+    fault_mix = DIALECT
     sends = DIALECT_SENDS
 
     def alive(self, world: Any) -> Sequence[str]:
@@ -49,7 +49,7 @@ class TestOpenAI(DialectStorms):
     def bare(self, root: Path, seed: int) -> tuple[int, int]:
         """What a script without cloudtune leaves: the SDK with its own retries, run again while it fails."""
         with closing(self.world(root)) as world:
-            self.weather.brew(world, seed, self.sends)
+            self.fault_mix.inject(world, seed, self.sends)
             path = world.spec().data.train.path
             with openai.OpenAI(base_url=world.emulator.openai_url, api_key=KEY) as client:
                 for _ in range(30):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cloudtune.client import Client
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,8 @@ class TestSageMaker(BackendContract):
 
     @pytest.mark.soak
     @pytest.mark.timeout(900)
-    def test_13_a_kill_anywhere_makes_no_second(self, world: SageMakerWorld, client: Client, nursery: Nursery) -> None:
+    def test_13_a_kill_anywhere_makes_no_second(
+        self, world: SageMakerWorld, client: Client, fork_server: ForkServer
+    ) -> None:
         """13: JumpStart's test, of the same calls, runs always; here are more uploads."""
-        super().test_13_a_kill_anywhere_makes_no_second(world, client, nursery)
+        super().test_13_a_kill_anywhere_makes_no_second(world, client, fork_server)

@@ -41,7 +41,7 @@ def client_of(world: SageMakerWorld | ServerlessWorld, **options: Any) -> Client
 
 
 def put(world: SageMakerWorld, key: str, content: bytes) -> None:
-    buckets.put(world.emulator.site, buckets.Place(BUCKET, key), content)
+    buckets.put(world.emulator.context, buckets.Place(BUCKET, key), content)
 
 
 def channels(world: SageMakerWorld, name: str) -> dict[str, str]:

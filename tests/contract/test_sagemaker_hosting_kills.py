@@ -12,7 +12,7 @@ from tests.contract.sagemaker_world import SageMakerWorld
 
 from cloudtune.client import Client
 from cloudtune.state import Deployment, to_json
-from cloudtune.testing.fork_server import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,13 +36,13 @@ class Stage:
 
     def __init__(self, root: Path, way: str) -> None:
         self.world = SageMakerWorld(root, root)
-        self.nursery = Nursery(preload=("boto3",))  # it takes the world's credentials along
+        self.fork_server = ForkServer(preload=("boto3",))  # it takes the world's credentials along
         self.ledger = f"sqlite:///{root}/ledger.db"
         self.options, self.whole = WAYS[way]
         self.job = self.submitted()
 
     def close(self) -> None:
-        self.nursery.close()
+        self.fork_server.close()
         self.world.close()
 
     def client(self) -> Client:
@@ -55,7 +55,7 @@ class Stage:
         return job
 
     def run(self, do: str, options: dict[str, Any], kill_at: int | None = None) -> Outcome:
-        return self.nursery.run(Order(
+        return self.fork_server.run(Order(
             do=do, recipe=self.world.recipe(), ledger=self.ledger, ref=str(self.job.ref), options=options,
             kill_at=kill_at,
         ))  # fmt: skip
@@ -64,7 +64,7 @@ class Stage:
         store, found = self.world.emulator.store, dict.fromkeys(self.whole, 0)
         for kind in found:
             found[kind] = sum(one.get("deleting") is None for one in store.all(kind, self.world.face))
-        return found | {"alarm": len(self.world.emulator.site.aws.backend("cloudwatch", REGION).alarms)}
+        return found | {"alarm": len(self.world.emulator.context.aws.backend("cloudwatch", REGION).alarms)}
 
     def standing(self) -> list[Deployment]:
         """Adapters before what they are on."""

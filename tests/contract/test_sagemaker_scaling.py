@@ -8,7 +8,7 @@ import pytest
 from tests.contract.emulated_aws import REGION
 from tests.contract.emulated_sagemaker import JumpStartWorld
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
-from tests.contract.test_sagemaker_storms import brew, client_of, until_it_works
+from tests.contract.test_sagemaker_storms import client_of, inject, until_it_works
 
 from cloudtune.errors import Conflict, InputError, InvalidRequest, Unavailable
 from cloudtune.optional import GenerateOptions
@@ -61,7 +61,7 @@ def counts(world: TrainingWorld) -> dict[str, int]:
     gone = [one for one in world.emulator.store.all("sm_endpoint", world.face) if one["deleting"] is not None]
     found["sm_component"] -= len(going)
     found["sm_endpoint"] -= len(gone)
-    return found | {"alarm": len(world.emulator.site.aws.backend("cloudwatch", REGION).alarms)}
+    return found | {"alarm": len(world.emulator.context.aws.backend("cloudwatch", REGION).alarms)}
 
 
 def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: TrainingWorld) -> None:
@@ -103,7 +103,7 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
 def test_without_its_alarm_it_would_sleep_for_ever(customised: TrainingWorld) -> None:
     client, job = tuned(customised)
     client.deploy(job.result(), min_copies=0)
-    customised.emulator.site.aws.backend("cloudwatch", REGION).alarms.clear()
+    customised.emulator.context.aws.backend("cloudwatch", REGION).alarms.clear()
     customised.emulator.clock.advance(capacity.IDLE_S + 1)
     for _ in range(3):
         with pytest.raises(Unavailable, match="no capacity"):
@@ -170,22 +170,22 @@ _DEPLOY = ("sagemaker.Create*", "application-autoscaling.*", "monitoring.*")
 _REMOVE = ("sagemaker.Delete*", "application-autoscaling.*", "monitoring.*")
 
 
-def weather(root: Path, seed: int) -> None:
+def fault_mix(root: Path, seed: int) -> None:
     """One of each after a deploy in that weather, and none after its end."""
     world = ServerlessWorld(root)
     try:
         client, job = tuned(world)
         before, model = counts(world), job.result()
-        told = brew(world, seed, _DEPLOY)
+        told = inject(world, seed, _DEPLOY)
         standing = until_it_works(lambda: client_of(world).deploy(model, min_copies=0))
         world.heal()
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         made = {kind: number - before[kind] for kind, number in counts(world).items()}
         assert made == dict.fromkeys(made, 1) | {"sm_scaling_policy": 2}, told
-        told = brew(world, seed + 1, _REMOVE)
+        told = inject(world, seed + 1, _REMOVE)
         until_it_works(lambda: client_of(world).remove(standing))
         world.heal()
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         assert client.deployments() == [], told
         assert counts(world) == before, told
     finally:
@@ -202,18 +202,18 @@ def shared_weather(root: Path, seed: int) -> None:
             world.training(job.ref)
         world.emulator.clock.advance(300_000)
         models = [job.result() for job in jobs]
-        told = brew(world, seed, ("sagemaker.Create*",))
+        told = inject(world, seed, ("sagemaker.Create*",))
         for model in models:
             until_it_works(lambda model=model: client_of(world).deploy(model, onto="shared"))  # type: ignore[misc]
         world.heal()
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         once = dict.fromkeys((*KINDS, "alarm"), 0)
         assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, told
-        told = brew(world, seed + 1, ("sagemaker.Delete*",))
+        told = inject(world, seed + 1, ("sagemaker.Delete*",))
         for one in sorted(client.deployments(), key=lambda one: one.id == "shared"):
             until_it_works(lambda one=one: client_of(world).remove(one))  # type: ignore[misc]
         world.heal()
-        world.emulator.app.land()
+        world.emulator.app.deliver_delayed()
         assert client.deployments() == [], told
         assert counts(world) == once, told
     finally:
@@ -237,7 +237,7 @@ def test_never_two_bases_in_any_weather(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", FEW)
 def test_one_deploy_is_one_of_each(tmp_path: Path, seed: int) -> None:
-    weather(tmp_path, seed)
+    fault_mix(tmp_path, seed)
 
 
 @pytest.mark.soak
@@ -246,5 +246,5 @@ def test_never_two_in_any_weather(tmp_path: Path) -> None:
     for seed in MANY:
         root = tmp_path / str(seed)
         root.mkdir()
-        weather(root, seed)
+        fault_mix(root, seed)
     print(f"\nsagemaker: {len(MANY)} storms over an endpoint that sleeps: one of each, and then none")

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.fault_schedules import FEW, HostStorms, JobStorms, Weather, blind, client_of, until_it_works
+from tests.contract.fault_schedules import FEW, FaultMix, HostStorms, JobStorms, blind, client_of, until_it_works
 from tests.contract.sagemaker_world import SageMakerWorld, ServerlessWorld
 
 from cloudtune.client import Client
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
     from cloudtune.state import JobRef
 
-__all__ = ["brew", "client_of", "until_it_works"]  # for other storms on SageMaker
+__all__ = ["client_of", "inject", "until_it_works"]  # for other storms on SageMaker
 _JOB = ("s3.PutObject", "sagemaker.CreateTrainingJob", "sagemaker.CreateModelPackageGroup")
-WEATHER = Weather(
+FAULT_MIX = FaultMix(
     reads=("sagemaker.Describe*", "sagemaker.List*", "s3.HeadObject", "sts.*"),
     conditions=(
         ("list_lag", "sagemaker.List*", {"seconds": 25.0}), ("truncated_page", "sagemaker.List*", {}),
         ("clock_skew", "sagemaker.List*", {"seconds": 4000.0}),
     ),
 )  # fmt: skip
-brew = WEATHER.brew
+inject = FAULT_MIX.inject
 
 
 class TestInstances(JobStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     sends = _JOB
     files = 2
     world = staticmethod(lambda root: SageMakerWorld(root, root))
 
 
 class TestServerless(JobStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     sends = _JOB
     seeds = FEW[:4]
     world = ServerlessWorld
@@ -53,7 +53,7 @@ class TestServerless(JobStorms):
 
 
 class TestEndpoints(HostStorms):
-    weather = WEATHER
+    fault_mix = FAULT_MIX
     world = ServerlessWorld
     makes = ("sagemaker.CreateModel", "sagemaker.CreateEndpointConfig", "sagemaker.CreateEndpoint")
     removes = ("sagemaker.DeleteEndpoint", "sagemaker.DeleteEndpointConfig", "sagemaker.DeleteModel")

@@ -31,7 +31,7 @@ class Unpacked(SageMakerWorld):
 
     def _leave(self, ref: Any, state: JobState) -> None:
         call = Call(face="sagemaker", name="settle", region="us-east-1", now=self.emulator.clock.now())
-        jobs.settle_all(self.emulator.site, call)
+        jobs.settle_all(self.emulator.context, call)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def trained(world: Unpacked, folder: Path, adapter: str) -> Job:
     world.reach(job.ref, JobState.SUCCEEDED)
     place = buckets.parse(world.job(job.ref)["artefact"])
     for path in folder.iterdir():
-        buckets.put(world.emulator.site, place.under(path.name), path.read_bytes())
+        buckets.put(world.emulator.context, place.under(path.name), path.read_bytes())
     return job
 
 

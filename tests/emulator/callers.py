@@ -55,7 +55,7 @@ class Caller:
         standard = [method, "", "", size, *[""] * (_SIGNED_BY_AZURE - 3)]
         query = "".join(f"\n{name.lower()}:{unquote(value)}" for name, value in sorted(parse_qsl(url.query)))
         text = "\n".join(standard) + f"\nx-ms-date:{date}\n/{account}{url.path}{query}"
-        key = base64.b64decode(storage.key_of(self._emulator.site))
+        key = base64.b64decode(storage.key_of(self._emulator.context))
         signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
         signed = {"Authorization": f"SharedKey {account}:{signature}", "x-ms-date": date}
         return self.send(method, path, body, signed | _named(headers))

@@ -167,6 +167,6 @@ def shared_key(emulator: Emulator, route: Route, key: str | None = None) -> dict
     body = b"" if route.method in ("GET", "HEAD") else route.body
     if body:
         request.headers["Content-Length"] = str(len(body))
-    policy = SharedKeyCredentialPolicy(emulator.settings.account, key or storage.key_of(emulator.site))
+    policy = SharedKeyCredentialPolicy(emulator.settings.account, key or storage.key_of(emulator.context))
     policy.on_request(PipelineRequest(request, PipelineContext(None)))
     return {name: value for name, value in request.headers.items() if name != "Content-Length"}

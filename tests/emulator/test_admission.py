@@ -31,7 +31,7 @@ PAGE_HEADERS: dict[str, dict[str, str]] = {
 def closed() -> Iterator[Emulator]:
     """An emulator with an object, a file and a blob's place that a successful request would show or change."""
     with Emulator(Settings(aws_account="510987654321"), scale=0) as emulator:
-        emulator.site.aws.open()
+        emulator.context.aws.open()
         yield emulator
 
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConn
 from tests.emulator.access import aws_keys
 
 from cloudtune_emulator import Emulator, Settings
-from cloudtune_emulator.aws.part_store import Laid
+from cloudtune_emulator.aws.part_store import ExtentReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,8 +97,8 @@ def test_parts_are_listed_and_joined(emulator: Emulator, aws: Callable[[str], An
     assert whole["ETag"] == f'"{hashlib.md5(md5s).hexdigest()}-3"'
     assert whole["ContentLength"] == sum(map(len, parts))
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
-    kept = emulator.site.aws.backend("s3").get_bucket(bucket).keys["large.bin"]
-    assert isinstance(kept._value_buffer, Laid)  # on disk, and not in memory
+    kept = emulator.context.aws.backend("s3").get_bucket(bucket).keys["large.bin"]
+    assert isinstance(kept._value_buffer, ExtentReader)  # on disk, and not in memory
 
 
 def test_parts_that_do_not_fit_are_refused(aws: Callable[[str], Any]) -> None:
@@ -211,7 +211,7 @@ print(sorted({name.partition(".")[0] for name in sys.modules} & {"moto", "flask"
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_the_side_door_counts_what_lies_in_buckets(emulator: Emulator, aws: Callable[[str], Any]) -> None:
+def test_the_admin_api_counts_what_lies_in_buckets(emulator: Emulator, aws: Callable[[str], Any]) -> None:
     s3, bucket = aws("s3"), os.environ["EMULATED_BUCKET"]
     s3.put_object(Bucket=bucket, Key="a", Body=b"1")
     s3.create_multipart_upload(Bucket=bucket, Key="b")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tests.emulator.access import aws_keys
 from tests.emulator.signing import in_signed_chunks
 
-from cloudtune_emulator.aws.part_store import Heap, Laid
+from cloudtune_emulator.aws.part_store import ExtentReader, PartStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,11 +179,11 @@ def test_a_length_that_is_not_the_body_s_is_refused(
 @settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.tuples(st.integers(0, 400), st.integers(-1, 400))))
 def test_pieces_read_as_what_they_hold_together(contents: list[bytes], reads: list[tuple[int, int]]) -> None:
-    heap = Heap()
+    heap = PartStore()
     pieces = [heap.reserve(len(content)) for content in contents]
     for piece, content in reversed(list(zip(pieces, contents, strict=True))):
         heap.write(piece.start, content)
-    laid, whole = Laid(pieces), b"".join(contents)
+    laid, whole = ExtentReader(pieces), b"".join(contents)
     assert laid.size == len(whole)
     for start, size in reads:
         laid.seek(start)

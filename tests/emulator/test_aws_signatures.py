@@ -274,7 +274,7 @@ def test_temporary_credentials_open_with_their_token(bed: Emulator) -> None:
     for token in ("", "other"):
         with pytest.raises(ClientError, match="InvalidToken"):
             client(bed, "s3", **keys, aws_session_token=token).list_buckets()
-    (assumed,) = bed.site.aws.backend("sts").assumed_roles
+    (assumed,) = bed.context.aws.backend("sts").assumed_roles
     assumed.expiration -= timedelta(hours=2)
     with pytest.raises(ClientError, match="expired"):
         client(bed, "s3", **keys, aws_session_token=given["SessionToken"]).list_buckets()

@@ -68,7 +68,7 @@ def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
     desk.run("delete", ref, "--contents", "--yes")
     store = desk.emulator.store
     assert [store.all(kind, "bedrock") for kind in ("custom_model", "custom_deployment")] == [[], []]
-    bucket = desk.emulator.site.aws.backend("s3").get_bucket(desk.emulator.settings.aws_bucket)
+    bucket = desk.emulator.context.aws.backend("s3").get_bucket(desk.emulator.settings.aws_bucket)
     assert list(bucket.keys) == []
     assert desk.json("show", ref)["state"] == "succeeded"
 
@@ -106,14 +106,14 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, monkeypatch: pytest.Mon
 
 
 def test_the_roles_documents_are_written_and_not_applied(desk: Desk) -> None:
-    before = len(desk.emulator.site.aws.backend("iam").roles)
+    before = len(desk.emulator.context.aws.backend("iam").roles)
     files = desk.json("init", "bedrock")["files"]
     names = [f"bedrock-{name}.json" for name in ("role-trust", "role-policy", "caller-policy", "open-weight-policy")]
     assert [file.rpartition("/")[2] for file in files] == names
     trust = json.loads((desk.folder / names[0]).read_text())
     assert trust["Statement"][0]["Condition"]["StringEquals"] == {"aws:SourceAccount": "123456789012"}
     assert desk.emulator.settings.aws_bucket in (desk.folder / names[1]).read_text()
-    assert len(desk.emulator.site.aws.backend("iam").roles) == before
+    assert len(desk.emulator.context.aws.backend("iam").roles) == before
     assert "exists" in desk.run("init", "bedrock", code=2).stderr
     desk.run("init", "bedrock", "--force")
     assert "cloudtune init openai.yaml" in desk.run("init", "openai", code=2).stderr

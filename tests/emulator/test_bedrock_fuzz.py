@@ -133,9 +133,9 @@ def spoilt(value: Any, dice: random.Random) -> Any:
 def test_good_requests_with_an_odd_place(emulator: Emulator, kind: str) -> None:
     row = {"schemaVersion": "v", "messages": [{"role": "user", "content": [{"text": "q"}]},
                                               {"role": "assistant", "content": [{"text": "a"}]}]}  # fmt: skip
-    site, dice, pool = emulator.site, random.Random(kind), urllib3.PoolManager()
+    context, dice, pool = emulator.context, random.Random(kind), urllib3.PoolManager()
     for key, data in {"rows.jsonl": json.dumps(row).encode() * 9, "weights/config.json": b"{}", "k": b"\xff"}.items():
-        buckets.put(site, buckets.Place("cloudtune-emulated", key), data)
+        buckets.put(context, buckets.Place("cloudtune-emulated", key), data)
     path, good = GOOD[kind]
     for _ in range(150):
         body = spoilt(good, dice)

@@ -292,7 +292,7 @@ def test_a_fault_of_the_emulators_own_is_told_as_the_services(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(emulator.site.engine, "life", broken)
+    monkeypatch.setattr(emulator.context.engine, "status", broken)
     with pytest.raises(ClientError, match=r"InternalServerException.*its log says where"):
         bedrock.get_model_customization_job(jobIdentifier="first-job")
     assert "a mistake of ours" in caplog.text

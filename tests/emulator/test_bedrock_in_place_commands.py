@@ -109,7 +109,7 @@ def test_a_jobs_archive_is_brought_here_and_the_plan_says_why(desk: Desk) -> Non
     name, packed = job.rpartition(":")[2], io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:  # a scripted job has no weights of its own
         archive.add(model_folder(desk.folder, 1), arcname=".")
-    bucket = desk.emulator.site.aws.backend("s3").get_bucket(desk.emulator.settings.aws_bucket)
+    bucket = desk.emulator.context.aws.backend("s3").get_bucket(desk.emulator.settings.aws_bucket)
     (key,) = [key for key in bucket.keys if key.endswith(f"{name}/output/model.tar.gz")]
     boto3.client("s3").put_object(Bucket=desk.emulator.settings.aws_bucket, Key=key, Body=packed.getvalue())
     brought = desk.run("import", job, "--to", "bedrock", "--yes")

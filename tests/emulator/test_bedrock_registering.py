@@ -188,7 +188,7 @@ def test_a_registered_model_has_files_of_its_own(emulator: Emulator, aws: Callab
     assert bedrock.get_custom_model(modelIdentifier=made)["modelStatus"] == "Active"
     (kept,) = emulator.store.all("custom_model", "bedrock")
     place = buckets.parse(kept["source"]["uri"])
-    emulator.site.aws.backend("s3").get_bucket(place.bucket).keys.clear()
+    emulator.context.aws.backend("s3").get_bucket(place.bucket).keys.clear()
     aws("sagemaker").delete_model_package(ModelPackageName=package)
     assert [path.name for path in emulator.store.content(f"imported-{kept['id']}").iterdir()] == ["scripted.json"]
     bedrock.create_custom_model_deployment(modelDeploymentName="d", modelArn=made)

@@ -128,7 +128,7 @@ def test_figures_in_s3_are_those_of_the_run(
 def test_imported_weights_answer(training: Emulator, aws: Callable[[str], Any], learnt: dict[str, Any]) -> None:
     """What a local run wrote out whole is imported from S3, and speaks."""
     bucket, bedrock = os.environ["EMULATED_BUCKET"], aws("bedrock")
-    engine: Any = training.site.engine
+    engine: Any = training.context.engine
     job = training.store.get("job", "bedrock", learnt["jobArn"].rpartition("/")[2])
     folder = training.store.folder / "written-out"
     engine._job(job).export(folder, merged=True)
@@ -190,7 +190,7 @@ def test_a_student_learns_what_its_teacher_answers(
 
     The last test here: the other emulator takes the buckets of this process with it when it goes.
     """
-    engine: Any = training.site.engine
+    engine: Any = training.context.engine
     job = training.store.get("job", "bedrock", learnt["jobArn"].rpartition("/")[2])
     engine._job(job).export(tmp_path / "teacher", merged=True)
     tiny = {"model": {"hidden_size": 128, "intermediate_size": 256}, "tokenizer": {"vocab_size": 512}}

@@ -84,7 +84,7 @@ def test_a_late_upload_keeps_its_bytes(emulator: Emulator, client: openai.OpenAI
     rows = chat_rows(5000)
     with pytest.raises(openai.APIConnectionError):
         client.files.create(file=("late.jsonl", rows), purpose="fine-tune")
-    assert emulator.app.land() == 1
+    assert emulator.app.deliver_delayed() == 1
     (file,) = client.files.list()
     assert client.files.content(file.id).read() == rows
 
@@ -179,7 +179,7 @@ def test_a_wrong_fault_is_refused(emulator: Emulator) -> None:
     with pytest.raises(ValueError, match="kind"):
         emulator.faults.add("no_such_fault")
     emulator.faults.add("reset", "files.*")
-    emulator.faults.heal()
+    emulator.faults.clear()
     assert emulator.faults.armed == []
 
 
@@ -225,5 +225,5 @@ def test_a_request_without_the_key_meets_no_fault(emulator: Emulator, kind: str)
     wrong = openai.OpenAI(base_url=emulator.openai_url, api_key="sk-wrong-wrong", max_retries=0)
     with wrong as client, pytest.raises(openai.AuthenticationError):
         client.files.create(file=("t.jsonl", chat_rows()), purpose="fine-tune")
-    assert emulator.app.land() == 0
+    assert emulator.app.deliver_delayed() == 0
     assert emulator.faults.armed  # it waits for a request that has a key

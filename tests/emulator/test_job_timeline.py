@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtune_emulator.job_timeline import ENDED, Acts, Course, Life, Script, life, results
+from cloudtune_emulator.job_timeline import ENDED, Actions, JobStatus, Script, TrainingPlan, results, status_at
 
 WORDS = ("validating_files", "queued", "running", "pausing", "paused", "succeeded", "failed", "cancelled")
 seconds = st.floats(0, 50).map(lambda value: round(value, 1))
@@ -17,7 +17,7 @@ scripts = st.builds(
     fail_at=st.none() | st.floats(0, 1),
 )  # fmt: skip
 courses = st.builds(
-    lambda steps, epochs, validation, bad: Course(
+    lambda steps, epochs, validation, bad: TrainingPlan(
         steps=steps * epochs, epochs=epochs, batch_size=1, learning_rate_multiplier=1.0, tokens=10,
         has_validation=validation, error={"code": "c", "message": "m", "param": None} if bad else None,
     ),
@@ -25,8 +25,8 @@ courses = st.builds(
 )  # fmt: skip
 
 
-def look(script: Script, course: Course, acts: Acts, now: float) -> Life:
-    return life("ftjob-1", 1000.0, 7, script, course, acts, now)
+def look(script: Script, course: TrainingPlan, acts: Actions, now: float) -> JobStatus:
+    return status_at("ftjob-1", 1000.0, 7, script, course, acts, now)
 
 
 @given(
@@ -34,9 +34,9 @@ def look(script: Script, course: Course, acts: Acts, now: float) -> Life:
     course=courses,
     moves=st.lists(st.tuples(seconds, st.sampled_from(["", "pause", "resume", "cancel"]))),
 )
-def test_time_only_adds(script: Script, course: Course, moves: list[tuple[float, str]]) -> None:
+def test_time_only_adds(script: Script, course: TrainingPlan, moves: list[tuple[float, str]]) -> None:
     """Told events and checkpoints stay; an ended job never changes; acts are done as the face allows them."""
-    now, acts = 1000.0, Acts()
+    now, acts = 1000.0, Actions()
     before = look(script, course, acts, now)
     for wait, act in moves:
         now += wait
@@ -50,7 +50,7 @@ def test_time_only_adds(script: Script, course: Course, moves: list[tuple[float,
             assert seen == before
         allowed = {"pause": ("running",), "resume": ("paused",), "cancel": set(WORDS) - ENDED}
         if act and seen.word in allowed[act]:
-            acts = Acts((*acts.entries, (now, act)))
+            acts = Actions((*acts.entries, (now, act)))
             after = look(script, course, acts, now)
             assert after.events[: len(seen.events)] == seen.events
             assert (
@@ -62,9 +62,9 @@ def test_time_only_adds(script: Script, course: Course, moves: list[tuple[float,
 
 
 @given(script=scripts, course=courses)
-def test_a_job_left_alone_ends_as_its_script_says(script: Script, course: Course) -> None:
+def test_a_job_left_alone_ends_as_its_script_says(script: Script, course: TrainingPlan) -> None:
     total = script.validating_s + script.queued_s + script.running_s
-    seen = look(script, course, Acts(), 1000.0 + total + 1)
+    seen = look(script, course, Actions(), 1000.0 + total + 1)
     good = course.error is None and script.fail_at is None
     assert seen.word == ("succeeded" if good else "failed")
     assert (seen.error is None) == good
@@ -76,9 +76,9 @@ def test_a_job_left_alone_ends_as_its_script_says(script: Script, course: Course
 
 
 def test_a_pause_moves_the_end_by_its_length() -> None:
-    course = Course(steps=60, epochs=3, batch_size=1, learning_rate_multiplier=1.0, tokens=10)
+    course = TrainingPlan(steps=60, epochs=3, batch_size=1, learning_rate_multiplier=1.0, tokens=10)
     script = Script(validating_s=1, queued_s=1, running_s=60)
-    acts = Acts(((1010.0, "pause"), (1110.0, "resume")))
+    acts = Actions(((1010.0, "pause"), (1110.0, "resume")))
     assert look(script, course, acts, 1161.9).word == "running"
     ended = look(script, course, acts, 1162.0)
     assert (ended.word, ended.finished_at) == ("succeeded", 1162.0)

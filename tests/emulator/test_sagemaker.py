@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from tests.emulator.access import aws_keys
 
 from cloudtune_emulator import Emulator
-from cloudtune_emulator.aws.shapes import Held, model
+from cloudtune_emulator.aws.shapes import ShapeValidator, model
 from cloudtune_emulator.job_timeline import Script
 from cloudtune_emulator.sagemaker import shapes
 from cloudtune_emulator.sagemaker.routes import OPERATIONS
@@ -444,8 +444,8 @@ def test_answers_keep_to_the_service_model(aws: Account) -> None:
 
     for operation, body in calls.items():
         call = Call(face="sagemaker", name=operation, body=body, now=aws.emulator.clock.now(), region="us-east-1")
-        answer = OPERATIONS[operation](aws.emulator.site, call).body
+        answer = OPERATIONS[operation](aws.emulator.context, call).body
         shape = model("sagemaker").operation_model(operation).output_shape
         assert set(answer) <= set(shape.members), operation
         assert set(shape.required_members) <= set(answer), operation
-        assert not list(Held(json=True).faults(shape, answer)), operation
+        assert not list(ShapeValidator(json=True).faults(shape, answer)), operation

@@ -88,12 +88,12 @@ def test_a_serverless_job_is_looked_at_by_its_model_and_group(desk: Desk, monkey
 
 @pytest.mark.parametrize("name", ["sagemaker", "jumpstart"])
 def test_the_roles_documents_are_written_and_not_applied(desk: Desk, name: str) -> None:
-    before = len(desk.emulator.site.aws.backend("iam").roles)
+    before = len(desk.emulator.context.aws.backend("iam").roles)
     files = desk.json("init", name)["files"]
     names = [f"{name}-role-trust.json", f"{name}-role-policy.json", f"{name}-caller-policy.json"]
     assert [file.rpartition("/")[2] for file in files] == names
     role = (desk.folder / names[1]).read_text()
     assert desk.emulator.settings.aws_bucket in role
     assert ("jumpstart-cache-prod-us-east-1" in role) == (name == "jumpstart")
-    assert len(desk.emulator.site.aws.backend("iam").roles) == before
+    assert len(desk.emulator.context.aws.backend("iam").roles) == before
     assert "exists" in desk.run("init", name, code=2).stderr

@@ -231,7 +231,7 @@ def test_a_job_goes_on_when_the_server_is_started_again(tmp_path: Path) -> None:
         for body in asked:
             boto3.client("sagemaker").create_training_job(**body)
         ended("before")
-        trainer = first.site.sagemaker
+        trainer = first.context.sagemaker
         job = first.store.get("training_job", "sagemaker/us-east-1", "never-begun")
         assert isinstance(trainer, TrainTrainer)
         assert job is not None

@@ -162,7 +162,7 @@ def test_a_running_job_is_paused_resumed_and_cancelled(service: openai.OpenAI) -
 def test_a_job_whose_trainer_is_killed_fails_and_says_so(training: Emulator, service: openai.OpenAI) -> None:
     job = train(service, rows(), 20)
     wait(service, job, "running")
-    (ref,) = [run["ref"] for run in training.app.site.engine.runs() if run["id"] == job]  # type: ignore[attr-defined]
+    (ref,) = [run["ref"] for run in training.app.context.engine.runs() if run["id"] == job]  # type: ignore[attr-defined]
     folder = training.store.folder / "training" / "runs" / ref.rpartition(":")[2]
     os.kill(json.loads((folder / "worker.json").read_bytes())["trainer"]["pid"], signal.SIGKILL)
     done = wait(service, job)
@@ -244,7 +244,7 @@ def test_a_restarted_server_goes_on_where_it_was(tmp_path: Path) -> None:
         assert done.status == "succeeded", done.error
         assert ask(after, done.fine_tuned_model, "rome") is not None
         assert [one.id for one in after.fine_tuning.jobs.list()] == [job]
-        assert len(emulator.app.site.engine.runs()) == 1  # type: ignore[attr-defined]
+        assert len(emulator.app.context.engine.runs()) == 1  # type: ignore[attr-defined]
 
 
 def served(store: Path, *words: str) -> tuple[subprocess.Popen[str], openai.OpenAI]:
@@ -320,7 +320,7 @@ def test_azures_preference_method_is_trained(training: Emulator) -> None:
     with openai.OpenAI(base_url=endpoint, api_key=training.settings.azure_key, max_retries=0) as client:
         done = wait(client, train(client, data, 1, method=method))
     assert done.status == "succeeded", done.error
-    (spec,) = [run["spec"] for run in training.app.site.engine.runs() if run["id"] == done.id]  # type: ignore[attr-defined]
+    (spec,) = [run["spec"] for run in training.app.context.engine.runs() if run["id"] == done.id]  # type: ignore[attr-defined]
     assert spec["method"] == {"name": "dpo", "beta": 0.5}
 
 

@@ -116,7 +116,7 @@ def test_a_walk_with_curl(running: Emulator, tmp_path: Path) -> None:
     assert "JSON" in curl("/fine_tuning/jobs", "-d", "{bad", "-H", "Content-Type: application/json")["error"]["message"]
 
 
-def test_the_side_door_over_http(running: Emulator, tmp_path: Path) -> None:
+def test_the_admin_api_over_http(running: Emulator, tmp_path: Path) -> None:
     from urllib import error
 
     def ask(method: str, name: str, body: Any = None) -> Any:
@@ -129,7 +129,7 @@ def test_the_side_door_over_http(running: Emulator, tmp_path: Path) -> None:
     assert [fault["kind"] for fault in armed["faults"]] == ["reset", "list_lag"]
     assert ask("DELETE", "faults") == {"faults": []}
     assert ask("POST", "script", {"running_s": 5})["running_s"] == 5
-    assert ask("POST", "land") == {"landed": 0}
+    assert ask("POST", "deliver_delayed") == {"delivered": 0}
     assert ask("GET", "requests") == {"requests": []}
     for method, name, body in (("POST", "clock", {"advanse": 1}), ("GET", "nothing", None), ("GET", "runs", None)):
         with pytest.raises(error.HTTPError) as refused:

@@ -22,7 +22,7 @@ import pytest
 
 from cloudtune_emulator import Emulator, Settings, admission
 from cloudtune_emulator.aws import authentication
-from cloudtune_emulator.context import Site
+from cloudtune_emulator.context import EmulatorContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,7 +176,7 @@ def job(emulator: Emulator, command: str) -> dict[str, Any]:
 
 def keep(emulator: Emulator) -> None:
     """What a page may want to read."""
-    s3, bucket = emulator.site.aws.backend("s3"), emulator.settings.aws_bucket
+    s3, bucket = emulator.context.aws.backend("s3"), emulator.settings.aws_bucket
     s3.put_object(bucket, "kept", KEPT.encode())
     s3.put_object(bucket, "pixel.png", PIXEL).metadata["Content-Type"] = "image/png"
 
@@ -277,11 +277,11 @@ def test_without_the_checks_the_page_runs_a_command(
     monkeypatch.setattr(admission, "check", unchecked)
     monkeypatch.setattr(admission, "response_headers", list)
     monkeypatch.setattr(authentication, "verify", lambda *_: None)
-    monkeypatch.setattr(Site, "opens", staticmethod(lambda given, wanted: True))
+    monkeypatch.setattr(EmulatorContext, "opens", staticmethod(lambda given, wanted: True))
     with Emulator(Settings(engine="train")) as emulator:
         keep(emulator)
         stored = document(emulator, tmp_path / "marker").encode()
-        s3 = emulator.site.aws.backend("s3")
+        s3 = emulator.context.aws.backend("s3")
         s3.put_object(emulator.settings.aws_bucket, "page.html", stored).metadata["Content-Type"] = "text/html"
         found = attacked(emulator, tmp_path, "127.0.0.1", tmp_path / "marker")
         _arrived(found, seen, emulator.settings.aws_bucket)

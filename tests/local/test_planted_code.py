@@ -16,7 +16,7 @@ from cloudtune.optional import GenerateOptions
 from cloudtune.state import TunedModel
 from cloudtune_trainer import models
 from cloudtune_trainer.checkpoints import read as read_checkpoint
-from cloudtune_trainer.multi_adapter import SharedBase
+from cloudtune_trainer.multi_adapter import MultiAdapterModel
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.sagemaker import serving
 from cloudtune_trainer.submit import inference
@@ -161,7 +161,7 @@ def serve(folder: Path) -> None:
 
 
 def share(folder: Path) -> None:
-    model = SharedBase(folder).model(None)
+    model = MultiAdapterModel(folder).model(None)
     list(model.generate(["hello"], max_tokens=1))
 
 
@@ -231,7 +231,7 @@ def test_only_the_deployment_s_variable_lets_code_run_behind_an_endpoint(
 def test_plain_adapter_is_loaded(clean: Path, tmp_path: Path) -> None:
     adapter = adapter_of(clean, tmp_path / "adapter", base_model_name_or_path="/nowhere/else")
     ask(adapter)
-    shared = SharedBase(clean)
+    shared = MultiAdapterModel(clean)
     shared.add("one", adapter)
     assert inference.export(tuned(adapter), tmp_path / "out", merged=True)
 
@@ -244,7 +244,7 @@ def test_adapter_that_does_more_than_lora_is_refused(
     for use in (ask, serve, lambda folder: inference.export(tuned(folder), tmp_path / "out", merged=True)):
         with pytest.raises(REFUSALS, match=r"adapter_config\.json"):
             use(adapter)
-    shared = SharedBase(clean)
+    shared = MultiAdapterModel(clean)
     with pytest.raises(TrainingProblem, match=r"adapter_config\.json"):
         shared.add("one", adapter)
     assert not marker.exists()

@@ -290,7 +290,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(file: Path) -> Non
         "  max_length: 1.5\n"
         "  scheduler: cosin\n"  # 11
         "method: sftt\n"
-        "evaluation: {every: -3}\n"
+        "validation: {every: -3}\n"
         "checkpoints: {every: epochs}\n"
         "tags: {a: 3}\n"  # 15
         "name: -x-\n",
@@ -298,7 +298,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(file: Path) -> Non
     assert _places(problems) == [
         (4, "data.validation"), (5, "data.tset"), (7, "hyperparameters.epochs"), (8, "hyperparameters.batch_size"),
         (9, "hyperparameters.learning_rate"), (10, "hyperparameters.max_length"), (11, "hyperparameters.scheduler"),
-        (12, "method"), (13, "evaluation.every"), (14, "checkpoints.every"), (15, "tags.a"), (16, "name"),
+        (12, "method"), (13, "validation.every"), (14, "checkpoints.every"), (15, "tags.a"), (16, "name"),
     ]  # fmt: skip
     words = {problem.field: f"{problem.message} | {problem.fix}" for problem in problems}
     assert "less than 1.0, not 1.5" in words["data.validation"]
@@ -331,7 +331,7 @@ def test_no_figure_may_be_infinite_or_not_a_number(file: Path, field: str, figur
         ("lora_alpha: 3", "adapter.alpha"),
         ("hyperparameters: {learning_rat: 1}", "learning_rate"),
         ("adapter: {type: lora, ranks: 3}", "rank"),
-        ("evaluation: {early_stopping: {patiense: 3}}", "patience"),
+        ("validation: {early_stopping: {patiense: 3}}", "patience"),
         ("data: {train: {path: a, clumns: {}}}", "columns"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The tools for tests are tested too: the clock, the scripted vendor's wire and lives, the nursery."""
+"""The tools for tests are tested too: the clock, the scripted vendor's wire and lives, the fork server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from cloudtune.state import to_json
 from cloudtune.testing import FakeClock, ScriptedVendor, VendorError, faults
-from cloudtune.testing.fork_server import Nursery, Order
-from cloudtune.testing.job_timeline import Act, Script, life
+from cloudtune.testing.fork_server import ForkServer, Order
+from cloudtune.testing.job_timeline import Act, Script, status_at
 from cloudtune.testing.scripted_world import ScriptedWorld
 
 KEY = "scripted-key"
@@ -84,26 +84,26 @@ def made(vendor: ScriptedVendor, name: str = "n", token: str = "t") -> str:
 def test_a_life_is_the_same_whenever_one_looks() -> None:
     script = Script(queue_s=5, prepare_s=10, step_s=1, steps=4, checkpoint_every=2)
     acts = [Act(16.5, "pause"), Act(100.0, "resume")]
-    whole = life(0.0, acts, script, 1000.0)
+    whole = status_at(0.0, acts, script, 1000.0)
     assert (whole.word, whole.step, whole.started_at) == ("Completed", 4, 15.0)
     assert whole.ended_at == pytest.approx(20.0 + 83.5)
     for moment in range(120):
-        seen = life(0.0, acts, script, float(moment))
+        seen = status_at(0.0, acts, script, float(moment))
         assert seen.events == whole.events[: len(seen.events)]
         assert seen.metrics == whole.metrics[: len(seen.metrics)]
         assert all(event["at"] <= moment for event in seen.events)
-    assert life(0.0, acts, script, 50.0).word == "Paused"
+    assert status_at(0.0, acts, script, 50.0).word == "Paused"
 
 
 def test_a_life_can_be_cut_short() -> None:
     script = Script(queue_s=5, prepare_s=10, step_s=1, steps=100, stop_s=3, max_time_s=50)
-    assert life(0.0, [Act(20.0, "cancel")], script, 22.0).word == "Stopping"
-    stopped = life(0.0, [Act(20.0, "cancel"), Act(21.0, "resume")], script, 500.0)
+    assert status_at(0.0, [Act(20.0, "cancel")], script, 22.0).word == "Stopping"
+    stopped = status_at(0.0, [Act(20.0, "cancel"), Act(21.0, "resume")], script, 500.0)
     assert (stopped.word, stopped.ended_at) == ("Stopped", 23.0)
-    assert life(0.0, [], script, 500.0).word == "TimedOut"
-    failed = life(0.0, [Act(20.0, "fail", "why"), Act(30.0, "expire")], script, 500.0)
+    assert status_at(0.0, [], script, 500.0).word == "TimedOut"
+    failed = status_at(0.0, [Act(20.0, "fail", "why"), Act(30.0, "expire")], script, 500.0)
     assert (failed.word, failed.message, failed.ended_at) == ("Failed", "why", 20.0)
-    assert life(0.0, [Act(1.0, "show", "Odd")], script, 2.0).word == "Odd"
+    assert status_at(0.0, [Act(1.0, "show", "Odd")], script, 2.0).word == "Odd"
 
 
 @pytest.mark.parametrize(("personality", "jobs"), [("token", 1), ("neither", 2)])
@@ -211,33 +211,35 @@ def test_a_vendor_in_a_file_is_one_vendor(tmp_path: Path) -> None:
     assert theirs.fingerprint() != held
 
 
-# -- the nursery -----------------------------------------------------------------------------------------------------
+# -- the fork server -------------------------------------------------------------------------------------------------
 
 
 def test_children_are_killed_where_they_are_told_and_their_diary_survives(memory_path: Path) -> None:
     world = ScriptedWorld(memory_path)
     spec = world.spec().model_dump(mode="json")
-    with Nursery() as nursery:
+    with ForkServer() as fork_server:
         order = Order(do="submit", recipe=world.recipe(), ledger=f"{memory_path}/ledger.db", spec=spec, kill_at=3)
-        dead = nursery.run(order)
+        dead = fork_server.run(order)
         assert (dead.killed, len(dead.trace), dead.result, dead.error) == (True, 3, None, None)
-        lost = nursery.run(Order(do="get", recipe=world.recipe(), ledger=order.ledger, ref="scripted:acct-1@test:x"))
+        lost = fork_server.run(
+            Order(do="get", recipe=world.recipe(), ledger=order.ledger, ref="scripted:acct-1@test:x")
+        )
         assert lost.raised() == "JobNotFound"
         assert lost.error is not None
         assert lost.error["exit_code"] == 2
-        broken = nursery.run(Order(do="nonsense", recipe=world.recipe(), ledger=order.ledger))
+        broken = fork_server.run(Order(do="nonsense", recipe=world.recipe(), ledger=order.ledger))
         assert broken.raised() == "KeyError"
-        planned = nursery.run(Order(do="plan", recipe=world.recipe(), ledger=order.ledger, spec=spec))
+        planned = fork_server.run(Order(do="plan", recipe=world.recipe(), ledger=order.ledger, spec=spec))
         assert planned.result["name"] == to_json(world.spec().name)
 
 
-def test_a_nursery_that_died_says_so() -> None:
-    nursery = Nursery()
-    nursery._process.kill()
-    nursery._process.wait()
+def test_a_fork_server_that_died_says_so() -> None:
+    fork_server = ForkServer()
+    fork_server._process.kill()
+    fork_server._process.wait()
     with pytest.raises((RuntimeError, BrokenPipeError)):
-        nursery.race([])
-    for pipe in (nursery._process.stdin, nursery._process.stdout):
+        fork_server.race([])
+    for pipe in (fork_server._process.stdin, fork_server._process.stdout):
         assert pipe is not None
         try:
             pipe.close()

@@ -32,7 +32,7 @@ def test_rows_are_held_against_what_it_learns() -> None:
 
 
 def test_what_is_untaught_has_a_reason_each() -> None:
-    reasons = core.untaught()
+    reasons = core.unsupported_features()
     assert "method:kto" in reasons
     assert not {f"method:{name}" for name in core.METHODS} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

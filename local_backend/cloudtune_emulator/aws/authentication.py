@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_emulator.aws.signing import Signed
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 SKEW_S = 15 * 60
 LONGEST_S = 7 * 24 * 3600
@@ -104,7 +104,7 @@ def protocol_of(request: Request, service: str) -> Protocol:
     return "s3" if service == "s3" else "rest-json"
 
 
-def verify(site: Site, request: Request, signed: Signed) -> None:
+def verify(context: EmulatorContext, request: Request, signed: Signed) -> None:
     """Check the signature. The body that is read afterwards is the one that was signed, or reading it raises.
 
     Only requests that name a known access key have their bodies read. Raises AwsError in the shape of the service that
@@ -113,7 +113,7 @@ def verify(site: Site, request: Request, signed: Signed) -> None:
     protocol = protocol_of(request, signed.service)
     if signed.kind == "malformed":
         raise refusal("malformed", protocol)
-    credential = _credential(site, signed.key)
+    credential = _credential(context, signed.key)
     if credential is None:
         raise refusal("unknown_key", protocol)
     if credential.is_expired:
@@ -154,7 +154,7 @@ def _hashed(request: Request, protocol: Protocol) -> str:
         raise dressed(protocol)(slow) from error
 
 
-def verified(site: Site, request: Request) -> None:
+def verified(context: EmulatorContext, request: Request) -> None:
     """The check of AWS's routes: `front.find` verifies before it chooses a route."""
 
 
@@ -213,13 +213,13 @@ def _verify_v2(request: Request, signed: Signed, credential: Credential) -> None
         raise refusal("mismatch", "s3")
 
 
-def _credential(site: Site, key: str) -> Credential | None:
+def _credential(context: EmulatorContext, key: str) -> Credential | None:
     """The emulator's own key, or one that STS has given out for a role."""
-    if site.opens(key, site.settings.aws_key):
-        return Credential(site.settings.aws_secret)
-    if not site.aws.is_open:
+    if context.opens(key, context.settings.aws_key):
+        return Credential(context.settings.aws_secret)
+    if not context.aws.is_open:
         return None
-    role = site.aws.backend("sts").get_assumed_role_from_access_key(key)
+    role = context.aws.backend("sts").get_assumed_role_from_access_key(key)
     if role is None:
         return None
     expires = role.expiration if role.expiration.tzinfo else role.expiration.replace(tzinfo=UTC)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 ESCROW = "customer-escrow-"
 """How the names of the buckets begin that AWS keeps tuned Nova models in, where no customer may look.
@@ -45,43 +45,43 @@ def parse(uri: str) -> Place:
     return Place(found["bucket"], found["key"] or "")
 
 
-def region(site: Site, bucket: str) -> str:
+def region(context: EmulatorContext, bucket: str) -> str:
     """Where a bucket lies. Raises NoSuch."""
-    return str(_bucket(site, bucket).region_name)
+    return str(_bucket(context, bucket).region_name)
 
 
-def keys(site: Site, place: Place) -> list[tuple[str, int]]:
+def keys(context: EmulatorContext, place: Place) -> list[tuple[str, int]]:
     """Keys under a prefix with their sizes, sorted. Raises NoSuch."""
-    held = _bucket(site, place.bucket).keys
+    held = _bucket(context, place.bucket).keys
     found = [(name, held[name]) for name in sorted(held.keys()) if name.startswith(place.key)]
     return [(name, int(key.size)) for name, key in found if getattr(key, "value", None) is not None or key.size]
 
 
-def get(site: Site, place: Place) -> bytes:
+def get(context: EmulatorContext, place: Place) -> bytes:
     """An object's bytes. Raises NoSuch."""
-    _bucket(site, place.bucket)
-    with site.aws.joining:
-        key: Any = site.aws.backend("s3").get_object(place.bucket, place.key)
+    _bucket(context, place.bucket)
+    with context.aws.joining:
+        key: Any = context.aws.backend("s3").get_object(place.bucket, place.key)
         if key is None:
             raise NoSuch(place.uri)
         return bytes(key.value)
 
 
-def text(site: Site, place: Place) -> bytes:
+def text(context: EmulatorContext, place: Place) -> bytes:
     """An object's bytes, unpacked where its name ends in .gz. Raises NoSuch."""
-    data = get(site, place)
+    data = get(context, place)
     return gzip.decompress(data) if place.key.endswith(".gz") else data
 
 
-def put(site: Site, place: Place, data: bytes) -> None:
+def put(context: EmulatorContext, place: Place, data: bytes) -> None:
     """Write an object. Raises NoSuch where the bucket is not there."""
-    _bucket(site, place.bucket)
-    site.aws.backend("s3").put_object(place.bucket, place.key, data)
-    site.aws.keep(place.bucket)
+    _bucket(context, place.bucket)
+    context.aws.backend("s3").put_object(place.bucket, place.key, data)
+    context.aws.keep(place.bucket)
 
 
-def _bucket(site: Site, name: str) -> Any:
+def _bucket(context: EmulatorContext, name: str) -> Any:
     try:
-        return site.aws.backend("s3").get_bucket(name)
+        return context.aws.backend("s3").get_bucket(name)
     except Exception as error:  # moto's MissingBucket, whose home moves
         raise NoSuch(f"s3://{name}") from error

@@ -27,7 +27,7 @@ SERVICE = "cloudtune.service"
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
-class Around:
+class MotoApp:
     """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
 
     ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten.
@@ -128,7 +128,7 @@ class Around:
             self._app = None
 
 
-def contents(around: Around) -> dict[str, dict[str, int]]:
+def contents(around: MotoApp) -> dict[str, dict[str, int]]:
     """How many objects, and how many unfinished uploads, each bucket holds."""
     if not around.is_open:
         return {}

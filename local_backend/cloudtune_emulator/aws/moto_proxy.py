@@ -34,14 +34,14 @@ from cloudtune_emulator.aws.parts import (
 )
 from cloudtune_emulator.aws.signing import Signed, signature
 from cloudtune_emulator.http import Call, Raw, received
-from cloudtune_emulator.route import Door
+from cloudtune_emulator.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Face, Reply
 
 SERVICES: Mapping[str, str | None] = {
@@ -98,8 +98,8 @@ _CHANGING = frozenset(
 _NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
 
 
-def door(signed: Signed, request: Request) -> Door:
-    """The door for a request to a service that moto emulates. Raises AwsError for one that is not let through."""
+def route(signed: Signed, request: Request) -> Route:
+    """The route for a request to a service that moto emulates. Raises AwsError for one that is not let through."""
     if signed.service not in SERVICES:
         raise errors.AwsError(
             400, "UnknownOperationException",
@@ -109,28 +109,28 @@ def door(signed: Signed, request: Request) -> Door:
     return _door(f"{signed.service}.{_operation(signed, request)}")
 
 
-def named(name: str) -> Door:
-    """The door of a call that was read before."""
+def named(name: str) -> Route:
+    """The route of a call that was read before."""
     return _door(name)
 
 
-def _door(name: str) -> Door:
+def _door(name: str) -> Route:
     service = name.partition(".")[0]
     protocol: errors.Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
-    return Door(
+    return Route(
         "aws", name, _act, authentication.verified, read=read, dressed=errors.dressed(protocol),
         check_request=_check_request,
     )  # fmt: skip
 
 
-def _check_request(site: Site, call: Call) -> None:
+def _check_request(context: EmulatorContext, call: Call) -> None:
     if call.name in REFUSED:
         raise errors.unknown(call.name)
-    moto_requests.check(site, call)
+    moto_requests.check(context, call)
 
 
-def _act(site: Site, call: Call) -> Reply:
-    return _OWN.get(call.name, _pass)(site, call)
+def _act(context: EmulatorContext, call: Call) -> Reply:
+    return _OWN.get(call.name, _pass)(context, call)
 
 
 def _operation(signed: Signed, request: Request) -> str:
@@ -197,47 +197,47 @@ def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], n
     )  # fmt: skip
 
 
-def _quotas(site: Site, call: Call) -> Reply:
-    return quotas.listed(site, call) or _pass(site, call)
+def _quotas(context: EmulatorContext, call: Call) -> Reply:
+    return quotas.listed(context, call) or _pass(context, call)
 
 
-def _prices(site: Site, call: Call) -> Reply:
-    return price_list.products(site, call)
+def _prices(context: EmulatorContext, call: Call) -> Reply:
+    return price_list.products(context, call)
 
 
-def _pass(site: Site, call: Call) -> Reply:
+def _pass(context: EmulatorContext, call: Call) -> Reply:
     if call.name == "s3.ListParts":
-        return list_parts(site, call)
+        return list_parts(context, call)
     if call.name == "s3.UploadPart" and "x-amz-copy-source" not in call.headers:
-        return upload_part(site, call)
+        return upload_part(context, call)
     assert call.raw is not None
     if str(call.body.get("Bucket") or "").startswith(buckets.ESCROW):
         raise errors.AwsError(403, "AccessDenied", "Access Denied", protocol="s3")
     if call.name in _READING:
         from cloudtune_emulator.bedrock import jobs
 
-        jobs.settle_all(site, call.now)  # a job that has ended by now has left its files
+        jobs.settle_all(context, call.now)  # a job that has ended by now has left its files
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
-        _refuse_unknown_upload(site, call)
+        _refuse_unknown_upload(context, call)
     environ = moto_requests.without_unknown_headers(call, call.raw.again())
     if call.name == "s3.PutObject":
         _check(call, environ)
     service = SERVICES[call.name.partition(".")[0]]
     if service is None:
         raise errors.unknown(call.name)
-    with site.aws.joining if call.name in _ALONE else contextlib.nullcontext():
+    with context.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
-            reply = site.aws.answer(environ, service)
+            reply = context.aws.answer(environ, service)
         except NotImplementedError as error:  # the way in which moto says so
             raise errors.unknown(call.name) from error
     if call.name in _CHANGING and reply.status < 300:
-        site.aws.keep(call.body["Bucket"])
+        context.aws.keep(call.body["Bucket"])
     return reply
 
 
-def _refuse_unknown_upload(site: Site, call: Call) -> None:
+def _refuse_unknown_upload(context: EmulatorContext, call: Call) -> None:
     """A part, or the end, of an upload that was completed or given up: moto 5.2.5 breaks on it."""
-    bucket = site.aws.backend("s3").buckets.get(call.body["Bucket"])
+    bucket = context.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is not None and call.query.get("uploadId") not in bucket.multiparts:
         raise no_upload()
 
@@ -263,7 +263,7 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
     body.seek(0)
 
 
-_OWN: dict[str, Callable[[Site, Call], Reply]] = {
+_OWN: dict[str, Callable[[EmulatorContext, Call], Reply]] = {
     permissions.SIMULATE: permissions.simulate, price_list.CALL: _prices, **dict.fromkeys(quotas.CALLS, _quotas),
 }  # fmt: skip
 """What moto lacks, and is answered here."""

@@ -20,7 +20,7 @@ from cloudtune_emulator.aws.errors import AwsError, unknown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 _MODELS = {"monitoring": "cloudwatch", "servicequotas": "service-quotas"}
@@ -31,7 +31,7 @@ _GENERIC = ("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amz
 _GENERIC_BEGIN = ("x-amz-meta-", "x-amz-checksum-", "x-amz-sdk-")
 
 
-def check(site: Site, call: Call) -> None:
+def check(context: EmulatorContext, call: Call) -> None:
     """Raises AwsError where a request does not fit its operation."""
     service, name = _operation(call)
     model = _model(_MODELS.get(service, service))
@@ -121,7 +121,7 @@ def _check_rest(shape: Any, call: Call) -> None:
             given[name] = _typed(member, call.headers[wire.lower()])
         elif name == payload and member.type_name in ("structure", "string"):
             given[name] = _payload(member, call)
-    if faults := list(shapes.Held().faults(shape, given)):
+    if faults := list(shapes.ShapeValidator().faults(shape, given)):
         raise AwsError(400, "InvalidArgument", shapes.refusal(faults), protocol="s3")
 
 
@@ -219,7 +219,7 @@ def _check_query(shape: Any, call: Call) -> None:
     except ValueError as error:
         raise AwsError(400, "MalformedQueryString", "The form is not UTF-8.", protocol="query") from error
     given = _from_pairs(shape, pairs, "")
-    if faults := list(shapes.Held().faults(shape, given or {})):
+    if faults := list(shapes.ShapeValidator().faults(shape, given or {})):
         raise AwsError(400, "ValidationError", shapes.refusal(faults), protocol="query")
 
 

@@ -15,7 +15,7 @@ from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, S3Backend
 from moto.s3.utils import compute_checksum
 
-from cloudtune_emulator.aws.part_store import Heap, Laid, Piece
+from cloudtune_emulator.aws.part_store import Extent, ExtentReader, PartStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ _STREAMED = ("CRC32",)
 class Written(NamedTuple):
     """The bytes of a part, before anybody sees it."""
 
-    piece: Piece
+    piece: Extent
     md5: str
     checksum: tuple[str, str] | None = None
     """Algorithm as S3 writes it (``CRC32``) and value in base64, where the client told one."""
@@ -42,12 +42,12 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
         self.arriving = threading.Lock()
         """Held while a part is put among the others, or these are listed."""
 
-    def heap(self, upload: Any) -> Heap:
+    def heap(self, upload: Any) -> PartStore:
         """Where the parts of an upload lie."""
         with self.arriving:
             if not hasattr(upload, "heap"):
-                upload.heap = Heap()
-            found: Heap = upload.heap
+                upload.heap = PartStore()
+            found: PartStore = upload.heap
             return found
 
     def keep_part(self, upload: Any, number: int, written: Written) -> Any:
@@ -55,7 +55,7 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
         with self.arriving:
             part = upload.set_part(number, b"")
             part._value_buffer.close()
-            part._value_buffer, part.contentsize = Laid([written.piece]), written.piece.size
+            part._value_buffer, part.contentsize = ExtentReader([written.piece]), written.piece.size
             part._etag = written.md5
             part.checksum_algorithm, part.checksum_value = written.checksum or (None, None)
             return part
@@ -75,7 +75,7 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
         parts = _checked(upload, list(body))
         etag = f"{hashlib.md5(b''.join(_md5(part) for part in parts)).hexdigest()}-{len(parts)}"  # noqa: S324 - S3's own
         told = _checksum(parts, algorithm, kind)
-        joined = Laid([piece for part in parts for piece in self._pieces(upload, part)])
+        joined = ExtentReader([piece for part in parts for piece in self._pieces(upload, part)])
         upload.complete = lambda _: (b"", etag, told)
         key: Any = super().complete_multipart_upload(bucket_name, multipart_id, iter(()))  # which closes the parts
         with key.lock:
@@ -83,14 +83,14 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
             key._value_buffer, key.contentsize = joined, joined.size
         return key
 
-    def _pieces(self, upload: Any, part: Any) -> tuple[Piece, ...]:
+    def _pieces(self, upload: Any, part: Any) -> tuple[Extent, ...]:
         """Where a part lies; one that was copied from another object lies with moto."""
-        if isinstance(part._value_buffer, Laid):
+        if isinstance(part._value_buffer, ExtentReader):
             return tuple(part._value_buffer.pieces)
         return (_laid(self.heap(upload), _blocks(part), part.contentsize),)
 
 
-def _laid(heap: Heap, blocks: Any, size: int) -> Piece:
+def _laid(heap: PartStore, blocks: Any, size: int) -> Extent:
     piece = heap.reserve(size)
     at = piece.start
     for block in blocks:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-class Heap:
+class PartStore:
     """A file without a name that only grows; it is gone with the last piece of it. Thread safe."""
 
     def __init__(self) -> None:
@@ -26,15 +26,15 @@ class Heap:
         self._end = 0
         weakref.finalize(self, file.close)
 
-    def __deepcopy__(self, memo: object) -> Heap:
+    def __deepcopy__(self, memo: object) -> PartStore:
         """The same file: moto copies uploads with the objects that were made of them."""
         return self
 
-    def reserve(self, size: int) -> Piece:
+    def reserve(self, size: int) -> Extent:
         """A place for so many bytes, which nobody else writes to."""
         with self._lock:
             start, self._end = self._end, self._end + size
-        return Piece(self, start, size)
+        return Extent(self, start, size)
 
     def write(self, at: int, content: bytes | memoryview) -> None:
         """Put bytes there."""
@@ -48,25 +48,25 @@ class Heap:
         return os.pread(self._number, size, at)
 
 
-class Piece(NamedTuple):
+class Extent(NamedTuple):
     """A place in a heap."""
 
-    heap: Heap
+    heap: PartStore
     start: int
     size: int
 
 
-class Laid(io.RawIOBase):
+class ExtentReader(io.RawIOBase):
     """Pieces, one after the other, as a file to read."""
 
-    def __init__(self, pieces: Iterable[Piece]) -> None:
-        self.pieces: Sequence[Piece] = tuple(pieces)
+    def __init__(self, pieces: Iterable[Extent]) -> None:
+        self.pieces: Sequence[Extent] = tuple(pieces)
         self.size = sum(piece.size for piece in self.pieces)
         self._at = 0
 
-    def __deepcopy__(self, memo: object) -> Laid:
+    def __deepcopy__(self, memo: object) -> ExtentReader:
         """Another reader of the same places: moto copies its objects to list them."""
-        return Laid(self.pieces)
+        return ExtentReader(self.pieces)
 
     def readable(self) -> bool:
         """Yes."""

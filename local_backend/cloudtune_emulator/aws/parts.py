@@ -21,8 +21,8 @@ from cloudtune_emulator.http import LARGEST_OBJECT, Reply
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from cloudtune_emulator.aws.part_store import Piece
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.aws.part_store import Extent
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 _BLOCK = 1 << 18
@@ -77,7 +77,7 @@ def refuse_other(name: str, found: bytes, value: str) -> None:
         raise AwsError(400, "BadDigest", message, protocol="s3")
 
 
-def upload_part(site: Site, call: Call) -> Reply:
+def upload_part(context: EmulatorContext, call: Call) -> Reply:
     """UploadPart."""
     from cloudtune_emulator.aws.multipart_backend import Written
 
@@ -85,7 +85,7 @@ def upload_part(site: Site, call: Call) -> Reply:
     if not _NUMBER.fullmatch(number) or not 1 <= int(number) <= _MOST:
         message = f"Part number must be an integer between 1 and {_MOST}, inclusive"
         raise AwsError(400, "InvalidArgument", message, protocol="s3")
-    s3, begun = site.aws.backend("s3"), _begun(site, call)
+    s3, begun = context.aws.backend("s3"), _begun(context, call)
     headers = dict(call.headers)
     piece, md5 = _taken(s3.heap(begun), call, headers, begun.metadata.get("x-amz-checksum-algorithm"))
     checksum = told(headers)
@@ -97,7 +97,7 @@ def upload_part(site: Site, call: Call) -> Reply:
     return Reply(headers=answer, content_type="application/xml")
 
 
-def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -> tuple[Piece, str]:
+def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -> tuple[Extent, str]:
     """The body on disk, and its MD5. Trailers are added to the headers. Raises what S3 answers."""
     assert call.raw is not None
     body: IO[bytes] = call.raw.again()["wsgi.input"]
@@ -174,11 +174,11 @@ def _chunk_size(line: bytes) -> int:
     return int(told or b"0", 16)
 
 
-def list_parts(site: Site, call: Call) -> Reply:
+def list_parts(context: EmulatorContext, call: Call) -> Reply:
     """ListParts."""
-    begun = _begun(site, call)
+    begun = _begun(context, call)
     after, most = _whole(call, "part-number-marker", 0), min(_whole(call, "max-parts", _PAGE), _PAGE)
-    with site.aws.backend("s3").arriving:
+    with context.aws.backend("s3").arriving:
         parts = [begun.parts[number] for number in sorted(begun.parts) if number > after]
     shown = parts[:most]
     fields: dict[str, Any] = {
@@ -212,9 +212,9 @@ def _whole(call: Call, name: str, default: int) -> int:
     return int(value)
 
 
-def _begun(site: Site, call: Call) -> Any:
+def _begun(context: EmulatorContext, call: Call) -> Any:
     """The upload. Raises what S3 answers where it was completed or given up, or never was."""
-    bucket = site.aws.backend("s3").buckets.get(call.body["Bucket"])
+    bucket = context.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is None:
         raise AwsError(404, "NoSuchBucket", "The specified bucket does not exist", protocol="s3")
     found = bucket.multiparts.get(call.query.get("uploadId"))

@@ -13,14 +13,14 @@ from xml.sax.saxutils import escape
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 SIMULATE = "iam.SimulatePrincipalPolicy"
 _NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
 
 
-def simulate(site: Site, call: Call) -> Reply:
+def simulate(context: EmulatorContext, call: Call) -> Reply:
     """SimulatePrincipalPolicy."""
     assert call.raw is not None
     given = parse_qs(call.raw.again()["wsgi.input"].read().decode())

@@ -16,7 +16,7 @@ from cloudtune_emulator.aws.errors import AwsError
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 CALL = "pricing.GetProducts"
@@ -24,9 +24,9 @@ _SERVICE = "AmazonSageMaker"
 _JSON = "application/x-amz-json-1.1"
 
 
-def products(site: Site, call: Call) -> Reply:
+def products(context: EmulatorContext, call: Call) -> Reply:
     """GetProducts."""
-    del site
+    del context
     asked = shapes.json_body(call, "pricing", "GetProducts")
     if asked.get("ServiceCode") != _SERVICE:
         raise AwsError(400, "NotFoundException", f"Only the prices of {_SERVICE} are emulated.", protocol="json")

@@ -15,7 +15,7 @@ from cloudtune_emulator.aws.errors import AwsError
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 APPLIED, DEFAULTS = "servicequotas.ListServiceQuotas", "servicequotas.ListAWSDefaultServiceQuotas"
@@ -34,12 +34,12 @@ _UNTOUCHED = ("ml.p4d.", "ml.p5.")
 """Types whose quotas were never set for the account: only the defaults have them, and they are 0."""
 
 
-def listed(site: Site, call: Call) -> Reply | None:
+def listed(context: EmulatorContext, call: Call) -> Reply | None:
     """ListServiceQuotas and ListAWSDefaultServiceQuotas; None for services that are moto's."""
     asked = shapes.json_body(call, "service-quotas", call.name.partition(".")[2])
     if asked.get("ServiceCode") != _SERVICE:
         return None
-    found = _quotas(site, call.region or site.settings.aws_region, is_default=call.name == DEFAULTS)
+    found = _quotas(context, call.region or context.settings.aws_region, is_default=call.name == DEFAULTS)
     token = asked.get("NextToken") or "0"
     if not (token.isascii() and token.isdecimal() and len(token) < _LONGEST_TOKEN):
         raise AwsError(400, "InvalidPaginationTokenException", "Invalid NextToken.", protocol="json")
@@ -50,7 +50,7 @@ def listed(site: Site, call: Call) -> Reply | None:
     return Reply(body=body, content_type=_JSON)
 
 
-def _quotas(site: Site, region: str, *, is_default: bool) -> list[dict[str, Any]]:
+def _quotas(context: EmulatorContext, region: str, *, is_default: bool) -> list[dict[str, Any]]:
     values = {
         f"{kind} for {use}": 0.0 if is_default else _VALUE
         for kind in _TYPES
@@ -58,14 +58,14 @@ def _quotas(site: Site, region: str, *, is_default: bool) -> list[dict[str, Any]
         if is_default or not kind.startswith(_UNTOUCHED)
     }
     if not is_default:
-        values |= site.settings.sagemaker_quotas
-    return [_quota(site, region, name, value) for name, value in sorted(values.items())]
+        values |= context.settings.sagemaker_quotas
+    return [_quota(context, region, name, value) for name, value in sorted(values.items())]
 
 
-def _quota(site: Site, region: str, name: str, value: float) -> dict[str, Any]:
+def _quota(context: EmulatorContext, region: str, name: str, value: float) -> dict[str, Any]:
     code = f"L-{zlib.crc32(name.encode()):08X}"
     return {
         "ServiceCode": _SERVICE, "ServiceName": "Amazon SageMaker", "QuotaName": name, "QuotaCode": code,
-        "QuotaArn": f"arn:aws:servicequotas:{region}:{site.settings.aws_account}:{_SERVICE}/{code}",
+        "QuotaArn": f"arn:aws:servicequotas:{region}:{context.settings.aws_account}:{_SERVICE}/{code}",
         "Value": value, "Unit": "None", "Adjustable": True, "GlobalQuota": False,
     }  # fmt: skip

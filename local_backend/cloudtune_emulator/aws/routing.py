@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Face
-    from cloudtune_emulator.route import Door
+    from cloudtune_emulator.route import Route
 
 _BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model",
             "/listTagsForResource", "/tagResource", "/untagResource")  # fmt: skip
 
 
-class Asked(NamedTuple):
+class RequestInfo(NamedTuple):
     """A request as the faces choose by it."""
 
     method: str
@@ -39,17 +39,17 @@ class Asked(NamedTuple):
     region: str
 
 
-def find(site: Site, request: Request) -> Door | None:
-    """The door for a request that is Amazon's; None for others. Raises AwsError, also where the signature is wrong."""
+def find(context: EmulatorContext, request: Request) -> Route | None:
+    """The route for a request that is Amazon's; None for others. Raises AwsError, also where the signature is wrong."""
     signed = signature(request)
     if signed is None:
-        return _by_key(site, request)
-    authentication.verify(site, request, signed)
-    asked = Asked(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
+        return _by_key(context, request)
+    authentication.verify(context, request, signed)
+    asked = RequestInfo(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
     face = _faces().get(signed.service)
     if face is None:
-        door = moto_proxy.door(signed, request)
-        return _prepared(signed.service, request.path, door) if signed.service in ("logs", "s3") else door
+        route = moto_proxy.route(signed, request)
+        return _prepared(signed.service, request.path, route) if signed.service in ("logs", "s3") else route
     found = face(asked)
     if found is None:
         message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
@@ -57,8 +57,8 @@ def find(site: Site, request: Request) -> Door | None:
     return found
 
 
-def named(name: str, face: Face) -> Door:
-    """The door of a call that was read before."""
+def named(name: str, face: Face) -> Route:
+    """The route of a call that was read before."""
     if face == "aws":
         return moto_proxy.named(name)
     if face == "sagemaker":
@@ -75,7 +75,7 @@ def segment(escaped: str) -> str:
     return unquote(escaped)
 
 
-def _faces() -> dict[str, Callable[[Asked], Door | None]]:
+def _faces() -> dict[str, Callable[[RequestInfo], Route | None]]:
     from cloudtune_emulator.bedrock import routes as bedrock
     from cloudtune_emulator.sagemaker import routes as sagemaker
 
@@ -85,13 +85,13 @@ def _faces() -> dict[str, Callable[[Asked], Door | None]]:
     }  # fmt: skip
 
 
-def _prepared(service: str, path: str, door: Door) -> Door:
+def _prepared(service: str, path: str, route: Route) -> Route:
     from cloudtune_emulator.sagemaker.routes import prepared
 
-    return prepared(service, path, door)
+    return prepared(service, path, route)
 
 
-def _by_key(site: Site, request: Request) -> Door | None:
+def _by_key(context: EmulatorContext, request: Request) -> Route | None:
     """Bedrock with its API key, which is a bearer's: its paths are nobody else's here. Raises AwsError."""
     path = raw_path(request)
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
@@ -101,8 +101,8 @@ def _by_key(site: Site, request: Request) -> Door | None:
         return None
     if scheme.lower() != "bearer":
         raise authentication.refusal("missing", "rest-json")
-    if not site.opens(key, site.settings.bedrock_api_key):
+    if not context.opens(key, context.settings.bedrock_api_key):
         raise AwsError(403, "AccessDeniedException", "Authentication failed: please make sure your API Key is valid.")
     from cloudtune_emulator.bedrock import routes
 
-    return routes.find(Asked(request.method, path, "", site.settings.aws_region))
+    return routes.find(RequestInfo(request.method, path, "", context.settings.aws_region))

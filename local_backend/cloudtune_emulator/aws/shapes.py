@@ -80,11 +80,13 @@ def check(
     if shape.serialization.get("payload"):  # the body is the model's own, and not the service's
         given: dict[str, Any] = {**ids}
         members = {name: shape.members[name] for name in ids if name in shape.members}
-        faults = [fault for name, member in members.items() for fault in Held().faults(member, given[name], name)]
+        faults = [
+            fault for name, member in members.items() for fault in ShapeValidator().faults(member, given[name], name)
+        ]
     else:
         known = {name: _typed(shape.members[name], text) for name, text in query.items() if name in shape.members}
         given = {**body, **known, **ids}
-        faults = list(Held().faults(shape, given))
+        faults = list(ShapeValidator().faults(shape, given))
     if faults:
         raise invalid(refusal(faults))
 
@@ -101,7 +103,7 @@ def json_body(call: Call, service: str, operation: str) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise AwsError(400, "SerializationException", "The body must be a JSON object.", protocol="json")
     shape = model(service).operation_model(operation).input_shape
-    if shape is not None and (faults := list(Held(json=True).faults(shape, body))):
+    if shape is not None and (faults := list(ShapeValidator(json=True).faults(shape, body))):
         raise AwsError(400, "ValidationException", refusal(faults), protocol="json")
     return body
 
@@ -120,7 +122,7 @@ def refusal(faults: Sequence[str]) -> str:
     return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
-class Held:
+class ShapeValidator:
     """Holds values against shapes.
 
     ``json`` is for the services of the JSON protocol: those pass over members that they do not know, begin names small

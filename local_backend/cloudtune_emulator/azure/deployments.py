@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Served
 
 SKUS = (
@@ -90,16 +90,16 @@ def dressed(error: ApiError) -> ApiError:
     return found
 
 
-def check_token(site: Site, request: Request) -> None:
+def check_token(context: EmulatorContext, request: Request) -> None:
     """Only a bearer token opens this plane; keys do not (learn.microsoft.com, role-based access control)."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not site.opens(token, site.settings.azure_token):
+    if scheme.lower() != "bearer" or not context.opens(token, context.settings.azure_token):
         raise ArmError(401, "AuthenticationFailed", _NEEDS_BEARER)
 
 
-def check_scope(site: Site, call: Call) -> None:
+def check_scope(context: EmulatorContext, call: Call) -> None:
     """The subscription, the group and the account must be those of the emulator; a version must be asked for."""
-    settings = site.settings
+    settings = context.settings
     wanted = (settings.subscription, settings.resource_group, settings.account)
     given = (call.ids["subscription"], call.ids.get("group", wanted[1]), call.ids.get("account", wanted[2]))
     if any(one.lower() != other.lower() for one, other in zip(given, wanted, strict=True)):
@@ -109,42 +109,42 @@ def check_scope(site: Site, call: Call) -> None:
         raise ArmError(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
 
 
-def account(site: Site, call: Call) -> Reply:
+def account(context: EmulatorContext, call: Call) -> Reply:
     """The account itself."""
-    settings = site.settings
+    settings = context.settings
     properties = {"provisioningState": "Succeeded", "endpoint": call.base, "customSubDomainName": settings.account}
     return Reply(body={
-        "id": _account_id(site), "name": settings.account, "type": "Microsoft.CognitiveServices/accounts",
+        "id": _account_id(context), "name": settings.account, "type": "Microsoft.CognitiveServices/accounts",
         "location": settings.location, "kind": "OpenAI", "sku": {"name": "S0"}, "properties": properties,
     })  # fmt: skip
 
 
-def put(site: Site, call: Call) -> Reply:
+def put(context: EmulatorContext, call: Call) -> Reply:
     """Deploy a model, or deploy another under a name that stands."""
     body, name = call.body, call.ids["deployment"]
     fit_arm(body, _Body)
     properties = body.get("properties") or {}
     model = properties.get("model") or {}
     sku = body.get("sku") or {}
-    _check(site, call, model, sku)
-    with site.store.alone():
-        old = find(site, name, call.now)
-        others = [one for one in standing(site, call.now) if one["id"] != name and _is_tuned(one)]
+    _check(context, call, model, sku)
+    with context.store.alone():
+        old = find(context, name, call.now)
+        others = [one for one in standing(context, call.now) if one["id"] != name and _is_tuned(one)]
         if old is None and len(others) >= MOST_TUNED:
             raise ArmError(400, "InsufficientQuota", f"The resource has {MOST_TUNED} fine-tuned deployments already.")
         wanted = {"sku": sku, "model": model, "tags": body.get("tags"), "properties": properties}
         if old is not None and all(old[key] == value for key, value in wanted.items()):
-            return Reply(body=_view(site, old, call.now))
+            return Reply(body=_view(context, old, call.now))
         new = {"id": name, "created": call.now, "used": call.now, "deleting": None} | wanted
         if old is None:
-            site.store.remove("deployment", "azure", name)  # one whose deletion has ended
-            site.store.add("deployment", "azure", new)
+            context.store.remove("deployment", "azure", name)  # one whose deletion has ended
+            context.store.add("deployment", "azure", new)
         else:
-            site.store.save("deployment", "azure", new)
-    return Reply(status=200 if old else 201, body=_view(site, new, call.now), headers={"Retry-After": "1"})
+            context.store.save("deployment", "azure", new)
+    return Reply(status=200 if old else 201, body=_view(context, new, call.now), headers={"Retry-After": "1"})
 
 
-def _check(site: Site, call: Call, model: dict[str, Any], sku: dict[str, Any]) -> None:
+def _check(context: EmulatorContext, call: Call, model: dict[str, Any], sku: dict[str, Any]) -> None:
     if not model.get("name") or model.get("format") != "OpenAI":
         message = "The deployment needs a model with a name and the format 'OpenAI'."
         raise ArmError(400, "InvalidResourceProperties", message)
@@ -152,7 +152,7 @@ def _check(site: Site, call: Call, model: dict[str, Any], sku: dict[str, Any]) -
     if sku.get("name") not in SKUS or (capacity is not None and capacity < 1):
         raise ArmError(400, "InvalidResourceProperties", f"The sku {sku} is not one of {', '.join(SKUS)}.")
     try:
-        models.find(site, call, model["name"])
+        models.find(context, call, model["name"])
     except ApiError as error:
         message = (
             f"The model 'Format: OpenAI, Name: {model['name']}, Version: {model.get('version')}' is not supported."
@@ -160,46 +160,46 @@ def _check(site: Site, call: Call, model: dict[str, Any], sku: dict[str, Any]) -
         raise ArmError(400, "DeploymentModelNotSupported", message) from error
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """One deployment."""
-    found = find(site, call.ids["deployment"], call.now)
+    found = find(context, call.ids["deployment"], call.now)
     if found is None:
         raise ArmError(404, "ResourceNotFound", f"The deployment '{call.ids['deployment']}' was not found.")
-    headers = {"Retry-After": "1"} if _state(site, found, call.now) in ("Creating", "Deleting") else {}
-    return Reply(body=_view(site, found, call.now), headers=headers)
+    headers = {"Retry-After": "1"} if _state(context, found, call.now) in ("Creating", "Deleting") else {}
+    return Reply(body=_view(context, found, call.now), headers=headers)
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """All deployments of the account."""
-    return Reply(body={"value": [_view(site, one, call.now) for one in standing(site, call.now)]})
+    return Reply(body={"value": [_view(context, one, call.now) for one in standing(context, call.now)]})
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """Take one down; what is not there is done."""
-    with site.store.alone():
-        found = find(site, call.ids["deployment"], call.now)
+    with context.store.alone():
+        found = find(context, call.ids["deployment"], call.now)
         if found is None:
             return Reply(status=204)
         if found["deleting"] is None:
             found["deleting"] = call.now
-            site.store.save("deployment", "azure", found)
-    if find(site, found["id"], call.now) is None:
+            context.store.save("deployment", "azure", found)
+    if find(context, found["id"], call.now) is None:
         return Reply(status=200)
-    settings = site.settings
+    settings = context.settings
     where = f"{call.base}/subscriptions/{settings.subscription}/providers/Microsoft.CognitiveServices/locations"
     where += f"/{settings.location}/operationResults/{found['id']}?api-version={call.query['api-version']}"
     return Reply(status=202, headers={"Location": where, "Retry-After": "1"})
 
 
-def operation(site: Site, call: Call) -> Reply:
+def operation(context: EmulatorContext, call: Call) -> Reply:
     """Whether a deletion has ended."""
-    gone = find(site, call.ids["deployment"], call.now) is None
+    gone = find(context, call.ids["deployment"], call.now) is None
     return Reply(status=200) if gone else Reply(status=202, headers={"Retry-After": "1"})
 
 
-def skus(site: Site, call: Call) -> Reply:
+def skus(context: EmulatorContext, call: Call) -> Reply:
     """What a deployment could be changed to."""
-    get(site, call)
+    get(context, call)
     capacity = {"minimum": 1, "maximum": 1000, "step": 1, "default": 1}
     entries = [{"resourceType": _TYPE, "sku": {"name": name}, "capacity": capacity} for name in SKUS]
     return Reply(body={"value": entries})
@@ -208,20 +208,20 @@ def skus(site: Site, call: Call) -> Reply:
 _TYPE = "Microsoft.CognitiveServices/accounts/deployments"
 
 
-def find(site: Site, name: str, now: float) -> dict[str, Any] | None:
+def find(context: EmulatorContext, name: str, now: float) -> dict[str, Any] | None:
     """The deployment of that name, unless it is gone by now."""
-    found = site.store.get("deployment", "azure", name)
-    return None if found is None or _is_gone(site, found, now) else found
+    found = context.store.get("deployment", "azure", name)
+    return None if found is None or _is_gone(context, found, now) else found
 
 
-def standing(site: Site, now: float) -> list[dict[str, Any]]:
+def standing(context: EmulatorContext, now: float) -> list[dict[str, Any]]:
     """Those that are not gone."""
-    return [one for one in site.store.all("deployment", "azure") if not _is_gone(site, one, now)]
+    return [one for one in context.store.all("deployment", "azure") if not _is_gone(context, one, now)]
 
 
-def _is_gone(site: Site, one: dict[str, Any], now: float) -> bool:
+def _is_gone(context: EmulatorContext, one: dict[str, Any], now: float) -> bool:
     if one["deleting"] is not None:
-        return bool(now >= one["deleting"] + site.settings.deploying_s)
+        return bool(now >= one["deleting"] + context.settings.deploying_s)
     if not _is_tuned(one):
         return False
     is_developer = one["sku"]["name"] == "DeveloperTier"
@@ -232,41 +232,41 @@ def _is_tuned(one: dict[str, Any]) -> bool:
     return one["model"]["name"] not in models.TUNABLE
 
 
-def _state(site: Site, one: dict[str, Any], now: float) -> str:
+def _state(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     if one["deleting"] is not None:
         return "Deleting"
-    return "Creating" if now < one["created"] + site.settings.deploying_s else "Succeeded"
+    return "Creating" if now < one["created"] + context.settings.deploying_s else "Succeeded"
 
 
-def served(site: Site, call: Call, name: str) -> Served:
+def served(context: EmulatorContext, call: Call, name: str) -> Served:
     """The model behind a deployment's name; model ids do not answer here."""
-    with site.store.alone():
-        found = find(site, name, call.now)
-        if found is None or _state(site, found, call.now) != "Succeeded":
+    with context.store.alone():
+        found = find(context, name, call.now)
+        if found is None or _state(context, found, call.now) != "Succeeded":
             message = "The API deployment for this resource does not exist. If you created the deployment within the "
             message += "last 5 minutes, please wait a moment and try again."
             raise ApiError(404, message, code="DeploymentNotFound")
         found["used"] = call.now
-        site.store.save("deployment", "azure", found)
-    return models.find(site, call, found["model"]["name"])
+        context.store.save("deployment", "azure", found)
+    return models.find(context, call, found["model"]["name"])
 
 
-def _view(site: Site, one: dict[str, Any], now: float) -> dict[str, Any]:
+def _view(context: EmulatorContext, one: dict[str, Any], now: float) -> dict[str, Any]:
     properties = one["properties"] | {
-        "provisioningState": _state(site, one, now),
+        "provisioningState": _state(context, one, now),
         "capabilities": {"chatCompletion": "true", "responses": "true"},
         "versionUpgradeOption": one["properties"].get("versionUpgradeOption", "NoAutoUpgrade"),
     }
-    made = datetime.fromtimestamp(one["created"] + site.faults.skew(), UTC).isoformat()
+    made = datetime.fromtimestamp(one["created"] + context.faults.skew(), UTC).isoformat()
     etag = hashlib.sha256(msgspec.json.encode(one["properties"])).hexdigest()[:32]
     return {
-        "id": f"{_account_id(site)}/deployments/{one['id']}", "name": one["id"], "type": _TYPE, "etag": f'"{etag}"',
+        "id": f"{_account_id(context)}/deployments/{one['id']}", "name": one["id"], "type": _TYPE, "etag": f'"{etag}"',
         "sku": one["sku"], "tags": one["tags"], "properties": properties,
         "systemData": {"createdAt": made, "createdByType": "User", "lastModifiedAt": made},
     }  # fmt: skip
 
 
-def _account_id(site: Site) -> str:
-    settings = site.settings
+def _account_id(context: EmulatorContext) -> str:
+    settings = context.settings
     group = f"/subscriptions/{settings.subscription}/resourceGroups/{settings.resource_group}"
     return f"{group}/providers/Microsoft.CognitiveServices/accounts/{settings.account}"

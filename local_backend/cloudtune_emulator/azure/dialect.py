@@ -14,8 +14,8 @@ from cloudtune_emulator.http import ApiError, Call
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.context import EmulatorContext
+    from cloudtune_emulator.job_timeline import JobStatus
 
 MOST_FILES = 100
 """Files in a resource (learn.microsoft.com, Azure OpenAI quotas and limits, seen 2026-11-21)."""
@@ -28,29 +28,29 @@ _DENIED = (
 )
 
 
-def check_key(site: Site, request: Request) -> None:
+def check_key(context: EmulatorContext, request: Request) -> None:
     """``api-key``, or a bearer token; the v1 endpoint takes the key as a bearer too, as the plain client sends it.
 
     (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21.)
     """
     key = request.headers.get("api-key")
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    settings = site.settings
-    if key is not None and site.opens(key, settings.azure_key):
+    settings = context.settings
+    if key is not None and context.opens(key, settings.azure_key):
         return
     bearers = (settings.azure_token, settings.azure_key)
-    if key is None and scheme.lower() == "bearer" and any(site.opens(token, known) for known in bearers):
+    if key is None and scheme.lower() == "bearer" and any(context.opens(token, known) for known in bearers):
         return
     raise ApiError(401, _DENIED, code="401")
 
 
-def check_version(site: Site, call: Call) -> None:
+def check_version(context: EmulatorContext, call: Call) -> None:
     """Outside ``/openai/v1`` every path needs an api-version; without one nothing is found."""
     if not call.query.get("api-version"):
         raise ApiError(404, "Resource not found", code="404")
 
 
-def dressed_job(view: dict[str, Any], job: dict[str, Any], seen: Life, now: float) -> dict[str, Any]:
+def dressed_job(view: dict[str, Any], job: dict[str, Any], seen: JobStatus, now: float) -> dict[str, Any]:
     """A job as Azure shows it: no organisation, no suffix, no metadata, ``pending`` before anything is looked at."""
     view = {name: value for name, value in view.items() if name not in ("metadata", "user_provided_suffix")}
     view["organization_id"] = None
@@ -68,16 +68,16 @@ def dressed_file(view: dict[str, Any]) -> dict[str, Any]:
     return view | {"status": "pending"} if view["status"] == "uploaded" else view
 
 
-def refuse_full(site: Site, call: Call) -> None:
+def refuse_full(context: EmulatorContext, call: Call) -> None:
     """No more than a hundred files."""
-    if site.store.count("file", call.face) >= MOST_FILES:
+    if context.store.count("file", call.face) >= MOST_FILES:
         message = f"The resource holds {MOST_FILES} files already. Delete some before you upload more."
         raise ApiError(400, message, code="quotaExceeded")
 
 
-def refuse_busy(site: Site, call: Call) -> None:
+def refuse_busy(context: EmulatorContext, call: Call) -> None:
     """No more jobs than may run and wait. The words, and the status, are not documented."""
-    going = sum(site.engine.life(job, call.now).finished_at is None for job in site.store.all("job", call.face))
+    going = sum(context.engine.status(job, call.now).finished_at is None for job in context.store.all("job", call.face))
     if going >= MOST_GOING:
         message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."
         raise ApiError(429, message, code="quota_exceeded", type="requests")

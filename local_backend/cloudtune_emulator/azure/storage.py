@@ -24,14 +24,14 @@ from werkzeug.http import parse_date
 
 from cloudtune_emulator.azure.deployments import ArmError
 from cloudtune_emulator.http import ApiError, Call, Reply, SentFile, read_head, received, spool
-from cloudtune_emulator.route import Door
+from cloudtune_emulator.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Face
 
 ROOT = "/blobs/"
@@ -68,35 +68,35 @@ class BlobError(ApiError):
 # -- what the workspace tells ----------------------------------------------------------------------------------------
 
 
-def key_of(site: Site) -> str:
+def key_of(context: EmulatorContext) -> str:
     """The storage account's key."""
-    return base64.b64encode(hashlib.sha256(site.settings.azure_key.encode()).digest()).decode()
+    return base64.b64encode(hashlib.sha256(context.settings.azure_key.encode()).digest()).decode()
 
 
-def get_store(site: Site, call: Call) -> Reply:
+def get_store(context: EmulatorContext, call: Call) -> Reply:
     """One datastore, without its key."""
     name = call.ids["datastore"]
     if name not in STORES:
         raise ArmError(404, "UserError", f"Datastore {name} was not found.")
     properties = {
-        "datastoreType": "AzureBlob", "accountName": site.settings.account, "containerName": CONTAINER,
+        "datastoreType": "AzureBlob", "accountName": context.settings.account, "containerName": CONTAINER,
         "endpoint": "core.windows.net", "protocol": "https", "isDefault": True,
         "credentials": {"credentialsType": "AccountKey"},
     }  # fmt: skip
     return Reply(body={"id": f"{call.base}/datastores/{name}", "name": name, "properties": properties})
 
 
-def list_secrets(site: Site, call: Call) -> Reply:
+def list_secrets(context: EmulatorContext, call: Call) -> Reply:
     """A datastore's key."""
-    get_store(site, call)
-    return Reply(body={"secretsType": "AccountKey", "key": key_of(site)})
+    get_store(context, call)
+    return Reply(body={"secretsType": "AccountKey", "key": key_of(context)})
 
 
 # -- blobs -----------------------------------------------------------------------------------------------------------
 
 
-def door(method: str, path: str, query: Mapping[str, str]) -> Door:
-    """The door of a blob."""
+def route(method: str, path: str, query: Mapping[str, str]) -> Route:
+    """The route of a blob."""
     found = _PATH.fullmatch(path)
     part = query.get("comp")
     acts = {
@@ -107,13 +107,13 @@ def door(method: str, path: str, query: Mapping[str, str]) -> Door:
     act = acts.get((method, part))
     if found is None or act is None:
         raise BlobError(400, "UnsupportedHttpVerb", f"{method} of {path} (comp={part}) is not emulated.")
-    return Door("azure", act[0], act[1], check_key, found.groupdict(), read_blob, _dressed)
+    return Route("azure", act[0], act[1], check_key, found.groupdict(), read_blob, _dressed)
 
 
-def named(name: str) -> Door:
-    """The door of a call that was read before."""
+def named(name: str) -> Route:
+    """The route of a call that was read before."""
     handler = {"blobs.put": put, "blobs.block": put_block, "blobs.delete": delete}[name]
-    return Door("azure", name, handler, check_key)
+    return Route("azure", name, handler, check_key)
 
 
 def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
@@ -130,16 +130,16 @@ def _dressed(error: ApiError) -> ApiError:
     return BlobError(error.status, codes.get(error.status, "InternalError"), str(error), error.headers)
 
 
-def check_key(site: Site, request: Request) -> None:
+def check_key(context: EmulatorContext, request: Request) -> None:
     """Shared Key: a signature over the request, of the last 15 minutes.
 
     (learn.microsoft.com, Authorize with Shared Key, seen 2026-11-21.)
     """
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     account, _, signature = given.partition(":")
-    key = base64.b64decode(key_of(site))
+    key = base64.b64decode(key_of(context))
     wanted = base64.b64encode(hmac.new(key, _to_sign(request, account).encode(), hashlib.sha256).digest()).decode()
-    is_ours = scheme == "SharedKey" and account == site.settings.account
+    is_ours = scheme == "SharedKey" and account == context.settings.account
     if not (is_ours and hmac.compare_digest(signature.encode(), wanted.encode()) and _is_recent(request)):
         message = "Server failed to authenticate the request. Make sure the value of Authorization header is formed "
         raise BlobError(403, "AuthenticationFailed", f"{message}correctly including the signature.")
@@ -162,15 +162,15 @@ def _to_sign(request: Request, account: str) -> str:
     return "\n".join(lines) + "\n" + "".join(f"{name}:{value}\n" for name, value in ours) + f"/{account}{path}{query}"
 
 
-def put(site: Site, call: Call) -> Reply:
+def put(context: EmulatorContext, call: Call) -> Reply:
     """A whole blob; with ``If-None-Match: *`` only where there is none."""
     stream = call.files["body"].stream
     _check_sum(call)
     stream.seek(0)
-    return _keep(site, call, stream)
+    return _keep(context, call, stream)
 
 
-def put_block(site: Site, call: Call) -> Reply:
+def put_block(context: EmulatorContext, call: Call) -> Reply:
     """A part, which is seen only once a list names it."""
     _check_sum(call)
     stream = call.files["body"].stream
@@ -179,11 +179,11 @@ def put_block(site: Site, call: Call) -> Reply:
     if not block:
         message = "A query parameter that is mandatory for this request is not specified: blockid."
         raise BlobError(400, "MissingRequiredQueryParameter", message)
-    site.store.write(_part(call, block), stream)
+    context.store.write(_part(call, block), stream)
     return Reply(status=201, body=b"", headers={"x-ms-request-server-encrypted": "true"})
 
 
-def put_list(site: Site, call: Call) -> Reply:
+def put_list(context: EmulatorContext, call: Call) -> Reply:
     """The blob that these parts are."""
     stream = call.files["body"].stream
     stream.seek(0)
@@ -193,51 +193,51 @@ def put_list(site: Site, call: Call) -> Reply:
         raise BlobError(400, "InvalidXmlDocument", "XML specified is not syntactically valid.") from error
     with spool() as joined:
         for entry in entries:
-            part = site.store.content(_part(call, entry.text or ""))
+            part = context.store.content(_part(call, entry.text or ""))
             if not part.exists():
                 raise BlobError(400, "InvalidBlockList", "The specified block list is invalid.")
             with part.open("rb") as content:
                 shutil.copyfileobj(content, joined, _BLOCK)
         joined.seek(0)
-        return _keep(site, call, joined)
+        return _keep(context, call, joined)
 
 
-def _keep(site: Site, call: Call, stream: Any) -> Reply:
+def _keep(context: EmulatorContext, call: Call, stream: Any) -> Reply:
     name = _name(call)
-    with site.store.alone():
-        old = site.store.get("blob", "azure", name)
+    with context.store.alone():
+        old = context.store.get("blob", "azure", name)
         if old is not None and call.headers.get("if-none-match") == "*":
             raise BlobError(409, "BlobAlreadyExists", "The specified blob already exists.")
-        blob = {"id": name, "created": call.now, "bytes": site.store.write(_content(name), stream)}
-        (site.store.save if old is not None else site.store.add)("blob", "azure", blob)
+        blob = {"id": name, "created": call.now, "bytes": context.store.write(_content(name), stream)}
+        (context.store.save if old is not None else context.store.add)("blob", "azure", blob)
     return Reply(status=201, body=b"", headers=_headers(blob))
 
 
-def head(site: Site, call: Call) -> Reply:
+def head(context: EmulatorContext, call: Call) -> Reply:
     """What a blob is like."""
-    blob = _find(site, call)
+    blob = _find(context, call)
     told = {"Content-Length": str(blob["bytes"]), "x-ms-blob-type": "BlockBlob", "Accept-Ranges": "bytes"}
     return Reply(body=(), headers=_headers(blob) | told, content_type="application/octet-stream")
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """A blob's bytes."""
-    blob = _find(site, call)
-    path = site.store.content(_content(blob["id"]))
+    blob = _find(context, call)
+    path = context.store.content(_content(blob["id"]))
     told = {"x-ms-blob-type": "BlockBlob", "Content-Range": f"bytes 0-{blob['bytes'] - 1}/{blob['bytes']}"}
     return Reply(body=path, headers=_headers(blob) | told, content_type="application/octet-stream")
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """Forget a blob. A second time it is not found."""
-    blob = _find(site, call)
-    site.store.remove("blob", "azure", blob["id"])
-    site.store.erase(_content(blob["id"]))
+    blob = _find(context, call)
+    context.store.remove("blob", "azure", blob["id"])
+    context.store.erase(_content(blob["id"]))
     return Reply(status=202, body=b"", headers={"x-ms-delete-type-permanent": "true"})
 
 
-def _find(site: Site, call: Call) -> dict[str, Any]:
-    blob = site.store.get("blob", "azure", _name(call))
+def _find(context: EmulatorContext, call: Call) -> dict[str, Any]:
+    blob = context.store.get("blob", "azure", _name(call))
     if blob is None:
         raise BlobError(404, "BlobNotFound", "The specified blob does not exist.")
     return blob

@@ -15,50 +15,50 @@ import msgspec
 from cloudtune_emulator.azure.deployments import ArmError, fit_arm
 from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.http import Call, Reply
-from cloudtune_emulator.job_timeline import ENDED, Acts, Course, Life, Script, life
+from cloudtune_emulator.job_timeline import ENDED, Actions, JobStatus, Script, TrainingPlan, status_at
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _WORDS = {
     "validating_files": "Preparing", "queued": "Queued", "running": "Running", "succeeded": "Completed",
     "failed": "Failed", "cancelled": "Canceled",
 }  # fmt: skip
-_COURSE = Course(steps=100, epochs=1, batch_size=1, learning_rate_multiplier=1.0, tokens=0)
+_COURSE = TrainingPlan(steps=100, epochs=1, batch_size=1, learning_rate_multiplier=1.0, tokens=0)
 _TYPE = "Microsoft.MachineLearningServices/workspaces"
 _SPOKEN = ("tags", "properties", "description", "displayName", "isArchived")
 """What may change in a job that is there; everything else may not."""
 
 
-def get_workspace(site: Site, call: Call) -> Reply:
+def get_workspace(context: EmulatorContext, call: Call) -> Reply:
     """The workspace itself; any name is one."""
     properties = {"provisioningState": "Succeeded", "discoveryUrl": f"{call.base}/discovery", "workspaceId": "emulated"}
-    identity = {"id": _id(call), "name": call.ids["workspace"], "type": _TYPE, "location": site.settings.location}
+    identity = {"id": _id(call), "name": call.ids["workspace"], "type": _TYPE, "location": context.settings.location}
     return Reply(body=identity | {"kind": "Default", "properties": properties})
 
 
-def public(site: Site, request: Request) -> None:
+def public(context: EmulatorContext, request: Request) -> None:
     """azure-ai-ml 1.35.2 asks for the discovery document without a token; it tells the server's own URL only."""
 
 
-def discovery(site: Site, call: Call) -> Reply:
+def discovery(context: EmulatorContext, call: Call) -> Reply:
     """Where the workspace's other services answer: here."""
     return Reply(body=dict.fromkeys(("api", "history", "studio"), call.base))
 
 
-def run_details(site: Site, call: Call) -> Reply:
+def run_details(context: EmulatorContext, call: Call) -> Reply:
     """The record of a job's run, which is where the reason of a failure stands (azure-ai-ml 1.35.2, ``runhistory``)."""
-    job = _find(site, call)
+    job = _find(context, call)
     seen = seen_of(job, call.now)
     details: dict[str, Any] = {"runId": job["id"], "status": _WORDS[seen.word], "target": "serverless"}
     for name, at in (("startTimeUtc", seen.started_at), ("endTimeUtc", seen.finished_at)):
         if at is not None:
-            details[name] = _moment(site, at)
+            details[name] = _moment(context, at)
     if seen.error is not None:
         error = {"code": "UserError", "message": seen.error["message"], "messageParameters": {}, "details": []}
-        details["error"] = {"error": error, "environment": site.settings.location}
+        details["error"] = {"error": error, "environment": context.settings.location}
     return Reply(body=details)
 
 
@@ -76,7 +76,7 @@ class _Body(msgspec.Struct):
     properties: _Properties | None = None
 
 
-def put(site: Site, call: Call) -> Reply:
+def put(context: EmulatorContext, call: Call) -> Reply:
     """Make a job. The name is the client's, so that making it again is the same job, or a conflict."""
     fit_arm(call.body, _Body)
     properties = call.body.get("properties") or {}
@@ -87,84 +87,84 @@ def put(site: Site, call: Call) -> Reply:
     for name in ("model", "trainingData", "taskType"):
         if not details.get(name):
             raise ArmError(400, "UserError", f"fineTuningDetails.{name} is missing.")
-    with site.store.alone():
-        old = site.store.get("mljob", "azure", call.ids["job"])
+    with context.store.alone():
+        old = context.store.get("mljob", "azure", call.ids["job"])
         if old is None:
-            engine = site.engine
+            engine = context.engine
             script = engine.script if isinstance(engine, ScriptEngine) else Script()
             job = {
                 "id": call.ids["job"], "created": call.now, "acts": [], "properties": properties,
                 "script": msgspec.to_builtins(script),
             }  # fmt: skip
-            site.store.add("mljob", "azure", job)
-            return Reply(status=201, body=_view(site, call, job))
+            context.store.add("mljob", "azure", job)
+            return Reply(status=201, body=_view(context, call, job))
         if _fixed(old["properties"]) != _fixed(properties):
             raise ArmError(409, "UserError", f"A job {old['id']} exists, and only its tags and texts may change.")
         old["properties"] = properties
-        site.store.save("mljob", "azure", old)
-    return Reply(body=_view(site, call, old))
+        context.store.save("mljob", "azure", old)
+    return Reply(body=_view(context, call, old))
 
 
 def _fixed(properties: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in properties.items() if name not in _SPOKEN}
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """One job."""
-    return Reply(body=_view(site, call, _find(site, call)))
+    return Reply(body=_view(context, call, _find(context, call)))
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """Jobs, newest first; ``tag`` filters by a tag's name."""
-    jobs = site.store.all("mljob", "azure")[::-1]
+    jobs = context.store.all("mljob", "azure")[::-1]
     if tag := call.query.get("tag"):
         jobs = [job for job in jobs if tag in (job["properties"].get("tags") or {})]
-    if lag := site.faults.condition("list_lag", call.name):
+    if lag := context.faults.condition("list_lag", call.name):
         jobs = [job for job in jobs if job["created"] <= call.now - lag.seconds]
-    return Reply(body={"value": [_view(site, call, job) for job in jobs]})
+    return Reply(body={"value": [_view(context, call, job) for job in jobs]})
 
 
-def cancel(site: Site, call: Call) -> Reply:
+def cancel(context: EmulatorContext, call: Call) -> Reply:
     """Stop a job; one that has ended stays as it is."""
-    with site.store.alone():
-        job = _find(site, call)
+    with context.store.alone():
+        job = _find(context, call)
         if seen_of(job, call.now).word not in ENDED:
             job["acts"].append([call.now, "cancel"])
-            site.store.save("mljob", "azure", job)
+            context.store.save("mljob", "azure", job)
     return Reply(status=200)
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """Forget a job that has ended; what is not there is done."""
-    with site.store.alone():
-        job = site.store.get("mljob", "azure", call.ids["job"])
+    with context.store.alone():
+        job = context.store.get("mljob", "azure", call.ids["job"])
         if job is None:
             return Reply(status=204)
         if seen_of(job, call.now).word not in ENDED:
             raise ArmError(409, "UserError", f"The job {job['id']} is still going on.")
-        site.store.remove("mljob", "azure", job["id"])
+        context.store.remove("mljob", "azure", job["id"])
     return Reply(status=200)
 
 
-def _find(site: Site, call: Call) -> dict[str, Any]:
-    job = site.store.get("mljob", "azure", call.ids["job"])
+def _find(context: EmulatorContext, call: Call) -> dict[str, Any]:
+    job = context.store.get("mljob", "azure", call.ids["job"])
     if job is None:
         raise ArmError(404, "NotFound", f"Job {call.ids['job']} was not found.")
     return job
 
 
-def seen_of(job: dict[str, Any], now: float) -> Life:
+def seen_of(job: dict[str, Any], now: float) -> JobStatus:
     """How a job stands at that moment."""
-    acts = Acts(tuple((at, kind) for at, kind in job["acts"]))
-    return life(job["id"], job["created"], 0, msgspec.convert(job["script"], Script), _COURSE, acts, now)
+    acts = Actions(tuple((at, kind) for at, kind in job["acts"]))
+    return status_at(job["id"], job["created"], 0, msgspec.convert(job["script"], Script), _COURSE, acts, now)
 
 
-def _view(site: Site, call: Call, job: dict[str, Any]) -> dict[str, Any]:
+def _view(context: EmulatorContext, call: Call, job: dict[str, Any]) -> dict[str, Any]:
     seen = seen_of(job, call.now)
     word = _WORDS[seen.word]
     if word == "Preparing" and call.now < job["created"] + job["script"]["validating_s"] / 2:
         word = "NotStarted"
-    if invented := site.faults.condition("invented_status", call.name):
+    if invented := context.faults.condition("invented_status", call.name):
         word = invented.value
     properties = job["properties"] | {"status": word, "services": {}}
     if seen.word == "succeeded":  # what was registered is told with its place
@@ -172,7 +172,7 @@ def _view(site: Site, call: Call, job: dict[str, Any]) -> dict[str, Any]:
             name: output | {"uri": f"azureml://jobs/{job['id']}/outputs/{name}"}
             for name, output in (properties.get("outputs") or {}).items()
         }
-    made = _moment(site, job["created"])
+    made = _moment(context, job["created"])
     return {
         "id": f"{_id(call)}/jobs/{job['id']}", "name": job["id"], "type": f"{_TYPE}/jobs", "properties": properties,
         "systemData": {"createdAt": made, "createdBy": "emulated", "createdByType": "User"},
@@ -184,5 +184,5 @@ def _id(call: Call) -> str:
     return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{call.ids['workspace']}"
 
 
-def _moment(site: Site, at: float) -> str:
-    return datetime.fromtimestamp(at + site.faults.skew(), UTC).isoformat()
+def _moment(context: EmulatorContext, at: float) -> str:
+    return datetime.fromtimestamp(at + context.faults.skew(), UTC).isoformat()

@@ -17,7 +17,7 @@ from cloudtune_emulator.http import Call, Reply
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog
     from cloudtune.catalog.document import Model
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 METHODS = {
     "FINE_TUNING": "sft", "CONTINUED_PRE_TRAINING": "cpt", "DISTILLATION": "distill",
@@ -146,7 +146,7 @@ def is_on_demand(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _ON_DEMAND)
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """GetFoundationModel."""
     name = plain(call.ids["modelIdentifier"])
     found = inference(name)
@@ -155,7 +155,7 @@ def get(site: Site, call: Call) -> Reply:
     return Reply(body={"modelDetails": _view(call, name, found)})
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListFoundationModels. Not paged."""
     shown = [_view(call, model.id, model) for model in catalog().models if not model.note]
     query = call.query

@@ -26,7 +26,7 @@ from cloudtune_emulator.http import Call, Reply
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _METHODS = {
     "FINE_TUNING": "supervised", "CONTINUED_PRE_TRAINING": "continued", "DISTILLATION": "distillation",
@@ -36,64 +36,64 @@ _ROWS_A_STEP = 4
 """Of a family that has no batch size of its own: what the service does is not documented."""
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateModelCustomizationJob."""
     body = call.body
-    with site.store.alone():
-        if (made := resources.repeated(site, call, "job")) is not None:
+    with context.store.alone():
+        if (made := resources.repeated(context, call, "job")) is not None:
             return Reply(status=201, body={"jobArn": made["arn"]})
-        _refuse_names(site, call)
+        _refuse_names(context, call)
         kind = body.get("customizationType", "FINE_TUNING")
-        base, origin = _base(site, call, kind)
+        base, origin = _base(context, call, kind)
         figures = _figures(base, kind, body)
-        resources.assume(site, body["roleArn"])
-        job = _job(site, call, kind, base, origin)
-        places = _places(site, call)
-        counted = _read(site, call, kind, base, places)
+        resources.assume(context, body["roleArn"])
+        job = _job(context, call, kind, base, origin)
+        places = _places(context, call)
+        counted = _read(context, call, kind, base, places)
         job["course"] = _course(base, figures, counted)
         job["local"] = _local(figures)
-        paths = _write(site, job, counted)
-        site.engine.begin(job, *paths)
-        resources.keep(site, call, "job", job)
-        _take(site, job)
+        paths = _write(context, job, counted)
+        context.engine.begin(job, *paths)
+        resources.keep(context, call, "job", job)
+        _take(context, job)
     return Reply(status=201, body={"jobArn": job["arn"]})
 
 
-def _refuse_names(site: Site, call: Call) -> None:
+def _refuse_names(context: EmulatorContext, call: Call) -> None:
     body = call.body
-    if resources.by_name(site, "job", call.region, body["jobName"]) is not None:
+    if resources.by_name(context, "job", call.region, body["jobName"]) is not None:
         raise conflict(f"The provided job name {body['jobName']} is already in use.")
-    if is_taken(site, call, body["customModelName"]):
+    if is_taken(context, call, body["customModelName"]):
         raise conflict(f"The provided custom model name {body['customModelName']} is already in use.")
     resources.tags(body.get("jobTags"))
     resources.tags(body.get("customModelTags"))
 
 
-def is_taken(site: Site, call: Call, name: str) -> bool:
+def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
     """Whether a job that goes on, or a model that is there, has that name; others have given it back."""
-    if models.by_name(site, call.region, name) is not None:
+    if models.by_name(context, call.region, name) is not None:
         return True
-    held = site.store.get("model_name", FACE, f"{call.region}/{name}")
-    job = None if held is None else site.store.get("job", FACE, held["job"])
+    held = context.store.get("model_name", FACE, f"{call.region}/{name}")
+    job = None if held is None else context.store.get("job", FACE, held["job"])
     if job is None:
         return False
-    said = jobs.word(job, jobs.look(site, job, call.now), call.now)
-    has_model = said == "Completed" and site.store.get("custom_model", FACE, job["model_id"]) is not None
+    said = jobs.word(job, jobs.look(context, job, call.now), call.now)
+    has_model = said == "Completed" and context.store.get("custom_model", FACE, job["model_id"]) is not None
     return said not in jobs.ENDED or has_model
 
 
-def _take(site: Site, job: dict[str, Any]) -> None:
+def _take(context: EmulatorContext, job: dict[str, Any]) -> None:
     name = f"{job['region']}/{job['request']['customModelName']}"
-    site.store.remove("model_name", FACE, name)
-    site.store.add("model_name", FACE, {"id": name, "job": job["id"]})
+    context.store.remove("model_name", FACE, name)
+    context.store.add("model_name", FACE, {"id": name, "job": job["id"]})
 
 
-def _base(site: Site, call: Call, kind: str) -> tuple[str, str | None]:
+def _base(context: EmulatorContext, call: Call, kind: str) -> tuple[str, str | None]:
     """The base model, and the ARN of the tuned one that the job goes on from."""
     if kind not in base_models.METHODS:
         raise invalid(f"The customization type {kind} cannot be asked for.")
     asked = call.body["baseModelIdentifier"]
-    tuned = models.either(site, call, asked)
+    tuned = models.either(context, call, asked)
     if tuned is not None and tuned["job"] is None:
         raise invalid(f"The model {tuned['name']} was registered, and training on from such a model is not emulated.")
     base, origin = (base_models.plain(asked), None) if tuned is None else (tuned["base"], tuned["arn"])
@@ -118,21 +118,21 @@ def _figures(base: str, kind: str, body: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
-def _job(site: Site, call: Call, kind: str, base: str, origin: str | None) -> dict[str, Any]:
+def _job(context: EmulatorContext, call: Call, kind: str, base: str, origin: str | None) -> dict[str, Any]:
     body = call.body
     job_id = resources.named_id("job", call.region, body["jobName"])
     model_id = resources.named_id("model", job_id)
     return {
         "id": job_id, "face": FACE, "region": call.region, "name": body["jobName"], "created": call.now,
-        "arn": resources.arn(site, call.region, f"model-customization-job/{base}/{job_id}"),
+        "arn": resources.arn(context, call.region, f"model-customization-job/{base}/{job_id}"),
         "request": body, "base": base, "trains": origin or base, "kind": kind, "method": _METHODS[kind],
         "hyperparameters": dict(body.get("hyperParameters") or {}), "acts": [], "settled": False,
         "seed": int(job_id, 36) % 2**31, "tags": resources.tags(body.get("jobTags")), "model_id": model_id,
-        "fine_tuned_model": resources.arn(site, call.region, f"custom-model/{base}/{model_id}"),
+        "fine_tuned_model": resources.arn(context, call.region, f"custom-model/{base}/{model_id}"),
     }  # fmt: skip
 
 
-def _places(site: Site, call: Call) -> dict[str, buckets.Place | None]:
+def _places(context: EmulatorContext, call: Call) -> dict[str, buckets.Place | None]:
     """Where data come from and results go, all in the job's own region."""
     body = call.body
     training = body["trainingDataConfig"]
@@ -149,7 +149,7 @@ def _places(site: Site, call: Call) -> dict[str, buckets.Place | None]:
         if place is None:
             continue
         try:
-            lies = buckets.region(site, place.bucket)
+            lies = buckets.region(context, place.bucket)
         except buckets.NoSuch as error:
             raise invalid(f"The {what} data's bucket {place.bucket} does not exist, or may not be accessed.") from error
         if lies != call.region:
@@ -159,7 +159,7 @@ def _places(site: Site, call: Call) -> dict[str, buckets.Place | None]:
 
 
 def _read(
-    site: Site, call: Call, kind: str, base: str, places: dict[str, buckets.Place | None]
+    context: EmulatorContext, call: Call, kind: str, base: str, places: dict[str, buckets.Place | None]
 ) -> dict[str, rows.Counted]:
     found: dict[str, rows.Counted] = {}
     is_logs = not call.body["trainingDataConfig"].get("s3Uri")
@@ -168,7 +168,7 @@ def _read(
         if place is None:
             continue
         try:
-            data = _logged(site, place) if is_logs and what == "training" else buckets.get(site, place)
+            data = _logged(context, place) if is_logs and what == "training" else buckets.get(context, place)
         except buckets.NoSuch as error:
             raise invalid(f"The {what} data {place.uri} does not exist, or may not be accessed.") from error
         task = rows.Task(base, kind, place.bucket)
@@ -177,11 +177,11 @@ def _read(
     return found
 
 
-def _logged(site: Site, place: buckets.Place) -> bytes:
+def _logged(context: EmulatorContext, place: buckets.Place) -> bytes:
     """Invocation logs under a prefix, as prompts: what was asked of a model, one request a line."""
     lines = []
-    for key, _ in buckets.keys(site, place):
-        text = buckets.text(site, buckets.Place(place.bucket, key))
+    for key, _ in buckets.keys(context, place):
+        text = buckets.text(context, buckets.Place(place.bucket, key))
         lines += [_logged_row(line) for line in text.splitlines()]
     if not lines:
         raise buckets.NoSuch(place.uri)
@@ -217,10 +217,10 @@ def _local(figures: dict[str, float]) -> dict[str, Any]:
     return {} if warmup is None else {"warmup_steps": int(warmup)}
 
 
-def _write(site: Site, job: dict[str, Any], counted: dict[str, rows.Counted]) -> tuple[Path, Path | None]:
+def _write(context: EmulatorContext, job: dict[str, Any], counted: dict[str, rows.Counted]) -> tuple[Path, Path | None]:
     """The rows as conversations, where the engines look for them."""
     paths = {}
     for what, one in counted.items():
-        paths[what] = site.store.content(f"{job['id']}-{what}.jsonl")
+        paths[what] = context.store.content(f"{job['id']}-{what}.jsonl")
         paths[what].write_bytes(b"".join(msgspec.json.encode(chat) + b"\n" for chat in one.chats))
     return paths["training"], paths.get("validation")

@@ -14,116 +14,116 @@ from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 KIND = "custom_deployment"
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateCustomModelDeployment."""
     body = call.body
-    with site.store.alone():
-        if (made := resources.repeated(site, call, KIND)) is not None:
+    with context.store.alone():
+        if (made := resources.repeated(context, call, KIND)) is not None:
             return Reply(status=202, body={"customModelDeploymentArn": made["arn"]})
-        _deployable(site, call, body["modelArn"])
+        _deployable(context, call, body["modelArn"])
         name = body["modelDeploymentName"]
-        if resources.by_name(site, KIND, call.region, name) is not None:
+        if resources.by_name(context, KIND, call.region, name) is not None:
             raise invalid(f"The model deployment name {name} is already in use.")
         number = resources.new_id()
         made = {
-            "id": number, "arn": resources.arn(site, call.region, f"custom-model-deployment/{number}"),
+            "id": number, "arn": resources.arn(context, call.region, f"custom-model-deployment/{number}"),
             "region": call.region, "name": name, "created": call.now, "model": body["modelArn"], "update": None,
             "description": body.get("description"), "tags": resources.tags(body.get("tags")),
         }  # fmt: skip
-        resources.keep(site, call, KIND, made)
+        resources.keep(context, call, KIND, made)
     return Reply(status=202, body={"customModelDeploymentArn": made["arn"]})
 
 
-def _deployable(site: Site, call: Call, arn: str) -> None:
-    model = models.find(site, call, arn)
+def _deployable(context: EmulatorContext, call: Call, arn: str) -> None:
+    model = models.find(context, call, arn)
     register_model.must_be_active(model, call.now)
     if not register_model.is_on_demand(model):
         raise invalid(f"On-demand deployment is not supported for models based on {model['base']}.")
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """GetCustomModelDeployment."""
-    found = _find(site, call)
-    view = _view(site, found, call)
+    found = _find(context, call)
+    view = _view(context, found, call)
     view["modelDeploymentName"] = view.pop("customModelDeploymentName")
     if found["description"] is not None:
         view["description"] = found["description"]
     if (update := found["update"]) is not None:
-        is_done = call.now >= update["at"] + site.settings.deploying_s
+        is_done = call.now >= update["at"] + context.settings.deploying_s
         view["updateDetails"] = {
             "modelArn": update["model"], "updateStatus": "UpdateCompleted" if is_done else "Updating",
         }  # fmt: skip
     return Reply(body=view)
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListCustomModelDeployments."""
-    views = [_view(site, one, call) for one in resources.under(site, KIND, call.region)]
+    views = [_view(context, one, call) for one in resources.under(context, KIND, call.region)]
     if wanted := call.query.get("modelArnEquals"):
         views = [view for view in views if view["modelArn"] == wanted]
     return resources.page(
-        site, call, views, under="modelDeploymentSummaries", name="customModelDeploymentName", made="createdAt"
+        context, call, views, under="modelDeploymentSummaries", name="customModelDeploymentName", made="createdAt"
     )
 
 
-def update(site: Site, call: Call) -> Reply:
+def update(context: EmulatorContext, call: Call) -> Reply:
     """UpdateCustomModelDeployment."""
-    with site.store.alone():
-        found = _find(site, call)
-        if status(site, found, call.now) != "Active":
+    with context.store.alone():
+        found = _find(context, call)
+        if status(context, found, call.now) != "Active":
             raise invalid(f"The deployment {found['name']} is not Active.")
-        _deployable(site, call, call.body["modelArn"])
-        found["model"] = serving(site, found, call.now)
+        _deployable(context, call, call.body["modelArn"])
+        found["model"] = serving(context, found, call.now)
         found["update"] = {"model": call.body["modelArn"], "at": call.now}
-        site.store.save(KIND, FACE, found)
+        context.store.save(KIND, FACE, found)
     return Reply(status=202, body={"customModelDeploymentArn": found["arn"]})
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """DeleteCustomModelDeployment."""
-    with site.store.alone():
-        found = _find(site, call)
-        if status(site, found, call.now) == "Creating":
+    with context.store.alone():
+        found = _find(context, call)
+        if status(context, found, call.now) == "Creating":
             raise conflict(f"The deployment {found['name']} is being created and cannot be deleted yet.")
-        site.store.remove(KIND, FACE, found["id"])
+        context.store.remove(KIND, FACE, found["id"])
     return Reply(body={})
 
 
-def _find(site: Site, call: Call) -> dict[str, Any]:
+def _find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     identifier = call.ids["customModelDeploymentIdentifier"]
-    return resources.find(site, KIND, call, identifier, "custom model deployment")
+    return resources.find(context, KIND, call, identifier, "custom model deployment")
 
 
-def status(site: Site, one: dict[str, Any], now: float) -> str:
+def status(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     """Creating or Active."""
-    return "Creating" if now < one["created"] + site.settings.deploying_s else "Active"
+    return "Creating" if now < one["created"] + context.settings.deploying_s else "Active"
 
 
-def serving(site: Site, one: dict[str, Any], now: float) -> str:
+def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     """The ARN of the model that answers now."""
     update = one["update"]
-    if update is not None and now >= update["at"] + site.settings.deploying_s:
+    if update is not None and now >= update["at"] + context.settings.deploying_s:
         return str(update["model"])
     return str(one["model"])
 
 
-def using(site: Site, model: str) -> list[str]:
+def using(context: EmulatorContext, model: str) -> list[str]:
     """ARNs of the deployments that need this model."""
-    held = site.store.all(KIND, FACE)
+    held = context.store.all(KIND, FACE)
     return [one["arn"] for one in held if model in (one["model"], (one["update"] or {}).get("model"))]
 
 
-def _view(site: Site, one: dict[str, Any], call: Call) -> dict[str, Any]:
+def _view(context: EmulatorContext, one: dict[str, Any], call: Call) -> dict[str, Any]:
     changed = max(one["created"], (one["update"] or {}).get("at", 0.0))
-    invented = site.faults.condition("invented_status", call.name)
+    invented = context.faults.condition("invented_status", call.name)
     return {
         "customModelDeploymentArn": one["arn"], "customModelDeploymentName": one["name"],
-        "modelArn": serving(site, one, call.now), "createdAt": resources.stamp(site, one["created"]),
-        "status": invented.value if invented else status(site, one, call.now),
-        "lastUpdatedAt": resources.stamp(site, changed),
+        "modelArn": serving(context, one, call.now), "createdAt": resources.stamp(context, one["created"]),
+        "status": invented.value if invented else status(context, one, call.now),
+        "lastUpdatedAt": resources.stamp(context, changed),
     }  # fmt: skip

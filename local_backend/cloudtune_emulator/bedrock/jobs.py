@@ -19,8 +19,8 @@ from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.context import EmulatorContext
+    from cloudtune_emulator.job_timeline import JobStatus
 
 _LOG = logging.getLogger(__name__)
 STOPPING_S = 1.0
@@ -32,7 +32,7 @@ _TRAINING = "training_artifacts/step_wise_training_metrics.csv"
 _VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation/validation_metrics.csv"
 
 
-def word(job: dict[str, Any], seen: Life, now: float) -> str:
+def word(job: dict[str, Any], seen: JobStatus, now: float) -> str:
     """The service's word for how the job stands."""
     if seen.word == "cancelled":
         patience = (job.get("script") or {}).get("stopping_s") or STOPPING_S
@@ -40,51 +40,51 @@ def word(job: dict[str, Any], seen: Life, now: float) -> str:
     return {"succeeded": "Completed", "failed": "Failed"}.get(seen.word, "InProgress")
 
 
-def look(site: Site, job: dict[str, Any], now: float) -> Life:
+def look(context: EmulatorContext, job: dict[str, Any], now: float) -> JobStatus:
     """How the job stands; when it is first seen to have succeeded, its model and its metric files are there."""
-    seen = site.engine.life(job, now)
+    seen = context.engine.status(job, now)
     if not job["settled"] and word(job, seen, now) in ENDED:
-        with site.store.alone():
-            held = site.store.get("job", FACE, job["id"])
+        with context.store.alone():
+            held = context.store.get("job", FACE, job["id"])
             assert held is not None
             if not held["settled"]:
                 if seen.word == "succeeded":
-                    _leave(site, held, seen, now)
+                    _leave(context, held, seen, now)
                 held["settled"] = True
-                site.store.save("job", FACE, held)
+                context.store.save("job", FACE, held)
             job.update(held)
     return seen
 
 
-def settle_all(site: Site, now: float) -> None:
+def settle_all(context: EmulatorContext, now: float) -> None:
     """Let every job that has ended by now leave what it leaves."""
-    for job in site.store.all("job", FACE):
+    for job in context.store.all("job", FACE):
         if not job["settled"]:
-            look(site, job, now)
+            look(context, job, now)
 
 
-def _leave(site: Site, job: dict[str, Any], seen: Life, now: float) -> None:
-    rows = site.engine.results(job)
+def _leave(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: float) -> None:
+    rows = context.engine.results(job)
     job["final"] = {
         "train": _last(rows, "train_loss"), "valid": _last(rows, "full_valid_loss") or _last(rows, "valid_loss"),
     }  # fmt: skip
     try:
-        _write(site, job, rows)
+        _write(context, job, rows)
     except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same
         _LOG.warning("the figures of job %s are lost: there is no %s any more", job["name"], error)
-    models.add(site, job, seen.finished_at or now)
+    models.add(context, job, seen.finished_at or now)
 
 
-def _write(site: Site, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """The metric files. Raises NoSuch where the bucket is not there any more."""
     per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
-    buckets.put(site, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
+    buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
     if job["course"]["has_validation"]:
         names = ("full_valid_loss", "valid_loss")
         held = [row | {"loss": next((row[name] for name in names if name in row), None)} for row in rows]
         shown = [row for row in held if row["loss"] is not None]
-        buckets.put(site, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
+        buckets.put(context, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
 
 
 def _last(rows: list[dict[str, Any]], name: str) -> float | None:
@@ -102,44 +102,44 @@ def _csv(rows: list[dict[str, Any]], column: str, name: str, per_epoch: int) -> 
     return text.getvalue().encode()
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """GetModelCustomizationJob."""
-    job = find(site, call)
-    seen = look(site, job, call.now)
-    return Reply(body=_view(site, job, seen, call))
+    job = find(context, call)
+    seen = look(context, job, call.now)
+    return Reply(body=_view(context, job, seen, call))
 
 
-def find(site: Site, call: Call) -> dict[str, Any]:
+def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The job that the path names, by ARN or name."""
-    return resources.find(site, "job", call, call.ids["jobIdentifier"], "job")
+    return resources.find(context, "job", call, call.ids["jobIdentifier"], "job")
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListModelCustomizationJobs."""
     # With a filter on the status every job has to be looked at; those that have ended are cheap.
-    views = [_summary(site, job, call) for job in resources.under(site, "job", call.region)]
+    views = [_summary(context, job, call) for job in resources.under(context, "job", call.region)]
     return resources.page(
-        site, call, views, under="modelCustomizationJobSummaries", name="jobName", made="creationTime"
+        context, call, views, under="modelCustomizationJobSummaries", name="jobName", made="creationTime"
     )
 
 
-def stop(site: Site, call: Call) -> Reply:
+def stop(context: EmulatorContext, call: Call) -> Reply:
     """StopModelCustomizationJob. A job that has ended is a conflict (botocore 1.44.5: ConflictException is listed)."""
-    with site.store.alone():
-        job = find(site, call)
-        said = word(job, look(site, job, call.now), call.now)
+    with context.store.alone():
+        job = find(context, call)
+        said = word(job, look(context, job, call.now), call.now)
         if said in ENDED:
             raise conflict(f"The job {job['name']} is {said} and cannot be stopped.")
         if said == "InProgress":
-            site.engine.act(job, "cancel", call.now)
-            site.store.save("job", FACE, job)
+            context.engine.act(job, "cancel", call.now)
+            context.store.save("job", FACE, job)
     return Reply(body={})
 
 
-def _view(site: Site, job: dict[str, Any], seen: Life, call: Call) -> dict[str, Any]:
+def _view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call: Call) -> dict[str, Any]:
     asked = job["request"]
     said = word(job, seen, call.now)
-    shown = _common(site, job, seen, call, said) | {
+    shown = _common(context, job, seen, call, said) | {
         "outputModelName": asked["customModelName"], "roleArn": asked["roleArn"],
         "hyperParameters": job["hyperparameters"], "trainingDataConfig": asked["trainingDataConfig"],
         "validationDataConfig": asked.get("validationDataConfig") or {"validators": []},
@@ -167,21 +167,23 @@ def metrics(job: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _common(site: Site, job: dict[str, Any], seen: Life, call: Call, said: str) -> dict[str, Any]:
+def _common(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call: Call, said: str) -> dict[str, Any]:
     changed = max([job["created"], *(event.at for event in seen.events[-1:]), seen.finished_at or 0.0])
-    invented = site.faults.condition("invented_status", call.name)
+    invented = context.faults.condition("invented_status", call.name)
     shown = {
         "jobArn": job["arn"], "jobName": job["name"], "status": invented.value if invented else said,
-        "statusDetails": _details(site, job, seen, said, changed),
-        "creationTime": resources.stamp(site, job["created"]), "lastModifiedTime": resources.stamp(site, changed),
+        "statusDetails": _details(context, job, seen, said, changed),
+        "creationTime": resources.stamp(context, job["created"]), "lastModifiedTime": resources.stamp(context, changed),
         "baseModelArn": base_models.arn(job["region"], job["base"]),
     }  # fmt: skip
     if seen.finished_at is not None and said in ENDED:
-        shown["endTime"] = resources.stamp(site, seen.finished_at)
+        shown["endTime"] = resources.stamp(context, seen.finished_at)
     return shown
 
 
-def _details(site: Site, job: dict[str, Any], seen: Life, said: str, changed: float) -> dict[str, Any]:
+def _details(
+    context: EmulatorContext, job: dict[str, Any], seen: JobStatus, said: str, changed: float
+) -> dict[str, Any]:
     """Which phase it is in: those before are Completed, those after NotStarted."""
     at = _PHASE_OF.get(seen.word)
     if at is None:  # it has ended, or is on its way to
@@ -191,15 +193,15 @@ def _details(site: Site, job: dict[str, Any], seen: Life, said: str, changed: fl
         own = "Completed" if index < at or said == "Completed" else "NotStarted" if index > at else said
         found[name] = {"status": own}
         if own != "NotStarted":
-            found[name]["creationTime"] = resources.stamp(site, job["created"])
-            found[name]["lastModifiedTime"] = resources.stamp(site, changed)
+            found[name]["creationTime"] = resources.stamp(context, job["created"])
+            found[name]["lastModifiedTime"] = resources.stamp(context, changed)
     return found
 
 
-def _summary(site: Site, job: dict[str, Any], call: Call) -> dict[str, Any]:
-    seen = look(site, job, call.now)
+def _summary(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[str, Any]:
+    seen = look(context, job, call.now)
     said = word(job, seen, call.now)
-    shown = _common(site, job, seen, call, said)
+    shown = _common(context, job, seen, call, said)
     shown |= {"customizationType": job["kind"], "customModelName": job["request"]["customModelName"]}
     if said == "Completed":
         shown["customModelArn"] = job["fine_tuned_model"]

@@ -17,7 +17,7 @@ from cloudtune_emulator.http import ApiError
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 TUNABLE = {name: frozenset({"reinforcement"}) for name in ("openai.gpt-oss-20b", "qwen.qwen3-32b")}
 _PATHS = ("/openai/v1", "/v1")
@@ -25,23 +25,23 @@ _KNOWN = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
 _FUNCTION = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:[A-Za-z0-9_-]+(:[A-Za-z0-9$_-]+)?")
 
 
-def path(site: Site, request: Request) -> str | None:
+def path(context: EmulatorContext, request: Request) -> str | None:
     """The path below ``/v1`` of a request that is for this API, else None."""
     prefix = next((one for one in _PATHS if request.path.startswith(f"{one}/")), None)
     if prefix is None:
         return None
     signed = signature(request)
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    is_ours = scheme == "Bearer" and site.opens(key, site.settings.bedrock_api_key)
+    is_ours = scheme == "Bearer" and context.opens(key, context.settings.bedrock_api_key)
     if is_ours or (signed is not None and signed.service.startswith("bedrock")):
         return request.path.removeprefix(prefix)
     return None
 
 
-def check_key(site: Site, request: Request) -> None:
+def check_key(context: EmulatorContext, request: Request) -> None:
     """The signature of a request that `path` knows; it has looked at the key of one without."""
     if (signed := signature(request)) is not None:
-        authentication.verify(site, request, signed)
+        authentication.verify(context, request, signed)
 
 
 def refuse(body: dict[str, Any]) -> None:

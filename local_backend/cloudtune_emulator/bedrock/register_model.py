@@ -18,7 +18,7 @@ from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import packages
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _LOG = logging.getLogger(__name__)
 KIND = "custom_model"
@@ -27,49 +27,49 @@ _SIZES = {"micro": "amazon.nova-micro-v1:0:128k", "pro": "amazon.nova-pro-v1:0:3
 _LITE, _LITE_2 = "amazon.nova-lite-v1:0:300k", "amazon.nova-2-lite-v1:0:256k"
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateCustomModel."""
     body = call.body
-    with site.store.alone():
-        if (made := resources.repeated(site, call, KIND)) is not None:
+    with context.store.alone():
+        if (made := resources.repeated(context, call, KIND)) is not None:
             return Reply(status=202, body={"modelArn": made["arn"]})
-        if create_job.is_taken(site, call, body["modelName"]):
+        if create_job.is_taken(context, call, body["modelName"]):
             raise conflict(f"The provided model name {body['modelName']} is already in use.")
         if body.get("roleArn"):
-            resources.assume(site, body["roleArn"])
-        source = _source(site, call)
+            resources.assume(context, body["roleArn"])
+        source = _source(context, call)
         number = resources.new_id()
-        takes, failure = imports.course(site)
+        takes, failure = imports.course(context)
         made = {
-            "id": number, "arn": resources.arn(site, call.region, f"custom-model/imported/{number}"),
+            "id": number, "arn": resources.arn(context, call.region, f"custom-model/imported/{number}"),
             "region": call.region, "created": call.now, "name": body["modelName"], "job": None, "kind": IMPORTED,
             "base": source["base"], "trains": source["base"], "tags": resources.tags(body.get("modelTags")),
             "key": body.get("modelKmsKeyArn"), "takes": takes, "failure": failure, "source": source, "fetched": False,
         }  # fmt: skip
-        resources.keep(site, call, KIND, made)
+        resources.keep(context, call, KIND, made)
     return Reply(status=202, body={"modelArn": made["arn"]})
 
 
-def _source(site: Site, call: Call) -> dict[str, Any]:
+def _source(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """Where the weights lie, and what they were tuned from. Raises AwsError."""
     body = call.body
     if ("modelSourceConfig" in body) == ("customModelDataSource" in body):
         raise invalid("Specify exactly one of modelSourceConfig and customModelDataSource.")
     if "customModelDataSource" in body:
-        return _of_package(site, call, body["customModelDataSource"]["modelPackageArnDataSource"]["modelPackageArn"])
+        return _of_package(context, call, body["customModelDataSource"]["modelPackageArnDataSource"]["modelPackageArn"])
     place = buckets.parse(body["modelSourceConfig"]["s3DataSource"]["s3Uri"])
-    if not place.bucket.startswith(packages.escrow(site)):
+    if not place.bucket.startswith(packages.escrow(context)):
         raise invalid(f"The S3 URI {place.uri} is not in an Amazon-managed bucket of SageMaker AI's.")
-    base, is_full = packages.tuned_in(site, call, place)
-    return _held(site, place, base, is_full=is_full)
+    base, is_full = packages.tuned_in(context, call, place)
+    return _held(context, place, base, is_full=is_full)
 
 
-def _of_package(site: Site, call: Call, arn: str) -> dict[str, Any]:
+def _of_package(context: EmulatorContext, call: Call, arn: str) -> dict[str, Any]:
     _, _, _, region, account, _ = arn.split(":", 5)
-    if (region, account) != (call.region, site.settings.aws_account):
+    if (region, account) != (call.region, context.settings.aws_account):
         raise invalid(f"The model package {arn} is not in this account and region.")
     try:
-        found = packages.find(site, call, arn)
+        found = packages.find(context, call, arn)
     except AwsError as error:
         raise not_found(f"The model package {arn} was not found.") from error
     container = packages.container(found)
@@ -82,12 +82,12 @@ def _of_package(site: Site, call: Call, arn: str) -> dict[str, Any]:
         place = buckets.parse(str(source.get("S3Uri") or container.get("ModelDataUrl") or ""))
     except ValueError as error:
         raise invalid(f"The model package {arn} names no model data in S3.") from error
-    return _held(site, place, base, is_full=packages.is_full(site, call, arn))
+    return _held(context, place, base, is_full=packages.is_full(context, call, arn))
 
 
-def _held(site: Site, place: buckets.Place, base: str, *, is_full: bool) -> dict[str, Any]:
+def _held(context: EmulatorContext, place: buckets.Place, base: str, *, is_full: bool) -> dict[str, Any]:
     try:
-        found = buckets.keys(site, place)
+        found = buckets.keys(context, place)
     except buckets.NoSuch:
         found = []
     if not found:
@@ -114,18 +114,20 @@ def word(model: dict[str, Any], now: float) -> str:
     return "Active" if model["failure"] is None else "Failed"
 
 
-def settle_all(site: Site, now: float) -> None:
+def settle_all(context: EmulatorContext, now: float) -> None:
     """Let every registered model that is active by now have its files: their source may go then."""
-    for model in site.store.all(KIND, FACE):
+    for model in context.store.all(KIND, FACE):
         if model["job"] is not None or model["fetched"] or word(model, now) != "Active":
             continue
-        with site.store.alone():
+        with context.store.alone():
             try:
-                imports.copy(site, buckets.parse(model["source"]["uri"]), site.store.content(f"imported-{model['id']}"))
+                imports.copy(
+                    context, buckets.parse(model["source"]["uri"]), context.store.content(f"imported-{model['id']}")
+                )
             except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same, and it cannot answer
                 _LOG.warning("the files of model %s are lost: there is no %s any more", model["name"], error)
             model["fetched"] = True
-            site.store.save(KIND, FACE, model)
+            context.store.save(KIND, FACE, model)
 
 
 def must_be_active(model: dict[str, Any], now: float) -> None:

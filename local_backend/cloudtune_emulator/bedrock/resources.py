@@ -18,7 +18,7 @@ from cloudtune_emulator.http import Reply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 FACE = "bedrock"
@@ -42,42 +42,42 @@ def named_id(*parts: str) -> str:
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:12])
 
 
-def arn(site: Site, region: str, tail: str) -> str:
+def arn(context: EmulatorContext, region: str, tail: str) -> str:
     """An ARN in this account."""
-    return f"arn:aws:bedrock:{region}:{site.settings.aws_account}:{tail}"
+    return f"arn:aws:bedrock:{region}:{context.settings.aws_account}:{tail}"
 
 
-def stamp(site: Site, moment: float) -> str:
+def stamp(context: EmulatorContext, moment: float) -> str:
     """A time as the service tells it (ISO 8601)."""
-    return datetime.fromtimestamp(moment + site.faults.skew(), UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(moment + context.faults.skew(), UTC).isoformat(timespec="milliseconds")
 
 
-def under(site: Site, kind: str, region: str) -> list[dict[str, Any]]:
+def under(context: EmulatorContext, kind: str, region: str) -> list[dict[str, Any]]:
     """All of a kind in that region, oldest first."""
-    return [one for one in site.store.all(kind, FACE) if one["region"] == region]
+    return [one for one in context.store.all(kind, FACE) if one["region"] == region]
 
 
-def find(site: Site, kind: str, call: Call, identifier: str, what: str) -> dict[str, Any]:
+def find(context: EmulatorContext, kind: str, call: Call, identifier: str, what: str) -> dict[str, Any]:
     """One by its ARN, its id or its name. Raises AwsError."""
     if identifier.startswith("arn:"):
-        found = site.store.get(kind, FACE, identifier.rpartition("/")[2])
+        found = context.store.get(kind, FACE, identifier.rpartition("/")[2])
         if found is not None and found["arn"] != identifier:
             found = None
     else:
-        found = by_name(site, kind, call.region, identifier)
+        found = by_name(context, kind, call.region, identifier)
     if found is None:
         raise not_found(f"The provided {what} identifier {identifier} was not found.")
     return found
 
 
-def by_name(site: Site, kind: str, region: str, name: str) -> dict[str, Any] | None:
+def by_name(context: EmulatorContext, kind: str, region: str, name: str) -> dict[str, Any] | None:
     """One by its name in that region."""
     if kind in _NAMED:
-        return site.store.get(kind, FACE, named_id(kind, region, name))
-    return next((one for one in reversed(under(site, kind, region)) if one["name"] == name), None)
+        return context.store.get(kind, FACE, named_id(kind, region, name))
+    return next((one for one in reversed(under(context, kind, region)) if one["name"] == name), None)
 
 
-def repeated(site: Site, call: Call, kind: str) -> dict[str, Any] | None:
+def repeated(context: EmulatorContext, call: Call, kind: str) -> dict[str, Any] | None:
     """What the same token made before; the same token with another request is a conflict.
 
     A repeat with the same token is accepted and ignored
@@ -86,23 +86,23 @@ def repeated(site: Site, call: Call, kind: str) -> dict[str, Any] | None:
     token = call.body.get("clientRequestToken")
     if token is None:
         return None
-    held = site.store.get("token", FACE, f"{call.name}/{call.region}/{token}")
+    held = context.store.get("token", FACE, f"{call.name}/{call.region}/{token}")
     if held is None:
         return None
     if held["request"] != _digest(call.body):
         raise conflict("The client request token was used before with different parameters.")
-    made = site.store.get(kind, FACE, held["made"])
+    made = context.store.get(kind, FACE, held["made"])
     if made is None:
         raise conflict("The client request token was used before, and what it made is gone.")
     return made
 
 
-def keep(site: Site, call: Call, kind: str, document: dict[str, Any]) -> None:
+def keep(context: EmulatorContext, call: Call, kind: str, document: dict[str, Any]) -> None:
     """Store what was made, and its token beside it."""
-    site.store.add(kind, FACE, document)
+    context.store.add(kind, FACE, document)
     if (token := call.body.get("clientRequestToken")) is not None:
         name = f"{call.name}/{call.region}/{token}"
-        site.store.add("token", FACE, {"id": name, "request": _digest(call.body), "made": document["id"]})
+        context.store.add("token", FACE, {"id": name, "request": _digest(call.body), "made": document["id"]})
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -112,12 +112,12 @@ def _digest(body: dict[str, Any]) -> str:
 # -- roles -----------------------------------------------------------------------------------------------------------
 
 
-def assume(site: Site, role: str) -> None:
+def assume(context: EmulatorContext, role: str) -> None:
     """The service takes the role on, or refuses at create: it must exist here and trust Bedrock.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-iam-role.html (seen 2026-11-21).
     """
-    held = next((one for one in site.aws.backend("iam").roles.values() if one.arn == role), None)
+    held = next((one for one in context.aws.backend("iam").roles.values() if one.arn == role), None)
     if held is None or "bedrock.amazonaws.com" not in str(held.assume_role_policy_document):
         message = f"Could not assume the provided role {role}. Verify that the role exists and that its trust policy "
         raise invalid(message + "allows bedrock.amazonaws.com to assume it.")
@@ -126,23 +126,25 @@ def assume(site: Site, role: str) -> None:
 # -- lists -----------------------------------------------------------------------------------------------------------
 
 
-def page(site: Site, call: Call, views: Sequence[dict[str, Any]], *, under: str, name: str, made: str) -> Reply:
+def page(
+    context: EmulatorContext, call: Call, views: Sequence[dict[str, Any]], *, under: str, name: str, made: str
+) -> Reply:
     """One page of views in the order of their making: filters by name, time and status, order, ``nextToken``.
 
     ``name`` and ``made`` are the views' own fields for the name and the time of creation.
     """
     query = call.query
     kept = [view for view in views if _fits(query, view, name, made)]
-    if lag := site.faults.condition("list_lag", call.name):
-        kept = [view for view in kept if _moment(view[made]) <= call.now + site.faults.skew() - lag.seconds]
+    if lag := context.faults.condition("list_lag", call.name):
+        kept = [view for view in kept if _moment(view[made]) <= call.now + context.faults.skew() - lag.seconds]
     if query.get("sortOrder", "Descending") == "Descending":
         kept.reverse()
     start = _start(query.get("nextToken"))
     most = int(query.get("maxResults") or DEFAULT_PAGE)
     shown = kept[start : start + most]
-    if len(shown) > 1 and site.faults.condition("truncated_page", call.name):
+    if len(shown) > 1 and context.faults.condition("truncated_page", call.name):
         shown = shown[:-1]
-    if len(shown) > 1 and site.faults.condition("duplicate_event", call.name):
+    if len(shown) > 1 and context.faults.condition("duplicate_event", call.name):
         shown = [shown[0], *shown]
         most += 1
     body: dict[str, Any] = {under: shown}
@@ -195,33 +197,33 @@ def tags(given: Sequence[dict[str, str]] | None) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in found.items()]
 
 
-def tag_resource(site: Site, call: Call) -> Reply:
+def tag_resource(context: EmulatorContext, call: Call) -> Reply:
     """TagResource."""
-    with site.store.alone():
-        kind, found = _tagged(site, call)
+    with context.store.alone():
+        kind, found = _tagged(context, call)
         found["tags"] = tags([*found["tags"], *call.body["tags"]])
-        site.store.save(kind, FACE, found)
+        context.store.save(kind, FACE, found)
     return Reply(body={})
 
 
-def untag_resource(site: Site, call: Call) -> Reply:
+def untag_resource(context: EmulatorContext, call: Call) -> Reply:
     """UntagResource."""
-    with site.store.alone():
-        kind, found = _tagged(site, call)
+    with context.store.alone():
+        kind, found = _tagged(context, call)
         found["tags"] = [tag for tag in found["tags"] if tag["key"] not in call.body["tagKeys"]]
-        site.store.save(kind, FACE, found)
+        context.store.save(kind, FACE, found)
     return Reply(body={})
 
 
-def list_tags(site: Site, call: Call) -> Reply:
+def list_tags(context: EmulatorContext, call: Call) -> Reply:
     """ListTagsForResource."""
-    return Reply(body={"tags": _tagged(site, call)[1]["tags"]})
+    return Reply(body={"tags": _tagged(context, call)[1]["tags"]})
 
 
-def _tagged(site: Site, call: Call) -> tuple[str, dict[str, Any]]:
+def _tagged(context: EmulatorContext, call: Call) -> tuple[str, dict[str, Any]]:
     wanted = call.body["resourceARN"]
     for kind in _KINDS:
-        found = site.store.get(kind, FACE, wanted.rpartition("/")[2])
+        found = context.store.get(kind, FACE, wanted.rpartition("/")[2])
         if found is not None and found["arn"] == wanted:
             return kind, found
     raise not_found(f"The resource {wanted} was not found.")

@@ -27,15 +27,15 @@ from cloudtune_emulator.bedrock import (
     throughput,
 )
 from cloudtune_emulator.http import Call, read_body, read_head
-from cloudtune_emulator.route import Door
+from cloudtune_emulator.route import Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.aws.routing import Asked
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.aws.routing import RequestInfo
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Face
     from cloudtune_emulator.route import Handler
 
@@ -82,8 +82,8 @@ _LARGEST_JSON = 25 << 20
 """Of InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
 
 
-def find(asked: Asked) -> Door | None:
-    """The door for a request. Raises AwsError where the operation is known and not emulated."""
+def find(asked: RequestInfo) -> Route | None:
+    """The route for a request. Raises AwsError where the operation is known and not emulated."""
     for service, handlers in _PLANES:
         found = shapes.route(service, asked.method, asked.path)
         if found is None:
@@ -92,19 +92,19 @@ def find(asked: Asked) -> Door | None:
         if name not in handlers:
             raise AwsError(501, "NotImplementedException", f"{name} is not emulated.")
         reading = functools.partial(read, region=asked.region)
-        return Door(
+        return Route(
             "bedrock", _PREFIX + name, handlers[name], verified, ids, reading, dressed("rest-json"), _check_shape
         )
     return None
 
 
-def named(name: str) -> Door:
-    """The door of a call that was read before."""
+def named(name: str) -> Route:
+    """The route of a call that was read before."""
     handler = (CONTROL | RUNTIME)[name.removeprefix(_PREFIX)]
-    return Door("bedrock", name, handler, verified, dressed=dressed("rest-json"))
+    return Route("bedrock", name, handler, verified, dressed=dressed("rest-json"))
 
 
-def _check_shape(site: Site, call: Call) -> None:
+def _check_shape(context: EmulatorContext, call: Call) -> None:
     """The request must fit the service's model."""
     operation = call.name.removeprefix(_PREFIX)
     if operation in CONTROL:

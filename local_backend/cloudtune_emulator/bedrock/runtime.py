@@ -21,7 +21,7 @@ from cloudtune_emulator.http import Call, Reply
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Sampling, Spoken
 
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "stop_sequence": "stop_sequence"}
@@ -45,9 +45,9 @@ class Answer(NamedTuple):
         return {"inputTokens": asked, "outputTokens": said, "totalTokens": asked + said}
 
 
-def converse(site: Site, call: Call) -> Reply:
+def converse(context: EmulatorContext, call: Call) -> Reply:
     """Converse."""
-    answer = _conversed(site, call)
+    answer = _conversed(context, call)
     message = {"role": "assistant", "content": [{"text": answer.spoken.text}]}
     body = {
         "output": {"message": message}, "stopReason": answer.reason, "usage": answer.usage,
@@ -56,9 +56,9 @@ def converse(site: Site, call: Call) -> Reply:
     return Reply(body=body)
 
 
-def converse_stream(site: Site, call: Call) -> Reply:
+def converse_stream(context: EmulatorContext, call: Call) -> Reply:
     """ConverseStream."""
-    events = _events(_conversed(site, call))
+    events = _events(_conversed(context, call))
     return Reply(body=eventstream.encoded(events), content_type=eventstream.CONTENT_TYPE)
 
 
@@ -71,7 +71,7 @@ def _events(answer: Answer) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "metadata", {"usage": answer.usage, "metrics": {"latencyMs": answer.latency_ms}}
 
 
-def _conversed(site: Site, call: Call) -> Answer:
+def _conversed(context: EmulatorContext, call: Call) -> Answer:
     body = call.body
     for name in ("toolConfig", "guardrailConfig", "promptVariables"):
         if body.get(name):
@@ -79,35 +79,37 @@ def _conversed(site: Site, call: Call) -> Answer:
     messages = bodies.conversation(body.get("messages"), body.get("system"))
     config = body.get("inferenceConfig") or {}
     sampling = bodies.sampling(config.get("maxTokens"), config.get("temperature"), config.get("topP"))
-    return _answer(site, call, messages, sampling, config.get("stopSequences") or [])
+    return _answer(context, call, messages, sampling, config.get("stopSequences") or [])
 
 
-def _answer(site: Site, call: Call, messages: list[dict[str, Any]], how: Sampling, stops: list[str]) -> Answer:
+def _answer(
+    context: EmulatorContext, call: Call, messages: list[dict[str, Any]], how: Sampling, stops: list[str]
+) -> Answer:
     began = time.monotonic()
-    spoken = serving.answer(site, call, messages, how)
+    spoken = serving.answer(context, call, messages, how)
     found = [place for end in stops if end and (place := spoken.text.find(end)) >= 0]
     if found:
         spoken = msgspec.structs.replace(spoken, pieces=(spoken.text[: min(found)],), finish_reason="stop_sequence")
     return Answer(spoken, int((time.monotonic() - began) * 1000))
 
 
-def invoke(site: Site, call: Call) -> Reply:
+def invoke(context: EmulatorContext, call: Call) -> Reply:
     """InvokeModel."""
-    family = serving.family(site, call)
-    answer = _invoked(site, call, family)
+    family = serving.family(context, call)
+    answer = _invoked(context, call, family)
     return Reply(body=bodies.whole(family, answer.spoken, answer.reason, answer.usage))
 
 
-def invoke_stream(site: Site, call: Call) -> Reply:
+def invoke_stream(context: EmulatorContext, call: Call) -> Reply:
     """InvokeModelWithResponseStream: each chunk is JSON of the family's own, base64 encoded."""
-    family = serving.family(site, call)
-    answer = _invoked(site, call, family)
+    family = serving.family(context, call)
+    answer = _invoked(context, call, family)
     chunks = bodies.chunks(family, answer.spoken, answer.reason, answer.usage)
     events = (("chunk", {"bytes": base64.b64encode(msgspec.json.encode(chunk)).decode()}) for chunk in chunks)
     headers = {"X-Amzn-Bedrock-Content-Type": "application/json"}
     return Reply(body=eventstream.encoded(events), content_type=eventstream.CONTENT_TYPE, headers=headers)
 
 
-def _invoked(site: Site, call: Call, family: str) -> Answer:
+def _invoked(context: EmulatorContext, call: Call, family: str) -> Answer:
     messages, sampling, stops = bodies.read(family, call.body)
-    return _answer(site, call, messages, sampling, stops)
+    return _answer(context, call, messages, sampling, stops)

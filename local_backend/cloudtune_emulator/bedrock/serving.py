@@ -22,43 +22,43 @@ from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.engines import Sampling, Served, Spoken
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 _NOT_READY = "Model is not ready for inference. Wait and try your request again."
 
 
-def answer(site: Site, call: Call, messages: list[dict[str, Any]], sampling: Sampling) -> Spoken:
+def answer(context: EmulatorContext, call: Call, messages: list[dict[str, Any]], sampling: Sampling) -> Spoken:
     """The answer of the model that the path names. Raises ApiError."""
-    return site.engine.answer(served(site, call), messages, sampling)
+    return context.engine.answer(served(context, call), messages, sampling)
 
 
-def family(site: Site, call: Call) -> str:
+def family(context: EmulatorContext, call: Call) -> str:
     """Whose bodies the model speaks: nova, llama or imported."""
-    found = served(site, call)
+    found = served(context, call)
     if ":imported-model/" in call.ids["modelId"]:
         return "imported"
     return "nova" if found.base.startswith("amazon.nova") else "llama"
 
 
-def served(site: Site, call: Call) -> Served:
+def served(context: EmulatorContext, call: Call) -> Served:
     """The model of the id in the path. Raises AwsError."""
     asked = call.ids["modelId"]
     if ":custom-model-deployment/" in asked:
-        one = resources.find(site, deployments.KIND, call, asked, "custom model deployment")
-        if deployments.status(site, one, call.now) != "Active":
+        one = resources.find(context, deployments.KIND, call, asked, "custom model deployment")
+        if deployments.status(context, one, call.now) != "Active":
             raise AwsError(429, "ModelNotReadyException", _NOT_READY)
-        return _tuned(site, asked, deployments.serving(site, one, call.now))
+        return _tuned(context, asked, deployments.serving(context, one, call.now))
     if ":provisioned-model/" in asked:
-        one = resources.find(site, throughput.KIND, call, asked, "provisioned model")
-        if throughput.status(site, one, call.now) == "Creating":
+        one = resources.find(context, throughput.KIND, call, asked, "provisioned model")
+        if throughput.status(context, one, call.now) == "Creating":
             raise AwsError(429, "ModelNotReadyException", _NOT_READY)
-        model = throughput.serving(site, one, call.now)
-        return _base(base_models.plain(model)) if ":foundation-model/" in model else _tuned(site, asked, model)
+        model = throughput.serving(context, one, call.now)
+        return _base(base_models.plain(model)) if ":foundation-model/" in model else _tuned(context, asked, model)
     if ":imported-model/" in asked:
-        return _imported(site, call, asked)
+        return _imported(context, call, asked)
     if ":custom-model/" in asked:
-        models.find(site, call, asked)
+        models.find(context, call, asked)
         raise invalid(
             f"Invocation of model ID {asked} with on-demand throughput isn\u2019t supported. Retry your request with "
             "the ID or ARN of an inference profile that contains this model."
@@ -66,14 +66,14 @@ def served(site: Site, call: Call) -> Served:
     return _base(base_models.plain(asked))
 
 
-def _tuned(site: Site, name: str, arn: str) -> Served:
-    model = models.must(site, arn)
+def _tuned(context: EmulatorContext, name: str, arn: str) -> Served:
+    model = models.must(context, arn)
     if model["job"] is None:
-        return Served(name=name, base=model["base"], folder=imports.fetched(site, model))
-    job = site.store.get("job", FACE, model["job"])
+        return Served(name=name, base=model["base"], folder=imports.fetched(context, model))
+    job = context.store.get("job", FACE, model["job"])
     assert job is not None
     return Served(
-        name=name, base=model["base"], job=job, training_file=site.store.content(f"{job['id']}-training.jsonl")
+        name=name, base=model["base"], job=job, training_file=context.store.content(f"{job['id']}-training.jsonl")
     )
 
 
@@ -86,7 +86,7 @@ def _base(name: str) -> Served:
     return Served(name=name, base=found.id)
 
 
-def _imported(site: Site, call: Call, arn: str) -> Served:
-    imports.settle_all(site, call.now)
-    model = resources.find(site, imports.MODEL, call, arn, "model")
-    return Served(name=arn, base=model["architecture"], folder=imports.fetched(site, model))
+def _imported(context: EmulatorContext, call: Call, arn: str) -> Served:
+    imports.settle_all(context, call.now)
+    model = resources.find(context, imports.MODEL, call, arn, "model")
+    return Served(name=arn, base=model["architecture"], folder=imports.fetched(context, model))

@@ -13,36 +13,36 @@ from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 KIND = "provisioned"
 _DAYS = {"OneMonth": 30, "SixMonths": 180}
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateProvisionedModelThroughput."""
     body = call.body
-    with site.store.alone():
-        if (made := resources.repeated(site, call, KIND)) is not None:
+    with context.store.alone():
+        if (made := resources.repeated(context, call, KIND)) is not None:
             return Reply(status=201, body={"provisionedModelArn": made["arn"]})
-        model, base = _model(site, call, body["modelId"])
+        model, base = _model(context, call, body["modelId"])
         name = body["provisionedModelName"]
-        if resources.by_name(site, KIND, call.region, name) is not None:
+        if resources.by_name(context, KIND, call.region, name) is not None:
             raise invalid(f"The provisioned model name {name} is already in use.")
         number = resources.new_id()
         made = {
-            "id": number, "arn": resources.arn(site, call.region, f"provisioned-model/{number}"),
+            "id": number, "arn": resources.arn(context, call.region, f"provisioned-model/{number}"),
             "region": call.region, "name": name, "created": call.now, "model": model, "base": base, "update": None,
             "units": body["modelUnits"], "commitment": body.get("commitmentDuration"),
             "tags": resources.tags(body.get("tags")),
         }  # fmt: skip
-        resources.keep(site, call, KIND, made)
+        resources.keep(context, call, KIND, made)
     return Reply(status=201, body={"provisionedModelArn": made["arn"]})
 
 
-def _model(site: Site, call: Call, identifier: str) -> tuple[str, str]:
+def _model(context: EmulatorContext, call: Call, identifier: str) -> tuple[str, str]:
     """ARN of the model, and its base."""
-    custom = models.either(site, call, identifier)
+    custom = models.either(context, call, identifier)
     if custom is not None:
         register_model.must_be_active(custom, call.now)
         return custom["arn"], custom["base"]
@@ -52,50 +52,52 @@ def _model(site: Site, call: Call, identifier: str) -> tuple[str, str]:
     return base_models.arn(call.region, name), name
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """GetProvisionedModelThroughput."""
-    return Reply(body=_view(site, _find(site, call), call))
+    return Reply(body=_view(context, _find(context, call), call))
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListProvisionedModelThroughputs."""
-    views = [_view(site, one, call) for one in resources.under(site, KIND, call.region)]
+    views = [_view(context, one, call) for one in resources.under(context, KIND, call.region)]
     if wanted := call.query.get("modelArnEquals"):
         views = [view for view in views if view["modelArn"] == wanted]
     return resources.page(
-        site, call, views, under="provisionedModelSummaries", name="provisionedModelName", made="creationTime"
+        context, call, views, under="provisionedModelSummaries", name="provisionedModelName", made="creationTime"
     )
 
 
-def update(site: Site, call: Call) -> Reply:
+def update(context: EmulatorContext, call: Call) -> Reply:
     """UpdateProvisionedModelThroughput: another name, or another model of the same base."""
     body = call.body
-    with site.store.alone():
-        found = _find(site, call)
+    with context.store.alone():
+        found = _find(context, call)
         if (name := body.get("desiredProvisionedModelName")) is not None:
-            taken = resources.by_name(site, KIND, call.region, name)
+            taken = resources.by_name(context, KIND, call.region, name)
             if taken is not None and taken["id"] != found["id"]:
                 raise invalid(f"The provisioned model name {name} is already in use.")
             found["name"] = name
         if (wanted := body.get("desiredModelId")) is not None:
-            model, base = _model(site, call, wanted)
+            model, base = _model(context, call, wanted)
             if base != found["base"]:
                 raise invalid("The desired model must have the same base model.")
-            found["model"] = serving(site, found, call.now)
+            found["model"] = serving(context, found, call.now)
             found["update"] = {"model": model, "at": call.now}
-        site.store.save(KIND, FACE, found)
+        context.store.save(KIND, FACE, found)
     return Reply(body={})
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """DeleteProvisionedModelThroughput."""
-    with site.store.alone():
-        found = _find(site, call)
+    with context.store.alone():
+        found = _find(context, call)
         until = _until(found)
         if until is not None and call.now < until:
-            message = f"The provisioned throughput {found['name']} is committed until {resources.stamp(site, until)}."
+            message = (
+                f"The provisioned throughput {found['name']} is committed until {resources.stamp(context, until)}."
+            )
             raise conflict(message)
-        site.store.remove(KIND, FACE, found["id"])
+        context.store.remove(KIND, FACE, found["id"])
     return Reply(body={})
 
 
@@ -104,41 +106,46 @@ def _until(one: dict[str, Any]) -> float | None:
     return None if days is None else float(one["created"] + days * 86400)
 
 
-def _find(site: Site, call: Call) -> dict[str, Any]:
-    return resources.find(site, KIND, call, call.ids["provisionedModelId"], "provisioned model")
+def _find(context: EmulatorContext, call: Call) -> dict[str, Any]:
+    return resources.find(context, KIND, call, call.ids["provisionedModelId"], "provisioned model")
 
 
-def status(site: Site, one: dict[str, Any], now: float) -> str:
+def status(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     """Creating, Updating or InService."""
-    if now < one["created"] + site.settings.deploying_s:
+    if now < one["created"] + context.settings.deploying_s:
         return "Creating"
-    is_moving = one["update"] is not None and now < one["update"]["at"] + site.settings.deploying_s
+    is_moving = one["update"] is not None and now < one["update"]["at"] + context.settings.deploying_s
     return "Updating" if is_moving else "InService"
 
 
-def serving(site: Site, one: dict[str, Any], now: float) -> str:
+def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     """The ARN of the model that answers now."""
     update = one["update"]
-    is_done = update is not None and now >= update["at"] + site.settings.deploying_s
+    is_done = update is not None and now >= update["at"] + context.settings.deploying_s
     return str(update["model"] if is_done else one["model"])
 
 
-def using(site: Site, model: str) -> list[str]:
+def using(context: EmulatorContext, model: str) -> list[str]:
     """ARNs of the units that need this model."""
-    held = site.store.all(KIND, FACE)
+    held = context.store.all(KIND, FACE)
     return [one["arn"] for one in held if model in (one["model"], (one["update"] or {}).get("model"))]
 
 
-def _view(site: Site, one: dict[str, Any], call: Call) -> dict[str, Any]:
+def _view(context: EmulatorContext, one: dict[str, Any], call: Call) -> dict[str, Any]:
     changed = max(one["created"], (one["update"] or {}).get("at", 0.0))
     shown = {
-        "provisionedModelArn": one["arn"], "provisionedModelName": one["name"],
-        "modelArn": serving(site, one, call.now), "desiredModelArn": (one["update"] or {}).get("model") or one["model"],
-        "foundationModelArn": base_models.arn(one["region"], one["base"]), "modelUnits": one["units"],
-        "desiredModelUnits": one["units"], "status": status(site, one, call.now),
-        "creationTime": resources.stamp(site, one["created"]), "lastModifiedTime": resources.stamp(site, changed),
-    }  # fmt: skip
+        "provisionedModelArn": one["arn"],
+        "provisionedModelName": one["name"],
+        "modelArn": serving(context, one, call.now),
+        "desiredModelArn": (one["update"] or {}).get("model") or one["model"],
+        "foundationModelArn": base_models.arn(one["region"], one["base"]),
+        "modelUnits": one["units"],
+        "desiredModelUnits": one["units"],
+        "status": status(context, one, call.now),
+        "creationTime": resources.stamp(context, one["created"]),
+        "lastModifiedTime": resources.stamp(context, changed),
+    }
     until = _until(one)
     if until is not None:
-        shown |= {"commitmentDuration": one["commitment"], "commitmentExpirationTime": resources.stamp(site, until)}
+        shown |= {"commitmentDuration": one["commitment"], "commitmentExpirationTime": resources.stamp(context, until)}
     return shown

@@ -17,25 +17,25 @@ from cloudtune_emulator.store import new_id
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Sampling, Served, Spoken
 
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """Answer a conversation."""
     body = call.body
-    model = asked_model(site, call)
+    model = asked_model(context, call)
     chat_params.refuse_chat(body)
     messages = _messages(body.get("messages"))
     sampling = chat_params.sampled(body, "max_completion_tokens", "max_tokens")
     ends = chat_params.stops(body)
     spoken = [
-        _cut(site.engine.answer(model, messages, _drawn(sampling, number)), ends)
+        _cut(context.engine.answer(model, messages, _drawn(sampling, number)), ends)
         for number in range(chat_params.choices(body))
     ]
-    head = {"id": new_id("chatcmpl-"), "created": site.stamp(call.now), "model": model.name}
+    head = {"id": new_id("chatcmpl-"), "created": context.stamp(call.now), "model": model.name}
     if body.get("stream"):
         with_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         chunks = _chunks(head, spoken, with_usage=with_usage)
@@ -44,7 +44,7 @@ def create(site: Site, call: Call) -> Reply:
     return Reply(body=head | {"object": "chat.completion", "choices": found, "usage": _usage(spoken)})
 
 
-def asked_model(site: Site, call: Call) -> Served:
+def asked_model(context: EmulatorContext, call: Call) -> Served:
     """The model that a request names: a model here, a deployment on Azure."""
     name = call.ids.get("deployment") or call.body.get("model")
     if not isinstance(name, str) or not name:
@@ -52,8 +52,8 @@ def asked_model(site: Site, call: Call) -> Served:
     if call.face == "azure":
         from cloudtune_emulator.azure import deployments  # which needs the models of this face
 
-        return deployments.served(site, call, name)
-    return models.find(site, call, name)
+        return deployments.served(context, call, name)
+    return models.find(context, call, name)
 
 
 def _messages(given: Any) -> list[dict[str, Any]]:

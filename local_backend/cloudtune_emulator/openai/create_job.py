@@ -21,7 +21,7 @@ from cloudtune_emulator.openai import jobs, models
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 KNOWN = frozenset(
     {"model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed", "integrations",
@@ -74,19 +74,19 @@ class _Body(msgspec.Struct):
     training_type: str | None = msgspec.field(default=None, name="trainingType")
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """Make a job."""
     body = call.body
     fit(body, _Body)
     _fields(call)
     method, extra, hyperparameters = _method(body)
-    base = _tunable(site, call, method)
-    if site.settings.jobs_per_day is not None:
-        _daily(site, call)
+    base = _tunable(context, call, method)
+    if context.settings.jobs_per_day is not None:
+        _daily(context, call)
     if call.face == "azure":
-        dialect.refuse_busy(site, call)
-    training = _file(site, call, "training_file")
-    validation = _file(site, call, "validation_file") if body.get("validation_file") else None
+        dialect.refuse_busy(context, call)
+    training = _file(context, call, "training_file")
+    validation = _file(context, call, "validation_file") if body.get("validation_file") else None
     if method == "reinforcement" and call.face == "azure" and validation is None:
         # Azure requires one for this method (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
         raise ApiError(400, "validation_file is required for reinforcement fine-tuning.", param="validation_file")
@@ -95,16 +95,16 @@ def create(site: Site, call: Call) -> Reply:
         "id": job_id, "face": call.face, "created": call.now, "request": body, "base": base, "method": method,
         "method_extra": extra, "hyperparameters": hyperparameters, "acts": [], "settled": False,
         "seed": secrets.randbelow(2**31) if body.get("seed") is None else body["seed"],
-        "fine_tuned_model": models.tuned_name(site, call.face, base, body.get("suffix"), job_id),
+        "fine_tuned_model": models.tuned_name(context, call.face, base, body.get("suffix"), job_id),
         "result_file": new_id("file-result-"),
     }  # fmt: skip
-    paths = (site.store.content(training["id"]), site.store.content(validation["id"]) if validation else None)
+    paths = (context.store.content(training["id"]), context.store.content(validation["id"]) if validation else None)
     job["course"] = _course(method, hyperparameters, *paths)
-    if job["course"]["error"] is None and site.faults.condition("unsafe_file", call.name):
+    if job["course"]["error"] is None and context.faults.condition("unsafe_file", call.name):
         job["course"]["error"] = _UNSAFE
-    site.engine.begin(job, *paths)
-    site.store.add("job", call.face, job)
-    return Reply(body=jobs.view(site, job, jobs.look(site, job, call), call.now))
+    context.engine.begin(job, *paths)
+    context.store.add("job", call.face, job)
+    return Reply(body=jobs.view(context, job, jobs.look(context, job, call), call.now))
 
 
 def _fields(call: Call) -> None:
@@ -198,10 +198,10 @@ def _in_range(name: str, value: Any, limits: tuple[float, float, bool] | None) -
         )
 
 
-def _tunable(site: Site, call: Call, method: str) -> str:
+def _tunable(context: EmulatorContext, call: Call, method: str) -> str:
     """The base model, or the refusal; a tuned model is trained on from its own base."""
     name = call.body["model"]
-    base = models.base_of(site, call, name)
+    base = models.base_of(context, call, name)
     if base is None or method not in models.tunable(call.face)[base]:
         message = f"Model {name} is not available for fine-tuning or does not exist."
         if base is not None:
@@ -210,25 +210,27 @@ def _tunable(site: Site, call: Call, method: str) -> str:
     return base
 
 
-def _daily(site: Site, call: Call) -> None:
+def _daily(context: EmulatorContext, call: Call) -> None:
     """429 ``daily_rate_limit_exceeded`` (johny-b/llmcomp #58, seen 2026-11-21): waiting minutes does not help."""
-    made = [job for job in site.store.all("job", call.face) if job["created"] > call.now - 86400]
-    if len(made) >= (site.settings.jobs_per_day or 0):
+    made = [job for job in context.store.all("job", call.face) if job["created"] > call.now - 86400]
+    if len(made) >= (context.settings.jobs_per_day or 0):
         wait = math.ceil(made[0]["created"] + 86400 - call.now)
-        message = f"You have reached the limit of {site.settings.jobs_per_day} fine-tuning jobs per day for this model."
+        message = (
+            f"You have reached the limit of {context.settings.jobs_per_day} fine-tuning jobs per day for this model."
+        )
         headers = {"Retry-After": str(wait)}
         raise ApiError(429, message, code="daily_rate_limit_exceeded", type="requests", headers=headers)
 
 
-def _file(site: Site, call: Call, param: str) -> dict[str, Any]:
+def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
     """A file that is there, is meant for training and is ready (openai-python #1224, seen 2026-11-21)."""
     name = call.body[param]
-    file = site.store.get("file", call.face, name) if isinstance(name, str) else None
+    file = context.store.get("file", call.face, name) if isinstance(name, str) else None
     if file is None:
         raise ApiError(400, f"invalid {param}: {name}", param=param)
     if file["purpose"] != "fine-tune":
         raise ApiError(400, f"{name} has the purpose '{file['purpose']}', not 'fine-tune'.", param=param)
-    if call.now < file["created"] + site.settings.processing_s:
+    if call.now < file["created"] + context.settings.processing_s:
         raise ApiError(400, f"File '{name}' is still being processed and is not ready to be used.", param=param)
     return file
 

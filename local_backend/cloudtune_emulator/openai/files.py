@@ -14,14 +14,14 @@ from cloudtune_emulator.http import ApiError, Call, Face, Reply, page
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 """openai 3.52.0, ``types/file_purpose.py``."""
 LARGEST = 512 * 1024 * 1024
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """Keep a file. The same bytes again make another file: there is no idempotency key and no hash."""
     sent = call.files.get("file")
     if sent is None:
@@ -32,10 +32,10 @@ def create(site: Site, call: Call) -> Reply:
         raise ApiError(400, "Invalid file format for Fine-Tuning API. Must be .jsonl", param="file")
     expiry = expires_in(call.body)
     if call.face == "azure":
-        dialect.refuse_full(site, call)
+        dialect.refuse_full(context, call)
     sent.stream.seek(0)
-    file = keep(site, call, sent.filename, purpose, sent.stream, expiry)
-    return Reply(body=view(site, call.face, file, call.now))
+    file = keep(context, call, sent.filename, purpose, sent.stream, expiry)
+    return Reply(body=view(context, call.face, file, call.now))
 
 
 def checked_purpose(body: dict[str, Any]) -> str:
@@ -65,81 +65,81 @@ def expires_in(body: dict[str, Any]) -> int | None:
 
 
 def keep(
-    site: Site, call: Call, filename: str, purpose: str, stream: IO[bytes], expiry: int | None = None,
+    context: EmulatorContext, call: Call, filename: str, purpose: str, stream: IO[bytes], expiry: int | None = None,
     *, file_id: str | None = None, created: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a file into the store; also for the files that jobs make."""
     name = file_id or new_id("file-")
-    size = site.store.write(name, stream)
+    size = context.store.write(name, stream)
     if size > LARGEST and purpose == "fine-tune" and call.name == "files.create":
-        site.store.erase(name)
+        context.store.erase(name)
         raise ApiError(413, "File is too large: the limit is 512 MB.", param="file")
     at = call.now if created is None else created
     document = {"id": name, "bytes": size, "created": at, "filename": filename, "purpose": purpose,
                 "expires": None if expiry is None else at + expiry}  # fmt: skip
-    return site.store.add("file", call.face, document)
+    return context.store.add("file", call.face, document)
 
 
-def view(site: Site, face: Face, file: dict[str, Any], now: float) -> dict[str, Any]:
+def view(context: EmulatorContext, face: Face, file: dict[str, Any], now: float) -> dict[str, Any]:
     """The file object. Azure's is ``pending`` first (litellm #24687, seen 2026-11-21)."""
-    is_ready = now >= file["created"] + site.settings.processing_s
+    is_ready = now >= file["created"] + context.settings.processing_s
     shown = {name: file[name] for name in ("id", "bytes", "filename", "purpose")}
-    shown |= {"object": "file", "created_at": site.stamp(file["created"]), "status_details": None}
+    shown |= {"object": "file", "created_at": context.stamp(file["created"]), "status_details": None}
     shown |= {"status": "processed" if is_ready else "uploaded"}
-    shown["expires_at"] = None if file["expires"] is None else site.stamp(file["expires"])
+    shown["expires_at"] = None if file["expires"] is None else context.stamp(file["expires"])
     return dialect.dressed_file(shown) if face == "azure" else shown
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """Files, newest first unless asked otherwise."""
     from cloudtune_emulator.openai.jobs import settle_all
 
-    settle_all(site, call)
+    settle_all(context, call)
     order = call.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise ApiError(400, f"Invalid value for 'order': {order!r}. Expected 'asc' or 'desc'.", param="order")
     purpose = call.query.get("purpose")
-    lag = site.faults.condition("list_lag", call.name)
+    lag = context.faults.condition("list_lag", call.name)
     files = [
         file
-        for file in site.store.all("file", call.face)
+        for file in context.store.all("file", call.face)
         if not _is_gone(file, call.now)
         and (not purpose or file["purpose"] == purpose)
         and (lag is None or file["created"] <= call.now - lag.seconds)
     ]
-    views = [view(site, call.face, file, call.now) for file in (files if order == "asc" else reversed(files))]
+    views = [view(context, call.face, file, call.now) for file in (files if order == "asc" else reversed(files))]
     return Reply(body=page(views, call, default=10_000, most=10_000, ends=True))
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """One file."""
-    return Reply(body=view(site, call.face, find(site, call), call.now))
+    return Reply(body=view(context, call.face, find(context, call), call.now))
 
 
-def content(site: Site, call: Call) -> Reply:
+def content(context: EmulatorContext, call: Call) -> Reply:
     """A file's bytes. Result files come as CSV, or base64 (users differ: a fault decides)."""
-    path = site.store.content(find(site, call)["id"])
+    path = context.store.content(find(context, call)["id"])
     is_result = call.ids["file"].startswith("file-result")
-    if is_result and site.faults.condition("base64_results", call.name):
+    if is_result and context.faults.condition("base64_results", call.name):
         return Reply(body=base64.b64encode(path.read_bytes()), content_type="application/octet-stream")
     return Reply(body=path, content_type="application/octet-stream")
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """Forget a file. A second time it is not found."""
-    file = find(site, call)
-    site.store.remove("file", call.face, file["id"])
-    site.store.erase(file["id"])
+    file = find(context, call)
+    context.store.remove("file", call.face, file["id"])
+    context.store.erase(file["id"])
     return Reply(body={"id": file["id"], "object": "file", "deleted": True})
 
 
-def find(site: Site, call: Call) -> dict[str, Any]:
+def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The file that the path names, or 404."""
     from cloudtune_emulator.openai.jobs import settle_all
 
     if call.ids["file"].startswith("file-result"):
-        settle_all(site, call)
-    file = site.store.get("file", call.face, call.ids["file"])
+        settle_all(context, call)
+    file = context.store.get("file", call.face, call.ids["file"])
     if file is None or _is_gone(file, call.now):
         raise ApiError(404, f"No such File object: {call.ids['file']}", param="id")
     return file

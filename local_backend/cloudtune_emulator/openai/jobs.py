@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.azure import dialect
 from cloudtune_emulator.http import ApiError, Call, Reply, page
-from cloudtune_emulator.job_timeline import ENDED, Kept, Life, Occurrence
+from cloudtune_emulator.job_timeline import ENDED, EmulatedCheckpoint, JobStatus, Occurrence
 from cloudtune_emulator.openai import files
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 """Of a result file (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
@@ -26,7 +26,7 @@ _AUTO = {"beta": 0.1, "compute_multiplier": 1.0, "eval_interval": 5, "eval_sampl
 _NAMES = {"train_accuracy": "train_mean_token_accuracy"}
 
 
-def view(site: Site, job: dict[str, Any], seen: Life, now: float) -> dict[str, Any]:
+def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: float) -> dict[str, Any]:
     """The job object. What was "auto" is told resolved once the files are validated."""
     asked, course = job["request"], job["course"]
     is_known = seen.word != "validating_files" and not (seen.word == "failed" and seen.started_at is None)
@@ -39,46 +39,62 @@ def view(site: Site, job: dict[str, Any], seen: Life, now: float) -> dict[str, A
         chosen = {name: (_AUTO | figures)[name] if value == "auto" else value for name, value in chosen.items()}
     method = {"type": job["method"], job["method"]: {"hyperparameters": chosen} | job["method_extra"]}
     base = {name: chosen.get(name) for name in figures}
-    status = site.faults.condition("invented_status", "jobs.get")
+    status = context.faults.condition("invented_status", "jobs.get")
     shown = {
-        "object": "fine_tuning.job", "id": job["id"], "model": asked["model"],
-        "created_at": site.stamp(job["created"]), "finished_at": _stamped(site, seen.finished_at),
+        "object": "fine_tuning.job",
+        "id": job["id"],
+        "model": asked["model"],
+        "created_at": context.stamp(job["created"]),
+        "finished_at": _stamped(context, seen.finished_at),
         "fine_tuned_model": job["fine_tuned_model"] if seen.word == "succeeded" else None,
-        "organization_id": site.settings.organization, "result_files": [job["result_file"]] if job["settled"] else [],
-        "status": status.value if status else seen.word, "validation_file": asked.get("validation_file"),
-        "training_file": asked["training_file"], "hyperparameters": base, "trained_tokens": seen.trained_tokens,
-        "error": seen.error, "user_provided_suffix": asked.get("suffix"), "seed": job["seed"],
-        "estimated_finish": _stamped(site, seen.estimated_finish), "integrations": asked.get("integrations") or [],
-        "metadata": asked.get("metadata"), "method": method,
-    }  # fmt: skip
+        "organization_id": context.settings.organization,
+        "result_files": [job["result_file"]] if job["settled"] else [],
+        "status": status.value if status else seen.word,
+        "validation_file": asked.get("validation_file"),
+        "training_file": asked["training_file"],
+        "hyperparameters": base,
+        "trained_tokens": seen.trained_tokens,
+        "error": seen.error,
+        "user_provided_suffix": asked.get("suffix"),
+        "seed": job["seed"],
+        "estimated_finish": _stamped(context, seen.estimated_finish),
+        "integrations": asked.get("integrations") or [],
+        "metadata": asked.get("metadata"),
+        "method": method,
+    }
     return dialect.dressed_job(shown, job, seen, now) if job["face"] == "azure" else shown
 
 
-def _stamped(site: Site, moment: float | None) -> int | None:
-    return None if moment is None else site.stamp(moment)
+def _stamped(context: EmulatorContext, moment: float | None) -> int | None:
+    return None if moment is None else context.stamp(moment)
 
 
-def look(site: Site, job: dict[str, Any], call: Call) -> Life:
+def look(context: EmulatorContext, job: dict[str, Any], call: Call) -> JobStatus:
     """How the job stands; when it is first seen to have succeeded, its result file is written."""
-    seen = site.engine.life(job, call.now)
+    seen = context.engine.status(job, call.now)
     if seen.word == "succeeded" and not job["settled"]:
-        with site.store.alone():
-            if site.store.get("file", job["face"], job["result_file"]) is None:
+        with context.store.alone():
+            if context.store.get("file", job["face"], job["result_file"]) is None:
                 made = Call(face=job["face"], name="jobs.settle", now=call.now)
                 files.keep(
-                    site, made, "step_metrics.csv", "fine-tune-results", io.BytesIO(_csv(site.engine.results(job))),
-                    file_id=job["result_file"], created=seen.finished_at,
-                )  # fmt: skip
+                    context,
+                    made,
+                    "step_metrics.csv",
+                    "fine-tune-results",
+                    io.BytesIO(_csv(context.engine.results(job))),
+                    file_id=job["result_file"],
+                    created=seen.finished_at,
+                )
             job["settled"] = True
-            site.store.save("job", job["face"], job)
+            context.store.save("job", job["face"], job)
     return seen
 
 
-def settle_all(site: Site, call: Call) -> None:
+def settle_all(context: EmulatorContext, call: Call) -> None:
     """Let every job that has ended by now leave its result file."""
-    for job in site.store.all("job", call.face):
+    for job in context.store.all("job", call.face):
         if not job["settled"]:
-            look(site, job, call)
+            look(context, job, call)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
@@ -90,33 +106,33 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def find(site: Site, call: Call) -> dict[str, Any]:
+def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The job that the path names, or 404."""
-    job = site.store.get("job", call.face, call.ids["job"])
+    job = context.store.get("job", call.face, call.ids["job"])
     if job is None:
         message = f"Could not find fine tune: {call.ids['job']}"
         raise ApiError(404, message, code="fine_tune_not_found", param="fine_tune_id")
     return job
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """One job."""
-    job = find(site, call)
-    seen = look(site, job, call)
-    return Reply(body=view(site, job, seen, call.now))
+    job = find(context, call)
+    seen = look(context, job, call)
+    return Reply(body=view(context, job, seen, call.now))
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """Jobs, newest first, 20 a page; ``metadata[k]=v`` filters, ``metadata=null`` shows those without any."""
-    jobs = list(reversed(site.store.all("job", call.face)))
-    if lag := site.faults.condition("list_lag", call.name):
+    jobs = list(reversed(context.store.all("job", call.face)))
+    if lag := context.faults.condition("list_lag", call.name):
         jobs = [job for job in jobs if job["created"] <= call.now - lag.seconds]
     # Azure promises no filter, and its jobs do not show metadata (learn.microsoft.com, REST reference, 2026-11-21).
-    if call.face != "azure" and not site.faults.condition("ignore_filter", call.name):
+    if call.face != "azure" and not context.faults.condition("ignore_filter", call.name):
         jobs = [job for job in jobs if _matches(job["request"].get("metadata"), call)]
     # Only the page that is shown is looked at: a long list would move every job otherwise.
     body = page(jobs, call, default=20, most=1000)
-    body["data"] = [view(site, job, look(site, job, call), call.now) for job in body["data"]]
+    body["data"] = [view(context, job, look(context, job, call), call.now) for job in body["data"]]
     return Reply(body=body)
 
 
@@ -127,72 +143,72 @@ def _matches(metadata: dict[str, str] | None, call: Call) -> bool:
     return wanted.items() <= (metadata or {}).items()
 
 
-def cancel(site: Site, call: Call) -> Reply:
+def cancel(context: EmulatorContext, call: Call) -> Reply:
     """Stop a job that has not ended."""
-    return _act(site, call, "cancel", frozenset({"validating_files", "queued", "running", "pausing", "paused"}))
+    return _act(context, call, "cancel", frozenset({"validating_files", "queued", "running", "pausing", "paused"}))
 
 
-def pause(site: Site, call: Call) -> Reply:
+def pause(context: EmulatorContext, call: Call) -> Reply:
     """Let a running job stand still."""
-    return _act(site, call, "pause", frozenset({"running"}))
+    return _act(context, call, "pause", frozenset({"running"}))
 
 
-def resume(site: Site, call: Call) -> Reply:
+def resume(context: EmulatorContext, call: Call) -> Reply:
     """Let a paused job go on."""
-    return _act(site, call, "resume", frozenset({"paused"}))
+    return _act(context, call, "resume", frozenset({"paused"}))
 
 
-def _act(site: Site, call: Call, kind: str, allowed: frozenset[str]) -> Reply:
-    with site.store.alone():
-        job = find(site, call)
-        word = look(site, job, call).word
+def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str]) -> Reply:
+    with context.store.alone():
+        job = find(context, call)
+        word = look(context, job, call).word
         if word not in allowed:
             # Which words the vendor uses is not documented; the status is a 4xx
             # (published OpenAPI description, pauseFineTuningJob, seen 2026-11-21).
             text = f"Job has already completed: {job['id']}" if word in ENDED else f"Cannot {kind} a job that is {word}"
             raise ApiError(400, text, code="invalid_job_state")
-        site.engine.act(job, kind, call.now)
-        site.store.save("job", call.face, job)
-    return Reply(body=view(site, job, look(site, job, call), call.now))
+        context.engine.act(job, kind, call.now)
+        context.store.save("job", call.face, job)
+    return Reply(body=view(context, job, look(context, job, call), call.now))
 
 
-def events(site: Site, call: Call) -> Reply:
+def events(context: EmulatorContext, call: Call) -> Reply:
     """What happened, newest first."""
-    job = find(site, call)
-    told = look(site, job, call).events
-    views = [_event(site, job, event) for event in told][::-1]
+    job = find(context, call)
+    told = look(context, job, call).events
+    views = [_event(context, job, event) for event in told][::-1]
     body = page(views, call, default=20, most=1000)
-    if body["data"] and site.faults.condition("duplicate_event", call.name):
+    if body["data"] and context.faults.condition("duplicate_event", call.name):
         body["data"].insert(1, body["data"][0])
     return Reply(body=body)
 
 
-def _event(site: Site, job: dict[str, Any], event: Occurrence) -> dict[str, Any]:
+def _event(context: EmulatorContext, job: dict[str, Any], event: Occurrence) -> dict[str, Any]:
     # The id is made of what the event is, so that it stays the same whatever is told around it.
     digest = hashlib.sha256(f"{job['id']}/{event.at}/{event.message}".encode()).hexdigest()[:24]
     return {
-        "object": "fine_tuning.job.event", "id": f"ftevent-{digest}", "created_at": site.stamp(event.at),
+        "object": "fine_tuning.job.event", "id": f"ftevent-{digest}", "created_at": context.stamp(event.at),
         "level": event.level, "message": event.message, "type": event.type, "data": event.data,
     }  # fmt: skip
 
 
-def checkpoints(site: Site, call: Call) -> Reply:
+def checkpoints(context: EmulatorContext, call: Call) -> Reply:
     """Usable models of the last three epochs, newest first (.../guides/supervised-fine-tuning, seen 2026-11-21)."""
-    job = find(site, call)
-    kept = look(site, job, call).checkpoints[-3:]
-    views = [_checkpoint(site, job, one) for one in reversed(kept)]
+    job = find(context, call)
+    kept = look(context, job, call).checkpoints[-3:]
+    views = [_checkpoint(context, job, one) for one in reversed(kept)]
     return Reply(body=page(views, call, default=10, most=1000, ends=True))
 
 
-def _checkpoint(site: Site, job: dict[str, Any], kept: Kept) -> dict[str, Any]:
+def _checkpoint(context: EmulatorContext, job: dict[str, Any], kept: EmulatedCheckpoint) -> dict[str, Any]:
     digest = hashlib.sha256(f"{job['id']}/{kept.step}".encode()).hexdigest()[:24]
     return {
-        "object": "fine_tuning.job.checkpoint", "id": f"ftckpt_{digest}", "created_at": site.stamp(kept.at),
+        "object": "fine_tuning.job.checkpoint", "id": f"ftckpt_{digest}", "created_at": context.stamp(kept.at),
         "fine_tuned_model_checkpoint": checkpoint_model(job, kept), "step_number": kept.step,
         "metrics": kept.metrics, "fine_tuning_job_id": job["id"],
     }  # fmt: skip
 
 
-def checkpoint_model(job: dict[str, Any], kept: Kept) -> str:
+def checkpoint_model(job: dict[str, Any], kept: EmulatedCheckpoint) -> str:
     """A checkpoint's name as a model: the last one is the tuned model itself."""
     return str(job["fine_tuned_model"] if kept.is_last else f"{job['fine_tuned_model']}:ckpt-step-{kept.step}")

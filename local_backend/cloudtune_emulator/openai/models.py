@@ -15,7 +15,7 @@ from cloudtune_emulator.http import ApiError, Call, Face, Reply
 from cloudtune_emulator.openai import jobs
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _BOTH = frozenset({"supervised", "dpo"})
 TUNABLE: dict[str, frozenset[str]] = {
@@ -39,72 +39,72 @@ _MADE = 1_744_316_542
 """When the base models say they were made."""
 
 
-def tuned_name(site: Site, face: Face, base: str, suffix: str | None, job_id: str) -> str:
+def tuned_name(context: EmulatorContext, face: Face, base: str, suffix: str | None, job_id: str) -> str:
     """``ft:base:org:suffix:id``; Azure: ``base.ft-hex-suffix``. Opaque to clients."""
     tail = job_id.removeprefix("ftjob-")
     if face == "azure":
         return f"{base}.ft-{tail:0<32}" + (f"-{suffix}" if suffix else "")
-    return f"ft:{base}:{site.settings.organization.removeprefix('org-')}:{suffix or ''}:{tail[:8]}"
+    return f"ft:{base}:{context.settings.organization.removeprefix('org-')}:{suffix or ''}:{tail[:8]}"
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """Everything that can be asked or looked at."""
-    tuned = [_view(site, one.name, one.job) for one in _tuned(site, call) if one.step is None]
-    bases = [_view(site, name, None) for name in tunable(call.face)]
+    tuned = [_view(context, one.name, one.job) for one in _tuned(context, call) if one.step is None]
+    bases = [_view(context, name, None) for name in tunable(call.face)]
     return Reply(body={"object": "list", "data": [*bases, *tuned]})
 
 
-def get(site: Site, call: Call) -> Reply:
+def get(context: EmulatorContext, call: Call) -> Reply:
     """One model."""
-    found = find(site, call, call.ids["model"])
-    return Reply(body=_view(site, found.name, found.job))
+    found = find(context, call, call.ids["model"])
+    return Reply(body=_view(context, found.name, found.job))
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """Delete a tuned model; a base model cannot be. A second time it is not found."""
-    found = find(site, call, call.ids["model"])
+    found = find(context, call, call.ids["model"])
     if found.job is None:
         raise ApiError(403, f"You cannot delete {found.name}: it is not yours.", code="model_not_owned")
     if call.face == "azure":
-        _refuse_deployed(site, call, found.name)
-    site.store.add("gone", call.face, {"id": found.name})
+        _refuse_deployed(context, call, found.name)
+    context.store.add("gone", call.face, {"id": found.name})
     return Reply(body={"id": found.name, "object": "model", "deleted": True})
 
 
-def _refuse_deployed(site: Site, call: Call, name: str) -> None:
+def _refuse_deployed(context: EmulatorContext, call: Call, name: str) -> None:
     """Deployments go first (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21)."""
-    for one in site.store.all("deployment", "azure"):
+    for one in context.store.all("deployment", "azure"):
         if one["model"]["name"] == name and one["deleting"] is None:
             message = f"The model {name} is deployed as {one['id']}. Delete the deployment first."
             raise ApiError(409, message, code="conflict")
 
 
-def find(site: Site, call: Call, name: str) -> Served:
+def find(context: EmulatorContext, call: Call, name: str) -> Served:
     """The model of that name, or 404."""
     if name in tunable(call.face):
         return Served(name=name, base=name)
-    for one in _tuned(site, call, name):
+    for one in _tuned(context, call, name):
         if one.name == name:
             return one
     message = f"The model '{name}' does not exist or you do not have access to it."
     raise ApiError(404, message, code="model_not_found", param="model")
 
 
-def base_of(site: Site, call: Call, name: str) -> str | None:
+def base_of(context: EmulatorContext, call: Call, name: str) -> str | None:
     """The base that a job on that model trains, or None where there is no such model."""
     try:
-        return find(site, call, name).base
+        return find(context, call, name).base
     except ApiError:
         return None
 
 
-def _tuned(site: Site, call: Call, like: str | None = None) -> list[Served]:
+def _tuned(context: EmulatorContext, call: Call, like: str | None = None) -> list[Served]:
     found = []
-    for job in site.store.all("job", call.face):
+    for job in context.store.all("job", call.face):
         if like is not None and not like.startswith(job["fine_tuned_model"]):
             continue
-        seen = jobs.look(site, job, call)
-        training = site.store.content(job["request"]["training_file"])
+        seen = jobs.look(context, job, call)
+        training = context.store.content(job["request"]["training_file"])
         names: dict[str, int | None] = {}
         if seen.word == "succeeded":
             names[job["fine_tuned_model"]] = None
@@ -114,12 +114,12 @@ def _tuned(site: Site, call: Call, like: str | None = None) -> list[Served]:
         found += [
             Served(name=name, base=job["base"], job=job, step=step, training_file=training)
             for name, step in names.items()
-            if site.store.get("gone", call.face, name) is None
+            if context.store.get("gone", call.face, name) is None
         ]
     return found
 
 
-def _view(site: Site, name: str, job: dict[str, Any] | None) -> dict[str, Any]:
-    made = _MADE if job is None else site.stamp(job["created"])
-    owner = "system" if job is None else site.settings.organization
+def _view(context: EmulatorContext, name: str, job: dict[str, Any] | None) -> dict[str, Any]:
+    made = _MADE if job is None else context.stamp(job["created"])
+    owner = "system" if job is None else context.settings.organization
     return {"id": name, "object": "model", "created": made, "owned_by": owner}

@@ -15,18 +15,18 @@ from cloudtune_emulator.store import new_id
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Spoken
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """Answer an input: a string, or a list of messages."""
-    model = chat.asked_model(site, call)
+    model = chat.asked_model(context, call)
     chat_params.refuse_response(call.body)
     messages = _messages(call.body)
     sampling = chat_params.sampled(call.body, "max_output_tokens")
-    head = _head(call, model.name, site.stamp(call.now))
-    spoken = site.engine.answer(model, messages, sampling)
+    head = _head(call, model.name, context.stamp(call.now))
+    spoken = context.engine.answer(model, messages, sampling)
     if call.body.get("stream"):
         events = ((event["type"], event) for event in _events(head, spoken))
         return Reply(body=sse(events, done=False), content_type="text/event-stream")

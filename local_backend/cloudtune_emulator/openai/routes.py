@@ -18,12 +18,12 @@ from cloudtune_emulator.openai import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call, Reply
 
 _JOB = r"/fine_tuning/jobs/(?P<job>[^/]+)"
 
-_TABLE: tuple[tuple[str, str, str, Callable[[Site, Call], Reply]], ...] = (
+_TABLE: tuple[tuple[str, str, str, Callable[[EmulatorContext, Call], Reply]], ...] = (
     ("POST", r"/files", "files.create", files.create),
     ("GET", r"/files", "files.list", files.list_),
     ("GET", r"/files/(?P<file>[^/]+)", "files.get", files.get),

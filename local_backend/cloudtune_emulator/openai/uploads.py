@@ -14,7 +14,7 @@ from cloudtune_emulator.openai import files
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 LARGEST_PART = 64 * 1024 * 1024
 LARGEST = 8 * 1024**3
@@ -22,7 +22,7 @@ LIVES_S = 3600
 _BLOCK = 1 << 20
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """Open an upload."""
     body = call.body
     for name in ("filename", "mime_type"):
@@ -35,34 +35,34 @@ def create(site: Site, call: Call) -> Reply:
         "id": new_id("upload_"), "bytes": size, "created": call.now, "filename": body["filename"],
         "purpose": files.checked_purpose(body), "expiry": files.expires_in(body), "status": "pending", "file": None,
     }  # fmt: skip
-    return Reply(body=_view(site, site.store.add("upload", call.face, upload), call))
+    return Reply(body=_view(context, context.store.add("upload", call.face, upload), call))
 
 
-def part(site: Site, call: Call) -> Reply:
+def part(context: EmulatorContext, call: Call) -> Reply:
     """Add a part; the order is told at the end, so parts may come in any."""
-    upload = _pending(site, call)
+    upload = _pending(context, call)
     sent = call.files.get("data")
     if sent is None:
         raise ApiError(400, "'data' is a required property", param="data")
     name = new_id("part_")
     sent.stream.seek(0)
-    size = site.store.write(name, sent.stream)
+    size = context.store.write(name, sent.stream)
     if size > LARGEST_PART:
-        site.store.erase(name)
+        context.store.erase(name)
         raise ApiError(400, "A part has at most 64 MB.", param="data")
     document = {"id": name, "upload": upload["id"], "bytes": size, "created": call.now}
-    site.store.add("part", call.face, document)
-    return Reply(body={"id": name, "object": "upload.part", "created_at": site.stamp(call.now),
+    context.store.add("part", call.face, document)
+    return Reply(body={"id": name, "object": "upload.part", "created_at": context.stamp(call.now),
                        "upload_id": upload["id"]})  # fmt: skip
 
 
-def complete(site: Site, call: Call) -> Reply:
+def complete(context: EmulatorContext, call: Call) -> Reply:
     """Make the file of the parts, in the order given; their sizes must add up to what was announced."""
-    upload = _pending(site, call)
+    upload = _pending(context, call)
     names = call.body.get("part_ids")
     if not isinstance(names, list) or not names:
         raise ApiError(400, "'part_ids' is a required property", param="part_ids")
-    parts = [site.store.get("part", call.face, str(name)) for name in names]
+    parts = [context.store.get("part", call.face, str(name)) for name in names]
     for name, found in zip(names, parts, strict=True):
         if found is None or found["upload"] != upload["id"]:
             raise ApiError(400, f"No such part in this upload: {name}", param="part_ids")
@@ -72,31 +72,31 @@ def complete(site: Site, call: Call) -> Reply:
     digest = hashlib.md5(usedforsecurity=False)
     with spool() as joined:
         for name in names:
-            with site.store.content(name).open("rb") as source:
+            with context.store.content(name).open("rb") as source:
                 while block := source.read(_BLOCK):
                     digest.update(block)
                     joined.write(block)
         if call.body.get("md5") not in (None, digest.hexdigest()):
             raise ApiError(400, "The md5 checksum does not match the uploaded bytes.", param="md5")
         joined.seek(0)
-        file = files.keep(site, call, upload["filename"], upload["purpose"], joined, upload["expiry"])
+        file = files.keep(context, call, upload["filename"], upload["purpose"], joined, upload["expiry"])
     upload |= {"status": "completed", "file": file["id"]}
-    site.store.save("upload", call.face, upload)
-    _forget_parts(site, call, upload)
-    return Reply(body=_view(site, upload, call))
+    context.store.save("upload", call.face, upload)
+    _forget_parts(context, call, upload)
+    return Reply(body=_view(context, upload, call))
 
 
-def cancel(site: Site, call: Call) -> Reply:
+def cancel(context: EmulatorContext, call: Call) -> Reply:
     """Give an upload up."""
-    upload = _pending(site, call)
+    upload = _pending(context, call)
     upload["status"] = "cancelled"
-    site.store.save("upload", call.face, upload)
-    _forget_parts(site, call, upload)
-    return Reply(body=_view(site, upload, call))
+    context.store.save("upload", call.face, upload)
+    _forget_parts(context, call, upload)
+    return Reply(body=_view(context, upload, call))
 
 
-def _pending(site: Site, call: Call) -> dict[str, Any]:
-    upload = site.store.get("upload", call.face, call.ids["upload"])
+def _pending(context: EmulatorContext, call: Call) -> dict[str, Any]:
+    upload = context.store.get("upload", call.face, call.ids["upload"])
     if upload is None:
         raise ApiError(404, f"No such Upload object: {call.ids['upload']}", param="upload_id")
     status = _status(upload, call)
@@ -110,18 +110,18 @@ def _status(upload: dict[str, Any], call: Call) -> str:
     return "expired" if is_over else str(upload["status"])
 
 
-def _forget_parts(site: Site, call: Call, upload: dict[str, Any]) -> None:
-    for found in site.store.all("part", call.face):
+def _forget_parts(context: EmulatorContext, call: Call, upload: dict[str, Any]) -> None:
+    for found in context.store.all("part", call.face):
         if found["upload"] == upload["id"]:
-            site.store.remove("part", call.face, found["id"])
-            site.store.erase(found["id"])
+            context.store.remove("part", call.face, found["id"])
+            context.store.erase(found["id"])
 
 
-def _view(site: Site, upload: dict[str, Any], call: Call) -> dict[str, Any]:
-    file = site.store.get("file", call.face, upload["file"]) if upload["file"] else None
+def _view(context: EmulatorContext, upload: dict[str, Any], call: Call) -> dict[str, Any]:
+    file = context.store.get("file", call.face, upload["file"]) if upload["file"] else None
     shown = {name: upload[name] for name in ("id", "bytes", "filename", "purpose")}
     return shown | {
-        "object": "upload", "created_at": site.stamp(upload["created"]), "status": _status(upload, call),
-        "expires_at": site.stamp(upload["created"] + LIVES_S),
-        "file": files.view(site, call.face, file, call.now) if file else None,
+        "object": "upload", "created_at": context.stamp(upload["created"]), "status": _status(upload, call),
+        "expires_at": context.stamp(upload["created"] + LIVES_S),
+        "file": files.view(context, call.face, file, call.now) if file else None,
     }  # fmt: skip

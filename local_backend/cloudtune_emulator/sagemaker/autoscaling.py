@@ -15,7 +15,7 @@ from cloudtune_emulator.http import Reply
 from cloudtune_emulator.sagemaker import naming
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
     from cloudtune_emulator.route import Handler
 
@@ -32,7 +32,7 @@ def _refused(code: str, message: str) -> AwsError:
 def _checked(call: Call) -> dict[str, Any]:
     body = call.body
     shape = shapes.model(SERVICE).operation_model(call.name.partition(".")[2]).input_shape
-    if faults := list(shapes.Held(json=True).faults(shape, body)):
+    if faults := list(shapes.ShapeValidator(json=True).faults(shape, body)):
         raise _refused("ValidationException", shapes.refusal(faults))
     if body["ServiceNamespace"] != "sagemaker":
         raise _refused("ValidationException", f"Only sagemaker scales here, and not {body['ServiceNamespace']}.")
@@ -46,93 +46,93 @@ def _answer(body: dict[str, Any]) -> Reply:
 # -- targets -----------------------------------------------------------------------------------------------------------
 
 
-def register(site: Site, call: Call) -> Reply:
+def register(context: EmulatorContext, call: Call) -> Reply:
     """RegisterScalableTarget: puts it, or changes what is given anew."""
     body, shelf = _checked(call), naming.shelf(call)
-    _need_resource(site, call, body)
+    _need_resource(context, call, body)
     key = _key(body)
-    with site.store.alone():
-        there = site.store.get(_TARGET, shelf, key)
+    with context.store.alone():
+        there = context.store.get(_TARGET, shelf, key)
         if there is None:
             if body.get("MinCapacity") is None or body.get("MaxCapacity") is None:
                 raise _refused("ValidationException", "A new target needs MinCapacity and MaxCapacity.")
-            arn = f"arn:aws:{SERVICE}:{call.region}:{site.settings.aws_account}:scalable-target/{_number(key)}"
+            arn = f"arn:aws:{SERVICE}:{call.region}:{context.settings.aws_account}:scalable-target/{_number(key)}"
             there = {"id": key, "arn": arn, "created": call.now, "at": call.now}
-            site.store.add(_TARGET, shelf, there)
+            context.store.add(_TARGET, shelf, there)
         there |= {name: body[name] for name in ("MinCapacity", "MaxCapacity", "ResourceId", "ScalableDimension")
                   if body.get(name) is not None}  # fmt: skip
         if there["MinCapacity"] > there["MaxCapacity"]:
-            site.store.remove(_TARGET, shelf, key)
+            context.store.remove(_TARGET, shelf, key)
             raise _refused("ValidationException", "Maximum capacity cannot be less than minimum capacity.")
-        site.store.save(_TARGET, shelf, there)
+        context.store.save(_TARGET, shelf, there)
     return _answer({"ScalableTargetARN": there["arn"]})
 
 
-def describe_targets(site: Site, call: Call) -> Reply:
+def describe_targets(context: EmulatorContext, call: Call) -> Reply:
     """DescribeScalableTargets."""
     body = _checked(call)
     wanted = body.get("ResourceIds")
-    role = f"arn:aws:iam::{site.settings.aws_account}:role/aws-service-role/AWSServiceRoleForApplicationAutoScaling"
+    role = f"arn:aws:iam::{context.settings.aws_account}:role/aws-service-role/AWSServiceRoleForApplicationAutoScaling"
     shown = [
         {"ServiceNamespace": "sagemaker", "ResourceId": one["ResourceId"], "MinCapacity": one["MinCapacity"],
          "ScalableDimension": one["ScalableDimension"], "MaxCapacity": one["MaxCapacity"], "RoleARN": role,
-         "CreationTime": naming.told(site, one["created"]), "ScalableTargetARN": one["arn"]}
-        for one in _of(site, call, _TARGET, body)
+         "CreationTime": naming.told(context, one["created"]), "ScalableTargetARN": one["arn"]}
+        for one in _of(context, call, _TARGET, body)
         if wanted is None or one["ResourceId"] in wanted
     ]  # fmt: skip
     return _answer({"ScalableTargets": shown})
 
 
-def deregister(site: Site, call: Call) -> Reply:
+def deregister(context: EmulatorContext, call: Call) -> Reply:
     """DeregisterScalableTarget: its policies go with it."""
     body, shelf = _checked(call), naming.shelf(call)
-    with site.store.alone():
-        if not site.store.remove(_TARGET, shelf, _key(body)):
+    with context.store.alone():
+        if not context.store.remove(_TARGET, shelf, _key(body)):
             raise _refused("ObjectNotFoundException", f"No scalable target found for {body['ResourceId']}.")
-        for one in _of(site, call, _POLICY, body):
+        for one in _of(context, call, _POLICY, body):
             if _key(one) == _key(body):
-                site.store.remove(_POLICY, shelf, one["id"])
+                context.store.remove(_POLICY, shelf, one["id"])
     return _answer({})
 
 
 # -- policies ----------------------------------------------------------------------------------------------------------
 
 
-def put_policy(site: Site, call: Call) -> Reply:
+def put_policy(context: EmulatorContext, call: Call) -> Reply:
     """PutScalingPolicy."""
     body, shelf = _checked(call), naming.shelf(call)
-    if site.store.get(_TARGET, shelf, _key(body)) is None:
+    if context.store.get(_TARGET, shelf, _key(body)) is None:
         raise _refused("ObjectNotFoundException", f"No scalable target registered for {body['ResourceId']}.")
     if bool(body.get("StepScalingPolicyConfiguration")) != (body.get("PolicyType") == "StepScaling"):
         raise _refused("ValidationException", "The policy's type and its configuration do not fit together.")
     name = f"{_key(body)}/{body['PolicyName']}"
-    with site.store.alone():
-        there = site.store.get(_POLICY, shelf, name)
+    with context.store.alone():
+        there = context.store.get(_POLICY, shelf, name)
         if there is None:
-            arn = (f"arn:aws:autoscaling:{call.region}:{site.settings.aws_account}:scalingPolicy:{_number(name)}:"
+            arn = (f"arn:aws:autoscaling:{call.region}:{context.settings.aws_account}:scalingPolicy:{_number(name)}:"
                    f"resource/sagemaker/{body['ResourceId']}:policyName/{body['PolicyName']}")  # fmt: skip
             there = {"id": name, "PolicyARN": arn, "created": call.now}
-            site.store.add(_POLICY, shelf, there)
-        site.store.save(_POLICY, shelf, there | body)
+            context.store.add(_POLICY, shelf, there)
+        context.store.save(_POLICY, shelf, there | body)
     return _answer({"PolicyARN": there["PolicyARN"], "Alarms": []})
 
 
-def describe_policies(site: Site, call: Call) -> Reply:
+def describe_policies(context: EmulatorContext, call: Call) -> Reply:
     """DescribeScalingPolicies."""
     body = _checked(call)
     shown = []
-    for one in _of(site, call, _POLICY, body):
+    for one in _of(context, call, _POLICY, body):
         if body.get("PolicyNames") and one["PolicyName"] not in body["PolicyNames"]:
             continue
         told = {key: value for key, value in one.items() if key not in ("id", "created")}
-        shown.append(told | {"CreationTime": naming.told(site, one["created"]), "Alarms": []})
+        shown.append(told | {"CreationTime": naming.told(context, one["created"]), "Alarms": []})
     return _answer({"ScalingPolicies": shown})
 
 
-def delete_policy(site: Site, call: Call) -> Reply:
+def delete_policy(context: EmulatorContext, call: Call) -> Reply:
     """DeleteScalingPolicy."""
     body = _checked(call)
-    if not site.store.remove(_POLICY, naming.shelf(call), f"{_key(body)}/{body['PolicyName']}"):
+    if not context.store.remove(_POLICY, naming.shelf(call), f"{_key(body)}/{body['PolicyName']}"):
         raise _refused("ObjectNotFoundException", f"No scaling policy found for {body['ResourceId']}.")
     return _answer({})
 
@@ -140,30 +140,30 @@ def delete_policy(site: Site, call: Call) -> Reply:
 # -- what follows from them --------------------------------------------------------------------------------------------
 
 
-def target(site: Site, call: Call, component: str) -> dict[str, Any] | None:
+def target(context: EmulatorContext, call: Call, component: str) -> dict[str, Any] | None:
     """What a component's copies keep between."""
-    return site.store.get(_TARGET, naming.shelf(call), f"inference-component/{component}|{COPIES}")
+    return context.store.get(_TARGET, naming.shelf(call), f"inference-component/{component}|{COPIES}")
 
 
-def follows(site: Site, call: Call, component: str) -> bool:
+def follows(context: EmulatorContext, call: Call, component: str) -> bool:
     """Whether its copies follow the questions."""
-    return _policy(site, call, component, "TargetTrackingScaling") is not None
+    return _policy(context, call, component, "TargetTrackingScaling") is not None
 
 
-def waking(site: Site, call: Call, component: str) -> dict[str, Any] | None:
+def waking(context: EmulatorContext, call: Call, component: str) -> dict[str, Any] | None:
     """The step policy that adds copies."""
-    return _policy(site, call, component, "StepScaling")
+    return _policy(context, call, component, "StepScaling")
 
 
-def _policy(site: Site, call: Call, component: str, kind: str) -> dict[str, Any] | None:
+def _policy(context: EmulatorContext, call: Call, component: str, kind: str) -> dict[str, Any] | None:
     head = f"inference-component/{component}|{COPIES}/"
-    held = site.store.all(_POLICY, naming.shelf(call))
+    held = context.store.all(_POLICY, naming.shelf(call))
     return next((one for one in held if one["id"].startswith(head) and one.get("PolicyType") == kind), None)
 
 
-def _of(site: Site, call: Call, kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+def _of(context: EmulatorContext, call: Call, kind: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        one for one in site.store.all(kind, naming.shelf(call))
+        one for one in context.store.all(kind, naming.shelf(call))
         if all(body.get(key) in (None, one[key]) for key in ("ResourceId", "ScalableDimension"))
     ]  # fmt: skip
 
@@ -176,15 +176,15 @@ def _key(body: dict[str, Any]) -> str:
     return f"{body['ResourceId']}|{body['ScalableDimension']}"
 
 
-def _need_resource(site: Site, call: Call, body: dict[str, Any]) -> None:
+def _need_resource(context: EmulatorContext, call: Call, body: dict[str, Any]) -> None:
     """What scales has to be there."""
     from cloudtune_emulator.sagemaker import hosting
 
     kind, _, name = str(body["ResourceId"]).partition("/")
     if kind == "inference-component" and body["ScalableDimension"] == COPIES:
-        found = hosting.found(site, call, hosting.COMPONENT, name)
+        found = hosting.found(context, call, hosting.COMPONENT, name)
     else:
-        found = hosting.found(site, call, hosting.ENDPOINT, name.partition("/")[0]) if kind == "endpoint" else None
+        found = hosting.found(context, call, hosting.ENDPOINT, name.partition("/")[0]) if kind == "endpoint" else None
     if found is None:
         raise _refused(
             "ValidationException", f"{body['ResourceId']} does not exist, or cannot scale by this dimension."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_emulator.sagemaker import autoscaling, naming
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 IDLE_S = 900.0
@@ -28,61 +28,61 @@ def begun(call: Call, wish: int) -> dict[str, Any]:
     return {"copies": wish, "since": call.now, "before": wish, "busy": call.now, "refused": None}
 
 
-def wish(site: Site, call: Call, thing: dict[str, Any], copies: int) -> None:
+def wish(context: EmulatorContext, call: Call, thing: dict[str, Any], copies: int) -> None:
     """Another number from now on; the caller saves it."""
-    _settle(site, call, thing)
+    _settle(context, call, thing)
     _set(thing, copies, call.now)
     thing["busy"] = call.now
 
 
-def count(site: Site, call: Call, thing: dict[str, Any]) -> tuple[int, int]:
+def count(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> tuple[int, int]:
     """Copies as they are wished, and as they are. Looking changes nothing that time has not."""
-    _settle(site, call, thing)
-    is_ready = call.now >= thing["since"] + site.settings.deploying_s or thing["copies"] < thing["before"]
+    _settle(context, call, thing)
+    is_ready = call.now >= thing["since"] + context.settings.deploying_s or thing["copies"] < thing["before"]
     return thing["copies"], thing["copies"] if is_ready else min(thing["before"], thing["copies"])
 
 
-def ask(site: Site, call: Call, thing: dict[str, Any]) -> bool:
+def ask(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> bool:
     """Somebody asks: whether a copy is there to answer. If none is, that is counted."""
-    with site.store.alone():
-        fresh = site.store.get(KIND, naming.shelf(call), thing["id"]) or thing
-        _, current = count(site, call, fresh)
+    with context.store.alone():
+        fresh = context.store.get(KIND, naming.shelf(call), thing["id"]) or thing
+        _, current = count(context, call, fresh)
         if current:
             fresh["busy"] = call.now
-        elif fresh["refused"] is None and _waking_s(site, call, fresh["id"]) is not None:
+        elif fresh["refused"] is None and _waking_s(context, call, fresh["id"]) is not None:
             fresh["refused"] = call.now  # an alarm that is not there yet counts nothing
-        site.store.save(KIND, naming.shelf(call), fresh)
+        context.store.save(KIND, naming.shelf(call), fresh)
     if not current:
-        _count_failure(site, call, thing["id"])
+        _count_failure(context, call, thing["id"])
     return bool(current)
 
 
 def instances(
-    site: Site, call: Call, endpoint: dict[str, Any], on_it: list[dict[str, Any]], managed: dict[str, Any]
+    context: EmulatorContext, call: Call, endpoint: dict[str, Any], on_it: list[dict[str, Any]], managed: dict[str, Any]
 ) -> int:
     """Instances of a variant that scales: one for each copy, and the least where there is none for a while."""
     least, most = int(managed.get("MinInstanceCount", 1)), int(managed.get("MaxInstanceCount", 1))
-    counts = [count(site, call, one)[0] for one in on_it if "copies" in one and not _is_adapter(one)]
+    counts = [count(context, call, one)[0] for one in on_it if "copies" in one and not _is_adapter(one)]
     if sum(counts):
         return max(least, min(most, sum(counts)))
     since = max([endpoint["changed"], *(one["since"] for one in on_it if "since" in one)])
     return least if call.now >= since + RELEASE_S else max(least, 1)
 
 
-def _settle(site: Site, call: Call, thing: dict[str, Any]) -> None:
+def _settle(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> None:
     """Let happen what time has brought since it was last looked at, in order."""
     while True:
-        target = autoscaling.target(site, call, thing["id"])
+        target = autoscaling.target(context, call, thing["id"])
         if target is None or _is_adapter(thing):
             return
-        after = _waking_s(site, call, thing["id"]) if thing["copies"] == 0 and thing["refused"] is not None else None
+        after = _waking_s(context, call, thing["id"]) if thing["copies"] == 0 and thing["refused"] is not None else None
         wakes = math.inf if after is None else thing["refused"] + after
         if call.now >= wakes:
             _set(thing, min(target["MaxCapacity"], 1), wakes)
-            thing |= {"busy": wakes + site.settings.deploying_s, "refused": None}
+            thing |= {"busy": wakes + context.settings.deploying_s, "refused": None}
             continue
         least, falls_asleep = target["MinCapacity"], max(thing["busy"], thing["since"], target["at"]) + IDLE_S
-        if autoscaling.follows(site, call, thing["id"]) and thing["copies"] > least and call.now >= falls_asleep:
+        if autoscaling.follows(context, call, thing["id"]) and thing["copies"] > least and call.now >= falls_asleep:
             _set(thing, least, falls_asleep)
             continue
         return
@@ -92,18 +92,18 @@ def _set(thing: dict[str, Any], copies: int, at: float) -> None:
     thing |= {"before": thing["copies"], "copies": copies, "since": at}
 
 
-def _waking_s(site: Site, call: Call, name: str) -> float | None:
+def _waking_s(context: EmulatorContext, call: Call, name: str) -> float | None:
     """How long after a failure an alarm has the policy add a copy; None if no alarm is there that would."""
-    policy = autoscaling.waking(site, call, name)
+    policy = autoscaling.waking(context, call, name)
     if policy is None:
         return None
-    alarms = [one for one in _alarms(site, call, name) if policy["PolicyARN"] in one.alarm_actions]
+    alarms = [one for one in _alarms(context, call, name) if policy["PolicyARN"] in one.alarm_actions]
     return min((float(one.period) * int(one.evaluation_periods) for one in alarms), default=None)
 
 
-def _alarms(site: Site, call: Call, name: str) -> list[Any]:
+def _alarms(context: EmulatorContext, call: Call, name: str) -> list[Any]:
     """Those of moto's that watch the component's failures."""
-    backend = site.aws.backend("cloudwatch", call.region or site.settings.aws_region)
+    backend = context.aws.backend("cloudwatch", call.region or context.settings.aws_region)
     return [
         one for one in list(backend.alarms.values())
         if (one.namespace, one.metric_name) == (NAMESPACE, METRIC)
@@ -111,12 +111,12 @@ def _alarms(site: Site, call: Call, name: str) -> list[Any]:
     ]  # fmt: skip
 
 
-def _count_failure(site: Site, call: Call, name: str) -> None:
+def _count_failure(context: EmulatorContext, call: Call, name: str) -> None:
     """Into CloudWatch, where alarms and people see it."""
-    backend = site.aws.backend("cloudwatch", call.region or site.settings.aws_region)
+    backend = context.aws.backend("cloudwatch", call.region or context.settings.aws_region)
     dimensions = [{"Name": "InferenceComponentName", "Value": name}]
     backend.put_metric_data(NAMESPACE, [{"MetricName": METRIC, "Dimensions": dimensions, "Value": 1.0}])
-    for alarm in _alarms(site, call, name):
+    for alarm in _alarms(context, call, name):
         backend.set_alarm_state(alarm.name, "Threshold Crossed", "{}", "ALARM")
 
 

@@ -25,54 +25,54 @@ from cloudtune_emulator.sagemaker.hosting import (
 )
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _OF_A_MODEL = ("ModelName", "ComputeResourceRequirements", "StartupParameters")
 
 
-def create_component(site: Site, call: Call) -> Reply:
+def create_component(context: EmulatorContext, call: Call) -> Reply:
     """CreateInferenceComponent: a model, or an adapter on another component, on an endpoint that stands."""
     body = call.body
-    endpoint = need(site, call, ENDPOINT, body["EndpointName"])
-    if status(site, endpoint, call.now) != "InService":
+    endpoint = need(context, call, ENDPOINT, body["EndpointName"])
+    if status(context, endpoint, call.now) != "InService":
         raise shapes.refused(f'The endpoint "{endpoint["arn"]}" is not InService.')
     given = body.get("Specification") or {}
     if base := given.get("BaseInferenceComponentName"):
-        _check_adapter(site, call, given, need(site, call, COMPONENT, base))
+        _check_adapter(context, call, given, need(context, call, COMPONENT, base))
     elif given.get("ModelName"):
-        need(site, call, MODEL, given["ModelName"])
+        need(context, call, MODEL, given["ModelName"])
     elif not given.get("Container"):
         raise shapes.refused("A specification names a model, a container or a base inference component.")
     wish = int((body.get("RuntimeConfig") or {}).get("CopyCount", 1))
     arn = add(
-        site, call, COMPONENT, body["InferenceComponentName"], endpoint=endpoint["arn"], **capacity.begun(call, wish)
+        context, call, COMPONENT, body["InferenceComponentName"], endpoint=endpoint["arn"], **capacity.begun(call, wish)
     )
     return Reply(body={"InferenceComponentArn": arn})
 
 
-def describe_component(site: Site, call: Call) -> Reply:
+def describe_component(context: EmulatorContext, call: Call) -> Reply:
     """DescribeInferenceComponent."""
-    thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
+    thing = need(context, call, COMPONENT, call.body["InferenceComponentName"])
     given = asked(thing)
     given.pop("RuntimeConfig", None)
-    shown = given | times(site, thing) | {
+    shown = given | times(context, thing) | {
         "InferenceComponentArn": thing["arn"], "EndpointArn": thing["endpoint"],
-        "InferenceComponentStatus": status(site, thing, call.now),
+        "InferenceComponentStatus": status(context, thing, call.now),
     }  # fmt: skip
     if not base_of(thing):
-        desired, current = capacity.count(site, call, thing)
+        desired, current = capacity.count(context, call, thing)
         shown["RuntimeConfig"] = {"DesiredCopyCount": desired, "CurrentCopyCount": current}
     return Reply(body=shown)
 
 
-def list_components(site: Site, call: Call) -> Reply:
+def list_components(context: EmulatorContext, call: Call) -> Reply:
     """ListInferenceComponents."""
     wanted = call.body.get("EndpointNameEquals")
     views = [
         {"InferenceComponentName": one["id"], "InferenceComponentArn": one["arn"], "EndpointArn": one["endpoint"],
          "EndpointName": one["request"]["EndpointName"], "VariantName": one["request"].get("VariantName", "AllTraffic"),
-         "InferenceComponentStatus": status(site, one, call.now)} | times(site, one)
-        for one in standing(site, call, COMPONENT)
+         "InferenceComponentStatus": status(context, one, call.now)} | times(context, one)
+        for one in standing(context, call, COMPONENT)
         if wanted in (None, one["request"]["EndpointName"])
     ]  # fmt: skip
     return Reply(body=listing.page(
@@ -80,36 +80,38 @@ def list_components(site: Site, call: Call) -> Reply:
     ))  # fmt: skip
 
 
-def update_component(site: Site, call: Call) -> Reply:
+def update_component(context: EmulatorContext, call: Call) -> Reply:
     """UpdateInferenceComponent."""
-    with site.store.alone():
-        thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
+    with context.store.alone():
+        thing = need(context, call, COMPONENT, call.body["InferenceComponentName"])
         if "Specification" in call.body:
             thing["request"]["Specification"] = call.body["Specification"]
             thing["changed"] = call.now
         wish = (call.body.get("RuntimeConfig") or {}).get("CopyCount")
         if wish is not None:
-            capacity.wish(site, call, thing, int(wish))
-        site.store.save(COMPONENT, naming.shelf(call), thing)
+            capacity.wish(context, call, thing, int(wish))
+        context.store.save(COMPONENT, naming.shelf(call), thing)
     return Reply(body={"InferenceComponentArn": thing["arn"]})
 
 
-def update_copies(site: Site, call: Call) -> Reply:
+def update_copies(context: EmulatorContext, call: Call) -> Reply:
     """UpdateInferenceComponentRuntimeConfig."""
-    with site.store.alone():
-        thing = need(site, call, COMPONENT, call.body["InferenceComponentName"])
-        capacity.wish(site, call, thing, int(call.body["DesiredRuntimeConfig"]["CopyCount"]))
-        site.store.save(COMPONENT, naming.shelf(call), thing)
+    with context.store.alone():
+        thing = need(context, call, COMPONENT, call.body["InferenceComponentName"])
+        capacity.wish(context, call, thing, int(call.body["DesiredRuntimeConfig"]["CopyCount"]))
+        context.store.save(COMPONENT, naming.shelf(call), thing)
     return Reply(body={"InferenceComponentArn": thing["arn"]})
 
 
-def delete_component(site: Site, call: Call) -> Reply:
+def delete_component(context: EmulatorContext, call: Call) -> Reply:
     """DeleteInferenceComponent."""
     name = call.body["InferenceComponentName"]
-    on_it = [one["id"] for one in standing(site, call, COMPONENT) if base_of(one) == name and one["deleting"] is None]
+    on_it = [
+        one["id"] for one in standing(context, call, COMPONENT) if base_of(one) == name and one["deleting"] is None
+    ]
     if on_it:
         raise shapes.refused(f'Inference component "{name}" is the base of {", ".join(on_it)}: delete those first.')
-    return take_down(site, call, COMPONENT, name)
+    return take_down(context, call, COMPONENT, name)
 
 
 def base_of(thing: dict[str, Any]) -> str | None:
@@ -118,7 +120,7 @@ def base_of(thing: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
-def _check_adapter(site: Site, call: Call, given: dict[str, Any], base: dict[str, Any]) -> None:
+def _check_adapter(context: EmulatorContext, call: Call, given: dict[str, Any], base: dict[str, Any]) -> None:
     own = [name for name in _OF_A_MODEL if given.get(name)]
     if own:
         raise shapes.refused(f"An adapter inference component has no {own[0]}: its base has.")

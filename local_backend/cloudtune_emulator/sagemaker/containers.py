@@ -29,7 +29,7 @@ from cloudtune_trainer.submit.locks import is_held
 from cloudtune_trainer.submit.run_folder import read_json, write_json
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _LOG = logging.getLogger(__name__)
 _ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "Stopped", "MaxRuntimeExceeded": "Stopped",
@@ -60,11 +60,11 @@ class Containers:
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
-    def start(self, site: Site, job: dict[str, Any]) -> None:
+    def start(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """Fetch what the job needs, and start what looks after it. What goes wrong is the job's failure."""
         folder = private_folder(self.folder(job))
         try:
-            request = self._fetched(site, job, folder)
+            request = self._fetched(context, job, folder)
             write_json(folder / container_service.REQUEST, request)
             self._begin(folder)
         except (buckets.NoSuch, ArchiveError, ValueError, OSError) as error:
@@ -73,23 +73,23 @@ class Containers:
             _LOG.exception("job %s could not be started", job["id"])
             _fail(folder, f"InternalServerError: {type(error).__name__}: {error}")
 
-    def _fetched(self, site: Site, job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def _fetched(self, context: EmulatorContext, job: dict[str, Any], folder: Path) -> dict[str, Any]:
         """The request with ``file:`` addresses in the place of ``s3:``, and everything there."""
         request = json.loads(json.dumps(job["request"]))
         for channel in request.get("InputDataConfig") or ():
             uri = rows.source(channel)
             if uri is not None:
-                place = fetch(site, uri, (folder / "s3").joinpath(*safe_parts(channel["ChannelName"])))
+                place = fetch(context, uri, (folder / "s3").joinpath(*safe_parts(channel["ChannelName"])))
                 channel["DataSource"]["S3DataSource"]["S3Uri"] = place.as_uri()
                 if channel["ChannelName"] == _DRIVERS:
                     _lead(place, folder / "algo-1" / "ml")
         given = request.get("HyperParameters") or {}
         if uri := given.get(_SOURCE, "").strip('"'):
-            source = fetch(site, uri, folder / "s3" / ".source")
+            source = fetch(context, uri, folder / "s3" / ".source")
             given[_SOURCE] = next(source.iterdir()).as_uri() if source.is_dir() else source.as_uri()
         if kept := (request.get("CheckpointConfig") or {}).get("S3Uri"):
             place = folder / "checkpoints"
-            fetch(site, f"{kept.rstrip('/')}/", place, must=False)
+            fetch(context, f"{kept.rstrip('/')}/", place, must=False)
             request["CheckpointConfig"]["S3Uri"] = place.as_uri()
         request["OutputDataConfig"]["S3OutputPath"] = (folder / "out").as_uri()
         return dict(request)
@@ -160,7 +160,7 @@ class Containers:
         path = self.folder(job) / "out" / job["id"] / "output" / "model.tar.gz"
         return path.read_bytes() if path.is_file() else None
 
-    def keep_checkpoints(self, site: Site, job: dict[str, Any]) -> None:
+    def keep_checkpoints(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """Copy what is new in the job's checkpoints into S3, as the service does while a job runs."""
         uri = (job["request"].get("CheckpointConfig") or {}).get("S3Uri")
         folder = self.folder(job) / "checkpoints"
@@ -176,7 +176,7 @@ class Containers:
                 continue
             mark = (path.stat().st_size, path.stat().st_mtime_ns)
             if known.get(name) != mark:
-                buckets.put(site, place.under(name), path.read_bytes())
+                buckets.put(context, place.under(name), path.read_bytes())
                 known[name] = mark
 
 
@@ -210,11 +210,11 @@ def _lead(drivers: Path, root: Path) -> None:
             path.write_bytes(path.read_bytes().replace(b"/opt/ml", str(root).encode()))
 
 
-def fetch(site: Site, uri: str, to: Path, *, must: bool = True) -> Path:
+def fetch(context: EmulatorContext, uri: str, to: Path, *, must: bool = True) -> Path:
     """One object as a file in ``to``, or all below a prefix with their paths. Raises NoSuch where there is nothing."""
     place = buckets.parse(uri)
     try:
-        found = [key for key, _ in buckets.keys(site, place)]
+        found = [key for key, _ in buckets.keys(context, place)]
     except buckets.NoSuch:
         found = []
     if place.key in found:
@@ -228,5 +228,5 @@ def fetch(site: Site, uri: str, to: Path, *, must: bool = True) -> Path:
     for key in found:
         path = to.joinpath(*safe_parts(key.removeprefix(f"{head}/")))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buckets.get(site, buckets.Place(place.bucket, key)))
+        path.write_bytes(buckets.get(context, buckets.Place(place.bucket, key)))
     return to

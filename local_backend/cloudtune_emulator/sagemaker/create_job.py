@@ -23,7 +23,7 @@ from cloudtune_emulator.sagemaker import (
 )
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 KIND = "training_job"
 _EPOCHS = ("epoch", "epochs", "max_epochs", "num_train_epochs")
@@ -32,35 +32,35 @@ OWN_LINE = '[cloudtune] metrics {{"step": {step}, "total_steps": {steps}, "epoch
 """What the trainer that the sagemaker back end ships prints; other programs are taken for Hugging Face's Trainer."""
 
 
-def create(site: Site, call: Call) -> Reply:
+def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateTrainingJob."""
     body = call.body
     name = body["TrainingJobName"]
     if body.get("ServerlessJobConfig"):
-        _serverless(site, call)
+        _serverless(context, call)
     else:
-        _instances(site, call)
+        _instances(context, call)
     _limits(body)
-    _role(site, body["RoleArn"])
-    _places(site, body)
-    arn = naming.arn(site, call, "training-job", name)
+    _role(context, body["RoleArn"])
+    _places(context, body)
+    arn = naming.arn(context, call, "training-job", name)
     job: dict[str, Any] = {
         "id": name, "arn": arn, "region": call.region, "created": call.now, "request": body, "acts": [],
         "seed": int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"), "settled": False,
         "course": {},
     }  # fmt: skip
-    with site.store.alone():
-        if site.store.get(KIND, naming.shelf(call), name) is not None:
+    with context.store.alone():
+        if context.store.get(KIND, naming.shelf(call), name) is not None:
             message = "Job name must be unique within an AWS account and region, and a training job with this name "
             raise shapes.failed("ResourceInUse", f"{message}already exists ({arn})")
-        job["course"] = _course(site, body)
-        site.sagemaker.begin(site, job)
-        site.store.add(KIND, naming.shelf(call), job)
-        naming.label(site, call, arn, body.get("Tags"))
+        job["course"] = _course(context, body)
+        context.sagemaker.begin(context, job)
+        context.store.add(KIND, naming.shelf(call), job)
+        naming.label(context, call, arn, body.get("Tags"))
     return Reply(body={"TrainingJobArn": arn})
 
 
-def _instances(site: Site, call: Call) -> None:
+def _instances(context: EmulatorContext, call: Call) -> None:
     body = call.body
     algorithm, resources = body.get("AlgorithmSpecification"), body.get("ResourceConfig")
     if not algorithm or not (algorithm.get("TrainingImage") or algorithm.get("AlgorithmName")):
@@ -72,22 +72,22 @@ def _instances(site: Site, call: Call) -> None:
         raise shapes.refused("ResourceConfig must have an InstanceType and an InstanceCount.")
 
 
-def _serverless(site: Site, call: Call) -> None:
+def _serverless(context: EmulatorContext, call: Call) -> None:
     """No instance and no image; a model of the public hub, and a package group for what comes of it."""
     body, config = call.body, call.body["ServerlessJobConfig"]
     if body.get("AlgorithmSpecification") or (body.get("ResourceConfig") or {}).get("InstanceType"):
         raise shapes.refused("A serverless training job has neither an AlgorithmSpecification nor instances.")
     if config["JobType"] == "FineTuning" and not config.get("CustomizationTechnique"):
         raise shapes.refused("CustomizationTechnique is required for JobType FineTuning.")
-    document = hub.of_arn(site, call, config["BaseModelArn"])
+    document = hub.of_arn(context, call, config["BaseModelArn"])
     if document.get("GatedBucket") and not config.get("AcceptEula"):
         raise shapes.refused("You must accept the end user license agreement of the base model: set AcceptEula.")
     group = (body.get("ModelPackageConfig") or {}).get("ModelPackageGroupArn")
     if group is None:
         raise shapes.refused("ModelPackageConfig is required for serverless training jobs.")
-    packages.group_of(site, call, group)
+    packages.group_of(context, call, group)
     if (source := body["ModelPackageConfig"].get("SourceModelPackageArn")) is not None:
-        packages.find(site, call, source)
+        packages.find(context, call, source)
     hub.check_recipe(document, config, body.get("HyperParameters") or {})
 
 
@@ -104,50 +104,50 @@ def _limits(body: dict[str, Any]) -> None:
         raise shapes.refused("The names of the channels in InputDataConfig must be unique.")
 
 
-def _role(site: Site, arn: str) -> None:
+def _role(context: EmulatorContext, arn: str) -> None:
     """A role of this account must be there; others are taken as they are."""
     account, _, name = arn.partition(":iam::")[2].partition(":role/")
-    if account != site.settings.aws_account:
+    if account != context.settings.aws_account:
         return
-    known = {role.name for role in site.aws.backend("iam").roles.values()}
+    known = {role.name for role in context.aws.backend("iam").roles.values()}
     if naming.tail(name) not in known:
         message = f"Could not assume role {arn}. Please ensure that the role exists and allows principal "
         raise shapes.refused(f"{message}'sagemaker.amazonaws.com' to assume the role.")
 
 
-def _places(site: Site, body: dict[str, Any]) -> None:
+def _places(context: EmulatorContext, body: dict[str, Any]) -> None:
     """Inputs must be there. The service finds a missing bucket for the output only when it uploads; here it is told."""
     for channel in body.get("InputDataConfig") or ():
         if (uri := rows.source(channel)) is None:
             continue
-        hub.seed_caches(site)
+        hub.seed_caches(context)
         given = channel["DataSource"]["S3DataSource"]
         if hub.is_gated(uri) and not (given.get("ModelAccessConfig") or {}).get("AcceptEula"):
             message = f"The model at {uri} is gated: its end user license agreement must be accepted"
             raise shapes.refused(f"{message} by ModelAccessConfig.AcceptEula.")
-        if not _has_objects(site, uri):
+        if not _has_objects(context, uri):
             message = f'No S3 objects found under S3 URL "{uri}" given in input data source. Please ensure that the '
             message += "bucket exists in the selected region, that objects exist under that S3 prefix, and that the "
             raise shapes.refused(f'{message}role "{body["RoleArn"]}" has "s3:ListBucket" permissions on the bucket.')
     try:
-        site.aws.backend("s3").get_bucket(buckets.parse(body["OutputDataConfig"]["S3OutputPath"]).bucket)
+        context.aws.backend("s3").get_bucket(buckets.parse(body["OutputDataConfig"]["S3OutputPath"]).bucket)
     except Exception as error:  # moto's MissingBucket, whose home moves
         message = f"The bucket of the output {body['OutputDataConfig']['S3OutputPath']} does not exist."
         raise shapes.refused(message) from error
 
 
-def _has_objects(site: Site, uri: str) -> bool:
+def _has_objects(context: EmulatorContext, uri: str) -> bool:
     try:
-        return bool(buckets.keys(site, buckets.parse(uri)))
+        return bool(buckets.keys(context, buckets.parse(uri)))
     except (buckets.NoSuch, ValueError):
         return False
 
 
-def _course(site: Site, body: dict[str, Any]) -> dict[str, Any]:
+def _course(context: EmulatorContext, body: dict[str, Any]) -> dict[str, Any]:
     """How much there is to do: rows, epochs and a batch, as far as the hyperparameters tell."""
     channels = rows.channels({"request": body})
     train = channels.get("train")
-    amount = rows.count(site, train) if train else 32
+    amount = rows.count(context, train) if train else 32
     given = body.get("HyperParameters") or {}
     epochs = _number(given, _EPOCHS, 3.0)
     batch = _number(given, _BATCHES, 4.0)

@@ -18,7 +18,7 @@ from cloudtune_emulator.sagemaker import job_timeline, rows
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Sampling
     from cloudtune_emulator.sagemaker.job_timeline import Seen
 
@@ -29,22 +29,24 @@ SCRIPTED = "scripted.json"
 class Trainer(Protocol):
     """Moves jobs. A job is the document in the store."""
 
-    def begin(self, site: Site, job: dict[str, Any]) -> None:
+    def begin(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """Take on a new job; may write into the document before it is kept."""
 
-    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+    def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """The job now."""
 
-    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+    def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """Ask it to stop; may write into the document."""
 
-    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+    def artefact(self, context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
         """model.tar.gz of a job that has ended, or None if it left nothing."""
 
-    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+    def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
         """What a container answers to a body, in parts as they come; None where ``answer`` says what it would."""
 
-    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+    def answer(
+        self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
+    ) -> Spoken:
         """What a model behind an endpoint says. ``model`` is its container: an image, environment, ModelDataUrl."""
 
     def close(self) -> None:
@@ -54,32 +56,34 @@ class Trainer(Protocol):
 class ScriptTrainer:
     """Jobs move by the clock; nothing is trained. A model answers its training rows' own questions."""
 
-    def begin(self, site: Site, job: dict[str, Any]) -> None:
+    def begin(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """See `Trainer.begin`: the script of this moment is the job's for ever."""
-        assert isinstance(site.engine, ScriptEngine)
-        job["script"] = msgspec.to_builtins(site.engine.script)
+        assert isinstance(context.engine, ScriptEngine)
+        job["script"] = msgspec.to_builtins(context.engine.script)
 
-    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+    def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """See `Trainer.seen`."""
         return job_timeline.seen(job, now)
 
-    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+    def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """See `Trainer.stop`."""
         job["acts"].append([now, "stop"])
 
-    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+    def artefact(self, context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
         """See `Trainer.artefact`."""
         note = {"job": job["id"], "note": "a scripted job: nothing was trained", "channels": rows.channels(job)}
         return packed({SCRIPTED: json.dumps(note).encode()})
 
-    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+    def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
         """See `Trainer.serve`: there is no container."""
         return None
 
-    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+    def answer(
+        self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
+    ) -> Spoken:
         """See `Trainer.answer`."""
         asked = rows.last_words(messages)
-        known = next((answer for question, answer in self._learnt(site, model) if question == asked), None)
+        known = next((answer for question, answer in self._learnt(context, model) if question == asked), None)
         text = known if known is not None else f"{model.get('name', 'the model')} was asked: {asked}"
         words = text.split(" ")
         said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
@@ -88,23 +92,23 @@ class ScriptTrainer:
             prompt_tokens=len(asked) // 4 + 4, completion_tokens=len(said),
         )  # fmt: skip
 
-    def _learnt(self, site: Site, model: Mapping[str, Any]) -> list[tuple[str, str]]:
-        note = _note(site, str(model.get("adapter") or model.get("uri") or ""))
+    def _learnt(self, context: EmulatorContext, model: Mapping[str, Any]) -> list[tuple[str, str]]:
+        note = _note(context, str(model.get("adapter") or model.get("uri") or ""))
         uri = note.get("channels", {}).get("train")
-        return rows.pairs(site, uri) if uri else []
+        return rows.pairs(context, uri) if uri else []
 
     def close(self) -> None:
         """See `Trainer.close`."""
 
 
-def _note(site: Site, uri: str) -> dict[str, Any]:
+def _note(context: EmulatorContext, uri: str) -> dict[str, Any]:
     """What a scripted job left beside its model, in an archive or in a folder."""
     try:
         place = buckets.parse(uri)
         if uri.endswith(".tar.gz"):
-            files = read_tar(io.BytesIO(buckets.get(site, place)))
+            files = read_tar(io.BytesIO(buckets.get(context, place)))
             return next((dict(json.loads(content.read())) for name, content in files if name == SCRIPTED), {})
-        return dict(json.loads(buckets.get(site, place.under(SCRIPTED))))
+        return dict(json.loads(buckets.get(context, place.under(SCRIPTED))))
     except (ValueError, KeyError, TypeError, RecursionError, buckets.NoSuch, ArchiveError):
         return {}
 

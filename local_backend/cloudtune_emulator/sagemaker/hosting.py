@@ -14,78 +14,78 @@ from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import capacity, listing, naming, shapes
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 MODEL, CONFIG, ENDPOINT, COMPONENT = "sm_model", "sm_config", "sm_endpoint", "sm_component"
 _WORDS = {MODEL: "model", CONFIG: "endpoint configuration", ENDPOINT: "endpoint", COMPONENT: "inference component"}
 _ARNS = {MODEL: "model", CONFIG: "endpoint-config", ENDPOINT: "endpoint", COMPONENT: "inference-component"}
 
 
-def add(site: Site, call: Call, kind: str, name: str, **more: Any) -> str:
+def add(context: EmulatorContext, call: Call, kind: str, name: str, **more: Any) -> str:
     """Keep a new thing under its name; returns its ARN."""
-    arn = naming.arn(site, call, _ARNS[kind], name)
-    with site.store.alone():
-        if found(site, call, kind, name) is not None:
+    arn = naming.arn(context, call, _ARNS[kind], name)
+    with context.store.alone():
+        if found(context, call, kind, name) is not None:
             raise shapes.refused(f'Cannot create already existing {_WORDS[kind]} "{arn}".')
-        site.store.remove(kind, naming.shelf(call), name)  # one whose deletion has ended
+        context.store.remove(kind, naming.shelf(call), name)  # one whose deletion has ended
         document = {"id": name, "arn": arn, "created": call.now, "changed": call.now, "deleting": None,
                     "request": call.body, **more}  # fmt: skip
-        site.store.add(kind, naming.shelf(call), document)
-        naming.label(site, call, arn, call.body.get("Tags"))
+        context.store.add(kind, naming.shelf(call), document)
+        naming.label(context, call, arn, call.body.get("Tags"))
     return arn
 
 
-def found(site: Site, call: Call, kind: str, name: str) -> dict[str, Any] | None:
+def found(context: EmulatorContext, call: Call, kind: str, name: str) -> dict[str, Any] | None:
     """A thing that is there, or is on its way out."""
-    thing = site.store.get(kind, naming.shelf(call), name)
-    return None if thing is None or is_gone(site, thing, call.now) else thing
+    thing = context.store.get(kind, naming.shelf(call), name)
+    return None if thing is None or is_gone(context, thing, call.now) else thing
 
 
-def need(site: Site, call: Call, kind: str, name: str) -> dict[str, Any]:
+def need(context: EmulatorContext, call: Call, kind: str, name: str) -> dict[str, Any]:
     """A thing, or the service's words for none."""
-    thing = found(site, call, kind, name)
+    thing = found(context, call, kind, name)
     if thing is None:
-        raise shapes.refused(f'Could not find {_WORDS[kind]} "{naming.arn(site, call, _ARNS[kind], name)}".')
+        raise shapes.refused(f'Could not find {_WORDS[kind]} "{naming.arn(context, call, _ARNS[kind], name)}".')
     return thing
 
 
-def standing(site: Site, call: Call, kind: str) -> list[dict[str, Any]]:
+def standing(context: EmulatorContext, call: Call, kind: str) -> list[dict[str, Any]]:
     """All that are not gone."""
-    return [one for one in site.store.all(kind, naming.shelf(call)) if not is_gone(site, one, call.now)]
+    return [one for one in context.store.all(kind, naming.shelf(call)) if not is_gone(context, one, call.now)]
 
 
-def is_gone(site: Site, thing: dict[str, Any], now: float) -> bool:
+def is_gone(context: EmulatorContext, thing: dict[str, Any], now: float) -> bool:
     """Whether its deletion has ended."""
-    return thing["deleting"] is not None and bool(now >= thing["deleting"] + site.settings.deploying_s)
+    return thing["deleting"] is not None and bool(now >= thing["deleting"] + context.settings.deploying_s)
 
 
-def status(site: Site, thing: dict[str, Any], now: float) -> str:
+def status(context: EmulatorContext, thing: dict[str, Any], now: float) -> str:
     """EndpointStatus, and InferenceComponentStatus alike."""
     if thing["deleting"] is not None:
         return "Deleting"
-    if now >= thing["changed"] + site.settings.deploying_s:
+    if now >= thing["changed"] + context.settings.deploying_s:
         return "InService"
     return "Creating" if thing["changed"] == thing["created"] else "Updating"
 
 
-def take_down(site: Site, call: Call, kind: str, name: str) -> Reply:
+def take_down(context: EmulatorContext, call: Call, kind: str, name: str) -> Reply:
     """Delete: at once, or for an endpoint and a component after a while."""
-    with site.store.alone():
-        thing = need(site, call, kind, name)
+    with context.store.alone():
+        thing = need(context, call, kind, name)
         if kind in (MODEL, CONFIG):
-            site.store.remove(kind, naming.shelf(call), name)
+            context.store.remove(kind, naming.shelf(call), name)
         elif thing["deleting"] is None:
             thing["deleting"] = call.now
-            site.store.save(kind, naming.shelf(call), thing)
-        naming.unlabel(site, call, thing["arn"])
+            context.store.save(kind, naming.shelf(call), thing)
+        naming.unlabel(context, call, thing["arn"])
     return Reply(body=b"", content_type="application/x-amz-json-1.1")
 
 
-def times(site: Site, thing: dict[str, Any]) -> dict[str, Any]:
+def times(context: EmulatorContext, thing: dict[str, Any]) -> dict[str, Any]:
     """When it was made and last changed."""
     return {
-        "CreationTime": naming.told(site, thing["created"]),
-        "LastModifiedTime": naming.told(site, thing["changed"]),
+        "CreationTime": naming.told(context, thing["created"]),
+        "LastModifiedTime": naming.told(context, thing["changed"]),
     }
 
 
@@ -97,103 +97,103 @@ def asked(thing: dict[str, Any]) -> dict[str, Any]:
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def create_model(site: Site, call: Call) -> Reply:
+def create_model(context: EmulatorContext, call: Call) -> Reply:
     """CreateModel."""
     body = call.body
     if bool(body.get("PrimaryContainer")) == bool(body.get("Containers")):
         raise shapes.refused("Either PrimaryContainer or Containers must be given, and not both.")
-    return Reply(body={"ModelArn": add(site, call, MODEL, body["ModelName"])})
+    return Reply(body={"ModelArn": add(context, call, MODEL, body["ModelName"])})
 
 
-def describe_model(site: Site, call: Call) -> Reply:
+def describe_model(context: EmulatorContext, call: Call) -> Reply:
     """DescribeModel."""
-    thing = need(site, call, MODEL, call.body["ModelName"])
-    shown = asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
+    thing = need(context, call, MODEL, call.body["ModelName"])
+    shown = asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.told(context, thing["created"])}
     return Reply(body={"EnableNetworkIsolation": False} | shown)
 
 
-def list_models(site: Site, call: Call) -> Reply:
+def list_models(context: EmulatorContext, call: Call) -> Reply:
     """ListModels."""
     views = [
-        {"ModelName": one["id"], "ModelArn": one["arn"], "CreationTime": naming.told(site, one["created"])}
-        for one in standing(site, call, MODEL)
+        {"ModelName": one["id"], "ModelArn": one["arn"], "CreationTime": naming.told(context, one["created"])}
+        for one in standing(context, call, MODEL)
     ]
     return Reply(body=listing.page(call, views, under="Models", name="ModelName"))
 
 
-def delete_model(site: Site, call: Call) -> Reply:
+def delete_model(context: EmulatorContext, call: Call) -> Reply:
     """DeleteModel."""
-    return take_down(site, call, MODEL, call.body["ModelName"])
+    return take_down(context, call, MODEL, call.body["ModelName"])
 
 
 # -- configurations ----------------------------------------------------------------------------------------------------
 
 
-def create_config(site: Site, call: Call) -> Reply:
+def create_config(context: EmulatorContext, call: Call) -> Reply:
     """CreateEndpointConfig: every model that it names must be there."""
     for variant in call.body["ProductionVariants"]:
         if variant.get("ModelName"):
-            need(site, call, MODEL, variant["ModelName"])
+            need(context, call, MODEL, variant["ModelName"])
         elif not call.body.get("ExecutionRoleArn"):
             raise shapes.refused("ExecutionRoleArn is required where a variant names no model.")
         if not variant.get("InstanceType") and not variant.get("ServerlessConfig"):
             raise shapes.refused("A production variant needs an InstanceType or a ServerlessConfig.")
-    return Reply(body={"EndpointConfigArn": add(site, call, CONFIG, call.body["EndpointConfigName"])})
+    return Reply(body={"EndpointConfigArn": add(context, call, CONFIG, call.body["EndpointConfigName"])})
 
 
-def describe_config(site: Site, call: Call) -> Reply:
+def describe_config(context: EmulatorContext, call: Call) -> Reply:
     """DescribeEndpointConfig."""
-    thing = need(site, call, CONFIG, call.body["EndpointConfigName"])
+    thing = need(context, call, CONFIG, call.body["EndpointConfigName"])
     return Reply(
-        body=asked(thing) | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.told(site, thing["created"])}
+        body=asked(thing) | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.told(context, thing["created"])}
     )
 
 
-def list_configs(site: Site, call: Call) -> Reply:
+def list_configs(context: EmulatorContext, call: Call) -> Reply:
     """ListEndpointConfigs."""
     views = [
         {"EndpointConfigName": one["id"], "EndpointConfigArn": one["arn"],
-         "CreationTime": naming.told(site, one["created"])}
-        for one in standing(site, call, CONFIG)
+         "CreationTime": naming.told(context, one["created"])}
+        for one in standing(context, call, CONFIG)
     ]  # fmt: skip
     return Reply(body=listing.page(call, views, under="EndpointConfigs", name="EndpointConfigName"))
 
 
-def delete_config(site: Site, call: Call) -> Reply:
+def delete_config(context: EmulatorContext, call: Call) -> Reply:
     """DeleteEndpointConfig."""
-    return take_down(site, call, CONFIG, call.body["EndpointConfigName"])
+    return take_down(context, call, CONFIG, call.body["EndpointConfigName"])
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------------
 
 
-def create_endpoint(site: Site, call: Call) -> Reply:
+def create_endpoint(context: EmulatorContext, call: Call) -> Reply:
     """CreateEndpoint."""
     config = call.body["EndpointConfigName"]
-    need(site, call, CONFIG, config)
-    arn = add(site, call, ENDPOINT, call.body["EndpointName"], config=config, counts={})
+    need(context, call, CONFIG, config)
+    arn = add(context, call, ENDPOINT, call.body["EndpointName"], config=config, counts={})
     return Reply(body={"EndpointArn": arn})
 
 
-def describe_endpoint(site: Site, call: Call) -> Reply:
+def describe_endpoint(context: EmulatorContext, call: Call) -> Reply:
     """DescribeEndpoint."""
-    thing = need(site, call, ENDPOINT, call.body["EndpointName"])
-    shown = times(site, thing) | {
+    thing = need(context, call, ENDPOINT, call.body["EndpointName"])
+    shown = times(context, thing) | {
         "EndpointName": thing["id"], "EndpointArn": thing["arn"], "EndpointConfigName": thing["config"],
-        "EndpointStatus": status(site, thing, call.now), "ProductionVariants": _variants(site, call, thing),
+        "EndpointStatus": status(context, thing, call.now), "ProductionVariants": _variants(context, call, thing),
     }  # fmt: skip
     return Reply(body=shown)
 
 
-def _variants(site: Site, call: Call, thing: dict[str, Any]) -> list[dict[str, Any]]:
-    config = found(site, call, CONFIG, thing["config"])
+def _variants(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> list[dict[str, Any]]:
+    config = found(context, call, CONFIG, thing["config"])
     shown = []
     for variant in (config or {}).get("request", {}).get("ProductionVariants", ()):
         count = thing["counts"].get(variant["VariantName"], variant.get("InitialInstanceCount", 0))
         managed = variant.get("ManagedInstanceScaling") or {}
         if managed.get("Status") == "ENABLED":
-            on_it = [one for one in standing(site, call, COMPONENT) if one["request"]["EndpointName"] == thing["id"]]
-            count = capacity.instances(site, call, thing, on_it, managed)
+            on_it = [one for one in standing(context, call, COMPONENT) if one["request"]["EndpointName"] == thing["id"]]
+            count = capacity.instances(context, call, thing, on_it, managed)
         entry = {"VariantName": variant["VariantName"], "CurrentWeight": variant.get("InitialVariantWeight", 1.0)}
         if variant.get("ServerlessConfig"):
             entry["CurrentServerlessConfig"] = variant["ServerlessConfig"]
@@ -203,46 +203,46 @@ def _variants(site: Site, call: Call, thing: dict[str, Any]) -> list[dict[str, A
     return shown
 
 
-def list_endpoints(site: Site, call: Call) -> Reply:
+def list_endpoints(context: EmulatorContext, call: Call) -> Reply:
     """ListEndpoints."""
-    lag = site.faults.condition("list_lag", call.name)
+    lag = context.faults.condition("list_lag", call.name)
     views = [
-        {"EndpointName": one["id"], "EndpointArn": one["arn"], "EndpointStatus": status(site, one, call.now)}
-        | times(site, one)
-        for one in standing(site, call, ENDPOINT)
+        {"EndpointName": one["id"], "EndpointArn": one["arn"], "EndpointStatus": status(context, one, call.now)}
+        | times(context, one)
+        for one in standing(context, call, ENDPOINT)
         if not lag or one["created"] <= call.now - lag.seconds
     ]
     return Reply(body=listing.page(call, views, under="Endpoints", name="EndpointName", status="EndpointStatus"))
 
 
-def update_endpoint(site: Site, call: Call) -> Reply:
+def update_endpoint(context: EmulatorContext, call: Call) -> Reply:
     """UpdateEndpoint: another configuration; only of one that stands."""
-    need(site, call, CONFIG, call.body["EndpointConfigName"])
-    with site.store.alone():
-        thing = need(site, call, ENDPOINT, call.body["EndpointName"])
-        if status(site, thing, call.now) != "InService":
+    need(context, call, CONFIG, call.body["EndpointConfigName"])
+    with context.store.alone():
+        thing = need(context, call, ENDPOINT, call.body["EndpointName"])
+        if status(context, thing, call.now) != "InService":
             raise shapes.refused(f'Cannot update in-progress endpoint "{thing["arn"]}".')
         thing |= {"config": call.body["EndpointConfigName"], "changed": call.now, "counts": {}}
-        site.store.save(ENDPOINT, naming.shelf(call), thing)
+        context.store.save(ENDPOINT, naming.shelf(call), thing)
     return Reply(body={"EndpointArn": thing["arn"]})
 
 
-def update_weights(site: Site, call: Call) -> Reply:
+def update_weights(context: EmulatorContext, call: Call) -> Reply:
     """UpdateEndpointWeightsAndCapacities."""
-    with site.store.alone():
-        thing = need(site, call, ENDPOINT, call.body["EndpointName"])
+    with context.store.alone():
+        thing = need(context, call, ENDPOINT, call.body["EndpointName"])
         for wish in call.body["DesiredWeightsAndCapacities"]:
             if wish.get("DesiredInstanceCount") is not None:
                 thing["counts"][wish["VariantName"]] = wish["DesiredInstanceCount"]
         thing["changed"] = call.now
-        site.store.save(ENDPOINT, naming.shelf(call), thing)
+        context.store.save(ENDPOINT, naming.shelf(call), thing)
     return Reply(body={"EndpointArn": thing["arn"]})
 
 
-def delete_endpoint(site: Site, call: Call) -> Reply:
+def delete_endpoint(context: EmulatorContext, call: Call) -> Reply:
     """DeleteEndpoint: not while an inference component is on it."""
     name = call.body["EndpointName"]
-    if any(one["request"]["EndpointName"] == name for one in standing(site, call, COMPONENT)):
+    if any(one["request"]["EndpointName"] == name for one in standing(context, call, COMPONENT)):
         raise shapes.refused("Cannot delete endpoint with inference component associated. Please delete inference "
                              "component and try it again.")  # fmt: skip
-    return take_down(site, call, ENDPOINT, call.body["EndpointName"])
+    return take_down(context, call, ENDPOINT, call.body["EndpointName"])

@@ -14,17 +14,17 @@ from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import documents, listing, shapes
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _SINCE = 1_735_689_600.0  # 2025-01-01
 _PLACEHOLDER = b"A placeholder of the emulator: no weights, no program.\n"
 
 
-def describe(site: Site, call: Call) -> Reply:
+def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeHubContent."""
     asked = call.body
     name, version = asked["HubContentName"], asked.get("HubContentVersion")
-    seed_caches(site)
+    seed_caches(context)
     document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
     body = _info(call, name) | {
         "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"),
@@ -33,7 +33,7 @@ def describe(site: Site, call: Call) -> Reply:
     return Reply(body=body)
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListHubContents."""
     _hub(call.body["HubName"])
     views = [_info(call, name) for name in documents.names()] if call.body["HubContentType"] == "Model" else []
@@ -43,13 +43,13 @@ def list_(site: Site, call: Call) -> Reply:
     ))  # fmt: skip
 
 
-def versions(site: Site, call: Call) -> Reply:
+def versions(context: EmulatorContext, call: Call) -> Reply:
     """ListHubContentVersions: the emulator's hub has one of each."""
     _document(call, call.body["HubName"], call.body["HubContentType"], call.body["HubContentName"], None)
     return Reply(body={"HubContentSummaries": [_info(call, call.body["HubContentName"])]})
 
 
-def describe_hub(site: Site, call: Call) -> Reply:
+def describe_hub(context: EmulatorContext, call: Call) -> Reply:
     """DescribeHub."""
     _hub(call.body["HubName"])
     return Reply(body={
@@ -90,11 +90,11 @@ def _info(call: Call, name: str) -> dict[str, Any]:
 # -- for other calls ---------------------------------------------------------------------------------------------------
 
 
-def of_arn(site: Site, call: Call, arn: str) -> dict[str, Any]:
+def of_arn(context: EmulatorContext, call: Call, arn: str) -> dict[str, Any]:
     """The document of a base model's ARN, with or without a version, or the service's refusal."""
     _, _, rest = arn.partition(":hub-content/")
     hub, _, name, *version = rest.split("/")
-    seed_caches(site)
+    seed_caches(context)
     return _document(call, hub, "Model", name, version[0] if version else None)
 
 
@@ -135,18 +135,18 @@ def _broken(key: str, rule: dict[str, Any], text: str) -> str:
     return ""
 
 
-def seed_caches(site: Site) -> None:
+def seed_caches(context: EmulatorContext) -> None:
     """The buckets that documents point into, with placeholders: they are AWS's own, and are there for everybody."""
-    region = site.settings.aws_region
-    store = site.aws.backend("s3")
-    with site.store.alone():
+    region = context.settings.aws_region
+    store = context.aws.backend("s3")
+    with context.store.alone():
         made = {str(bucket) for bucket in store.buckets}
         if documents.cache_bucket(region) in made:
             return
         for name in (documents.cache_bucket(region), documents.gated_bucket(region)):
             store.create_bucket(name, region)
         for uri, data in _contents(region).items():
-            buckets.put(site, buckets.parse(uri), data)
+            buckets.put(context, buckets.parse(uri), data)
 
 
 def _contents(region: str) -> dict[str, bytes]:

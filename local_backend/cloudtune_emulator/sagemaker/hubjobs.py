@@ -19,8 +19,8 @@ from cloudtune_emulator.sagemaker.job_timeline import Phase, Seen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cloudtune_emulator.context import Site
-    from cloudtune_emulator.job_timeline import Life
+    from cloudtune_emulator.context import EmulatorContext
+    from cloudtune_emulator.job_timeline import JobStatus
     from cloudtune_emulator.train_engine import TrainEngine
 
 FACE = "sagemaker"
@@ -43,18 +43,18 @@ def is_hubs(job: Mapping[str, Any]) -> bool:
     return bool(request.get("ServerlessJobConfig")) or source.startswith(_CACHE)
 
 
-def begin(site: Site, job: dict[str, Any]) -> None:
+def begin(context: EmulatorContext, job: dict[str, Any]) -> None:
     """Hand the rows and figures to the engine that trains."""
-    shadow = _shadow(site, job)
-    training, validation = _rows(site, job, "train"), _rows(site, job, "validation")
+    shadow = _shadow(context, job)
+    training, validation = _rows(context, job, "train"), _rows(context, job, "validation")
     if training is None:
         error = "ClientError: the job has no training channel, and AWS's default rows are not here"
         shadow["course"]["error"] = {"code": "client_error", "message": error, "param": None}
-    site.engine.begin(shadow, training or Path("none"), validation)
-    site.store.add("job", FACE, shadow)
+    context.engine.begin(shadow, training or Path("none"), validation)
+    context.store.add("job", FACE, shadow)
 
 
-def _shadow(site: Site, job: dict[str, Any]) -> dict[str, Any]:
+def _shadow(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
     given = {key: value.strip('"') for key, value in (job["request"].get("HyperParameters") or {}).items()}
     course = job["course"]
     found = {name: _number(given, keys) for name, keys in _HYPER.items()}
@@ -107,15 +107,15 @@ def _number(given: Mapping[str, str], names: tuple[str, ...]) -> float | None:
     return None
 
 
-def _rows(site: Site, job: dict[str, Any], side: str) -> Path | None:
+def _rows(context: EmulatorContext, job: dict[str, Any], side: str) -> Path | None:
     """A channel's rows as canonical ones, in a file that is kept."""
     uri = rows.channels(job).get(side)
     if uri is None:
         return None
-    path = site.store.content(f"sagemaker-{job['id']}-{int(job['created'] * 1000)}-{side}.jsonl")
-    template = rows.template(site, uri)
+    path = context.store.content(f"sagemaker-{job['id']}-{int(job['created'] * 1000)}-{side}.jsonl")
+    template = rows.template(context, uri)
     with path.open("w", encoding="utf-8") as file:
-        for row in rows.objects(site, uri):
+        for row in rows.objects(context, uri):
             file.write(json.dumps(rows.canonical(row, template), ensure_ascii=False) + "\n")
     return path
 
@@ -123,41 +123,44 @@ def _rows(site: Site, job: dict[str, Any], side: str) -> Path | None:
 # -- asking ------------------------------------------------------------------------------------------------------------
 
 
-def _mine(site: Site, job: dict[str, Any]) -> dict[str, Any]:
-    shadow = site.store.get("job", FACE, job["id"])
+def _mine(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
+    shadow = context.store.get("job", FACE, job["id"])
     assert shadow is not None
     return shadow
 
 
-def seen(site: Site, job: dict[str, Any], now: float) -> Seen:
+def seen(context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
     """The job as its run stands."""
-    life = site.engine.life(_mine(site, job), now)
+    status = context.engine.status(_mine(context, job), now)
     phases = [Phase(job["created"], "InProgress", "Starting"), Phase(job["created"], "InProgress", "Downloading")]
-    if life.started_at is not None:
-        phases.append(Phase(max(life.started_at, job["created"]), "InProgress", "Training"))
-    word = _WORDS[life.word]
+    if status.started_at is not None:
+        phases.append(Phase(max(status.started_at, job["created"]), "InProgress", "Training"))
+    word = _WORDS[status.word]
     stopped = next((at for at, kind in job["acts"] if kind == "stop"), None)
-    if life.finished_at is not None:
-        phases += _ending(life, word)
+    if status.finished_at is not None:
+        phases += _ending(status, word)
     elif stopped is not None:
         phases.append(Phase(stopped, "Stopping", "Stopping"))
     reason = None
-    if word == "Failed" and life.error:
-        text = str(life.error["message"])
+    if word == "Failed" and status.error:
+        text = str(status.error["message"])
         reason = text if text.startswith("ClientError") else f"AlgorithmError: {text}"
-    lines = tuple((event.at, _line(event.data)) for event in life.events if event.type == "metrics")
-    return Seen(phases=tuple(phases), reason=reason, step=_step(life), lines=lines)
+    lines = tuple((event.at, _line(event.data)) for event in status.events if event.type == "metrics")
+    return Seen(phases=tuple(phases), reason=reason, step=_step(status), lines=lines)
 
 
-def _ending(life: Life, word: str) -> list[Phase]:
-    assert life.finished_at is not None
+def _ending(status: JobStatus, word: str) -> list[Phase]:
+    assert status.finished_at is not None
     if word == "Completed":
-        return [Phase(life.finished_at, "InProgress", "Uploading"), Phase(life.finished_at, "Completed", "Completed")]
-    return [Phase(life.finished_at, word, word)]
+        return [
+            Phase(status.finished_at, "InProgress", "Uploading"),
+            Phase(status.finished_at, "Completed", "Completed"),
+        ]
+    return [Phase(status.finished_at, word, word)]
 
 
-def _step(life: Life) -> int:
-    return max((int(event.data.get("step", 0)) for event in life.events if event.type == "metrics"), default=0)
+def _step(status: JobStatus) -> int:
+    return max((int(event.data.get("step", 0)) for event in status.events if event.type == "metrics"), default=0)
 
 
 def _line(data: Mapping[str, Any]) -> str:
@@ -166,17 +169,17 @@ def _line(data: Mapping[str, Any]) -> str:
     return str({ours: data[name] for name, ours in names.items() if name in data})
 
 
-def stop(site: Site, job: dict[str, Any], now: float) -> None:
+def stop(context: EmulatorContext, job: dict[str, Any], now: float) -> None:
     """Stop the run."""
-    shadow = _mine(site, job)
-    site.engine.act(shadow, "cancel", now)
-    site.store.save("job", FACE, shadow)
+    shadow = _mine(context, job)
+    context.engine.act(shadow, "cancel", now)
+    context.store.save("job", FACE, shadow)
 
 
-def artefact(site: Site, job: dict[str, Any]) -> bytes | None:
+def artefact(context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
     """The tuned model's files, packed; None where the run left no model."""
-    engine: TrainEngine = site.engine  # type: ignore[assignment]
-    folder = engine.files(_mine(site, job))
+    engine: TrainEngine = context.engine  # type: ignore[assignment]
+    folder = engine.files(_mine(context, job))
     if folder is None:
         return None
     buffer = io.BytesIO()

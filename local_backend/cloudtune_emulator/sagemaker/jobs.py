@@ -22,49 +22,49 @@ from cloudtune_emulator.sagemaker import (
 from cloudtune_emulator.sagemaker.create_job import KIND
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.sagemaker.job_timeline import Seen
 
 _NOT_SHOWN = frozenset({"Tags", "SessionChainingConfig"})
 TOKENS_PER_ROW = 50
 
 
-def find(site: Site, call: Call, name: str) -> dict[str, Any]:
+def find(context: EmulatorContext, call: Call, name: str) -> dict[str, Any]:
     """The job of that name, or the service's words for none."""
-    job = site.store.get(KIND, naming.shelf(call), name)
+    job = context.store.get(KIND, naming.shelf(call), name)
     if job is None:
         raise shapes.refused("Requested resource not found.")
     return job
 
 
-def look(site: Site, call: Call, job: dict[str, Any]) -> Seen:
+def look(context: EmulatorContext, call: Call, job: dict[str, Any]) -> Seen:
     """How the job stands; when it is first seen to have ended, what it leaves is written."""
-    seen = site.sagemaker.seen(site, job, call.now)
+    seen = context.sagemaker.seen(context, job, call.now)
     if seen.has_ended and not job["settled"]:
-        with site.store.alone():
-            now = site.store.get(KIND, naming.shelf(call), job["id"])
+        with context.store.alone():
+            now = context.store.get(KIND, naming.shelf(call), job["id"])
             if now is not None and not now["settled"]:
                 job |= now
-                _settle(site, call, job, seen)
+                _settle(context, call, job, seen)
                 job["settled"] = True
-                site.store.save(KIND, naming.shelf(call), job)
+                context.store.save(KIND, naming.shelf(call), job)
     return seen
 
 
-def _settle(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> None:
+def _settle(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> None:
     if seen.now.status == "Failed" or not seen.has_trained:
         return
-    data = site.sagemaker.artefact(site, job)
+    data = context.sagemaker.artefact(context, job)
     if data is None:
         return
     place = _output(job)
     if job["request"]["OutputDataConfig"].get("CompressionType") == "NONE":
-        packages.unpack(site, place, data)
+        packages.unpack(context, place, data)
     else:
-        buckets.put(site, place, data)
+        buckets.put(context, place, data)
     job["artefact"] = place.uri
     if job["request"].get("ServerlessJobConfig") and seen.now.status == "Completed":
-        job["package"] = packages.register(site, call, job, data)
+        job["package"] = packages.register(context, call, job, data)
 
 
 def _output(job: dict[str, Any]) -> buckets.Place:
@@ -74,42 +74,42 @@ def _output(job: dict[str, Any]) -> buckets.Place:
     return base.under("model/" if out.get("CompressionType") == "NONE" else "model.tar.gz")
 
 
-def settle_all(site: Site, call: Call) -> None:
+def settle_all(context: EmulatorContext, call: Call) -> None:
     """Let every job that has ended by now leave what it leaves: asked for when S3 or the log is read."""
-    for job in site.store.all(KIND, naming.shelf(call)):
+    for job in context.store.all(KIND, naming.shelf(call)):
         if not job["settled"]:
-            look(site, call, job)
+            look(context, call, job)
 
 
-def describe(site: Site, call: Call) -> Reply:
+def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeTrainingJob."""
-    job = find(site, call, call.body["TrainingJobName"])
-    return Reply(body=view(site, call, job, look(site, call, job)))
+    job = find(context, call, call.body["TrainingJobName"])
+    return Reply(body=view(context, call, job, look(context, call, job)))
 
 
-def view(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
+def view(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
     """All that was asked for, and how it stands."""
     request, now = job["request"], call.now
     shown: dict[str, Any] = {key: value for key, value in request.items() if key not in _NOT_SHOWN}
     shown.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": job_timeline.DEFAULT_MAX_RUNTIME_S})
     for key in ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining"):
         shown.setdefault(key, False)
-    shown |= _standing(site, call, seen)
+    shown |= _standing(context, call, seen)
     shown |= {
-        "TrainingJobArn": job["arn"], "SecondaryStatusTransitions": _transitions(site, seen),
-        "LastModifiedTime": naming.told(site, seen.now.at), "CreationTime": naming.told(site, job["created"]),
-        "FinalMetricDataList": _final(site, job, seen),
+        "TrainingJobArn": job["arn"], "SecondaryStatusTransitions": _transitions(context, seen),
+        "LastModifiedTime": naming.told(context, seen.now.at), "CreationTime": naming.told(context, job["created"]),
+        "FinalMetricDataList": _final(context, job, seen),
     }  # fmt: skip
     if job.get("artefact"):
         shown["ModelArtifacts"] = {"S3ModelArtifacts": job["artefact"]}
     if seen.started is not None:
-        shown["TrainingStartTime"] = naming.told(site, seen.started)
+        shown["TrainingStartTime"] = naming.told(context, seen.started)
         spent = int((seen.now.at if seen.has_ended else now) - seen.started)
         shown["TrainingTimeInSeconds"] = spent
         if not request.get("ServerlessJobConfig"):
             shown["BillableTimeInSeconds"] = int(spent * (0.3 if request.get("EnableManagedSpotTraining") else 1))
     if seen.has_ended:
-        shown["TrainingEndTime"] = naming.told(site, seen.now.at)
+        shown["TrainingEndTime"] = naming.told(context, seen.now.at)
         if (request.get("ResourceConfig") or {}).get("KeepAlivePeriodInSeconds"):
             shown["WarmPoolStatus"] = {"Status": _pool(job, seen, now)}
     if request.get("ServerlessJobConfig"):
@@ -117,28 +117,28 @@ def view(site: Site, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, A
     return shown
 
 
-def _standing(site: Site, call: Call, seen: Seen) -> dict[str, Any]:
-    word = site.faults.condition("invented_status", call.name)
+def _standing(context: EmulatorContext, call: Call, seen: Seen) -> dict[str, Any]:
+    word = context.faults.condition("invented_status", call.name)
     status = word.value if word else seen.now.status
     found = {"TrainingJobStatus": status, "SecondaryStatus": seen.now.secondary}
     return found | ({"FailureReason": seen.reason} if seen.reason and status == "Failed" else {})
 
 
-def _transitions(site: Site, seen: Seen) -> list[dict[str, Any]]:
+def _transitions(context: EmulatorContext, seen: Seen) -> list[dict[str, Any]]:
     ends = [phase.at for phase in seen.phases[1:]]
     found = []
     for number, phase in enumerate(seen.phases):
-        entry = {"Status": phase.secondary, "StartTime": naming.told(site, phase.at),
+        entry = {"Status": phase.secondary, "StartTime": naming.told(context, phase.at),
                  "StatusMessage": job_timeline.MESSAGES.get(phase.secondary, phase.secondary)}  # fmt: skip
         if number < len(ends):
-            entry["EndTime"] = naming.told(site, ends[number])
+            entry["EndTime"] = naming.told(context, ends[number])
         elif phase.status in job_timeline.TERMINAL:
-            entry["EndTime"] = naming.told(site, phase.at)
+            entry["EndTime"] = naming.told(context, phase.at)
         found.append(entry)
     return found
 
 
-def _final(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
+def _final(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
     """The last value that each metric definition's expression finds in the log."""
     definitions = (job["request"].get("AlgorithmSpecification") or {}).get("MetricDefinitions") or ()
     found = []
@@ -146,7 +146,7 @@ def _final(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
         for at, line in reversed(seen.lines):
             if (hit := re.search(definition["Regex"], line)) is not None and hit.groups():
                 found.append(
-                    {"MetricName": definition["Name"], "Value": float(hit[1]), "Timestamp": naming.told(site, at)}
+                    {"MetricName": definition["Name"], "Value": float(hit[1]), "Timestamp": naming.told(context, at)}
                 )
                 break
     return found
@@ -186,53 +186,53 @@ def _serverless(job: dict[str, Any], seen: Seen) -> dict[str, Any]:
     return found
 
 
-def list_(site: Site, call: Call) -> Reply:
+def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListTrainingJobs."""
     views = []
-    lag = site.faults.condition("list_lag", call.name)
-    for job in site.store.all(KIND, naming.shelf(call)):
+    lag = context.faults.condition("list_lag", call.name)
+    for job in context.store.all(KIND, naming.shelf(call)):
         if lag and job["created"] > call.now - lag.seconds:
             continue
-        seen = look(site, call, job)
+        seen = look(context, call, job)
         entry = {
             "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
-            "CreationTime": naming.told(site, job["created"]), "LastModifiedTime": naming.told(site, seen.now.at),
+            "CreationTime": naming.told(context, job["created"]), "LastModifiedTime": naming.told(context, seen.now.at),
         }  # fmt: skip
-        entry |= {key: word for key, word in _standing(site, call, seen).items() if key != "FailureReason"}
+        entry |= {key: word for key, word in _standing(context, call, seen).items() if key != "FailureReason"}
         if seen.has_ended:
-            entry["TrainingEndTime"] = naming.told(site, seen.now.at)
+            entry["TrainingEndTime"] = naming.told(context, seen.now.at)
         views.append(entry)
     return Reply(body=listing.page(
         call, views, under="TrainingJobSummaries", name="TrainingJobName", status="TrainingJobStatus",
     ))  # fmt: skip
 
 
-def stop(site: Site, call: Call) -> Reply:
+def stop(context: EmulatorContext, call: Call) -> Reply:
     """StopTrainingJob: SIGTERM, and after 120 s SIGKILL; what was saved is uploaded.
 
     A job that has ended is refused in the words that users report ("The request was rejected because the training job
     is in status Completed", aws/sagemaker-python-sdk issues, seen 2026-11-21).
     """
-    with site.store.alone():
-        job = find(site, call, call.body["TrainingJobName"])
-        seen = look(site, call, job)
+    with context.store.alone():
+        job = find(context, call, call.body["TrainingJobName"])
+        seen = look(context, call, job)
         if seen.has_ended:
             message = f"The request was rejected because the training job is in status {seen.now.status}."
             raise shapes.refused(message)
         if seen.now.status != "Stopping":
-            site.sagemaker.stop(site, job, call.now)
-            site.store.save(KIND, naming.shelf(call), job)
+            context.sagemaker.stop(context, job, call.now)
+            context.store.save(KIND, naming.shelf(call), job)
     return Reply(body=b"", content_type="application/x-amz-json-1.1")
 
 
-def delete(site: Site, call: Call) -> Reply:
+def delete(context: EmulatorContext, call: Call) -> Reply:
     """DeleteTrainingJob: of an ended job; its name is free again."""
-    with site.store.alone():
-        job = find(site, call, call.body["TrainingJobName"])
-        seen = look(site, call, job)
+    with context.store.alone():
+        job = find(context, call, call.body["TrainingJobName"])
+        seen = look(context, call, job)
         if not seen.has_ended:
             message = f"The training job {job['id']} is {seen.now.status} and cannot be deleted."
             raise shapes.failed("ResourceInUse", message)
-        site.store.remove(KIND, naming.shelf(call), job["id"])
-        naming.unlabel(site, call, job["arn"])
+        context.store.remove(KIND, naming.shelf(call), job["id"])
+        naming.unlabel(context, call, job["arn"])
     return Reply(body=b"", content_type="application/x-amz-json-1.1")

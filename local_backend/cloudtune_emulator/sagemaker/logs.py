@@ -13,26 +13,26 @@ from cloudtune_emulator.sagemaker import naming
 from cloudtune_emulator.sagemaker.create_job import KIND
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
 
-def bring_up(site: Site, call: Call) -> None:
+def bring_up(context: EmulatorContext, call: Call) -> None:
     """Write what the jobs of the call's region have logged until now."""
-    for job in site.store.all(KIND, naming.shelf(call)):
-        lines = site.sagemaker.seen(site, job, call.now).lines
+    for job in context.store.all(KIND, naming.shelf(call)):
+        lines = context.sagemaker.seen(context, job, call.now).lines
         if lines:
-            _write(site, call, job, lines)
+            _write(context, call, job, lines)
 
 
-def _write(site: Site, call: Call, job: dict[str, Any], lines: tuple[tuple[float, str], ...]) -> None:
+def _write(context: EmulatorContext, call: Call, job: dict[str, Any], lines: tuple[tuple[float, str], ...]) -> None:
     from moto.core.utils import utcnow
     from moto.logs.models import LogEvent
 
-    with site.store.alone():
-        store = site.aws.backend("logs", call.region or "us-east-1")
+    with context.store.alone():
+        store = context.aws.backend("logs", call.region or "us-east-1")
         if GROUP not in store.groups:
             store.create_log_group(GROUP, {})
         group = store.groups[GROUP]
@@ -41,7 +41,7 @@ def _write(site: Site, call: Call, job: dict[str, Any], lines: tuple[tuple[float
             store.create_log_stream(GROUP, name)
         stream = group.streams[name]
         for at, text in lines[len(stream.events) :]:
-            moment = int((at + site.faults.skew()) * 1000)
+            moment = int((at + context.faults.skew()) * 1000)
             event = LogEvent(moment, {"timestamp": moment, "message": text})
             stream.events.append(event)
             stream.last_ingestion_time = utcnow()

@@ -16,7 +16,7 @@ from cloudtune_emulator.sagemaker import jobs, naming
 from cloudtune_emulator.sagemaker.create_job import KIND
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
     from cloudtune_emulator.route import Handler
     from cloudtune_emulator.sagemaker.job_timeline import Seen
@@ -44,24 +44,24 @@ def dressed(error: ApiError) -> ApiError:
     return found
 
 
-def get_run(site: Site, call: Call) -> Reply:
+def get_run(context: EmulatorContext, call: Call) -> Reply:
     """runs/get: the run with the last value of each figure."""
-    job, seen = _asked(site, call)
-    latest = {point["key"]: point for point in _points(site, job, seen)}
+    job, seen = _asked(context, call)
+    latest = {point["key"]: point for point in _points(context, job, seen)}
     config = job["request"]["MlflowConfig"]
     status = {"Completed": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}.get(seen.now.status, "RUNNING")
     info = {
         "run_id": jobs.run_id(job), "run_uuid": jobs.run_id(job), "run_name": config.get("MlflowRunName") or job["id"],
         "experiment_id": jobs.experiment_id(job), "status": status, "lifecycle_stage": "active",
-        "start_time": int(naming.told(site, job["created"]) * 1000),
+        "start_time": int(naming.told(context, job["created"]) * 1000),
     }  # fmt: skip
     return Reply(body={"run": {"info": info, "data": {"metrics": list(latest.values()), "params": [], "tags": []}}})
 
 
-def get_history(site: Site, call: Call) -> Reply:
+def get_history(context: EmulatorContext, call: Call) -> Reply:
     """metrics/get-history: every value of one figure."""
-    job, seen = _asked(site, call)
-    points = [point for point in _points(site, job, seen) if point["key"] == call.query.get("metric_key")]
+    job, seen = _asked(context, call)
+    points = [point for point in _points(context, job, seen) if point["key"] == call.query.get("metric_key")]
     try:
         start = whole(call.query.get("page_token"), "page_token", 0, least=0, most=1 << 31)
         most = whole(call.query.get("max_results"), "max_results", _MOST, least=1, most=_MOST)
@@ -73,21 +73,21 @@ def get_history(site: Site, call: Call) -> Reply:
     return Reply(body=body)
 
 
-def _asked(site: Site, call: Call) -> tuple[dict[str, Any], Seen]:
+def _asked(context: EmulatorContext, call: Call) -> tuple[dict[str, Any], Seen]:
     arn = next((call.headers[name] for name in _ARN_HEADERS if name in call.headers), "")
     if not arn:
         raise MlflowError(403, "PERMISSION_DENIED", "The request names no MLflow resource.")
     run = call.query.get("run_id", "")
-    for job in site.store.all(KIND, naming.shelf(call)):
+    for job in context.store.all(KIND, naming.shelf(call)):
         config = job["request"].get("MlflowConfig") or {}
         if config.get("MlflowResourceArn") == arn and jobs.run_id(job) == run:
-            seen = jobs.look(site, call, job)
+            seen = jobs.look(context, call, job)
             if seen.has_trained:
                 return job, seen
     raise MlflowError(404, "RESOURCE_DOES_NOT_EXIST", f"Run '{run}' not found")
 
 
-def _points(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
+def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
     """Each figure of the log; where a line tells no step, reports of the training are counted."""
     steps, epochs = job["course"]["steps"], float(job["course"]["epochs"])
     found: list[dict[str, Any]] = []
@@ -97,7 +97,7 @@ def _points(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]
         count += "loss" in figures
         epoch = figures.pop("epoch", None)
         step = count if epoch is None else round(epoch / epochs * steps)
-        moment = int(naming.told(site, at) * 1000)
+        moment = int(naming.told(context, at) * 1000)
         found += [
             {"key": key, "value": float(value), "timestamp": moment, "step": step, "run_id": jobs.run_id(job)}
             for key, value in figures.items()
@@ -105,17 +105,17 @@ def _points(site: Site, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]
     return found
 
 
-def describe_app(site: Site, call: Call) -> Reply:
+def describe_app(context: EmulatorContext, call: Call) -> Reply:
     """DescribeMlflowApp: every app that somebody names is there, as jobs may name any."""
     arn = call.body["Arn"]
     return Reply(body={"Arn": arn, "Name": naming.tail(arn), "Status": "Created"})
 
 
-def describe_server(site: Site, call: Call) -> Reply:
+def describe_server(context: EmulatorContext, call: Call) -> Reply:
     """DescribeMlflowTrackingServer: likewise, and it is never stopped."""
     name = call.body["TrackingServerName"]
     return Reply(body={
-        "TrackingServerArn": naming.arn(site, call, "mlflow-tracking-server", name), "TrackingServerName": name,
+        "TrackingServerArn": naming.arn(context, call, "mlflow-tracking-server", name), "TrackingServerName": name,
         "TrackingServerStatus": "Created", "IsActive": "Active", "TrackingServerUrl": call.base,
     })  # fmt: skip
 

@@ -8,7 +8,7 @@ from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import shapes
 
 if TYPE_CHECKING:
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _MOST_TAGS = 50
 
@@ -18,9 +18,9 @@ def shelf(call: Call) -> str:
     return f"sagemaker/{call.region or 'us-east-1'}"
 
 
-def arn(site: Site, call: Call, kind: str, name: str) -> str:
+def arn(context: EmulatorContext, call: Call, kind: str, name: str) -> str:
     """The ARN of a thing of this account."""
-    return f"arn:aws:sagemaker:{call.region or 'us-east-1'}:{site.settings.aws_account}:{kind}/{name}"
+    return f"arn:aws:sagemaker:{call.region or 'us-east-1'}:{context.settings.aws_account}:{kind}/{name}"
 
 
 def tail(text: str) -> str:
@@ -28,52 +28,52 @@ def tail(text: str) -> str:
     return text.rpartition("/")[2]
 
 
-def told(site: Site, moment: float) -> float:
+def told(context: EmulatorContext, moment: float) -> float:
     """A moment as the service tells it: to the millisecond, by a clock that may be wrong."""
-    return round(moment + site.faults.skew(), 3)
+    return round(moment + context.faults.skew(), 3)
 
 
 # -- tags --------------------------------------------------------------------------------------------------------------
 
 
-def label(site: Site, call: Call, what: str, tags: list[dict[str, str]] | None) -> None:
+def label(context: EmulatorContext, call: Call, what: str, tags: list[dict[str, str]] | None) -> None:
     """Hang a new thing's tags on it."""
-    site.store.remove("tags", shelf(call), what)
-    site.store.add("tags", shelf(call), {"id": what, "tags": {tag["Key"]: tag["Value"] for tag in tags or ()}})
+    context.store.remove("tags", shelf(call), what)
+    context.store.add("tags", shelf(call), {"id": what, "tags": {tag["Key"]: tag["Value"] for tag in tags or ()}})
 
 
-def unlabel(site: Site, call: Call, what: str) -> None:
+def unlabel(context: EmulatorContext, call: Call, what: str) -> None:
     """Forget a thing's tags with it."""
-    site.store.remove("tags", shelf(call), what)
+    context.store.remove("tags", shelf(call), what)
 
 
-def add_tags(site: Site, call: Call) -> Reply:
+def add_tags(context: EmulatorContext, call: Call) -> Reply:
     """AddTags."""
-    with site.store.alone():
-        held = _held(site, call)
+    with context.store.alone():
+        held = _held(context, call)
         held["tags"] |= {tag["Key"]: tag["Value"] for tag in call.body["Tags"]}
         if len(held["tags"]) > _MOST_TAGS:
             raise shapes.failed("ResourceLimitExceeded", f"A resource has at most {_MOST_TAGS} tags.")
-        site.store.save("tags", shelf(call), held)
+        context.store.save("tags", shelf(call), held)
     return Reply(body={"Tags": _listed(held)})
 
 
-def list_tags(site: Site, call: Call) -> Reply:
+def list_tags(context: EmulatorContext, call: Call) -> Reply:
     """ListTags."""
-    return Reply(body={"Tags": _listed(_held(site, call))})
+    return Reply(body={"Tags": _listed(_held(context, call))})
 
 
-def delete_tags(site: Site, call: Call) -> Reply:
+def delete_tags(context: EmulatorContext, call: Call) -> Reply:
     """DeleteTags."""
-    with site.store.alone():
-        held = _held(site, call)
+    with context.store.alone():
+        held = _held(context, call)
         held["tags"] = {key: value for key, value in held["tags"].items() if key not in call.body["TagKeys"]}
-        site.store.save("tags", shelf(call), held)
+        context.store.save("tags", shelf(call), held)
     return Reply(body={})
 
 
-def _held(site: Site, call: Call) -> dict[str, Any]:
-    held = site.store.get("tags", shelf(call), call.body["ResourceArn"])
+def _held(context: EmulatorContext, call: Call) -> dict[str, Any]:
+    held = context.store.get("tags", shelf(call), call.body["ResourceArn"])
     if held is None:
         raise shapes.refused(f'Could not find resource "{call.body["ResourceArn"]}".')
     return held

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cloudtune_emulator.aws import errors, signing
 from cloudtune_emulator.aws.authentication import verified
 from cloudtune_emulator.http import read_call
-from cloudtune_emulator.route import Door, Handler
+from cloudtune_emulator.route import Handler, Route
 from cloudtune_emulator.sagemaker import (
     autoscaling,
     components,
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-    from cloudtune_emulator.aws.routing import Asked
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.aws.routing import RequestInfo
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import ApiError, Call, Face, Reply
 
 _TARGET = "SageMaker."
@@ -67,8 +67,8 @@ _INVOKED: dict[str, Handler] = {
 _JSON = "application/x-amz-json-1.1"
 
 
-def face(asked: Asked) -> Door | None:
-    """The door of a request that is signed for SageMaker; None where no such operation is here."""
+def face(asked: RequestInfo) -> Route | None:
+    """The route of a request that is signed for SageMaker; None where no such operation is here."""
     if (found := _INVOKE.fullmatch(asked.path)) is not None:
         return _named(_RUNTIME[found["how"]], {"endpoint": found["endpoint"]})
     if (what := asked.path.removeprefix(mlflow.PREFIX)) in mlflow.CALLS:
@@ -77,36 +77,36 @@ def face(asked: Asked) -> Door | None:
     return _named(operation, {}) if operation in OPERATIONS else None
 
 
-def _mlflow(what: str) -> Door:
+def _mlflow(what: str) -> Route:
     name, handler = mlflow.CALLS[what]
-    return Door("sagemaker", f"sagemaker.{name}", handler, verified, read=_read, dressed=mlflow.dressed)
+    return Route("sagemaker", f"sagemaker.{name}", handler, verified, read=_read, dressed=mlflow.dressed)
 
 
-def scaling(asked: Asked) -> Door | None:
-    """The door of a request that is signed for Application Auto Scaling."""
+def scaling(asked: RequestInfo) -> Route | None:
+    """The route of a request that is signed for Application Auto Scaling."""
     operation = asked.target.rpartition(".")[2]
     return _scaling(operation) if operation in autoscaling.OPERATIONS else None
 
 
-def named(name: str) -> Door:
-    """The door of a call that was read before."""
+def named(name: str) -> Route:
+    """The route of a call that was read before."""
     service, _, operation = name.partition(".")
     if (what := next((path for path, (called, _) in mlflow.CALLS.items() if called == operation), None)) is not None:
         return _mlflow(what)
     return _scaling(operation) if service == autoscaling.SERVICE else _named(operation, {})
 
 
-def _scaling(operation: str) -> Door:
+def _scaling(operation: str) -> Route:
     name, handler = f"{autoscaling.SERVICE}.{operation}", autoscaling.OPERATIONS[operation]
-    return Door("sagemaker", name, handler, verified, read=_read, dressed=_dressed)
+    return Route("sagemaker", name, handler, verified, read=_read, dressed=_dressed)
 
 
-def _named(operation: str, ids: Mapping[str, str]) -> Door:
+def _named(operation: str, ids: Mapping[str, str]) -> Route:
     if operation in _INVOKED:
         handler, dress = _INVOKED[operation], errors.dressed("rest-json")
     else:
         handler, dress = _checked(operation), _dressed
-    return Door("sagemaker", f"sagemaker.{operation}", handler, verified, ids, read=_read, dressed=dress)
+    return Route("sagemaker", f"sagemaker.{operation}", handler, verified, ids, read=_read, dressed=dress)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -116,9 +116,9 @@ def _dressed(error: ApiError) -> ApiError:
 def _checked(operation: str) -> Handler:
     """The request held against the service model first, and the answer in the service's own content type."""
 
-    def act(site: Site, call: Call) -> Reply:
+    def act(context: EmulatorContext, call: Call) -> Reply:
         shapes.check(operation, call.body)
-        reply = OPERATIONS[operation](site, call)
+        reply = OPERATIONS[operation](context, call)
         return replace(reply, content_type=_JSON)
 
     return act
@@ -129,16 +129,18 @@ def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: 
     return replace(read_call(request, face, name, ids, now), region=signed.region if signed is not None else "")
 
 
-def prepared(service: str, path: str, door: Door) -> Door:
-    """moto's door, where something of SageMaker's must be behind it first: its jobs' logs, its own buckets."""
+def prepared(service: str, path: str, route: Route) -> Route:
+    """moto's route, where something of SageMaker's must be behind it first: its jobs' logs, its own buckets."""
     if service == "logs":
-        return _after(door, logs.bring_up)
-    return _after(door, lambda site, _: hub.seed_caches(site)) if service == "s3" and hub.is_cache(path) else door
+        return _after(route, logs.bring_up)
+    return (
+        _after(route, lambda context, _: hub.seed_caches(context)) if service == "s3" and hub.is_cache(path) else route
+    )
 
 
-def _after(door: Door, first: Callable[[Site, Call], None]) -> Door:
-    def act(site: Site, call: Call) -> Reply:
-        first(site, call)
-        return door.handler(site, call)
+def _after(route: Route, first: Callable[[EmulatorContext, Call], None]) -> Route:
+    def act(context: EmulatorContext, call: Call) -> Reply:
+        first(context, call)
+        return route.handler(context, call)
 
-    return replace(door, handler=act)
+    return replace(route, handler=act)

@@ -12,7 +12,7 @@ from cloudtune_emulator.engines import text_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 _ROLES = {"training": "train", "train": "train", "validation": "validation", "val": "validation", "test": "test"}
 _PAIRS = (("prompt", "completion"), ("instruction", "response"), ("question", "answer"), ("prompt", "chosen"))
@@ -34,13 +34,13 @@ def source(channel: Mapping[str, Any]) -> str | None:
     return given.get("S3Uri")
 
 
-def objects(site: Site, uri: str) -> Iterator[dict[str, Any]]:
+def objects(context: EmulatorContext, uri: str) -> Iterator[dict[str, Any]]:
     """Every JSON row under a prefix; what is no JSON object is passed over."""
     place = buckets.parse(uri)
-    for key, _ in buckets.keys(site, place):
+    for key, _ in buckets.keys(context, place):
         if not key.endswith((".jsonl", ".json")) or key.endswith("template.json"):
             continue
-        for line in buckets.get(site, buckets.Place(place.bucket, key)).decode("utf-8-sig", "replace").splitlines():
+        for line in buckets.get(context, buckets.Place(place.bucket, key)).decode("utf-8-sig", "replace").splitlines():
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
@@ -49,20 +49,20 @@ def objects(site: Site, uri: str) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def count(site: Site, uri: str) -> int:
+def count(context: EmulatorContext, uri: str) -> int:
     """How many lines of rows there are; at least one."""
     place = buckets.parse(uri)
     found = 0
-    for key, _ in buckets.keys(site, place):
+    for key, _ in buckets.keys(context, place):
         if not key.endswith("template.json"):
-            data = buckets.get(site, buckets.Place(place.bucket, key))
+            data = buckets.get(context, buckets.Place(place.bucket, key))
             found += sum(1 for line in data.splitlines() if line.strip())
     return max(1, found)
 
 
-def pairs(site: Site, uri: str) -> list[tuple[str, str]]:
+def pairs(context: EmulatorContext, uri: str) -> list[tuple[str, str]]:
     """Questions and answers, in whichever layout."""
-    return [pair for row in objects(site, uri) for pair in _pairs(row)]
+    return [pair for row in objects(context, uri) for pair in _pairs(row)]
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -75,11 +75,11 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield row[asked], row[said]
 
 
-def template(site: Site, uri: str) -> dict[str, str] | None:
+def template(context: EmulatorContext, uri: str) -> dict[str, str] | None:
     """``template.json`` beside the rows, if there is one."""
     place = buckets.parse(uri)
     try:
-        return dict(json.loads(buckets.get(site, place.under("template.json"))))
+        return dict(json.loads(buckets.get(context, place.under("template.json"))))
     except (buckets.NoSuch, ValueError):
         return None
 

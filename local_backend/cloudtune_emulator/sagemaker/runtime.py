@@ -22,7 +22,7 @@ from cloudtune_emulator.sagemaker import capacity, components, hosting, packages
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
 
 
 class ModelError(AwsError):
@@ -32,23 +32,23 @@ class ModelError(AwsError):
         super().__init__(424, "ModelError", f'Received client error ({status}) from primary with message "{message}".')
 
 
-def invoke(site: Site, call: Call) -> Reply:
+def invoke(context: EmulatorContext, call: Call) -> Reply:
     """InvokeEndpoint."""
-    model = _model(site, call)
-    parts = site.sagemaker.serve(site, model, call.body)
+    model = _model(context, call)
+    parts = context.sagemaker.serve(context, model, call.body)
     if parts is None:
-        content = msgspec.json.encode(_whole(call.body, model, _said(site, call, model), call.now))
+        content = msgspec.json.encode(_whole(call.body, model, _said(context, call, model), call.now))
     else:
         content = b"".join(parts)
     return Reply(body=content, headers={"x-Amzn-Invoked-Production-Variant": model["variant"]})
 
 
-def stream(site: Site, call: Call) -> Reply:
+def stream(context: EmulatorContext, call: Call) -> Reply:
     """InvokeEndpointWithResponseStream: every part that the container sends is an event."""
-    model = _model(site, call)
-    parts = site.sagemaker.serve(site, model, call.body)
+    model = _model(context, call)
+    parts = context.sagemaker.serve(context, model, call.body)
     if parts is None:
-        parts = _pieces(call.body, model, _said(site, call, model), call.now)
+        parts = _pieces(call.body, model, _said(context, call, model), call.now)
     headers = {
         "x-Amzn-Invoked-Production-Variant": model["variant"], "X-Amzn-SageMaker-Content-Type": "text/event-stream",
     }  # fmt: skip
@@ -87,7 +87,7 @@ class _Body(_Asked):
     parameters: _Asked | None = None
 
 
-def _said(site: Site, call: Call, model: dict[str, Any]) -> Spoken:
+def _said(context: EmulatorContext, call: Call, model: dict[str, Any]) -> Spoken:
     body = call.body
     try:
         fit(body, _Body)
@@ -105,41 +105,41 @@ def _said(site: Site, call: Call, model: dict[str, Any]) -> Spoken:
         max_tokens=int(given.get("max_tokens") or given.get("max_new_tokens") or 256),
         temperature=float(temperature), top_p=float(given.get("top_p") or 1.0), seed=given.get("seed"),
     )  # fmt: skip
-    return site.sagemaker.answer(site, model | {"base": bool(body.get("base"))}, messages, sampling)
+    return context.sagemaker.answer(context, model | {"base": bool(body.get("base"))}, messages, sampling)
 
 
-def _model(site: Site, call: Call) -> dict[str, Any]:
+def _model(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """What stands behind the endpoint, or behind the component that the request names."""
     name = call.ids["endpoint"]
-    endpoint = hosting.found(site, call, hosting.ENDPOINT, name)
-    if endpoint is None or hosting.status(site, endpoint, call.now) not in ("InService", "Updating"):
-        raise AwsError(400, "ValidationError", f"Endpoint {name} of account {site.settings.aws_account} not found.")
+    endpoint = hosting.found(context, call, hosting.ENDPOINT, name)
+    if endpoint is None or hosting.status(context, endpoint, call.now) not in ("InService", "Updating"):
+        raise AwsError(400, "ValidationError", f"Endpoint {name} of account {context.settings.aws_account} not found.")
     component = call.headers.get("x-amzn-sagemaker-inference-component")
-    config = hosting.found(site, call, hosting.CONFIG, endpoint["config"])
+    config = hosting.found(context, call, hosting.CONFIG, endpoint["config"])
     variant = ((config or {}).get("request", {}).get("ProductionVariants") or [{}])[0]
     if component:
-        part = hosting.found(site, call, hosting.COMPONENT, component)
+        part = hosting.found(context, call, hosting.COMPONENT, component)
         if part is None or part["request"]["EndpointName"] != name:
             raise AwsError(400, "ValidationError", f"Inference Component Name {component} not found.")
-        _need_copy(site, call, part)
-        found = _of_component(site, call, part)
+        _need_copy(context, call, part)
+        found = _of_component(context, call, part)
     else:
-        thing = hosting.found(site, call, hosting.MODEL, str(variant.get("ModelName")))
+        thing = hosting.found(context, call, hosting.MODEL, str(variant.get("ModelName")))
         if thing is None:
             raise AwsError(400, "ValidationError", "Inference Component Name header is required for endpoints to which "
                            "you plan to deploy inference components.")  # fmt: skip
-        found = _container(site, call, thing)
+        found = _container(context, call, thing)
     return found | {"name": name, "variant": str(variant.get("VariantName", "AllTraffic"))}
 
 
-def _need_copy(site: Site, call: Call, part: dict[str, Any]) -> None:
+def _need_copy(context: EmulatorContext, call: Call, part: dict[str, Any]) -> None:
     """Without one nobody answers, and the attempt is counted.
 
     The words: scale down to zero in SageMaker inference, aws.amazon.com/blogs/machine-learning, seen 2026-11-21.
     """
     base = components.base_of(part)
-    held = part if base is None else hosting.need(site, call, hosting.COMPONENT, base)
-    if not capacity.ask(site, call, held):
+    held = part if base is None else hosting.need(context, call, hosting.COMPONENT, base)
+    if not capacity.ask(context, call, held):
         raise AwsError(
             400, "ValidationError", "Inference Component has no capacity to process this request. "
             "ApplicationAutoScaling may be in-progress (if configured) or try to increase the capacity by invoking "
@@ -147,14 +147,14 @@ def _need_copy(site: Site, call: Call, part: dict[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _of_component(site: Site, call: Call, part: dict[str, Any]) -> dict[str, Any]:
+def _of_component(context: EmulatorContext, call: Call, part: dict[str, Any]) -> dict[str, Any]:
     given = part["request"].get("Specification") or {}
     if base := given.get("BaseInferenceComponentName"):
-        under = _of_component(site, call, hosting.need(site, call, hosting.COMPONENT, base))
-        on_it = [one for one in hosting.standing(site, call, hosting.COMPONENT) if components.base_of(one) == base]
+        under = _of_component(context, call, hosting.need(context, call, hosting.COMPONENT, base))
+        on_it = [one for one in hosting.standing(context, call, hosting.COMPONENT) if components.base_of(one) == base]
         return under | {"adapter": _artefact(part), "adapters": [_artefact(one) for one in on_it]}
     if given.get("ModelName"):
-        return _container(site, call, hosting.need(site, call, hosting.MODEL, given["ModelName"]))
+        return _container(context, call, hosting.need(context, call, hosting.MODEL, given["ModelName"]))
     container = given.get("Container") or {}
     return {"uri": container.get("ArtifactUrl"), "environment": container.get("Environment") or {}}
 
@@ -163,11 +163,11 @@ def _artefact(part: dict[str, Any]) -> str:
     return str((part["request"]["Specification"].get("Container") or {}).get("ArtifactUrl"))
 
 
-def _container(site: Site, call: Call, thing: dict[str, Any]) -> dict[str, Any]:
+def _container(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> dict[str, Any]:
     request = thing["request"]
     container = request.get("PrimaryContainer") or request["Containers"][0]
     if container.get("ModelPackageName"):
-        package = packages.find(site, call, container["ModelPackageName"])
+        package = packages.find(context, call, container["ModelPackageName"])
         container = package["request"]["InferenceSpecification"]["Containers"][0] | container
     source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
     beside = {

@@ -31,7 +31,7 @@ from cloudtune_trainer.tuned import read_tuned
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.store import Store
 
 _BROKEN = (buckets.NoSuch, ValueError, KeyError, OSError, ArchiveError, TrainingProblem)
@@ -47,32 +47,32 @@ class Servers:
         self._lock = threading.RLock()
         self._last: tuple[str, Any] | None = None
 
-    def parts(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+    def parts(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
         """What it answers, as it comes; what it refuses is refused before that begins. Raises ModelError."""
         try:
             body = serving.read_body(json.dumps(body), "application/json")
         except ValueError as error:
             raise ModelError(str(error), 422) from error
-        parts = _told(self._shared(site, model, body) if _is_shared(model) else self._alone(site, model, body))
+        parts = _told(self._shared(context, model, body) if _is_shared(model) else self._alone(context, model, body))
         return chain([next(parts)], parts)
 
-    def _alone(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+    def _alone(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
         uri = str(model.get("uri") or "")
         with _loading(uri):
-            folder = self._brought(site, uri, model.get("beside") or {})
+            folder = self._brought(context, uri, model.get("beside") or {})
             server: serving.Server = self._opened(folder, serving.Server, trust_remote_code=_is_trusted(model))
         return server.parts(body)
 
-    def _shared(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+    def _shared(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
         uri, adapter = str(model.get("uri") or ""), model.get("adapter")
         with _loading(uri):
-            folder = self._brought(site, uri, {}, "config.json")
+            folder = self._brought(context, uri, {}, "config.json")
             server = self._opened(folder, serving.SharedServer)
             server.keep(model.get("adapters") or ())
         if adapter:
             with _loading(str(adapter)), quietly():
                 # The base is the one that is loaded, wherever the archive says that it lay.
-                server.add(str(adapter), self._brought(site, str(adapter), {}))
+                server.add(str(adapter), self._brought(context, str(adapter), {}))
         parts: Iterator[bytes] = server.parts(body, adapter)
         return parts
 
@@ -85,7 +85,7 @@ class Servers:
                     self._last = (key, kind(folder, **options))
             return self._last[1]
 
-    def _brought(self, site: Site, uri: str, beside: Mapping[str, str], note: str = TUNED) -> Path:
+    def _brought(self, context: EmulatorContext, uri: str, beside: Mapping[str, str], note: str = TUNED) -> Path:
         """The model's files, brought out of S3 once; ``note`` is the one that tells what it is."""
         folder = self._folder / hashlib.sha256(uri.encode()).hexdigest()[:24]
         with self._lock:
@@ -94,11 +94,11 @@ class Servers:
             aside = folder.with_name(f".{folder.name}")
             shutil.rmtree(aside, ignore_errors=True)
             if uri.endswith(".tar.gz"):
-                extract_tar(io.BytesIO(buckets.get(site, buckets.parse(uri))), aside)
+                extract_tar(io.BytesIO(buckets.get(context, buckets.parse(uri))), aside)
             else:
-                fetch(site, uri, aside)
+                fetch(context, uri, aside)
             for channel, source in beside.items():
-                fetch(site, source, folder.with_name(f"{folder.name}-{channel}"))
+                fetch(context, source, folder.with_name(f"{folder.name}-{channel}"))
             if note == TUNED:
                 self._settle(aside, folder, uri, beside)
             aside.rename(folder)

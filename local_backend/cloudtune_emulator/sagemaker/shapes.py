@@ -23,7 +23,7 @@ def operations() -> frozenset[str]:
 def check(operation: str, body: Mapping[str, Any]) -> None:
     """Raises ValidationException with every fault at once."""
     shape = shapes.model(SERVICE).operation_model(operation).input_shape
-    if shape is not None and (faults := list(shapes.Held(json=True).faults(shape, body))):
+    if shape is not None and (faults := list(shapes.ShapeValidator(json=True).faults(shape, body))):
         raise refused(shapes.refusal(faults))
 
 

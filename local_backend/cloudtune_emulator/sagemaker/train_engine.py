@@ -20,7 +20,7 @@ from cloudtune_emulator.sagemaker.servers import Servers
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cloudtune_emulator.context import Site
+    from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.engines import Sampling, Spoken
     from cloudtune_emulator.sagemaker.job_timeline import Seen
     from cloudtune_emulator.store import Store
@@ -40,54 +40,56 @@ class TrainTrainer:
         self._lock = threading.Lock()
         self._begun: set[str] = set()
 
-    def begin(self, site: Site, job: dict[str, Any]) -> None:
+    def begin(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """See `Trainer.begin`."""
         if hubjobs.is_hubs(job):
-            hubjobs.begin(site, job)
+            hubjobs.begin(context, job)
         else:
-            self._start(site, job)
+            self._start(context, job)
 
-    def _start(self, site: Site, job: dict[str, Any]) -> None:
+    def _start(self, context: EmulatorContext, job: dict[str, Any]) -> None:
         """Once in this server's life; again in the next one's, if that one went down before the job had begun."""
         key = str(self._containers.folder(job))  # a name, and its ARN, may be another job's after a deletion
         with self._lock:
             if key in self._begun:
                 return
             self._begun.add(key)
-        self._starting.submit(self._containers.start, site, job)
+        self._starting.submit(self._containers.start, context, job)
 
-    def seen(self, site: Site, job: dict[str, Any], now: float) -> Seen:
+    def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """See `Trainer.seen`."""
         if hubjobs.is_hubs(job):
-            return hubjobs.seen(site, job, now)
+            return hubjobs.seen(context, job, now)
         if not self._containers.is_begun(job):
-            self._start(site, job)
+            self._start(context, job)
         found = self._containers.seen(job, now)
-        self._containers.keep_checkpoints(site, job)
+        self._containers.keep_checkpoints(context, job)
         return found
 
-    def stop(self, site: Site, job: dict[str, Any], now: float) -> None:
+    def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """See `Trainer.stop`."""
         job["acts"].append([now, "stop"])
         if hubjobs.is_hubs(job):
-            hubjobs.stop(site, job, now)
+            hubjobs.stop(context, job, now)
         else:
             self._containers.stop(job)
 
-    def artefact(self, site: Site, job: dict[str, Any]) -> bytes | None:
+    def artefact(self, context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
         """See `Trainer.artefact`."""
         if hubjobs.is_hubs(job):
-            return hubjobs.artefact(site, job)
-        self._containers.keep_checkpoints(site, job)
+            return hubjobs.artefact(context, job)
+        self._containers.keep_checkpoints(context, job)
         return self._containers.artefact(job)
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def serve(self, site: Site, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
+    def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
         """See `Trainer.serve`: the trainer's own server answers, as in the container. Raises ModelError."""
-        return self._servers.parts(site, model, body)
+        return self._servers.parts(context, model, body)
 
-    def answer(self, site: Site, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling) -> Spoken:
+    def answer(
+        self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
+    ) -> Spoken:
         """See `Trainer.answer`: never asked for, since the container itself serves."""
         raise NotImplementedError
 

@@ -66,9 +66,9 @@ class SharedServer:
     """A base model, and the adapters of several jobs on it: each is asked by its name, the base by none."""
 
     def __init__(self, folder: Path) -> None:
-        from cloudtune_trainer.multi_adapter import SharedBase
+        from cloudtune_trainer.multi_adapter import MultiAdapterModel
 
-        self._base = SharedBase(folder)
+        self._base = MultiAdapterModel(folder)
 
     def add(self, name: str, folder: Path) -> None:
         """Load an adapter; one of that name that is loaded stays."""

@@ -45,7 +45,7 @@ class Answering:
     def _answers(
         self, model: TunedModel, folder: Path, prompts: Sequence[Prompt], options: GenerateOptions
     ) -> Iterator[Generation]:
-        with _told():
+        with _translate_errors():
             answers = self._opened(folder, base=options.base, trust_remote_code=model.trust_remote_code).generate(
                 prompts,
                 max_tokens=options.max_tokens,
@@ -79,7 +79,7 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
     folder = _folder_of(model)
     if merged:
         _need()
-    with _told():
+    with _translate_errors():
         from cloudtune_trainer.export import export as write
 
         with quietly() if merged else contextlib.nullcontext():
@@ -122,7 +122,7 @@ def _need() -> None:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except TrainingProblem as error:

@@ -160,17 +160,17 @@ def default_length(model: Mapping[str, Any]) -> int:
 
 
 def _evaluation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
-    given = request.spec.evaluation
+    given = request.spec.validation
     held_out = "validation" in request.data.splits
     why = f"default of {choices.backend}" if held_out else "derived: there are no validation rows"
     stop = given.early_stopping.model_dump() if given.early_stopping else None
     return {
-        "every": choices.pick("evaluation.every", given.every, "epoch" if held_out else "never", why),
-        "early_stopping": choices.pick("evaluation.early_stopping", stop, None),
+        "every": choices.pick("validation.every", given.every, "epoch" if held_out else "never", why),
+        "early_stopping": choices.pick("validation.early_stopping", stop, None),
     }
 
 
-def misfits(request: PlanRequest, document: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
+def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
     """How the spec and its rows do not fit the model and the trainer: errors and warnings."""
     length, context = document["hyperparameters"]["max_length"], model.get("context_length")
     found = []
@@ -232,7 +232,7 @@ def warning(code: str, field: str, message: str, fix: str) -> Problem:
     return Problem(code=code, field=field, message=message, severity="warning", fix=fix)
 
 
-def untaught() -> dict[str, str]:
+def unsupported_features() -> dict[str, str]:
     """Features of specs that the trainer does not have -> why."""
     reasons = {}
     for feature in spec_features():
@@ -264,16 +264,16 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
-    asked = spec.evaluation
+    asked = spec.validation
     if spec.data.validation is None:
         for name in ("every", "early_stopping"):
             if getattr(asked, name) not in (None, "never"):
                 message = "there are no validation rows to look at"
                 fix = "add `data.validation`: a file, or a share such as 0.1"
-                yield Problem(code="no_validation", field=f"evaluation.{name}", message=message, fix=fix)
+                yield Problem(code="no_validation", field=f"validation.{name}", message=message, fix=fix)
     elif asked.early_stopping is not None and asked.every == "never":
         message = "it looks at the validation loss, and `every: never` says not to measure it"
-        yield Problem(code="contradiction", field="evaluation.early_stopping", message=message, fix="set `every`")
+        yield Problem(code="contradiction", field="validation.early_stopping", message=message, fix="set `every`")
 
 
 def _of_batches(spec: JobSpec) -> Iterator[Problem]:

@@ -30,7 +30,7 @@ class Sums:
     """What a batch adds up to; several may be added."""
 
     loss: Tensor
-    tallies: Tensor
+    metric_sums: Tensor
     """What the objective's figures are made of, in the order that it knows."""
     count: int
     """How many the loss is a sum over."""
@@ -39,9 +39,9 @@ class Sums:
 class Objective(Protocol):
     """One method."""
 
-    tallies: int
+    metric_sums: int
     """How many figures are added up beside the loss."""
-    measures_start: bool
+    needs_reference: bool
     """Whether it needs `Pairs.reference`: what the untrained weights say of every sample."""
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
@@ -50,22 +50,22 @@ class Objective(Protocol):
     def collate(self, samples: Any, chosen: Sequence[int]) -> Any:
         """One forward pass over those samples: a `Work`."""
 
-    def sums(self, model: Any, batch: Any) -> Sums:
+    def forward(self, model: Any, batch: Any) -> Sums:
         """Loss and tallies of such a pass."""
 
-    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """Figures from sums over a step or a split."""
 
 
 class NextToken:
     """Supervised fine-tuning and continued pre-training of causal language models."""
 
-    tallies = 1
-    measures_start = False
+    metric_sums = 1
+    needs_reference = False
 
-    def __init__(self, spec: RunSpec, *, end_to_end: bool) -> None:
+    def __init__(self, spec: RunSpec, *, packed: bool) -> None:
         self._spec = spec
-        self._end_to_end = end_to_end
+        self._packed = packed
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
         """See `Objective.encode`."""
@@ -80,27 +80,27 @@ class NextToken:
     def collate(self, samples: Samples, chosen: Sequence[int]) -> Batch:
         """See `Objective.collate`."""
         documents = [(int(samples.starts[i]), int(samples.starts[i + 1])) for i in chosen]
-        return lay_out(samples, documents, end_to_end=self._end_to_end)
+        return lay_out(samples, documents, packed=self._packed)
 
-    def sums(self, model: Any, batch: Batch) -> Sums:
-        """See `Objective.sums`. The tally: tokens that are the likeliest ones."""
+    def forward(self, model: Any, batch: Batch) -> Sums:
+        """See `Objective.forward`. The tally: tokens that are the likeliest ones."""
         loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.targets)
         return Sums(loss, correct[None], batch.count)
 
-    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Objective.metrics`."""
         mean = loss / max(1, count)
         return {
             "loss": mean,
             "perplexity": math.exp(min(mean, 700.0)),  # beyond it a float overflows
-            "token_accuracy": tallies[0] / max(1, count),
+            "token_accuracy": metric_sums[0] / max(1, count),
         }
 
 
-def objective_for(spec: RunSpec, *, end_to_end: bool, tuned: Any = None) -> Objective:
+def objective_for(spec: RunSpec, *, packed: bool, tuned: Any = None) -> Objective:
     """The objective of the spec's method. ``tuned`` is the peft model around the network, where there is one."""
     if spec.preference is None:
-        return NextToken(spec, end_to_end=end_to_end)
+        return NextToken(spec, packed=packed)
     from cloudtune_trainer.tasks.preference import Preferences
 
-    return Preferences(spec, spec.preference, end_to_end=end_to_end, tuned=tuned)
+    return Preferences(spec, spec.preference, packed=packed, tuned=tuned)

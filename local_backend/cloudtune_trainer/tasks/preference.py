@@ -67,15 +67,15 @@ class PairBatch:
 class Preferences:
     """DPO and its kin, as an `Objective`."""
 
-    def __init__(self, spec: RunSpec, terms: Preference, *, end_to_end: bool, tuned: Any = None) -> None:
+    def __init__(self, spec: RunSpec, terms: Preference, *, packed: bool, tuned: Any = None) -> None:
         self._spec = spec
         self._terms = terms
         self._kind = terms.loss if spec.method == "dpo" else spec.method
-        self._end_to_end = end_to_end
+        self._packed = packed
         self._tuned = tuned
         self._referred = self._kind not in _WITHOUT_REFERENCE
-        self.tallies = 5 if self._referred else 4
-        self.measures_start = self._referred and tuned is None
+        self.metric_sums = 5 if self._referred else 4
+        self.needs_reference = self._referred and tuned is None
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
         """See `Objective.encode`."""
@@ -90,7 +90,7 @@ class Preferences:
         reference = None
         if samples.reference is not None:
             reference = torch.from_numpy(samples.reference[np.asarray(chosen)].reshape(-1))
-        return PairBatch(lay_out(samples, documents, end_to_end=self._end_to_end), answers, reference)
+        return PairBatch(lay_out(samples, documents, packed=self._packed), answers, reference)
 
     def likelihoods(self, model: Any, batch: PairBatch) -> Tensor:
         """Log-probability of each sequence's answer, [2 x pairs]."""
@@ -98,8 +98,8 @@ class Preferences:
         # one by one, and not by index_add: on a GPU that adds in any order, and no run could be repeated
         return torch.stack([part.sum() for part in torch.split(logps, list(batch.answers))])
 
-    def sums(self, model: Any, batch: PairBatch) -> Sums:
-        """See `Objective.sums`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
+    def forward(self, model: Any, batch: PairBatch) -> Sums:
+        """See `Objective.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
         reference = self._reference(model, batch)  # before the graph is built: peft touches requires_grad on the way
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
@@ -108,10 +108,10 @@ class Preferences:
         with torch.no_grad():
             rewards = self._terms.beta * (gained if self._referred else found / lengths)
             good, bad = rewards[0::2], rewards[1::2]
-            tallies = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found / lengths)]
+            metric_sums = [(good > bad).sum(), good.sum(), bad.sum(), _preferred(found / lengths)]
             if reference is not None:
-                tallies.append(_preferred(reference / lengths))
-        return Sums(losses.sum(), torch.stack([value.float() for value in tallies]), batch.count)
+                metric_sums.append(_preferred(reference / lengths))
+        return Sums(losses.sum(), torch.stack([value.float() for value in metric_sums]), batch.count)
 
     def _reference(self, model: Any, batch: PairBatch) -> Tensor | None:
         if not self._referred or batch.reference is not None:
@@ -134,9 +134,9 @@ class Preferences:
         smoothing = terms.label_smoothing
         return -(1 - smoothing) * F.logsigmoid(inner) - smoothing * F.logsigmoid(-inner)
 
-    def metrics(self, loss: float, tallies: Sequence[float], count: int) -> dict[str, float]:
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
         """See `Objective.metrics`."""
-        right, good, bad, preferred, *before = (tally / max(1, count) for tally in tallies)
+        right, good, bad, preferred, *before = (tally / max(1, count) for tally in metric_sums)
         found = {
             "loss": loss / max(1, count), "accuracy": right, "margin": good - bad, "rewards/chosen": good,
             "rewards/rejected": bad, "preferred": preferred,

@@ -11,7 +11,7 @@ from cloudtune_providers.azure_openai import signing, translate
 from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
-from cloudtune_providers.openai_dialect.delegation import Passing, Service
+from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +46,7 @@ class Route(Service, Protocol):
         """What a job has produced."""
 
 
-class AzureOpenAIBackend(Passing):
+class AzureOpenAIBackend(DelegatingBackend):
     """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator`, `Host` and `Pausable`.
 
     ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual

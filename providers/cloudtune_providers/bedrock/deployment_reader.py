@@ -23,7 +23,7 @@ STATES = {
 }  # fmt: skip
 
 
-class Standing:
+class DeploymentReader:
     """What stands in one account and region."""
 
     def __init__(self, clients: Clients, catalog: Catalog) -> None:

@@ -26,7 +26,7 @@ from cloudtune.errors import (
 from cloudtune.plan import CostEstimate, DataReport, Plan, Resolved, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock.calls import create_once
-from cloudtune_providers.bedrock.deployment_reader import PROVISIONED, Standing
+from cloudtune_providers.bedrock.deployment_reader import PROVISIONED, DeploymentReader
 from cloudtune_providers.bedrock.options import BedrockDeployment
 from cloudtune_providers.bedrock.responses import NAME, is_registered
 
@@ -47,7 +47,7 @@ class Deployments:
         self._clients = clients
         self._options = options
         self._catalog = catalog
-        self._standing = Standing(clients, catalog)
+        self._reader = DeploymentReader(clients, catalog)
 
     @property
     def _bedrock(self) -> Any:
@@ -166,7 +166,7 @@ class Deployments:
 
     def find(self, request: dict[str, Any]) -> Found:
         """What stands under the name. Raises Conflict if that answers from another model."""
-        there = self._standing.get(request["name"])
+        there = self._reader.get(request["name"])
         call = request["call"].partition(".")[2]
         if call.startswith("delete_"):
             return Done(outputs={"name": request["name"]}) if there is None else Absent()
@@ -199,7 +199,7 @@ class Deployments:
 
     def probe(self, request: dict[str, Any]) -> Probe:
         """Whether it answers, and from that model."""
-        there = self._standing.get(request["name"])
+        there = self._reader.get(request["name"])
         if there is None:
             return Probe(state="failed", message="it is not there any more")
         update = there.raw.get("updateDetails") or {}
@@ -218,7 +218,7 @@ class Deployments:
 
     def listed(self) -> list[Deployment]:
         """What stands now."""
-        return self._standing.listed()
+        return self._reader.listed()
 
     def serving(self, model: str) -> str:
         """The ARN of what answers from that model, on demand before provisioned. Raises InvalidRequest."""

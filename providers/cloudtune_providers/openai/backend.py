@@ -10,7 +10,7 @@ from cloudtune.redaction.redactor import setting_secrets
 from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.account import Account
-from cloudtune_providers.openai_dialect.delegation import Passing
+from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.state import Generation, JobRef, TunedModel
 
 
-class OpenAIBackend(Passing):
+class OpenAIBackend(DelegatingBackend):
     """Implements `Backend`, `BatchStatus`, `Generator` and `Pausable`.
 
     ``delete`` removes the ended job's model, its result files and the uploads that no other job learns from; the record

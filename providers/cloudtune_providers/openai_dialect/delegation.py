@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloudtune.state import Checkpoint, Event, JobRef, JobSnapshot, Metric
 
 
-class JobsThere(Protocol):
+class JobService(Protocol):
     """Jobs at a service, as a back end follows and steers them. A service may lack what its capabilities refuse."""
 
     def get(self, ref: JobRef) -> JobSnapshot:
@@ -47,7 +47,7 @@ class Service(Protocol):
     """Where the steps of a plan are done, and the jobs are."""
 
     @property
-    def jobs(self) -> JobsThere:
+    def jobs(self) -> JobService:
         """The jobs."""
 
     def secrets(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ class Service(Protocol):
         """How what it awaits stands."""
 
 
-class Passing:
+class DelegatingBackend:
     """Part of `Backend`, `BatchStatus` and `HoldsSecrets`: passes on to the service that it is given."""
 
     def __init__(self, service: Service, scope: str, capabilities: Capabilities) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ARCHIVE = "model.tar.gz"
 
 
-class Artefacts:
+class Artifacts:
     """Models under one folder here, each by its job's name."""
 
     def __init__(self, root: Path, training: Training) -> None:

@@ -31,7 +31,7 @@ from cloudtune_providers.sagemaker import (
     snapshots,
     translate,
 )
-from cloudtune_providers.sagemaker.artifacts import Artefacts
+from cloudtune_providers.sagemaker.artifacts import Artifacts
 from cloudtune_providers.sagemaker.hosting import Hosting
 from cloudtune_providers.sagemaker.local_jobs import LocalJobs
 from cloudtune_providers.sagemaker.mlflow import Curves
@@ -92,7 +92,7 @@ class SageMakerBackend:
         self._stores = Stores(self._clients, self._options.kms_key)
         self._code = code
         self._training = Training(self._stores, self._jobs, self._base(), code)
-        self._artefacts = Artefacts(self._root, self._training)
+        self._artefacts = Artifacts(self._root, self._training)
         self._hosts = Hosts(self._clients, self.name)
         self._hosting = Hosting(self._clients, self._options, self._hosts)
         self._curves = Curves(self._clients)

@@ -9,7 +9,7 @@ from cloudtune.errors import Problem
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
-from cloudtune_trainer.submit.plan import contradictions, untaught
+from cloudtune_trainer.submit.plan import contradictions, unsupported_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ _HERE = {"verb:deploy": "a rehearsal on this machine has no endpoints: its model
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
     """What it can do with these settings."""
-    reasons = _OTHER | untaught() | (_HERE if options.compute == "local" else {})
+    reasons = _OTHER | unsupported_features() | (_HERE if options.compute == "local" else {})
     return Capabilities(
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,

@@ -52,8 +52,8 @@ _RECIPES = "AWS's recipe decides this and takes no value for it"
 _REFUSED = {
     "method:cpt": "serverless customisation has no continued pre-training: compute: instances has",
     "method:distill": "serverless customisation does not offer it: collect the teacher's answers and use sft",
-    "evaluation.every": _RECIPES,
-    "evaluation.early_stopping": "a serverless job runs all its epochs",
+    "validation.every": _RECIPES,
+    "validation.early_stopping": "a serverless job runs all its epochs",
     "checkpoints.every": "a serverless job shows no checkpoints",
     "checkpoints.keep": "a serverless job shows no checkpoints",
     "limits.max_time": "AWS documents no limit of time for serverless jobs: watch it with a timeout, and cancel it",

@@ -20,7 +20,7 @@ from cloudtune_providers.sagemaker.capabilities import NAME
 from cloudtune_providers.sagemaker.log_lines import metric_definitions
 from cloudtune_providers.sagemaker.options import SageMakerOptions, SageMakerOverrides
 from cloudtune_trainer.submit import bundle
-from cloudtune_trainer.submit.plan import FORMAT, Choices, misfits, run_spec, warning
+from cloudtune_trainer.submit.plan import FORMAT, Choices, model_problems, run_spec, warning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ class _Planning:
         self.document = self._document()
         self.parameters = instances.parameters_of(self.model, request.spec.model_for(NAME) or "")
         self.memory = instances.memory_of(self.parameters, self.document) if self.parameters else None
-        self.problems: list[Problem] = misfits(request, self.document, self.model)
+        self.problems: list[Problem] = model_problems(request, self.document, self.model)
         self.type, self.count = self._instances()
 
     def plan(self) -> Plan:

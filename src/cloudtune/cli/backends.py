@@ -47,7 +47,7 @@ def inspect(session: Session, name: str) -> dict[str, Any]:
         capabilities = session.client.backend(name).capabilities
     except CloudtuneError as error:
         return found | {"problem": error.message, "hint": error.hint}
-    except Exception as error:  # noqa: BLE001 - a stranger's module may raise anything
+    except Exception as error:  # noqa: BLE001 - a third party's module may raise anything
         return found | {"problem": f"{type(error).__name__}: {error}", "hint": f"it comes from {info.origin}"}
     return found | {"usable": True} | _capabilities(capabilities)
 

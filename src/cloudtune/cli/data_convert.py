@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.option("--for", "target", metavar="BACKEND", help="Hold the rows against this back end's rules too.")
 @click.option("--model", help="The base model: some rules are the model's.")
 @click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
-@click.option("--allow-loss", "allow_loss", multiple=True, metavar="FEATURE", help="What may be lost: system, turns, "
+@click.option("--allow-dropped", "allow_dropped", multiple=True, metavar="FEATURE",
+              help="What may be lost: system, turns, "
               "tools, images, videos, bucket_owners, media_formats, parts, weights, thoughts, names, fields (also "
               "several, with commas).")  # fmt: skip
 @click.option("--method", help="sft, cpt, dpo, ...; taken from the kind of rows unless given.")
@@ -30,17 +31,17 @@ if TYPE_CHECKING:
 @shuffle_option
 def command_(
     session: Session, rows: Rows, to: str, out: str, target: str | None, model: str | None, private: bool,
-    allow_loss: tuple[str, ...], method: str | None, shuffle: bool, mixes: tuple[str, ...],
+    allow_dropped: tuple[str, ...], method: str | None, shuffle: bool, mixes: tuple[str, ...],
 ) -> int:  # fmt: skip
     """Check rows and write them in a format, in one pass. What the format cannot carry is refused, unless allowed."""
     from cloudtune.data.report import convert
     from cloudtune.data.write.dropped_features import FEATURES
 
-    allowed = [name.strip() for one in allow_loss for name in one.split(",")]
+    allowed = [name.strip() for one in allow_dropped for name in one.split(",")]
     if unknown := sorted(set(allowed) - set(FEATURES)):
-        raise click.UsageError(f"--allow-loss {', '.join(unknown)} is not known; it is one of {', '.join(FEATURES)}")
+        raise click.UsageError(f"--allow-dropped {', '.join(unknown)} is not known; it is one of {', '.join(FEATURES)}")
     report = convert(
-        rows.mixed(mixes), to=to, out=Path(out), target=target, model=model, allow_loss=allowed, method=method,
+        rows.mixed(mixes), to=to, out=Path(out), target=target, model=model, allow_dropped=allowed, method=method,
         private=private, change=rows.change, shuffle=rows.changes.seed if shuffle else None,
     )  # fmt: skip
     session.result(report_json(report))

@@ -50,7 +50,7 @@ hyperparameters:
   # batch_size: 8
   # max_length: 1024
 
-# evaluation:
+# validation:
 #   every: epoch
 #   early_stopping: {{patience: 3}}
 

@@ -141,10 +141,10 @@ class Dataset:
         return {name: Dataset(lambda name=name: cut.side(name)) for name in names}  # type: ignore[misc]
 
     def write(
-        self, path: str | os.PathLike[str], format: str = "cloudtune", *, allow_loss: Iterable[str] = (),  # noqa: A002
+        self, path: str | os.PathLike[str], format: str = "cloudtune", *, allow_dropped: Iterable[str] = (),  # noqa: A002
     ) -> Encoded:  # fmt: skip
         """Write the records in a format, aside first and then renamed. Raises DataError on losses not allowed."""
-        out, form, allowed, faults = Path(path), find_format(format), frozenset(allow_loss), Faults()
+        out, form, allowed, faults = Path(path), find_format(format), frozenset(allow_dropped), Faults()
         out.parent.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
         rows, size, hashed = 0, 0, hashlib.sha256()

@@ -45,7 +45,7 @@ def encode(
     to: Path,
     method: str = "sft",
     expect_sha256: str | None = None,
-    allow_loss: Iterable[str] = (),
+    allow_dropped: Iterable[str] = (),
 ) -> Encoded:
     """Write one split in a format (``cloudtune`` = canonical records), aside first and then renamed.
 
@@ -65,7 +65,7 @@ def encode(
                 method,
                 shares(data),
                 format=format,
-                allow_loss=frozenset([*allow_loss, *(data.allow_loss or ())]),
+                allow_dropped=frozenset([*allow_dropped, *(data.allow_dropped or ())]),
                 words=False,
             )
             _, survey = go_through(data, task, faults, file.put)

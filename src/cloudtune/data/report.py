@@ -134,7 +134,7 @@ def check(
 
 def convert(
     data: Data | Source | str | Iterable[str], *, to: str, out: Path, target: str | None = None,
-    model: str | None = None, allow_loss: Iterable[str] = (), method: str | None = None, private: bool = False,
+    model: str | None = None, allow_dropped: Iterable[str] = (), method: str | None = None, private: bool = False,
     problems: int = 1000, workers: int | None = None, change: Callable[[Batch], Batch] | None = None,
     shuffle: int | None = None,
 ) -> CheckReport:  # fmt: skip
@@ -147,11 +147,11 @@ def convert(
     form = find_format(to)
     place = find_target(target, model, method) if target else None
     faults = Faults(problems)
-    allowed = frozenset(allow_loss)
+    allowed = frozenset(allow_dropped)
 
     def task_for(first: Record | None) -> Task:
         name = place.name if place else None
-        return Task(method or method_of(first), shares(data), target=name, format=to, allow_loss=allowed,
+        return Task(method or method_of(first), shares(data), target=name, format=to, allow_dropped=allowed,
                     private=private, max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
 
     out.parent.mkdir(parents=True, exist_ok=True)

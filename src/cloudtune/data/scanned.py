@@ -20,7 +20,7 @@ class Task(msgspec.Struct, frozen=True):
     shares: Shares = Shares(0.0, 0.0, 0)
     target: str | None = None
     format: str | None = None
-    allow_loss: frozenset[str] = frozenset()
+    allow_dropped: frozenset[str] = frozenset()
     private: bool = False
     """Look for secrets and personal data too."""
     tokenizer: str | None = None

@@ -2,7 +2,7 @@
 
 ``python -m cloudtune.testing.fork_server`` reads one command a line, as JSON, and forks a child for each. It is a
 separate program with one thread, so that forking is safe and cheap whatever the test process has
-loaded. `Nursery` is its
+loaded. `ForkServer` is its
 handle in the test process. A kill is SIGKILL by the child to itself, at the nth call of ``Client(trace=...)``.
 """
 
@@ -66,8 +66,8 @@ class Outcome(Value, frozen=True, kw_only=True):
         return str(self.error["class"]) if self.error else ""
 
 
-class Nursery:
-    """A running nursery. Use it as a context manager.
+class ForkServer:
+    """A running fork server. Use it as a context manager.
 
     ``preload`` names modules that it imports once, so that not every child has to.
     """
@@ -87,7 +87,7 @@ class Nursery:
         self.close()
 
     def close(self) -> None:
-        """End the nursery; its children have ended already."""
+        """End the fork server; its children have ended already."""
         self._process.communicate()
 
     def run(self, order: Order) -> Outcome:
@@ -102,11 +102,13 @@ class Nursery:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the nursery has ended with status {self._process.wait()}; its complaint is on stderr")
+            raise RuntimeError(
+                f"the fork server has ended with status {self._process.wait()}; its complaint is on stderr"
+            )
         return msgspec.json.decode(line, type=list[Outcome])
 
 
-# -- inside the nursery ----------------------------------------------------------------------------------------------
+# -- inside the fork server ------------------------------------------------------------------------------------------
 
 
 _SOON_NEEDED = ("cloudtune.client", "cloudtune.data.checks.preparing", "cloudtune.ledger.sqlite", "psutil")
@@ -119,16 +121,16 @@ def main() -> None:
         importlib.import_module(module)
     for line in sys.stdin.buffer:
         orders = msgspec.json.decode(line, type=list[Order])
-        sys.stdout.buffer.write(msgspec.json.encode(_bear(orders)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.encode(_fork_all(orders)) + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _bear(orders: list[Order]) -> list[Outcome]:
+def _fork_all(orders: list[Order]) -> list[Outcome]:
     start_read, start_write = os.pipe()
     children = [_fork(order, start_read, start_write) for order in orders]
     os.close(start_read)
     os.close(start_write)  # the end of this pipe is the starting shot
-    return [_collect(pid, diary) for pid, diary in children]
+    return [_collect(pid, log) for pid, log in children]
 
 
 def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
@@ -142,7 +144,7 @@ def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
         os.close(start_write)
         os.close(diary_read)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(2, 1)  # standard output belongs to the nursery
+        os.dup2(2, 1)  # standard output belongs to the fork server
         os.read(start_read, 1)
         _live(order, diary_write)
         status = 0
@@ -150,8 +152,8 @@ def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
         os._exit(status)
 
 
-def _collect(pid: int, diary: int) -> Outcome:
-    with os.fdopen(diary, "rb") as pages:
+def _collect(pid: int, log: int) -> Outcome:
+    with os.fdopen(log, "rb") as pages:
         lines = [msgspec.json.decode(line) for line in pages if line.endswith(b"\n")]
     _, status = os.waitpid(pid, 0)
     trace = [line["at"] for line in lines if "at" in line]
@@ -162,22 +164,22 @@ def _collect(pid: int, diary: int) -> Outcome:
     return Outcome(killed=killed, trace=trace, result=(end or {}).get("result"), error=(end or {}).get("error"))
 
 
-def _live(order: Order, diary: int) -> None:
+def _live(order: Order, log: int) -> None:
     """What a child does. Every failpoint is written down before anything else happens there."""
     reached = 0
 
     def trace(name: str) -> None:
         nonlocal reached
         reached += 1
-        _write(diary, {"at": name})
+        _write(log, {"at": name})
         if reached == order.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        _write(diary, {"result": _obey(order, trace)})
+        _write(log, {"result": _obey(order, trace)})
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test wants to see it
         name, code = type(error).__name__, getattr(error, "exit_code", 1)
-        _write(diary, {"error": {"class": name, "message": str(error), "exit_code": code}})
+        _write(log, {"error": {"class": name, "message": str(error), "exit_code": code}})
 
 
 def _obey(order: Order, trace: Callable[[str], None]) -> Any:
@@ -246,8 +248,8 @@ _WAYS = {
 }  # fmt: skip
 
 
-def _write(diary: int, line: dict[str, Any]) -> None:
-    os.write(diary, msgspec.json.encode(line) + b"\n")
+def _write(log: int, line: dict[str, Any]) -> None:
+    os.write(log, msgspec.json.encode(line) + b"\n")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Act(NamedTuple):
     """The failure's message, the word to show, or the seconds to skip."""
 
 
-class Life(NamedTuple):
+class JobStatus(NamedTuple):
     """What there is to see of the job."""
 
     word: str
@@ -67,7 +67,7 @@ class Life(NamedTuple):
     message: str
 
 
-def life(created_at: float, acts: list[Act], script: Script, now: float) -> Life:
+def status_at(created_at: float, acts: list[Act], script: Script, now: float) -> JobStatus:
     """Live the job from its creation until ``now``."""
     return _Living(created_at, script).until(acts, now)
 
@@ -90,14 +90,14 @@ class _Living:
         self._message = ""
         self._say(created_at, "state", "the job was created")
 
-    def until(self, acts: list[Act], now: float) -> Life:
+    def until(self, acts: list[Act], now: float) -> JobStatus:
         for act in sorted(acts, key=lambda act: act.at):
             if act.at > now:
                 break
             self._pass(act.at)
-            self._suffer(act)
+            self._apply(act)
         self._pass(now)
-        return Life(
+        return JobStatus(
             self._shown or self._word, self._step, tuple(self._events), tuple(self._metrics),
             tuple(self._checkpoints), self._started_at, self._ended_at, self._message,
         )  # fmt: skip
@@ -106,10 +106,10 @@ class _Living:
         if self._stop_at is not None and self._word == Word.STOPPING and self._stop_at <= until:
             self._turn(Word.STOPPED, self._stop_at)
         if self._word not in ENDED and self._word not in (Word.PAUSED, Word.STOPPING):
-            self._grow(max(0.0, until - self._time), self._time)
+            self._advance(max(0.0, until - self._time), self._time)
         self._time = max(self._time, until)
 
-    def _grow(self, seconds: float, start: float | None) -> None:
+    def _advance(self, seconds: float, start: float | None) -> None:
         """Reach the milestones of that many active seconds; with no ``start`` they all happen at once."""
         base, goal = self._used, self._used + seconds
         while self._milestones and self._milestones[0][0] <= goal and self._word not in ENDED:
@@ -135,7 +135,7 @@ class _Living:
             self._checkpoints.append({"id": f"ckpt-{value:06}", "at": at, "step": value, "loss": loss})
             self._say(at, "checkpoint", f"checkpoint kept at step {value}")
 
-    def _suffer(self, act: Act) -> None:
+    def _apply(self, act: Act) -> None:
         if act.kind == "show":
             self._shown = act.value
             return
@@ -154,7 +154,7 @@ class _Living:
                 self._message = act.value or "the training time limit was reached"
                 self._turn(Word.FAILED if act.kind == "fail" else Word.TIMED_OUT, act.at)
             case "skip":
-                self._grow(float(act.value), None)
+                self._advance(float(act.value), None)
 
     def _turn(self, word: Word, at: float) -> None:
         self._word = word

@@ -109,7 +109,7 @@ class ScriptedWorld:
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
         """See `World`."""
-        start = _SLOW.queue_s + _SLOW.prepare_s if self.vendor.life(ref.id).started_at is None else 0.0
+        start = _SLOW.queue_s + _SLOW.prepare_s if self.vendor.status(ref.id).started_at is None else 0.0
         match state:
             case JobState.QUEUED:
                 return
@@ -125,7 +125,7 @@ class ScriptedWorld:
             case JobState.EXPIRED:
                 self.vendor.act(ref.id, "expire", message)
             case JobState.CANCELLED:
-                if self.vendor.life(ref.id).word != "Stopping":
+                if self.vendor.status(ref.id).word != "Stopping":
                     self.vendor.act(ref.id, "cancel")
                 self.clock.sleep(3.0)
             case JobState.SUCCEEDED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.testing.job_timeline import ENDED, Act, Life, Script, Word, life
+from cloudtune.testing.job_timeline import ENDED, Act, JobStatus, Script, Word, status_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -297,10 +297,10 @@ def job_row(vendor: ScriptedVendor, job: str) -> dict[str, Any]:
     return found[0]
 
 
-def life_of(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> Life:
+def life_of(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> JobStatus:
     """The job as it is at that moment."""
     acts = [Act(*act) for act in msgspec.json.decode(row["acts"])]
-    return life(row["created_at"], acts, msgspec.json.decode(row["script"], type=Script), now)
+    return status_at(row["created_at"], acts, msgspec.json.decode(row["script"], type=Script), now)
 
 
 def add_act(vendor: ScriptedVendor, job: str, act: Act) -> None:

@@ -59,7 +59,7 @@ _REFUSED = {
     "hyperparameters.gradient_checkpointing": "the vendor decides what it keeps in memory",
     "hyperparameters.packing": "the vendor always packs",
     "hyperparameters.precision": "the vendor always trains in bf16",
-    "evaluation.early_stopping": "a job runs all its steps; watch it and cancel it instead",
+    "validation.early_stopping": "a job runs all its steps; watch it and cancel it instead",
     "checkpoints.keep": "all checkpoints are kept",
     "limits.max_cost_usd": "nothing costs anything here; limit the time with limits.max_time",
     "data.test": "held-out rows are not taken; keep them and evaluate afterwards",

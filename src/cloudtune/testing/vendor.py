@@ -22,7 +22,7 @@ import msgspec
 
 from cloudtune.clock import SystemClock
 from cloudtune.testing import service
-from cloudtune.testing.job_timeline import Act, Life, Script, life
+from cloudtune.testing.job_timeline import Act, JobStatus, Script, status_at
 from cloudtune.testing.store import Store
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class ScriptedVendor:
         """Report that word as the job's status, invented or not, until something else is done to the job."""
         self.act(job, "show", word)
 
-    def life(self, job: str) -> Life:
+    def status(self, job: str) -> JobStatus:
         """The job as it is now."""
         return service.life_of(self, service.job_row(self, job), self.time())
 
@@ -177,7 +177,7 @@ class ScriptedVendor:
         """Ids of all jobs ever made, oldest first; ``alive`` leaves out those stopped or being stopped."""
         self._settle()
         ids = [row["id"] for row in self.store.rows("SELECT id FROM jobs ORDER BY seq")]
-        return [job for job in ids if not alive or self.life(job).word not in ("Stopping", "Stopped")]
+        return [job for job in ids if not alive or self.status(job).word not in ("Stopping", "Stopped")]
 
     def files(self) -> list[str]:
         """Ids of all files that can be used, oldest first."""
@@ -220,4 +220,4 @@ def script_from(settings: Any, body: dict[str, Any]) -> Script:
     return msgspec.structs.replace(script, **{name: value for name, value in changes.items() if value is not None})
 
 
-__all__ = ["PERSONALITIES", "Personality", "ScriptedVendor", "VendorError", "life", "script_from"]
+__all__ = ["PERSONALITIES", "Personality", "ScriptedVendor", "VendorError", "script_from", "status_at"]

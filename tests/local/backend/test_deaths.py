@@ -19,7 +19,7 @@ from tests.local.backend.submitting import (
 )
 
 from cloudtune.errors import PermissionDenied, QuotaExceeded
-from cloudtune_local.exit_cause import Death, cause
+from cloudtune_local.exit_cause import ProcessExit, cause
 from cloudtune_trainer.folder import read_json
 
 GIB = 2**30
@@ -186,23 +186,26 @@ KILLED = -signal.SIGKILL
 @pytest.mark.parametrize(
     ("death", "code"),
     [
-        (Death(KILLED), "killed"),
-        (Death(KILLED, oom_kills=1), "out_of_memory"),
-        (Death(KILLED, peak_bytes=15 * GIB, memory_bytes=16 * GIB), "out_of_memory"),
-        (Death(KILLED, peak_bytes=8 * GIB, memory_bytes=16 * GIB), "killed"),
-        (Death(KILLED, disk_free_bytes=0), "killed"),
-        (Death(1, log_tail="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
-        (Death(1, log_tail="numpy._core._exceptions._ArrayMemoryError: Unable\nMemoryError"), "out_of_memory"),
-        (Death(1, log_tail="OSError: [Errno 28] No space left on device"), "disk_full"),
-        (Death(1, log_tail="OSError: [Errno 122] Disk quota exceeded"), "disk_full"),
-        (Death(1, disk_free_bytes=0), "disk_full"),
-        (Death(1, disk_free_bytes=10 * GIB, log_tail="KeyError: 'x'"), "crashed"),
-        (Death(-signal.SIGXFSZ), "disk_full"),
-        (Death(-signal.SIGBUS, disk_free_bytes=0), "disk_full"),
-        (Death(-signal.SIGBUS, disk_free_bytes=10 * GIB), "crashed"),
-        (Death(-signal.SIGABRT), "crashed"),
-        (Death(0), "crashed"),
-        (Death(-64), "crashed"),
+        (ProcessExit(KILLED), "killed"),
+        (ProcessExit(KILLED, oom_kills=1), "out_of_memory"),
+        (ProcessExit(KILLED, peak_bytes=15 * GIB, memory_bytes=16 * GIB), "out_of_memory"),
+        (ProcessExit(KILLED, peak_bytes=8 * GIB, memory_bytes=16 * GIB), "killed"),
+        (ProcessExit(KILLED, disk_free_bytes=0), "killed"),
+        (
+            ProcessExit(1, log_tail="torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"),
+            "out_of_memory",
+        ),
+        (ProcessExit(1, log_tail="numpy._core._exceptions._ArrayMemoryError: Unable\nMemoryError"), "out_of_memory"),
+        (ProcessExit(1, log_tail="OSError: [Errno 28] No space left on device"), "disk_full"),
+        (ProcessExit(1, log_tail="OSError: [Errno 122] Disk quota exceeded"), "disk_full"),
+        (ProcessExit(1, disk_free_bytes=0), "disk_full"),
+        (ProcessExit(1, disk_free_bytes=10 * GIB, log_tail="KeyError: 'x'"), "crashed"),
+        (ProcessExit(-signal.SIGXFSZ), "disk_full"),
+        (ProcessExit(-signal.SIGBUS, disk_free_bytes=0), "disk_full"),
+        (ProcessExit(-signal.SIGBUS, disk_free_bytes=10 * GIB), "crashed"),
+        (ProcessExit(-signal.SIGABRT), "crashed"),
+        (ProcessExit(0), "crashed"),
+        (ProcessExit(-64), "crashed"),
     ],
 )
 def test_causes(death, code):

@@ -160,11 +160,11 @@ def test_warnings(tmp_path):
     [
         ({"adapter": {"type": "full", "rank": 4}}, "adapter.rank"),
         ({"method": {"name": "cpt", "loss_on": "assistant"}}, "method.loss_on"),
-        ({"evaluation": {"every": "epoch"}}, "evaluation.every"),
-        ({"evaluation": {"early_stopping": {"patience": 1}}}, "evaluation.early_stopping"),
+        ({"validation": {"every": "epoch"}}, "validation.every"),
+        ({"validation": {"early_stopping": {"patience": 1}}}, "validation.early_stopping"),
         (
-            {"data": {"train": "a", "validation": 0.1}, "evaluation": {"every": "never", "early_stopping": {}}},
-            "evaluation.early_stopping",
+            {"data": {"train": "a", "validation": 0.1}, "validation": {"every": "never", "early_stopping": {}}},
+            "validation.early_stopping",
         ),
         (
             {"hyperparameters": {"batch_size": 2, "gradient_accumulation_steps": 3}},
@@ -186,7 +186,7 @@ def test_values_that_do_not_fit_together(tmp_path, changes, field):
 def test_bf16_on_a_cpu_is_a_warning_and_fine_values_are_none(tmp_path):
     slow = errors_of(tmp_path, hyperparameters={"precision": "bf16"}, overrides={"local": {"device": "cpu"}})
     assert slow["hyperparameters.precision"].severity == "warning"
-    assert errors_of(tmp_path, adapter="full", evaluation={"every": "never"}) == {}
+    assert errors_of(tmp_path, adapter="full", validation={"every": "never"}) == {}
 
 
 def test_planning_is_pure(tmp_path):

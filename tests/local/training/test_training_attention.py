@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune_trainer.attention import layout_of
-from cloudtune_trainer.models import lay_end_to_end
+from cloudtune_trainer.models import enable_packed_attention
 from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import next_token_logits
@@ -66,19 +66,19 @@ def samples_of(lengths: list[int]) -> Samples:
 def test_packed_equals_alone(family: str, lengths: list[int]) -> None:
     model = network(family, FAMILIES[family]).eval()  # some have dropout by default
     samples = samples_of(lengths)
-    alone = NextToken(SPEC, end_to_end=False)
+    alone = NextToken(SPEC, packed=False)
     one_by_one = [alone.collate(samples, [i]) for i in range(len(lengths))]
     expected = torch.cat([next_token_logits(model, batch) for batch in one_by_one])
-    loss = sum(alone.sums(model, batch).loss for batch in one_by_one)
+    loss = sum(alone.forward(model, batch).loss for batch in one_by_one)
     loss.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
 
-    assert lay_end_to_end(model)
-    packed = NextToken(SPEC, end_to_end=True)
+    assert enable_packed_attention(model)
+    packed = NextToken(SPEC, packed=True)
     batch = packed.collate(samples, list(range(len(lengths))))
     torch.testing.assert_close(next_token_logits(model, batch), expected, rtol=1e-4, atol=1e-5)
-    sums = packed.sums(model, batch)
+    sums = packed.forward(model, batch)
     sums.loss.backward()
     torch.testing.assert_close(sums.loss, loss, rtol=1e-5, atol=1e-5)
     for name, parameter in model.named_parameters():
@@ -90,8 +90,8 @@ def test_without_the_layout_documents_do_see_one_another() -> None:
     """The control: the comparison above can tell."""
     model = network("llama", {})
     samples = samples_of([5, 9])
-    assert lay_end_to_end(model)
-    batch = NextToken(SPEC, end_to_end=True).collate(samples, [0, 1])
+    assert enable_packed_attention(model)
+    batch = NextToken(SPEC, packed=True).collate(samples, [0, 1])
     right = next_token_logits(model, batch)
     mixed = model(
         input_ids=batch.ids, position_ids=batch.positions, documents=layout_of([14]), logits_to_keep=batch.kept
@@ -103,10 +103,10 @@ def test_without_the_layout_documents_do_see_one_another() -> None:
 def test_what_cannot_be_shown_to_keep_documents_apart_gets_padded_rows(family: str) -> None:
     model = network(family, PADDED_FAMILIES[family])
     before = model.config._attn_implementation
-    assert not lay_end_to_end(model)
+    assert not enable_packed_attention(model)
     assert model.config._attn_implementation == before
     samples = samples_of([5, 9, 2])
-    objective = NextToken(SPEC, end_to_end=False)
+    objective = NextToken(SPEC, packed=False)
     model.eval()
     together = next_token_logits(model, objective.collate(samples, [0, 1, 2]))
     alone = torch.cat([next_token_logits(model, objective.collate(samples, [i])) for i in range(3)])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from cloudtune_trainer import models
 from cloudtune_trainer.folder import read_json
-from cloudtune_trainer.models import BaseModel, lay_end_to_end, load_tokenizer
+from cloudtune_trainer.models import BaseModel, enable_packed_attention, load_tokenizer
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, Preference, RunSpec
 from cloudtune_trainer.tasks.next_token import NextToken, objective_for
@@ -152,14 +152,14 @@ def loaded(folder: Path, adapter: dict[str, Any], method: str, **of_terms: Any) 
     )  # fmt: skip
     base = BaseModel(str(folder))
     network = models.load_model(base, dtype=torch.float32)
-    end_to_end = lay_end_to_end(network)
+    packed = enable_packed_attention(network)
     tuned = models.make_trainable(network, spec, base, None)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-    objective = objective_for(spec, end_to_end=end_to_end, tuned=tuned)
+    objective = objective_for(spec, packed=packed, tuned=tuned)
     assert isinstance(objective, Preferences)
     return network, tuned, objective
 
@@ -207,7 +207,7 @@ def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str)
     method, changes = KINDS[kind]
     network, tuned, objective = loaded(tiny_model, {"type": "lora", "rank": 4}, method, **changes)
     found = objective.encode([*pairs(4), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
-    sums = objective.sums(network, objective.collate(found, range(5)))
+    sums = objective.forward(network, objective.collate(found, range(5)))
     sums.loss.backward()
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     gradients = {name: p.grad.clone() for name, p in trained.items()}
@@ -223,7 +223,7 @@ def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str)
     assert gradients
     for name, parameter in trained.items():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
-    figures = objective.metrics(sums.loss.item(), sums.tallies.tolist(), sums.count)
+    figures = objective.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     referred = method in ("dpo", "ipo")
     rewards = 0.2 * (now - start if referred else now / lengths)
     assert figures["rewards/chosen"] == pytest.approx(rewards[:, 0].mean().item(), rel=1e-3)
@@ -248,12 +248,12 @@ def test_an_answer_that_is_certain_has_finite_odds(tiny_model: Path) -> None:
 def test_padded_rows_say_the_same_as_end_to_end(tiny_model: Path) -> None:
     network, _, objective = loaded(tiny_model, {"type": "lora", "rank": 4}, "dpo")
     found = objective.encode([*pairs(3), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
-    together = objective.sums(network, objective.collate(found, [2, 0, 3]))
-    objective._end_to_end = False
+    together = objective.forward(network, objective.collate(found, [2, 0, 3]))
+    objective._packed = False
     network.set_attn_implementation("sdpa")
-    padded = objective.sums(network, objective.collate(found, [2, 0, 3]))
+    padded = objective.forward(network, objective.collate(found, [2, 0, 3]))
     torch.testing.assert_close(padded.loss, together.loss, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(padded.tallies, together.tallies, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(padded.metric_sums, together.metric_sums, rtol=1e-4, atol=1e-5)
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -392,4 +392,4 @@ def test_a_cancel_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
 
 def test_other_methods_have_an_objective_of_their_own() -> None:
     spec = RunSpec(version=1, model=ModelSource(source="folder", path="/m"), data=DataFiles(train="t"))
-    assert isinstance(objective_for(spec, end_to_end=True), NextToken)
+    assert isinstance(objective_for(spec, packed=True), NextToken)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cloudtune_trainer.generate import Answer, Model
-from cloudtune_trainer.streaming import Ear
+from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def decode(tokens: Any) -> str:
 
 
 def heard(text: str, *more: int) -> list[Any]:
-    ear = Ear(decode, ENDS)
+    ear = TokenStreamer(decode, ENDS)
 
     def write() -> Written:
         ear.put(torch.tensor([[7, 7]]))
@@ -54,7 +54,7 @@ def test_what_ends_an_answer_is_no_part_of_it() -> None:
 
 
 def test_what_breaks_is_raised_where_one_listens() -> None:
-    ear = Ear(decode, ENDS)
+    ear = TokenStreamer(decode, ENDS)
 
     def write() -> Written:
         ear.put(torch.tensor([[7]]))

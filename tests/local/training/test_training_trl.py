@@ -68,9 +68,9 @@ def test_loss_and_gradient_are_trl_s(
         from cloudtune_trainer.devices import Devices
 
         plain = loaded(tiny_model, adapter, method, **changes)[2]
-        plain._end_to_end = False
-        found = with_reference(start, plain, found, Devices("cpu", "fp32"), room=200, check=lambda: None)
-    sums = objective.sums(network, objective.collate(found, range(len(found))))
+        plain._packed = False
+        found = with_reference(start, plain, found, Devices("cpu", "fp32"), token_budget=200, check=lambda: None)
+    sums = objective.forward(network, objective.collate(found, range(len(found))))
     (sums.loss / sums.count).backward()
     ours = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
@@ -86,7 +86,7 @@ def test_loss_and_gradient_are_trl_s(
     assert grads.keys() == ours.keys()
     for name, gradient in grads.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
-    figures = objective.metrics(sums.loss.item(), sums.tallies.tolist(), sums.count)
+    figures = objective.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     for name, named in (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"),
                         ("rewards/chosen", "rewards/chosen"), ("rewards/rejected", "rewards/rejected")):  # fmt: skip
         (value,) = trainer._metrics["train"][named]

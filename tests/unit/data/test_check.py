@@ -234,12 +234,12 @@ def test_the_hash_is_the_files_even_where_only_some_batches_are_canonical(
     ]
     path = write(tmp_path / "a.jsonl", [*plain, thoughtful, *plain[:50], thoughtful])
     out = tmp_path / "out.jsonl"
-    report = convert(path, to=form, out=out, allow_loss=["thoughts", "weights"])
+    report = convert(path, to=form, out=out, allow_dropped=["thoughts", "weights"])
     assert report.ok
     assert report.out_sha256 == hashlib.sha256(out.read_bytes()).hexdigest()
     assert report.out_bytes == out.stat().st_size
     data = Data.model_validate({"train": path})
-    done = encode(data, split="train", format=form, to=tmp_path / "again.jsonl", allow_loss=["thoughts", "weights"],
+    done = encode(data, split="train", format=form, to=tmp_path / "again.jsonl", allow_dropped=["thoughts", "weights"],
                   expect_sha256=prepare(data).splits["train"].sha256)  # fmt: skip
     assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
     assert done.bytes == done.path.stat().st_size

@@ -62,8 +62,8 @@ def test_convert_refuses_losses_and_unknown_names(tmp_path: Path) -> None:
     found = call_json(*words, code=2)
     first = found["problems"][0]
     assert (first["code"], first["line"], first["field"]) == ("loss", 1, "system")
-    assert call_json(*words, "--allow-loss", "system")["ok"] is True
-    assert call(*words, "--allow-loss", "sistem")[0] == 2
+    assert call_json(*words, "--allow-dropped", "system")["ok"] is True
+    assert call(*words, "--allow-dropped", "sistem")[0] == 2
     words[3] = "alpca"
     result = CliRunner().invoke(cli, ["data", *words])
     assert result.exit_code == 2

@@ -93,7 +93,7 @@ def outcome(data: Data, folder: Path, form: str | None, workers: int) -> Outcome
         return Outcome(check(data, workers=workers), None)
     out = folder / "out.jsonl"
     out.unlink(missing_ok=True)
-    report = convert(data, to=form, out=out, workers=workers, allow_loss=["tools", "parts", "thoughts", "weights"])
+    report = convert(data, to=form, out=out, workers=workers, allow_dropped=["tools", "parts", "thoughts", "weights"])
     return Outcome(msgspec.structs.replace(report, out=None), out.read_bytes() if report.ok else None)
 
 

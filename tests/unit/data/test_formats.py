@@ -317,11 +317,11 @@ def test_a_loss_is_told_row_by_row_and_needs_leave(tmp_path: Path) -> None:
         encode(data, split="train", format="bedrock-converse", to=out)
     assert [(p.code, p.line, p.field) for p in caught.value.problems] == [("loss", 2, "tools"), ("loss", 3, "weights")]
     assert not out.exists()
-    done = encode(data, split="train", format="bedrock-converse", to=out, allow_loss={"tools", "weights"})
+    done = encode(data, split="train", format="bedrock-converse", to=out, allow_dropped={"tools", "weights"})
     rows = [json.loads(line) for line in out.read_bytes().splitlines()]
     assert done.rows == 3
     assert rows[1] == {"schemaVersion": "bedrock-conversation-2024", "messages": [QB, AB]}
-    done = encode(data, split="train", format="alpaca", to=out, allow_loss={"tools", "weights", "turns", "system"})
+    done = encode(data, split="train", format="alpaca", to=out, allow_dropped={"tools", "weights", "turns", "system"})
     assert [json.loads(line)["output"] for line in out.read_bytes().splitlines()] == ["A", "A", "A"]
 
 

@@ -123,5 +123,5 @@ def test_write_refuses_losses(tmp_path: Path) -> None:
         rows.write(tmp_path / "out.jsonl", "alpaca")
     assert [(p.code, p.row, p.field) for p in caught.value.problems] == [("loss", 1, "system")]
     assert not list(tmp_path.iterdir())
-    done = rows.write(tmp_path / "out.jsonl", "alpaca", allow_loss=["system"])
+    done = rows.write(tmp_path / "out.jsonl", "alpaca", allow_dropped=["system"])
     assert done.path.read_bytes() == b'{"instruction":"q","input":"","output":"a"}\n'

@@ -223,7 +223,7 @@ def test_a_loss_is_refused_at_plan_unless_the_spec_allows_it(memory_path: Path) 
     with pytest.raises(DataError) as refused:
         client_of(world).plan(world.spec(data={"train": str(path)}))
     assert {problem.code for problem in refused.value.problems if problem.severity == "error"} >= {"loss"}
-    plan = client_of(world).plan(world.spec(data={"train": str(path), "allow_loss": ["thoughts"]}))
+    plan = client_of(world).plan(world.spec(data={"train": str(path), "allow_dropped": ["thoughts"]}))
     (lost,) = [problem for problem in plan.warnings if problem.code == "lost"]
     assert lost.field == "thoughts"
     assert "120 rows lose" in lost.message

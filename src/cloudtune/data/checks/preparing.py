@@ -95,7 +95,7 @@ def prepare(
 
 
 def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> Task:
-    task = Task(method=method, shares=shares(data), allow_loss=frozenset(data.allow_loss or ()))
+    task = Task(method=method, shares=shares(data), allow_dropped=frozenset(data.allow_dropped or ()))
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(task, target=target.name, format=form, max_tokens=target.max_tokens)

@@ -175,7 +175,7 @@ class Scanner:
         return self._one_by_one(form, good, problems)
 
     def _one_by_one(self, form: Format, good: _Good, problems: list[Problem]) -> list[bytes]:
-        allowed = self.task.allow_loss
+        allowed = self.task.allow_dropped
         rows = dict(good.block.rows()) if good.block is not None else {}
         written: list[bytes] = []
         for index, (record, line) in enumerate(zip(good.records, good.lines, strict=True)):
@@ -194,7 +194,7 @@ class Scanner:
         """How many records lose each feature, of those whose loss is allowed."""
         assert self.format is not None
         found: dict[str, int] = {}
-        for name in self.task.allow_loss - self.format.carries:
+        for name in self.task.allow_dropped - self.format.carries:
             if count := sum(name in features(record) for record in records):
                 found[name] = count
         return found

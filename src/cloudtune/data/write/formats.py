@@ -76,7 +76,7 @@ def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
     names = ",".join(sorted(lost))
     return Problem(
         code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
-        fix=f"allow it with allow_loss={names} (--allow-loss {names}), or choose another format",
+        fix=f"allow it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
     )  # fmt: skip
 
 

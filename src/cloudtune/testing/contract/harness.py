@@ -11,7 +11,7 @@ import pytest
 from cloudtune.client import Client
 from cloudtune.data import prepare
 from cloudtune.plan import PlanRequest
-from cloudtune.testing.fork_server import Nursery, Order, Outcome
+from cloudtune.testing.fork_server import ForkServer, Order, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,10 +63,10 @@ class Harness:
         return Client(backend, ledger=ledger_url(world), clock=world.clock)
 
     @pytest.fixture
-    def nursery(self) -> Iterator[Nursery]:
+    def fork_server(self) -> Iterator[ForkServer]:
         """Fresh processes."""
-        with Nursery(preload=self.preload) as nursery:
-            yield nursery
+        with ForkServer(preload=self.preload) as fork_server:
+            yield fork_server
 
     @pytest.fixture(autouse=True)
     def _excuse(self, request: pytest.FixtureRequest, world: World, backend: Backend) -> None:
@@ -118,12 +118,12 @@ def submitted(client: Client, world: World, *states: JobState, variant: int = 0,
     return job
 
 
-def ask(nursery: Nursery, world: World, do: str, **details: Any) -> Outcome:
+def ask(fork_server: ForkServer, world: World, do: str, **details: Any) -> Outcome:
     """Let another process do something with a client over the same ledger."""
     spec = details.pop("spec", None)
     document = spec.model_dump(mode="json") if spec is not None else None
     details.setdefault("ledger", ledger_url(world))
-    return nursery.run(Order(do=do, recipe=world.recipe(), spec=document, **details))
+    return fork_server.run(Order(do=do, recipe=world.recipe(), spec=document, **details))
 
 
 def ref_text(ref: JobRef) -> str:

@@ -27,7 +27,7 @@ from cloudtune.watch import watch
 if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.client import Client
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
     from cloudtune.testing.world import World
 
 S = JobState
@@ -56,17 +56,19 @@ class LifeClauses(Harness):
             backend.cancel(stranger)
         assert backend.get(ref).state is S.RUNNING
 
-    def test_04_a_job_is_found_again_from_a_fresh_process(self, world: World, client: Client, nursery: Nursery) -> None:
+    def test_04_a_job_is_found_again_from_a_fresh_process(
+        self, world: World, client: Client, fork_server: ForkServer
+    ) -> None:
         """4: attached by its reference alone while it runs, it is not done; after its end it is."""
         job = submitted(client, world, S.RUNNING)
         elsewhere = {"ref": str(job.ref), "ledger": f"sqlite:///{world.root}/another.db"}
-        seen = ask(nursery, world, "get", **elsewhere)
+        seen = ask(fork_server, world, "get", **elsewhere)
         assert seen.error is None, seen.error
         assert (seen.result["state"], seen.result["ref"]) == ("running", str(job.ref))
         with pytest.raises(WaitTimeout):
             job.result()
         world.reach(job.ref, S.SUCCEEDED)
-        assert ask(nursery, world, "get", **elsewhere).result["state"] == "succeeded"
+        assert ask(fork_server, world, "get", **elsewhere).result["state"] == "succeeded"
         assert job.result().ref == job.ref
 
     @needs("words")

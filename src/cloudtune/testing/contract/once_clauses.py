@@ -13,7 +13,7 @@ from cloudtune.testing.contract.harness import Harness, ask, needs, submitted
 
 if TYPE_CHECKING:
     from cloudtune.client import Client
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
     from cloudtune.testing.world import World
 
 MOST_FAILPOINTS = 300
@@ -69,11 +69,13 @@ class OnceClauses(Harness):
         assert world.calls("get") - calls == 1
         assert len(world.jobs()) == 1
 
-    def test_13_the_same_submit_answers_with_the_same_job(self, world: World, client: Client, nursery: Nursery) -> None:
+    def test_13_the_same_submit_answers_with_the_same_job(
+        self, world: World, client: Client, fork_server: ForkServer
+    ) -> None:
         """13: in this process, in another, and after the job's end; other rows or another seed are another job."""
         job = client.submit(world.spec())
         assert client.submit(world.spec()) == job
-        assert ask(nursery, world, "submit", spec=world.spec()).result == str(job.ref)
+        assert ask(fork_server, world, "submit", spec=world.spec()).result == str(job.ref)
         world.reach(job.ref, JobState.RUNNING)
         world.reach(job.ref, JobState.SUCCEEDED)
         assert client.submit(world.spec()) == job
@@ -103,16 +105,16 @@ class OnceClauses(Harness):
         assert (len(world.jobs()), len(world.uploads())) == (2, 2 * uploads)
 
     @pytest.mark.timeout(600)
-    def test_13_a_kill_anywhere_makes_no_second(self, world: World, client: Client, nursery: Nursery) -> None:
+    def test_13_a_kill_anywhere_makes_no_second(self, world: World, client: Client, fork_server: ForkServer) -> None:
         """13: SIGKILL at every failpoint in turn, then the same command again: one job, one upload, and we know it."""
         uploads = _usual_uploads(world, client)
         for number in range(1, MOST_FAILPOINTS):
             jobs, files = len(world.jobs()), len(world.uploads())
-            first = ask(nursery, world, "submit", spec=world.spec(number), kill_at=number)
+            first = ask(fork_server, world, "submit", spec=world.spec(number), kill_at=number)
             if not first.killed:
                 assert first.error is None, first.error
                 break
-            second = ask(nursery, world, "submit", spec=world.spec(number))
+            second = ask(fork_server, world, "submit", spec=world.spec(number))
             where = f"killed at {number}, {first.trace[-1]}"
             assert second.error is None, f"{where}: {second.error}"
             assert len(world.jobs()) - jobs == 1, where

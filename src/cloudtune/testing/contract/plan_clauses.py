@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.client import Client
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
-    from cloudtune.testing.fork_server import Nursery
+    from cloudtune.testing.fork_server import ForkServer
     from cloudtune.testing.world import World
 
 
@@ -156,11 +156,11 @@ class PlanClauses(Harness):
             client.plan(world.spec(model={"elsewhere": "some-model"}))
 
     @needs("sdk")
-    def test_18_a_missing_package_is_named(self, world: World, nursery: Nursery) -> None:
+    def test_18_a_missing_package_is_named(self, world: World, fork_server: ForkServer) -> None:
         """18: without its packages nothing is made, and the error has the pip line."""
         hidden = {"modules": list(world.sdk_modules)}
         outcome = ask(
-            nursery, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
+            fork_server, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
             prepare_with=hidden,
         )  # fmt: skip
         assert outcome.raised() == "BackendNotInstalled", outcome.error

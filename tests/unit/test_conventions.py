@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tests import import_cycles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
@@ -133,6 +134,28 @@ def test_imports_point_one_way() -> None:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_imports_form_a_cycle() -> None:
+    """At import time. ``python tests/import_cycles.py`` prints those of function-level imports, too."""
+    graphs = import_cycles.graphs_of(import_cycles.modules_under(ROOTS))
+    assert not import_cycles.cycles(graphs.at_import)
+
+
+def test_a_planted_cycle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "package").mkdir()
+    sources = {
+        "__init__": "", "first": "import package.second", "second": "from package import third",
+        "third": "def load():\n    from package.first import name",
+    }  # fmt: skip
+    for name, source in sources.items():
+        (tmp_path / "package" / f"{name}.py").write_text(source)
+    graphs = import_cycles.graphs_of(import_cycles.modules_under([tmp_path]))
+    assert not import_cycles.cycles(graphs.at_import)
+    assert import_cycles.cycles(graphs.in_folders) == [["package.first", "package.second", "package.third"]]
+    (tmp_path / "package" / "third.py").write_text("from package.first import name")
+    graphs = import_cycles.graphs_of(import_cycles.modules_under([tmp_path]))
+    assert import_cycles.cycles(graphs.at_import) == [["package.first", "package.second", "package.third"]]
 
 
 def test_the_trainer_imports_nothing_of_the_house() -> None:

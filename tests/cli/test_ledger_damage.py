@@ -159,6 +159,18 @@ def test_flipped_bytes_are_never_an_internal_error(desk: Desk, kept: Path, flips
                 call()
 
 
+def test_a_schema_that_is_not_utf8_is_an_error_of_the_ledger(desk: Desk, kept: Path) -> None:
+    for leftover in kept.parent.glob("ledger.db*"):
+        leftover.unlink()
+    whole = (desk.folder / "whole.db").read_bytes()
+    kept.write_bytes(whole.replace(b"attempts", b"attempt\xe8").replace(b"CREATE TABLE", b"CREATE TABLX"))
+    client = Client(clock=FakeClock())
+    with pytest.raises(LedgerError, match="cannot be read"):
+        client.jobs()
+    assert not check_ledger(client.ledger).ok
+    assert repair_ledger(client.ledger, client.clock).file
+
+
 def test_commands_skip_a_damaged_row_and_say_so(desk: Desk, kept: Path) -> None:
     ledger_with(kept, "attempts", "plan", "{")
     listed = desk.run("jobs")

@@ -637,3 +637,24 @@ def test_query_operations_refuse_odd_requests(caller: Caller, watch: Watch, roun
             answer = caller.aws(service, "POST", "/", sent, Content_Type="application/x-www-form-urlencoded")
             watch.look(f"{service} {sent!r}", answer, "query")
     watch.check()
+
+
+UNUSABLE = [
+    ("bedrock", "/listTagsForResource?resourceARN=1", {"Content-Type": "application/json"}, b'{"resourceARN": []}'),
+    ("logs", "/", {"X-Amz-Target": "Logs_20140328.DescribeLogStreams", "Content-Type": "application/x-amz-json-1.1"},
+     b'{"descending": null, "limit": 1, "logGroupIdentifier": "a", "orderBy": "LogStreamName"}'),
+    ("kms", "/", {"X-Amz-Target": "TrentService.CreateKey", "Content-Type": "application/x-amz-json-1.1"}, b""),
+    ("iam", "/", {"Content-Type": "application/x-www-form-urlencoded"},
+     b"Action=ListRoles&Version=2010-05-08&Marker=1.5&MaxItems=1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "path", "headers", "body"), UNUSABLE, ids=[one[0] for one in UNUSABLE])
+def test_a_value_that_cannot_be_used_is_the_callers_fault(
+    caller: Caller, service: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    answer = caller.aws(
+        service, "POST", path, body, **{name.replace("-", "_"): value for name, value in headers.items()}
+    )
+    assert answer.status == 400, answer.data
+    assert b"Validation" in answer.data + answer.headers.get("x-amzn-ErrorType", "").encode()

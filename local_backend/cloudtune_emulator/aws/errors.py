@@ -71,10 +71,23 @@ def conflict(message: str) -> AwsError:
     return AwsError(400, "ConflictException", message)
 
 
+def unreadable(name: str, error: Exception) -> AwsError:
+    """The refusal of values that moto does not check before it uses them; no client sends it again."""
+    protocol = _protocol(name)
+    code = {"s3": "InvalidRequest", "query": "ValidationError"}.get(protocol, "ValidationException")
+    message = f"The request holds a value that {name} cannot use: {type(error).__name__}: {error}"
+    return AwsError(400, code, message, protocol=protocol)
+
+
+def _protocol(name: str) -> Protocol:
+    service = name.partition(".")[0]
+    return "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
+
+
 def unknown(name: str) -> AwsError:
     """An operation that is not here, in its service's protocol; refused in a way that no client tries again."""
     service, _, operation = name.partition(".")
-    protocol: Protocol = "s3" if service == "s3" else "query" if service in ("sts", "iam") else "json"
+    protocol = _protocol(name)
     code = {"s3": "NotImplemented", "query": "InvalidAction"}.get(protocol, "UnknownOperationException")
     return AwsError(400, code, f"{service} has no operation {operation} in this emulator.", protocol=protocol)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ REFUSED = frozenset(
     {"s3.PutBucketNotificationConfiguration", "logs.PutSubscriptionFilter", "secretsmanager.RotateSecret"}
 )
 """Operations that make moto call other services."""
+_LOG = logging.getLogger(__name__)
 _FORM = "application/x-www-form-urlencoded"
 _BLOCK = 1 << 20
 _ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
@@ -230,6 +232,9 @@ def _pass(context: EmulatorContext, call: Call) -> Reply:
             reply = context.aws.answer(environ, service)
         except NotImplementedError as error:  # the way in which moto says so
             raise errors.unknown(call.name) from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            _LOG.warning("moto cannot read a request for %s", call.name, exc_info=True)
+            raise errors.unreadable(call.name, error) from error
     if call.name in _CHANGING and reply.status < 300:
         context.aws.keep(call.body["Bucket"])
     return reply

@@ -84,7 +84,8 @@ def check(
             fault for name, member in members.items() for fault in ShapeValidator().faults(member, given[name], name)
         ]
     else:
-        known = {name: _typed(shape.members[name], text) for name, text in query.items() if name in shape.members}
+        known = {name: _typed(member, query[name]) for name, member in shape.members.items()
+                 if name in query and member.serialization.get("location") == "querystring"}  # fmt: skip
         given = {**body, **known, **ids}
         faults = list(ShapeValidator().faults(shape, given))
     if faults:

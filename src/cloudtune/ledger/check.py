@@ -56,7 +56,7 @@ def check_ledger(ledger: Ledger) -> LedgerReport:
 def repair_ledger(ledger: Ledger, clock: Clock) -> LedgerReport:
     """Move every damaged row into a file beside the ledger. The file is on disk before a row is removed.
 
-    Raises LedgerError if the database's own file is damaged: its rows cannot be trusted then.
+    Moves nothing if the database's own file is damaged, which the report then says: its rows cannot be trusted.
     """
     report = check_ledger(ledger)
     if report.file or not report.rows:

@@ -27,6 +27,8 @@ _MIGRATIONS = migrations(serial="INTEGER PRIMARY KEY AUTOINCREMENT")
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "afpfs", "fuse.sshfs", "fuse.glusterfs", "lustre", "beegfs"}
 )
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises over a damaged file. Names in the schema that are not UTF-8 come out as UnicodeDecodeError."""
 
 
 class SqliteStore:
@@ -51,7 +53,7 @@ class SqliteStore:
         try:
             with closing(self._open_to_read()) as db:
                 found = [str(row[0]) for row in db.execute("PRAGMA integrity_check(20)").fetchall()]
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             return [str(error)]
         return [] if found == ["ok"] else found
 
@@ -67,7 +69,7 @@ class SqliteStore:
                 db.execute("BEGIN IMMEDIATE")
                 yield db
                 db.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except (*_DAMAGE, OSError) as error:
             raise LedgerError(
                 f"the ledger {self.path} cannot be written: {error}",
                 hint="check that the disk has room and that the file may be written",
@@ -80,7 +82,7 @@ class SqliteStore:
         try:
             with closing(self._open_to_read()) as db:
                 return [dict(row) for row in db.execute(query, values).fetchall()]
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise LedgerError(f"the ledger {self.path} cannot be read: {error}", hint=REMEDY) from error
 
     def _open_to_read(self) -> sqlite3.Connection:

@@ -199,8 +199,8 @@ def test_a_body_read_for_its_signature_is_limited(
         ("clock", b"\xff"),
         ("script", b"[1]"),
         ("script", b'{"steps": {}}'),
-        ("land", b"[]"),
-        ("land", b"[" * 100_000),
+        ("deliver_delayed", b"[]"),
+        ("deliver_delayed", b"[" * 100_000),
     ],
     ids=str,
 )
@@ -211,7 +211,7 @@ def test_the_admin_api_refuses_bodies_of_other_types(emulator: Emulator, name: s
 
 
 def test_the_admin_api_limits_bodies(emulator: Emulator) -> None:
-    sent = head("POST", "/_emulator/land", f"Content-Length: {2 * MB}", key=emulator.settings.admin_token)
+    sent = head("POST", "/_emulator/deliver_delayed", f"Content-Length: {2 * MB}", key=emulator.settings.admin_token)
     assert status(ask(emulator, sent + b" " * 2 * MB)) == 413
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MODELS = {"monitoring": "cloudwatch", "servicequotas": "service-quotas"}
 """Signing name -> botocore's name of the service, where they differ."""
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-(?:[0-9]{1,18})?|-[0-9]{1,18})(?:,[0-9, -]*)?")
 _GENERIC = ("x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amz-decoded-content-length",
             "x-amz-trailer", "x-amz-user-agent")  # fmt: skip
 _GENERIC_BEGIN = ("x-amz-meta-", "x-amz-checksum-", "x-amz-sdk-")
@@ -88,7 +89,11 @@ def subresources() -> Mapping[tuple[str, str, str], str]:
 
 
 def without_unknown_headers(call: Call, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment for moto's S3."""
+    """The environment for moto's S3.
+
+    A range that cannot be read is left out too: the answer is then the whole object
+    (https://datatracker.ietf.org/doc/html/rfc9110#section-14.2, seen 2026-11-29).
+    """
     service, name = _operation(call)
     if service != "s3":
         return dict(environ)
@@ -96,6 +101,8 @@ def without_unknown_headers(call: Call, environ: Mapping[str, Any]) -> dict[str,
     known = {member.serialization.get("name", "").lower() for member in shape.members.values()} if shape else set()
 
     def is_kept(key: str) -> bool:
+        if key == "HTTP_RANGE":
+            return _RANGE.fullmatch(environ[key]) is not None
         header = key.removeprefix("HTTP_").replace("_", "-").lower()
         is_known = header in known or header in _GENERIC or header.startswith(_GENERIC_BEGIN)
         return is_known or not header.startswith("x-amz-")

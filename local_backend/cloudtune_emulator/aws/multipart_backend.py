@@ -11,7 +11,7 @@ import threading
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
+from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML, NoSuchUpload
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, S3Backend
 from moto.s3.utils import compute_checksum
 
@@ -62,13 +62,13 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
 
     def upload_part(self, bucket_name: str, multipart_id: str, part_id: int, value: bytes) -> Any:
         """Keep the part on disk."""
-        upload = self.get_bucket(bucket_name).multiparts[multipart_id]
+        upload = self._upload(bucket_name, multipart_id)
         written = Written(_laid(self.heap(upload), [value], len(value)), hashlib.md5(value).hexdigest())  # noqa: S324
         return self.keep_part(upload, part_id, written)
 
     def complete_multipart_upload(self, bucket_name: str, multipart_id: str, body: Iterator[tuple[int, str]]) -> Any:
         """Lay the parts one after the other. Readers are kept out meanwhile, by the caller's lock."""
-        upload: Any = self.get_bucket(bucket_name).multiparts[multipart_id]
+        upload = self._upload(bucket_name, multipart_id)
         algorithm, kind = (upload.metadata.get(f"x-amz-checksum-{name}") for name in ("algorithm", "type"))
         if kind == "FULL_OBJECT" and algorithm not in _STREAMED:
             return super().complete_multipart_upload(bucket_name, multipart_id, body)
@@ -82,6 +82,13 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
             key._value_buffer.close()
             key._value_buffer, key.contentsize = joined, joined.size
         return key
+
+    def _upload(self, bucket_name: str, multipart_id: str) -> Any:
+        """Also where another parameter of the query made the request another operation: moto looks at the id first."""
+        upload = self.get_bucket(bucket_name).multiparts.get(multipart_id)
+        if upload is None:
+            raise NoSuchUpload(upload_id=multipart_id)
+        return upload
 
     def _pieces(self, upload: Any, part: Any) -> tuple[Extent, ...]:
         """Where a part lies; one that was copied from another object lies with moto."""

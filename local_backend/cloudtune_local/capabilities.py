@@ -32,6 +32,7 @@ def capabilities() -> Capabilities:
             "limits.max_time": "training stops with a checkpoint and the best model so far; time in line is free",
             "tags": "kept in job.json",
         },
+        remote=False,
         poll_s=0.25,
     )
 

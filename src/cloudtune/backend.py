@@ -55,6 +55,11 @@ class Capabilities(Value, frozen=True, kw_only=True):
     """Feature that is not supported -> the key of ``overrides`` that says it in the back end's own words.
 
     A spec that gives that override may keep the portable feature: it is left out here, and shown as dropped."""
+    remote: bool = True
+    """Whether a service over the network answers the calls.
+
+    If so, core reports an AttributeError, LookupError, TypeError or ValueError of a call as `InvalidResponse`: the
+    service's document does not have the shape that its API promises. Otherwise it is an internal error."""
     poll_s: float = 2.0
     """How soon a watch looks again while the job moves: a service is asked seldom, a file may be read often."""
 

@@ -40,6 +40,7 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
             "tags": "the job's tags",
             "seed": "the trainer's",
         },
+        remote=options.compute != "local",
     )
 
 

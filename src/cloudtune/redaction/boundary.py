@@ -3,8 +3,9 @@
 Results, messages of errors and their causes pass through a `Redactor` that knows the secrets in use. Two kinds of text
 stay as they are: what a plan says, which is made of the user's own spec, and the answers of a model.
 
-Back ends read foreign documents. What fails while one is read, because a field is missing or has another type, becomes
-`InvalidResponse`, so that core treats the request as one that may have been acted on.
+Back ends of services read foreign documents. What fails while one is read, because a field is missing or has another
+type, becomes `InvalidResponse`, so that core treats the request as one that may have been acted on. A back end that
+works on this machine (``Capabilities.remote`` is false) reads no such document: there the same errors pass unchanged.
 """
 
 from __future__ import annotations
@@ -131,13 +132,19 @@ class _Guarded:
     def _told(self, error: Exception, name: str) -> Exception:
         """The error as the caller sees it."""
         self._learn()
-        if name not in LOCAL and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
+        if self._is_unreadable(error, name):
             message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
             invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
             invalid.__cause__ = error
             error = invalid
         self._all.error(error)
         return error
+
+    def _is_unreadable(self, error: Exception, name: str) -> bool:
+        """Whether the error comes from reading a service's answer."""
+        if name in LOCAL or isinstance(error, CloudtuneError) or not isinstance(error, UNREADABLE):
+            return False
+        return self._backend.capabilities.remote
 
 
 class _Journal:

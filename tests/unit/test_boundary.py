@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.boundary import LOCAL, PROTOCOLS, UNREADABLE, guarded
+from cloudtune.redaction.boundary import LOCAL, PROTOCOLS, UNREADABLE, guarded
 from cloudtune.errors import InvalidResponse
 from cloudtune.registry import BUILT_IN, backend_class, open_backend
 

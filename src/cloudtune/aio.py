@@ -7,7 +7,7 @@ results and errors; a test holds the two against each other.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from cloudtune.client import Client
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S
@@ -163,6 +163,16 @@ class AsyncClient:
 
     def __init__(self, backend: str | Backend | Client | None = None, **arguments: Any) -> None:
         self._client = backend if isinstance(backend, Client) else Client(backend, **arguments)
+
+    async def close(self) -> None:
+        """See `Client.close`."""
+        await asyncio.to_thread(self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def plan(
         self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -26,7 +26,7 @@ from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.ledger.rows import Attempt, Rows, spec_of
-from cloudtune.optional import InPlace, capabilities_of
+from cloudtune.optional import Closeable, InPlace, capabilities_of
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
 from cloudtune.redaction.boundary import guarded
 from cloudtune.registry import open_backend
@@ -53,6 +53,8 @@ class Client:
     ``backend`` is the one to use where a call names none: a name, or a ready object (its name then stands for it).
     Without it the configuration decides. ``ledger`` is a URL such as ``sqlite:///path``; ``trace`` is called with the
     name of every point at which a test may want to kill the process.
+
+    Back ends keep connections to their services open. `close` closes them, as does the end of a ``with`` block.
     """
 
     def __init__(
@@ -111,6 +113,20 @@ class Client:
         opened = guarded(open_backend(name, settings), settings)
         with self._lock:
             return self._open.setdefault(name, opened)
+
+    def close(self) -> None:
+        """Close the connections of all back ends in use, a given one included. A later call opens new ones."""
+        with self._lock:
+            opened = list(self._open.values())
+        for backend in opened:
+            if isinstance(backend, Closeable):
+                backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # -- planning --------------------------------------------------------------------------------------------------
 

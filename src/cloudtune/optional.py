@@ -49,6 +49,17 @@ class HoldsSecrets(Protocol):
 
 
 @runtime_checkable
+class Closeable(Protocol):
+    """A back end that keeps connections open, such as those of an SDK's client."""
+
+    def close(self) -> None:
+        """Close the connections. May be called again; a call after it opens new ones.
+
+        No other call may be running, and no stream may be half read.
+        """
+
+
+@runtime_checkable
 class DataRules(Protocol):
     """A back end that chooses the rules for its rows itself, instead of by its name and the model."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -75,6 +76,7 @@ class EmulatedWorld:
         self.folders: Sequence[Path] = ()
         self.lacks: Mapping[str, str] = {"expired": "the service stops no job by a limit"}
         self.clock: Clock = FakeClock(path=root / "clock")
+        self.backends = ExitStack()
         self.options = options
         self.emulator = Emulator(self.settings(), clock=self.clock).start()
         self.emulator.script = Script(running_s=RUNS_S, pausing_s=PAUSING_S)
@@ -87,11 +89,14 @@ class EmulatedWorld:
         return Settings(api_key=KEY, azure_key=KEY)
 
     def close(self) -> None:
+        self.backends.close()
         self.emulator.app.deliver_delayed()  # what is still on its way holds its file open
         self.emulator.stop()
 
     def backend(self) -> Backend:
-        return self.recipe().make()[0]
+        made, _ = self.recipe().make()
+        self.backends.callback(made.close)  # type: ignore[attr-defined]
+        return made
 
     def recipe(self) -> Recipe:
         arguments = {"url": self.emulator.url, "clock": str(self.root / "clock")} | self.options

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,7 @@ class AwsWorld:
         self.folders: Sequence[Path] = ()
         self.lacks: Mapping[str, str] = {}
         self.clock: Clock = FakeClock(path=root / "clock")
+        self.backends = ExitStack()
         self.options = options
         self.emulator = Emulator(self.settings(), clock=self.clock).start()
         self.emulator.script = Script(running_s=RUNS_S, stopping_s=STOPPING_S)
@@ -109,13 +111,16 @@ class AwsWorld:
         raise NotImplementedError
 
     def close(self) -> None:
+        self.backends.close()
         self.emulator.app.deliver_delayed()  # what is still on its way holds its file open
         self.emulator.stop()
         self._environment(self._before)
         os.environ.update(self._before)
 
     def backend(self) -> Backend:
-        return self.recipe().make()[0]
+        made, _ = self.recipe().make()
+        self.backends.callback(made.close)  # type: ignore[attr-defined]
+        return made
 
     def recipe(self) -> Recipe:
         arguments = {"url": self.emulator.url, "clock": str(self.root / "clock")} | self.options

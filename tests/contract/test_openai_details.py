@@ -532,7 +532,7 @@ def test_entra_tokens_open_the_data_plane(azure: AzureWorld, monkeypatch: pytest
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
     asked = []
-    monkeypatch.setattr(signing, "_tokens", lambda: lambda: asked.append(1) or TOKEN)
+    monkeypatch.setattr(signing, "_tokens", lambda _: lambda: asked.append(1) or TOKEN)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a key that is not meant")
     for more in ({"api": "v1"}, {"api": "classic", "api_version": "2025-04-01-preview"}):
         given = {"endpoint": azure.emulator.url, "auth": "entra"} | more

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune.redaction.boundary import LOCAL, PROTOCOLS, UNREADABLE, guarded
 from cloudtune.errors import InvalidResponse
+from cloudtune.redaction.boundary import LOCAL, PROTOCOLS, UNREADABLE, guarded
 from cloudtune.registry import BUILT_IN, backend_class, open_backend
 
 if TYPE_CHECKING:

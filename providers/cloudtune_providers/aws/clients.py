@@ -86,6 +86,13 @@ class Clients:
         )
         return bool(named) and not _is_own(str(named))
 
+    def close(self) -> None:
+        """Close the connections of all clients; the next calls make other clients."""
+        with self._lock:
+            made, self._made, self._session = self._made, {}, None
+        for client in made.values():
+            client.close()
+
     @property
     def region(self) -> str:
         """The region in force. Raises ConfigError if there is none."""

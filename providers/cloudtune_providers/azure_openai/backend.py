@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from cloudtune.clock import Clock, SystemClock
@@ -47,7 +48,7 @@ class Route(Service, Protocol):
 
 
 class AzureOpenAIBackend(DelegatingBackend):
-    """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator`, `Host` and `Pausable`.
+    """Implements `Backend`, `BatchStatus`, `Closeable`, `DataRules`, `Generator`, `Host` and `Pausable`.
 
     ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual
     credentials. ``delete`` removes what Azure lets go: of a resource's job the model, result files and uploads, and
@@ -68,13 +69,15 @@ class AzureOpenAIBackend(DelegatingBackend):
         clock: Clock | None = None,
     ) -> None:
         self._options = chosen = options or AzureOpenAIOptions()
+        self._sign_in = signing.SignIn()
         self._foundry: Foundry | None = None
         self._route: Route
         if chosen.route == "ml_workspace":
-            place = workspace or signing.workspace_client
+            place = workspace or partial(signing.workspace_client, sign_in=self._sign_in)
             self._route = Workspace(chosen, lambda: place(chosen))
         else:
-            make, manager = connect or signing.connected, manage or signing.managed
+            make = connect or partial(signing.connected, sign_in=self._sign_in)
+            manager = manage or partial(signing.managed, sign_in=self._sign_in)
             foundry = Foundry(chosen, clock or SystemClock(), lambda: make(chosen), lambda: manager(chosen))
             self._route = self._foundry = foundry
         super().__init__(self._route, chosen.scope(), self._route.capabilities)
@@ -82,6 +85,11 @@ class AzureOpenAIBackend(DelegatingBackend):
     def secrets(self) -> tuple[str, ...]:
         """See `HoldsSecrets`."""
         return (*setting_secrets(self._options), *super().secrets())
+
+    def close(self) -> None:
+        """See `Closeable`."""
+        super().close()
+        self._sign_in.close()
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`."""

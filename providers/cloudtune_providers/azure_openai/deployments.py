@@ -200,6 +200,13 @@ class Deployments:
         with asking(what, (secret.get_secret_value(),) if secret else ()):
             return call(self._made().deployments, group, account)
 
+    def close(self) -> None:
+        """Close the connections; the next call makes another client."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     def _made(self) -> CognitiveServicesManagementClient:
         with self._lock:
             if self._client is None:

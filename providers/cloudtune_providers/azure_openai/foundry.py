@@ -62,6 +62,11 @@ class Foundry(Account):
         """The steps of a job."""
         return translate.plan(request, self._options, self._rules())
 
+    def close(self) -> None:
+        """Close the connections of both planes."""
+        super().close()
+        self._hosted.close()
+
     # -- steps: deployments' beside those of jobs -------------------------------------------------------------------
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:

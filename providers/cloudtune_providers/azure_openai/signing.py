@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     import openai
     from azure.ai.ml import MLClient
+    from azure.identity import DefaultAzureCredential
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
@@ -22,7 +24,32 @@ _FOR_EVER = 32503680000  # the year 3000: the token's own end is not known here
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def connected(options: AzureOpenAIOptions) -> openai.OpenAI:
+class SignIn:
+    """The credential of Azure's default chain: made once, when it is first needed, for all clients of a back end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._credential: DefaultAzureCredential | None = None
+
+    @property
+    def credential(self) -> DefaultAzureCredential:
+        """Asks nobody until a token is needed."""
+        from azure.identity import DefaultAzureCredential
+
+        with self._lock:
+            if self._credential is None:
+                self._credential = DefaultAzureCredential()
+            return self._credential
+
+    def close(self) -> None:
+        """Close its connections."""
+        with self._lock:
+            credential, self._credential = self._credential, None
+        if credential is not None:
+            credential.close()
+
+
+def connected(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> openai.OpenAI:
     """The data plane's client: by v1 the plain one, which takes key and token alike; else Azure's own."""
     import openai
 
@@ -32,46 +59,52 @@ def connected(options: AzureOpenAIOptions) -> openai.OpenAI:
     key: Any = options.key()
     common: dict[str, Any] = {"timeout": options.timeout, "max_retries": 0}
     if options.api == "v1":
-        return openai.OpenAI(base_url=f"{address}/openai/v1/", api_key=key or _tokens(), **common)
+        return openai.OpenAI(base_url=f"{address}/openai/v1/", api_key=key or _tokens(sign_in or SignIn()), **common)
     # An explicit credential wins over AZURE_OPENAI_AD_TOKEN, which would otherwise win over the key.
-    signed: dict[str, Any] = {"api_key": key} if key else {"azure_ad_token_provider": _tokens()}
+    signed: dict[str, Any] = {"api_key": key} if key else {"azure_ad_token_provider": _tokens(sign_in or SignIn())}
     return openai.AzureOpenAI(azure_endpoint=address, api_version=options.api_version, **signed, **common)
 
 
-def _tokens() -> Callable[[], str]:
-    from azure.identity import DefaultAzureCredential, get_bearer_token_provider
+def _tokens(sign_in: SignIn) -> Callable[[], str]:
+    from azure.identity import get_bearer_token_provider
 
-    return get_bearer_token_provider(DefaultAzureCredential(), DATA_SCOPE)
+    return get_bearer_token_provider(sign_in.credential, DATA_SCOPE)
 
 
-def managed(options: AzureOpenAIOptions) -> CognitiveServicesManagementClient:
+def managed(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> CognitiveServicesManagementClient:
     """The management plane's client, with the SDK's retries switched off."""
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
-    credential, more = _credential(options, options.management_url)
+    credential, more = _credential(options, options.management_url, sign_in or SignIn())
     return CognitiveServicesManagementClient(
         credential, options.place()[0], retry_total=0, base_url=options.management_url, **more
     )
 
 
-def workspace_client(options: AzureOpenAIOptions) -> MLClient:
-    """azure-ai-ml's client, with the SDK's retries and telemetry switched off."""
+def workspace_client(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> MLClient:
+    """azure-ai-ml's client, with the SDK's retries and telemetry switched off; `close_workspace` closes it."""
     from azure.ai.ml import MLClient
+    from azure.core.pipeline.transport import RequestsTransport
 
-    credential, more = _credential(options, os.environ.get("AZUREML_DEV_URL_MFE", ""))  # the SDK's own switch
+    url = os.environ.get("AZUREML_DEV_URL_MFE", "")  # the SDK's own switch
+    credential, more = _credential(options, url, sign_in or SignIn())
     subscription, group, _ = options.place()
+    transport = RequestsTransport(connection_timeout=options.timeout, read_timeout=options.timeout)
     return MLClient(
         credential, subscription, group, options.workspace, enable_telemetry=False, show_progress=False, retry_total=0,
-        connection_timeout=options.timeout, read_timeout=options.timeout, **more,
+        transport=transport, **more,
     )  # fmt: skip
 
 
-def _credential(options: AzureOpenAIOptions, url: str) -> tuple[Any, dict[str, Any]]:
+def close_workspace(client: MLClient) -> None:
+    """Close the transport that all parts of a client of `workspace_client` share: the SDK's client has no `close`."""
+    client._requests_pipeline._transport.close()
+
+
+def _credential(options: AzureOpenAIOptions, url: str, sign_in: SignIn) -> tuple[Any, dict[str, Any]]:
     """Who signs in to the management plane at that address, and what its client must be told beside it."""
     if options.management_token is None:
-        from azure.identity import DefaultAzureCredential
-
-        return DefaultAzureCredential(), {}
+        return sign_in.credential, {}
     credential = _Given(options.management_token.get_secret_value())
     parts = urlsplit(url)
     is_plain = parts.scheme == "http" and parts.hostname in _LOOPBACK  # azure-core refuses tokens without TLS

@@ -94,6 +94,11 @@ class BedrockBackend:
         """See `HoldsSecrets`."""
         return (*setting_secrets(self._options), *self._clients.secrets())
 
+    def close(self) -> None:
+        """See `Closeable`."""
+        self._open_weight.close()
+        self._clients.close()
+
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend`."""

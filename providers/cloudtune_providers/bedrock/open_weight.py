@@ -82,6 +82,13 @@ class OpenWeight:
                 self._account = Account(wire, NAME, scope, self._clock, filters=False, named=False, prefix=PREFIX)
             return self._account
 
+    def close(self) -> None:
+        """See `cloudtune.optional.Closeable`."""
+        with self._lock:
+            account = self._account
+        if account is not None:
+            account.close()
+
     def address(self) -> str:
         """Where it answers."""
         if self._options.open_weight_url:

@@ -83,6 +83,10 @@ class JumpStartBackend:
         """See `HoldsSecrets`."""
         return (*setting_secrets(self._options), *self._clients.secrets())
 
+    def close(self) -> None:
+        """See `Closeable`."""
+        self._clients.close()
+
     @property
     def capabilities(self) -> Capabilities:
         """See `Backend`."""

@@ -33,6 +33,10 @@ class Account:
         """See `cloudtune.backend.HoldsSecrets`."""
         return self._wire.secrets()
 
+    def close(self) -> None:
+        """See `cloudtune.optional.Closeable`."""
+        self._wire.close()
+
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""
         if step.kind == "upload":

@@ -53,6 +53,9 @@ class Service(Protocol):
     def secrets(self) -> tuple[str, ...]:
         """The secret values in use."""
 
+    def close(self) -> None:
+        """Close the connections."""
+
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """Do a step."""
 
@@ -64,7 +67,7 @@ class Service(Protocol):
 
 
 class DelegatingBackend:
-    """Part of `Backend`, `BatchStatus` and `HoldsSecrets`: passes on to the service that it is given."""
+    """Part of `Backend`, `BatchStatus`, `Closeable` and `HoldsSecrets`: passes on to the service that it is given."""
 
     def __init__(self, service: Service, scope: str, capabilities: Capabilities) -> None:
         self._service = service
@@ -86,6 +89,10 @@ class DelegatingBackend:
     def secrets(self) -> tuple[str, ...]:
         """See `HoldsSecrets`."""
         return self._service.secrets()
+
+    def close(self) -> None:
+        """See `Closeable`."""
+        self._service.close()
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `Backend`."""

@@ -46,6 +46,13 @@ class Wire:
         """The key in use, once the client is made."""
         return self._secrets
 
+    def close(self) -> None:
+        """Close the client's connections; the next call makes another client."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
         """What the SDK raises inside comes out as ours, about ``what``."""

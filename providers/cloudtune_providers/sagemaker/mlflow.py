@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -90,7 +91,8 @@ class Curves:
         request = AWSRequest(method="GET", url=url, headers={_HEADERS[kind]: arn})
         with self._clients.asking(f"MLflow's {what} of {arn.rpartition('/')[2]}"):
             SigV4Auth(self._clients.credentials(), _SIGNED_AS[kind], region).add_auth(request)
-            reply = URLLib3Session(timeout=self._clients.timeout).send(request.prepare())
+            with closing(URLLib3Session(timeout=self._clients.timeout)) as session:
+                reply = session.send(request.prepare())
             body = _read(reply.content)
             if reply.status_code >= 300:
                 raise _refused(reply.status_code, dict(reply.headers), body, what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
@@ -34,7 +35,8 @@ def command(
         @functools.wraps(function)
         def run(**values: Any) -> Any:
             own = {str(option.name): values.pop(str(option.name)) for option in shared}
-            return function(Session(**own), **values)
+            with closing(Session(**own)) as session:
+                return function(session, **values)
 
         made = click.command(name, cls=click.Command, **attributes)(run)
         made.params.extend(shared)

@@ -62,6 +62,11 @@ class Session:
 
         return Client(config=self.config)
 
+    def close(self) -> None:
+        """Close the client's connections, if it was used."""
+        if "client" in vars(self):
+            self.client.close()
+
     def open_spec(self, path: str, sets: tuple[str, ...], unsupported: str | None) -> SpecFile:
         """The spec file, with what the command line changes in it."""
         from cloudtune.document.specfile import open_spec

@@ -19,6 +19,7 @@ from cloudtune.backend import Backend
 from cloudtune.errors import CloudtuneError, InvalidResponse
 from cloudtune.optional import (
     BatchStatus,
+    Closeable,
     DataRules,
     Exporter,
     Generator,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from cloudtune.backend import Journal
 
 PROTOCOLS: Final[tuple[type, ...]] = (
-    Backend, BatchStatus, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter, Pausable,
-    PerJobCapabilities, Preflight, SetupDocuments,
+    Backend, BatchStatus, Closeable, DataRules, Exporter, Generator, HoldsSecrets, Host, Importer, InPlaceImporter,
+    Pausable, PerJobCapabilities, Preflight, SetupDocuments,
 )  # fmt: skip
 VENDOR_TEXT: Final = frozenset({
     "get", "get_many", "list", "events", "metrics", "checkpoints", "probe", "model", "deployments", "preflight",
@@ -48,7 +49,7 @@ VENDOR_TEXT: Final = frozenset({
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
-LOCAL: Final = frozenset({"check", "plan", "capabilities_of", "check_import", "data_target", "secrets"})
+LOCAL: Final = frozenset({"check", "plan", "capabilities_of", "check_import", "close", "data_target", "secrets"})
 """Calls that ask nobody."""
 UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a document of another shape raises."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import BackendError
 from cloudtune.state import Value
 from cloudtune_providers.azure_openai import errors
+from cloudtune_providers.azure_openai.signing import close_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,13 @@ class Connection:
             if self._client is None:
                 self._client = self._connect()
             return self._client
+
+    def close(self) -> None:
+        """Close the client's connections; the next call makes another client."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            close_workspace(client)
 
     def asking(self, what: str, *secrets: str) -> AbstractContextManager[None]:
         """What the SDK raises inside comes out as ours, about ``what``."""

@@ -40,7 +40,7 @@ class Workspace:
         self.capabilities = translate.capabilities()
         self.target: str | None = None  # what a model's training component takes is not known
         self._options = options
-        connection = Connection(options, connect)
+        self._connection = connection = Connection(options, connect)
         self._storage = Storage(connection, options.datastore, options.storage_url)
         self.jobs = WorkspaceJobs(connection, self._storage, options.datastore, options.scope())
 
@@ -55,6 +55,11 @@ class Workspace:
     def secrets(self) -> tuple[str, ...]:
         """See `cloudtune.backend.HoldsSecrets`: what the datastore gave to sign in with."""
         return self._storage.secrets()
+
+    def close(self) -> None:
+        """See `cloudtune.optional.Closeable`."""
+        self._storage.close()
+        self._connection.close()
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
         """See `cloudtune.backend.Backend`."""

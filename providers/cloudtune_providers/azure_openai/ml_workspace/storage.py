@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ class Storage:
         self._account_url = account_url
         self._lock = threading.Lock()
         self._container: ContainerClient | None = None
+        self._connections = ExitStack()
         self._good_until = 0.0
         self._secrets: tuple[str, ...] = ()
 
@@ -101,6 +103,12 @@ class Storage:
                 self._good_until = time.monotonic() + SECRETS_KEPT_S
             return self._container
 
+    def close(self) -> None:
+        """Close the connections; the next call signs in again."""
+        with self._lock:
+            self._container = None
+            self._connections.close()
+
     def _connected(self) -> ContainerClient:
         from azure.storage.blob import BlobServiceClient
 
@@ -119,5 +127,5 @@ class Storage:
         credential: Any = token or client._credential
         if key:
             credential = {"account_name": store.account_name, "account_key": key}
-        service = BlobServiceClient(url, credential=credential, retry_total=0)
+        service = self._connections.enter_context(BlobServiceClient(url, credential=credential, retry_total=0))
         return service.get_container_client(str(store.container_name))

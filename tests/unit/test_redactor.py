@@ -16,7 +16,7 @@ import pytest
 
 from cloudtune.errors import InvalidRequest, JobFailed, Problem, SpecError
 from cloudtune.redaction.redactor import RedactingFormatter, Redactor, environment_secrets, setting_secrets
-from cloudtune.redaction.secret_shapes import MASK, is_token, mask_shapes
+from cloudtune.secret_shapes import MASK, is_token, mask_shapes
 from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState
 
 A40 = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY12"
@@ -51,6 +51,8 @@ SHAPES: dict[str, tuple[str, str]] = {
     "json web token": ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmN", "dozjgNryP4"),
     "github": ("ghp_" + "a1" * 18, "a1a1a1"),
     "github fine grained": ("github_pat_11ABCDEFG0abcdefghijkl_mnop", "11ABCDEFG0"),
+    "slack refresh": ("xoxe.xoxp-1-Mi0yLTEyMzQ1Njc4OTAxMi0", "Mi0yLTEy"),
+    "xai": ("xai-" + "aB3" * 12, "aB3aB3"),
     "gitlab": ("glpat-abcdefghij0123456789", "abcdefghij"),
     "hugging face": ("hf_" + "aB3" * 11, "aB3aB3"),
     "npm": ("npm_" + "a1B2" * 9, "a1B2a1"),
@@ -93,7 +95,9 @@ HARMLESS = (
     "password: it is not set", 'write api_key = "${OPENAI_API_KEY}"', "api_key=None",
     "max_tokens=128", "token 7f3a2b1c9d",
     "task-oriented-dialogue-model-number-12345", "risk-assessment-classifier-v2-2025-01-01",
-    "sk-learn-text-classifier-demo",
+    "sk-learn-text-classifier-demo", "xoxo-hugs-and-kisses", "xai-methods-for-explainable-artificial-intelligence",
+    "bedrock-api-key-rotation-and-authentication", "glagent-based-modelling-for-beginners",
+    "nvapi-compatible-endpoints-for-inference-servers", "hf_hub_download_with_progress_bar_and_retries",
     "/home/me/.cache/huggingface/hub/models--gpt2/snapshots/607a30d783dfa663caf39e06633721c8d4cfcd7e",
     "local:/home/me/runs:headlines-3f2a", "2026-11-29T00:17:48.123456Z", "error: step 120/400 loss 0.1234",
     "postgresql://me@db:5432/x?sslmode=require", "https://user@host/p", "no key, no token, no secret",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.records import Chat, Item, Message, Preference, Rated, Record
 from cloudtune.errors import Problem, Severity
+from cloudtune.secret_shapes import TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,14 +125,8 @@ def _iban(text: str) -> bool:
 
 _DIGITS = tuple(b"%d" % digit for digit in range(10))
 PRIVATE: tuple[Rule, ...] = (
-    Rule("secret", "error",
-         (b"AKIA", b"ASIA", b"sk-", b"ghp_", b"gho_", b"github_pat_", b"xox", b"AIza", b"PRIVATE KEY", b"eyJ", b"hf_",
-          b"glpat-"),
-         re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bsk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|\bgh[po]_[A-Za-z0-9]{36}\b"
-                    r"|\bgithub_pat_\w{22,}|\bxox[abprs]-[A-Za-z0-9-]{10,}|\bAIza[0-9A-Za-z_-]{35}\b"
-                    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+\.[\w-]{8,}"
-                    r"|\bhf_[A-Za-z0-9]{30,}|\bglpat-[\w-]{20,}"),
-         "a key or token stands here", "take it out, and make it invalid", hidden=True),
+    *(Rule("secret", "error", tuple(word.encode() for word in shape.words), shape.pattern,
+           "a key or token stands here", "take it out, and make it invalid", hidden=True) for shape in TOKENS),
     Rule("card_number", "warning", _DIGITS, re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"),
          "a card number stands here (its checksum is right)", "redact it", accept=_luhn, hidden=True,
          hint=re.compile(rb"\d(?:[ -]?\d){12}")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cloudtune.redaction.masking import masked, url_password
-from cloudtune.redaction.secret_shapes import MASK
+from cloudtune.secret_shapes import MASK
 
 # Broader than a URL parser, which does not see a password that holds an unescaped `/`, `@` or `[`: everything from the
 # first colon after the user's name to the last @.

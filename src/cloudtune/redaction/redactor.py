@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 from cloudtune.redaction.masking import is_secret_name, url_password
-from cloudtune.redaction.secret_shapes import MASK, mask_shapes
+from cloudtune.secret_shapes import MASK, mask_shapes
 from cloudtune.state import JobRef
 
 if TYPE_CHECKING:

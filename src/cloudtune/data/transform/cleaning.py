@@ -31,6 +31,8 @@ def normalised(record: Record) -> Record:
 
 def _cover(text: str) -> str:
     for rule in PRIVATE:
+        if not any(sign.decode() in text for sign in rule.signs):
+            continue
         word = f"[{rule.code.upper()}]"
         accept = rule.accept
 

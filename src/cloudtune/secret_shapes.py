@@ -28,21 +28,34 @@ _VARIED = r"(?=[A-Za-z_-]{0,64}[0-9A-Z])"
 
 TOKENS = (
     # OpenAI, Anthropic, OpenRouter
-    _token(rf"\bsk-(?:[A-Za-z0-9]{{20,}}|{_VARIED}[A-Za-z0-9_-]{{20,}})", "sk-"),
+    _token(
+        rf"\bsk-(?:[A-Za-z0-9]{{20,}}|(?:proj|svcacct|admin|ant|or)-[A-Za-z0-9_-]{{20,}}|{_VARIED}[A-Za-z0-9_-]{{20,}})",
+        "sk-",
+    ),
     # Access key ids of AWS
     _token(r"\b(?:AKIA|ASIA|ABIA|ACCA)[0-9A-Z]{16}\b", "AKIA", "ASIA", "ABIA", "ACCA"),
     # Bedrock API keys, short and long term
-    _token(r"\bbedrock-api-key-[A-Za-z0-9+/=_-]{20,}", "bedrock-api-key-"),
+    _token(r"\bbedrock-api-key-[A-Za-z0-9+/=]{20,}[A-Za-z0-9+/=_-]*", "bedrock-api-key-"),
     _token(r"\bABSK[A-Za-z0-9+/]{40,}={0,2}", "ABSK"),
     _token(r"\bhf_[A-Za-z0-9]{30,}", "hf_"),
     _token(r"\bgh[pousr]_[A-Za-z0-9]{36,}", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _token(r"\bgithub_pat_[A-Za-z0-9_]{22,}", "github_pat_"),
-    _token(r"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|agent)-[A-Za-z0-9_-]{20,}", "gl"),
+    _token(
+        rf"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat|agent)-{_VARIED}[A-Za-z0-9_-]{{20,}}",
+        "glpat-",
+        "gldt-",
+        "glrt-",
+        "glcbt-",
+        "glptt-",
+        "glft-",
+        "glsoat-",
+        "glagent-",
+    ),
     _token(r"\bnpm_[A-Za-z0-9]{36,}", "npm_"),
     _token(r"\bpypi-[A-Za-z0-9_-]{50,}", "pypi-"),
     _token(r"\bdapi[0-9a-f]{32}(?:-[0-9])?\b", "dapi"),
     # Slack
-    _token(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}", "xox"),
+    _token(r"\bxox[abeoprs](?:\.xox[bp])?-[0-9][A-Za-z0-9-]{9,}", "xox"),
     _token(r"\bxapp-[0-9]-[A-Za-z0-9-]{10,}", "xapp-"),
     # Google
     _token(r"\bAIza[A-Za-z0-9_-]{35}", "AIza"),
@@ -54,9 +67,10 @@ TOKENS = (
     # SendGrid, DigitalOcean, Shopify, Groq, Replicate, NVIDIA, xAI, Perplexity
     _token(r"\bSG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}", "SG."),
     _token(r"\bdop_v1_[0-9a-f]{64}", "dop_v1_"),
-    _token(r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", "shp"),
+    _token(r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", "shpat_", "shpca_", "shppa_", "shpss_"),
     _token(r"\b(?:gsk|r8)_[A-Za-z0-9]{30,}", "gsk_", "r8_"),
-    _token(r"\b(?:nvapi|xai|pplx)-[A-Za-z0-9_-]{30,}", "nvapi-", "xai-", "pplx-"),
+    _token(rf"\bnvapi-{_VARIED}[A-Za-z0-9_-]{{30,}}", "nvapi-"),
+    _token(r"\b(?:xai|pplx)-[A-Za-z0-9]{30,}", "xai-", "pplx-"),
     # Client secrets of Entra
     _token(r"\b[A-Za-z0-9_~.]{3}[0-9]Q~[A-Za-z0-9_~.-]{31,34}", "Q~"),
     # JSON web tokens

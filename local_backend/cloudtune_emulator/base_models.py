@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import ConfigError
+from cloudtune.files.regular_file import read_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LARGEST_BYTES = 16 << 20
 _TINY = {"model": {"hidden_size": 128, "intermediate_size": 256}, "tokenizer": {"vocab_size": 512}}
 
 
@@ -61,7 +63,7 @@ def read(file: Path | None, scratch: Path) -> Stands:
         # Twice that rate, and random weights stick to one answer.
         return Stands({"*": Stand(model="tiny.json", adapter="full", learning_rate=1.5e-3)}, scratch)
     try:
-        entries = msgspec.json.decode(file.read_bytes(), type=dict[str, Stand])
+        entries = msgspec.json.decode(read_regular(file, _LARGEST_BYTES), type=dict[str, Stand])
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except msgspec.DecodeError as error:

@@ -179,6 +179,12 @@ def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models
     source = ModelSource(**tuned["base"])
     if source.source != "hub" and (Path(tuned["base_folder"]) / "config.json").is_file():
         return models.BaseModel(tuned["base_folder"], None, trust_remote_code)
+    if source.source == "config":  # building it again takes the rows of the job, and would write where the model says
+        raise TrainingProblem(
+            "model_not_found",
+            f"the base model in {tuned['base_folder']} is gone",
+            "Run the job again, or keep its run folder.",
+        )
     return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust_remote_code)
 
 

@@ -18,6 +18,7 @@ import torch
 from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
@@ -143,6 +144,7 @@ def load_tokenizer(base: BaseModel) -> Any:
     from transformers import AutoTokenizer
 
     with found(base):
+        check_model_folder(Path(base.path))
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
     set_plain_template(tokenizer)
     return tokenizer
@@ -167,6 +169,7 @@ def load_model(
 
 def _check_folder(path: str) -> None:
     """Refuse an adapter in the place of a model: transformers would load the model that the adapter names."""
+    check_model_folder(Path(path))
     if (Path(path) / "adapter_config.json").is_file():
         raise TrainingProblem(
             "model_not_found", f"{path} holds an adapter, not a model", "Give the folder of a whole model."

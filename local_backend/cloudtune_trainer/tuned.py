@@ -10,6 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 TUNED = "tuned.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _LARGEST = 16 << 20
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+"""A branch, a tag or a commit. The hub's library takes it as a path below its cache."""
 _SOURCES = ("folder", "gguf", "hub", "config")
 _ADAPTER_FIELDS: dict[str, tuple[type, ...]] = {
     "r": (int,), "lora_alpha": (int, float), "lora_dropout": (int, float), "target_modules": (str, list),
@@ -53,6 +56,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 def read_tuned(folder: Path) -> dict[str, Any]:
     """``tuned.json`` of a tuned model's folder. Raises ``model_not_found``."""
+    check_model_folder(folder)
     path = folder / TUNED
     tuned = read_object(path)
     base = tuned.get("base")
@@ -66,6 +70,8 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     for name, value in texts.items():
         if not isinstance(value, str) or "\0" in value:
             raise _damaged(path, f"{name} is not a text")
+    if revision is not None and not _REVISION.fullmatch(str(revision)):
+        raise _damaged(path, "base.revision is not the name of a revision")
     if not isinstance(tuned.get("merged"), bool):
         raise _damaged(path, "merged is not true or false")
     known = {name: base[name] for name in ("source", "path", "revision") if name in base}

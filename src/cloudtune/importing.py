@@ -18,6 +18,7 @@ import msgspec
 
 from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.files.private_files import narrow, private_folder
+from cloudtune.files.regular_file import open_regular
 from cloudtune.identity import job_token
 from cloudtune.optional import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
 from cloudtune.retry import reading
@@ -149,7 +150,7 @@ def _paths(folder: Path) -> list[Path]:
 
 def _file(folder: Path, path: Path) -> ModelFile:
     found = hashlib.sha256()
-    with path.open("rb") as content:
+    with open_regular(path) as content:
         while chunk := content.read(_CHUNK):
             found.update(chunk)
     name = path.relative_to(folder).as_posix()

@@ -8,6 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cloudtune.files.model_files import LARGEST_COUNT
+from cloudtune.files.regular_file import open_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +26,8 @@ _DEEPEST = 4
 
 def read_head(path: Path) -> dict[str, Any]:
     """Its metadata, arrays as their lengths only, and ``parameters``, the number of weights. Raises ValueError."""
-    with path.open("rb") as file:
-        return _Head(file, os.fstat(file.fileno()).st_size).read()
+    with open_regular(path) as file:
+        return _Head(file, path.stat().st_size).read()
 
 
 class _Head:

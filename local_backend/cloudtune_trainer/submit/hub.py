@@ -47,6 +47,8 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
             wanted = (folder / "refs" / wanted).read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             return None
+        if not re.fullmatch(r"[0-9a-f]{40}", wanted):
+            return None
     snapshot = folder / "snapshots" / wanted
     return snapshot if (snapshot / "config.json").exists() else None
 

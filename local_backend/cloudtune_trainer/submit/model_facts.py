@@ -16,16 +16,20 @@ import msgspec
 
 from cloudtune.errors import Problem, SpecError
 from cloudtune.files.model_files import model_sizes, read_json_object, safetensors_head, size_of
+from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune_trainer.submit import gguf, hub
 
 if TYPE_CHECKING:
     from cloudtune.files.model_files import Tensor
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
+"""A branch, a tag or a commit. It becomes part of a path in the cache and of an address of the hub."""
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
 _SAMPLE = 1 << 20
+_LARGEST_TEMPLATE = 16 << 20
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +54,12 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
     """The model of that name. Reads the disk, and the hub where needed. Raises SpecError with what to do."""
-    path = Path(name).expanduser()
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise _unknown(f"{revision[:100]!a} is not the name of a revision", "name a branch, a tag or a commit")
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise _unknown(f"{name} names the home folder of an unknown user", "write the path in full") from error
     if path.exists():
         if revision is not None:
             raise _unknown("a revision belongs to a model on the hub, and this is a path", "take `revision` out")
@@ -81,6 +90,9 @@ def _folder(path: Path) -> ModelFacts:
         raise _unknown(f"{path} holds an adapter, not a model", "name its base model; or `cloudtune export --merged`")
     if not (path / "config.json").exists():
         raise _unknown(f"{path} has no config.json", "name a model folder as transformers writes it")
+    for file in sorted(path.rglob("*")):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise _unknown(f"{file} is not a regular file", "fetch the model again")
     config = _json(path / "config.json")
     weights = [file for pattern in _WEIGHTS for file in sorted(path.glob(pattern))]
     if not weights:
@@ -106,7 +118,7 @@ def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
 
 def _template(path: Path) -> str:
     if (path / "chat_template.jinja").exists():
-        return (path / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+        return read_regular(path / "chat_template.jinja", _LARGEST_TEMPLATE).decode("utf-8", errors="replace")
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (path / name).exists() and (found := _json(path / name).get("chat_template")):
             return str(found)
@@ -131,7 +143,7 @@ def _of_weights(weights: list[Path]) -> dict[str, Any]:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    with file.open("rb") as handle:
+    with open_regular(file) as handle:
 
         def read(start: int, length: int) -> bytes:
             handle.seek(start)
@@ -210,7 +222,7 @@ def _fingerprint(files: list[Path]) -> str:
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as handle:
+        with open_regular(file) as handle:
             if size <= 4 * _SAMPLE:
                 digest.update(handle.read())
                 continue

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from cloudtune.files.regular_file import open_regular
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -46,7 +48,7 @@ class LocalFiles:
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """See `ModelFiles`."""
-        with (self._folder / name).open("rb") as content:
+        with open_regular(self._folder / name) as content:
             content.seek(start)
             return content.read(-1 if length is None else length)
 

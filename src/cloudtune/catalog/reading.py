@@ -9,9 +9,10 @@ import msgspec
 
 from cloudtune.catalog.document import Catalog, Figure
 from cloudtune.errors import ConfigError, Problem
+from cloudtune.files.regular_file import read_regular
 
 DATA = Path(__file__).parent / "data"
-
+LARGEST_BYTES = 64 << 20
 
 _DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must not meet in a first decoding
 
@@ -34,7 +35,9 @@ def load(vendor: str) -> Catalog:
 def read(path: Path) -> Catalog:
     """Read a file. Raises ConfigError with every source that is named and not there."""
     try:
-        catalog = _DECODER.decode(path.read_bytes())
+        catalog = _DECODER.decode(read_regular(path, LARGEST_BYTES))
+    except OSError as error:
+        raise ConfigError([Problem(code="catalog", file=str(path), message=f"it cannot be read: {error}")]) from error
     except msgspec.DecodeError as error:
         raise ConfigError([Problem(code="catalog", file=str(path), message=str(error))]) from error
     entries: tuple[Figure, ...] = (

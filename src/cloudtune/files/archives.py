@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cloudtune.errors import ArchiveError
 from cloudtune.files.private_files import private_folder
+from cloudtune.files.regular_file import NotRegularFile, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -179,7 +180,7 @@ def _entries(source: Path | BinaryIO, limits: Limits) -> Iterator[tuple[tuple[st
     """Each entry's name with a file's content, or with None for a folder."""
     with contextlib.ExitStack() as stack:
         try:
-            raw = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+            raw = stack.enter_context(open_regular(source)) if isinstance(source, Path) else source
             compressed = raw.seek(0, os.SEEK_END)
             raw.seek(0)
             is_gzip = raw.read(2) == b"\x1f\x8b"
@@ -187,6 +188,8 @@ def _entries(source: Path | BinaryIO, limits: Limits) -> Iterator[tuple[tuple[st
             file: Readable = stack.enter_context(gzip.GzipFile(fileobj=raw)) if is_gzip else raw
             stream = _Stream(file, limits.allowed(compressed))
             yield from _parsed(stream, limits)
+        except NotRegularFile as error:
+            raise ArchiveError(str(error.strerror)) from error
         except _PARSING as error:
             raise _damaged(error) from error
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeGuard
+
+from cloudtune.files.regular_file import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,10 +64,9 @@ def _refuse(message: str) -> NoReturn:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """`json_object` of a file. Raises ValueError, and OSError where the file cannot be read."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return json_object(file.read(min(size, LARGEST_JSON) + 1))
+    """`json_object` of a file. Raises ValueError, and OSError where the file cannot be read or is not a regular one."""
+    with open_regular(path) as file:
+        return json_object(file.read(min(path.stat().st_size, LARGEST_JSON) + 1))
 
 
 class Sizes(NamedTuple):

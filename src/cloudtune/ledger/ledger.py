@@ -19,6 +19,7 @@ import msgspec
 
 from cloudtune.backend import Intent
 from cloudtune.errors import LedgerError
+from cloudtune.files.regular_file import invalid_path
 from cloudtune.ledger.rows import (
     ATTEMPT_COLUMNS,
     REMEDY,
@@ -124,7 +125,13 @@ class Ledger:
 
         # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.
         text = "/" + unquote(parts.path).lstrip("/") if parts.scheme == "sqlite" else url
-        return cls(SqliteStore(Path(text).expanduser().absolute()), clock, trace)
+        try:
+            path = Path(text).expanduser().absolute()
+        except RuntimeError as error:
+            raise LedgerError(f"{text!r} names the home folder of an unknown user", hint=_URL_HINT) from error
+        if problem := invalid_path(str(path)):
+            raise LedgerError(f"{text!r} is not the path of a ledger: {problem}", hint=_URL_HINT)
+        return cls(SqliteStore(path), clock, trace)
 
     def __str__(self) -> str:
         return str(self._store)

@@ -41,6 +41,14 @@ class SqliteStore:
     def __str__(self) -> str:
         return str(self.path)
 
+    def _exists(self) -> bool:
+        """Whether there is a ledger. Raises LedgerError for a FIFO, which SQLite would wait for, and the like."""
+        if not self.path.exists():
+            return False
+        if not self.path.is_file():
+            raise LedgerError(f"the ledger {self.path} is not a regular file", hint="name another file")
+        return True
+
     @property
     def row_id(self) -> str:
         """See `Store`."""
@@ -48,7 +56,7 @@ class SqliteStore:
 
     def file_problems(self) -> list[str]:
         """What SQLite's own check of the file finds."""
-        if not self.path.exists():
+        if not self._exists():
             return []
         try:
             with closing(self._open_to_read()) as db:
@@ -61,7 +69,7 @@ class SqliteStore:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction that holds the write lock from its beginning; it is on disk when the block is left."""
         try:
-            if not self.path.exists():
+            if not self._exists():
                 self._create()
             self._narrow()
             with closing(_connect(f"file:{quote(str(self.path))}?mode=rwc")) as db:
@@ -77,7 +85,7 @@ class SqliteStore:
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         """The rows; none if there is no ledger yet."""
-        if not self.path.exists():
+        if not self._exists():
             return []
         try:
             with closing(self._open_to_read()) as db:

@@ -15,9 +15,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cloudtune.catalog.reading import read as read_catalog
 from cloudtune.cli.generate import read_prompts
+from cloudtune.clock import SystemClock
+from cloudtune.config.trust import read_project_file
 from cloudtune.data.checks.check_cache import Verdicts
 from cloudtune.data.checks.preparing import prepare
+from cloudtune.data.checks.tokens import TokenCounter
 from cloudtune.data.dataset import Dataset
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import arrow, decoding, kinds, plain_blocks
@@ -25,7 +29,12 @@ from cloudtune.data.read.remote import _pattern
 from cloudtune.data.report import check, convert, source_data
 from cloudtune.document.document import read_document
 from cloudtune.errors import CloudtuneError, InputError
+from cloudtune.files.archives import extract_tar
+from cloudtune.ledger.check import check_ledger
+from cloudtune.ledger.ledger import Ledger
 from cloudtune.spec import Data
+from cloudtune_emulator.base_models import read as read_base_models
+from cloudtune_trainer.submit.model_facts import find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,7 +79,45 @@ READS: dict[str, Callable[[str, Path], object]] = {
     "csv": lambda path, _: Dataset.read(path, format="csv").count(),
     "document": lambda path, _: read_document(path, error=InputError, what="a spec"),
     "prompts": lambda path, _: read_prompts(Path(path)),
+    "tokenizer": lambda path, _: TokenCounter(path),
+    "tokenizer of a folder": lambda path, to: TokenCounter(_folder(to, "tokenizer.json", path)),
+    "catalog": lambda path, _: read_catalog(Path(path)),
+    "base models of the emulator": lambda path, to: read_base_models(Path(path), to),
+    "model": lambda path, _: find_model(path),
+    "gguf": lambda path, to: find_model(str(_link(to / "model.gguf", path))),
+    "description": lambda path, to: find_model(str(_link(to / "model.json", path))),
+    "weights": lambda path, to: find_model(_folder(to, "model.safetensors", path)),
+    "config.json": lambda path, to: find_model(_folder(to, "config.json", path)),
+    "chat template": lambda path, to: find_model(_folder(to, "chat_template.jinja", path)),
+    "revision": lambda path, _: find_model("acme/model", revision=path),
+    "archive": lambda path, to: extract_tar(Path(path), to / "extracted"),
+    "ledger": lambda path, _: Ledger.open(path, SystemClock()).attempts(),
+    "ledger check": lambda path, _: check_ledger(Ledger.open(path, SystemClock())),
+    "project file": lambda path, _: read_project_file(Path(path)),
 }
+
+
+def _link(place: Path, path: str) -> Path:
+    """A link to the path. No link leads to a path that no file can have: the path itself is meant then."""
+    try:
+        place.symlink_to(path)
+    except ValueError:
+        return Path(path)
+    return place
+
+
+def _folder(to: Path, name: str, path: str) -> str:
+    """A model folder one of whose files is the path."""
+    folder = to / "model"
+    folder.mkdir()
+    for other in {"config.json", "model.safetensors", "tokenizer.json"} - {name}:
+        (folder / other).write_bytes(_EMPTY_WEIGHTS if other == "model.safetensors" else b"{}")
+    if _link(folder / name, path) != folder / name:
+        raise InputError([])
+    return str(folder)
+
+
+_EMPTY_WEIGHTS = (2).to_bytes(8, "little") + b"{}"
 
 
 def _refused(ok: bool) -> None:

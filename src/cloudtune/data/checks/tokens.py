@@ -19,12 +19,15 @@ from cloudtune.data.records import Chat
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
 from cloudtune.files.model_files import read_json_object
+from cloudtune.files.regular_file import open_regular, read_regular
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Message, Record
 
 
 _TOGETHER = 128
+LARGEST_TOKENIZER = 1 << 30
+LARGEST_TEMPLATE = 16 << 20
 """Records whose tokens are counted in one call of the tokenizer."""
 
 
@@ -87,8 +90,15 @@ class TokenCounter:
     def __init__(self, source: str) -> None:
         folder = Path(source)
         self.file = folder / "tokenizer.json" if folder.is_dir() else folder
-        if not self.file.is_file():
-            raise _refusal(self.file, "no such file", "name a folder that holds tokenizer.json")
+        try:
+            with open_regular(self.file):
+                size = self.file.stat().st_size
+        except FileNotFoundError as error:
+            raise _refusal(self.file, "no such file", "name a folder that holds tokenizer.json") from error
+        except OSError as error:
+            raise _refusal(self.file, f"it cannot be read: {error.strerror}", "take another file") from error
+        if size > LARGEST_TOKENIZER:
+            raise _refusal(self.file, f"it is larger than {LARGEST_TOKENIZER:,} bytes", "take another file")
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
@@ -170,7 +180,9 @@ class TokenCounter:
     def _config(self) -> dict[str, Any]:
         file = self.file.parent / "tokenizer_config.json"
         try:
-            return read_json_object(file) if file.is_file() else {}
+            return read_json_object(file) if file.exists() else {}
+        except OSError as error:
+            raise _refusal(file, f"it cannot be read: {error.strerror}", "fetch the model again") from error
         except ValueError as error:
             raise _refusal(file, f"this is not valid JSON: {error}", "fetch the model again") from error
 
@@ -188,7 +200,13 @@ class TokenCounter:
     def _template(self) -> Any:
         """The chat template; None if the tokenizer has none."""
         file = self.file.parent / "chat_template.jinja"
-        source = file.read_text(encoding="utf-8") if file.is_file() else self._config.get("chat_template")
+        try:
+            written = read_regular(file, LARGEST_TEMPLATE).decode() if file.exists() else None
+        except OSError as error:
+            raise _refusal(file, f"it cannot be read: {error.strerror}", "fetch the model again") from error
+        except UnicodeDecodeError as error:
+            raise _refusal(file, f"it is not UTF-8: {error}", "fetch the model again") from error
+        source = self._config.get("chat_template") if written is None else written
         if isinstance(source, list):
             named = (one for one in source if isinstance(one, dict) and one.get("name") == "default")
             source = next((one.get("template") for one in named), None)

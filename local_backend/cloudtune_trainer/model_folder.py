@@ -1,0 +1,58 @@
+"""Check the folder of a model before a library reads it. Standard library only.
+
+Libraries open every file that they know by name. A FIFO there waits for a writer forever, a device never ends, and an
+index of weights can name files outside the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+
+from cloudtune_trainer.problems import TrainingProblem
+
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_LARGEST = 64 << 20
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that the folder holds only regular files, folders and links to them, and that its weights lie in it.
+
+    A path that does not exist passes: whoever loads the model says so.
+
+    Raises:
+        TrainingProblem: ``model_not_found``, with the file that is refused.
+
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise _refused(path, "it is not a regular file")
+    for name in _INDEXES:
+        if (folder / name).is_file():
+            _check_index(folder / name)
+
+
+def _check_index(path: Path) -> None:
+    with path.open("rb") as file:
+        content = file.read(min(os.fstat(file.fileno()).st_size, _LARGEST) + 1)
+    try:
+        document = json.loads(content) if len(content) <= _LARGEST else None
+    except (ValueError, RecursionError) as error:
+        raise _refused(path, str(error)) from error
+    names = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(names, dict):
+        raise _refused(path, "it is no index of weights")
+    for name in names.values():
+        if not isinstance(name, str) or not name or "\0" in name or "\\" in name or _leaves(name):
+            raise _refused(path, f"it names a file outside the folder: {str(name)[:100]!a}")
+
+
+def _leaves(name: str) -> bool:
+    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+
+
+def _refused(path: Path, reason: str) -> TrainingProblem:
+    return TrainingProblem("model_not_found", f"{path} cannot be used: {reason}", "Fetch the model again.")

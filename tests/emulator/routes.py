@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cloudtune_emulator import Emulator, Settings
 
-_GROUP = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)|\[\^/\]\+")
+_NAME = re.compile(r"<(\w+)>")
 _S3 = (
     ("GET", "/"), ("PUT", "/new-bucket"), ("GET", "/{bucket}"), ("HEAD", "/{bucket}"), ("DELETE", "/new-bucket"),
     ("POST", "/{bucket}?delete"), ("PUT", "/{bucket}?policy"), ("GET", "/{bucket}?list-type=2"),
@@ -61,15 +61,15 @@ class Route(NamedTuple):
 
 def every_route(settings: Settings) -> Iterator[Route]:
     """All of them."""
-    for method, pattern, name, _ in OPENAI:
-        path = _filled(pattern, settings)
+    for method, template, name, _ in OPENAI:
+        path = _filled(template, settings)
         form = {"Content-Type": "application/json"}
         if not path.startswith("/deployments/"):  # Azure's only
             yield Route("openai", name, method, f"/v1{path}", form, b"{}")
         yield Route("azure", name, method, f"/openai/v1{path}", form, b"{}")
         yield Route("azure", name, method, f"/openai{path}?api-version=2025-04-01-preview", form, b"{}")
-    for method, pattern, name, _ in AZURE:
-        yield Route("arm", name, method, f"{_filled(pattern, settings)}?api-version=2025-01-01", {}, b"{}")
+    for method, template, name, _ in AZURE:
+        yield Route("arm", name, method, f"{_filled(template, settings)}?api-version=2025-01-01", {}, b"{}")
     yield Route("arm", "workspace.discovery", "GET", "/discovery", {})
     blob = f"/blobs/{settings.account}/workspaceblobs/a.txt"
     for method, query in (("PUT", ""), ("PUT", "?comp=block&blockid=MQ=="), ("PUT", "?comp=blocklist"), ("HEAD", ""),
@@ -82,10 +82,9 @@ def every_route(settings: Settings) -> Iterator[Route]:
 
 def _aws(settings: Settings) -> Iterator[Route]:
     for service, handlers in (("bedrock", bedrock.CONTROL), ("bedrock-runtime", bedrock.RUNTIME)):
-        for route in shapes.routes(service):
-            if route.name in handlers:
-                path = _GROUP.sub("a1", route.pattern.pattern).removesuffix("/?").replace("\\", "")
-                yield Route("bedrock", f"bedrock.{route.name}", route.method, path, {}, b"{}")
+        for method, template, name in shapes.routes(service):
+            if name in handlers:
+                yield Route("bedrock", f"bedrock.{name}", method, _filled(template, settings), {}, b"{}")
     targets = [("sagemaker", f"SageMaker.{name}") for name in sagemaker.OPERATIONS]
     targets += [("application-autoscaling", f"AnyScaleFrontendService.{name}") for name in autoscaling.OPERATIONS]
     targets += [(service, text) for service, text in _MOTO.items() if "Action=" not in text]
@@ -109,10 +108,9 @@ def _aws(settings: Settings) -> Iterator[Route]:
     assert set(_MOTO) | {"s3"} == set(moto_proxy.SERVICES)
 
 
-def _filled(pattern: re.Pattern[str], settings: Settings) -> str:
+def _filled(template: str, settings: Settings) -> str:
     known = {"subscription": settings.subscription, "group": settings.resource_group, "account": settings.account}
-    path = _GROUP.sub(lambda found: known.get(found[1] or "", "a1"), pattern.pattern)
-    return path.replace("\\", "")
+    return _NAME.sub(lambda found: known.get(found[1], "a1"), template)
 
 
 def send(emulator: Emulator, route: Route, headers: dict[str, str], *, sender: str = "127.0.0.1") -> Response:

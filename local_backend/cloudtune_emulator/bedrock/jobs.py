@@ -53,7 +53,7 @@ def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | 
         validation = _last(rows, "full_valid_loss") or _last(rows, "valid_loss")
         job["final"] = {"train": _last(rows, "train_loss"), "valid": validation}
         models.add(context, job, at)
-        _write(context, job, rows)
+        _write(context, job, rows, at)
 
     return Ended(at, record)
 
@@ -67,16 +67,16 @@ def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
     return job is not None and word(job, context.engine.status(job, call.now), call.now) not in ENDED
 
 
-def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]], at: float) -> None:
     """The metric files. Raises NoSuch where the bucket is not there any more."""
     per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
-    buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
+    buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch), at)
     if job["course"]["has_validation"]:
         names = ("full_valid_loss", "valid_loss")
         held = [row | {"loss": next((row[name] for name in names if name in row), None)} for row in rows]
         shown = [row for row in held if row["loss"] is not None]
-        buckets.put(context, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
+        buckets.put(context, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch), at)
 
 
 def _last(rows: list[dict[str, Any]], name: str) -> float | None:

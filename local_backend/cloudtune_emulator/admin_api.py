@@ -20,6 +20,7 @@ from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.faults import Fault
 from cloudtune_emulator.http import ApiError, Reply, read_body
 from cloudtune_emulator.job_timeline import Script
+from cloudtune_emulator.settlement import settle
 
 if TYPE_CHECKING:
     from werkzeug.wrappers import Request
@@ -49,6 +50,7 @@ def serve(app: App, request: Request) -> Reply:
     handler = _HANDLERS.get((request.method, name))
     if handler is None:
         raise ApiError(404, f"The admin API has no {request.method} {request.path}; there are: {', '.join(_names())}.")
+    settle(app.context, app.context.clock.now())
     try:
         body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
         if not isinstance(body, dict) and handler is not _add_faults:
@@ -121,7 +123,7 @@ def _set_clock(app: App, body: Any) -> Any:
     if "scale" in given:
         app.context.clock.scale = given["scale"]
     if "advance" in given:
-        app.context.clock.advance(given["advance"])
+        settle(app.context, app.context.clock.advance(given["advance"]))
     return _clock(app, body)
 
 

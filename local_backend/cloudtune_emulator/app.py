@@ -27,6 +27,7 @@ from werkzeug.wrappers import Request
 from cloudtune_emulator import admin_api, admission, routing
 from cloudtune_emulator.faults import UNREADABLE
 from cloudtune_emulator.http import SPOOL, ApiError, Call, ConnectionDropped, Reply
+from cloudtune_emulator.settlement import settle
 from cloudtune_emulator.wsgi_bridge import BodyTimeout
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class App:
 
     def _serve(self, request: Request) -> Reply:
         now = self.context.clock.now()
-        self.context.store.keep_time(now)
         self._deliver_delayed(now)
         route = routing.find(self.context, request)
         try:
@@ -139,6 +139,7 @@ class App:
 
     def act(self, call: Call, route: Route | None = None, *, note: str = "") -> Reply:
         """Carry a call out. A refusal is an answer too."""
+        settle(self.context, call.now)
         route = route or routing.named(call.name, call.face)
         try:
             reply = route.handler(self.context, call)
@@ -153,6 +154,8 @@ class App:
 
     def _deliver_delayed(self, now: float) -> int:
         late = self.context.faults.landing(now)
+        if late:
+            settle(self.context, self.context.clock.now())
         for call in late:
             self.act(call, note="late")
             call.close()

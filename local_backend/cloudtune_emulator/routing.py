@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+
 from cloudtune_emulator.azure import deployments, dialect, storage, workspace
 from cloudtune_emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_emulator.bedrock import mantle
@@ -57,32 +59,32 @@ def named(name: str, face: Face) -> Route:
         return routing.named(name, face)
     if name.startswith("blobs."):
         return storage.named(name)
-    handler = next(handler for _, _, known, handler in (*ROUTES, *MANAGEMENT) if known == name)
-    return Route(face, name, handler, openai_key)
+    entry = ROUTES.named(name) or MANAGEMENT.named(name)
+    assert entry is not None
+    return Route(face, name, entry.handler, openai_key)
 
 
 def _match(face: Face, method: str, path: str, check: KeyCheck) -> Route:
-    allowed = []
-    for verb, pattern, name, handler in ROUTES:
-        if found := pattern.fullmatch(path.rstrip("/")):
-            if verb == method:
-                return Route(face, name, handler, check, found.groupdict())
-            allowed.append(verb)
-    if allowed:
-        raise ApiError(405, f"Not allowed to {method} on {path} (HINT: Perhaps you meant to use {allowed[0]}.)")
-    raise ApiError(404, f"Invalid URL ({method} {path})")
+    try:
+        entry, ids = ROUTES.match(method, path)
+    except MethodNotAllowed as error:
+        hint = f"(HINT: Perhaps you meant to use {min(error.valid_methods or ())}.)"
+        raise ApiError(405, f"Not allowed to {method} on {path} {hint}") from error
+    except NotFound as error:
+        raise ApiError(404, f"Invalid URL ({method} {path})") from error
+    return Route(face, entry.name, entry.handler, check, ids)
 
 
 def _management(method: str, path: str) -> Route:
-    for verb, pattern, name, handler in MANAGEMENT:
-        found = pattern.fullmatch(path.rstrip("/"))
-        if found and verb == method:
-            ids = found.groupdict()
-            return Route(
-                "azure", name, handler, deployments.check_token, ids, dressed=deployments.dressed,
-                check_request=deployments.check_scope,
-            )  # fmt: skip
-    raise deployments.ArmError(404, "InvalidResourceType", f"The resource type of {method} {path} is not emulated.")
+    try:
+        entry, ids = MANAGEMENT.match(method, path)
+    except (MethodNotAllowed, NotFound) as error:
+        message = f"The resource type of {method} {path} is not emulated."
+        raise deployments.ArmError(404, "InvalidResourceType", message) from error
+    return Route(
+        "azure", entry.name, entry.handler, deployments.check_token, ids, dressed=deployments.dressed,
+        check_request=deployments.check_scope,
+    )  # fmt: skip
 
 
 def _any_key(context: EmulatorContext, request: Request) -> None:

@@ -18,8 +18,10 @@ from cloudtune_emulator.context import EmulatorContext
 from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.faults import Faults
 from cloudtune_emulator.http_server import HttpServer, Limits
+from cloudtune_emulator.sagemaker import hub, logs
 from cloudtune_emulator.sagemaker.engines import ScriptTrainer
 from cloudtune_emulator.settings import Settings
+from cloudtune_emulator.settlement import Ticker, settle
 from cloudtune_emulator.store import Store
 
 if TYPE_CHECKING:
@@ -81,10 +83,13 @@ class Emulator:
             self.context = EmulatorContext(
                 self.settings, self.clock, self.store, self._engine, self.faults, around, trainer
             )
+            around.prepare = lambda: _fill_aws(self.context)
             self.app = App(self.context, host)
             self._trusted = self.store.folder / "authority.pem" if tls else None
             context = None if self._trusted is None else _tls(host, self._trusted)
             self.http = HttpServer(self.app, listening, limits=limits, tls=context)
+            if self.settings.engine == "train":
+                opened.enter_context(closing(Ticker(self.context)))
             opened.callback(self.http.stop)
             self._opened = opened.pop_all()
 
@@ -121,7 +126,12 @@ class Emulator:
 
     def census(self) -> dict[str, Any]:
         """How much the store holds of everything."""
+        self.settle()
         return census(self.context)
+
+    def settle(self) -> None:
+        """Record what time has brought. Requests do so themselves: for who reads the store without one."""
+        settle(self.context, self.clock.now())
 
     def environment(self) -> dict[str, str]:
         """What points any client of the vendors at this emulator."""
@@ -193,6 +203,12 @@ class Emulator:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
+
+
+def _fill_aws(context: EmulatorContext) -> None:
+    """What AWS has that no customer made, and moto does not keep."""
+    hub.seed_caches(context)
+    logs.restore(context)
 
 
 def _buckets(store: Store) -> Path | None:

@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -23,14 +23,32 @@ from cloudtune.errors import ConfigError
 from cloudtune.files.private_files import narrow, open_private, private_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-_SCHEMA = """
+_UNSETTLED = "json_extract(body, '$.settled') = 0"
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS documents (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, face TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
   UNIQUE (kind, face, id)
 );
+CREATE INDEX IF NOT EXISTS unsettled ON documents (seq) WHERE {_UNSETTLED};
 """
+
+
+class Stored(NamedTuple):
+    """A document and where it lies."""
+
+    kind: str
+    face: str
+    document: dict[str, Any]
+
+
+class Ended(NamedTuple):
+    """Something that has come to its end."""
+
+    at: float
+    record: Callable[[], None]
+    """Writes what it leaves. May change its document, which the caller saves."""
 
 
 class Store:
@@ -66,6 +84,18 @@ class Store:
         """Nobody else reads or writes in here: for look-then-write."""
         with self._lock:
             yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """As `alone`; and either all documents are written or none."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     # -- time ----------------------------------------------------------------------------------------------------
 
@@ -109,7 +139,7 @@ class Store:
             row = self._db.execute(
                 "SELECT body FROM documents WHERE kind = ? AND face = ? AND id = ?", (kind, face, name)
             ).fetchone()
-        return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
+        return _document(row[0]) if row else None
 
     def all(self, kind: str, face: str | None = None) -> list[dict[str, Any]]:
         """Every document of a kind, oldest first; of one face, or of all."""
@@ -117,7 +147,13 @@ class Store:
             rows = self._db.execute(
                 "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR face = ?) ORDER BY seq", (kind, face, face)
             ).fetchall()
-        return [msgspec.json.decode(row[0], type=dict[str, Any]) for row in rows]
+        return [_document(row[0]) for row in rows]
+
+    def unsettled(self) -> list[Stored]:
+        """Every document that says ``"settled": false``, oldest first."""
+        with self._lock:
+            rows = self._db.execute(f"SELECT kind, face, body FROM documents WHERE {_UNSETTLED} ORDER BY seq")  # noqa: S608
+            return [Stored(kind, face, _document(body)) for kind, face, body in rows]
 
     def remove(self, kind: str, face: str, name: str) -> bool:
         """Forget a document; says whether it was there."""
@@ -175,6 +211,10 @@ def _hold(folder: Path) -> IO[bytes]:
 def new_id(prefix: str) -> str:
     """An id as the vendors make them: a prefix and 24 letters and digits."""
     return f"{prefix}{secrets.token_hex(12)}"
+
+
+def _document(text: str) -> dict[str, Any]:
+    return msgspec.json.decode(text, type=dict[str, Any])
 
 
 def _text(document: dict[str, Any]) -> str:

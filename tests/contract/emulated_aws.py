@@ -249,9 +249,7 @@ class AwsWorld:
         return [_object(seen) for seen in acted if seen["call"] == "s3.PutObject"] + bodies
 
     def fingerprint(self) -> str:
-        from cloudtune_emulator.bedrock import jobs
-
-        jobs.settle_all(self.emulator.context, self.emulator.clock.now())  # time leaves results, and not whoever looks
+        self.emulator.settle()
         store = self.emulator.store
         kinds = ("token", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
         held: list[Any] = [self.held(), self.begun()]

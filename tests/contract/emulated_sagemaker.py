@@ -15,7 +15,7 @@ from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator.http import Call
 from cloudtune_emulator.job_timeline import Script
-from cloudtune_emulator.sagemaker import hosting, jobs
+from cloudtune_emulator.sagemaker import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ class TrainingWorld(AwsWorld):
         """How many models, configurations and endpoints there are."""
         call = Call(face="sagemaker", name="count", region=REGION, now=self.emulator.clock.now())
         kinds = ("sm_model", "sm_config", "sm_endpoint")
-        return {kind: len(hosting.standing(self.emulator.context, call, kind)) for kind in kinds}
+        return {kind: len(resources.standing(self.emulator.context, call, kind)) for kind in kinds}
 
     def received(self) -> Sequence[Any]:
         acted = [seen for seen in self.emulator.requests if seen["acted"]]
@@ -146,9 +146,7 @@ class TrainingWorld(AwsWorld):
                 "sha256": sha256, "bytes": told["bytes"]}  # fmt: skip
 
     def fingerprint(self) -> str:
-        context, now = self.emulator.context, self.emulator.clock.now()
-        # Time leaves results, and not whoever looks.
-        jobs.settle_all(context, Call(face="sagemaker", name="settle", region=REGION, now=now))
+        self.emulator.settle()
         store = self.emulator.store
         held: list[Any] = [self.held(), self.begun()]
         held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.face)]

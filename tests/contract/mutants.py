@@ -95,7 +95,7 @@ class KeyInNotes(ScriptedBackend):
 
 class KeyInError(ScriptedBackend):
     def _ask(self, call: str, body: dict[str, Any], payload: bytes = b"") -> Any:
-        from cloudtune.testing.vendor import VendorError
+        from cloudtune.testing.service import VendorError
 
         try:
             return self._vendor.request(call, body, api_key=self._key, payload=payload)

@@ -27,8 +27,6 @@ from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator.aws import buckets
-from cloudtune_emulator.http import Call
-from cloudtune_emulator.sagemaker import jobs
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE
 from cloudtune_trainer.submit.preference import PAIRED
 from cloudtune_trainer.tiny import write_tiny_model
@@ -121,9 +119,10 @@ class SageMakerWorld(TrainingWorld):
         if state is JobState.RUNNING:
             self._put(request["CheckpointConfig"]["S3Uri"], self.trained / "checkpoints")
         if state in (JobState.SUCCEEDED, JobState.EXPIRED):
-            context, now = self.emulator.context, self.emulator.clock.now()
-            jobs.settle_all(context, Call(face="sagemaker", name="settle", region=REGION, now=now))
-            buckets.put(context, buckets.parse(self.job(ref)["artefact"]), _packed(self.trained / "model"))
+            self.emulator.settle()
+            buckets.put(
+                self.emulator.context, buckets.parse(self.job(ref)["artefact"]), _packed(self.trained / "model")
+            )
             # The weights are those of another run, and the job's record has to name that run's base model.
             base = {MODEL_VARIABLE: str(self.trained / "base")}
             self.change(ref, request={"Environment": request["Environment"] | base})

@@ -18,8 +18,6 @@ from cloudtune.optional import Elsewhere, GenerateOptions, InPlace
 from cloudtune.runner import Runner
 from cloudtune.state import JobState
 from cloudtune_emulator.aws import buckets
-from cloudtune_emulator.http import Call
-from cloudtune_emulator.sagemaker import jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +28,7 @@ class Unpacked(SageMakerWorld):
     """What the jobs leave is put there by the tests."""
 
     def _leave(self, ref: Any, state: JobState) -> None:
-        call = Call(face="sagemaker", name="settle", region="us-east-1", now=self.emulator.clock.now())
-        jobs.settle_all(self.emulator.context, call)
+        self.emulator.settle()
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from cloudtune_emulator.sagemaker import autoscaling, mlflow
 from cloudtune_emulator.sagemaker import routes as sagemaker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from cloudtune_emulator import Emulator, Settings
 
-_GROUP = re.compile(r"\(\?P<(\w+)>(?:[^()]|\([^()]*\))*\)|\[\^/\]\+")
+_NAME = re.compile(r"<(\w+)>")
 _S3 = (
     ("GET", "/"), ("PUT", "/new-bucket"), ("GET", "/{bucket}"), ("HEAD", "/{bucket}"), ("DELETE", "/new-bucket"),
     ("POST", "/{bucket}?delete"), ("PUT", "/{bucket}?policy"), ("GET", "/{bucket}?list-type=2"),
@@ -59,17 +59,24 @@ class Route(NamedTuple):
     body: bytes = b""
 
 
-def every_route(settings: Settings) -> Iterator[Route]:
-    """All of them."""
-    for method, pattern, name, _ in OPENAI:
-        path = _filled(pattern, settings)
+def every_route(settings: Settings, ids: Mapping[str, Mapping[str, str]] | None = None) -> Iterator[Route]:
+    """All of them. ``ids`` are what paths name, by API or by call; ``a1`` is in the place of others."""
+    known = {"subscription": settings.subscription, "group": settings.resource_group, "account": settings.account}
+
+    def filled(template: str, api: str, name: str) -> str:
+        given = known | dict((ids or {}).get(api, {})) | dict((ids or {}).get(name, {}))
+        return _NAME.sub(lambda found: given.get(found[1], "a1"), template)
+
+    for method, template, name, _ in OPENAI:
+        path = filled(template, "openai", name)
         form = {"Content-Type": "application/json"}
         if not path.startswith("/deployments/"):  # Azure's only
             yield Route("openai", name, method, f"/v1{path}", form, b"{}")
+        path = filled(template, "azure", name)
         yield Route("azure", name, method, f"/openai/v1{path}", form, b"{}")
         yield Route("azure", name, method, f"/openai{path}?api-version=2025-04-01-preview", form, b"{}")
-    for method, pattern, name, _ in AZURE:
-        yield Route("arm", name, method, f"{_filled(pattern, settings)}?api-version=2025-01-01", {}, b"{}")
+    for method, template, name, _ in AZURE:
+        yield Route("arm", name, method, filled(template, "arm", name) + "?api-version=2025-01-01", {}, b"{}")
     yield Route("arm", "workspace.discovery", "GET", "/discovery", {})
     blob = f"/blobs/{settings.account}/workspaceblobs/a.txt"
     for method, query in (("PUT", ""), ("PUT", "?comp=block&blockid=MQ=="), ("PUT", "?comp=blocklist"), ("HEAD", ""),
@@ -77,15 +84,15 @@ def every_route(settings: Settings) -> Iterator[Route]:
         yield Route("blob", f"blobs.{method}{query}", method, blob + query, {}, b"<BlockList/>")
     for method, name in ADMIN:
         yield Route("admin", f"{method} {name}", method, f"/_emulator/{name}", {}, b"{}")
-    yield from _aws(settings)
+    yield from _aws(settings, filled)
 
 
-def _aws(settings: Settings) -> Iterator[Route]:
+def _aws(settings: Settings, filled: Callable[[str, str, str], str]) -> Iterator[Route]:
     for service, handlers in (("bedrock", bedrock.CONTROL), ("bedrock-runtime", bedrock.RUNTIME)):
-        for route in shapes.routes(service):
-            if route.name in handlers:
-                path = _GROUP.sub("a1", route.pattern.pattern).removesuffix("/?").replace("\\", "")
-                yield Route("bedrock", f"bedrock.{route.name}", route.method, path, {}, b"{}")
+        for method, template, name in shapes.routes(service):
+            if name in handlers:
+                path = filled(template, "bedrock", f"bedrock.{name}")
+                yield Route("bedrock", f"bedrock.{name}", method, path, {}, b"{}")
     targets = [("sagemaker", f"SageMaker.{name}") for name in sagemaker.OPERATIONS]
     targets += [("application-autoscaling", f"AnyScaleFrontendService.{name}") for name in autoscaling.OPERATIONS]
     targets += [(service, text) for service, text in _MOTO.items() if "Action=" not in text]
@@ -107,12 +114,6 @@ def _aws(settings: Settings) -> Iterator[Route]:
         body = _DELETE if "delete" in path else b"<html>" if path.endswith("page.html") else b""
         yield Route("s3", f"s3 {method} {path}", method, path.format(bucket=settings.aws_bucket), {}, body)
     assert set(_MOTO) | {"s3"} == set(moto_proxy.SERVICES)
-
-
-def _filled(pattern: re.Pattern[str], settings: Settings) -> str:
-    known = {"subscription": settings.subscription, "group": settings.resource_group, "account": settings.account}
-    path = _GROUP.sub(lambda found: known.get(found[1] or "", "a1"), pattern.pattern)
-    return path.replace("\\", "")
 
 
 def send(emulator: Emulator, route: Route, headers: dict[str, str], *, sender: str = "127.0.0.1") -> Response:

@@ -64,7 +64,7 @@ def text(answer: dict[str, Any]) -> str:
 
 
 def test_every_operation_has_its_place_on_the_wire() -> None:
-    known = {route.name for service in ("bedrock", "bedrock-runtime") for route in shapes.routes(service)}
+    known = {name for service in ("bedrock", "bedrock-runtime") for _, _, name in shapes.routes(service)}
     assert set(CONTROL) | set(RUNTIME) <= known
 
 

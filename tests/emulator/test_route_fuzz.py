@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -236,13 +237,9 @@ def body_of(good: Any, dice: random.Random) -> bytes:
     return json.dumps(good).encode()
 
 
-def filled(pattern: str, dice: random.Random, known: dict[str, list[str]]) -> str:
-    """A route's pattern with a value in the place of each group."""
-    while "(?P<" in pattern:
-        head, _, rest = pattern.partition("(?P<")
-        name, _, rest = rest.partition(">")
-        pattern = head + dice.choice([*known.get(name, []) * 3, *SEGMENTS]) + rest.partition(")")[2]
-    return pattern.replace("[^/]+", "x").replace("\\.", ".").replace("\\", "")
+def filled(template: str, dice: random.Random, known: dict[str, list[str]]) -> str:
+    """A route's path with a value in the place of each name."""
+    return re.sub(r"<(\w+)>", lambda found: dice.choice([*known.get(found[1], []) * 3, *SEGMENTS]), template)
 
 
 def is_told(answer: urllib3.BaseHTTPResponse, kind: str) -> bool:
@@ -321,8 +318,8 @@ def test_openai_routes_refuse_odd_requests(caller: Caller, watch: Watch, face: s
     model = "openai.gpt-oss-20b" if face == "mantle" else str(JOB["model"])
     rows = [{"training_file": known["file"][0], "model": model}, {"training_file": known["file"][0]}]
     for _ in range(rounds):
-        for method, pattern, name, _handler in ROUTES:
-            path = f"{prefix}{filled(pattern.pattern, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
+        for method, template, name, _handler in ROUTES:
+            path = f"{prefix}{filled(template, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
             good = GOOD.get(name, {"x": 1})
             if name == "jobs.create":
                 good = good | dice.choice(rows)
@@ -365,8 +362,8 @@ def test_management_routes_refuse_odd_requests(emulator: Emulator, caller: Calle
         "datastore": ["workspaceblobstore"],
     }
     for _ in range(rounds):
-        for method, pattern, name, _handler in MANAGEMENT:
-            path = f"{filled(pattern.pattern, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
+        for method, template, name, _handler in MANAGEMENT:
+            path = f"{filled(template, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
             sent = body_of(mutated(GOOD.get(name, {"x": 1}), dice), dice) if method in ("POST", "PUT") else None
             watch.look(f"{method} {path} {sent!r}", caller.management(method, path, sent), "arm")
     watch.check()

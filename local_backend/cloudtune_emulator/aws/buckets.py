@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ ESCROW = "customer-escrow-"
 So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
 """
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/(?P<key>.*))?")
+
+
+_OF_AWS = (ESCROW, "jumpstart-cache-prod-", "jumpstart-private-cache-prod-")
+
+
+def is_of_aws(bucket: str) -> bool:
+    """Whether a bucket is AWS's own, and so in no customer's list."""
+    return bucket.startswith(_OF_AWS)
 
 
 class Place(NamedTuple):
@@ -73,10 +82,12 @@ def text(context: EmulatorContext, place: Place) -> bytes:
     return gzip.decompress(data) if place.key.endswith(".gz") else data
 
 
-def put(context: EmulatorContext, place: Place, data: bytes) -> None:
-    """Write an object. Raises NoSuch where the bucket is not there."""
+def put(context: EmulatorContext, place: Place, data: bytes, now: float | None = None) -> None:
+    """Write an object, last modified now. Raises NoSuch where the bucket is not there."""
     _bucket(context, place.bucket)
-    context.aws.backend("s3").put_object(place.bucket, place.key, data)
+    made = context.aws.backend("s3").put_object(place.bucket, place.key, data)
+    if now is not None:
+        made.last_modified = datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
     context.aws.keep(place.bucket)
 
 

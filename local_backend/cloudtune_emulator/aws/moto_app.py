@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import ConfigError
-from cloudtune_emulator.aws import bucket_persistence
+from cloudtune_emulator.aws import bucket_persistence, buckets
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
@@ -22,44 +22,53 @@ if TYPE_CHECKING:
     from cloudtune_emulator.settings import Settings
 
 _TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
-SERVICE = "cloudtune.service"
-"""Where the WSGI environment names moto's service."""
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
 class MotoApp:
     """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
 
-    ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten.
+    ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten. ``prepare`` is called once moto
+    is there, to write what AWS itself has.
     """
 
     def __init__(self, settings: Settings, folder: Path | None = None) -> None:
         self._settings = settings
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self.prepare: Callable[[], None] = lambda: None
         self.joining = threading.RLock()
         """Held while parts become an object, and while objects are read."""
-        self._app: Callable[..., Iterable[bytes]] | None = None
+        self._apps: dict[str, Callable[..., Iterable[bytes]]] | None = None
+        """moto's application of each service that was asked for."""
 
     @property
     def account(self) -> str:
         """The account that every request is of."""
         return self._settings.aws_account
 
-    def open(self) -> Callable[..., Iterable[bytes]]:
-        """moto's application. Raises ConfigError where it is not installed."""
+    def open(self) -> dict[str, Callable[..., Iterable[bytes]]]:
+        """moto's applications. Raises ConfigError where it is not installed."""
         with self._lock:
-            if self._app is None:
+            if self._apps is None:
                 try:
-                    from moto.moto_server.werkzeug_app import create_backend_app
-
-                    from cloudtune_emulator.aws.dispatch import Dispatcher
+                    import moto.moto_server.werkzeug_app  # noqa: F401
                 except ImportError as error:
                     hint = 'run: pip install "cloudtune[aws,emulator]"'
                     raise ConfigError(f"S3 and IAM need moto, which is not installed: {error}", hint=hint) from error
-                self._prepare()
-                self._app = Dispatcher(create_backend_app)
-            return self._app
+                self._make_world()
+                self._apps = {}
+                self.prepare()
+            return self._apps
+
+    def _app(self, service: str) -> Callable[..., Iterable[bytes]]:
+        from moto.moto_server.werkzeug_app import create_backend_app
+
+        with self._lock:
+            apps = self.open()
+            if service not in apps:
+                apps[service] = create_backend_app(service)
+            return apps[service]
 
     def backend(self, service: str, region: str = "global") -> Any:
         """moto's own store of a service, for the faces here: nobody else may depend on its names."""
@@ -70,15 +79,14 @@ class MotoApp:
         return found[self.account][region]
 
     def answer(self, environ: dict[str, Any], service: str) -> Reply:
-        """Let one of moto's services answer; moto's own choice, by host and path, includes its admin API."""
-        app = self.open()
+        """Let one of moto's services answer. moto's dispatcher would choose by host and path, its admin API too."""
         told: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             told["status"], told["headers"] = int(status.partition(" ")[0]), headers
             return None
 
-        chunks = app(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account, SERVICE: service}, start_response)
+        chunks = self._app(service)(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account}, start_response)
         headers = {name: value for name, value in told["headers"] if name.lower() not in _HOP}
         kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
         return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
@@ -92,9 +100,9 @@ class MotoApp:
     @property
     def is_open(self) -> bool:
         """Whether anybody has used AWS here."""
-        return self._app is not None
+        return self._apps is not None
 
-    def _prepare(self) -> None:
+    def _make_world(self) -> None:
         from moto.backends import get_backend
         from moto.s3.models import s3_backends
 
@@ -117,7 +125,7 @@ class MotoApp:
     def close(self) -> None:
         """Forget this account's buckets, roles and the rest."""
         with self._lock:
-            if self._app is None:
+            if self._apps is None:
                 return
             from moto.core.base_backend import BackendDict
 
@@ -125,13 +133,13 @@ class MotoApp:
                 if self.account in services:
                     services[self.account].reset()
                     del services[self.account]
-            self._app = None
+            self._apps = None
 
 
 def contents(around: MotoApp) -> dict[str, dict[str, int]]:
-    """How many objects, and how many unfinished uploads, each bucket holds."""
+    """How many objects, and how many unfinished uploads, each of the customer's buckets holds."""
     if not around.is_open:
         return {}
-    buckets = around.backend("s3").buckets
+    held = around.backend("s3").buckets
     return {name: {"objects": len(one.keys), "unfinished_uploads": len(one.multiparts)}
-            for name, one in buckets.items()}  # fmt: skip
+            for name, one in held.items() if not buckets.is_of_aws(name)}  # fmt: skip

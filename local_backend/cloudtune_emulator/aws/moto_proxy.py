@@ -216,10 +216,6 @@ def _pass(context: EmulatorContext, call: Call) -> Reply:
     assert call.raw is not None
     if str(call.body.get("Bucket") or "").startswith(buckets.ESCROW):
         raise errors.AwsError(403, "AccessDenied", "Access Denied", protocol="s3")
-    if call.name in _READING:
-        from cloudtune_emulator.bedrock import jobs
-
-        jobs.settle_all(context, call.now)  # a job that has ended by now has left its files
     if call.name in ("s3.UploadPart", "s3.CompleteMultipartUpload"):
         _refuse_unknown_upload(context, call)
     environ = moto_requests.without_unknown_headers(call, call.raw.again())

@@ -48,8 +48,7 @@ def find(context: EmulatorContext, request: Request) -> Route | None:
     asked = RequestInfo(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
     face = _faces().get(signed.service)
     if face is None:
-        route = moto_proxy.route(signed, request)
-        return _prepared(signed.service, request.path, route) if signed.service in ("logs", "s3") else route
+        return moto_proxy.route(signed, request)
     found = face(asked)
     if found is None:
         message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
@@ -83,12 +82,6 @@ def _faces() -> dict[str, Callable[[RequestInfo], Route | None]]:
         "bedrock": bedrock.find, "sagemaker": sagemaker.face, "sagemaker-mlflow": sagemaker.face,
         "application-autoscaling": sagemaker.scaling,
     }  # fmt: skip
-
-
-def _prepared(service: str, path: str, route: Route) -> Route:
-    from cloudtune_emulator.sagemaker.routes import prepared
-
-    return prepared(service, path, route)
 
 
 def _by_key(context: EmulatorContext, request: Request) -> Route | None:

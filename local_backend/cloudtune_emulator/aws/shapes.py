@@ -10,16 +10,20 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import msgspec
 import regex
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 
 from cloudtune_emulator.aws.errors import AwsError, invalid
+from cloudtune_emulator.route_table import path_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from werkzeug.routing import MapAdapter
 
     from cloudtune_emulator.http import Call
 
@@ -32,15 +36,7 @@ _PAIRS = (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
 """Java writes what lies beyond the basic plane in surrogate pairs; all else of the models' patterns, regex reads."""
 _PATTERN_S = 1.0
 """How long a pattern may take: some of them backtrack."""
-_LABEL = re.compile(r"\\\{([A-Za-z]+)\\\}")
-
-
-class Route(NamedTuple):
-    """An operation's place on the wire."""
-
-    name: str
-    method: str
-    pattern: re.Pattern[str]
+_LABEL = re.compile(r"\{([A-Za-z]+)\}")
 
 
 @lru_cache(maxsize=8)
@@ -52,22 +48,26 @@ def model(service: str) -> Any:
 
 
 @lru_cache(maxsize=8)
-def routes(service: str) -> tuple[Route, ...]:
-    """Every operation of a REST service with the pattern of its escaped path."""
-    found = []
-    for name in model(service).operation_names:
-        http = model(service).operation_model(name).http
-        path = _LABEL.sub(r"(?P<\1>[^/]+)", re.escape(http["requestUri"].partition("?")[0]))
-        found.append(Route(name, http["method"], re.compile(path + "/?")))
-    return tuple(found)
+def routes(service: str) -> tuple[tuple[str, str, str], ...]:
+    """Method, path (``/model/<modelId>``) and name of every operation of a REST service."""
+    operations = [(name, model(service).operation_model(name).http) for name in model(service).operation_names]
+    return tuple(
+        (http["method"], _LABEL.sub(r"<\1>", http["requestUri"].partition("?")[0]), name) for name, http in operations
+    )
+
+
+@lru_cache(maxsize=8)
+def _router(service: str) -> MapAdapter:
+    return path_map(routes(service)).bind("emulator")
 
 
 def route(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:
-    """The operation that a request is, and what its path names."""
-    for one in routes(service):
-        if one.method == method and (found := one.pattern.fullmatch(path)):
-            return one.name, {key: unquote(value) for key, value in found.groupdict().items()}
-    return None
+    """The operation that a request is, by its escaped path, and what that names."""
+    try:
+        name, ids = _router(service).match(path, method)
+    except (MethodNotAllowed, NotFound):
+        return None
+    return name, {key: unquote(value) for key, value in ids.items()}
 
 
 def check(

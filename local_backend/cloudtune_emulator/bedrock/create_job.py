@@ -63,23 +63,10 @@ def _refuse_names(context: EmulatorContext, call: Call) -> None:
     body = call.body
     if resources.by_name(context, "job", call.region, body["jobName"]) is not None:
         raise conflict(f"The provided job name {body['jobName']} is already in use.")
-    if is_taken(context, call, body["customModelName"]):
+    if jobs.is_taken(context, call, body["customModelName"]):
         raise conflict(f"The provided custom model name {body['customModelName']} is already in use.")
     resources.tags(body.get("jobTags"))
     resources.tags(body.get("customModelTags"))
-
-
-def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
-    """Whether a job that goes on, or a model that is there, has that name; others have given it back."""
-    if models.by_name(context, call.region, name) is not None:
-        return True
-    held = context.store.get("model_name", FACE, f"{call.region}/{name}")
-    job = None if held is None else context.store.get("job", FACE, held["job"])
-    if job is None:
-        return False
-    said = jobs.word(job, jobs.look(context, job, call.now), call.now)
-    has_model = said == "Completed" and context.store.get("custom_model", FACE, job["model_id"]) is not None
-    return said not in jobs.ENDED or has_model
 
 
 def _take(context: EmulatorContext, job: dict[str, Any]) -> None:

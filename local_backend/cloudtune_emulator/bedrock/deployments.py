@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws.errors import conflict, invalid
-from cloudtune_emulator.bedrock import models, register_model, resources
+from cloudtune_emulator.bedrock import models, resources
 from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
-KIND = "custom_deployment"
+KIND = models.DEPLOYMENT
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
@@ -41,8 +41,8 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 def _deployable(context: EmulatorContext, call: Call, arn: str) -> None:
     model = models.find(context, call, arn)
-    register_model.must_be_active(model, call.now)
-    if not register_model.is_on_demand(model):
+    models.must_be_active(model, call.now)
+    if not models.is_on_demand(model):
         raise invalid(f"On-demand deployment is not supported for models based on {model['base']}.")
 
 
@@ -110,12 +110,6 @@ def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     if update is not None and now >= update["at"] + context.settings.deploying_s:
         return str(update["model"])
     return str(one["model"])
-
-
-def using(context: EmulatorContext, model: str) -> list[str]:
-    """ARNs of the deployments that need this model."""
-    held = context.store.all(KIND, FACE)
-    return [one["arn"] for one in held if model in (one["model"], (one["update"] or {}).get("model"))]
 
 
 def _view(context: EmulatorContext, one: dict[str, Any], call: Call) -> dict[str, Any]:

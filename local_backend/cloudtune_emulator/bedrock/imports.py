@@ -19,6 +19,7 @@ from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.job_timeline import Script
+from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,6 @@ def create(context: EmulatorContext, call: Call) -> Reply:
     with context.store.alone():
         if (made := resources.repeated(context, call, JOB)) is not None:
             return Reply(status=201, body={"jobArn": made["arn"]})
-        settle_all(context, call.now)
         if call.region not in REGIONS:
             raise invalid(f"Custom model import is not available in {call.region}.")
         if resources.by_name(context, JOB, call.region, body["jobName"]) is not None:
@@ -146,32 +146,29 @@ def _ended(job: dict[str, Any]) -> float:
     return float(job["created"] + (min(1.0, job["takes"]) if job["fault"] else job["takes"]))
 
 
-def settle_all(context: EmulatorContext, now: float) -> None:
-    """Let every import that has ended by now leave its model."""
-    for job in context.store.all(JOB, FACE):
-        if job["settled"] or _word(job, now) == "InProgress":
-            continue
-        with context.store.alone():
-            if _word(job, now) == "Completed" and context.store.get(MODEL, FACE, job["model"]) is None:
-                asked = job["request"]
-                context.store.add(
-                    MODEL, FACE,
-                    {"id": job["model"], "arn": job["model_arn"], "region": job["region"], "created": _ended(job),
-                     "name": asked["importedModelName"], "job": job["id"], "architecture": job["architecture"],
-                     "source": asked["modelDataSource"], "tags": resources.tags(asked.get("importedModelTags"))},
-                )  # fmt: skip
-                _fetch(context, job)
-            job["settled"] = True
-            context.store.save(JOB, FACE, job)
+def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
+    """The end of an import that has ended by now. One that completed leaves its model."""
+    said = _word(job, now)
+    if said == "InProgress":
+        return None
+
+    def record() -> None:
+        if said == "Completed":
+            asked = job["request"]
+            context.store.add(
+                MODEL, FACE,
+                {"id": job["model"], "arn": job["model_arn"], "region": job["region"], "created": _ended(job),
+                 "name": asked["importedModelName"], "job": job["id"], "architecture": job["architecture"],
+                 "source": asked["modelDataSource"], "tags": resources.tags(asked.get("importedModelTags"))},
+            )  # fmt: skip
+            copy(context, asked["modelDataSource"]["s3DataSource"]["s3Uri"], job["model"])
+
+    return Ended(_ended(job), record)
 
 
-def _fetch(context: EmulatorContext, job: dict[str, Any]) -> None:
-    place = buckets.parse(job["request"]["modelDataSource"]["s3DataSource"]["s3Uri"])
-    copy(context, place, context.store.content(f"imported-{job['model']}"))
-
-
-def copy(context: EmulatorContext, place: buckets.Place, target: Path) -> None:
-    """A model's files out of S3 into a folder."""
+def copy(context: EmulatorContext, uri: str, model: str) -> None:
+    """Copy a model's files out of S3. Raises NoSuch where they are no longer there."""
+    place, target = buckets.parse(uri), context.store.content(f"imported-{model}")
     folder = place._replace(key=place.key.rstrip("/") + "/" if place.key else "")
     for key, _ in buckets.keys(context, folder):
         with contextlib.suppress(ArchiveError):  # a name that leads elsewhere: its object is left out
@@ -182,7 +179,6 @@ def copy(context: EmulatorContext, place: buckets.Place, target: Path) -> None:
 
 def get_job(context: EmulatorContext, call: Call) -> Reply:
     """GetModelImportJob."""
-    settle_all(context, call.now)
     job = resources.find(context, JOB, call, call.ids["jobIdentifier"], "import job")
     asked = job["request"]
     shown = _summary(context, call, job) | {"roleArn": asked["roleArn"], "modelDataSource": asked["modelDataSource"]}
@@ -197,7 +193,6 @@ def get_job(context: EmulatorContext, call: Call) -> Reply:
 
 def list_jobs(context: EmulatorContext, call: Call) -> Reply:
     """ListModelImportJobs."""
-    settle_all(context, call.now)
     views = [_summary(context, call, job) for job in resources.under(context, JOB, call.region)]
     return resources.page(context, call, views, under="modelImportJobSummaries", name="jobName", made="creationTime")
 
@@ -220,7 +215,6 @@ def _summary(context: EmulatorContext, call: Call, job: dict[str, Any]) -> dict[
 
 def get_model(context: EmulatorContext, call: Call) -> Reply:
     """GetImportedModel."""
-    settle_all(context, call.now)
     model = resources.find(context, MODEL, call, call.ids["modelIdentifier"], "model")
     job = context.store.get(JOB, FACE, model["job"])
     assert job is not None
@@ -233,7 +227,6 @@ def get_model(context: EmulatorContext, call: Call) -> Reply:
 
 def list_models(context: EmulatorContext, call: Call) -> Reply:
     """ListImportedModels."""
-    settle_all(context, call.now)
     views = [_model_summary(context, model) for model in resources.under(context, MODEL, call.region)]
     return resources.page(context, call, views, under="modelSummaries", name="modelName", made="creationTime")
 
@@ -251,7 +244,6 @@ def _model_summary(context: EmulatorContext, model: dict[str, Any]) -> dict[str,
 def delete_model(context: EmulatorContext, call: Call) -> Reply:
     """DeleteImportedModel."""
     with context.store.alone():
-        settle_all(context, call.now)
         model = resources.find(context, MODEL, call, call.ids["modelIdentifier"], "model")
         context.store.remove(MODEL, FACE, model["id"])
     return Reply(body={})

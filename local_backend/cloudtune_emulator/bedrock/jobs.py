@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,12 @@ from cloudtune_emulator.aws.errors import conflict
 from cloudtune_emulator.bedrock import base_models, models, resources
 from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
+from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.job_timeline import JobStatus
 
-_LOG = logging.getLogger(__name__)
 STOPPING_S = 1.0
 """How long a job says Stopping where no script says."""
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
@@ -40,51 +39,44 @@ def word(job: dict[str, Any], seen: JobStatus, now: float) -> str:
     return {"succeeded": "Completed", "failed": "Failed"}.get(seen.word, "InProgress")
 
 
-def look(context: EmulatorContext, job: dict[str, Any], now: float) -> JobStatus:
-    """How the job stands; when it is first seen to have succeeded, its model and its metric files are there."""
+def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
+    """The end of a job that has ended by now. One that completed leaves its model and its metric files."""
     seen = context.engine.status(job, now)
-    if not job["settled"] and word(job, seen, now) in ENDED:
-        with context.store.alone():
-            held = context.store.get("job", FACE, job["id"])
-            assert held is not None
-            if not held["settled"]:
-                if seen.word == "succeeded":
-                    _leave(context, held, seen, now)
-                held["settled"] = True
-                context.store.save("job", FACE, held)
-            job.update(held)
-    return seen
+    if word(job, seen, now) not in ENDED:
+        return None
+    at = now if seen.finished_at is None else seen.finished_at
+
+    def record() -> None:
+        if seen.word != "succeeded":
+            return
+        rows = context.engine.results(job)
+        validation = _last(rows, "full_valid_loss") or _last(rows, "valid_loss")
+        job["final"] = {"train": _last(rows, "train_loss"), "valid": validation}
+        models.add(context, job, at)
+        _write(context, job, rows, at)
+
+    return Ended(at, record)
 
 
-def settle_all(context: EmulatorContext, now: float) -> None:
-    """Let every job that has ended by now leave what it leaves."""
-    for job in context.store.all("job", FACE):
-        if not job["settled"]:
-            look(context, job, now)
+def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
+    """Whether a model, or a job that has not ended, has that name; others have given it back."""
+    if models.by_name(context, call.region, name) is not None:
+        return True
+    held = context.store.get("model_name", FACE, f"{call.region}/{name}")
+    job = None if held is None else context.store.get("job", FACE, held["job"])
+    return job is not None and word(job, context.engine.status(job, call.now), call.now) not in ENDED
 
 
-def _leave(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: float) -> None:
-    rows = context.engine.results(job)
-    job["final"] = {
-        "train": _last(rows, "train_loss"), "valid": _last(rows, "full_valid_loss") or _last(rows, "valid_loss"),
-    }  # fmt: skip
-    try:
-        _write(context, job, rows)
-    except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same
-        _LOG.warning("the figures of job %s are lost: there is no %s any more", job["name"], error)
-    models.add(context, job, seen.finished_at or now)
-
-
-def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]], at: float) -> None:
     """The metric files. Raises NoSuch where the bucket is not there any more."""
     per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
-    buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch))
+    buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch), at)
     if job["course"]["has_validation"]:
         names = ("full_valid_loss", "valid_loss")
         held = [row | {"loss": next((row[name] for name in names if name in row), None)} for row in rows]
         shown = [row for row in held if row["loss"] is not None]
-        buckets.put(context, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch))
+        buckets.put(context, folder.under(_VALIDATION), _csv(shown, "validation_loss", "loss", per_epoch), at)
 
 
 def _last(rows: list[dict[str, Any]], name: str) -> float | None:
@@ -105,8 +97,7 @@ def _csv(rows: list[dict[str, Any]], column: str, name: str, per_epoch: int) -> 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """GetModelCustomizationJob."""
     job = find(context, call)
-    seen = look(context, job, call.now)
-    return Reply(body=_view(context, job, seen, call))
+    return Reply(body=_view(context, job, context.engine.status(job, call.now), call))
 
 
 def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
@@ -127,7 +118,7 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
     """StopModelCustomizationJob. A job that has ended is a conflict (botocore 1.44.5: ConflictException is listed)."""
     with context.store.alone():
         job = find(context, call)
-        said = word(job, look(context, job, call.now), call.now)
+        said = word(job, context.engine.status(job, call.now), call.now)
         if said in ENDED:
             raise conflict(f"The job {job['name']} is {said} and cannot be stopped.")
         if said == "InProgress":
@@ -148,23 +139,12 @@ def _view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call: 
     shown |= {name: asked[name] for name in ("clientRequestToken", "vpcConfig", "customizationConfig") if name in asked}
     if said == "Completed":
         shown["outputModelArn"] = job["fine_tuned_model"]
-        shown |= metrics(job)
+        shown |= models.losses(job)
     if said == "Failed":
         shown["failureMessage"] = str((seen.error or {}).get("message", ""))[:2048]
     if "customModelKmsKeyId" in asked:
         shown["outputModelKmsKeyArn"] = asked["customModelKmsKeyId"]
     return shown
-
-
-def metrics(job: dict[str, Any]) -> dict[str, Any]:
-    """The last losses of a job that has ended well; both only then."""
-    final = job.get("final") or {}
-    found: dict[str, Any] = {}
-    if final.get("train") is not None:
-        found["trainingMetrics"] = {"trainingLoss": final["train"]}
-    if final.get("valid") is not None:
-        found["validationMetrics"] = [{"validationLoss": final["valid"]}]
-    return found
 
 
 def _common(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call: Call, said: str) -> dict[str, Any]:
@@ -199,7 +179,7 @@ def _details(
 
 
 def _summary(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[str, Any]:
-    seen = look(context, job, call.now)
+    seen = context.engine.status(job, call.now)
     said = word(job, seen, call.now)
     shown = _common(context, job, seen, call, said)
     shown |= {"customizationType": job["kind"], "customModelName": job["request"]["customModelName"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_emulator.aws.errors import conflict, not_found
+from cloudtune_emulator.aws.errors import conflict, invalid, not_found
 from cloudtune_emulator.bedrock import base_models, resources
 from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
@@ -12,6 +12,7 @@ from cloudtune_emulator.http import Call, Reply
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
+KIND, DEPLOYMENT, THROUGHPUT = "custom_model", "custom_deployment", "provisioned"
 _SHOWN = ("trainingDataConfig", "validationDataConfig", "outputDataConfig", "customizationConfig")
 
 
@@ -19,7 +20,7 @@ def add(context: EmulatorContext, job: dict[str, Any], at: float) -> None:
     """The model of a job that has ended well."""
     asked = job["request"]
     context.store.add(
-        "custom_model", FACE,
+        KIND, FACE,
         {"id": job["model_id"], "arn": job["fine_tuned_model"], "region": job["region"], "created": at,
          "name": asked["customModelName"], "base": job["base"], "trains": job["trains"], "job": job["id"],
          "kind": job["kind"], "tags": resources.tags(asked.get("customModelTags"))},
@@ -28,7 +29,7 @@ def add(context: EmulatorContext, job: dict[str, Any], at: float) -> None:
 
 def by_name(context: EmulatorContext, region: str, name: str) -> dict[str, Any] | None:
     """The model of that name."""
-    return resources.by_name(context, "custom_model", region, name)
+    return resources.by_name(context, KIND, region, name)
 
 
 def either(context: EmulatorContext, call: Call, identifier: str) -> dict[str, Any] | None:
@@ -37,32 +38,28 @@ def either(context: EmulatorContext, call: Call, identifier: str) -> dict[str, A
         return find(context, call, identifier)
     if base_models.inference(base_models.plain(identifier)) is not None:
         return None
-    _settled(context, call)
     return by_name(context, call.region, identifier)
 
 
 def find(context: EmulatorContext, call: Call, identifier: str) -> dict[str, Any]:
     """The model by ARN or name. Raises AwsError."""
-    _settled(context, call)
-    return resources.find(context, "custom_model", call, identifier, "model")
+    return resources.find(context, KIND, call, identifier, "model")
 
 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """GetCustomModel."""
-    from cloudtune_emulator.bedrock import jobs, register_model  # which know models
-
     model = find(context, call, call.ids["modelIdentifier"])
     shown = _summary(context, call, model)
     for name in ("baseModelName", "ownerAccountId"):
         del shown[name]
     if model["job"] is None:
         del shown["baseModelArn"]  # the list has to tell it, and this need not
-        return Reply(body=shown | register_model.view(model, call.now))
+        return Reply(body=shown | _registered(model, call.now))
     job = context.store.get("job", FACE, model["job"])
     assert job is not None
     asked = job["request"]
     shown |= {"jobName": job["name"], "jobArn": job["arn"], "hyperParameters": job["hyperparameters"]}
-    shown |= {name: asked[name] for name in _SHOWN if name in asked} | jobs.metrics(job)
+    shown |= {name: asked[name] for name in _SHOWN if name in asked} | losses(job)
     if "customModelKmsKeyId" in asked:
         shown["modelKmsKeyArn"] = asked["customModelKmsKeyId"]
     return Reply(body=shown)
@@ -70,8 +67,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListCustomModels."""
-    _settled(context, call)
-    views = [_summary(context, call, model) for model in resources.under(context, "custom_model", call.region)]
+    views = [_summary(context, call, model) for model in resources.under(context, KIND, call.region)]
     for query in ("baseModelArnEquals", "foundationModelArnEquals"):
         if wanted := call.query.get(query):
             views = [view for view in views if view["baseModelArn"] == wanted]
@@ -85,29 +81,17 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-delete.html (seen 2026-11-21).
     """
-    from cloudtune_emulator.bedrock import deployments, register_model, throughput  # which know models
-
     with context.store.alone():
         model = find(context, call, call.ids["modelIdentifier"])
-        if register_model.word(model, call.now) == "Creating":
+        if word(model, call.now) == "Creating":
             raise conflict(f"The model {model['name']} is being created and cannot be deleted yet.")
-        users = [*deployments.using(context, model["arn"]), *throughput.using(context, model["arn"])]
-        if users:
+        if users := _users(context, model["arn"]):
             raise conflict(f"The model {model['name']} is in use by {', '.join(users)}.")
-        context.store.remove("custom_model", FACE, model["id"])
+        context.store.remove(KIND, FACE, model["id"])
     return Reply(body={})
 
 
-def _settled(context: EmulatorContext, call: Call) -> None:
-    from cloudtune_emulator.bedrock import jobs, register_model  # which know models
-
-    jobs.settle_all(context, call.now)
-    register_model.settle_all(context, call.now)
-
-
 def _summary(context: EmulatorContext, call: Call, model: dict[str, Any]) -> dict[str, Any]:
-    from cloudtune_emulator.bedrock import register_model  # which knows models
-
     invented = context.faults.condition("invented_status", call.name)
     is_base = model["trains"] == model["base"]
     return {
@@ -115,13 +99,68 @@ def _summary(context: EmulatorContext, call: Call, model: dict[str, Any]) -> dic
         "creationTime": resources.stamp(context, model["created"]), "customizationType": model["kind"],
         "baseModelArn": base_models.arn(model["region"], model["base"]) if is_base else model["trains"],
         "baseModelName": model["base"].partition(":")[0], "ownerAccountId": context.settings.aws_account,
-        "modelStatus": invented.value if invented else register_model.word(model, call.now),
+        "modelStatus": invented.value if invented else word(model, call.now),
     }  # fmt: skip
 
 
 def must(context: EmulatorContext, arn: str) -> dict[str, Any]:
     """A model that a deployment names. Raises AwsError."""
-    found = context.store.get("custom_model", FACE, arn.rpartition("/")[2])
+    found = context.store.get(KIND, FACE, arn.rpartition("/")[2])
     if found is None:
         raise not_found(f"The model {arn} was not found.")
+    return found
+
+
+def _users(context: EmulatorContext, model: str) -> list[str]:
+    """ARNs of the deployments and the provisioned throughput that need a model."""
+    return [
+        one["arn"] for kind in (DEPLOYMENT, THROUGHPUT) for one in context.store.all(kind, FACE)
+        if model in (one["model"], (one["update"] or {}).get("model"))
+    ]  # fmt: skip
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
+
+
+def word(model: dict[str, Any], now: float) -> str:
+    """The service's word for how a custom model stands; one that a job has made is active."""
+    if model["job"] is not None:
+        return "Active"
+    if now < model["created"] + model["takes"]:
+        return "Creating"
+    return "Active" if model["failure"] is None else "Failed"
+
+
+def must_be_active(model: dict[str, Any], now: float) -> None:
+    """Refuse to let a model answer that is not ready. Raises AwsError."""
+    if (said := word(model, now)) != "Active":
+        raise invalid(f"The model {model['name']} is {said}: only an Active model can be deployed.")
+
+
+def is_on_demand(model: dict[str, Any]) -> bool:
+    """Whether it may be deployed on demand: of what SageMaker trained, adapters may, and full weights may not.
+
+    https://docs.aws.amazon.com/nova/latest/userguide/customization.html (seen 2026-11-21).
+    """
+    return base_models.is_on_demand(model["base"]) and not (model["job"] is None and model["source"]["is_full"])
+
+
+def _registered(model: dict[str, Any], now: float) -> dict[str, Any]:
+    """What Get tells of a registered model beyond its summary."""
+    shown: dict[str, Any] = {}
+    if word(model, now) == "Failed":
+        shown["failureMessage"] = model["failure"]
+    if model["key"]:
+        shown["modelKmsKeyArn"] = model["key"]
+    return shown
+
+
+def losses(job: dict[str, Any]) -> dict[str, Any]:
+    """The last losses of a job that has ended well; both only then."""
+    final = job.get("final") or {}
+    found: dict[str, Any] = {}
+    if final.get("train") is not None:
+        found["trainingMetrics"] = {"trainingLoss": final["train"]}
+    if final.get("valid") is not None:
+        found["validationMetrics"] = [{"validationLoss": final["valid"]}]
     return found

@@ -7,22 +7,18 @@ checks what is not documented: a source that is not there is refused here at onc
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.aws.errors import AwsError, conflict, invalid, not_found
-from cloudtune_emulator.bedrock import base_models, create_job, imports, resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock import imports, jobs, models, resources
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import packages
+from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
-_LOG = logging.getLogger(__name__)
-KIND = "custom_model"
-IMPORTED = "IMPORTED"
 _SIZES = {"micro": "amazon.nova-micro-v1:0:128k", "pro": "amazon.nova-pro-v1:0:300k"}
 _LITE, _LITE_2 = "amazon.nova-lite-v1:0:300k", "amazon.nova-2-lite-v1:0:256k"
 
@@ -31,9 +27,9 @@ def create(context: EmulatorContext, call: Call) -> Reply:
     """CreateCustomModel."""
     body = call.body
     with context.store.alone():
-        if (made := resources.repeated(context, call, KIND)) is not None:
+        if (made := resources.repeated(context, call, models.KIND)) is not None:
             return Reply(status=202, body={"modelArn": made["arn"]})
-        if create_job.is_taken(context, call, body["modelName"]):
+        if jobs.is_taken(context, call, body["modelName"]):
             raise conflict(f"The provided model name {body['modelName']} is already in use.")
         if body.get("roleArn"):
             resources.assume(context, body["roleArn"])
@@ -42,11 +38,11 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         takes, failure = imports.course(context)
         made = {
             "id": number, "arn": resources.arn(context, call.region, f"custom-model/imported/{number}"),
-            "region": call.region, "created": call.now, "name": body["modelName"], "job": None, "kind": IMPORTED,
+            "region": call.region, "created": call.now, "name": body["modelName"], "job": None, "kind": "IMPORTED",
             "base": source["base"], "trains": source["base"], "tags": resources.tags(body.get("modelTags")),
-            "key": body.get("modelKmsKeyArn"), "takes": takes, "failure": failure, "source": source, "fetched": False,
+            "key": body.get("modelKmsKeyArn"), "takes": takes, "failure": failure, "source": source, "settled": False,
         }  # fmt: skip
-        resources.keep(context, call, KIND, made)
+        resources.keep(context, call, models.KIND, made)
     return Reply(status=202, body={"modelArn": made["arn"]})
 
 
@@ -102,53 +98,14 @@ def nova(name: str) -> str:
     return known or (_LITE_2 if {"2", "v2"} & set(words) else _LITE)
 
 
-# -- how it stands -----------------------------------------------------------------------------------------------------
+def ended(context: EmulatorContext, model: dict[str, Any], now: float) -> Ended | None:
+    """The end of a registration. An active model has its files then: their source may go."""
+    said = models.word(model, now)
+    if said == "Creating":
+        return None
 
+    def record() -> None:
+        if said == "Active":
+            imports.copy(context, model["source"]["uri"], model["id"])
 
-def word(model: dict[str, Any], now: float) -> str:
-    """The service's word for how a custom model stands; one that a job has made is active."""
-    if model["job"] is not None:
-        return "Active"
-    if now < model["created"] + model["takes"]:
-        return "Creating"
-    return "Active" if model["failure"] is None else "Failed"
-
-
-def settle_all(context: EmulatorContext, now: float) -> None:
-    """Let every registered model that is active by now have its files: their source may go then."""
-    for model in context.store.all(KIND, FACE):
-        if model["job"] is not None or model["fetched"] or word(model, now) != "Active":
-            continue
-        with context.store.alone():
-            try:
-                imports.copy(
-                    context, buckets.parse(model["source"]["uri"]), context.store.content(f"imported-{model['id']}")
-                )
-            except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same, and it cannot answer
-                _LOG.warning("the files of model %s are lost: there is no %s any more", model["name"], error)
-            model["fetched"] = True
-            context.store.save(KIND, FACE, model)
-
-
-def must_be_active(model: dict[str, Any], now: float) -> None:
-    """Refuse to let a model answer that is not ready. Raises AwsError."""
-    if (said := word(model, now)) != "Active":
-        raise invalid(f"The model {model['name']} is {said}: only an Active model can be deployed.")
-
-
-def is_on_demand(model: dict[str, Any]) -> bool:
-    """Whether it may be deployed on demand: of what SageMaker trained, adapters may, and full weights may not.
-
-    https://docs.aws.amazon.com/nova/latest/userguide/customization.html (seen 2026-11-21).
-    """
-    return base_models.is_on_demand(model["base"]) and not (model["job"] is None and model["source"]["is_full"])
-
-
-def view(model: dict[str, Any], now: float) -> dict[str, Any]:
-    """What Get tells of a registered model beyond its summary."""
-    shown: dict[str, Any] = {}
-    if word(model, now) == "Failed":
-        shown["failureMessage"] = model["failure"]
-    if model["key"]:
-        shown["modelKmsKeyArn"] = model["key"]
-    return shown
+    return Ended(model["created"] + model["takes"], record)

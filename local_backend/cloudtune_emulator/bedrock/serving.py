@@ -87,6 +87,5 @@ def _base(name: str) -> Served:
 
 
 def _imported(context: EmulatorContext, call: Call, arn: str) -> Served:
-    imports.settle_all(context, call.now)
     model = resources.find(context, imports.MODEL, call, arn, "model")
     return Served(name=arn, base=model["architecture"], folder=imports.fetched(context, model))

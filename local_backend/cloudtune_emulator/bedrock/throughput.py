@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws.errors import conflict, invalid
-from cloudtune_emulator.bedrock import base_models, models, register_model, resources
+from cloudtune_emulator.bedrock import base_models, models, resources
 from cloudtune_emulator.bedrock.resources import FACE
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
-KIND = "provisioned"
+KIND = models.THROUGHPUT
 _DAYS = {"OneMonth": 30, "SixMonths": 180}
 
 
@@ -44,7 +44,7 @@ def _model(context: EmulatorContext, call: Call, identifier: str) -> tuple[str, 
     """ARN of the model, and its base."""
     custom = models.either(context, call, identifier)
     if custom is not None:
-        register_model.must_be_active(custom, call.now)
+        models.must_be_active(custom, call.now)
         return custom["arn"], custom["base"]
     name = base_models.plain(identifier)
     if base_models.inference(name) is None:
@@ -123,12 +123,6 @@ def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
     update = one["update"]
     is_done = update is not None and now >= update["at"] + context.settings.deploying_s
     return str(update["model"] if is_done else one["model"])
-
-
-def using(context: EmulatorContext, model: str) -> list[str]:
-    """ARNs of the units that need this model."""
-    held = context.store.all(KIND, FACE)
-    return [one["arn"] for one in held if model in (one["model"], (one["update"] or {}).get("model"))]
 
 
 def _view(context: EmulatorContext, one: dict[str, Any], call: Call) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def expires_in(body: dict[str, Any]) -> int | None:
 
 def keep(
     context: EmulatorContext, call: Call, filename: str, purpose: str, stream: IO[bytes], expiry: int | None = None,
-    *, file_id: str | None = None, created: float | None = None,
+    *, file_id: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write a file into the store; also for the files that jobs make."""
     name = file_id or new_id("file-")
@@ -74,9 +74,8 @@ def keep(
     if size > LARGEST and purpose == "fine-tune" and call.name == "files.create":
         context.store.erase(name)
         raise ApiError(413, "File is too large: the limit is 512 MB.", param="file")
-    at = call.now if created is None else created
-    document = {"id": name, "bytes": size, "created": at, "filename": filename, "purpose": purpose,
-                "expires": None if expiry is None else at + expiry}  # fmt: skip
+    document = {"id": name, "bytes": size, "created": call.now, "filename": filename, "purpose": purpose,
+                "expires": None if expiry is None else call.now + expiry}  # fmt: skip
     return context.store.add("file", call.face, document)
 
 
@@ -92,9 +91,6 @@ def view(context: EmulatorContext, face: Face, file: dict[str, Any], now: float)
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """Files, newest first unless asked otherwise."""
-    from cloudtune_emulator.openai.jobs import settle_all
-
-    settle_all(context, call)
     order = call.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise ApiError(400, f"Invalid value for 'order': {order!r}. Expected 'asc' or 'desc'.", param="order")
@@ -135,10 +131,6 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
 
 def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The file that the path names, or 404."""
-    from cloudtune_emulator.openai.jobs import settle_all
-
-    if call.ids["file"].startswith("file-result"):
-        settle_all(context, call)
     file = context.store.get("file", call.face, call.ids["file"])
     if file is None or _is_gone(file, call.now):
         raise ApiError(404, f"No such File object: {call.ids['file']}", param="id")

@@ -15,6 +15,7 @@ from cloudtune_emulator.azure import dialect
 from cloudtune_emulator.http import ApiError, Call, Reply, page
 from cloudtune_emulator.job_timeline import ENDED, EmulatedCheckpoint, JobStatus, Occurrence
 from cloudtune_emulator.openai import files
+from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
@@ -48,7 +49,7 @@ def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: fl
         "finished_at": _stamped(context, seen.finished_at),
         "fine_tuned_model": job["fine_tuned_model"] if seen.word == "succeeded" else None,
         "organization_id": context.settings.organization,
-        "result_files": [job["result_file"]] if job["settled"] else [],
+        "result_files": [job["result_file"]] if seen.word == "succeeded" else [],
         "status": status.value if status else seen.word,
         "validation_file": asked.get("validation_file"),
         "training_file": asked["training_file"],
@@ -69,32 +70,20 @@ def _stamped(context: EmulatorContext, moment: float | None) -> int | None:
     return None if moment is None else context.stamp(moment)
 
 
-def look(context: EmulatorContext, job: dict[str, Any], call: Call) -> JobStatus:
-    """How the job stands; when it is first seen to have succeeded, its result file is written."""
-    seen = context.engine.status(job, call.now)
-    if seen.word == "succeeded" and not job["settled"]:
-        with context.store.alone():
-            if context.store.get("file", job["face"], job["result_file"]) is None:
-                made = Call(face=job["face"], name="jobs.settle", now=call.now)
-                files.keep(
-                    context,
-                    made,
-                    "step_metrics.csv",
-                    "fine-tune-results",
-                    io.BytesIO(_csv(context.engine.results(job))),
-                    file_id=job["result_file"],
-                    created=seen.finished_at,
-                )
-            job["settled"] = True
-            context.store.save("job", job["face"], job)
-    return seen
+def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
+    """The end of a job that has ended by now. One that succeeded leaves its result file."""
+    seen = context.engine.status(job, now)
+    if seen.word not in ENDED:
+        return None
+    at = now if seen.finished_at is None else seen.finished_at
 
+    def record() -> None:
+        if seen.word == "succeeded":
+            made = Call(face=job["face"], name="jobs.settle", now=at)
+            rows = io.BytesIO(_csv(context.engine.results(job)))
+            files.keep(context, made, "step_metrics.csv", "fine-tune-results", rows, file_id=job["result_file"])
 
-def settle_all(context: EmulatorContext, call: Call) -> None:
-    """Let every job that has ended by now leave its result file."""
-    for job in context.store.all("job", call.face):
-        if not job["settled"]:
-            look(context, job, call)
+    return Ended(at, record)
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
@@ -117,9 +106,11 @@ def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """One job."""
-    job = find(context, call)
-    seen = look(context, job, call)
-    return Reply(body=view(context, job, seen, call.now))
+    return Reply(body=_shown(context, find(context, call), call))
+
+
+def _shown(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[str, Any]:
+    return view(context, job, context.engine.status(job, call.now), call.now)
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
@@ -130,9 +121,9 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
     # Azure promises no filter, and its jobs do not show metadata (learn.microsoft.com, REST reference, 2026-11-21).
     if call.face != "azure" and not context.faults.condition("ignore_filter", call.name):
         jobs = [job for job in jobs if _matches(job["request"].get("metadata"), call)]
-    # Only the page that is shown is looked at: a long list would move every job otherwise.
+    # Only the page that is shown is computed.
     body = page(jobs, call, default=20, most=1000)
-    body["data"] = [view(context, job, look(context, job, call), call.now) for job in body["data"]]
+    body["data"] = [_shown(context, job, call) for job in body["data"]]
     return Reply(body=body)
 
 
@@ -161,7 +152,7 @@ def resume(context: EmulatorContext, call: Call) -> Reply:
 def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str]) -> Reply:
     with context.store.alone():
         job = find(context, call)
-        word = look(context, job, call).word
+        word = context.engine.status(job, call.now).word
         if word not in allowed:
             # Which words the vendor uses is not documented; the status is a 4xx
             # (published OpenAPI description, pauseFineTuningJob, seen 2026-11-21).
@@ -169,13 +160,13 @@ def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str
             raise ApiError(400, text, code="invalid_job_state")
         context.engine.act(job, kind, call.now)
         context.store.save("job", call.face, job)
-    return Reply(body=view(context, job, look(context, job, call), call.now))
+    return Reply(body=_shown(context, job, call))
 
 
 def events(context: EmulatorContext, call: Call) -> Reply:
     """What happened, newest first."""
     job = find(context, call)
-    told = look(context, job, call).events
+    told = context.engine.status(job, call.now).events
     views = [_event(context, job, event) for event in told][::-1]
     body = page(views, call, default=20, most=1000)
     if body["data"] and context.faults.condition("duplicate_event", call.name):
@@ -195,7 +186,7 @@ def _event(context: EmulatorContext, job: dict[str, Any], event: Occurrence) -> 
 def checkpoints(context: EmulatorContext, call: Call) -> Reply:
     """Usable models of the last three epochs, newest first (.../guides/supervised-fine-tuning, seen 2026-11-21)."""
     job = find(context, call)
-    kept = look(context, job, call).checkpoints[-3:]
+    kept = context.engine.status(job, call.now).checkpoints[-3:]
     views = [_checkpoint(context, job, one) for one in reversed(kept)]
     return Reply(body=page(views, call, default=10, most=1000, ends=True))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_emulator.aws import shapes
 from cloudtune_emulator.aws.errors import AwsError
 from cloudtune_emulator.http import Reply
-from cloudtune_emulator.sagemaker import naming
+from cloudtune_emulator.sagemaker import naming, resources
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SERVICE = "application-autoscaling"
 COPIES = "sagemaker:inference-component:DesiredCopyCount"
-_TARGET, _POLICY = "sm_scaling_target", "sm_scaling_policy"
+TARGET, _POLICY = "sm_scaling_target", "sm_scaling_policy"
 _JSON = "application/x-amz-json-1.1"
 
 
@@ -52,19 +52,19 @@ def register(context: EmulatorContext, call: Call) -> Reply:
     _need_resource(context, call, body)
     key = _key(body)
     with context.store.alone():
-        there = context.store.get(_TARGET, shelf, key)
+        there = context.store.get(TARGET, shelf, key)
         if there is None:
             if body.get("MinCapacity") is None or body.get("MaxCapacity") is None:
                 raise _refused("ValidationException", "A new target needs MinCapacity and MaxCapacity.")
             arn = f"arn:aws:{SERVICE}:{call.region}:{context.settings.aws_account}:scalable-target/{_number(key)}"
-            there = {"id": key, "arn": arn, "created": call.now, "at": call.now}
-            context.store.add(_TARGET, shelf, there)
+            there = {"id": key, "arn": arn, "region": call.region, "created": call.now, "at": call.now}
+            context.store.add(TARGET, shelf, there)
         there |= {name: body[name] for name in ("MinCapacity", "MaxCapacity", "ResourceId", "ScalableDimension")
                   if body.get(name) is not None}  # fmt: skip
         if there["MinCapacity"] > there["MaxCapacity"]:
-            context.store.remove(_TARGET, shelf, key)
+            context.store.remove(TARGET, shelf, key)
             raise _refused("ValidationException", "Maximum capacity cannot be less than minimum capacity.")
-        context.store.save(_TARGET, shelf, there)
+        context.store.save(TARGET, shelf, there)
     return _answer({"ScalableTargetARN": there["arn"]})
 
 
@@ -77,7 +77,7 @@ def describe_targets(context: EmulatorContext, call: Call) -> Reply:
         {"ServiceNamespace": "sagemaker", "ResourceId": one["ResourceId"], "MinCapacity": one["MinCapacity"],
          "ScalableDimension": one["ScalableDimension"], "MaxCapacity": one["MaxCapacity"], "RoleARN": role,
          "CreationTime": naming.told(context, one["created"]), "ScalableTargetARN": one["arn"]}
-        for one in _of(context, call, _TARGET, body)
+        for one in _of(context, call, TARGET, body)
         if wanted is None or one["ResourceId"] in wanted
     ]  # fmt: skip
     return _answer({"ScalableTargets": shown})
@@ -87,7 +87,7 @@ def deregister(context: EmulatorContext, call: Call) -> Reply:
     """DeregisterScalableTarget: its policies go with it."""
     body, shelf = _checked(call), naming.shelf(call)
     with context.store.alone():
-        if not context.store.remove(_TARGET, shelf, _key(body)):
+        if not context.store.remove(TARGET, shelf, _key(body)):
             raise _refused("ObjectNotFoundException", f"No scalable target found for {body['ResourceId']}.")
         for one in _of(context, call, _POLICY, body):
             if _key(one) == _key(body):
@@ -101,7 +101,7 @@ def deregister(context: EmulatorContext, call: Call) -> Reply:
 def put_policy(context: EmulatorContext, call: Call) -> Reply:
     """PutScalingPolicy."""
     body, shelf = _checked(call), naming.shelf(call)
-    if context.store.get(_TARGET, shelf, _key(body)) is None:
+    if context.store.get(TARGET, shelf, _key(body)) is None:
         raise _refused("ObjectNotFoundException", f"No scalable target registered for {body['ResourceId']}.")
     if bool(body.get("StepScalingPolicyConfiguration")) != (body.get("PolicyType") == "StepScaling"):
         raise _refused("ValidationException", "The policy's type and its configuration do not fit together.")
@@ -140,11 +140,6 @@ def delete_policy(context: EmulatorContext, call: Call) -> Reply:
 # -- what follows from them --------------------------------------------------------------------------------------------
 
 
-def target(context: EmulatorContext, call: Call, component: str) -> dict[str, Any] | None:
-    """What a component's copies keep between."""
-    return context.store.get(_TARGET, naming.shelf(call), f"inference-component/{component}|{COPIES}")
-
-
 def follows(context: EmulatorContext, call: Call, component: str) -> bool:
     """Whether its copies follow the questions."""
     return _policy(context, call, component, "TargetTrackingScaling") is not None
@@ -178,13 +173,13 @@ def _key(body: dict[str, Any]) -> str:
 
 def _need_resource(context: EmulatorContext, call: Call, body: dict[str, Any]) -> None:
     """What scales has to be there."""
-    from cloudtune_emulator.sagemaker import hosting
-
     kind, _, name = str(body["ResourceId"]).partition("/")
     if kind == "inference-component" and body["ScalableDimension"] == COPIES:
-        found = hosting.found(context, call, hosting.COMPONENT, name)
+        found = resources.found(context, call, resources.COMPONENT, name)
     else:
-        found = hosting.found(context, call, hosting.ENDPOINT, name.partition("/")[0]) if kind == "endpoint" else None
+        found = (
+            resources.found(context, call, resources.ENDPOINT, name.partition("/")[0]) if kind == "endpoint" else None
+        )
     if found is None:
         raise _refused(
             "ValidationException", f"{body['ResourceId']} does not exist, or cannot scale by this dimension."

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_emulator.http import Call
 from cloudtune_emulator.sagemaker import autoscaling, naming
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Call
 
 IDLE_S = 900.0
 RELEASE_S = 600.0
@@ -28,16 +28,14 @@ def begun(call: Call, wish: int) -> dict[str, Any]:
     return {"copies": wish, "since": call.now, "before": wish, "busy": call.now, "refused": None}
 
 
-def wish(context: EmulatorContext, call: Call, thing: dict[str, Any], copies: int) -> None:
+def wish(call: Call, thing: dict[str, Any], copies: int) -> None:
     """Another number from now on; the caller saves it."""
-    _settle(context, call, thing)
     _set(thing, copies, call.now)
     thing["busy"] = call.now
 
 
 def count(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> tuple[int, int]:
-    """Copies as they are wished, and as they are. Looking changes nothing that time has not."""
-    _settle(context, call, thing)
+    """Copies as they are wished, and as they are."""
     is_ready = call.now >= thing["since"] + context.settings.deploying_s or thing["copies"] < thing["before"]
     return thing["copies"], thing["copies"] if is_ready else min(thing["before"], thing["copies"])
 
@@ -69,12 +67,25 @@ def instances(
     return least if call.now >= since + RELEASE_S else max(least, 1)
 
 
-def _settle(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> None:
-    """Let happen what time has brought since it was last looked at, in order."""
+def settle(context: EmulatorContext, now: float) -> None:
+    """Record how the policies in force have scaled each component until now."""
+    for target in context.store.all(autoscaling.TARGET):
+        if target["ScalableDimension"] != autoscaling.COPIES:
+            continue
+        call = Call(face="sagemaker", name="settle", region=target["region"], now=now)
+        shelf, name = naming.shelf(call), target["ResourceId"].removeprefix("inference-component/")
+        thing = context.store.get(KIND, shelf, name)
+        if thing is None or _is_adapter(thing):
+            continue
+        before = dict(thing)
+        _scale(context, call, thing, target)
+        if thing != before:
+            context.store.save(KIND, shelf, thing)
+
+
+def _scale(context: EmulatorContext, call: Call, thing: dict[str, Any], target: dict[str, Any]) -> None:
+    """What happens between the last change and now, in order."""
     while True:
-        target = autoscaling.target(context, call, thing["id"])
-        if target is None or _is_adapter(thing):
-            return
         after = _waking_s(context, call, thing["id"]) if thing["copies"] == 0 and thing["refused"] is not None else None
         wakes = math.inf if after is None else thing["refused"] + after
         if call.now >= wakes:

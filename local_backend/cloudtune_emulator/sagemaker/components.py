@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import capacity, listing, naming, shapes
-from cloudtune_emulator.sagemaker.hosting import (
+from cloudtune_emulator.sagemaker.resources import (
     COMPONENT,
     ENDPOINT,
     MODEL,
@@ -89,7 +89,7 @@ def update_component(context: EmulatorContext, call: Call) -> Reply:
             thing["changed"] = call.now
         wish = (call.body.get("RuntimeConfig") or {}).get("CopyCount")
         if wish is not None:
-            capacity.wish(context, call, thing, int(wish))
+            capacity.wish(call, thing, int(wish))
         context.store.save(COMPONENT, naming.shelf(call), thing)
     return Reply(body={"InferenceComponentArn": thing["arn"]})
 
@@ -98,7 +98,7 @@ def update_copies(context: EmulatorContext, call: Call) -> Reply:
     """UpdateInferenceComponentRuntimeConfig."""
     with context.store.alone():
         thing = need(context, call, COMPONENT, call.body["InferenceComponentName"])
-        capacity.wish(context, call, thing, int(call.body["DesiredRuntimeConfig"]["CopyCount"]))
+        capacity.wish(call, thing, int(call.body["DesiredRuntimeConfig"]["CopyCount"]))
         context.store.save(COMPONENT, naming.shelf(call), thing)
     return Reply(body={"InferenceComponentArn": thing["arn"]})
 

@@ -109,9 +109,9 @@ class Containers:
     def seen(self, job: dict[str, Any], now: float) -> Seen:
         """The job as its own folder tells."""
         folder = self.folder(job)
-        status = _status(folder)
+        status = read_json(folder / container_service.STATUS)
         created = Phase(job["created"], "InProgress", "Starting")
-        if status is None:
+        if not isinstance(status, dict):
             return Seen(phases=(created,))
         phases = [created]
         for entry in status["SecondaryStatusTransitions"]:
@@ -135,6 +135,14 @@ class Containers:
             known = self._lines.setdefault(str(folder), [])
             known += [(now, line) for line in whole[len(known) :]]
             return list(known)
+
+    def fail_if_lost(self, job: dict[str, Any]) -> None:
+        """Record the failure of a job whose process is gone without a word."""
+        folder = self.folder(job)
+        if (folder / container_service.STATUS).exists() and not is_held(folder / container_service.LOCK):
+            status = read_json(folder / container_service.STATUS)  # read after the process has ended
+            if isinstance(status, dict) and status["TrainingJobStatus"] not in _ENDS.values():
+                _fail(folder, _GONE)
 
     # -- steering ----------------------------------------------------------------------------------------------------
 
@@ -178,20 +186,6 @@ class Containers:
             if known.get(name) != mark:
                 buckets.put(context, place.under(name), path.read_bytes())
                 known[name] = mark
-
-
-def _status(folder: Path) -> dict[str, Any] | None:
-    """What the job's own process tells; of one that is gone without a word, that."""
-    status = read_json(folder / container_service.STATUS)
-    if not isinstance(status, dict):
-        return None
-    if status["TrainingJobStatus"] in _ENDS.values() or is_held(folder / container_service.LOCK):
-        return status
-    status = read_json(folder / container_service.STATUS)  # it may have come to its end in between
-    if isinstance(status, dict) and status["TrainingJobStatus"] not in _ENDS.values():
-        _fail(folder, _GONE)
-        return dict(read_json(folder / container_service.STATUS))
-    return dict(status) if isinstance(status, dict) else None
 
 
 def _fail(folder: Path, reason: str) -> None:

@@ -120,7 +120,6 @@ def _places(context: EmulatorContext, body: dict[str, Any]) -> None:
     for channel in body.get("InputDataConfig") or ():
         if (uri := rows.source(channel)) is None:
             continue
-        hub.seed_caches(context)
         given = channel["DataSource"]["S3DataSource"]
         if hub.is_gated(uri) and not (given.get("ModelAccessConfig") or {}).get("AcceptEula"):
             message = f"The model at {uri} is gated: its end user license agreement must be accepted"

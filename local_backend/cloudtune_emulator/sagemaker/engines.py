@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import tarfile
@@ -35,6 +36,9 @@ class Trainer(Protocol):
     def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """The job now."""
 
+    def advance(self, context: EmulatorContext, job: dict[str, Any]) -> None:
+        """Do what a job that has not ended needs done as time passes."""
+
     def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """Ask it to stop; may write into the document."""
 
@@ -64,6 +68,9 @@ class ScriptTrainer:
     def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """See `Trainer.seen`."""
         return job_timeline.seen(job, now)
+
+    def advance(self, context: EmulatorContext, job: dict[str, Any]) -> None:
+        """See `Trainer.advance`: nothing."""
 
     def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """See `Trainer.stop`."""
@@ -116,9 +123,9 @@ def _note(context: EmulatorContext, uri: str) -> dict[str, Any]:
 def packed(files: Mapping[str, bytes]) -> bytes:
     """A tar.gz of these files."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    return buffer.getvalue()
+    return gzip.compress(buffer.getvalue(), mtime=0)  # the same files are the same archive

@@ -24,7 +24,6 @@ def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeHubContent."""
     asked = call.body
     name, version = asked["HubContentName"], asked.get("HubContentVersion")
-    seed_caches(context)
     document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
     body = _info(call, name) | {
         "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"),
@@ -94,7 +93,6 @@ def of_arn(context: EmulatorContext, call: Call, arn: str) -> dict[str, Any]:
     """The document of a base model's ARN, with or without a version, or the service's refusal."""
     _, _, rest = arn.partition(":hub-content/")
     hub, _, name, *version = rest.split("/")
-    seed_caches(context)
     return _document(call, hub, "Model", name, version[0] if version else None)
 
 
@@ -146,7 +144,7 @@ def seed_caches(context: EmulatorContext) -> None:
         for name in (documents.cache_bucket(region), documents.gated_bucket(region)):
             store.create_bucket(name, region)
         for uri, data in _contents(region).items():
-            buckets.put(context, buckets.parse(uri), data)
+            buckets.put(context, buckets.parse(uri), data, _SINCE)
 
 
 def _contents(region: str) -> dict[str, bytes]:

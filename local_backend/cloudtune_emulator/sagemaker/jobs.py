@@ -15,11 +15,13 @@ from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import (
     job_timeline,
     listing,
+    logs,
     naming,
     packages,
     shapes,
 )
 from cloudtune_emulator.sagemaker.create_job import KIND
+from cloudtune_emulator.store import Ended
 
 if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
@@ -37,21 +39,15 @@ def find(context: EmulatorContext, call: Call, name: str) -> dict[str, Any]:
     return job
 
 
-def look(context: EmulatorContext, call: Call, job: dict[str, Any]) -> Seen:
-    """How the job stands; when it is first seen to have ended, what it leaves is written."""
-    seen = context.sagemaker.seen(context, job, call.now)
-    if seen.has_ended and not job["settled"]:
-        with context.store.alone():
-            now = context.store.get(KIND, naming.shelf(call), job["id"])
-            if now is not None and not now["settled"]:
-                job |= now
-                _settle(context, call, job, seen)
-                job["settled"] = True
-                context.store.save(KIND, naming.shelf(call), job)
-    return seen
+def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
+    """The end of a job that has ended by now. Until then its log, and its checkpoints in S3, are brought up to date."""
+    context.sagemaker.advance(context, job)
+    seen = context.sagemaker.seen(context, job, now)
+    logs.write(context, job, seen.lines)
+    return Ended(seen.now.at, lambda: _leave(context, job, seen)) if seen.has_ended else None
 
 
-def _settle(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> None:
+def _leave(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> None:
     if seen.now.status == "Failed" or not seen.has_trained:
         return
     data = context.sagemaker.artefact(context, job)
@@ -59,11 +55,12 @@ def _settle(context: EmulatorContext, call: Call, job: dict[str, Any], seen: See
         return
     place = _output(job)
     if job["request"]["OutputDataConfig"].get("CompressionType") == "NONE":
-        packages.unpack(context, place, data)
+        packages.unpack(context, place, data, seen.now.at)
     else:
-        buckets.put(context, place, data)
+        buckets.put(context, place, data, seen.now.at)
     job["artefact"] = place.uri
     if job["request"].get("ServerlessJobConfig") and seen.now.status == "Completed":
+        call = Call(face="sagemaker", name="settle", region=job["region"], now=seen.now.at)
         job["package"] = packages.register(context, call, job, data)
 
 
@@ -74,17 +71,10 @@ def _output(job: dict[str, Any]) -> buckets.Place:
     return base.under("model/" if out.get("CompressionType") == "NONE" else "model.tar.gz")
 
 
-def settle_all(context: EmulatorContext, call: Call) -> None:
-    """Let every job that has ended by now leave what it leaves: asked for when S3 or the log is read."""
-    for job in context.store.all(KIND, naming.shelf(call)):
-        if not job["settled"]:
-            look(context, call, job)
-
-
 def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeTrainingJob."""
     job = find(context, call, call.body["TrainingJobName"])
-    return Reply(body=view(context, call, job, look(context, call, job)))
+    return Reply(body=view(context, call, job, context.sagemaker.seen(context, job, call.now)))
 
 
 def view(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
@@ -193,7 +183,7 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
     for job in context.store.all(KIND, naming.shelf(call)):
         if lag and job["created"] > call.now - lag.seconds:
             continue
-        seen = look(context, call, job)
+        seen = context.sagemaker.seen(context, job, call.now)
         entry = {
             "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
             "CreationTime": naming.told(context, job["created"]), "LastModifiedTime": naming.told(context, seen.now.at),
@@ -215,7 +205,7 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
     """
     with context.store.alone():
         job = find(context, call, call.body["TrainingJobName"])
-        seen = look(context, call, job)
+        seen = context.sagemaker.seen(context, job, call.now)
         if seen.has_ended:
             message = f"The request was rejected because the training job is in status {seen.now.status}."
             raise shapes.refused(message)
@@ -229,7 +219,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
     """DeleteTrainingJob: of an ended job; its name is free again."""
     with context.store.alone():
         job = find(context, call, call.body["TrainingJobName"])
-        seen = look(context, call, job)
+        seen = context.sagemaker.seen(context, job, call.now)
         if not seen.has_ended:
             message = f"The training job {job['id']} is {seen.now.status} and cannot be deleted."
             raise shapes.failed("ResourceInUse", message)

@@ -1,4 +1,4 @@
-"""The jobs' logs in CloudWatch: kept by moto, and brought up to the moment whenever somebody asks for a log.
+"""The jobs' logs in CloudWatch: kept by moto, and written as time passes.
 
 Group ``/aws/sagemaker/TrainingJobs``, streams ``<job>/algo-<n>-<time>``
 (docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). moto refuses lines from the future
@@ -9,30 +9,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cloudtune_emulator.sagemaker import naming
 from cloudtune_emulator.sagemaker.create_job import KIND
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Call
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
 
-def bring_up(context: EmulatorContext, call: Call) -> None:
-    """Write what the jobs of the call's region have logged until now."""
-    for job in context.store.all(KIND, naming.shelf(call)):
-        lines = context.sagemaker.seen(context, job, call.now).lines
-        if lines:
-            _write(context, call, job, lines)
+def restore(context: EmulatorContext) -> None:
+    """Write the logs of the jobs that have ended: moto forgets them when the server stops."""
+    for job in context.store.all(KIND):
+        if job["settled"]:
+            write(context, job, context.sagemaker.seen(context, job, context.clock.now()).lines)
 
 
-def _write(context: EmulatorContext, call: Call, job: dict[str, Any], lines: tuple[tuple[float, str], ...]) -> None:
+def write(context: EmulatorContext, job: dict[str, Any], lines: Sequence[tuple[float, str]]) -> None:
+    """Add those of a job's lines that its log lacks."""
+    if not lines:
+        return
     from moto.core.utils import utcnow
     from moto.logs.models import LogEvent
 
     with context.store.alone():
-        store = context.aws.backend("logs", call.region or "us-east-1")
+        store = context.aws.backend("logs", job["region"] or "us-east-1")
         if GROUP not in store.groups:
             store.create_log_group(GROUP, {})
         group = store.groups[GROUP]

@@ -81,7 +81,7 @@ def _asked(context: EmulatorContext, call: Call) -> tuple[dict[str, Any], Seen]:
     for job in context.store.all(KIND, naming.shelf(call)):
         config = job["request"].get("MlflowConfig") or {}
         if config.get("MlflowResourceArn") == arn and jobs.run_id(job) == run:
-            seen = jobs.look(context, call, job)
+            seen = context.sagemaker.seen(context, job, call.now)
             if seen.has_trained:
                 return job, seen
     raise MlflowError(404, "RESOURCE_DOES_NOT_EXIST", f"Run '{run}' not found")

@@ -103,7 +103,7 @@ def register(context: EmulatorContext, call: Call, job: dict[str, Any], data: by
     out = buckets.parse(request["OutputDataConfig"]["S3OutputPath"]).under(job["id"], "output", "model/")
     if "nova" in base[0].lower():
         out = _escrowed(context, call, job)
-    unpack(context, out, data)
+    unpack(context, out, data, call.now)
     source = {"S3DataSource": {"S3Uri": out.uri, "S3DataType": "S3Prefix", "CompressionType": "None"}}
     container: dict[str, Any] = {"ModelDataSource": source, "BaseModel": {"HubContentName": base[0]}}
     if base[1:]:
@@ -130,7 +130,7 @@ def _escrowed(context: EmulatorContext, call: Call, job: dict[str, Any]) -> buck
     request = job["request"]
     note = {"checkpoint_s3_bucket": kept.uri}
     out = buckets.parse(request["OutputDataConfig"]["S3OutputPath"]).under(job["id"], "output", "output")
-    buckets.put(context, out.under("manifest.json"), json.dumps(note).encode())
+    buckets.put(context, out.under("manifest.json"), json.dumps(note).encode(), call.now)
     return kept
 
 
@@ -153,11 +153,11 @@ def container(package: dict[str, Any]) -> dict[str, Any]:
     return dict(listed[0])
 
 
-def unpack(context: EmulatorContext, place: buckets.Place, data: bytes) -> None:
+def unpack(context: EmulatorContext, place: buckets.Place, data: bytes, now: float) -> None:
     """An archive's files as objects under a prefix."""
     files = {name: content.read() for name, content in read_tar(io.BytesIO(data))}
     for name, content in files.items():
-        buckets.put(context, place.under(name), content)
+        buckets.put(context, place.under(name), content, now)
 
 
 def _add(context: EmulatorContext, call: Call, group: str | None, body: dict[str, Any]) -> str:

@@ -17,7 +17,6 @@ from cloudtune_emulator.sagemaker import (
     hosting,
     hub,
     jobs,
-    logs,
     mlflow,
     naming,
     packages,
@@ -26,7 +25,7 @@ from cloudtune_emulator.sagemaker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from werkzeug.wrappers import Request
 
@@ -127,20 +126,3 @@ def _checked(operation: str) -> Handler:
 def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
     signed = signing.signature(request)
     return replace(read_call(request, face, name, ids, now), region=signed.region if signed is not None else "")
-
-
-def prepared(service: str, path: str, route: Route) -> Route:
-    """moto's route, where something of SageMaker's must be behind it first: its jobs' logs, its own buckets."""
-    if service == "logs":
-        return _after(route, logs.bring_up)
-    return (
-        _after(route, lambda context, _: hub.seed_caches(context)) if service == "s3" and hub.is_cache(path) else route
-    )
-
-
-def _after(route: Route, first: Callable[[EmulatorContext, Call], None]) -> Route:
-    def act(context: EmulatorContext, call: Call) -> Reply:
-        first(context, call)
-        return route.handler(context, call)
-
-    return replace(route, handler=act)

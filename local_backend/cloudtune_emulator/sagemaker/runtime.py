@@ -17,7 +17,7 @@ import msgspec
 from cloudtune_emulator.aws.errors import AwsError
 from cloudtune_emulator.engines import Sampling, Spoken
 from cloudtune_emulator.http import ApiError, Call, Reply, fit
-from cloudtune_emulator.sagemaker import capacity, components, hosting, packages
+from cloudtune_emulator.sagemaker import capacity, components, packages, resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,20 +111,20 @@ def _said(context: EmulatorContext, call: Call, model: dict[str, Any]) -> Spoken
 def _model(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """What stands behind the endpoint, or behind the component that the request names."""
     name = call.ids["endpoint"]
-    endpoint = hosting.found(context, call, hosting.ENDPOINT, name)
-    if endpoint is None or hosting.status(context, endpoint, call.now) not in ("InService", "Updating"):
+    endpoint = resources.found(context, call, resources.ENDPOINT, name)
+    if endpoint is None or resources.status(context, endpoint, call.now) not in ("InService", "Updating"):
         raise AwsError(400, "ValidationError", f"Endpoint {name} of account {context.settings.aws_account} not found.")
     component = call.headers.get("x-amzn-sagemaker-inference-component")
-    config = hosting.found(context, call, hosting.CONFIG, endpoint["config"])
+    config = resources.found(context, call, resources.CONFIG, endpoint["config"])
     variant = ((config or {}).get("request", {}).get("ProductionVariants") or [{}])[0]
     if component:
-        part = hosting.found(context, call, hosting.COMPONENT, component)
+        part = resources.found(context, call, resources.COMPONENT, component)
         if part is None or part["request"]["EndpointName"] != name:
             raise AwsError(400, "ValidationError", f"Inference Component Name {component} not found.")
         _need_copy(context, call, part)
         found = _of_component(context, call, part)
     else:
-        thing = hosting.found(context, call, hosting.MODEL, str(variant.get("ModelName")))
+        thing = resources.found(context, call, resources.MODEL, str(variant.get("ModelName")))
         if thing is None:
             raise AwsError(400, "ValidationError", "Inference Component Name header is required for endpoints to which "
                            "you plan to deploy inference components.")  # fmt: skip
@@ -138,7 +138,7 @@ def _need_copy(context: EmulatorContext, call: Call, part: dict[str, Any]) -> No
     The words: scale down to zero in SageMaker inference, aws.amazon.com/blogs/machine-learning, seen 2026-11-21.
     """
     base = components.base_of(part)
-    held = part if base is None else hosting.need(context, call, hosting.COMPONENT, base)
+    held = part if base is None else resources.need(context, call, resources.COMPONENT, base)
     if not capacity.ask(context, call, held):
         raise AwsError(
             400, "ValidationError", "Inference Component has no capacity to process this request. "
@@ -150,11 +150,13 @@ def _need_copy(context: EmulatorContext, call: Call, part: dict[str, Any]) -> No
 def _of_component(context: EmulatorContext, call: Call, part: dict[str, Any]) -> dict[str, Any]:
     given = part["request"].get("Specification") or {}
     if base := given.get("BaseInferenceComponentName"):
-        under = _of_component(context, call, hosting.need(context, call, hosting.COMPONENT, base))
-        on_it = [one for one in hosting.standing(context, call, hosting.COMPONENT) if components.base_of(one) == base]
+        under = _of_component(context, call, resources.need(context, call, resources.COMPONENT, base))
+        on_it = [
+            one for one in resources.standing(context, call, resources.COMPONENT) if components.base_of(one) == base
+        ]
         return under | {"adapter": _artefact(part), "adapters": [_artefact(one) for one in on_it]}
     if given.get("ModelName"):
-        return _container(context, call, hosting.need(context, call, hosting.MODEL, given["ModelName"]))
+        return _container(context, call, resources.need(context, call, resources.MODEL, given["ModelName"]))
     container = given.get("Container") or {}
     return {"uri": container.get("ArtifactUrl"), "environment": container.get("Environment") or {}}
 

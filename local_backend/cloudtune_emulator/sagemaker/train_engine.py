@@ -58,13 +58,16 @@ class TrainTrainer:
 
     def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
         """See `Trainer.seen`."""
+        return hubjobs.seen(context, job, now) if hubjobs.is_hubs(job) else self._containers.seen(job, now)
+
+    def advance(self, context: EmulatorContext, job: dict[str, Any]) -> None:
+        """See `Trainer.advance`: its checkpoints are copied to S3, and a container whose process died has failed."""
         if hubjobs.is_hubs(job):
-            return hubjobs.seen(context, job, now)
+            return
         if not self._containers.is_begun(job):
             self._start(context, job)
-        found = self._containers.seen(job, now)
+        self._containers.fail_if_lost(job)
         self._containers.keep_checkpoints(context, job)
-        return found
 
     def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
         """See `Trainer.stop`."""

@@ -6,11 +6,11 @@ derived from the submission's token, as is its ``clientRequestToken``.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
+from cloudtune_providers.bedrock.parameters import as_number, as_text, hyperparameters, rft_parameters
 from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.bedrock.rules import family_of
 
@@ -27,11 +27,6 @@ TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION", "rft": "REINFORCEMENT_
 _PORTABLE = {
     "hyperparameters.epochs": "epochCount", "hyperparameters.learning_rate": "learningRate",
     "hyperparameters.warmup_steps": "learningRateWarmupSteps",
-}  # fmt: skip
-_RFT = {
-    "max_prompt_length": "maxPromptLength", "samples_per_prompt": "trainingSamplePerPrompt",
-    "inference_max_tokens": "inferenceMaxTokens", "reasoning_effort": "reasoningEffort",
-    "eval_interval": "evalInterval",
 }  # fmt: skip
 
 
@@ -122,28 +117,11 @@ def output_prefix(options: BedrockOptions, job: str) -> str:
     return f"{options.prefix}/output/{job}/"
 
 
-def hyperparameters(spec: JobSpec) -> dict[str, Any]:
-    """What the spec asks for, under Bedrock's names."""
-    given, asked = spec.overrides.get(NAME, {}), spec.hyperparameters
-    found = {
-        "epochCount": _whole(asked.epochs), "batchSize": given.get("batch_size"), "learningRate": asked.learning_rate,
-        "learningRateWarmupSteps": asked.warmup_steps,
-    }  # fmt: skip
-    chosen = {name: value for name, value in found.items() if value is not None}
-    return chosen | dict(given.get("hyperparameters") or {})
-
-
-def rft_parameters(spec: JobSpec) -> dict[str, Any]:
-    """Those of reinforcement, which are numbers there, and not strings."""
-    given = spec.overrides.get(NAME, {})
-    return hyperparameters(spec) | {name: given[ours] for ours, name in _RFT.items() if given.get(ours) is not None}
-
-
 def _config(spec: JobSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     if spec.method.name == "rft":
         config: dict[str, Any] = {"graderConfig": {"lambdaGrader": {"lambdaArn": given.get("grader")}}}
         if chosen := rft_parameters(spec):
-            config["hyperParameters"] = {name: _as_number(value) for name, value in chosen.items()}
+            config["hyperParameters"] = {name: as_number(value) for name, value in chosen.items()}
         return {"rftConfig": config}
     if spec.method.name == "distill":
         teacher: dict[str, Any] = {"teacherModelIdentifier": given.get("teacher")}
@@ -151,25 +129,6 @@ def _config(spec: JobSpec, given: Mapping[str, Any]) -> dict[str, Any]:
             teacher["maxResponseLengthForInference"] = given["teacher_max_tokens"]
         return {"distillationConfig": {"teacherModelConfig": teacher}}
     return {}
-
-
-def as_text(value: Any) -> str:
-    """A value as Bedrock takes it: plain digits, since it says nowhere that it reads exponents."""
-    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
-
-
-def _as_number(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return int(number) if number.is_integer() and "." not in value and "e" not in value.lower() else number
-
-
-def _whole(value: float | None) -> float | int | None:
-    return int(value) if value is not None and value == int(value) else value
 
 
 def settings_of(request: PlanRequest, catalog: Catalog) -> tuple[Setting, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.errors import Problem
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.bedrock import open_weight
+from cloudtune_providers.bedrock.parameters import rft_parameters
 from cloudtune_providers.bedrock.responses import NAME
 
 if TYPE_CHECKING:
@@ -135,8 +136,6 @@ class Rules:
     # -- values ----------------------------------------------------------------------------------------------------
 
     def _values(self, spec: JobSpec) -> Iterator[Problem]:
-        from cloudtune_providers.bedrock.requests import rft_parameters
-
         given = spec.overrides.get(NAME, {})
         written = dict(given.get("hyperparameters") or {})
         fields = {"epochCount": "hyperparameters.epochs", "learningRate": "hyperparameters.learning_rate",

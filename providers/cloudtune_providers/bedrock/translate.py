@@ -9,7 +9,8 @@ from cloudtune.errors import DataError, UnsupportedError
 from cloudtune.plan import CostEstimate, Plan, PlanRequest
 from cloudtune.spec import spec_features
 from cloudtune_providers.bedrock import open_weight
-from cloudtune_providers.bedrock.requests import TYPES, hyperparameters, plan_of
+from cloudtune_providers.bedrock.parameters import hyperparameters
+from cloudtune_providers.bedrock.requests import TYPES, plan_of
 from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.bedrock.rules import family_of
 

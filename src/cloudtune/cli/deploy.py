@@ -61,7 +61,8 @@ def need_host(session: Session, backend: str) -> None:
 
 def read_options(texts: tuple[str, ...]) -> dict[str, Any]:
     """KEY=VALUE, values as in a spec file. Raises InputError with all that cannot be read."""
-    from cloudtune.document.document import SyntaxFault, parse_value
+    from cloudtune.document.document import parse_value
+    from cloudtune.document.parsed import SyntaxFault
     from cloudtune.errors import InputError, Problem
 
     found: dict[str, Any] = {}

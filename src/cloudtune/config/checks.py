@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloudtune.document.document import Document, Path_, dotted
+from cloudtune.document.document import Document, dotted
 from cloudtune.errors import Problem
 from cloudtune.redaction.masking import REFERENCE, is_secret_name, is_secret_shape, url_password
+
+if TYPE_CHECKING:
+    from cloudtune.document.parsed import Path_
 
 _TOP = ("backend", "ledger", "profile", "backends", "profiles")
 _IN_PROFILE = ("backend", "ledger", "backends")

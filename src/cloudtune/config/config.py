@@ -28,7 +28,7 @@ import msgspec
 from cloudtune.config.checks import faults, leaves, texts, url_reference
 from cloudtune.config.option_types import REASONS, Effect, effect_of
 from cloudtune.config.trust import PROJECT_FILE, is_trusted, project_file, read_project_file
-from cloudtune.document.document import Document, Path_, dotted, parse_document, read_document
+from cloudtune.document.document import Document, dotted, parse_document, read_document
 from cloudtune.document.validation import quoted
 from cloudtune.errors import CloudtuneError, ConfigError, Problem
 from cloudtune.ledger.url import shown
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import BaseModel
+
+    from cloudtune.document.parsed import Path_
 
 USER_FILE = "config.toml"
 HOME = "CLOUDTUNE_HOME"

@@ -20,7 +20,7 @@ from cloudtune.data.records import kind_of
 from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import digest
-from cloudtune.data.write.formats import find_format
+from cloudtune.data.write.formats_table import find_format
 from cloudtune.errors import Problem
 from cloudtune.spec import Data, Source
 

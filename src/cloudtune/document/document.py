@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from cloudtune.document.formats import parse_json, parse_toml, parse_yaml
+from cloudtune.document.parsed import Parsed, Path_, SyntaxFault
 from cloudtune.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -23,14 +25,9 @@ if TYPE_CHECKING:
 STDIN = "-"
 LARGEST_BYTES = 256 * 1024
 """YAML is read at about 200 KiB a second."""
-DEEPEST = 50
-"""Levels of lists and tables in one document."""
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 """Control characters, except tab and line ends, and halves of surrogate pairs."""
 _DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".ndjson")
-
-Path_ = tuple[str | int, ...]
-"""Where a value stands: keys and indexes from the top."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +48,6 @@ class Document:
             if path[:end] in self.lines:
                 return self.lines[path[:end]]
         return None
-
-
-@dataclass
-class Parsed:
-    """What a parser of one format brings."""
-
-    values: Any
-    lines: dict[Path_, int]
-    duplicates: list[tuple[Path_, int, int]] = field(default_factory=list)
-    """Path, the line of the second mention, the line of the first."""
-
-
-class SyntaxFault(Exception):
-    """A file that is not what its format asks for."""
-
-    def __init__(self, message: str, *, line: int | None = None, fix: str | None = None) -> None:
-        super().__init__(message)
-        self.line = line
-        self.fix = fix
 
 
 def read_document(path: str | Path, *, error: type[InputError], what: str) -> Document:
@@ -114,8 +92,6 @@ def parse_document(raw: bytes, label: str, folder: Path, *, error: type[InputErr
 
 def parse_value(text: str) -> Any:
     """One value as YAML writes it: ``2e-4`` is a number, ``no`` a word. Raises SyntaxFault."""
-    from cloudtune.document.formats import parse_yaml
-
     return parse_yaml(text).values
 
 
@@ -159,8 +135,6 @@ def _decoded(raw: bytes, what: str, fail: Callable[..., NoReturn]) -> str:
 
 
 def _parser(label: str, text: str) -> Callable[[str], Parsed]:
-    from cloudtune.document.formats import parse_json, parse_toml, parse_yaml
-
     suffix = Path(label).suffix.lower()
     if suffix in _DATA_SUFFIXES:
         raise SyntaxFault("this is the name of a data file; YAML, JSON or TOML is needed",

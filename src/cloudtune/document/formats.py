@@ -13,7 +13,7 @@ import tomllib
 from datetime import date, datetime, time
 from typing import Any
 
-from cloudtune.document.document import DEEPEST, Parsed, Path_, SyntaxFault
+from cloudtune.document.parsed import DEEPEST, Parsed, Path_, SyntaxFault
 
 MOST_VALUES = 10_000
 """Values in one document, each use of an alias counted. A few aliases of aliases can make billions."""

@@ -17,7 +17,8 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from cloudtune.document.document import DEEPEST, STDIN, Document, Path_, SyntaxFault, dotted, parse_value, read_document
+from cloudtune.document.document import STDIN, Document, dotted, parse_value, read_document
+from cloudtune.document.parsed import DEEPEST, Path_, SyntaxFault
 from cloudtune.document.validation import problems_of, quoted
 from cloudtune.errors import Problem, SpecError
 from cloudtune.redaction.masking import looks_secret

@@ -9,7 +9,8 @@ from cloudtune.testing.clock import FakeClock
 from cloudtune.testing.job_timeline import Script
 from cloudtune.testing.scripted import ScriptedBackend
 from cloudtune.testing.scripted_options import ScriptedOptions
-from cloudtune.testing.vendor import PERSONALITIES, Personality, ScriptedVendor, VendorError
+from cloudtune.testing.service import VendorError
+from cloudtune.testing.vendor import PERSONALITIES, Personality, ScriptedVendor
 from cloudtune.testing.world import Recipe, World
 
 __all__ = [

@@ -28,7 +28,8 @@ from cloudtune.plan import Plan, PlanRequest, Resolved, Step
 from cloudtune.state import Checkpoint, Deployment, Event, Generation, JobRef, JobSnapshot, Metric, TunedModel
 from cloudtune.testing import translation
 from cloudtune.testing.scripted_options import ScriptedOptions, ScriptedOverrides
-from cloudtune.testing.vendor import ScriptedVendor, VendorError
+from cloudtune.testing.service import VendorError
+from cloudtune.testing.vendor import ScriptedVendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -24,10 +24,15 @@ READS = frozenset(
 """Calls that change nothing."""
 
 
-def _error(status: int, message: str) -> Exception:
-    from cloudtune.testing.vendor import VendorError
+class VendorError(Exception):
+    """What the vendor's SDK raises: an HTTP status and words, or status 0 where no answer came."""
 
-    return VendorError(status, message)
+    def __init__(self, status: int, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        self.sent = sent
+        """False only where it is sure that the request never left."""
 
 
 # -- files -----------------------------------------------------------------------------------------------------------
@@ -83,7 +88,7 @@ def head_file(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now:
     """The file under a key."""
     found = vendor.store.rows("SELECT * FROM files WHERE name = ?", body["name"])
     if not found:
-        raise _error(404, f"no file {body['name']}")
+        raise VendorError(404, f"no file {body['name']}")
     return _file_view(vendor, found[0], now)
 
 
@@ -91,7 +96,7 @@ def get_file(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: 
     """A file by id."""
     found = vendor.store.rows("SELECT * FROM files WHERE id = ?", body["id"])
     if not found:
-        raise _error(404, f"no file {body['id']}")
+        raise VendorError(404, f"no file {body['id']}")
     return _file_view(vendor, found[0], now)
 
 
@@ -119,7 +124,7 @@ def _file_view(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> dict[
 def _open_upload(vendor: ScriptedVendor, body: dict[str, Any]) -> dict[str, Any]:
     found = vendor.store.rows("SELECT * FROM uploads WHERE id = ? AND NOT finished", body["upload"])
     if not found:
-        raise _error(404, f"no upload {body['upload']}")
+        raise VendorError(404, f"no upload {body['upload']}")
     return found[0]
 
 
@@ -130,30 +135,35 @@ def create_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now
     """Make a job, unless the personality finds that it is there already."""
     for file in body["files"].values():
         if get_file(vendor, {"id": file}, b"", now)["status"] != "processed":
-            raise _error(400, f"file {file} is not ready")
+            raise VendorError(400, f"file {file} is not ready")
     if parent := body.get("parent"):
         _ended(vendor, parent, now)
     if vendor.personality == "token":
         found = vendor.store.rows("SELECT * FROM jobs WHERE token = ?", body.get("token") or "")
         if found and msgspec.json.decode(found[0]["body"]) != body:
-            raise _error(409, "that token was used for another request")
+            raise VendorError(409, "that token was used for another request")
         if found:
             return view_of(vendor, found[0], now)
     if vendor.personality == "unique_names" and vendor.store.rows("SELECT 1 FROM jobs WHERE name = ?", body["name"]):
-        raise _error(409, f"a job of the name {body['name']} exists already")
+        raise VendorError(409, f"a job of the name {body['name']} exists already")
     return view_of(vendor, _keep_job(vendor, body, now), now)
 
 
 def _keep_job(vendor: ScriptedVendor, body: dict[str, Any], now: float) -> dict[str, Any]:
-    from cloudtune.testing.vendor import script_from
-
-    script = script_from(vendor.store.setting("script", Script()), body)
+    script = _script(vendor.store.setting("script", Script()), body)
     with vendor.store.transaction() as db:
         row = (body.get("token"), body["name"], now, _dump(body), _dump(script))
         sql = "INSERT INTO jobs (token, name, created_at, body, script) VALUES (?, ?, ?, ?, ?)"
         seq = db.execute(sql, row).lastrowid
         db.execute("UPDATE jobs SET id = ? WHERE seq = ?", (f"ftjob-{seq:06}", seq))
     return vendor.store.rows("SELECT * FROM jobs WHERE seq = ?", seq)[0]
+
+
+def _script(settings: Any, body: dict[str, Any]) -> Script:
+    """The script of a new job: the vendor's, with what the request says of steps and time."""
+    script = msgspec.convert(settings, Script)
+    changes = {"steps": body.get("hyperparameters", {}).get("max_steps"), "max_time_s": body.get("max_time_s")}
+    return msgspec.structs.replace(script, **{name: value for name, value in changes.items() if value is not None})
 
 
 def get_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
@@ -164,10 +174,10 @@ def get_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: f
 def find_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
     """A job by name, where names are unique."""
     if vendor.personality != "unique_names":
-        raise _error(400, "jobs are not found by name here")
+        raise VendorError(400, "jobs are not found by name here")
     found = vendor.store.rows("SELECT * FROM jobs WHERE name = ?", body["name"])
     if not found:
-        raise _error(404, f"no job of the name {body['name']}")
+        raise VendorError(404, f"no job of the name {body['name']}")
     return view_of(vendor, found[0], now)
 
 
@@ -211,13 +221,13 @@ def delete_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now
 def _ended(vendor: ScriptedVendor, job: str, now: float) -> None:
     word = life_of(vendor, job_row(vendor, job), now).word
     if word not in ENDED:
-        raise _error(409, f"job {job} is {word}")
+        raise VendorError(409, f"job {job} is {word}")
 
 
 def _change(vendor: ScriptedVendor, body: dict[str, Any], now: float, kind: str, allowed: set[Word]) -> Any:
     word = life_of(vendor, job_row(vendor, body["id"]), now).word
     if word not in allowed:
-        raise _error(409, f"job {body['id']} is {word}")
+        raise VendorError(409, f"job {body['id']} is {word}")
     add_act(vendor, body["id"], Act(now, kind))  # type: ignore[arg-type]
     return get_job(vendor, body, b"", now)
 
@@ -254,7 +264,7 @@ def get_model(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now:
     """What a completed job made."""
     row = job_row(vendor, body["id"])
     if life_of(vendor, row, now).word != Word.COMPLETED:
-        raise _error(409, f"job {body['id']} has no model")
+        raise VendorError(409, f"job {body['id']} has no model")
     return {"model": f"ft:{msgspec.json.decode(row['body'])['model']}:{body['id']}"}
 
 
@@ -269,7 +279,7 @@ def create_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: byt
         db.execute("INSERT OR IGNORE INTO deployments VALUES (?, ?, ?)", (body["name"], body["model"], now))
     found = vendor.store.rows("SELECT * FROM deployments WHERE name = ?", body["name"])[0]
     if found["model"] != body["model"]:
-        raise _error(409, f"deployment {body['name']} serves another model")
+        raise VendorError(409, f"deployment {body['name']} serves another model")
     return found
 
 
@@ -277,7 +287,7 @@ def delete_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: byt
     """Take a model down."""
     with vendor.store.transaction() as db:
         if not db.execute("DELETE FROM deployments WHERE name = ?", (body["name"],)).rowcount:
-            raise _error(404, f"no deployment {body['name']}")
+            raise VendorError(404, f"no deployment {body['name']}")
     return {}
 
 
@@ -293,7 +303,7 @@ def job_row(vendor: ScriptedVendor, job: str) -> dict[str, Any]:
     """A job's row; raises the vendor's 404."""
     found = vendor.store.rows("SELECT * FROM jobs WHERE id = ? AND NOT deleted", job)
     if not found:
-        raise _error(404, f"no job {job}")
+        raise VendorError(404, f"no job {job}")
     return found[0]
 
 

@@ -35,7 +35,7 @@ from cloudtune.testing.vendor import TIMEOUT_S
 if TYPE_CHECKING:
     from cloudtune.errors import CloudtuneError
     from cloudtune.spec import JobSpec
-    from cloudtune.testing.vendor import VendorError
+    from cloudtune.testing.service import VendorError
 
 STATES: dict[str, JobState] = {
     Word.WAITING: JobState.QUEUED,

@@ -22,7 +22,8 @@ import msgspec
 
 from cloudtune.clock import SystemClock
 from cloudtune.testing import service
-from cloudtune.testing.job_timeline import Act, JobStatus, Script, status_at
+from cloudtune.testing.job_timeline import Act, JobStatus, Script
+from cloudtune.testing.service import VendorError
 from cloudtune.testing.store import Store
 
 if TYPE_CHECKING:
@@ -35,17 +36,6 @@ Personality = Literal["token", "unique_names", "neither"]
 PERSONALITIES: tuple[Personality, ...] = ("token", "unique_names", "neither")
 TIMEOUT_S = 30.0
 """How long a client waits for an answer."""
-
-
-class VendorError(Exception):
-    """What the vendor's SDK raises: an HTTP status and words, or status 0 where no answer came."""
-
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retry_after = retry_after
-        self.sent = sent
-        """False only where it is sure that the request never left."""
 
 
 class ScriptedVendor:
@@ -211,13 +201,3 @@ class ScriptedVendor:
     def _settle(self) -> None:
         with self.store.transaction():
             self._land(self.time())
-
-
-def script_from(settings: Any, body: dict[str, Any]) -> Script:
-    """The script of a new job: the vendor's, with what the request says of steps and time."""
-    script = msgspec.convert(settings, Script)
-    changes = {"steps": body.get("hyperparameters", {}).get("max_steps"), "max_time_s": body.get("max_time_s")}
-    return msgspec.structs.replace(script, **{name: value for name, value in changes.items() if value is not None})
-
-
-__all__ = ["PERSONALITIES", "Personality", "ScriptedVendor", "VendorError", "script_from", "status_at"]

@@ -25,7 +25,8 @@ from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.data.write.dropped_features import features
-from cloudtune.data.write.formats import LossError, find_format, loss_problem
+from cloudtune.data.write.formats import LossError, loss_problem
+from cloudtune.data.write.formats_table import find_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,6 +12,7 @@ from cloudtune.data.records import ImagePart, Pair, TextPart, VideoPart, compact
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.row_template import CLAUDE, CONVERSE, DIALOG
+from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Chat, ImageUrl, Item, Message, Preference, Rated, Text, VideoUrl
@@ -341,3 +343,12 @@ FORMATS: dict[str, Format] = {
         Format("pair", "source and target", frozenset({"chat", "pair"}), _NONE, _to_pair),
     )
 }  # fmt: skip
+
+
+def find_format(name: str) -> Format:
+    """The format of that name. Raises DataError for a name that is not known."""
+    if name in FORMATS:
+        return FORMATS[name]
+    near = difflib.get_close_matches(name, FORMATS, n=1)
+    fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(FORMATS))}"
+    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])

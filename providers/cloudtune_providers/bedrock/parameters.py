@@ -1,0 +1,54 @@
+"""What a spec asks for, under the names of Bedrock's hyperparameters."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_providers.bedrock.responses import NAME
+
+if TYPE_CHECKING:
+    from cloudtune.spec import JobSpec
+
+_RFT = {
+    "max_prompt_length": "maxPromptLength", "samples_per_prompt": "trainingSamplePerPrompt",
+    "inference_max_tokens": "inferenceMaxTokens", "reasoning_effort": "reasoningEffort",
+    "eval_interval": "evalInterval",
+}  # fmt: skip
+
+
+def hyperparameters(spec: JobSpec) -> dict[str, Any]:
+    """What the spec asks for, under Bedrock's names."""
+    given, asked = spec.overrides.get(NAME, {}), spec.hyperparameters
+    found = {
+        "epochCount": _whole(asked.epochs), "batchSize": given.get("batch_size"), "learningRate": asked.learning_rate,
+        "learningRateWarmupSteps": asked.warmup_steps,
+    }  # fmt: skip
+    chosen = {name: value for name, value in found.items() if value is not None}
+    return chosen | dict(given.get("hyperparameters") or {})
+
+
+def rft_parameters(spec: JobSpec) -> dict[str, Any]:
+    """Those of reinforcement, which are numbers there, and not strings."""
+    given = spec.overrides.get(NAME, {})
+    return hyperparameters(spec) | {name: given[ours] for ours, name in _RFT.items() if given.get(ours) is not None}
+
+
+def as_text(value: Any) -> str:
+    """A value as Bedrock takes it: plain digits, since it says nowhere that it reads exponents."""
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
+
+
+def as_number(value: Any) -> Any:
+    """A number that is written as text as a number."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return int(number) if number.is_integer() and "." not in value and "e" not in value.lower() else number
+
+
+def _whole(value: float | None) -> float | int | None:
+    return int(value) if value is not None and value == int(value) else value

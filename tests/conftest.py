@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +24,33 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+
+
+# Tiny tensors gain nothing from threads, which get in the way of the other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ[_name] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the trainers that tests start be forked from one process that has imported torch: see tests/warm.
+
+    ``PYTHON_WARM_SERVER= make test`` starts each one anew.
+    """
+    if "PYTHON_WARM_SERVER" in os.environ or sys.platform != "linux":
+        return
+    warm = Path(__file__).with_name("warm")
+    folder = tempfile.mkdtemp(prefix="warm-")
+    os.environ["PYTHON_WARM_SERVER"] = f"{folder}/server"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(warm), os.environ.get("PYTHONPATH")]))
+    sys.path.append(str(warm))
+    server = subprocess.Popen([sys.executable, warm / "server.py", f"{folder}/server"], stdin=subprocess.PIPE)
+
+    def end() -> None:
+        server.communicate()
+        shutil.rmtree(folder)
+
+    config.add_cleanup(end)
 
 
 class NetworkBlocked(RuntimeError):
@@ -71,8 +100,6 @@ def _no_network() -> Any:
         return resolve(host, *rest, **options)
 
     patch.setattr(socket, "getaddrinfo", checked)
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        patch.setenv(name, "1")
     yield
     patch.undo()
 

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from cloudtune_trainer.run_spec import RunSpec
 
 
+def import_libraries(spec: RunSpec) -> None:
+    """Import now what loading the model imports anyway."""
+    import transformers.modeling_utils  # noqa: F401
+
+    if spec.adapter.type != "full":
+        import peft  # noqa: F401
+
+
 def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
     """Train, and write the model. Returns the final state's word and what is to be said of it; the caller writes it."""
     from transformers.utils import logging

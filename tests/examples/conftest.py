@@ -28,8 +28,8 @@ class Quickstart:
         return {
             **os.environ,
             "CLOUDTUNE_HOME": str(self.home),
-            "OMP_NUM_THREADS": "1",
-        }  # tiny models gain nothing from threads
+            "PYTHON_WARM_ALL": "1",
+        }
 
     def run(self, *words: str) -> str:
         """What ``quickstart.py`` prints; fails if it fails."""

@@ -1,0 +1,109 @@
+"""Hands a trainer that a test starts over to the warm server (``server.py``): there torch is imported already.
+
+Python imports this module at its start, from PYTHONPATH. The process stays as a stand-in: it passes signals on, its
+end ends the child that runs the program, and it ends as the child does.
+"""
+
+import sys
+
+PROGRAMS = ("cloudtune_trainer", "cloudtune_trainer.sagemaker")
+"""Run with ``python [-P] -m``: these packages' modules import torch. With PYTHON_WARM_ALL set, every program does."""
+SETTINGS = ("OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "HUGGINGFACE_")
+"""Libraries read variables of these names when they are imported, so they have to be those of the server."""
+SET_BY_THE_TRAINER = ("OMP_WAIT_POLICY", "HF_HUB_DISABLE_PROGRESS_BARS")
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy")
+
+
+def _program() -> tuple[str, bool] | None:
+    """A module, or else the file of a script, that is to be run warm; and whether it is a module."""
+    import os
+
+    words = sys.orig_argv[1:]
+    if words and words[0] == "-P":
+        del words[0]
+    if not words:
+        return None
+    everything = bool(os.environ.get("PYTHON_WARM_ALL"))
+    if words[0] == "-m" and len(words) > 1:
+        wanted = everything or words[1] in PROGRAMS or words[1].rpartition(".")[0] in PROGRAMS
+        return (words[1], True) if wanted else None
+    return (words[0], False) if everything and not words[0].startswith("-") else None
+
+
+def facts() -> dict[str, object]:
+    """What has to be the same here and in the server."""
+    import importlib.util
+    import os
+    import resource
+
+    found = {name: importlib.util.find_spec(name) for name in LIBRARIES}
+    limits = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    return {
+        "python": sys.executable,
+        "libraries": {name: spec and spec.origin for name, spec in found.items()},
+        "settings": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(SETTINGS) and name not in SET_BY_THE_TRAINER
+        },
+        "limits": {name: resource.getrlimit(getattr(resource, name))[0] for name in limits},
+    }
+
+
+def _hand_over(program: str, *, is_module: bool) -> None:
+    import array
+    import fcntl
+    import json
+    import os
+    import signal
+    import socket
+    from pathlib import Path
+
+    open_ones = []
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            continue  # the one that lists them
+        open_ones.append(number)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        server.connect(os.environ["PYTHON_WARM_SERVER"])
+    except OSError:
+        return
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+    os.umask(mask := os.umask(0o077))
+    order = {
+        "facts": facts(), "program": program, "is_module": is_module, "argv": sys.argv[1:], "path": sys.path,
+        "safe": sys.flags.safe_path,
+        "cwd": str(Path.cwd()), "env": dict(os.environ), "umask": mask, "fds": open_ones,
+        "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
+    }  # fmt: skip
+    for number in handled:
+        if number not in order["ignored"]:
+            signal.signal(number, lambda number, _: server.send(str(int(number)).encode()))
+    body = json.dumps(order).encode()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(body) + 65536)
+    server.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", open_ones))])
+    answer = server.recv(64)
+    if answer == b"cold":
+        for number in handled:
+            if number not in order["ignored"]:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        server.close()
+        return
+    code = int(answer or b"1")
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _start() -> None:
+    import os
+
+    if os.environ.get("PYTHON_WARM_SERVER") and (found := _program()) is not None:
+        _hand_over(found[0], is_module=found[1])
+
+
+_start()

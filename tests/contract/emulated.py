@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
+from cloudtune.data.checks.openai_tokens import OpenAITokens
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
@@ -40,6 +41,14 @@ _CALLS: dict[CallName, str] = {
     "events": "jobs.events", "cancel": "jobs.cancel",
 }  # fmt: skip
 _FAULTS = {"repeat": "duplicate_event", "partial": "list_lag"}
+
+
+LOAD_ENCODING = f"{__name__}:load_encoding"
+
+
+def load_encoding() -> None:
+    """Read the tokenizer's files, which takes seconds."""
+    OpenAITokens("o200k_base").count([])
 
 
 def open_openai(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:

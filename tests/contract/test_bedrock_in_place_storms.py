@@ -8,6 +8,7 @@ import pytest
 from tests.contract.emulated_aws import BUCKET, REGION, BedrockWorld, connected
 from tests.contract.fault_schedules import MANY, calm, client_of, until_it_works
 from tests.contract.sagemaker_world import open_sagemaker
+from tests.contract.service_models import SHARE_SERVICE_MODELS
 from tests.contract.test_bedrock_storms import FAULT_MIX, model_folder
 
 from cloudtune.backend import Absent
@@ -133,8 +134,7 @@ def test_whoever_does_not_look_first_is_saved_by_the_token(stage: Stage) -> None
 
 @pytest.fixture
 def fork_server(stage: Stage) -> Iterator[ForkServer]:
-    """Born in the world's environment: its children's credentials stand there."""
-    with ForkServer(preload=("boto3", "cloudtune_providers.bedrock.backend", "cloudtune.importing")) as fork_server:
+    with ForkServer(warm_up=(SHARE_SERVICE_MODELS,)) as fork_server:
         yield fork_server
 
 

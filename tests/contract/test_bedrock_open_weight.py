@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated_open_weight import GRADER, KEY, MODEL, PREFIX, OpenWeightWorld
 from tests.contract.fault_schedules import DIALECT, DIALECT_SENDS, JobStorms, blind, client_of, stubborn
+from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.client import Client
 from cloudtune.errors import BackendNotInstalled, CredentialsError, UnsupportedError
@@ -42,7 +43,7 @@ def client(world: OpenWeightWorld) -> Client:
 
 class TestOpenWeight(BackendContract):
     expected_skips = 10
-    preload = ("boto3", "openai")
+    warm_up = (SHARE_SERVICE_MODELS,)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture

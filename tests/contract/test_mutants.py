@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("NeverLooks", "test_13_a_lost_reply_makes_no_second", {"call": "create", "personality": "neither"}),
     ("Impatient", "test_13_a_lost_reply_makes_no_second", {"call": "create", "personality": "neither"}),
     ("NeverLooksForFiles", "test_13_a_lost_reply_makes_no_second", {"call": "upload", "personality": "neither"}),
-    ("NeverLooks", "test_13_a_kill_anywhere_makes_no_second", {"personality": "neither"}),
-    ("NewTokenEachSend", "test_13_a_kill_anywhere_makes_no_second", {}),
+    ("NeverLooks", "test_13_a_kill_anywhere_makes_no_second", {"failpoints": "steps", "personality": "neither"}),
+    ("NewTokenEachSend", "test_13_a_kill_anywhere_makes_no_second", {"failpoints": "steps"}),
     ("AdoptsAnything", "test_13_the_same_submit_answers_with_the_same_job", {}),
     ("NoAttempts", "test_13_again_makes_one_more", {}),
     ("Unreasoned", "test_14_every_feature_is_answered", {}),
@@ -127,32 +128,36 @@ Held.__name__ = "TestToken"  # whose snapshot it is
 
 @pytest.mark.parametrize(("mutant", "clause", "details"), CASES, ids=[f"{case[0]}-{case[1][5:]}" for case in CASES])
 def test_a_sloppy_backend_is_caught(
-    mutant: str, clause: str, details: dict[str, Any], memory_path: Path, caplog: pytest.LogCaptureFixture
+    mutant: str, clause: str, details: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     with pytest.raises(CAUGHT):
-        hold(mutant, clause, details, memory_path, caplog)
+        hold(mutant, clause, details, request)
 
 
 @pytest.mark.parametrize("mutant", MASKED)
-def test_a_key_that_a_backend_hands_out_is_masked(
-    mutant: str, memory_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    hold(mutant, "test_02_no_secret_is_told", {}, memory_path, caplog)
+def test_a_key_that_a_backend_hands_out_is_masked(mutant: str, request: pytest.FixtureRequest) -> None:
+    hold(mutant, "test_02_no_secret_is_told", {}, request)
 
 
-def hold(
-    mutant: str, clause: str, details: dict[str, Any], memory_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[ForkServer]:
+    with ForkServer() as fork_server:
+        yield fork_server
+
+
+def hold(mutant: str, clause: str, details: dict[str, Any], request: pytest.FixtureRequest) -> None:
     """Run a clause with a mutant."""
     given = dict(details)
-    world = ScriptedWorld(memory_path, given.pop("personality", "token"), backend=f"{mutants.__name__}:{mutant}")
+    root = request.getfixturevalue("tmp_path")
+    world = ScriptedWorld(root, given.pop("personality", "token"), backend=f"{mutants.__name__}:{mutant}")
     backend = world.backend()
-    with ForkServer() as fork_server:
-        fixtures = given | {"world": world, "backend": backend, "fork_server": fork_server, "caplog": caplog}
-        fixtures["client"] = Client(backend, ledger=ledger_url(world), clock=world.clock)
-        test = getattr(Held(), clause)
-        arguments = {name: fixtures[name] for name in inspect.signature(test).parameters}
-        test(**arguments)
+    given |= {"world": world, "backend": backend}
+    given["client"] = Client(backend, ledger=ledger_url(world), clock=world.clock)
+    test = getattr(Held(), clause)
+    test(**{
+        name: given[name] if name in given else request.getfixturevalue(name)
+        for name in inspect.signature(test).parameters
+    })  # fmt: skip
 
 
 def test_every_mutant_is_tried() -> None:

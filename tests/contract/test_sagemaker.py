@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.sagemaker_world import SageMakerWorld, trained_run
+from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.testing.contract import BackendContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from cloudtune.client import Client
-    from cloudtune.testing.fork_server import ForkServer
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +22,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestSageMaker(BackendContract):
     expected_skips = 3
-    preload = ("boto3",)
+    warm_up = (SHARE_SERVICE_MODELS,)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture
@@ -32,11 +30,3 @@ class TestSageMaker(BackendContract):
         world = SageMakerWorld(tmp_path, trained)
         yield world
         world.close()
-
-    @pytest.mark.soak
-    @pytest.mark.timeout(900)
-    def test_13_a_kill_anywhere_makes_no_second(
-        self, world: SageMakerWorld, client: Client, fork_server: ForkServer
-    ) -> None:
-        """13: JumpStart's test, of the same calls, runs always; here are more uploads."""
-        super().test_13_a_kill_anywhere_makes_no_second(world, client, fork_server)

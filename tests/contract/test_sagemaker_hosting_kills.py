@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.contract.emulated_aws import REGION
 from tests.contract.sagemaker_world import SageMakerWorld
+from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.client import Client
 from cloudtune.state import Deployment, to_json
@@ -36,7 +37,7 @@ class Stage:
 
     def __init__(self, root: Path, way: str) -> None:
         self.world = SageMakerWorld(root, root)
-        self.fork_server = ForkServer(preload=("boto3",))  # it takes the world's credentials along
+        self.fork_server = ForkServer(warm_up=(SHARE_SERVICE_MODELS,))
         self.ledger = f"sqlite:///{root}/ledger.db"
         self.options, self.whole = WAYS[way]
         self.job = self.submitted()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.contract.sagemaker_world import ServerlessWorld, rarely
+from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.testing.contract import BackendContract
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 class TestServerless(BackendContract):
     expected_skips = 7
-    preload = ("boto3",)
+    warm_up = (SHARE_SERVICE_MODELS,)
     snapshots = Path(__file__).parent / "snapshots"
 
     @pytest.fixture

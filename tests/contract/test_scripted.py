@@ -21,8 +21,8 @@ class Scripted(BackendContract):
     personality: ClassVar[Personality]
 
     @pytest.fixture
-    def world(self, memory_path: Path) -> ScriptedWorld:
-        return ScriptedWorld(memory_path, self.personality)
+    def world(self, tmp_path: Path) -> ScriptedWorld:
+        return ScriptedWorld(tmp_path, self.personality)
 
 
 class TestToken(Scripted):

@@ -66,16 +66,25 @@ class Outcome(Value, frozen=True, kw_only=True):
         return str(self.error["class"]) if self.error else ""
 
 
+class _Message(Value, frozen=True, kw_only=True):
+    """One line to the fork server."""
+
+    orders: list[Order]
+    environment: dict[str, str]
+
+
 class ForkServer:
     """A running fork server. Use it as a context manager.
 
-    ``preload`` names modules that it imports once, so that not every child has to.
+    It imports what its children had to import, so that only the first child of a kind waits for that. ``warm_up`` names
+    functions (``module:function``) that it calls once, to load what children then find in memory. They must start no
+    thread and open no connection. Each child has the environment variables that the test process has at that moment.
     """
 
-    def __init__(self, *, preload: Sequence[str] = ()) -> None:
+    def __init__(self, *, warm_up: Sequence[str] = ()) -> None:
         paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cloudtune.testing.fork_server", *preload],
+            [sys.executable, "-P", "-m", "cloudtune.testing.fork_server", *warm_up],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": paths},
         )  # fmt: skip
@@ -98,7 +107,8 @@ class ForkServer:
         """Several children at once: all are born before any of them starts."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(msgspec.json.encode(orders) + b"\n")
+        message = _Message(orders=list(orders), environment=dict(os.environ))
+        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
@@ -116,21 +126,30 @@ _SOON_NEEDED = ("cloudtune.client", "cloudtune.data.checks.preparing", "cloudtun
 
 
 def main() -> None:
-    """Serve orders until standard input ends. Arguments name modules to import first."""
-    for module in (*_SOON_NEEDED, *sys.argv[1:]):
+    """Serve orders until standard input ends. Arguments name functions to call first."""
+    for module in _SOON_NEEDED:
         importlib.import_module(module)
+    for function in sys.argv[1:]:
+        named(function)()
     for line in sys.stdin.buffer:
-        orders = msgspec.json.decode(line, type=list[Order])
-        sys.stdout.buffer.write(msgspec.json.encode(_fork_all(orders)) + b"\n")
+        message = msgspec.json.decode(line, type=_Message)
+        os.environ.clear()
+        os.environ.update(message.environment)
+        outcomes, imported = _fork_all(message.orders)
+        sys.stdout.buffer.write(msgspec.json.encode(outcomes) + b"\n")
         sys.stdout.buffer.flush()
+        for module in imported:
+            importlib.import_module(module)
 
 
-def _fork_all(orders: list[Order]) -> list[Outcome]:
+def _fork_all(orders: list[Order]) -> tuple[list[Outcome], list[str]]:
+    """What became of the children, and the modules that they imported."""
     start_read, start_write = os.pipe()
     children = [_fork(order, start_read, start_write) for order in orders]
     os.close(start_read)
     os.close(start_write)  # the end of this pipe is the starting shot
-    return [_collect(pid, log) for pid, log in children]
+    ends = [_collect(pid, log) for pid, log in children]
+    return [outcome for outcome, _ in ends], [module for _, imported in ends for module in imported]
 
 
 def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
@@ -152,21 +171,24 @@ def _fork(order: Order, start_read: int, start_write: int) -> tuple[int, int]:
         os._exit(status)
 
 
-def _collect(pid: int, log: int) -> Outcome:
+def _collect(pid: int, log: int) -> tuple[Outcome, list[str]]:
     with os.fdopen(log, "rb") as pages:
         lines = [msgspec.json.decode(line) for line in pages if line.endswith(b"\n")]
     _, status = os.waitpid(pid, 0)
     trace = [line["at"] for line in lines if "at" in line]
-    end = next((line for line in lines if "at" not in line), None)
+    imported = [module for line in lines for module in line.get("imported", [])]
+    end = next((line for line in lines if line.keys() & {"result", "error"}), None)
     killed = os.WIFSIGNALED(status)
     if end is None and not killed:
         end = {"error": {"class": "ChildDied", "message": f"the child ended with status {status}", "exit_code": 1}}
-    return Outcome(killed=killed, trace=trace, result=(end or {}).get("result"), error=(end or {}).get("error"))
+    end = end or {}
+    return Outcome(killed=killed, trace=trace, result=end.get("result"), error=end.get("error")), imported
 
 
 def _live(order: Order, log: int) -> None:
     """What a child does. Every failpoint is written down before anything else happens there."""
     reached = 0
+    before = set(sys.modules)
 
     def trace(name: str) -> None:
         nonlocal reached
@@ -180,6 +202,9 @@ def _live(order: Order, log: int) -> None:
     except BaseException as error:  # noqa: BLE001 - whatever it is, the test wants to see it
         name, code = type(error).__name__, getattr(error, "exit_code", 1)
         _write(log, {"error": {"class": name, "message": str(error), "exit_code": code}})
+    else:
+        if order.prepare is None:  # what a prepared child imports may be of its own making
+            _write(log, {"imported": [name for name in sys.modules if name not in before and name != "__mp_main__"]})
 
 
 def _obey(order: Order, trace: Callable[[str], None]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +40,18 @@ def _is_here() -> bool:
     return find_spec("bpe_openai") is not None
 
 
+@cache
+def _loaded(encoding: str) -> Any:
+    """The encoding, built once in a process: building one takes tenths of a second."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of how the package opens its own files
+        from bpe_openai import get_encoding
+
+        loaded = get_encoding(encoding)
+        loaded.encode_ordinary("a")
+    return loaded
+
+
 class Span(NamedTuple):
     """One token: its place in the text that is counted, and whether it is learnt."""
 
@@ -57,16 +69,10 @@ class OpenAITokens:
             message, fix = f"counting with {encoding} needs bpe-openai", 'pip install "cloudtune[openai-tokens]"'
             raise DataError([Problem(code="no_tokenizer", message=message, field="tokenizer", fix=fix)])
 
-    @cached_property
+    @property
     def _encoding(self) -> Any:
         """Loaded when the first row is counted: where no row may be too long, none is."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of how the package opens its own files
-            from bpe_openai import get_encoding
-
-            loaded = get_encoding(self._name)
-            loaded.encode_ordinary("a")
-        return loaded
+        return _loaded(self._name)
 
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""

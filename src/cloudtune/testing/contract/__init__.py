@@ -14,8 +14,8 @@
 
 A `World` (`cloudtune.testing.world`) is the vendor's side as a test sees it; `cloudtune.testing.scripted_world` is
 one. Put ``pytest.register_assert_rewrite("cloudtune.testing.contract")`` into your conftest before this is imported, so
-that failures show their values. A clause is skipped only where the back end's capabilities, or the world's ``lacks``,
-give the reason. Needs pytest.
+that failures show their values. Register the marker ``soak``: the cases that have it take minutes. A clause is skipped
+only where the back end's capabilities, or the world's ``lacks``, give the reason. Needs pytest.
 """
 
 from cloudtune.testing.contract.harness import needs

@@ -44,8 +44,8 @@ class Harness:
     snapshots: ClassVar[Path | None] = None
     """A folder for this back end's plan; write it with ``CLOUDTUNE_UPDATE_SNAPSHOTS=1``, and read the difference."""
 
-    preload: ClassVar[Sequence[str]] = ()
-    """Modules that are slow to import and safe to fork with: imported once for all fresh processes."""
+    warm_up: ClassVar[Sequence[str]] = ()
+    """Functions (``module:function``) that load what is slow to load, called once for all fresh processes."""
 
     @pytest.fixture
     def world(self) -> World:
@@ -62,10 +62,11 @@ class Harness:
         """A client with a ledger of its own."""
         return Client(backend, ledger=ledger_url(world), clock=world.clock)
 
-    @pytest.fixture
-    def fork_server(self) -> Iterator[ForkServer]:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fork_server(cls) -> Iterator[ForkServer]:
         """Fresh processes."""
-        with ForkServer(preload=self.preload) as fork_server:
+        with ForkServer(warm_up=cls.warm_up) as fork_server:
             yield fork_server
 
     @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from cloudtune.state import JobState
 from cloudtune.testing import faults
 from cloudtune.testing.contract.features import asking, needed_by, values_of
 from cloudtune.testing.contract.harness import Harness, ask, needs, no_sockets, request_for, submitted, untouched
+from cloudtune.testing.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from cloudtune.client import Client
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
-    from cloudtune.testing.fork_server import ForkServer
     from cloudtune.testing.world import World
 
 
@@ -156,13 +156,14 @@ class PlanClauses(Harness):
             client.plan(world.spec(model={"elsewhere": "some-model"}))
 
     @needs("sdk")
-    def test_18_a_missing_package_is_named(self, world: World, fork_server: ForkServer) -> None:
+    def test_18_a_missing_package_is_named(self, world: World) -> None:
         """18: without its packages nothing is made, and the error has the pip line."""
         hidden = {"modules": list(world.sdk_modules)}
-        outcome = ask(
-            fork_server, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
-            prepare_with=hidden,
-        )  # fmt: skip
+        with ForkServer() as fork_server:  # a new one, which has imported nothing of the back end
+            outcome = ask(
+                fork_server, world, "submit", spec=world.spec(), prepare="cloudtune.testing.contract.children:hide",
+                prepare_with=hidden,
+            )  # fmt: skip
         assert outcome.raised() == "BackendNotInstalled", outcome.error
         assert outcome.error is not None
         assert "pip install" in outcome.error["message"]

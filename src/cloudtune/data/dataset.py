@@ -26,7 +26,8 @@ from cloudtune.data.transform.shaping import (
     shuffled,
     thresholds,
 )
-from cloudtune.data.write.formats import LossError, find_format, loss_problem
+from cloudtune.data.write.formats import LossError, loss_problem
+from cloudtune.data.write.formats_table import find_format
 from cloudtune.spec import Source
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from cloudtune.data.problem_list import Faults
 from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import Piles
-from cloudtune.data.write.formats import find_format
+from cloudtune.data.write.formats_table import find_format
 from cloudtune.errors import DataError, Problem
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ import msgspec
 
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
-from cloudtune.data.checks.targets import TARGETS
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
 from cloudtune.data.read.blocks import Block
@@ -25,7 +24,8 @@ from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.data.write.dropped_features import features
-from cloudtune.data.write.formats import LossError, find_format, loss_problem
+from cloudtune.data.write.formats import LossError, loss_problem
+from cloudtune.data.write.formats_table import find_format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -72,14 +72,13 @@ class Scanner:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.format = find_format(task.format) if task.format else None
-        target = TARGETS[task.target] if task.target else None
         rules: list[Rule] = [*STANDARD] if task.words else []
         if task.private:
             rules += PRIVATE
-        if target is not None and target.forbidden:
-            rules.append(forbidden(target.forbidden, target.name))
+        if task.forbidden:
+            rules.append(forbidden(task.forbidden, task.target))
         self.rules = rules
-        self.measure = Measure(task, target.max_tokens if target is not None else None)
+        self.measure = Measure(task)
         self._labels_seen: set[str] = set()
         self.longest: dict[str, int] = {}
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.data.records import Chat, Message, Pair, canonical, kind_of
 from cloudtune.data.write.dropped_features import ALL, features, without
-from cloudtune.errors import DataError, Problem
+from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,16 +78,3 @@ def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
         code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
         fix=f"allow it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
     )  # fmt: skip
-
-
-def find_format(name: str) -> Format:
-    """The format of that name. Raises DataError for a name that is not known."""
-    from cloudtune.data.write.formats_table import FORMATS
-
-    if name in FORMATS:
-        return FORMATS[name]
-    import difflib
-
-    near = difflib.get_close_matches(name, FORMATS, n=1)
-    fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(FORMATS))}"
-    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])

@@ -28,7 +28,7 @@ from cloudtune_local.queue import Place, Queue
 from cloudtune_local.rundir import Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
-from cloudtune_trainer.submit import inference
+from cloudtune_trainer.submit import inference, rows
 from cloudtune_trainer.submit.locks import take_lock
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
@@ -37,6 +37,7 @@ from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lin
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.spec import JobSpec
@@ -64,6 +65,15 @@ class LocalBackend:
     def capabilities(self) -> Capabilities:
         """What it can do."""
         return capabilities.capabilities()
+
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """See `DataRules`."""
+        return rows.TARGET
+
+    def data_target(self, spec: JobSpec) -> Target:
+        """See `DataRules`."""
+        return rows.TARGET
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """What does not fit together in the spec's values."""

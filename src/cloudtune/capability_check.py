@@ -49,11 +49,8 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
 
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
-    """What the rows are held against: the back end's word, or what its name and the model tell; None = nothing."""
-    from cloudtune.data.checks.targets import TARGETS, find_target
-
-    name = backend.data_target(spec) if isinstance(backend, DataRules) else backend.name
-    return find_target(name, spec.model_for(backend.name), spec.method.name) if name in TARGETS else None
+    """What the back end wants of the rows; None if it has no rules."""
+    return backend.data_target(spec) if isinstance(backend, DataRules) else None
 
 
 def without(spec: JobSpec, fields: list[str]) -> JobSpec:

@@ -16,6 +16,7 @@ from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, TunedMo
 
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
+    from cloudtune.data.checks.targets import Target
     from cloudtune.spec import JobSpec
 
 
@@ -61,10 +62,14 @@ class Closeable(Protocol):
 
 @runtime_checkable
 class DataRules(Protocol):
-    """A back end that chooses the rules for its rows itself, instead of by its name and the model."""
+    """A back end with rules for its rows: the format that each method trains on, limits, forbidden words."""
 
-    def data_target(self, spec: JobSpec) -> str | None:
-        """A name in ``cloudtune.data.checks.targets``; None = no vendor's rules. No I/O."""
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """The rules for a base model when every setting has its default: what ``data check --for`` uses. No I/O."""
+
+    def data_target(self, spec: JobSpec) -> Target | None:
+        """The rules for a job under this back end's settings; None = no rules. No I/O."""
 
 
 class GenerateOptions(Value, frozen=True, kw_only=True):

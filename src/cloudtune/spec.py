@@ -11,6 +11,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from cloudtune.clock import duration
 
@@ -28,11 +29,11 @@ MethodName = Literal[
 AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
 ]  # fmt: skip
-DataKind = Literal[
-    "auto", "chat", "prompt_completion", "prompt", "instruction", "text", "instruction_response", "sharegpt", "dialog",
-    "claude", "converse", "preference", "openai_preference", "nova_preference", "rated", "item", "reward", "input_text",
-    "text_label", "tags", "question", "pair", "image_label", "speech",
-]  # fmt: skip
+DATA_KINDS = (
+    "auto", "chat", "prompt_completion", "prompt", "instruction", "text", "instruction_response", "sharegpt",
+    "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "image_label", "speech",
+)  # fmt: skip
+"""The core's own kinds of rows. Providers and other packages add more: `cloudtune.plugins.ROW_KINDS`."""
 Feature = Literal[
     "system", "turns", "tools", "images", "videos", "bucket_owners", "media_formats", "parts", "weights", "thoughts",
     "names", "fields",
@@ -44,6 +45,17 @@ def _not_bool(value: Any) -> Any:
     # pydantic would read `epochs: yes` as 1; a person who writes that has made a mistake.
     if isinstance(value, bool):
         raise ValueError("a number is needed, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
+    return value
+
+
+def _known_kind(value: str) -> str:
+    if value in DATA_KINDS:
+        return value
+    from cloudtune.plugins import ROW_KINDS
+
+    if value not in ROW_KINDS.plugins:
+        names = [repr(name) for name in (*DATA_KINDS, *ROW_KINDS.plugins)]
+        raise PydanticKnownError("literal_error", {"expected": ", ".join(names)})
     return value
 
 
@@ -225,7 +237,7 @@ class Source(Part):
     path: str | tuple[str, ...]
     """A file or several; relative paths count from the spec file's folder."""
     format: FileFormat = "auto"
-    kind: DataKind = "auto"
+    kind: Annotated[str, AfterValidator(_known_kind), Field(examples=list(DATA_KINDS))] = "auto"
     columns: dict[str, str] = {}
     """The file's column -> the name that cloudtune knows, e.g. ``{question: prompt, answer: completion}``."""
     template: Annotated[dict[str, str] | None, _short("text", dict[str, str] | str)] = None

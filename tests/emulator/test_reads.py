@@ -132,7 +132,8 @@ def serverless(sagemaker: Any, bucket: str, role: str, name: str) -> None:
 def reads(emulator: Emulator, ids: dict[str, dict[str, str]]) -> Iterator[Route]:
     """Every route that reads, found in the emulator's own tables."""
     named = {
-        "TrainingJobName": "slow", "HubName": "SageMakerPublicHub", "HubContentType": "Model", "HubContentName": HUB_NAME,
+        "TrainingJobName": "slow", "HubName": "SageMakerPublicHub", "HubContentType": "Model",
+        "HubContentName": HUB_NAME,
         "ModelPackageGroupName": "mine", "ModelPackageName": "mine/1", "ModelName": "m", "EndpointConfigName": "c",
         "EndpointName": "e", "InferenceComponentName": "part", "TrackingServerName": "t", "logGroupName": GROUP,
         "Arn": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app", "ServiceNamespace": "sagemaker",

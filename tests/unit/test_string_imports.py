@@ -13,7 +13,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
 PACKAGES = ("cloudtune", "cloudtune_emulator", "cloudtune_local", "cloudtune_providers", "cloudtune_trainer")
 
-REGISTRY = "src/cloudtune/registry.py"
+REGISTRIES = ("src/cloudtune/registry.py", "src/cloudtune/plugins.py")
+"""The tables of what this distribution's own packages add to the core."""
 SEAMS: dict[str, dict[str, str]] = {
     "src/cloudtune/cli/main.py": {"cloudtune.cli": "loads only the module of the command that is called"},
     "src/cloudtune/cli/data.py": {"cloudtune.cli": "loads only the module of the command that is called"},
@@ -24,9 +25,6 @@ SEAMS: dict[str, dict[str, str]] = {
     },
     "src/cloudtune/data/checks/worker_pool.py": {"cloudtune.data.checks.worker": "starts it as a program"},
     "src/cloudtune/data/read/arrow.py": {"cloudtune.data.read.columnar_worker": "starts it as a program"},
-    "src/cloudtune/data/read/remote.py": {
-        "cloudtune_providers.aws.reading": "the built-in source of s3:// rows; others come from entry points",
-    },
     "src/cloudtune/testing/fork_server.py": {
         "cloudtune.testing.fork_server": "starts it as a program",
         "cloudtune.client": "is imported before the fork, in the program only",
@@ -98,9 +96,11 @@ def _module(name: str, text: str) -> str | None:
 
 @cache
 def found() -> dict[str, set[str]]:
-    """File -> the modules that it names, for every file but the registry."""
+    """File -> the modules that it names, for every file but the registries."""
     paths = {path.relative_to(REPOSITORY).as_posix(): path for root in ROOTS for path in sorted(root.rglob("*.py"))}
-    named = {where: named_in(path.read_text(encoding="utf-8")) for where, path in paths.items() if where != REGISTRY}
+    named = {
+        where: named_in(path.read_text(encoding="utf-8")) for where, path in paths.items() if where not in REGISTRIES
+    }
     return {where: names for where, names in named.items() if names}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
-from cloudtune.data.checks.targets import TARGETS
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import preference
@@ -25,10 +24,6 @@ def test_pairs_are_the_trainers() -> None:
     assert set(preference.PAIRED) == set(run_spec.PAIRED)
     told = {*preference.PreferenceOverrides.model_fields, "beta"}
     assert told == set(get_type_hints(run_spec.Preference))
-
-
-def test_rows_are_held_against_what_it_learns() -> None:
-    assert set(TARGETS["local"].formats) == set(core.METHODS)
 
 
 def test_what_is_untaught_has_a_reason_each() -> None:

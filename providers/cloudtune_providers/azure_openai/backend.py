@@ -13,6 +13,7 @@ from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
+from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
@@ -34,8 +36,8 @@ class Route(Service, Protocol):
     """What the two routes have in common beside their jobs and steps."""
 
     capabilities: Capabilities
-    target: str | None
-    """Whose rules rows are held against."""
+    has_row_rules: bool
+    """Whether it is known what rows have to be like."""
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """What is wrong with the values."""
@@ -95,9 +97,14 @@ class AzureOpenAIBackend(DelegatingBackend):
         """See `Backend`."""
         return self._route.check(spec)
 
-    def data_target(self, spec: JobSpec) -> str | None:
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
-        return self._route.target
+        return target_of(cls.name, translate.FORMATS, model, method)
+
+    def data_target(self, spec: JobSpec) -> Target | None:
+        """See `DataRules`."""
+        return self.target_for(spec.model_for(self.name), spec.method.name) if self._route.has_row_rules else None
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""

@@ -45,7 +45,7 @@ class Foundry(Account):
         wire = Wire(translate.NAME, connect)
         super().__init__(wire, translate.NAME, options.scope(), clock, filters=False, named=False)
         self.capabilities = translate.capabilities()
-        self.target: str | None = translate.NAME
+        self.has_row_rules = True
         self._options = options
         self._today = clock.now
         self._hosted = Deployments(options, load(translate.NAME), manage, clock)

@@ -20,7 +20,15 @@ from cloudtune.redaction.redactor import setting_secrets
 from cloudtune.registry import describe, not_installed
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.s3 import Objects
-from cloudtune_providers.bedrock import import_plan, import_rules, open_weight, policies, registrations, translate
+from cloudtune_providers.bedrock import (
+    import_plan,
+    import_rules,
+    open_weight,
+    policies,
+    registrations,
+    targets,
+    translate,
+)
 from cloudtune_providers.bedrock.calls import PAGE
 from cloudtune_providers.bedrock.deployments import Deployments
 from cloudtune_providers.bedrock.imports import Imports
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import Elsewhere, ImportRequest, InPlace, Prompt
     from cloudtune.plan import PlanRequest, Step
@@ -51,7 +60,7 @@ if TYPE_CHECKING:
 
 
 class BedrockBackend:
-    """Implements `Backend`, and of `cloudtune.optional` all but `Exporter`, `DataRules` and `Pausable`.
+    """Implements `Backend`, and of `cloudtune.optional` all but `Exporter` and `Pausable`.
 
     ``factory`` may make botocore's clients instead of us, by service name: for a Stubber, for moto, for proxies;
     ``connect`` the client of OpenAI's SDK, by its base URL, which jobs on open-weight models need.
@@ -115,6 +124,15 @@ class BedrockBackend:
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
         return list(self._rules().check(spec))
+
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """See `DataRules`."""
+        return targets.target_of(model, method)
+
+    def data_target(self, spec: JobSpec) -> Target:
+        """See `DataRules`."""
+        return self.target_for(spec.model_for(self.name), spec.method.name)
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. STS tells the account, which is part of the scope."""

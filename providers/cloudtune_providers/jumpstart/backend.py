@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import Prompt
     from cloudtune.plan import PlanRequest, Step
@@ -109,7 +110,12 @@ class JumpStartBackend:
         """See `Backend`."""
         return translate.plan(request, self._options)
 
-    def data_target(self, spec: JobSpec) -> str | None:
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """See `DataRules`. Dialogs, which most models of the hub take."""
+        return layouts.TARGETS["text" if method == "cpt" else "chat"]
+
+    def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`. By the model's document, which ``resolve`` has just read."""
         given = spec.overrides.get(self.name, {})
         known = self._hub.known(str(spec.model_for(self.name)), given.get("model_version"), given)

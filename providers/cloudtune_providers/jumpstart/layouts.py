@@ -12,6 +12,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
+from cloudtune.data.checks.targets import Target
 from cloudtune.plan import Step, output_ref
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ TEMPLATE = {
 FORMATS: dict[Layout, str] = {
     "chat": "jumpstart-chat", "instruction": "jumpstart-instruction", "text": "cloudtune",
 }  # fmt: skip
-TARGETS: dict[Layout, str] = {"chat": "jumpstart", "instruction": "jumpstart-instruction", "text": "jumpstart"}
+_CHAT = Target(NAME, {"sft": FORMATS["chat"], "cpt": FORMATS["text"]})
+TARGETS: dict[Layout, Target] = {
+    "chat": _CHAT, "instruction": Target("jumpstart-instruction", {"sft": FORMATS["instruction"]}), "text": _CHAT,
+}  # fmt: skip
 SWITCHES: dict[Layout, dict[str, str]] = {
     # Both True make the script fail.
     "chat": {"chat_dataset": "True", "instruction_tuned": "False"},

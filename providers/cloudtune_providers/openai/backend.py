@@ -13,6 +13,7 @@ from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire
+from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import openai
     from pydantic import BaseModel
 
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class OpenAIBackend(DelegatingBackend):
-    """Implements `Backend`, `BatchStatus`, `Generator` and `Pausable`.
+    """Implements `Backend`, `BatchStatus`, `DataRules`, `Generator` and `Pausable`.
 
     ``delete`` removes the ended job's model, its result files and the uploads that no other job learns from; the record
     of the job stays for ever, so that ``verb:delete`` is not among the capabilities.
@@ -63,6 +65,15 @@ class OpenAIBackend(DelegatingBackend):
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
         return translate.check(spec, self._rules())
+
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """See `DataRules`."""
+        return target_of(cls.name, translate.ROWS, model, method)
+
+    def data_target(self, spec: JobSpec) -> Target:
+        """See `DataRules`."""
+        return self.target_for(spec.model_for(self.name), spec.method.name)
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""

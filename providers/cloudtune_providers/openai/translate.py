@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 NAME = "openai"
 FORMATS = {"sft": "openai", "dpo": "openai-preference"}
+ROWS = FORMATS | {"rft": "openai-rft"}
+"""The format of rows for each method, those included that take no new jobs."""
 DEFAULTS = {
     "hyperparameters.epochs": "auto", "hyperparameters.batch_size": "auto",
     f"overrides.{NAME}.learning_rate_multiplier": "auto",

@@ -57,11 +57,11 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
 def count(spec: JobSpec, model: str, size: int) -> Tokens:
     """The tokens of the training rows, which have ``size`` bytes: no token has less than one."""
     from cloudtune.data.checks.costs import bounds
-    from cloudtune.data.checks.openai_tokens import OpenAITokens, encoding_of
     from cloudtune.data.problem_list import Faults
     from cloudtune.data.read.reading import read
     from cloudtune.data.records import canonical
     from cloudtune.data.split import shares
+    from cloudtune_providers.openai_dialect.tokens import OpenAITokens, encoding_of
 
     if spec.data.mix:
         return Tokens(0, size, "")

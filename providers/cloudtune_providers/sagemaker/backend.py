@@ -40,7 +40,7 @@ from cloudtune_providers.sagemaker.packages import Packages
 from cloudtune_providers.sagemaker.preflight import Preflight
 from cloudtune_providers.sagemaker.storage import Stores
 from cloudtune_providers.sagemaker.training import Training, base_of
-from cloudtune_trainer.submit import bundle
+from cloudtune_trainer.submit import bundle, rows
 from cloudtune_trainer.submit.log_lines import to_events, to_metrics
 from cloudtune_trainer.submit.plan import row_limit
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+    from cloudtune.data.checks.targets import Target
     from cloudtune.errors import Problem
     from cloudtune.optional import Prompt
     from cloudtune.plan import PlanRequest, Step
@@ -125,9 +126,14 @@ class SageMakerBackend:
             return serverless.check(spec, self._options)
         return capabilities.check(spec, self._options)
 
-    def data_target(self, spec: JobSpec) -> str | None:
-        """See `DataRules`. The local back end's trainer reads any record; serverless jobs have formats of their own."""
-        return "sagemaker" if self._is_serverless else "local"
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        """See `DataRules`. Serverless jobs have formats of their own."""
+        return serverless.target_of(model, method)
+
+    def data_target(self, spec: JobSpec) -> Target:
+        """See `DataRules`. The trainer, which runs on instances, reads any record."""
+        return self.target_for(spec.model_for(self.name), spec.method.name) if self._is_serverless else rows.TARGET
 
     def resolve(self, spec: JobSpec) -> Resolved:
         """See `Backend`. Finds the base model, the image and whose account it is. Raises SpecError."""

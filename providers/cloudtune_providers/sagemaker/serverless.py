@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.backend import VERBS, Capabilities
 from cloudtune.catalog import load
+from cloudtune.data.checks.targets import Target
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
 from cloudtune.spec import spec_features
+from cloudtune_providers.aws.converse import NOVA_FORBIDDEN
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
 from cloudtune_providers.sagemaker.capabilities import NAME, places
 from cloudtune_providers.sagemaker.mlflow import EXPERIMENT
@@ -78,6 +80,14 @@ _NO_CURVES = Problem(
 def is_nova(model: str) -> bool:
     """Nova learns from Converse lines, and its weights are never given out."""
     return "nova" in model.lower()
+
+
+def target_of(model: str | None, method: str | None) -> Target:
+    """What a serverless job accepts as rows."""
+    rules = Target(NAME, _FORMATS | {"grpo": "sagemaker-rlvr"}, max_bytes=1 << 30)
+    if model and is_nova(model):
+        rules = rules._replace(name="sagemaker-nova", formats=_NOVA_FORMATS, forbidden=NOVA_FORBIDDEN)
+    return rules.with_limits(load(NAME), model, method)
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:

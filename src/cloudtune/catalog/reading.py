@@ -1,35 +1,51 @@
-"""Reads catalog files. A fault names the file and the place; the project's own files are read once a process."""
+"""Reads catalogs: the file ``catalog.json`` in the package of a back end. An error names the file and the place.
+
+Those of the bundled back ends are read at import, so that a plan reads no file.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cloudtune.catalog.document import Catalog, Figure
 from cloudtune.errors import ConfigError, Problem
 from cloudtune.files.regular_file import read_regular
+from cloudtune.plugins import package_folder
+from cloudtune.registry import BUILT_IN, backends
 
-DATA = Path(__file__).parent / "data"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 LARGEST_BYTES = 64 << 20
 
 _DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must not meet in a first decoding
 
 
 def vendors() -> tuple[str, ...]:
-    """Vendors that there is a file for, sorted."""
-    return tuple(sorted(path.stem for path in DATA.glob("*.json")))
+    """The back ends that have a catalog, sorted."""
+    return tuple(name for name in backends() if name in _BUNDLED or _file_of(name) is not None)
 
 
 @cache
 def load(vendor: str) -> Catalog:
-    """The catalog of a vendor. Raises ConfigError if there is none."""
-    path = DATA / f"{vendor}.json"
-    if not path.is_file():
+    """The catalog of a back end. Raises ConfigError if there is none."""
+    if vendor in _BUNDLED:
+        return _BUNDLED[vendor]
+    path = _file_of(vendor)
+    if path is None:
         message = f"there is no catalog of {vendor!r}"
         raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
     return read(path)
+
+
+def _file_of(name: str) -> Path | None:
+    """The catalog in the package of the module that holds the back end's class."""
+    info = backends().get(name)
+    folder = package_folder(info.target.partition(":")[0].rpartition(".")[0]) if info is not None else None
+    return folder / "catalog.json" if folder is not None and (folder / "catalog.json").is_file() else None
 
 
 def read(path: Path) -> Catalog:
@@ -52,3 +68,6 @@ def read(path: Path) -> Catalog:
             ]
         )
     return catalog
+
+
+_BUNDLED = {name: read(path) for name in BUILT_IN if (path := _file_of(name)) is not None}

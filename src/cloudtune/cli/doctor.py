@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Verdict = Literal["good", "warning", "bad", "cannot_verify"]
 Finding = tuple[str, Verdict, str]
-PACKAGES = ("pydantic", "msgspec", "torch", "transformers", "peft", "accelerate", "openai", "boto3", "sagemaker")
 LITTLE_ROOM = 2 * 1000**3
 
 
@@ -69,8 +68,11 @@ def put_findings(session: Session, findings: list[Finding]) -> None:
 def _machine() -> Iterator[Finding]:
     yield "cloudtune", "good", version("cloudtune")
     yield "python", "good", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    from cloudtune.registry import backends
+
+    needed = [name.replace(".", "-") for info in backends().values() for name in info.needs]  # azure.core: azure-core
     installed = []
-    for name in PACKAGES:
+    for name in dict.fromkeys(["pydantic", "msgspec", *needed]):
         try:
             installed.append(f"{name} {version(name)}")
         except PackageNotFoundError:

@@ -26,14 +26,14 @@ class TextPart(Record, tag_field="type", tag="text"):
 
 
 class ImageUrl(Record):
-    """Where an image is: ``https:``, ``s3:`` or ``data:``."""
+    """Where an image is: a URL of a web server or of a store, or a ``data:`` URL."""
 
     url: str
     detail: str | UnsetType = UNSET
     bucket_owner: str | UnsetType = UNSET
-    """The AWS account whose bucket on S3 it lies in."""
+    """The account that owns the bucket where it lies."""
     format: str | UnsetType = UNSET
-    """What sort of file it is, where its address does not tell: see ``told_format``."""
+    """The file's format, where the end of its address does not tell it."""
 
 
 class ImagePart(Record, tag_field="type", tag="image_url"):
@@ -43,7 +43,7 @@ class ImagePart(Record, tag_field="type", tag="image_url"):
 
 
 class VideoUrl(Record):
-    """Where a video is: ``https:`` or ``s3:``."""
+    """Where a video is: a URL of a web server or of a store."""
 
     url: str
     bucket_owner: str | UnsetType = UNSET
@@ -209,16 +209,6 @@ def canonical(record: Record) -> bytes:
 def canonical_lines(records: list[Record]) -> bytes:
     """All of them, each ending in a line end."""
     return _encoder.encode_lines(records)
-
-
-_SUFFIXES = {"jpg": "jpeg", "3gp": "three_gp"}
-"""Endings that are not what vendors call the format."""
-
-
-def told_format(url: str) -> str:
-    """What sort of file an address says that it is, by its ending."""
-    suffix = url.rpartition("/")[2].rpartition(".")[2].lower()
-    return _SUFFIXES.get(suffix, suffix)
 
 
 def compact(value: object) -> str:

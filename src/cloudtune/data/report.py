@@ -122,8 +122,9 @@ def check(
         chosen = method or method_of(first)
         form = place.format_for(chosen) if place else None
         return Task(
-            chosen, shares(data), target=place.name if place else None, format=form, private=private, tokenizer=counts,
-            max_tokens=limit, longer="error" if counts and not tokenizer else "count",
+            chosen, shares(data), target=place.name if place else "", forbidden=place.forbidden if place else (),
+            format=form, private=private, tokenizer=counts, max_tokens=limit,
+            longer="error" if counts and not tokenizer else "count",
         )  # fmt: skip
 
     task, survey = go_through(data, task_for, faults, workers=workers, change=change)
@@ -141,7 +142,7 @@ def convert(
     """Check the data and write the training rows in the format ``to``, in one pass; nothing where there are errors.
 
     ``change`` leaves out or changes rows first; ``shuffle`` is a seed for another order, in bounded memory. What the
-    format wants beside its rows (JumpStart's ``template.json``) is written there.
+    format wants beside its rows, such as a template file, is written there.
     """
     data = data if isinstance(data, Data) else source_data(data)
     form = find_format(to)
@@ -150,9 +151,9 @@ def convert(
     allowed = frozenset(allow_dropped)
 
     def task_for(first: Record | None) -> Task:
-        name = place.name if place else None
-        return Task(method or method_of(first), shares(data), target=name, format=to, allow_dropped=allowed,
-                    private=private, max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
+        return Task(method or method_of(first), shares(data), target=place.name if place else "", format=to,
+                    forbidden=place.forbidden if place else (), allow_dropped=allowed, private=private,
+                    max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
 
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")

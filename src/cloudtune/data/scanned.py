@@ -18,7 +18,10 @@ class Task(msgspec.Struct, frozen=True):
 
     method: str = "sft"
     shares: Shares = Shares(0.0, 0.0, 0)
-    target: str | None = None
+    target: str = ""
+    """The name of what the rows are meant for, for messages."""
+    forbidden: tuple[str, ...] = ()
+    """Words that the target fails on in what the system or the user says."""
     format: str | None = None
     allow_dropped: frozenset[str] = frozenset()
     private: bool = False
@@ -26,7 +29,7 @@ class Task(msgspec.Struct, frozen=True):
     tokenizer: str | None = None
     """A folder with tokenizer.json: count tokens exactly."""
     max_tokens: int | None = None
-    """Of one record; the target's own limit where it is not given."""
+    """Of one record."""
     longer: Literal["count", "error", "warning"] = "count"
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True

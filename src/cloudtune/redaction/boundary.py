@@ -49,7 +49,9 @@ VENDOR_TEXT: Final = frozenset({
 """Calls whose results are shown and stored as text: values in use and shapes are masked."""
 FUNCTIONAL: Final = frozenset({"do", "find", "resolve", "resolve_import", "locate"})
 """Calls whose results later calls need unchanged: only the back end's own secrets are masked."""
-LOCAL: Final = frozenset({"check", "plan", "capabilities_of", "check_import", "close", "data_target", "secrets"})
+LOCAL: Final = frozenset(
+    {"check", "plan", "capabilities_of", "check_import", "close", "data_target", "target_for", "secrets"}
+)
 """Calls that ask nobody."""
 UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
 """What reading a document of another shape raises."""

@@ -21,12 +21,15 @@ from cloudtune.data.checks.record_checks import is_plain
 from cloudtune.data.read import plain, plain_blocks
 from cloudtune.data.read.blocks import Block
 from cloudtune.data.records import Chat, Message, canonical
-from cloudtune.data.write.row_template import CANONICAL, CONVERSE
+from cloudtune.data.write.formats_table import find_format
+from cloudtune.data.write.row_template import CANONICAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Style = Callable[[Chat], bytes]
+
+CONVERSE = find_format("bedrock-converse").weave
 
 
 def escaped(row: Chat) -> bytes:

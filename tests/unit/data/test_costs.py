@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 
 from cloudtune.catalog import load
 from cloudtune.cli.main import cli
-from cloudtune.data.checks import costs, openai_tokens, targets
 from cloudtune.data.checks.costs import bounds, count, estimates
-from cloudtune.data.checks.openai_tokens import OpenAITokens, encoding_of
 from cloudtune.data.checks.targets import find_target
 from cloudtune.data.records import Chat, Message
 from cloudtune.data.report import check
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
+from cloudtune_providers.openai_dialect import targets
+from cloudtune_providers.openai_dialect import tokens as openai_tokens
+from cloudtune_providers.openai_dialect.tokens import OpenAITokens, encoding_of
 
 pytest.importorskip("bpe_openai")
 
@@ -112,8 +113,7 @@ def test_costs_of_one_pass(tmp_path: Path) -> None:
 
 
 def test_without_the_tokenizer_there_are_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (costs, openai_tokens):
-        monkeypatch.setattr(module, "encoding_of", lambda model: None)
+    monkeypatch.setattr(targets, "encoding_of", lambda model: None)
     tokens = count(Data.model_validate({"train": rows(tmp_path / "rows.jsonl", ["a b c"] * 3)}))
     assert not tokens.exact
     assert {one.counted for one in estimates(tokens, "sft")} == {"bounds"}

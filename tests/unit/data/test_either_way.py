@@ -19,12 +19,12 @@ from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.blocks import Block
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import row_type
-from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.kinds_other import kind_named
 from cloudtune.data.read.plain_blocks import PlainBlocks
 from cloudtune.data.records import Chat, Message, canonical
 from cloudtune.data.report import CheckReport, check, convert, source_data
 from cloudtune.data.write.dropped_features import features
-from cloudtune.data.write.formats_table import FORMATS
+from cloudtune.data.write.formats_table import find_format, format_names
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.data.records import Record
+
+FORMATS = {name: find_format(name) for name in format_names()}
 
 BOM = b"\xef\xbb\xbf"
 U, A, S = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
@@ -234,7 +236,7 @@ def written(name: str, record: Record) -> bytes | None:
         return None
     kind = READ_AS[name]
     assert kind is not None
-    (back,) = FileRows("-", {}, row_type(KINDS[kind], {}), Faults()).of_block(Block(line, 1, lines=1)).records
+    (back,) = FileRows("-", {}, row_type(kind_named(kind), {}), Faults()).of_block(Block(line, 1, lines=1)).records
     return line if FORMATS[name].line(back, canonical(back)) == line else None
 
 

@@ -17,7 +17,7 @@ from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.blocks import Block
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import row_type
-from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.kinds_other import kind_named
 from cloudtune.data.read.plain import PlainRows
 from cloudtune.data.records import (
     Chat,
@@ -40,7 +40,7 @@ from cloudtune.data.records import (
 )
 from cloudtune.data.write.dropped_features import ALL, features, without
 from cloudtune.data.write.formats import LossError
-from cloudtune.data.write.formats_table import FORMATS
+from cloudtune.data.write.formats_table import find_format, format_names
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cloudtune.data.records import Record
+
+FORMATS = {name: find_format(name) for name in format_names()}
 
 Q, A = {"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}
 S = {"role": "system", "content": "S"}
@@ -109,7 +111,7 @@ EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 def decode(rows: list[dict[str, Any]] | bytes, kind: str | None = None) -> list[Record]:
     data = rows if isinstance(rows, bytes) else b"\n".join(json.dumps(row).encode() for row in rows)
     faults = Faults()
-    reader = FileRows("-", {}, row_type(KINDS[kind], {}) if kind else None, faults)
+    reader = FileRows("-", {}, row_type(kind_named(kind), {}) if kind else None, faults)
     found = reader.of_block(Block(data, 1)).records
     assert not faults.listed("error"), faults.listed("error")
     return found

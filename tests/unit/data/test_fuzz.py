@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cloudtune.data.checks.scanning import Scanner
 from cloudtune.data.report import check
 from cloudtune.data.scanned import Task
-from cloudtune.data.write.formats_table import FORMATS
+from cloudtune.data.write.formats_table import find_format, format_names
 from cloudtune.errors import DataError, Problem
 from cloudtune.spec import Data
 
@@ -94,8 +94,8 @@ def test_a_gzip_bomb_ends_soon_and_in_little_memory(tmp_path: Path, monkeypatch:
 
 
 def test_every_format_has_a_scanner() -> None:
-    for name in FORMATS:
-        assert Scanner(Task(format=name)).format is FORMATS[name]
+    for name in format_names():
+        assert Scanner(Task(format=name)).format is find_format(name)
     with pytest.raises(DataError):
         Scanner(Task(format="none"))
     assert Data.model_validate({"train": "x"}).train.path == "x"

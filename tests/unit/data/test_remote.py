@@ -14,11 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from cloudtune import plugins
 from cloudtune.cli.main import cli
 from cloudtune.data.checks.check_cache import Verdicts
 from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.read import remote
 from cloudtune.errors import BackendNotInstalled, DataError, Unavailable
+from cloudtune.plugins import PluginTable
 from cloudtune.spec import Data
 from cloudtune.testing import FakeClock
 
@@ -228,8 +230,9 @@ class OwnStore:
 
 
 def test_strangers_bring_stores_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint(name="own", value=f"{__name__}:OwnStore", group=remote.GROUP)
-    monkeypatch.setattr(remote, "entry_points", lambda group: [entry] if group == remote.GROUP else [])
+    entry = EntryPoint(name="own", value=f"{__name__}:OwnStore", group="cloudtune.sources")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry] if group == "cloudtune.sources" else [])
+    monkeypatch.setattr(remote, "STORES", PluginTable("cloudtune.sources", {}))
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _this())
     remote._store.cache_clear()
     assert prepare(data_of("own://rows.jsonl")).splits["train"].rows == 200

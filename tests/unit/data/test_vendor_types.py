@@ -26,7 +26,9 @@ from cloudtune.data.records import (
 )
 from cloudtune.data.write.dropped_features import features
 from cloudtune.data.write.formats import LossError
-from cloudtune.data.write.formats_table import FORMATS
+from cloudtune.data.write.formats_table import find_format, format_names
+
+FORMATS = {name: find_format(name) for name in format_names()}
 
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -161,7 +163,7 @@ def test_bedrocks_videos_are_contents_of_its_converse_api() -> None:
 
 def test_converse_knows_every_sort_of_image_and_video_that_tuning_takes() -> None:
     model = pytest.importorskip("botocore.session").get_session().get_service_model("bedrock-runtime")
-    from cloudtune.data.write.formats_table import _IMAGES, _VIDEOS
+    from cloudtune_providers.aws.converse import _IMAGES, _VIDEOS
 
     assert set(_IMAGES) == set(model.shape_for("ImageFormat").enum)
     assert set(_VIDEOS) < set(model.shape_for("VideoFormat").enum)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from cloudtune.client import Client
 from cloudtune.data.checks import check_cache
 from cloudtune.data.checks.check_cache import Verdicts
-from cloudtune.data.checks.targets import find_target
+from cloudtune.data.checks.targets import Target, find_target
 from cloudtune.data.read import reading
 from cloudtune.data.report import check
 from cloudtune.errors import DataError
@@ -174,8 +174,12 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
 class ForOpenAI(ScriptedBackend):
     """Holds its rows against OpenAI's rules."""
 
-    def data_target(self, spec: JobSpec) -> str | None:
-        return "openai"
+    @classmethod
+    def target_for(cls, model: str | None, method: str | None = None) -> Target:
+        return find_target("openai", model, method)
+
+    def data_target(self, spec: JobSpec) -> Target:
+        return self.target_for(spec.model_for(self.name), spec.method.name)
 
 
 def client_of(world: ScriptedWorld) -> Client:

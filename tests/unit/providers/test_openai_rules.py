@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtune.client import Client
-from cloudtune.data.checks import targets
 from cloudtune.errors import DataError, UnsupportedError
 from cloudtune.spec import JobSpec
 from cloudtune.testing.clock import FakeClock
@@ -20,6 +19,7 @@ from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 from cloudtune_providers.azure_openai.translate import deployment_body, deployment_name, is_ours, serves, suffix_of
 from cloudtune_providers.openai.backend import OpenAIBackend
 from cloudtune_providers.openai.options import OpenAIOptions
+from cloudtune_providers.openai_dialect import targets
 from cloudtune_providers.openai_dialect.costs import count
 from cloudtune_providers.openai_dialect.requests import file_name, label_of
 from cloudtune_providers.openai_dialect.rules import base_of, is_loopback
@@ -273,7 +273,7 @@ def test_the_cost_is_counted_and_told_with_the_prices_date(tmp_path, rows):
 
 def test_without_the_tokenizer_there_are_bounds(tmp_path, rows, monkeypatch):
     exact = count(spec_of(rows), MODEL, 10_000)
-    monkeypatch.setattr("cloudtune.data.checks.openai_tokens._is_here", lambda: False)
+    monkeypatch.setattr("cloudtune_providers.openai_dialect.tokens._is_here", lambda: False)
     assert count(spec_of(rows), MODEL, 10_000).least < exact.least < count(spec_of(rows), MODEL, 10_000).most
     cost = client_at(tmp_path).plan(spec_of(rows, hyperparameters={"epochs": 3})).cost
     assert cost is not None

@@ -6,10 +6,10 @@ import pytest
 
 from cloudtune.capability_check import row_rules
 from cloudtune.catalog import load
-from cloudtune.data.checks.targets import TARGETS, find_target
-from cloudtune.data.write.formats_table import FORMATS
+from cloudtune.data.checks.targets import find_target
+from cloudtune.data.write.formats_table import find_format
 from cloudtune.optional import DataRules
-from cloudtune.registry import backend_class
+from cloudtune.registry import BUILT_IN, backend_class
 from cloudtune.spec import JobSpec
 
 
@@ -17,8 +17,16 @@ def spec(model: str, method: str = "sft") -> JobSpec:
     return JobSpec.model_validate({"model": model, "method": method, "data": {"train": "rows.jsonl"}})
 
 
-def test_every_target_writes_formats_that_there_are() -> None:
-    assert {form for target in TARGETS.values() for form in target.formats.values()} <= set(FORMATS)
+MODELS = {"bedrock": [model.id for model in load("bedrock").models], "sagemaker": ["amazon.nova-lite-v1:0"]}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_back_end_has_rules_with_known_formats(name: str) -> None:
+    assert issubclass(backend_class(name), DataRules)
+    for model in [None, *MODELS.get(name, [])]:
+        target = find_target(name, model)
+        assert target.formats
+        assert all(find_format(form).name == form for form in target.formats.values())
 
 
 def test_bedrock_by_model_and_method() -> None:
@@ -66,5 +74,5 @@ def test_sagemaker_with_and_without_servers() -> None:
 def test_jumpstart_by_layout() -> None:
     from cloudtune_providers.jumpstart import layouts
 
-    for layout, name in layouts.TARGETS.items():
-        assert layouts.FORMATS[layout] in TARGETS[name].formats.values()
+    for layout, target in layouts.TARGETS.items():
+        assert layouts.FORMATS[layout] in target.formats.values()

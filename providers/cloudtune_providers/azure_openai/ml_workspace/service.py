@@ -38,7 +38,7 @@ class Workspace:
         if missing := msgspec.structs.replace(info, needs=(*info.needs, *_NEEDS)).missing:
             raise not_installed(info, missing[0])
         self.capabilities = translate.capabilities()
-        self.target: str | None = None  # what a model's training component takes is not known
+        self.has_row_rules = False  # what a model's training component takes is not known
         self._options = options
         self._connection = connection = Connection(options, connect)
         self._storage = Storage(connection, options.datastore, options.storage_url)

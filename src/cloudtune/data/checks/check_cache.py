@@ -26,6 +26,7 @@ from cloudtune.errors import DataError, Problem
 from cloudtune.files.private_files import private_folder, write_private
 from cloudtune.files.regular_file import open_regular
 from cloudtune.plan import DataReport
+from cloudtune.plugins import FORMATS, ROW_KINDS, TOKENIZERS
 
 if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
@@ -161,8 +162,9 @@ def _hash(path: File) -> str:
 
 @cache
 def _rules() -> str:
-    """The version of the rules: this room's own code, so that no change of it is forgotten here."""
+    """The version of the rules: a hash of the code that reads, checks and writes rows, that of plugins included."""
     found = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
+    plugins = FORMATS.code() | ROW_KINDS.code() | TOKENIZERS.code()
+    for file in sorted({*Path(__file__).parents[1].rglob("*.py"), *plugins}):
         found.update(file.read_bytes())
     return found.hexdigest()

@@ -12,8 +12,9 @@ import msgspec
 
 from cloudtune.catalog import load, vendors
 from cloudtune.data.checks.limits import WORD
-from cloudtune.data.checks.openai_tokens import OpenAITokens, encoding_of
 from cloudtune.data.checks.record_checks import faults_of
+from cloudtune.data.checks.targets import known_target
+from cloudtune.data.checks.tokens import counter_of
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, canonical
@@ -58,12 +59,11 @@ class Tokens(msgspec.Struct):
 
 
 def count(data: Data, *, method: str = "sft", change: Callable[[Batch], Batch] | None = None) -> Tokens:
-    """Go through the rows that would be learnt and count what they have."""
+    """Go through the rows that would be learnt and count what they have, by each tokenizer of a model with a price."""
     found, keep = Tokens(), shares(data)
-    encoding = encoding_of("gpt-4o")
-    counter = OpenAITokens(encoding) if encoding else None
-    if encoding:
-        found.exact[encoding] = 0
+    names = {_tokenizer(vendor, model, method) for vendor, model, _, _ in _priced(method)}
+    counters = {name: counter_of(name) for name in sorted(name for name in names if name is not None)}
+    found.exact = dict.fromkeys(counters, 0)
     for whole in read(data.train, Faults()):
         batch = change(whole) if change else whole
         records = [one for one in batch.records if not faults_of(one, method=method)]
@@ -72,8 +72,8 @@ def count(data: Data, *, method: str = "sft", change: Callable[[Batch], Batch] |
             least, most = bounds(record)
             found.least += least
             found.most += most
-        if encoding and counter is not None:
-            found.exact[encoding] += sum(counter.count(learnt))
+        for name, counter in counters.items():
+            found.exact[name] += sum(counter.count(learnt))
     return found
 
 
@@ -88,27 +88,37 @@ def bounds(record: Record) -> tuple[int, int]:
 def estimates(tokens: Tokens, method: str, backend: str | None = None, model: str | None = None) -> list[Cost]:
     """What a pass costs on every model that the catalog has a price for, cheapest first."""
     found = [
-        _cost(tokens, vendor, name, price, catalog)
-        for vendor in vendors() if backend in (None, vendor)
-        for catalog in (load(vendor),)
-        for name, price in _priced(catalog, method, model)
-    ]  # fmt: skip
+        _cost(tokens, _tokenizer(vendor, name, method), vendor, name, price, catalog)
+        for vendor, name, price, catalog in _priced(method, backend, model)
+    ]
     return sorted(found, key=lambda cost: (cost.usd[1], cost.backend, cost.model))
 
 
-def _priced(catalog: Catalog, method: str, model: str | None) -> Iterator[tuple[str, Price]]:
-    names = [model] if model else [one.id for one in catalog.models if method in one.methods]
-    tiers = sorted({price.tier for price in catalog.prices if price.what == "training"})
-    for name in names:
-        for tier in tiers:
-            price = catalog.price("training", name, method, tier)
-            if price is not None and price.tier == tier and price.per == "1M tokens":
-                yield name, price
+def _priced(
+    method: str, backend: str | None = None, model: str | None = None
+) -> Iterator[tuple[str, str, Price, Catalog]]:
+    """Every back end and model with a price of training by tokens."""
+    for vendor in vendors():
+        if backend not in (None, vendor):
+            continue
+        catalog = load(vendor)
+        names = [model] if model else [one.id for one in catalog.models if method in one.methods]
+        tiers = sorted({price.tier for price in catalog.prices if price.what == "training"})
+        for name in names:
+            for tier in tiers:
+                price = catalog.price("training", name, method, tier)
+                if price is not None and price.tier == tier and price.per == "1M tokens":
+                    yield vendor, name, price, catalog
 
 
-def _cost(tokens: Tokens, vendor: str, model: str, price: Price, catalog: Catalog) -> Cost:
-    encoding = encoding_of(model) if vendor in ("openai", "azure_openai") else None
-    known = tokens.exact.get(encoding) if encoding else None
+def _tokenizer(vendor: str, model: str, method: str) -> str | None:
+    """What counts the model's tokens exactly, where that is known and installed."""
+    target = known_target(vendor, model, method)
+    return target.tokenizer if target is not None else None
+
+
+def _cost(tokens: Tokens, tokenizer: str | None, vendor: str, model: str, price: Price, catalog: Catalog) -> Cost:
+    known = tokens.exact.get(tokenizer) if tokenizer else None
     span = (tokens.least, tokens.most) if known is None else (known, known)
     usd = (round(span[0] * price.usd / 1e6, 4), round(span[1] * price.usd / 1e6, 4))
     return Cost(

@@ -28,8 +28,8 @@ TEMPLATE_TOKENS = 256
 class Measure:
     """Measures the records of batches."""
 
-    def __init__(self, task: Task, limit: int | None) -> None:
-        self.limit = task.max_tokens or limit
+    def __init__(self, task: Task) -> None:
+        self.limit = task.max_tokens
         self.longer = task.longer
         self.counter: Counter | None = None
         if task.tokenizer is not None:

@@ -98,7 +98,9 @@ def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None
     task = Task(method=method, shares=shares(data), allow_dropped=frozenset(data.allow_dropped or ()))
     if target is not None:
         form = target.formats.get(method)
-        task = msgspec.structs.replace(task, target=target.name, format=form, max_tokens=target.max_tokens)
+        task = msgspec.structs.replace(
+            task, target=target.name, forbidden=target.forbidden, format=form, max_tokens=target.max_tokens
+        )
         if target.tokenizer is not None and target.max_tokens is not None:
             task = msgspec.structs.replace(task, tokenizer=target.tokenizer, longer="error")
     if limit is not None:

@@ -15,7 +15,6 @@ import msgspec
 
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
-from cloudtune.data.checks.targets import TARGETS
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
 from cloudtune.data.read.blocks import Block
@@ -73,14 +72,13 @@ class Scanner:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.format = find_format(task.format) if task.format else None
-        target = TARGETS[task.target] if task.target else None
         rules: list[Rule] = [*STANDARD] if task.words else []
         if task.private:
             rules += PRIVATE
-        if target is not None and target.forbidden:
-            rules.append(forbidden(target.forbidden, target.name))
+        if task.forbidden:
+            rules.append(forbidden(task.forbidden, task.target))
         self.rules = rules
-        self.measure = Measure(task, target.max_tokens if target is not None else None)
+        self.measure = Measure(task)
         self._labels_seen: set[str] = set()
         self.longest: dict[str, int] = {}
 

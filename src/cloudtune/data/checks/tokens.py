@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from cloudtune.data.checks.openai_tokens import ENCODINGS, OpenAITokens, Span
 from cloudtune.data.records import Chat
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
 from cloudtune.files.model_files import read_json_object
 from cloudtune.files.regular_file import open_regular, read_regular
+from cloudtune.plugins import TOKENIZERS
 
 if TYPE_CHECKING:
     from cloudtune.data.records import Message, Record
@@ -33,13 +33,21 @@ LARGEST_TEMPLATE = 16 << 20
 
 def tokenizer_files(source: str) -> list[Path]:
     """The files that decide how many tokens a text has, of those that are there."""
-    if source in ENCODINGS:
+    if source in TOKENIZERS.plugins:
         return []
     folder = Path(source)
     if not folder.is_dir():
         return [folder]
     names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
     return [folder / name for name in names if (folder / name).is_file()]
+
+
+class Span(NamedTuple):
+    """One token: its place in the text that is counted, and whether it is learnt."""
+
+    start: int
+    end: int
+    learnt: bool
 
 
 class Counter(Protocol):
@@ -53,9 +61,9 @@ class Counter(Protocol):
 
 
 def counter_of(source: str) -> Counter:
-    """What counts with a folder's, a tokenizer.json's or a GGUF file's tokenizer, or with an encoding of OpenAI's."""
-    if source in ENCODINGS:
-        return OpenAITokens(source)
+    """What counts with a folder's, a tokenizer.json's or a GGUF file's tokenizer, or with a plugin of that name."""
+    if source in TOKENIZERS.plugins:
+        return cast("Counter", TOKENIZERS.make(source, source))
     return _of_gguf(Path(source)) if source.lower().endswith(".gguf") else TokenCounter(source)
 
 

@@ -18,7 +18,7 @@ from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.blocks import Block, keep_memory
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import row_type
-from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.kinds_other import kind_named
 
 if TYPE_CHECKING:
     from cloudtune.data.scanned import Task
@@ -38,7 +38,7 @@ class Worker:
         if rows is None:
             how = None
             if request.kind is not None:
-                how = row_type(KINDS[request.kind], request.columns, tuple(request.extra))
+                how = row_type(kind_named(request.kind), request.columns, tuple(request.extra))
             rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
         rows.faults, rows.bad = faults, 0
         block = Block(data, request.first_line, request.pieces, request.lines)

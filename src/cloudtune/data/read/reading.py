@@ -9,7 +9,7 @@ from cloudtune.data.read.arrow import ColumnarReader
 from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import RowType, row_type
-from cloudtune.data.read.kinds_other import KINDS
+from cloudtune.data.read.kinds_other import kind_named
 from cloudtune.data.read.opening import at_hand, files_of, format_of, opened, unreadable
 from cloudtune.data.read.remote import RemoteFile, problem_of
 from cloudtune.data.read.tables import Table, csv_tables, text_tables
@@ -40,7 +40,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
     """The source's files in chunks, each with what decodes its file; what is wrong with a file is reported."""
     how: RowType | None = None
     if source.kind != "auto":
-        how = row_type(KINDS[source.kind], source.columns)
+        how = row_type(kind_named(source.kind), source.columns)
     with ColumnarReader() as columnar:
         for path in files_of(source, faults):
             rows = _rows(str(path), source, how, faults)

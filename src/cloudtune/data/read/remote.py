@@ -1,21 +1,20 @@
-"""Rows that lie elsewhere: ``s3://bucket/rows.jsonl``. Who reads a scheme is named here, and loaded when it is met.
+"""Rows in remote stores, such as ``s3://bucket/rows.jsonl``. The plugin table `STORES` has a store for each scheme.
 
-Strangers add schemes by the entry-point group ``cloudtune.sources``: ``gs = "my_package.reading:Store"``. A store finds
-objects and opens them from a byte on; retrying and going on after a broken connection is done here, for all of them.
+A store finds objects and opens them from a byte on; retrying and going on after a broken connection is done here, for
+all of them.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import re
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 from cloudtune.clock import SystemClock
-from cloudtune.errors import BackendNotInstalled, CloudtuneError, DataError, Problem, TransientError
+from cloudtune.errors import CloudtuneError, DataError, Problem, TransientError
+from cloudtune.plugins import STORES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,25 +23,10 @@ if TYPE_CHECKING:
 
     from cloudtune.clock import Clock
 
-GROUP = "cloudtune.sources"
 T = TypeVar("T")
 _BUFFER = 1 << 20
 _TRIES = 5
 """How often a stream is opened again without a single byte more."""
-
-
-class Scheme(NamedTuple):
-    """Who reads URIs of a scheme."""
-
-    target: str
-    """``module:Class``, made without arguments."""
-    install: str
-    """What to install where that cannot be loaded."""
-
-
-SCHEMES: dict[str, Scheme] = {
-    "s3": Scheme("cloudtune_providers.aws.reading:S3Store", "cloudtune[aws]"),
-}
 
 
 class RemoteFile(NamedTuple):
@@ -199,20 +183,11 @@ def store_of(name: str) -> Store:
 
 @cache
 def _store(scheme: str) -> Store:
-    known = {
-        entry.name: Scheme(entry.value, entry.dist.name if entry.dist else "") for entry in entry_points(group=GROUP)
-    }
-    found = (known | SCHEMES).get(scheme)
-    if found is None:
-        fix = f"copy the file here, or name one that begins with {', '.join(f'{one}://' for one in (known | SCHEMES))}"
+    if scheme not in STORES.plugins:
+        fix = f"copy the file here, or name one that begins with {', '.join(f'{one}://' for one in STORES.plugins)}"
         message = f"nobody here reads {scheme}:// addresses"
         raise DataError([Problem(code="unknown_scheme", message=message, field="path", fix=fix)])
-    module, _, name = found.target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)()  # type: ignore[no-any-return]
-    except ImportError as error:
-        message = f"reading {scheme}:// needs {error.name}, which is not installed"
-        raise BackendNotInstalled(message, hint=f'run: pip install "{found.install}"') from error
+    return cast("Store", STORES.make(scheme))
 
 
 def problem_of(error: CloudtuneError, file: str) -> Problem:

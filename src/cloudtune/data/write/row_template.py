@@ -35,12 +35,3 @@ _ROW = b'{"messages":['
 _SYSTEM, _USER, _ASSISTANT = (b'{"role":"%s","content":' % role for role in (b"system", b"user", b"assistant"))
 _NEXT = b"},"
 CANONICAL = Weave(_ROW + _SYSTEM, _ROW + _USER, _NEXT + _USER, _NEXT + _USER, _NEXT + _ASSISTANT, b"}]}\n")
-CLAUDE = CANONICAL._replace(first_system=b'{"system":', after_system=b"," + _ROW[1:] + _USER)
-_DIALOG = b'{"dialog":['
-DIALOG = CANONICAL._replace(first_system=_DIALOG + _SYSTEM, first_user=_DIALOG + _USER)
-_HEAD = b'{"schemaVersion":"bedrock-conversation-2024",'
-_ASKS, _SAYS = (b'{"role":"%s","content":[{"text":' % role for role in (b"user", b"assistant"))
-CONVERSE = Weave(
-    _HEAD + b'"system":[{"text":', _HEAD + b'"messages":[' + _ASKS, b'}],"messages":[' + _ASKS, b"}]}," + _ASKS,
-    b"}]}," + _SAYS, b"}]}]}\n",
-)  # fmt: skip

@@ -6,10 +6,11 @@ import warnings
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.checks.tokens import Span
 from cloudtune.data.records import Chat, Item, Message, Preference, Rated, compact
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
@@ -17,7 +18,6 @@ from cloudtune.errors import DataError, Problem
 if TYPE_CHECKING:
     from cloudtune.data.records import Record
 
-ENCODINGS = ("o200k_base", "cl100k_base")
 # github.com/openai/tiktoken, tiktoken/model.py (seen 2026-11-21): the longest beginning of a model's name that fits.
 _BY_MODEL = {
     "gpt-4o": "o200k_base", "gpt-4.1": "o200k_base", "gpt-4.5": "o200k_base", "gpt-5": "o200k_base", "o1": "o200k_base",
@@ -50,14 +50,6 @@ def _loaded(encoding: str) -> Any:
         loaded = get_encoding(encoding)
         loaded.encode_ordinary("a")
     return loaded
-
-
-class Span(NamedTuple):
-    """One token: its place in the text that is counted, and whether it is learnt."""
-
-    start: int
-    end: int
-    learnt: bool
 
 
 class OpenAITokens:

@@ -1,0 +1,1 @@
+"""Acme's fine-tuning service as a back end of cloudtune."""

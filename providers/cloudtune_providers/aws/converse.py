@@ -1,0 +1,254 @@
+"""Rows of the Converse API, on which Amazon's Nova and Meta's Llama models are trained: conversations and pairs.
+
+Bedrock and SageMaker take them. docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html and
+docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import UNSET, UnsetType
+
+from cloudtune.data.read.kinds import Kind
+from cloudtune.data.read.kinds_chat import Foreign, blocks_of, opened, spoken
+from cloudtune.data.records import (
+    Chat,
+    Function,
+    ImagePart,
+    ImageUrl,
+    Message,
+    Preference,
+    TextPart,
+    ToolCall,
+    VideoPart,
+    VideoUrl,
+    compact,
+)
+from cloudtune.data.write.formats import Format
+from cloudtune.data.write.row_template import Weave
+from cloudtune.data.write.turns import TALK, Json, split_system
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.data.records import Part
+
+NOVA_FORBIDDEN = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
+"""Text that makes a job on a Nova model fail when the system or the user says it."""
+
+# -- reading
+
+
+_SUFFIXES = {"jpg": "jpeg", "3gp": "three_gp"}
+"""Endings that are not the API's name of the format."""
+
+
+def _format_of(url: str) -> str:
+    """The format that the end of an address tells."""
+    suffix = url.rpartition("/")[2].rpartition(".")[2].lower()
+    return _SUFFIXES.get(suffix, suffix)
+
+
+class ConverseText(Foreign):
+    """``{"text": "..."}``."""
+
+    text: str
+
+
+class Converse(Foreign):
+    """One turn; each block of its content holds one of these keys."""
+
+    role: Literal["user", "assistant"]
+    content: list[dict[str, Any]]
+
+
+def _converse_messages(turn: Converse) -> list[Message]:
+    """The turns that one of Converse's stands for: results of tools are turns of their own here."""
+    parts: list[Part] = []
+    calls: list[ToolCall] = []
+    results: list[Message] = []
+    thought: list[str] = []
+    for block in turn.content:
+        key, value = next(iter(block.items()), ("", None))
+        if key == "text" and isinstance(value, str) and len(block) == 1:
+            parts.append(TextPart(value))
+        elif key in ("image", "video") and len(block) == 1 and _path(value, "source", "s3Location", "uri"):
+            parts.append(_medium(key, value))
+        elif key == "toolUse" and isinstance(value, dict):
+            calls.append(ToolCall(value["toolUseId"], Function(value["name"], compact(value["input"]))))
+        elif key == "toolResult" and isinstance(value, dict):
+            text = "\n".join(compact(part.get("text", part.get("json"))) for part in value["content"])
+            results.append(Message("tool", text, tool_call_id=value["toolUseId"]))
+        elif key == "reasoningContent" and (words := _path(value, "reasoningText", "text")):
+            thought.append(words)
+        else:
+            raise ValueError(f"a content block with {', '.join(block) or 'no key'} cannot be used")
+    return results + spoken(turn.role, parts, calls, thought, results)
+
+
+def _medium(key: str, value: Any) -> Part:
+    """An image or a video that lies on S3."""
+    url = str(_path(value, "source", "s3Location", "uri"))
+    said, owner = _path(value, "format"), _path(value, "source", "s3Location", "bucketOwner") or UNSET
+    form = said if said is not None and said != _format_of(url) else UNSET
+    if key == "video":
+        return VideoPart(VideoUrl(url, bucket_owner=owner, format=form))
+    return ImagePart(ImageUrl(url, bucket_owner=owner, format=form))
+
+
+def _path(value: Any, *keys: str) -> str | None:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _from_converse(row: Any) -> Chat:
+    messages = [message for turn in row.messages for message in _converse_messages(turn)]
+    system = "\n".join(part.text for part in row.system) if row.system is not UNSET else ""
+    tools: Any = UNSET
+    if row.toolConfig is not UNSET:
+        tools = [_converse_tool(tool) for tool in row.toolConfig.get("tools", ())]
+    return Chat(opened(system, messages), tools)
+
+
+def _converse_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A tool as OpenAI describes it, from Converse's description."""
+    spec = tool["toolSpec"]
+    function = {"name": spec["name"], "description": spec.get("description", "")}
+    return {"type": "function", "function": {**function, "parameters": spec["inputSchema"]["json"]}}
+
+
+class Candidate(Foreign):
+    """One of the answers of a Nova preference row."""
+
+    content: list[dict[str, Any]]
+    preferenceLabel: Literal["preferred", "non-preferred"]  # noqa: N815 - the vendor's key
+
+
+class NovaTurn(Foreign):
+    """A turn of a Nova preference row; the last one has candidates."""
+
+    role: Literal["user", "assistant"]
+    content: list[dict[str, Any]] | UnsetType = UNSET
+    candidates: list[Candidate] | UnsetType = UNSET
+
+
+def _from_nova_preference(row: Any) -> Preference:
+    *before, last = row.messages
+    by_label = {one.preferenceLabel: one.content for one in last.candidates or ()}
+    if len(by_label) != 2 or len(last.candidates) != 2:
+        raise ValueError("messages: the last turn needs two candidates, one preferred and one non-preferred")
+    asked = [m for turn in before for m in _converse_messages(Converse(turn.role, turn.content or []))]
+    system = "\n".join(part.text for part in row.system) if row.system is not UNSET else ""
+    better, worse = (
+        _converse_messages(Converse("assistant", by_label[label])) for label in ("preferred", "non-preferred")
+    )
+    return Preference(opened(system, asked), better, worse)
+
+
+def _has_candidates(row: Mapping[str, Any]) -> bool:
+    last = row["messages"][-1] if isinstance(row["messages"], list) and row["messages"] else None
+    return isinstance(last, dict) and "candidates" in last
+
+
+def _is_converse(row: Mapping[str, Any]) -> bool:
+    """Converse's blocks have no ``type``."""
+    return "schemaVersion" in row or any(isinstance(block, dict) and "type" not in block for block in blocks_of(row))
+
+
+# -- writing
+
+
+def _blocks(message: Message) -> list[Json]:
+    """Bedrock's content: text, and images and videos that lie on S3."""
+    if not isinstance(message.content, list):
+        return [{"text": message.content}]
+    blocks: list[Json] = []
+    for part in message.content:
+        if isinstance(part, TextPart):
+            blocks.append({"text": part.text})
+        elif message.role != "user":
+            raise ValueError(f"messages: Bedrock takes images and videos in user's turns, not in {message.role}'s")
+        elif isinstance(part, ImagePart):
+            blocks.append({"image": _on_s3(part.image_url, "images", _IMAGES)})
+        else:
+            blocks.append({"video": _on_s3(part.video_url, "videos", _VIDEOS)})
+    return blocks
+
+
+# docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21. Converse itself
+# takes more sorts of videos; tuning does not.
+_IMAGES, _VIDEOS = ("png", "jpeg", "gif", "webp"), ("mov", "mkv", "mp4", "webm")
+_MOST_IMAGES = 10
+
+
+def _on_s3(at: ImageUrl | VideoUrl, what: str, formats: tuple[str, ...]) -> Json:
+    form = _format_of(at.url) if at.format is UNSET else at.format
+    if not at.url.startswith("s3://") or form not in formats:
+        *some, last = formats
+        raise ValueError(f"messages: Bedrock takes {what} only as s3://.../name.{', .'.join(some)} or .{last}")
+    place = {"uri": at.url} if at.bucket_owner is UNSET else {"uri": at.url, "bucketOwner": at.bucket_owner}
+    return {"format": form, "source": {"s3Location": place}}
+
+
+def _refuse_many(messages: list[Message]) -> None:
+    """A row has one video, or a few images."""
+    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
+    images, videos = (sum([isinstance(part, sort) for part in parts]) for sort in (ImagePart, VideoPart))
+    if videos and images:
+        raise ValueError("messages: Bedrock takes images or videos, not both in one set of rows")
+    if videos > 1 or images > _MOST_IMAGES:
+        raise ValueError(f"messages: Bedrock takes one video or {_MOST_IMAGES} images in a row at the most")
+
+
+def _converse(system: str, turns: list[Json]) -> Json:
+    row: Json = {"schemaVersion": "bedrock-conversation-2024"}
+    if system:
+        row["system"] = [{"text": system}]
+    return {**row, "messages": turns}
+
+
+def _to_converse(chat: Chat) -> Json:
+    _refuse_many(chat.messages)
+    system, messages = split_system(chat.messages)
+    return _converse(system, [{"role": message.role, "content": _blocks(message)} for message in messages])
+
+
+def _to_nova_preference(row: Preference) -> Json:
+    if len(row.chosen) != 1 or len(row.rejected) != 1:
+        raise ValueError("chosen: Nova takes one turn for each answer")
+    _refuse_many(row.messages)
+    system, messages = split_system(row.messages)
+    turns: list[Json] = [{"role": message.role, "content": _blocks(message)} for message in messages]
+    candidates = [
+        {"content": _blocks(row.chosen[0]), "preferenceLabel": "preferred"},
+        {"content": _blocks(row.rejected[0]), "preferenceLabel": "non-preferred"},
+    ]
+    return _converse(system, [*turns, {"role": "assistant", "candidates": candidates}])
+
+
+_HEAD = b'{"schemaVersion":"bedrock-conversation-2024",'
+_ASKS, _SAYS = (b'{"role":"%s","content":[{"text":' % role for role in (b"user", b"assistant"))
+_WEAVE = Weave(
+    _HEAD + b'"system":[{"text":', _HEAD + b'"messages":[' + _ASKS, b'}],"messages":[' + _ASKS, b"}]}," + _ASKS,
+    b"}]}," + _SAYS, b"}]}]}\n",
+)  # fmt: skip
+_CARRIED = TALK | {"images", "videos", "parts", "bucket_owners", "media_formats"}
+CONVERSE = Format(
+    "bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", frozenset({"chat"}),
+    _CARRIED | {"unanswered"}, _to_converse, weave=_WEAVE, own="converse",
+)  # fmt: skip
+NOVA_PREFERENCE = Format(
+    "nova-preference", "Nova's pairs of candidates", frozenset({"preference"}), _CARRIED, _to_nova_preference,
+    own="nova_preference",
+)  # fmt: skip
+
+_SYSTEM = {"schemaVersion": Any, "system": list[ConverseText] | UnsetType}
+NOVA_PREFERENCE_ROWS = Kind(
+    "nova_preference", {"messages": list[NovaTurn]}, _SYSTEM, _from_nova_preference, tell=_has_candidates
+)
+CONVERSE_ROWS = Kind(
+    "converse", {"messages": list[Converse]}, _SYSTEM | {"toolConfig": dict[str, Any] | UnsetType}, _from_converse,
+    tell=_is_converse,
+)  # fmt: skip

@@ -1,0 +1,158 @@
+"""Rows of Anthropic's Messages API, on which Claude models are trained on Bedrock.
+
+docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from cloudtune.data.read.kinds import Kind
+from cloudtune.data.read.kinds_chat import GRADER_KEYS, SYSTEM, Foreign, blocks_of, opened, spoken
+from cloudtune.data.records import Chat, Function, ImagePart, ImageUrl, Message, TextPart, ToolCall, compact
+from cloudtune.data.write.dropped_features import ALL
+from cloudtune.data.write.formats import Format
+from cloudtune.data.write.row_template import CANONICAL
+from cloudtune.data.write.turns import Json, split_system
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudtune.data.records import Part
+
+# -- reading
+
+
+class ClaudeTurn(Foreign):
+    """One turn; content is a text or typed blocks."""
+
+    role: Literal["user", "assistant"]
+    content: str | list[dict[str, Any]]
+
+
+def _from_claude(row: Any) -> Chat:
+    messages = [message for turn in row.messages for message in _claude_messages(turn)]
+    tools: Any = UNSET
+    if row.tools is not UNSET:
+        tools = [
+            {"type": "function", "function": {
+                "name": tool["name"], "description": tool.get("description", ""), "parameters": tool["input_schema"],
+            }}
+            for tool in row.tools
+        ]  # fmt: skip
+    return Chat(opened(row.system, messages), tools)
+
+
+def _claude_messages(turn: ClaudeTurn) -> list[Message]:
+    if isinstance(turn.content, str):
+        return [Message(turn.role, turn.content)]
+    parts: list[Part] = []
+    calls: list[ToolCall] = []
+    results: list[Message] = []
+    thought: list[str] = []
+    for block in turn.content:
+        sort = block.get("type")
+        if sort == "text":
+            parts.append(TextPart(block["text"]))
+        elif sort == "thinking":
+            thought.append(block["thinking"])
+        elif sort == "tool_use":
+            calls.append(ToolCall(block["id"], Function(block["name"], compact(block["input"]))))
+        elif sort == "tool_result":
+            results.append(Message("tool", _claude_text(block.get("content", "")), tool_call_id=block["tool_use_id"]))
+        elif sort == "image":
+            source = block["source"]
+            url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
+            parts.append(ImagePart(ImageUrl(url)))
+        else:
+            raise ValueError(f"a content block of type {sort!r} cannot be used")
+    return results + spoken(turn.role, parts, calls, thought, results)
+
+
+def _claude_text(content: str | list[dict[str, Any]]) -> str:
+    return content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
+
+
+def _is_claude(row: Mapping[str, Any]) -> bool:
+    if not row.keys().isdisjoint(GRADER_KEYS):
+        return False  # an item for graders, with a system prompt of its own
+    own = {"tool_use", "tool_result", "thinking", "image"}
+    return isinstance(row.get("system"), str) or any(
+        isinstance(block, dict) and block.get("type") in own for block in blocks_of(row)
+    )
+
+
+# -- writing
+
+
+def _to_claude(chat: Chat) -> Json:
+    system, messages = split_system(chat.messages)
+    turns: list[Json] = []
+    for message in messages:
+        blocks = _claude_blocks(message)
+        if message.role == "tool" and turns and turns[-1]["role"] == "user" and _holds_results(turns[-1]):
+            turns[-1]["content"] += blocks
+        else:
+            plain = isinstance(message.content, str) and message.role != "tool" and len(blocks) == 1
+            role = "user" if message.role == "tool" else message.role
+            turns.append({"role": role, "content": message.content if plain else blocks})
+    row: Json = {"system": system} if system else {}
+    row["messages"] = turns
+    if chat.tools is not UNSET:
+        row["tools"] = [
+            {"name": tool["function"]["name"], "description": tool["function"].get("description", ""),
+             "input_schema": tool["function"].get("parameters", {"type": "object"})}
+            for tool in chat.tools
+        ]  # fmt: skip
+    return row
+
+
+def _holds_results(turn: Json) -> bool:
+    return isinstance(turn["content"], list) and turn["content"][0].get("type") == "tool_result"
+
+
+def _claude_blocks(message: Message) -> list[Json]:
+    if message.role == "tool":
+        if not message.tool_call_id:
+            raise ValueError("messages: a tool's turn needs tool_call_id")
+        return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}]
+    blocks: list[Json] = []
+    if message.reasoning_content:
+        blocks.append({"type": "thinking", "thinking": message.reasoning_content})
+    content = [TextPart(message.content)] if isinstance(message.content, str) else message.content or []
+    for part in content:
+        if isinstance(part, ImagePart):
+            blocks.append({"type": "image", "source": _claude_source(part.image_url.url)})
+        elif isinstance(part, TextPart) and (part.text or not message.tool_calls):
+            blocks.append({"type": "text", "text": part.text})
+    for call in message.tool_calls or ():
+        try:
+            given = msgspec.json.decode(call.function.arguments)
+        except msgspec.DecodeError as error:
+            raise ValueError("messages: the arguments of a tool call are not JSON") from error
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": given})
+    return blocks
+
+
+def _claude_source(url: str) -> Json:
+    if url.startswith("data:") and ";base64," in url:
+        media, data = url[5:].split(";base64,", 1)
+        return {"type": "base64", "media_type": media, "data": data}
+    return {"type": "url", "url": url}
+
+
+_ROW, _USER = b'{"messages":[', b'{"role":"user","content":'
+_WEAVE = CANONICAL._replace(first_system=b'{"system":', after_system=b"," + _ROW[1:] + _USER)
+CLAUDE = Format(
+    "claude", "Claude's messages", frozenset({"chat"}),
+    ALL - {"weights", "names", "videos", "bucket_owners", "media_formats", "unanswered"}, _to_claude, weave=_WEAVE,
+    own="claude",
+)  # fmt: skip
+
+CLAUDE_ROWS = Kind(
+    "claude", {"messages": list[ClaudeTurn]}, {**SYSTEM, "tools": list[dict[str, Any]] | UnsetType}, _from_claude,
+    tell=_is_claude,
+)  # fmt: skip

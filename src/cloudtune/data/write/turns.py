@@ -1,0 +1,49 @@
+"""Parts of conversations that several formats write in the same way. Formats of other packages may use them too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtune.data.records import Chat, Message, Preference
+
+Json = dict[str, Any]
+TALK = frozenset({"system", "turns"})
+"""The features of conversations in words alone."""
+
+
+def split_system(messages: list[Message]) -> tuple[str, list[Message]]:
+    """The system prompt, empty if there is none, and the turns after it."""
+    if messages and messages[0].role == "system":
+        return messages[0].text, messages[1:]
+    return "", messages
+
+
+def question_and_answer(messages: list[Message]) -> tuple[str, str]:
+    """The texts of the one question and its answer. Raises ValueError for a conversation of another form."""
+    if [message.role for message in messages] != ["user", "assistant"]:
+        raise ValueError("messages: one question and one answer are needed")
+    return messages[0].text, messages[1].text
+
+
+def short(messages: list[Message], role: str) -> str | list[Message]:
+    """The text of a single plain turn of that role; other messages as they are."""
+    one = messages[0] if len(messages) == 1 else None
+    if one is not None and one.role == role and isinstance(one.content, str) and not one.tool_calls:
+        return one.content
+    return messages
+
+
+def to_prompt(chat: Chat) -> Json:
+    """``{"prompt": ..., "completion": ...}``."""
+    prompt, completion = question_and_answer(chat.messages)
+    return {"prompt": prompt, "completion": completion}
+
+
+def to_pairs(row: Preference) -> Json:
+    """``{"prompt": ..., "chosen": ..., "rejected": ...}``: three texts, or else three lists of messages."""
+    asked = short(row.messages, "user")
+    better, worse = short(row.chosen, "assistant"), short(row.rejected, "assistant")
+    if not (isinstance(asked, str) and isinstance(better, str) and isinstance(worse, str)):
+        asked, better, worse = row.messages, row.chosen, row.rejected
+    return {"prompt": asked, "chosen": better, "rejected": worse}

@@ -14,8 +14,11 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.problems import TrainingProblem
 
-PAIRED = ("dpo", "ipo", "orpo", "simpo")
-"""Methods that learn from pairs of answers."""
+TASKS = {
+    "sft": "causal_lm", "cpt": "causal_lm",
+    "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+}  # fmt: skip
+"""Method -> the task that trains it, in ``tasks``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,7 @@ class RunSpec:
     model: ModelSource
     data: DataFiles
     name: str = "job"
-    method: Literal["sft", "cpt", "dpo", "ipo", "orpo", "simpo"] = "sft"
+    method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
     """There if, and only if, the method learns from pairs of answers."""
@@ -171,6 +174,8 @@ def read_spec(document: Any) -> RunSpec:
 
 def _faults(spec: RunSpec) -> list[str]:
     """What types cannot say."""
+    if spec.method not in TASKS:
+        return [f"method: {spec.method!r} is not one of {', '.join(TASKS)}"]
     found = []
     hyper = spec.hyperparameters
     at_least_one = {
@@ -199,7 +204,7 @@ def _faults(spec: RunSpec) -> list[str]:
 
 
 def _faults_of_pairs(spec: RunSpec) -> list[str]:
-    terms, by_pairs = spec.preference, spec.method in PAIRED
+    terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
     if (terms is not None) is not by_pairs:
         return [f"preference: the method {spec.method} {'needs it' if by_pairs else 'has no use for it'}"]
     if terms is None:

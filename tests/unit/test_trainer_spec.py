@@ -6,6 +6,7 @@ from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.data.checks.targets import TARGETS
+from cloudtune.methods import METHODS
 from cloudtune_trainer import run_spec
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import preference
@@ -15,24 +16,25 @@ def test_the_version_is_the_trainers() -> None:
     assert core.RUN_SPEC_VERSION == SPEC_VERSION
 
 
-def test_methods_and_adapters_are_the_trainers() -> None:
-    hints = get_type_hints(run_spec.RunSpec)
-    assert set(core.METHODS) == set(get_args(hints["method"]))
+def test_tasks_of_methods_are_the_trainers() -> None:
+    assert {name: METHODS[name].task for name in core.TRAINED} == run_spec.TASKS
+
+
+def test_adapters_are_the_trainers() -> None:
     assert set(core.ADAPTERS) == set(get_args(get_type_hints(run_spec.Adapter)["type"]))
 
 
 def test_pairs_are_the_trainers() -> None:
-    assert set(preference.PAIRED) == set(run_spec.PAIRED)
     told = {*preference.PreferenceOverrides.model_fields, "beta"}
     assert told == set(get_type_hints(run_spec.Preference))
 
 
 def test_rows_are_held_against_what_it_learns() -> None:
-    assert set(TARGETS["local"].formats) == set(core.METHODS)
+    assert set(TARGETS["local"].formats) == set(core.TRAINED)
 
 
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.unsupported_features()
     assert "method:kto" in reasons
-    assert not {f"method:{name}" for name in core.METHODS} & reasons.keys()
+    assert not {f"method:{name}" for name in core.TRAINED} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

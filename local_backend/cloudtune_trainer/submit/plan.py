@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
+from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
 from cloudtune_trainer.submit.preference import PAIRED, learning_rate, misused, terms
@@ -25,7 +26,7 @@ RUN_SPEC_VERSION = 1
 """Of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
 """The format of rows that it reads: canonical records."""
-METHODS = ("sft", "cpt", *PAIRED)
+TRAINED = methods_of(*TRAINER_TASKS)
 ADAPTERS = ("full", "lora")
 DEFAULT_MAX_LENGTH = 1024
 _CHARS_PER_TOKEN = 3.0
@@ -94,7 +95,7 @@ def run_spec(
     will find each split, and ``own`` what the back end says in its own words (device, threads, log_every ...).
     """
     spec = request.spec
-    loss_on = "all" if spec.method.name == "cpt" else "assistant"
+    loss_on = "all" if METHODS[spec.method.name].every_token else "assistant"
     adapter = _adapter(request, choices)
     return {
         "version": RUN_SPEC_VERSION,
@@ -148,7 +149,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
     # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
-    running = method == "cpt"
+    running = METHODS[method].every_token
     why = "records of running text are joined" if running else "a step is `batch_size` rows"
     values["packing"] = pick("packing", running, f"default of {choices.backend} for {method}: {why}")
     return values
@@ -237,7 +238,7 @@ def unsupported_features() -> dict[str, str]:
     reasons = {}
     for feature in spec_features():
         kind, _, name = feature.partition(":")
-        if (kind == "method" and name not in METHODS) or (kind == "adapter" and name and name not in ADAPTERS):
+        if (kind == "method" and name not in TRAINED) or (kind == "adapter" and name and name not in ADAPTERS):
             reasons[feature] = "the trainer does not have it yet"
     return reasons
 
@@ -258,7 +259,7 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
-    if spec.method.name == "cpt" and spec.method.loss_on not in (None, "all"):
+    if METHODS[spec.method.name].every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pre-training learns every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
 
@@ -293,7 +294,8 @@ def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
 
     Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
     """
-    if spec.method.name == "cpt" or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
+    cut = not METHODS[spec.method.name].every_token
+    if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
         return None
     tokens = spec.hyperparameters.max_length or default_length(model)
     return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cloudtune.errors import Problem
+from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec import Fraction, NaturalFloat, Part
 
 if TYPE_CHECKING:
@@ -15,10 +16,8 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_trainer.submit.plan import Choices
 
-PAIRED = ("dpo", "ipo", "orpo", "simpo")
+PAIRED = methods_of("preference")
 """Methods that learn from pairs of answers."""
-REFERRED = ("dpo", "ipo")
-"""Those that compare with the base model."""
 KEY = "preference"
 _BETA = {"dpo": 0.1, "ipo": 0.1, "orpo": 0.1, "simpo": 2.0}
 _MARGIN = {"simpo": 1.0}
@@ -55,7 +54,7 @@ def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
         value = getattr(given, field)
         found[field] = usual[field] if value is None else value
         choices.note(f"overrides.{choices.backend}.{KEY}.{field}", found[field], why if value is None else "override")
-    if name in REFERRED:
+    if METHODS[name].reference:
         how = (
             "measured once before the first step: one pass over the rows at every start, 8 bytes a pair"
             if adapter == "full"

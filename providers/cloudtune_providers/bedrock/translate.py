@@ -9,9 +9,9 @@ from cloudtune.errors import DataError, UnsupportedError
 from cloudtune.plan import CostEstimate, Plan, PlanRequest
 from cloudtune.spec import spec_features
 from cloudtune_providers.bedrock import open_weight
-from cloudtune_providers.bedrock.requests import TYPES, hyperparameters, plan_of
+from cloudtune_providers.bedrock.requests import hyperparameters, plan_of
 from cloudtune_providers.bedrock.responses import NAME
-from cloudtune_providers.bedrock.rules import family_of
+from cloudtune_providers.bedrock.rules import TYPES, family_of
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog

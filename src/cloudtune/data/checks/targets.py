@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cloudtune.data.checks.openai_tokens import encoding_of
 from cloudtune.errors import DataError, Problem
+from cloudtune.methods import TRAINER_TASKS, methods_of
 
 _MB = 1 << 20
 NOVA_FORBIDDEN = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
@@ -57,7 +58,7 @@ _NOVA = {"sft": "bedrock-converse", "rft": "bedrock-rft", "distill": "bedrock-co
 TARGETS: dict[str, Target] = {
     one.name: one
     for one in (
-        Target("local", dict.fromkeys(("sft", "cpt", "dpo", "ipo", "orpo", "simpo"), "cloudtune")),
+        Target("local", dict.fromkeys(methods_of(*TRAINER_TASKS), "cloudtune")),
         Target("openai", _OPENAI, min_rows=10, max_bytes=512 * _MB),
         Target("azure_openai", _AZURE, min_rows=10, max_bytes=512 * _MB),
         Target("bedrock", _NOVA, min_rows=8, max_rows=20_000, max_tokens=32_000, forbidden=NOVA_FORBIDDEN),

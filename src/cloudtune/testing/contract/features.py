@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.methods import METHODS
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -51,10 +52,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-PULLED = ("dpo", "ipo", "orpo", "simpo", "kto", "grpo", "rloo")
-"""Methods that have a beta: they pull towards a reference model."""
-
-
 def values_of(feature: str) -> tuple[Any, ...]:
     """What to ask for. A feature that nobody has thought of yet is an error, so that a new field is not forgotten."""
     kind, colon, name = feature.partition(":")
@@ -90,9 +87,9 @@ def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, An
     changes: dict[str, Any] = {}
     if any(feature.startswith("adapter.") for feature in wanted):
         changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
-    pulled = [name for name in PULLED if capabilities.can(f"method:{name}")]
-    if "method.beta" in wanted and pulled:
-        changes["method"] = {"name": pulled[0]}
+    with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
+    if "method.beta" in wanted and with_beta:
+        changes["method"] = {"name": with_beta[0]}
     return changes
 
 

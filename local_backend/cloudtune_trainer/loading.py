@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
-from cloudtune_trainer.tasks.next_token import Objective, objective_for
+from cloudtune_trainer.tasks.table import task_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.samples import Samples
+    from cloudtune_trainer.tasks.task import Task
 
 _SHOWN = 20
 """Row numbers listed in a warning."""
@@ -41,18 +42,23 @@ class Loaded:
     devices: Devices
     base: BaseModel
     tokenizer: Any
-    network: Any
-    tuned: Any
-    """The peft model around the network, or None where all weights are trained."""
-    objective: Objective
+    model: Any
+    """What is trained: the base model, or the peft model around it."""
+    task: Task
     splits: dict[str, Samples]
     packing: bool
     start: Saved | None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, and not the base model's own weights."""
+        return self.spec.adapter.type != "full"
 
 
 def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
     """Load everything, saying on the way what is being done."""
     start = _starting_point(run, spec, report)
+    task = task_for(spec)
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
         base = models.locate(
@@ -67,9 +73,10 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         report.state("loading", "weights")
         full = spec.adapter.type == "full"
         # a method that measures the base model first gets the checkpoint's weights after that
-        at_once = start is not None and full and spec.preference is None
-        network = models.load_model(
+        at_once = start is not None and full and not task.needs_reference
+        network = task.load_model(
             base,
+            records["train"].result,
             dtype=devices.weight_type(frozen=not full),
             weights=start.weights if start is not None and at_once else None,
             dropout=spec.hyperparameters.dropout,
@@ -77,32 +84,30 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     network.to(devices.device)
-    packed = models.enable_packed_attention(network)
-    if spec.hyperparameters.packing and not packed:
+    task.packed = task.can_pack and models.enable_packed_attention(network)
+    if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
-    tuned = models.make_trainable(network, spec, base, start)
-    objective = objective_for(spec, packed=packed, tuned=tuned)
+    model = models.make_trainable(network, spec, base, start)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
-        splits[name] = _encoded(name, objective, part, tokenizer, report)
+        splits[name] = _encoded(name, task, part, tokenizer, report)
         _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
-    if full and spec.preference is not None:
-        splits = _measured(network, objective, splits, spec, report, devices, stopping)
+    if task.needs_reference:
+        splits = _measured(model, task, splits, spec, report, devices, stopping)
         if start is not None:
-            models.restore_weights(start.weights, network, None)
+            models.restore_weights(start.weights, model, adapted=False)
     return Loaded(
         spec=spec,
         devices=devices,
         base=base,
         tokenizer=tokenizer,
-        network=network,
-        tuned=tuned,
-        objective=objective,
+        model=model,
+        task=task,
         splits=splits,
-        packing=spec.hyperparameters.packing and packed,
+        packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
 
@@ -148,9 +153,9 @@ def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
-def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
+def _encoded(name: str, task: Task, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
     try:
-        samples = objective.encode(rows, tokenizer)
+        samples = task.encode(rows, tokenizer)
     except TrainingProblem as problem:
         raise TrainingProblem(problem.code, f"{name}: {problem.message}", problem.hint) from problem
     cuts = samples.cuts
@@ -171,19 +176,17 @@ def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer:
 
 
 def _measured(
-    network: Any, objective: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
+    model: Any, task: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
     stopping: Callable[[], bool],
 ) -> dict[str, Any]:  # fmt: skip
-    """The splits with what the base model says of them, where the method compares with it."""
-    if not objective.needs_reference:
-        return splits
+    """The splits with what the base model says of them."""
     from cloudtune_trainer.reference import with_reference
 
     report.state("loading", "reference")
     return {
         name: with_reference(
-            network,
-            objective,
+            model,
+            task,
             pairs,
             devices,
             token_budget=spec.hyperparameters.token_budget,

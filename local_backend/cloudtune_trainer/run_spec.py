@@ -87,14 +87,14 @@ class Preference:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """Stop when the validation loss no longer improves."""
+    """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
     patience: int = 3
     min_delta: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Validation:
     """When the validation rows are looked at."""
 
     every: Literal["epoch", "never"] | int = "epoch"
@@ -139,7 +139,7 @@ class RunSpec:
     """There if, and only if, the method learns from pairs of answers."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
-    evaluation: Evaluation = Evaluation()
+    validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
     seed: int = 0
@@ -194,7 +194,7 @@ def _faults(spec: RunSpec) -> list[str]:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
-    if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:
+    if isinstance(spec.validation.every, int) and spec.validation.every < 1:
         found.append("validation.every must be at least 1")
     if isinstance(spec.checkpoints.every, int) and spec.checkpoints.every < 1:
         found.append("checkpoints.every must be at least 1")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
-RUN_SPEC_VERSION = 1
+RUN_SPEC_VERSION = 2
 """Of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
 """The format of rows that it reads: canonical records."""
@@ -106,7 +106,7 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
-        "evaluation": _evaluation(request, choices),
+        "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
             "keep": choices.pick("checkpoints.keep", spec.checkpoints.keep, 0),
@@ -160,7 +160,7 @@ def default_length(model: Mapping[str, Any]) -> int:
     return min(model.get("context_length") or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
 
 
-def _evaluation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
+def _validation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.validation
     held_out = "validation" in request.data.splits
     why = f"default of {choices.backend}" if held_out else "derived: there are no validation rows"
@@ -246,7 +246,7 @@ def unsupported_features() -> dict[str, str]:
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """What does not fit together in the values that the spec asks for, portably and in that back end's own words."""
     found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
-    return [*found, *_of_evaluation(spec), *_of_batches(spec)]
+    return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 
 def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
@@ -264,7 +264,7 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
 
 
-def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
+def _of_validation(spec: JobSpec) -> Iterator[Problem]:
     asked = spec.validation
     if spec.data.validation is None:
         for name in ("every", "early_stopping"):
@@ -273,7 +273,7 @@ def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
                 fix = "add `data.validation`: a file, or a share such as 0.1"
                 yield Problem(code="no_validation", field=f"validation.{name}", message=message, fix=fix)
     elif asked.early_stopping is not None and asked.every == "never":
-        message = "it looks at the validation loss, and `every: never` says not to measure it"
+        message = "it looks at the validation rows, and `every: never` says not to measure it"
         yield Problem(code="contradiction", field="validation.early_stopping", message=message, fix="set `every`")
 
 

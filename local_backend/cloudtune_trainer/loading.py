@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer import checkpoints, models
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.tasks.table import task_for
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,7 +86,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     network.to(devices.device)
-    task.packed = task.can_pack and models.enable_packed_attention(network)
+    can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
+    task.packed = can_pack and models.enable_packed_attention(network)
     if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
@@ -130,9 +133,7 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
                 f"{spec.resume_from} is not a complete checkpoint",
                 "Resume from another checkpoint, or start anew.",
             )
-    if saved is not None and saved.weights.name != (
-        checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER
-    ):
+    if saved is not None and _adapter_of(saved) != ADAPTERS[spec.adapter.type].peft_type:
         raise TrainingProblem(
             "bad_checkpoint",
             f"{saved.path} was not made with adapter {spec.adapter.type}",
@@ -143,10 +144,22 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
     return saved
 
 
+def _adapter_of(saved: Saved) -> str:
+    """peft's name of what the checkpoint holds; empty for a whole model."""
+    if saved.weights.name == checkpoints.MODEL:
+        return ""
+    return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))
+
+
 def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
-    """The spec with sequences no longer than the model has positions for."""
+    """The spec with sequences no longer than the model has positions for, virtual tokens included."""
     limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     asked = spec.hyperparameters.max_length
+    if isinstance(limit, int) and "virtual_tokens" in ADAPTERS[spec.adapter.type].settings:
+        limit -= spec.adapter.virtual_tokens
+        if limit < 2:
+            what = f"adapter.virtual_tokens leaves {limit} of the model's positions to the rows"
+            raise TrainingProblem("bad_spec", what, "Use fewer virtual tokens.")
     if not isinstance(limit, int) or not 1 < limit < asked:
         return spec
     report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
@@ -198,17 +199,11 @@ def _set_dropout(config: Any, dropout: float) -> None:
 
 def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
     """The peft model around it; the base's weights are frozen."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,  # peft says int, but only divides by it
-        lora_dropout=adapter.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base.path,
-    )
+    make_config = ADAPTERS[adapter.type].config
+    assert make_config is not None
+    config = make_config(adapter, task_type="CAUSAL_LM", base_model_name_or_path=base.path)
     try:
         return get_peft_model(model, config)
     except ValueError as error:

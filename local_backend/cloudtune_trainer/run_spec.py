@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -35,11 +36,12 @@ class ModelSource:
 class Adapter:
     """Which weights move."""
 
-    type: Literal["lora", "full"] = "lora"
+    type: str = "lora"
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+    virtual_tokens: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +178,8 @@ def _faults(spec: RunSpec) -> list[str]:
     """What types cannot say."""
     if spec.method not in TASKS:
         return [f"method: {spec.method!r} is not one of {', '.join(TASKS)}"]
+    if spec.adapter.type not in ADAPTERS:
+        return [f"adapter.type: {spec.adapter.type!r} is not one of {', '.join(ADAPTERS)}"]
     found = []
     hyper = spec.hyperparameters
     at_least_one = {
@@ -190,6 +194,7 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_pairs(spec)
+    found += _faults_of_adapter(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
@@ -220,6 +225,17 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
         found.append("hyperparameters.packing: pairs are not packed")
     if spec.loss_on == "all":
         found.append("loss_on: of a pair only the answers are learnt")
+    return found
+
+
+def _faults_of_adapter(spec: RunSpec) -> list[str]:
+    kind, hyper, found = ADAPTERS[spec.adapter.type], spec.hyperparameters, []
+    if hyper.packing and not kind.can_pack:
+        found.append(f"hyperparameters.packing: rows with a {spec.adapter.type} adapter are not packed")
+    if hyper.gradient_checkpointing and not kind.can_checkpoint:
+        found.append(f"hyperparameters.gradient_checkpointing: not possible with a {spec.adapter.type} adapter")
+    if spec.adapter.virtual_tokens < 1:
+        found.append("adapter.virtual_tokens must be at least 1")
     return found
 
 

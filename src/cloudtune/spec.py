@@ -123,6 +123,8 @@ class Adapter(Part):
     """Dropout on the adapter's input."""
     targets: Literal["all-linear"] | tuple[str, ...] | None = None
     """Names of the modules that get an adapter, or ``all-linear``."""
+    virtual_tokens: PositiveInt | None = None
+    """For ``prefix``: how many learnt tokens every attention layer sees before the row."""
 
 
 class Hyperparameters(Part):

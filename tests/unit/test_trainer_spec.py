@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
 from cloudtune.data.checks.targets import TARGETS
 from cloudtune.methods import METHODS
+from cloudtune.spec import Adapter, AdapterName
 from cloudtune_trainer import run_spec
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import preference
 
@@ -20,8 +23,12 @@ def test_tasks_of_methods_are_the_trainers() -> None:
     assert {name: METHODS[name].task for name in core.TRAINED} == run_spec.TASKS
 
 
-def test_adapters_are_the_trainers() -> None:
-    assert set(core.ADAPTERS) == set(get_args(get_type_hints(run_spec.Adapter)["type"]))
+def test_adapters_are_the_specs() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(run_spec.Adapter) if field.name != "type"}
+    assert set(ADAPTERS) <= set(get_args(AdapterName))
+    for entry in ADAPTERS.values():
+        assert entry.settings.items() <= fields.items()
+    assert set(fields) == set(Adapter.model_fields) - {"type"}
 
 
 def test_pairs_are_the_trainers() -> None:

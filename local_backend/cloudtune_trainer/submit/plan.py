@@ -14,7 +14,8 @@ from cloudtune.errors import Problem
 from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
-from cloudtune_trainer.submit.preference import PAIRED, learning_rate, misused, terms
+from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ RUN_SPEC_VERSION = 2
 FORMAT = "cloudtune"
 """The format of rows that it reads: canonical records."""
 TRAINED = methods_of(*TRAINER_TASKS)
-ADAPTERS = ("full", "lora")
+DEFAULT_ADAPTER = "lora"
 DEFAULT_MAX_LENGTH = 1024
 _CHARS_PER_TOKEN = 3.0
 
@@ -55,7 +56,6 @@ _SELDOM_SHOWN = ("thoughts", "tools")
 """Those that reach the model only where its chat template writes them out."""
 _DIALOGUES = ("chat", "preference")
 """Kinds of rows that the chat template writes out."""
-_LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
 
 
 class Choices:
@@ -121,11 +121,10 @@ def run_spec(
 
 def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.adapter
-    kind = choices.pick("adapter.type", given.type if given else None, "lora")
-    if kind == "full":
-        return {"type": kind}
+    kind = choices.pick("adapter.type", given.type if given else None, DEFAULT_ADAPTER)
     picked = {
-        name: choices.pick(f"adapter.{name}", getattr(given, name, None), default) for name, default in _LORA.items()
+        name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
+        for name, default in ADAPTERS[kind].settings.items()
     }
     return {"type": kind, **picked}
 
@@ -141,17 +140,17 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
 
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
-    rate, by = (2e-5 if adapter == "full" else 2e-4), f"{adapter} training"
+    rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
     if method in PAIRED:
-        rate, by = learning_rate(adapter), f"{by} by {method}"
+        rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
     # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
-    running = METHODS[method].every_token
-    why = "records of running text are joined" if running else "a step is `batch_size` rows"
-    values["packing"] = pick("packing", running, f"default of {choices.backend} for {method}: {why}")
+    packs = METHODS[method].every_token and ADAPTERS[adapter].can_pack
+    why = "records of running text are joined" if packs else "a step is `batch_size` rows"
+    values["packing"] = pick("packing", packs, f"default of {choices.backend} for {method}: {why}")
     return values
 
 
@@ -250,12 +249,21 @@ def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
 
 
 def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
-    if spec.adapter is None or spec.adapter.type != "full":
-        return
-    for name in ("rank", "alpha", "dropout", "targets"):
-        if getattr(spec.adapter, name) is not None:
-            message = "full training has no adapter that it could apply to"
-            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="take it out, or use lora")
+    kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
+    if kind not in ADAPTERS:
+        return  # refused already
+    settings, hyper = ADAPTERS[kind].settings, spec.hyperparameters
+    for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
+        if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
+            others = [other for other, entry in ADAPTERS.items() if name in entry.settings]
+            fix = f"take it out, or use {' or '.join(others)}"
+            yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
+    if hyper.packing and not ADAPTERS[kind].can_pack:
+        message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+    if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
+        field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
+        yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:

@@ -21,7 +21,6 @@ PAIRED = methods_of("preference")
 KEY = "preference"
 _BETA = {"dpo": 0.1, "ipo": 0.1, "orpo": 0.1, "simpo": 2.0}
 _MARGIN = {"simpo": 1.0}
-_RATE = {"full": 1e-6, "lora": 1e-5}
 
 
 class PreferenceOverrides(Part):
@@ -33,11 +32,6 @@ class PreferenceOverrides(Part):
     """The share of pairs that may be labelled the wrong way round, for dpo by sigmoid and for simpo; 0 unless given."""
     margin: NaturalFloat | None = None
     """SimPO's gamma: by how much the chosen answer's reward is to be larger; 1 unless given."""
-
-
-def learning_rate(adapter: str) -> float:
-    """The default: a tenth or less of what is learnt with from answers alone."""
-    return _RATE.get(adapter, _RATE["lora"])
 
 
 def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:

@@ -56,6 +56,7 @@ DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4
 _METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
 _REFUSED = {
     "method.beta": "it belongs to preference methods, which are not offered",
+    "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",
     "hyperparameters.gradient_checkpointing": "the vendor decides what it keeps in memory",
     "hyperparameters.packing": "the vendor always packs",

@@ -60,7 +60,7 @@ class Runs:
 
     def __init__(self, root: Path, model: Path) -> None:
         self._root = root
-        self._model = model
+        self._model = self.base = model
         self._started: list[subprocess.Popen[bytes]] = []
 
     def make(

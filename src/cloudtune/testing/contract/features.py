@@ -21,6 +21,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
+    "adapter.virtual_tokens": (7,),
     "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
     "hyperparameters.batch_size": (6, 32),
@@ -85,7 +86,10 @@ def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> d
 def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, Any]:
     """The adapter and method without which these features would make no sense, by the spec's own keys."""
     changes: dict[str, Any] = {}
-    if any(feature.startswith("adapter.") for feature in wanted):
+    settings = {feature for feature in wanted if feature.startswith("adapter.")}
+    if settings == {"adapter.virtual_tokens"} and capabilities.can("adapter:prefix"):
+        changes["adapter"] = {"type": "prefix"}
+    elif settings:
         changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
     with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
     if "method.beta" in wanted and with_beta:

@@ -48,7 +48,7 @@ def start(model: Path, kind: str, environment: dict[str, str]) -> tuple[float, f
         run = Path(folder)
         (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
         spec: dict[str, Any] = {
-            "version": 1, "model": {"source": "folder", "path": str(model)}, "adapter": {"type": kind},
+            "version": 2, "model": {"source": "folder", "path": str(model)}, "adapter": {"type": kind},
             "data": {"train": "rows.jsonl"}, "hyperparameters": {"max_steps": 1, "batch_size": 2, "max_length": 128},
         }  # fmt: skip
         (run / "spec.json").write_text(json.dumps(spec))

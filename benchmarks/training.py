@@ -97,7 +97,7 @@ def run_ours(work: Path, data: str, kind: str, steps: int) -> dict[str, Any]:
 
 def spec_of(work: Path, data: str, kind: str, steps: int) -> dict[str, Any]:
     return {
-        "version": 1, "model": {"source": "folder", "path": str(work / "model")}, "method": "cpt", "seed": SEED,
+        "version": 2, "model": {"source": "folder", "path": str(work / "model")}, "method": "cpt", "seed": SEED,
         "adapter": LORA if kind == "lora" else {"type": "full"}, "data": {"train": str(work / f"{data}.jsonl")},
         "hyperparameters": {
             "max_steps": steps, "batch_size": BATCH, "max_length": LENGTH, "learning_rate": RATE, "precision": "fp32",

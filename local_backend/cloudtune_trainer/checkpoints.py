@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.folder import now, read_json, sync_directory, write_json
@@ -34,13 +34,14 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     """Training time so far, pauses left out."""
-    best_loss: float | None = None
+    best_value: float | None = None
+    """Of the task's best metric, on the validation rows."""
     best_step: int | None = None
     worse: int = 0
     """Evaluations since the last improvement."""
     stopped_early: bool = False
-    last_loss: float | None = None
-    """Validation loss of the latest evaluation."""
+    last_values: dict[str, float] = field(default_factory=dict)
+    """Loss and best metric of the latest evaluation, where they are finite."""
     evaluated: int | None = None
     """Step of the latest evaluation."""
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cloudtune_trainer.folder import write_json
-from cloudtune_trainer.tuned import TUNED, read_tuned
+from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
 
 
 def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_remote_code: bool = False) -> list[Path]:
@@ -25,6 +25,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     try:
         if merged and tuned["adapter"] != "full" and not tuned["merged"]:
+            check_mergeable(tuned["adapter"])
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
             shutil.copytree(folder, aside, dirs_exist_ok=True)

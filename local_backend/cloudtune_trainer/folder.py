@@ -16,7 +16,7 @@ from typing import Any
 
 from cloudtune_trainer.private_files import opener, private_folder
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
 STATES = (
     "queued", "starting", "loading", "training", "evaluating", "saving", "paused", "cancelling",
     "succeeded", "failed", "cancelled", "expired",

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer import checkpoints, models
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
-from cloudtune_trainer.tasks.next_token import Objective, objective_for
+from cloudtune_trainer.tasks.table import task_for
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.samples import Samples
+    from cloudtune_trainer.tasks.task import Task
 
 _SHOWN = 20
 """Row numbers listed in a warning."""
@@ -41,18 +44,23 @@ class Loaded:
     devices: Devices
     base: BaseModel
     tokenizer: Any
-    network: Any
-    tuned: Any
-    """The peft model around the network, or None where all weights are trained."""
-    objective: Objective
+    model: Any
+    """What is trained: the base model, or the peft model around it."""
+    task: Task
     splits: dict[str, Samples]
     packing: bool
     start: Saved | None
+
+    @property
+    def adapted(self) -> bool:
+        """Whether an adapter is trained, and not the base model's own weights."""
+        return self.spec.adapter.type != "full"
 
 
 def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
     """Load everything, saying on the way what is being done."""
     start = _starting_point(run, spec, report)
+    task = task_for(spec)
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
         base = models.locate(
@@ -67,9 +75,10 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         report.state("loading", "weights")
         full = spec.adapter.type == "full"
         # a method that measures the base model first gets the checkpoint's weights after that
-        at_once = start is not None and full and spec.preference is None
-        network = models.load_model(
+        at_once = start is not None and full and not task.needs_reference
+        network = task.load_model(
             base,
+            records["train"].result,
             dtype=devices.weight_type(frozen=not full),
             weights=start.weights if start is not None and at_once else None,
             dropout=spec.hyperparameters.dropout,
@@ -77,32 +86,31 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
     network.to(devices.device)
-    packed = models.enable_packed_attention(network)
-    if spec.hyperparameters.packing and not packed:
+    can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
+    task.packed = can_pack and models.enable_packed_attention(network)
+    if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
-    tuned = models.make_trainable(network, spec, base, start)
-    objective = objective_for(spec, packed=packed, tuned=tuned)
+    model = models.make_trainable(network, spec, base, start)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
-        splits[name] = _encoded(name, objective, part, tokenizer, report)
+        splits[name] = _encoded(name, task, part, tokenizer, report)
         _check_vocabulary(name, splits[name], network)
     _stop_if(stopping)
-    if full and spec.preference is not None:
-        splits = _measured(network, objective, splits, spec, report, devices, stopping)
+    if task.needs_reference:
+        splits = _measured(model, task, splits, spec, report, devices, stopping)
         if start is not None:
-            models.restore_weights(start.weights, network, None)
+            models.restore_weights(start.weights, model, adapted=False)
     return Loaded(
         spec=spec,
         devices=devices,
         base=base,
         tokenizer=tokenizer,
-        network=network,
-        tuned=tuned,
-        objective=objective,
+        model=model,
+        task=task,
         splits=splits,
-        packing=spec.hyperparameters.packing and packed,
+        packing=spec.hyperparameters.packing and task.packed,
         start=start,
     )
 
@@ -125,9 +133,7 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
                 f"{spec.resume_from} is not a complete checkpoint",
                 "Resume from another checkpoint, or start anew.",
             )
-    if saved is not None and saved.weights.name != (
-        checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER
-    ):
+    if saved is not None and _adapter_of(saved) != ADAPTERS[spec.adapter.type].peft_type:
         raise TrainingProblem(
             "bad_checkpoint",
             f"{saved.path} was not made with adapter {spec.adapter.type}",
@@ -138,19 +144,31 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
     return saved
 
 
+def _adapter_of(saved: Saved) -> str:
+    """peft's name of what the checkpoint holds; empty for a whole model."""
+    if saved.weights.name == checkpoints.MODEL:
+        return ""
+    return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))
+
+
 def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
-    """The spec with sequences no longer than the model has positions for."""
+    """The spec with sequences no longer than the model has positions for, virtual tokens included."""
     limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     asked = spec.hyperparameters.max_length
+    if isinstance(limit, int) and "virtual_tokens" in ADAPTERS[spec.adapter.type].settings:
+        limit -= spec.adapter.virtual_tokens
+        if limit < 2:
+            what = f"adapter.virtual_tokens leaves {limit} of the model's positions to the rows"
+            raise TrainingProblem("bad_spec", what, "Use fewer virtual tokens.")
     if not isinstance(limit, int) or not 1 < limit < asked:
         return spec
     report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
-def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
+def _encoded(name: str, task: Task, rows: Iterable[Record], tokenizer: Any, report: Report) -> Samples:
     try:
-        samples = objective.encode(rows, tokenizer)
+        samples = task.encode(rows, tokenizer)
     except TrainingProblem as problem:
         raise TrainingProblem(problem.code, f"{name}: {problem.message}", problem.hint) from problem
     cuts = samples.cuts
@@ -171,19 +189,17 @@ def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer:
 
 
 def _measured(
-    network: Any, objective: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
+    model: Any, task: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
     stopping: Callable[[], bool],
 ) -> dict[str, Any]:  # fmt: skip
-    """The splits with what the base model says of them, where the method compares with it."""
-    if not objective.needs_reference:
-        return splits
+    """The splits with what the base model says of them."""
     from cloudtune_trainer.reference import with_reference
 
     report.state("loading", "reference")
     return {
         name: with_reference(
-            network,
-            objective,
+            model,
+            task,
             pairs,
             devices,
             token_budget=spec.hyperparameters.token_budget,

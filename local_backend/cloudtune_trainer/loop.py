@@ -1,4 +1,4 @@
-"""The training loop: one, flat, for every method and adapter. What differs between methods is in ``objectives``.
+"""The training loop: one, flat, for every method and adapter. What differs between methods is in ``tasks``.
 
 Before every optimiser step it looks at the requests of the outside; after it, it measures, evaluates and saves. A step
 is a function of its number, the weights, the optimiser's state and the random state, all of which a checkpoint holds:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.samples import Samples
-    from cloudtune_trainer.tasks.next_token import Objective
+    from cloudtune_trainer.tasks.task import Task
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Job:
     spec: RunSpec
     report: Report
     devices: Devices
-    network: Any
-    """The model whose forward pass is run."""
+    model: Any
+    """What is trained, adapter included."""
     optimiser: torch.optim.Optimizer
-    objective: Objective
+    task: Task
     train: Samples
     validation: Samples | None
     schedule: Schedule
@@ -64,13 +64,13 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     """Run to the end or to the first reason to stop. Returns the final state's word; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
-    trained = [p for p in job.network.parameters() if p.requires_grad]
+    trained = [p for p in job.model.parameters() if p.requires_grad]
     clock, meter = Clock(job.progress.seconds), Meter()
     total = schedule.total_steps
     started = job.progress.step
     saved = started or None
     outcome = "succeeded"
-    job.network.train()
+    job.model.train()
     report.state("training", step=started, total_steps=total, epoch=round(job.epoch, 6), tokens=job.progress.tokens)
     if started and _owes_evaluation(job) and _evaluate(job, clock):
         saved = _save(job, clock, best=True)
@@ -95,12 +95,12 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         for group in job.optimiser.param_groups:
             group["lr"] = rate
         parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
-        batches = [job.objective.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
+        batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
         count = devices.total(sum(batch.count for batch in batches))
-        loss, metric_sums = 0.0, [0.0] * job.objective.metric_sums
+        loss, metric_sums = 0.0, [0.0] * job.task.metric_sums
         for batch in batches:
             with devices.autocast():
-                sums = job.objective.forward(job.network, batch.to(devices.device))
+                sums = job.task.forward(job.model, batch.to(devices.device))
             # the mean is taken over all tokens, or pairs, of the step, so its parts add up to one large batch
             devices.backward(sums.loss / count)
             loss += sums.loss.item()
@@ -124,7 +124,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         report.progress(
             step=step, epoch=round(job.epoch, 6), tokens=job.progress.tokens, eta_s=meter.left(total - step)
         )
-        better = job.validation is not None and _due(spec.evaluation.every, step, schedule) and _evaluate(job, clock)
+        better = job.validation is not None and _due(spec.validation.every, step, schedule) and _evaluate(job, clock)
         if better or (_due(spec.checkpoints.every, step, schedule) and step < total):
             saved = _save(job, clock, best=better)
         if report.state_word != "training" and step < total:
@@ -150,25 +150,25 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
     Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
     `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
     """
-    loss, metric_sums, count = 0.0, [0.0] * job.objective.metric_sums, 0
+    loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
     common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
-    job.network.eval()
+    job.model.eval()
     try:
         with torch.no_grad():
             for number, chosen in enumerate(job.devices.share(chunks)):
                 if clock is not None and number < common:
                     _give_way(job, clock)
-                batch = job.objective.collate(samples, chosen).to(job.devices.device)
+                batch = job.task.collate(samples, chosen).to(job.devices.device)
                 with job.devices.autocast():
-                    sums = job.objective.forward(job.network, batch)
+                    sums = job.task.forward(job.model, batch)
                 loss += sums.loss.item()
                 metric_sums = added(metric_sums, sums.metric_sums.tolist())
                 count += sums.count
     finally:
-        job.network.train()
+        job.model.train()
     loss, total, *metric_sums = job.devices.totals(loss, count, *metric_sums)
-    return job.objective.metrics(loss, metric_sums, int(total))
+    return job.task.metrics(loss, metric_sums, int(total))
 
 
 def _give_way(job: Job, clock: Clock) -> None:
@@ -189,27 +189,28 @@ def _evaluate(job: Job, clock: Clock | None = None) -> bool:
         values = measure(job, job.validation, clock)
     except Interrupted:
         return False
-    loss, step = values["loss"], job.progress.step
+    chosen_by, step = job.task.best_metric, job.progress.step
+    value = values[chosen_by.name]
     job.report.metrics(step, job.epoch, "validation", values)
-    best = job.progress.best_loss
-    better = math.isfinite(loss) and (best is None or loss < best)
-    stopping = job.spec.evaluation.early_stopping
+    best = job.progress.best_value
+    better = math.isfinite(value) and chosen_by.is_better(value, best)
+    stopping = job.spec.validation.early_stopping
     delta = stopping.min_delta if stopping is not None else 0.0
-    worse = 0 if best is None or loss < best - delta else job.progress.worse + 1
+    worse = 0 if chosen_by.is_better(value, best, delta) else job.progress.worse + 1
     stopped = stopping is not None and worse >= stopping.patience
+    last = {name: values[name] for name in ("loss", chosen_by.name) if math.isfinite(values[name])}
     job.progress = replace(
         job.progress,
-        best_loss=loss if better else best,
+        best_value=value if better else best,
         best_step=step if better else job.progress.best_step,
         worse=worse,
         stopped_early=stopped,
-        last_loss=loss,
+        last_values=last,
         evaluated=step,
     )
     if stopped:
-        job.report.event(
-            "message", f"stopped early: {worse} evaluations without an improvement of the validation loss", step=step
-        )
+        what = f"{worse} evaluations without an improvement of the validation {chosen_by.name}"
+        job.report.event("message", f"stopped early: {what}", step=step)
     return better
 
 
@@ -218,7 +219,7 @@ def _owes_evaluation(job: Job) -> bool:
     step = job.progress.step
     return (
         job.validation is not None
-        and _due(job.spec.evaluation.every, step, job.schedule)
+        and _due(job.spec.validation.every, step, job.schedule)
         and job.progress.evaluated != step
     )
 
@@ -230,7 +231,8 @@ def _save(job: Job, clock: Clock, *, best: bool) -> int:
     random_states = job.devices.random_states()
     if job.devices.rank == 0:
         job.report.state("saving", f"checkpoint {step}")
-        metrics = {} if job.progress.evaluated != step else {"validation_loss": job.progress.last_loss or 0.0}
+        last = job.progress.last_values if job.progress.evaluated == step else {}
+        metrics = {f"validation_{name}": value for name, value in last.items()}
         folder = job.run.checkpoints
         checkpoints.save(
             folder, job.progress, epoch=job.epoch, best=best, metrics=metrics,
@@ -268,7 +270,7 @@ def _due(every: str | int, step: int, schedule: Schedule) -> bool:
 
 
 def _log(job: Job, meter: Meter, rate: float, norm: float) -> None:
-    values = job.objective.metrics(meter.loss, meter.metric_sums, meter.count)
+    values = job.task.metrics(meter.loss, meter.metric_sums, meter.count)
     values |= {
         "learning_rate": rate,
         "grad_norm": norm,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
@@ -201,17 +202,11 @@ def _set_dropout(config: Any, dropout: float) -> None:
 
 def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
     """The peft model around it; the base's weights are frozen."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
-    config = LoraConfig(
-        r=adapter.rank,
-        lora_alpha=adapter.alpha,  # peft says int, but only divides by it
-        lora_dropout=adapter.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base.path,
-    )
+    make_config = ADAPTERS[adapter.type].config
+    assert make_config is not None
+    config = make_config(adapter, task_type="CAUSAL_LM", base_model_name_or_path=base.path)
     try:
         return get_peft_model(model, config)
     except ValueError as error:
@@ -224,37 +219,37 @@ def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
 
 
 def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | None) -> Any:
-    """Decide which weights move. Returns the peft model around it, or None where all of them do."""
+    """Decide which weights move. Returns what is trained: the model itself, or the peft model around it."""
     if spec.hyperparameters.gradient_checkpointing:
         # transformers 5 renamed it on the way; both take the same
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if spec.adapter.type == "full":
         model.requires_grad_(True)
-        return None
+        return model
     torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base)
     if start is not None:
-        restore_weights(start.weights, model, tuned)
+        restore_weights(start.weights, tuned, adapted=True)
     return tuned
 
 
-def save_weights(folder: Path, model: Any, tuned: Any) -> None:
+def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Put the trained weights into a checkpoint's folder: the adapter's, or the whole model."""
-    if tuned is None:
-        model.save_pretrained(folder / MODEL)
+    if adapted:
+        model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
     else:
-        tuned.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
+        model.save_pretrained(folder / MODEL)
 
 
-def restore_weights(folder: Path, model: Any, tuned: Any) -> None:
+def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     """Put weights that `save_weights` kept into the model, to the bit."""
     from safetensors.torch import load_file
 
-    if tuned is not None:
+    if adapted:
         from peft import set_peft_model_state_dict
 
-        set_peft_model_state_dict(tuned, load_file(folder / "adapter_model.safetensors"))
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
     kept = type(model).from_pretrained(folder, dtype=model.dtype)
     model.load_state_dict(kept.state_dict())

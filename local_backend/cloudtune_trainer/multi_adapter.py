@@ -14,7 +14,7 @@ from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template
-from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, read_tuned
+from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,7 @@ class MultiAdapterModel:
         tuned = read_tuned(folder)
         if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
             raise TrainingProblem("bad_spec", f"{folder.name} holds no adapter: it moved the weights themselves")
+        check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
         with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:

@@ -85,16 +85,16 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         device=str(loaded.devices.device),
         processes=loaded.devices.world,
         compute=str(loaded.devices.compute).removeprefix("torch."),
-        trained_parameters=sum(p.numel() for p in loaded.network.parameters() if p.requires_grad),
+        trained_parameters=sum(p.numel() for p in loaded.model.parameters() if p.requires_grad),
     )
     job = loop.Job(
         run=run,
         spec=spec,
         report=report,
         devices=loaded.devices,
-        network=loaded.network,
-        optimiser=optimiser_for(loaded.network, hyper, loaded.devices.device),
-        objective=loaded.objective,
+        model=loaded.model,
+        optimiser=optimiser_for(loaded.model, hyper, loaded.devices.device),
+        task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),
         schedule=schedule,
@@ -121,7 +121,7 @@ def _finish(job: loop.Job, loaded: Loaded) -> None:
         job.report.state("saving", f"model of step {step}")
         result.write_model(job, loaded, saved)
         if "test" in loaded.splits and step != job.progress.step:
-            models.restore_weights(saved.weights, loaded.network, loaded.tuned)
+            models.restore_weights(saved.weights, loaded.model, adapted=loaded.adapted)
     if "test" in loaded.splits:
-        job.devices.spread([p for p in job.network.parameters() if p.requires_grad])
+        job.devices.spread([p for p in job.model.parameters() if p.requires_grad])
         job.report.metrics(step, epoch, "test", loop.measure(job, loaded.splits["test"]))

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def with_reference(
-    network: Any,
-    objective: Preferences,
+    model: Any,
+    task: Preferences,
     pairs: Pairs,
     devices: Devices,
     *,
     token_budget: int,
     check: Callable[[], None],
 ) -> Pairs:
-    """The pairs with their log-probabilities by the network as it is.
+    """The pairs with their log-probabilities by the model as it is.
 
     The same rows in the same order at every start: a resumed run gets the very same figures. ``check`` may raise
     between two batches, in all processes at once.
@@ -34,16 +34,16 @@ def with_reference(
     found = np.zeros((len(pairs), 2), dtype=np.float32)
     chunks = chunks_of(pairs.lengths.tolist(), token_budget)
     common = len(chunks) // devices.world  # all processes have at least so many, and have to check together
-    was_training = network.training
-    network.eval()
+    was_training = model.training
+    model.eval()
     try:
         for number, chosen in enumerate(devices.share(chunks)):
             if number < common:
                 check()
             with torch.no_grad(), devices.autocast():
-                batch = objective.collate(pairs, chosen).to(devices.device)
-                found[np.asarray(chosen)] = objective.likelihoods(network, batch).cpu().numpy().reshape(-1, 2)
+                batch = task.collate(pairs, chosen).to(devices.device)
+                found[np.asarray(chosen)] = task.likelihoods(model, batch).cpu().numpy().reshape(-1, 2)
     finally:
-        network.train(was_training)
+        model.train(was_training)
     everywhere = devices.totals(*found.reshape(-1).tolist())
     return pairs.with_reference(np.asarray(everywhere, dtype=np.float32).reshape(-1, 2))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
     """Weights, optimiser and random states: all tensors of a checkpoint."""
-    models.save_weights(folder, loaded.network, loaded.tuned)
+    models.save_weights(folder, loaded.model, adapted=loaded.adapted)
     tensors = {f"optimiser.{name}": value for name, value in optimiser_tensors(job.optimiser).items()}
     tensors |= {f"random.{name}": value for name, value in random_states.items()}
     if job.devices.scaler is not None:
@@ -46,7 +46,7 @@ def restore_state(saved: Saved, job: Job) -> None:
 
 
 def chosen(job: Job) -> Saved:
-    """The checkpoint that becomes the model: the best by validation loss, else the last."""
+    """The checkpoint that becomes the model: the best by the task's metric, else the last."""
     complete = checkpoints.saved_in(job.run.checkpoints)
     best = [saved for saved in complete if saved.best]
     return best[-1] if best else complete[-1]

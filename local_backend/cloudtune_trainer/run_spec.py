@@ -11,11 +11,15 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.problems import TrainingProblem
 
-PAIRED = ("dpo", "ipo", "orpo", "simpo")
-"""Methods that learn from pairs of answers."""
+TASKS = {
+    "sft": "causal_lm", "cpt": "causal_lm",
+    "dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference",
+}  # fmt: skip
+"""Method -> the task that trains it, in ``tasks``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +36,12 @@ class ModelSource:
 class Adapter:
     """Which weights move."""
 
-    type: Literal["lora", "full"] = "lora"
+    type: str = "lora"
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+    virtual_tokens: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +89,14 @@ class Preference:
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStopping:
-    """Stop when the validation loss no longer improves."""
+    """Stop when the validation metric that chooses the best checkpoint no longer improves."""
 
     patience: int = 3
     min_delta: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Validation:
     """When the validation rows are looked at."""
 
     every: Literal["epoch", "never"] | int = "epoch"
@@ -130,13 +135,13 @@ class RunSpec:
     model: ModelSource
     data: DataFiles
     name: str = "job"
-    method: Literal["sft", "cpt", "dpo", "ipo", "orpo", "simpo"] = "sft"
+    method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
     """There if, and only if, the method learns from pairs of answers."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
-    evaluation: Evaluation = Evaluation()
+    validation: Validation = Validation()
     checkpoints: Checkpoints = Checkpoints()
     limits: Limits = Limits()
     seed: int = 0
@@ -171,6 +176,10 @@ def read_spec(document: Any) -> RunSpec:
 
 def _faults(spec: RunSpec) -> list[str]:
     """What types cannot say."""
+    if spec.method not in TASKS:
+        return [f"method: {spec.method!r} is not one of {', '.join(TASKS)}"]
+    if spec.adapter.type not in ADAPTERS:
+        return [f"adapter.type: {spec.adapter.type!r} is not one of {', '.join(ADAPTERS)}"]
     found = []
     hyper = spec.hyperparameters
     at_least_one = {
@@ -185,11 +194,12 @@ def _faults(spec: RunSpec) -> list[str]:
         if not 0 < number < float("inf"):
             found.append(f"hyperparameters.{name} must be a positive, finite number, not {number}")
     found += _faults_of_pairs(spec)
+    found += _faults_of_adapter(spec)
     if not 0 <= spec.seed < 1 << 32:
         found.append("seed must be at least 0 and less than 2**32")
     if spec.log_every < 1:
         found.append("log_every must be at least 1")
-    if isinstance(spec.evaluation.every, int) and spec.evaluation.every < 1:
+    if isinstance(spec.validation.every, int) and spec.validation.every < 1:
         found.append("validation.every must be at least 1")
     if isinstance(spec.checkpoints.every, int) and spec.checkpoints.every < 1:
         found.append("checkpoints.every must be at least 1")
@@ -199,7 +209,7 @@ def _faults(spec: RunSpec) -> list[str]:
 
 
 def _faults_of_pairs(spec: RunSpec) -> list[str]:
-    terms, by_pairs = spec.preference, spec.method in PAIRED
+    terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
     if (terms is not None) is not by_pairs:
         return [f"preference: the method {spec.method} {'needs it' if by_pairs else 'has no use for it'}"]
     if terms is None:
@@ -215,6 +225,17 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
         found.append("hyperparameters.packing: pairs are not packed")
     if spec.loss_on == "all":
         found.append("loss_on: of a pair only the answers are learnt")
+    return found
+
+
+def _faults_of_adapter(spec: RunSpec) -> list[str]:
+    kind, hyper, found = ADAPTERS[spec.adapter.type], spec.hyperparameters, []
+    if hyper.packing and not kind.can_pack:
+        found.append(f"hyperparameters.packing: rows with a {spec.adapter.type} adapter are not packed")
+    if hyper.gradient_checkpointing and not kind.can_checkpoint:
+        found.append(f"hyperparameters.gradient_checkpointing: not possible with a {spec.adapter.type} adapter")
+    if spec.adapter.virtual_tokens < 1:
+        found.append("adapter.virtual_tokens must be at least 1")
     return found
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -20,54 +20,43 @@ PADDED = -100
 """Label of cells that are not learnt."""
 
 
-class Work(Protocol):
-    """What one forward pass works on: an objective makes it, and takes it back to compute its sums."""
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens, learnt or not."""
-
-    @property
-    def count(self) -> int:
-        """How many the loss is a sum over: tokens, or pairs."""
-
-    def to(self, device: torch.device) -> Self:
-        """The same there."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Tokens of one forward pass. Either documents end to end in one row (``layout``), or one to a padded row."""
+    """What one forward pass works on."""
 
-    ids: Tensor
-    positions: Tensor
-    attention_mask: Tensor | None
-    layout: Layout | None
-    kept: Tensor
-    """Flat places whose next token is learnt, document by document."""
-    targets: Tensor
-    """Those next tokens."""
+    inputs: dict[str, Tensor]
+    """Arguments of the model's forward pass."""
+    labels: Tensor
     tokens: int
     """Real tokens, learnt or not."""
-
-    @property
-    def count(self) -> int:
-        """Tokens to learn: the loss is their sum."""
-        return len(self.targets)
+    count: int
+    """How many tokens, rows or pairs the loss is a sum over."""
 
     def to(self, device: torch.device) -> Self:
         """The same batch there."""
         if device.type == "cpu":
             return self
-        mask = None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True)
-        layout = None if self.layout is None else self.layout.to(device)
-        ids, positions, kept, targets = (
-            x.to(device, non_blocking=True) for x in (self.ids, self.positions, self.kept, self.targets)
-        )
-        return type(self)(ids, positions, mask, layout, kept, targets, self.tokens)
+        return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
 
 
-def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: bool) -> Batch:
+@dataclass(frozen=True, kw_only=True)
+class SequenceBatch(Batch):
+    """Tokens to continue. Either documents end to end in one row (``layout``), or one to a padded row."""
+
+    layout: Layout | None
+    kept: Tensor
+    """Flat places whose next token is learnt, document by document; ``labels`` are those next tokens."""
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: _moved(item, device) for name, item in value.items()}
+    return value.to(device) if isinstance(value, Layout) else value
+
+
+def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: bool) -> SequenceBatch:
     """The documents, given by where each begins and ends among all tokens, as one batch."""
     lengths = [end - begin for begin, end in documents]
     width = sum(lengths) if packed else max(lengths)
@@ -89,27 +78,25 @@ def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: b
         place += length
     flat = torch.from_numpy(labels.reshape(-1))
     kept = (flat != PADDED).nonzero()[:, 0]
-    return Batch(
-        ids=torch.from_numpy(ids),
-        positions=torch.from_numpy(positions),
-        attention_mask=None if packed else torch.from_numpy(mask),
+    inputs = {"input_ids": torch.from_numpy(ids)}
+    if packed:
+        inputs["position_ids"] = torch.from_numpy(positions)
+    else:
+        inputs["attention_mask"] = torch.from_numpy(mask)
+    return SequenceBatch(
+        inputs=inputs,
+        labels=flat[kept],
+        tokens=sum(lengths),
+        count=len(kept),
         layout=layout_of(lengths) if packed else None,
         kept=kept,
-        targets=flat[kept],
-        tokens=sum(lengths),
     )
 
 
-def next_token_logits(model: Any, batch: Batch) -> Tensor:
+def next_token_logits(model: Any, batch: SequenceBatch) -> Tensor:
     """Logits of the places that learn, [places, vocabulary]: the head does not run on the others."""
     if batch.layout is not None:
-        out = model(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
-            documents=batch.layout,
-            use_cache=False,
-            logits_to_keep=batch.kept,
-        )
+        out = model(**batch.inputs, documents=batch.layout, use_cache=False, logits_to_keep=batch.kept)
         return out.logits[0]  # type: ignore[no-any-return]
-    out = model(input_ids=batch.ids, attention_mask=batch.attention_mask, use_cache=False)
+    out = model(**batch.inputs, use_cache=False)
     return out.logits.flatten(0, 1)[batch.kept]  # type: ignore[no-any-return]

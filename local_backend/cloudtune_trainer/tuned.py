@@ -10,6 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -22,17 +23,6 @@ _LARGEST = 16 << 20
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 """A branch, a tag or a commit. The hub's library takes it as a path below its cache."""
 _SOURCES = ("folder", "gguf", "hub", "config")
-_ADAPTER_FIELDS: dict[str, tuple[type, ...]] = {
-    "r": (int,), "lora_alpha": (int, float), "lora_dropout": (int, float), "target_modules": (str, list),
-    "task_type": (str,), "peft_type": (str,), "bias": (str,), "fan_in_fan_out": (bool,), "inference_mode": (bool,),
-    "use_rslora": (bool,), "use_dora": (bool,), "init_lora_weights": (bool,), "peft_version": (str,),
-    "revision": (str,), "base_model_name_or_path": (str,), "modules_to_save": (list,), "rank_pattern": (dict,),
-    "alpha_pattern": (dict,), "exclude_modules": (str, list), "layers_to_transform": (int, list),
-    "layers_pattern": (str, list), "use_qalora": (bool,), "qalora_group_size": (int,), "lora_bias": (bool,),
-    "ensure_weight_tying": (bool,), "megatron_core": (str,),
-}  # fmt: skip
-"""The fields of a LoRA adapter that say what it is. Others can name modules to import or other models to load, and have
-to be empty (``megatron_core`` does nothing without ``megatron_config``)."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -79,25 +69,39 @@ def read_tuned(folder: Path) -> dict[str, Any]:
 
 
 def check_adapter(folder: Path) -> None:
-    """Refuse an adapter that is anything but plain LoRA weights in a safetensors file. Raises ``model_not_found``."""
+    """Refuse an adapter that is anything but plain weights in a safetensors file. Raises ``model_not_found``."""
     path = folder / ADAPTER_CONFIG
     config = read_object(path)
-    if config.get("peft_type") != "LORA":
-        raise _damaged(path, "peft_type is not LORA")
+    known = {kind.peft_type: kind for kind in ADAPTERS.values() if kind.peft_type}
+    peft_type = config.get("peft_type")
+    if not isinstance(peft_type, str) or peft_type not in known:
+        raise _damaged(path, f"peft_type is not one of {', '.join(known)}")
+    fields = known[peft_type].saved
     for name, value in config.items():
         if not value and not isinstance(value, int):
             continue
         if name == "auto_mapping" and _is_mapping_of_transformers(value):
             continue
-        kinds = _ADAPTER_FIELDS.get(name)
+        kinds = fields.get(name)
         if kinds is None and value is not False:
             raise _damaged(path, f"the field {name[:100]!a} is not allowed")
         if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise _damaged(path, f"{name} has the wrong type")
-    if not 0 < (config.get("r") or 8) <= 1 << 16:
-        raise _damaged(path, "r is not a possible rank")
+    sizes = {name: config[name] for name in ("r", "num_virtual_tokens", "token_dim", "num_layers") if config.get(name)}
+    for name, size in sizes.items():
+        if not 0 < size <= 1 << 16:
+            raise _damaged(path, f"{name} is not a possible size")
     if not (folder / "adapter_model.safetensors").is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
+
+
+def check_mergeable(adapter: str) -> None:
+    """Refuse an adapter that is not a change of the base model's weights. Raises ``bad_spec``."""
+    if adapter not in ADAPTERS or not ADAPTERS[adapter].mergeable:
+        raise TrainingProblem(
+            "bad_spec", f"a {adapter} adapter cannot be merged into the base model's weights",
+            "Export it as it is, or train with adapter: lora.",
+        )  # fmt: skip
 
 
 def _is_mapping_of_transformers(value: Any) -> bool:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticKnownError
 
 from cloudtune.clock import duration
+from cloudtune.methods import DEFAULT_METHOD, METHODS, MethodName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +23,6 @@ SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
 """More is surely a slip of the hand."""
 
-MethodName = Literal[
-    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "rloo", "rft", "distill", "classification",
-    "token_classification", "question_answering", "seq2seq", "image_classification", "speech_recognition",
-]  # fmt: skip
 AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
 ]  # fmt: skip
@@ -119,7 +116,7 @@ def _nul_places(value: Any, place: str) -> Iterator[str]:
 class Method(Part):
     """What is learnt. ``method: sft`` is short for ``method: {name: sft}``."""
 
-    name: MethodName = "sft"
+    name: MethodName = DEFAULT_METHOD
     loss_on: Literal["assistant", "last_assistant", "all"] | None = None
     """Which tokens the loss falls on: every assistant turn, the last one, or every token of the record."""
     beta: PositiveFloat | None = None
@@ -138,6 +135,8 @@ class Adapter(Part):
     """Dropout on the adapter's input."""
     targets: Literal["all-linear"] | tuple[str, ...] | None = None
     """Names of the modules that get an adapter, or ``all-linear``."""
+    virtual_tokens: PositiveInt | None = None
+    """For ``prefix``: how many learnt tokens every attention layer sees before the row."""
 
 
 class Hyperparameters(Part):
@@ -392,7 +391,7 @@ def spec_features() -> tuple[str, ...]:
         "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "validation": Validation,
         "checkpoints": Checkpoints, "limits": Limits, "data": Data,
     }  # fmt: skip
-    names = [f"method:{name}" for name in MethodName.__args__]  # type: ignore[attr-defined]
+    names = [f"method:{name}" for name in METHODS]
     names += [f"adapter:{name}" for name in AdapterName.__args__]  # type: ignore[attr-defined]
     for part, cls in parts.items():
         names += [f"{part}.{name}" for name in cls.model_fields if name not in _ASKED_PARTS[part]]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args, get_type_hints
 
 import cloudtune_trainer.submit.plan as core
+from cloudtune.methods import METHODS
+from cloudtune.spec import Adapter, AdapterName
 from cloudtune_trainer import run_spec
+from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit import preference
 
@@ -14,14 +18,19 @@ def test_the_version_is_the_trainers() -> None:
     assert core.RUN_SPEC_VERSION == SPEC_VERSION
 
 
-def test_methods_and_adapters_are_the_trainers() -> None:
-    hints = get_type_hints(run_spec.RunSpec)
-    assert set(core.METHODS) == set(get_args(hints["method"]))
-    assert set(core.ADAPTERS) == set(get_args(get_type_hints(run_spec.Adapter)["type"]))
+def test_tasks_of_methods_are_the_trainers() -> None:
+    assert {name: METHODS[name].task for name in core.TRAINED} == run_spec.TASKS
+
+
+def test_adapters_are_the_specs() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(run_spec.Adapter) if field.name != "type"}
+    assert set(ADAPTERS) <= set(get_args(AdapterName))
+    for entry in ADAPTERS.values():
+        assert entry.settings.items() <= fields.items()
+    assert set(fields) == set(Adapter.model_fields) - {"type"}
 
 
 def test_pairs_are_the_trainers() -> None:
-    assert set(preference.PAIRED) == set(run_spec.PAIRED)
     told = {*preference.PreferenceOverrides.model_fields, "beta"}
     assert told == set(get_type_hints(run_spec.Preference))
 
@@ -29,5 +38,5 @@ def test_pairs_are_the_trainers() -> None:
 def test_what_is_untaught_has_a_reason_each() -> None:
     reasons = core.unsupported_features()
     assert "method:kto" in reasons
-    assert not {f"method:{name}" for name in core.METHODS} & reasons.keys()
+    assert not {f"method:{name}" for name in core.TRAINED} & reasons.keys()
     assert all(len(reason) > 10 for reason in reasons.values())

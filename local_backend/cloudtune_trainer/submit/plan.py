@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
+from cloudtune.methods import METHODS, TRAINER_TASKS, methods_of
 from cloudtune.plan import RowLimit, Setting
 from cloudtune.spec import spec_features
-from cloudtune_trainer.submit.preference import PAIRED, learning_rate, misused, terms
+from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.submit.preference import PAIRED, misused, terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
     from cloudtune.plan import PlanRequest
     from cloudtune.spec import JobSpec
 
-RUN_SPEC_VERSION = 1
+RUN_SPEC_VERSION = 2
 """Of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
 """The format of rows that it reads: canonical records."""
-METHODS = ("sft", "cpt", *PAIRED)
-ADAPTERS = ("full", "lora")
+TRAINED = methods_of(*TRAINER_TASKS)
+DEFAULT_ADAPTER = "lora"
 DEFAULT_MAX_LENGTH = 1024
 _CHARS_PER_TOKEN = 3.0
 
@@ -54,7 +56,6 @@ _SELDOM_SHOWN = ("thoughts", "tools")
 """Those that reach the model only where its chat template writes them out."""
 _DIALOGUES = ("chat", "preference")
 """Kinds of rows that the chat template writes out."""
-_LORA: dict[str, Any] = {"rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"}
 
 
 class Choices:
@@ -94,7 +95,7 @@ def run_spec(
     will find each split, and ``own`` what the back end says in its own words (device, threads, log_every ...).
     """
     spec = request.spec
-    loss_on = "all" if spec.method.name == "cpt" else "assistant"
+    loss_on = "all" if METHODS[spec.method.name].every_token else "assistant"
     adapter = _adapter(request, choices)
     return {
         "version": RUN_SPEC_VERSION,
@@ -105,7 +106,7 @@ def run_spec(
         "adapter": adapter,
         **terms(spec, choices, adapter["type"]),
         "hyperparameters": _hyperparameters(request, choices, adapter["type"], model),
-        "evaluation": _evaluation(request, choices),
+        "validation": _validation(request, choices),
         "checkpoints": {
             "every": choices.pick("checkpoints.every", spec.checkpoints.every, "epoch"),
             "keep": choices.pick("checkpoints.keep", spec.checkpoints.keep, 0),
@@ -120,11 +121,10 @@ def run_spec(
 
 def _adapter(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.adapter
-    kind = choices.pick("adapter.type", given.type if given else None, "lora")
-    if kind == "full":
-        return {"type": kind}
+    kind = choices.pick("adapter.type", given.type if given else None, DEFAULT_ADAPTER)
     picked = {
-        name: choices.pick(f"adapter.{name}", getattr(given, name, None), default) for name, default in _LORA.items()
+        name: choices.pick(f"adapter.{name}", getattr(given, name, None), default)
+        for name, default in ADAPTERS[kind].settings.items()
     }
     return {"type": kind, **picked}
 
@@ -140,17 +140,17 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
 
     values = {name: pick(name, default) for name, default in defaults.items()}
     method = request.spec.method.name
-    rate, by = (2e-5 if adapter == "full" else 2e-4), f"{adapter} training"
+    rate, by = ADAPTERS[adapter].learning_rate, f"{adapter} training"
     if method in PAIRED:
-        rate, by = learning_rate(adapter), f"{by} by {method}"
+        rate, by = ADAPTERS[adapter].preference_learning_rate, f"{by} by {method}"
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
     # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
     # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
-    running = method == "cpt"
-    why = "records of running text are joined" if running else "a step is `batch_size` rows"
-    values["packing"] = pick("packing", running, f"default of {choices.backend} for {method}: {why}")
+    packs = METHODS[method].every_token and ADAPTERS[adapter].can_pack
+    why = "records of running text are joined" if packs else "a step is `batch_size` rows"
+    values["packing"] = pick("packing", packs, f"default of {choices.backend} for {method}: {why}")
     return values
 
 
@@ -159,7 +159,7 @@ def default_length(model: Mapping[str, Any]) -> int:
     return min(model.get("context_length") or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
 
 
-def _evaluation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
+def _validation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
     given = request.spec.validation
     held_out = "validation" in request.data.splits
     why = f"default of {choices.backend}" if held_out else "derived: there are no validation rows"
@@ -237,7 +237,7 @@ def unsupported_features() -> dict[str, str]:
     reasons = {}
     for feature in spec_features():
         kind, _, name = feature.partition(":")
-        if (kind == "method" and name not in METHODS) or (kind == "adapter" and name and name not in ADAPTERS):
+        if (kind == "method" and name not in TRAINED) or (kind == "adapter" and name and name not in ADAPTERS):
             reasons[feature] = "the trainer does not have it yet"
     return reasons
 
@@ -245,25 +245,34 @@ def unsupported_features() -> dict[str, str]:
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
     """What does not fit together in the values that the spec asks for, portably and in that back end's own words."""
     found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
-    return [*found, *_of_evaluation(spec), *_of_batches(spec)]
+    return [*found, *_of_validation(spec), *_of_batches(spec)]
 
 
 def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
-    if spec.adapter is None or spec.adapter.type != "full":
-        return
-    for name in ("rank", "alpha", "dropout", "targets"):
-        if getattr(spec.adapter, name) is not None:
-            message = "full training has no adapter that it could apply to"
-            yield Problem(code="no_effect", field=f"adapter.{name}", message=message, fix="take it out, or use lora")
+    kind = spec.adapter.type if spec.adapter is not None else DEFAULT_ADAPTER
+    if kind not in ADAPTERS:
+        return  # refused already
+    settings, hyper = ADAPTERS[kind].settings, spec.hyperparameters
+    for name in type(spec.adapter).model_fields if spec.adapter is not None else ():
+        if name != "type" and name not in settings and getattr(spec.adapter, name) is not None:
+            others = [other for other, entry in ADAPTERS.items() if name in entry.settings]
+            fix = f"take it out, or use {' or '.join(others)}"
+            yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
+    if hyper.packing and not ADAPTERS[kind].can_pack:
+        message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+    if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
+        field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
+        yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
-    if spec.method.name == "cpt" and spec.method.loss_on not in (None, "all"):
+    if METHODS[spec.method.name].every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pre-training learns every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
 
 
-def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
+def _of_validation(spec: JobSpec) -> Iterator[Problem]:
     asked = spec.validation
     if spec.data.validation is None:
         for name in ("every", "early_stopping"):
@@ -272,7 +281,7 @@ def _of_evaluation(spec: JobSpec) -> Iterator[Problem]:
                 fix = "add `data.validation`: a file, or a share such as 0.1"
                 yield Problem(code="no_validation", field=f"validation.{name}", message=message, fix=fix)
     elif asked.early_stopping is not None and asked.every == "never":
-        message = "it looks at the validation loss, and `every: never` says not to measure it"
+        message = "it looks at the validation rows, and `every: never` says not to measure it"
         yield Problem(code="contradiction", field="validation.early_stopping", message=message, fix="set `every`")
 
 
@@ -293,7 +302,8 @@ def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
 
     Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
     """
-    if spec.method.name == "cpt" or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
+    cut = not METHODS[spec.method.name].every_token
+    if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():
         return None
     tokens = spec.hyperparameters.max_length or default_length(model)
     return RowLimit(tokens=tokens, tokenizer=model["path"], cut=True)

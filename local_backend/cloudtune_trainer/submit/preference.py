@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cloudtune.errors import Problem
+from cloudtune.methods import METHODS, methods_of
 from cloudtune.spec import Fraction, NaturalFloat, Part
 
 if TYPE_CHECKING:
@@ -15,14 +16,11 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_trainer.submit.plan import Choices
 
-PAIRED = ("dpo", "ipo", "orpo", "simpo")
+PAIRED = methods_of("preference")
 """Methods that learn from pairs of answers."""
-REFERRED = ("dpo", "ipo")
-"""Those that compare with the base model."""
 KEY = "preference"
 _BETA = {"dpo": 0.1, "ipo": 0.1, "orpo": 0.1, "simpo": 2.0}
 _MARGIN = {"simpo": 1.0}
-_RATE = {"full": 1e-6, "lora": 1e-5}
 
 
 class PreferenceOverrides(Part):
@@ -34,11 +32,6 @@ class PreferenceOverrides(Part):
     """The share of pairs that may be labelled the wrong way round, for dpo by sigmoid and for simpo; 0 unless given."""
     margin: NaturalFloat | None = None
     """SimPO's gamma: by how much the chosen answer's reward is to be larger; 1 unless given."""
-
-
-def learning_rate(adapter: str) -> float:
-    """The default: a tenth or less of what is learnt with from answers alone."""
-    return _RATE.get(adapter, _RATE["lora"])
 
 
 def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
@@ -55,7 +48,7 @@ def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
         value = getattr(given, field)
         found[field] = usual[field] if value is None else value
         choices.note(f"overrides.{choices.backend}.{KEY}.{field}", found[field], why if value is None else "override")
-    if name in REFERRED:
+    if METHODS[name].reference:
         how = (
             "measured once before the first step: one pass over the rows at every start, 8 bytes a pair"
             if adapter == "full"

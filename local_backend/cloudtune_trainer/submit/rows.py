@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from cloudtune.data.checks.targets import Target
-from cloudtune_trainer.submit.plan import METHODS
+from cloudtune_trainer.submit.plan import TRAINED
 
-TARGET = Target("local", dict.fromkeys(METHODS, "cloudtune"))
+TARGET = Target("local", dict.fromkeys(TRAINED, "cloudtune"))

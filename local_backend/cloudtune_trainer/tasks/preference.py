@@ -12,8 +12,8 @@ Losses are sums over pairs, whatever the answers' lengths.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,85 +21,82 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cloudtune_trainer.loss import log_probabilities
-from cloudtune_trainer.sequences import Batch, lay_out, next_token_logits
-from cloudtune_trainer.tasks.next_token import Sums
+from cloudtune_trainer.models import load_model
+from cloudtune_trainer.sequences import SequenceBatch, lay_out, next_token_logits
 from cloudtune_trainer.tasks.pairs import Pairs, encode_pairs
+from cloudtune_trainer.tasks.task import BestMetric, Sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
+    from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
-    from cloudtune_trainer.run_spec import Preference, RunSpec
+    from cloudtune_trainer.run_spec import RunSpec
 
 _WITHOUT_REFERENCE = ("orpo", "simpo")
 _CERTAIN = -1e-6
 """Closer to 0 than this an average log-probability has no finite odds."""
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of one forward pass: the chosen answer of each, and then its rejected one."""
+@dataclass(frozen=True, kw_only=True)
+class PairBatch(SequenceBatch):
+    """Pairs of one forward pass: the chosen answer of each, and then its rejected one. ``count`` is of pairs."""
 
-    sequences: Batch
     answers: tuple[int, ...]
     """Tokens to learn of each sequence."""
     reference: Tensor | None
     """Log-probability of each sequence by the weights of the start, where it was measured beforehand."""
 
-    @property
-    def tokens(self) -> int:
-        """Real tokens of both sides, learnt or not."""
-        return self.sequences.tokens
-
-    @property
-    def count(self) -> int:
-        """Pairs."""
-        return len(self.answers) // 2
-
-    def to(self, device: torch.device) -> Self:
-        """The same batch there."""
-        if device.type == "cpu":
-            return self
-        reference = None if self.reference is None else self.reference.to(device, non_blocking=True)
-        return replace(self, sequences=self.sequences.to(device), reference=reference)
-
 
 class Preferences:
-    """DPO and its kin, as an `Objective`."""
+    """DPO and its kin, as a `Task`."""
 
-    def __init__(self, spec: RunSpec, terms: Preference, *, packed: bool, tuned: Any = None) -> None:
+    best_metric = BestMetric("loss", higher_is_better=False)
+    can_pack = True
+
+    def __init__(self, spec: RunSpec) -> None:
+        terms = spec.preference
+        assert terms is not None  # `read_spec` checks it
         self._spec = spec
         self._terms = terms
+        self.packed = False
         self._kind = terms.loss if spec.method == "dpo" else spec.method
-        self._packed = packed
-        self._tuned = tuned
         self._referred = self._kind not in _WITHOUT_REFERENCE
         self.metric_sums = 5 if self._referred else 4
-        self.needs_reference = self._referred and tuned is None
+        self.needs_reference = self._referred and spec.adapter.type == "full"
+
+    def load_model(
+        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
+        dropout: float | None,
+    ) -> Any:  # fmt: skip
+        """See `Task.load_model`."""
+        return load_model(base, dtype=dtype, weights=weights, dropout=dropout)
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
-        """See `Objective.encode`."""
+        """See `Task.encode`."""
         return encode_pairs(
             records, tokenizer, loss_on=self._spec.loss_on, max_length=self._spec.hyperparameters.max_length
         )
 
     def collate(self, samples: Pairs, chosen: Sequence[int]) -> PairBatch:
-        """See `Objective.collate`."""
+        """See `Task.collate`."""
         documents = [side for i in chosen for side in samples.sides(i)]
         answers = tuple(int(samples.learn[begin:end].sum()) for begin, end in documents)
         reference = None
         if samples.reference is not None:
             reference = torch.from_numpy(samples.reference[np.asarray(chosen)].reshape(-1))
-        return PairBatch(lay_out(samples, documents, packed=self._packed), answers, reference)
+        sequences = lay_out(samples, documents, packed=self.packed)
+        return PairBatch(**vars(sequences) | {"count": len(chosen), "answers": answers, "reference": reference})
 
     def likelihoods(self, model: Any, batch: PairBatch) -> Tensor:
         """Log-probability of each sequence's answer, [2 x pairs]."""
-        logps, _ = log_probabilities(next_token_logits(model, batch.sequences), batch.sequences.targets)
+        logps, _ = log_probabilities(next_token_logits(model, batch), batch.labels)
         # one by one, and not by index_add: on a GPU that adds in any order, and no run could be repeated
         return torch.stack([part.sum() for part in torch.split(logps, list(batch.answers))])
 
     def forward(self, model: Any, batch: PairBatch) -> Sums:
-        """See `Objective.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
+        """See `Task.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
         reference = self._reference(model, batch)  # before the graph is built: peft touches requires_grad on the way
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
@@ -116,7 +113,7 @@ class Preferences:
     def _reference(self, model: Any, batch: PairBatch) -> Tensor | None:
         if not self._referred or batch.reference is not None:
             return batch.reference
-        with _as_it_was(model, self._tuned):
+        with _as_it_was(model):
             return self.likelihoods(model, batch)
 
     def _losses(self, average: Tensor, gained: Tensor, gained_average: Tensor) -> Tensor:
@@ -135,7 +132,7 @@ class Preferences:
         return -(1 - smoothing) * F.logsigmoid(inner) - smoothing * F.logsigmoid(-inner)
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
-        """See `Objective.metrics`."""
+        """See `Task.metrics`."""
         right, good, bad, preferred, *before = (tally / max(1, count) for tally in metric_sums)
         found = {
             "loss": loss / max(1, count), "accuracy": right, "margin": good - bad, "rewards/chosen": good,
@@ -160,12 +157,12 @@ def _log_of_rest(average: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _as_it_was(network: Any, tuned: Any) -> Iterator[None]:
-    """The network as at the start: the adapter switched off, and no dropout."""
-    was_training = network.training
-    network.eval()
+def _as_it_was(model: Any) -> Iterator[None]:
+    """The model as at the start: the adapter switched off, and no dropout."""
+    was_training = model.training
+    model.eval()
     try:
-        with torch.no_grad(), tuned.disable_adapter():
+        with torch.no_grad(), model.disable_adapter():
             yield
     finally:
-        network.train(was_training)
+        model.train(was_training)

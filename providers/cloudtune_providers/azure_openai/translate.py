@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import DataError, Problem
+from cloudtune.methods import METHODS
 from cloudtune.plan import Plan, PlanRequest, Setting, output_ref
 from cloudtune_providers.openai_dialect.features import complete
-from cloudtune_providers.openai_dialect.requests import KINDS, Traits, plan_of, settings_of
+from cloudtune_providers.openai_dialect.requests import Traits, plan_of, settings_of
 from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _other_route(spec: JobSpec) -> Iterator[Problem]:
 def plan(request: PlanRequest, options: AzureOpenAIOptions, rules: Rules) -> Plan:
     """The steps. Raises DataError for rows that Azure would refuse."""
     spec = request.spec
-    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name]))
+    problems = list(rules.rows(spec, request.data, kind=METHODS[spec.method.name].kinds[0]))
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})

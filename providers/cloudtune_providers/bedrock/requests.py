@@ -12,7 +12,7 @@ from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
 from cloudtune_providers.bedrock.parameters import as_number, as_text, hyperparameters, rft_parameters
 from cloudtune_providers.bedrock.responses import NAME
-from cloudtune_providers.bedrock.rules import family_of
+from cloudtune_providers.bedrock.rules import TYPES, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_providers.bedrock.options import BedrockOptions
 
-TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION", "rft": "REINFORCEMENT_FINE_TUNING"}
 _PORTABLE = {
     "hyperparameters.epochs": "epochCount", "hyperparameters.learning_rate": "learningRate",
     "hyperparameters.warmup_steps": "learningRateWarmupSteps",

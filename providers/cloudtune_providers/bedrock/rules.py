@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Problem
+from cloudtune.methods import METHODS
 from cloudtune_providers.aws.names import tag_problems
 from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.parameters import rft_parameters
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_providers.bedrock.options import BedrockOptions
 
-KINDS = {"sft": ("chat",), "rft": ("item",), "distill": ("chat",)}
+TYPES = {"sft": "FINE_TUNING", "distill": "DISTILLATION", "rft": "REINFORCEMENT_FINE_TUNING"}
 _CONTEXT = re.compile(r":\d+k$")
 _RFT_ONLY = ("grader", "max_prompt_length", "samples_per_prompt", "inference_max_tokens", "reasoning_effort",
              "eval_interval")  # fmt: skip
@@ -76,7 +77,7 @@ class Rules:
 
     def _notices(self, spec: JobSpec) -> Iterator[Problem]:
         for notice in self._catalog.notices:
-            if spec.method.name in KINDS and spec.method.name in notice.methods and self._today >= notice.on:
+            if spec.method.name in TYPES and spec.method.name in notice.methods and self._today >= notice.on:
                 message = f"{notice.text} (since {notice.on}; {self._catalog.cite(notice.source)})"
                 yield Problem(code="closed", field="method.name", message=message, fix="choose another method")
 
@@ -168,8 +169,8 @@ class Rules:
         """Rows of another kind, too few, too many."""
         model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
         train = data.splits["train"]
-        if train.kind not in KINDS[method]:
-            message = f"{method} learns from {' or '.join(KINDS[method])} rows there, and these are {train.kind}"
+        if train.kind != (wanted := METHODS[method].kinds[0]):
+            message = f"{method} learns from {wanted} rows there, and these are {train.kind}"
             yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
         least = self._catalog.limit("rows.min", model, method)
         most = self._catalog.limit("rows.max", model, method)

@@ -10,9 +10,9 @@ from cloudtune.plan import CostEstimate, Plan, PlanRequest
 from cloudtune.spec import spec_features
 from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.bedrock.parameters import hyperparameters
-from cloudtune_providers.bedrock.requests import TYPES, plan_of
+from cloudtune_providers.bedrock.requests import plan_of
 from cloudtune_providers.bedrock.responses import NAME
-from cloudtune_providers.bedrock.rules import family_of
+from cloudtune_providers.bedrock.rules import TYPES, family_of
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import DataError
+from cloudtune.methods import METHODS
 from cloudtune_providers.openai_dialect.features import complete
 from cloudtune_providers.openai_dialect.requests import (
-    KINDS,
     OUR_KEYS,
     Traits,
     metadata_of,
@@ -89,7 +89,7 @@ def check(spec: JobSpec, rules: Rules) -> Sequence[Problem]:
 def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:
     """The steps. Raises DataError for rows that OpenAI would refuse."""
     spec = request.spec
-    problems = list(rules.rows(spec, request.data, kind=KINDS[spec.method.name]))
+    problems = list(rules.rows(spec, request.data, kind=METHODS[spec.method.name].kinds[0]))
     if any(problem.severity == "error" for problem in problems):
         raise DataError(problems)
     given: dict[str, Any] = spec.overrides.get(NAME, {})

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 METHODS = {"sft": "supervised", "dpo": "dpo", "rft": "reinforcement"}
-KINDS = {"sft": "chat", "dpo": "preference", "rft": "item"}
 """The kind of records that each method learns from here."""
 OUR_KEYS = (TOKEN_KEY, NAME_KEY)
 SLOWEST_BYTES_PER_S = 500_000.0

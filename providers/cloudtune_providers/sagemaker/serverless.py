@@ -13,6 +13,7 @@ from cloudtune.backend import VERBS, Capabilities
 from cloudtune.catalog import load
 from cloudtune.data.checks.targets import Target
 from cloudtune.errors import Problem, SpecError
+from cloudtune.methods import METHODS
 from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune_providers.aws.converse import NOVA_FORBIDDEN
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 CREATE, GROUP = "create", "group"
 TECHNIQUES = {"sft": "SFT", "dpo": "DPO", "rft": "RLVR"}
-KINDS = {"sft": "chat", "dpo": "preference", "rft": "item"}
 _FORMATS = {"sft": "sagemaker-messages", "dpo": "sagemaker-preference", "rft": "sagemaker-rlvr"}
 _NOVA_FORMATS = {"sft": "bedrock-converse", "dpo": "nova-preference"}
 PARAMETERS = {
@@ -175,8 +175,8 @@ def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverride
 def _rows(request: PlanRequest) -> Iterator[Problem]:
     method = request.spec.method.name
     kind = request.data.splits["train"].kind
-    if kind != KINDS[method]:
-        message = f"{method} learns from {KINDS[method]} rows there, and these are {kind}"
+    if kind != (wanted := METHODS[method].kinds[0]):
+        message = f"{method} learns from {wanted} rows there, and these are {kind}"
         yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
     limit = load(NAME).limit("file.bytes.max")
     for split, info in request.data.splits.items():

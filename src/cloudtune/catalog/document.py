@@ -12,7 +12,8 @@ from typing import Literal
 
 import msgspec
 
-Method = Literal["sft", "cpt", "dpo", "rft", "distill"]
+from cloudtune.methods import MethodName
+
 Trust = Literal["official", "reported"]
 
 
@@ -42,7 +43,7 @@ class Model(Figure, frozen=True, kw_only=True):
     """A base model that can be, or could once be, tuned."""
 
     id: str
-    methods: tuple[Method, ...] = ()
+    methods: tuple[MethodName, ...] = ()
     """Empty: it cannot be tuned any more."""
     inputs: tuple[Literal["text", "image", "video"], ...] = ("text",)
     regions: tuple[str, ...] = ()
@@ -62,7 +63,7 @@ class Limit(Figure, frozen=True, kw_only=True):
     """``rows.min``, ``rows.max``, ``file.bytes.max``, ``row.tokens.max`` and the like."""
     value: float
     models: tuple[str, ...] = ("*",)
-    methods: tuple[Method, ...] = ()
+    methods: tuple[MethodName, ...] = ()
     """Empty: all."""
     note: str = ""
 
@@ -73,7 +74,7 @@ class Range(Figure, frozen=True, kw_only=True):
     name: str
     kind: Literal["integer", "number", "choice"]
     models: tuple[str, ...] = ("*",)
-    methods: tuple[Method, ...] = ()
+    methods: tuple[MethodName, ...] = ()
     min: float | None = None
     max: float | None = None
     above: float | None = None
@@ -122,7 +123,7 @@ class Price(Figure, frozen=True, kw_only=True):
     per: str
     """``1M tokens``, ``hour``, ``model and month`` ..."""
     models: tuple[str, ...] = ("*",)
-    methods: tuple[Method, ...] = ()
+    methods: tuple[MethodName, ...] = ()
     tier: str = ""
     note: str = ""
 
@@ -154,7 +155,7 @@ class Notice(Figure, frozen=True, kw_only=True):
     on: date
     text: str
     """One sentence; it may say what to use instead."""
-    methods: tuple[Method, ...] = ()
+    methods: tuple[MethodName, ...] = ()
 
 
 class Catalog(Entry, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from cloudtune.cli.options import command
+from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from cloudtune.cli.session import Session
@@ -68,7 +69,7 @@ seed: 0
 @click.option("--train", metavar="FILE", help="The rows to learn from.")
 @click.option("--validation", metavar="FILE|SHARE", default="0.1", show_default=True, help="Rows held out.")
 @click.option("--test", metavar="FILE|SHARE", help="Rows kept for the final comparison.")
-@click.option("--method", default="sft", show_default=True)
+@click.option("--method", default=DEFAULT_METHOD, show_default=True)
 @click.option("--adapter", default="lora", show_default=True)
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3, show_default=True)
 @click.option("--name", metavar="NAME", help="The job's name; the file's name if left out.")

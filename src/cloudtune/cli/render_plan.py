@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.cli.render import size
+from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from cloudtune.errors import Problem
@@ -41,7 +42,7 @@ def _method(plan: Plan) -> str:
     method = plan.spec.get("method")
     name = method.get("name") if isinstance(method, dict) else method
     kind = next((one.value for one in plan.settings if one.field == "adapter.type"), None)
-    return f"{name or 'sft'} with {kind}" if kind else str(name or "sft")
+    return f"{name or DEFAULT_METHOD} with {kind}" if kind else str(name or DEFAULT_METHOD)
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

@@ -28,6 +28,7 @@ from cloudtune.data.transform.shaping import (
 )
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
+from cloudtune.methods import DEFAULT_METHOD
 from cloudtune.spec import Source
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Dataset:
     @classmethod
     def read(
         cls, *paths: str | os.PathLike[str], kind: str = "auto", format: str = "auto",  # noqa: A002
-        columns: Mapping[str, str] | None = None, method: str = "sft",
+        columns: Mapping[str, str] | None = None, method: str = DEFAULT_METHOD,
     ) -> Dataset:  # fmt: skip
         """Rows of files of any kind that cloudtune reads."""
         names = tuple(os.fspath(path) for path in paths)
@@ -60,7 +61,7 @@ class Dataset:
 
     @classmethod
     def of(
-        cls, source: Source, *, method: str = "sft", change: Callable[[Batch], Batch] | None = None
+        cls, source: Source, *, method: str = DEFAULT_METHOD, change: Callable[[Batch], Batch] | None = None
     ) -> Dataset:  # fmt: skip
         """Rows of a spec's source; ``change`` leaves out or changes rows before they are checked."""
 

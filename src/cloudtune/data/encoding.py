@@ -15,6 +15,7 @@ from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import Piles
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.errors import DataError, Problem
+from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,7 +44,7 @@ def encode(
     split: str,
     format: str,  # noqa: A002 - the word that specs and commands use
     to: Path,
-    method: str = "sft",
+    method: str = DEFAULT_METHOD,
     expect_sha256: str | None = None,
     allow_dropped: Iterable[str] = (),
 ) -> Encoded:

@@ -22,6 +22,7 @@ from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import digest
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.errors import Problem
+from cloudtune.methods import DEFAULT_METHOD, method_for
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     largest_tokens: int | None = None
     target: str | None = None
     format: str | None = None
-    method: str = "sft"
+    method: str = DEFAULT_METHOD
     costs: list[Cost] = []
     """What a pass over the training rows costs, where that was asked for."""
     splits: dict[str, SideReport] = {}
@@ -181,13 +182,6 @@ def _beside(form: Format, folder: Path) -> list[str]:
     return [str(folder / name) for name, _ in form.beside]
 
 
-_METHOD_OF = {
-    "preference": "dpo", "rated": "kto", "item": "rft", "text_label": "classification", "tags": "token_classification",
-    "question": "question_answering", "pair": "seq2seq", "image_label": "image_classification",
-    "speech": "speech_recognition",
-}  # fmt: skip
-
-
 def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch]) -> None:
     """Rows that nearly repeat an earlier one, of any side; equal rows are told of already."""
     from cloudtune.data.transform.near import NearDuplicates
@@ -212,7 +206,7 @@ def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Calla
 
 def method_of(first: Record | None) -> str:
     """The method that rows like the first one are made for."""
-    return "sft" if first is None else _METHOD_OF.get(kind_of(first), "sft")
+    return DEFAULT_METHOD if first is None else method_for(kind_of(first))
 
 
 def _report(

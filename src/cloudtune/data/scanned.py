@@ -8,6 +8,7 @@ import msgspec
 
 from cloudtune.data.split import Shares
 from cloudtune.errors import Problem
+from cloudtune.methods import DEFAULT_METHOD
 
 MAX_LABELS = 100
 """Different short answers. Where there are more, they are not labels."""
@@ -16,7 +17,7 @@ MAX_LABELS = 100
 class Task(msgspec.Struct, frozen=True):
     """What to do with every batch."""
 
-    method: str = "sft"
+    method: str = DEFAULT_METHOD
     shares: Shares = Shares(0.0, 0.0, 0)
     target: str = ""
     """The name of what the rows are meant for, for messages."""

@@ -36,7 +36,8 @@ _ALIASES = {
     "per_device_train_batch_size": "hyperparameters.batch_size", "max_seq_length": "hyperparameters.max_length",
     "lr_scheduler_type": "hyperparameters.scheduler", "bf16": "hyperparameters.precision",
     "r": "adapter.rank", "lora_r": "adapter.rank", "lora_alpha": "adapter.alpha", "lora_dropout": "adapter.dropout",
-    "target_modules": "adapter.targets", "lora": "adapter", "early_stopping": "validation.early_stopping",
+    "target_modules": "adapter.targets", "num_virtual_tokens": "adapter.virtual_tokens", "lora": "adapter",
+    "early_stopping": "validation.early_stopping",
     "save_steps": "checkpoints.every", "eval_steps": "validation.every", "random_seed": "seed",
 }  # fmt: skip
 _EXAMPLES = {

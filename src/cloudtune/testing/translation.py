@@ -26,6 +26,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
+from cloudtune.methods import methods_of
 from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved, Setting, Step, output_ref
 from cloudtune.spec import spec_features
 from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState, Metric, Progress
@@ -52,9 +53,10 @@ ROW_LIMIT_CHARS = 20_000
 LATEST_S = 2 * TIMEOUT_S
 """How long after its sending a request may still be acted on: as long again as anybody waits for its answer."""
 DEFAULTS = {"hyperparameters.epochs": 3.0, "hyperparameters.learning_rate": 1e-4, "hyperparameters.batch_size": 8}
-_METHODS, _ADAPTERS = ("sft", "cpt"), ("full", "lora")
+_METHODS, _ADAPTERS = methods_of("causal_lm"), ("full", "lora")
 _REFUSED = {
     "method.beta": "it belongs to preference methods, which are not offered",
+    "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered",
     "hyperparameters.gradient_accumulation_steps": "the vendor divides batches as it likes",
     "hyperparameters.gradient_checkpointing": "the vendor decides what it keeps in memory",
     "hyperparameters.packing": "the vendor always packs",

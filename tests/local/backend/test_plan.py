@@ -57,7 +57,7 @@ def test_the_whole_plan_of_a_small_job(tmp_path):
         "root": "/runs",
         "run": "one-tttttttttt",
         "spec": {
-            "version": 1, "name": "one", "model": {"source": "folder", "path": "/models/tiny", "revision": None},
+            "version": 2, "name": "one", "model": {"source": "folder", "path": "/models/tiny", "revision": None},
             "method": "sft", "loss_on": "assistant",
             "adapter": {"type": "lora", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
             "hyperparameters": {
@@ -67,7 +67,7 @@ def test_the_whole_plan_of_a_small_job(tmp_path):
                 "max_grad_norm": 1.0, "max_length": 1024, "packing": False, "precision": "auto",
                 "gradient_checkpointing": False,
             },
-            "evaluation": {"every": "never", "early_stopping": None}, "checkpoints": {"every": "epoch", "keep": 0},
+            "validation": {"every": "never", "early_stopping": None}, "checkpoints": {"every": "epoch", "keep": 0},
             "limits": {"max_time": None}, "seed": 0,
             "data": {"train": {"$step": "encode_train", "output": "path"}, "validation": None, "test": None},
             "resume_from": None, "device": "auto", "threads": None, "log_every": 1, "trust_remote_code": False,
@@ -85,7 +85,7 @@ def test_the_trainer_takes_what_the_plan_holds(tmp_path):
     document["data"] = {name: f"data/{name}.jsonl" for name in document["data"]}
     read = read_spec(document)
     assert read.adapter.rank == 8
-    assert read.evaluation.every == "epoch"
+    assert read.validation.every == "epoch"
     full = spec_json(planned(tmp_path, adapter="full", method="cpt"))
     read = read_spec({**full, "data": {"train": "data/train.jsonl"}})
     assert (read.adapter.type, read.loss_on, read.hyperparameters.packing) == ("full", "all", True)

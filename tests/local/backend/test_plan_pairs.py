@@ -9,7 +9,8 @@ from tests.local.backend.test_plan import errors_of, planned, sources, spec_json
 
 from cloudtune.spec import JobSpec
 from cloudtune_providers.sagemaker import instances
-from cloudtune_trainer.run_spec import PAIRED, read_spec
+from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.submit.preference import PAIRED
 
 if TYPE_CHECKING:
     from pathlib import Path

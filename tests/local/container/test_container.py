@@ -58,7 +58,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(inputs: Path, python: str, **changes: Any) -> ContainerJob:
     spec = {
-        "version": 1, "model.source": "folder", "model.path": "model", "data.train": "train/train.jsonl", "seed": 5,
+        "version": 2, "model.source": "folder", "model.path": "model", "data.train": "train/train.jsonl", "seed": 5,
         "data.test": "train/train.jsonl", "device": "cpu", "threads": 1, "checkpoints.every": 20, "checkpoints.keep": 9,
         "hyperparameters.batch_size": 2, "hyperparameters.max_length": 64, "hyperparameters.packing": False,
         "hyperparameters.max_steps": STEPS, "hyperparameters.epochs": 9.0, "hyperparameters.learning_rate": 1e-3,

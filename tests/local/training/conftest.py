@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from cloudtune_trainer.folder import RunFolder, read_json, read_lines
+from cloudtune_trainer.folder import SPEC_VERSION, RunFolder, read_json, read_lines
 from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
@@ -60,23 +60,23 @@ class Runs:
 
     def __init__(self, root: Path, model: Path) -> None:
         self._root = root
-        self._model = model
+        self._model = self.base = model
         self._started: list[subprocess.Popen[bytes]] = []
 
     def make(
-        self, name: str = "run", *, rows: Rows | None = None, validation: Rows | None = None, test: Rows | None = None,
+        self, name: str = "run", *, rows: Rows | None = None, held_out: Rows | None = None, test: Rows | None = None,
         **spec: Any,
     ) -> RunFolder:  # fmt: skip
         run = RunFolder(self._root / name)
         run.data.mkdir(parents=True)
         data = {}
-        for split, records in {"train": rows or sums(24), "validation": validation, "test": test}.items():
+        for split, records in {"train": rows or sums(24), "validation": held_out, "test": test}.items():
             if records is not None:
                 data[split] = f"data/{split}.jsonl"
                 (run.path / data[split]).write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
         document: dict[str, Any] = {
-            "version": 1, "model": {"source": "folder", "path": str(self._model)}, "data": data, "device": "cpu",
-            "hyperparameters": {}, "threads": 1,
+            "version": SPEC_VERSION, "model": {"source": "folder", "path": str(self._model)}, "data": data,
+            "device": "cpu", "hyperparameters": {}, "threads": 1,
         }  # fmt: skip
         hyper = {"batch_size": 2, "max_length": 96, "learning_rate": 5e-3, "precision": "fp32", "scheduler": "constant"}
         document |= spec

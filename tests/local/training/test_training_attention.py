@@ -14,7 +14,7 @@ from cloudtune_trainer.models import enable_packed_attention
 from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import next_token_logits
-from cloudtune_trainer.tasks.next_token import NextToken
+from cloudtune_trainer.tasks.causal_lm import CausalLM
 
 SPEC = RunSpec(version=1, model=ModelSource(source="folder", path="/m"), data=DataFiles(train="t"))
 
@@ -66,7 +66,7 @@ def samples_of(lengths: list[int]) -> Samples:
 def test_packed_equals_alone(family: str, lengths: list[int]) -> None:
     model = network(family, FAMILIES[family]).eval()  # some have dropout by default
     samples = samples_of(lengths)
-    alone = NextToken(SPEC, packed=False)
+    alone = CausalLM(SPEC, packed=False)
     one_by_one = [alone.collate(samples, [i]) for i in range(len(lengths))]
     expected = torch.cat([next_token_logits(model, batch) for batch in one_by_one])
     loss = sum(alone.forward(model, batch).loss for batch in one_by_one)
@@ -75,7 +75,7 @@ def test_packed_equals_alone(family: str, lengths: list[int]) -> None:
     model.zero_grad()
 
     assert enable_packed_attention(model)
-    packed = NextToken(SPEC, packed=True)
+    packed = CausalLM(SPEC, packed=True)
     batch = packed.collate(samples, list(range(len(lengths))))
     torch.testing.assert_close(next_token_logits(model, batch), expected, rtol=1e-4, atol=1e-5)
     sums = packed.forward(model, batch)
@@ -91,11 +91,9 @@ def test_without_the_layout_documents_do_see_one_another() -> None:
     model = network("llama", {})
     samples = samples_of([5, 9])
     assert enable_packed_attention(model)
-    batch = NextToken(SPEC, packed=True).collate(samples, [0, 1])
+    batch = CausalLM(SPEC, packed=True).collate(samples, [0, 1])
     right = next_token_logits(model, batch)
-    mixed = model(
-        input_ids=batch.ids, position_ids=batch.positions, documents=layout_of([14]), logits_to_keep=batch.kept
-    ).logits[0]
+    mixed = model(**batch.inputs, documents=layout_of([14]), logits_to_keep=batch.kept).logits[0]
     assert (right - mixed).abs().max() > 1e-3
 
 
@@ -106,7 +104,7 @@ def test_what_cannot_be_shown_to_keep_documents_apart_gets_padded_rows(family: s
     assert not enable_packed_attention(model)
     assert model.config._attn_implementation == before
     samples = samples_of([5, 9, 2])
-    objective = NextToken(SPEC, packed=False)
+    objective = CausalLM(SPEC, packed=False)
     model.eval()
     together = next_token_logits(model, objective.collate(samples, [0, 1, 2]))
     alone = torch.cat([next_token_logits(model, objective.collate(samples, [i])) for i in range(3)])

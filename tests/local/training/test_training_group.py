@@ -36,7 +36,7 @@ def test_two_processes_are_as_one(runs: Runs, adapter: dict[str, Any]) -> None:
     # three sequences a step: the two have unequal shares, and the last step of a pass has work for one alone
     rows = sums(3) + texts(4)
     hyper = {"batch_size": 3, "epochs": 2, "packing": False}
-    spec = {"rows": rows, "validation": sums(5, seed=8), "adapter": adapter, "hyperparameters": hyper}
+    spec = {"rows": rows, "held_out": sums(5, seed=8), "adapter": adapter, "hyperparameters": hyper}
     one, group = runs.make("one", **spec), runs.make("group", **spec)
     assert runs.train(one) == "succeeded"
     assert runs.start(group).wait(LIMIT_S) == 0
@@ -50,7 +50,7 @@ def test_two_processes_are_as_one(runs: Runs, adapter: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("_two")
 def test_two_processes_measure_the_base_model_and_learn_from_pairs_as_one(runs: Runs) -> None:
-    spec = spec_of({"type": "full"}, batch_size=3, epochs=2) | {"rows": pairs(7), "validation": pairs(5, seed=8)}
+    spec = spec_of({"type": "full"}, batch_size=3, epochs=2) | {"rows": pairs(7), "held_out": pairs(5, seed=8)}
     one, group = runs.make("one", **spec), runs.make("group", **spec)
     assert runs.train(one) == "succeeded"
     assert runs.start(group).wait(LIMIT_S) == 0
@@ -65,7 +65,7 @@ def test_a_group_builds_a_configuration_and_goes_on_from_another_run(runs: Runs,
     document = tmp_path / "tiny.json"
     document.write_text(json.dumps({"model": {"hidden_size": 32}}))
     model = {"source": "config", "path": str(document)}
-    spec = {"model": model, "rows": sums(6), "validation": sums(4, seed=9), "hyperparameters": {"max_steps": 3}}
+    spec = {"model": model, "rows": sums(6), "held_out": sums(4, seed=9), "hyperparameters": {"max_steps": 3}}
     parent = runs.make("parent", **spec)
     assert runs.start(parent).wait(LIMIT_S) == 0
     start = checkpoints.newest_good(parent.checkpoints)

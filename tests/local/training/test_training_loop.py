@@ -42,7 +42,7 @@ def test_shuffled_labels_are_the_control(runs: Runs) -> None:
 
     def held_out(name: str, rows: list[dict[str, Any]]) -> float:
         run = runs.make(
-            name, rows=rows, validation=sums(16, seed=5), adapter=FULL, hyperparameters={"epochs": 8, "batch_size": 8}
+            name, rows=rows, held_out=sums(16, seed=5), adapter=FULL, hyperparameters={"epochs": 8, "batch_size": 8}
         )
         runs.train(run)
         return min(m["values"]["loss"] for m in metrics(run, "validation"))
@@ -113,10 +113,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(runs: Runs) -> N
 def test_early_stopping_keeps_the_best(runs: Runs) -> None:
     run = runs.make(
         rows=sums(8),
-        validation=sums(6, seed=3),
+        held_out=sums(6, seed=3),
         adapter=FULL,
         hyperparameters={"epochs": 50, "learning_rate": 2e-2},
-        evaluation={"every": 2, "early_stopping": {"patience": 2, "min_delta": 0.0}},
+        validation={"every": 2, "early_stopping": {"patience": 2, "min_delta": 0.0}},
     )
     assert runs.train(run) == "succeeded"
     losses = [m["values"]["loss"] for m in metrics(run, "validation")]
@@ -129,7 +129,7 @@ def test_early_stopping_keeps_the_best(runs: Runs) -> None:
 
 def test_a_run_that_is_asked_to_expire_keeps_its_model(runs: Runs) -> None:
     """As at its limit of time, when somebody else's clock decides."""
-    run = runs.make(rows=sums(6), validation=sums(3, seed=1), hyperparameters={"max_steps": 400, "epochs": 400})
+    run = runs.make(rows=sums(6), held_out=sums(3, seed=1), hyperparameters={"max_steps": 400, "epochs": 400})
     run.ask("expire")
     assert runs.train(run) == "expired"
     assert not run.model.exists(), "there is nothing yet to make it of"
@@ -142,7 +142,7 @@ def test_a_run_that_is_asked_to_expire_keeps_its_model(runs: Runs) -> None:
 
 def test_the_time_limit_expires_the_run_and_leaves_a_model(runs: Runs) -> None:
     run = runs.make(
-        validation=sums(4), limits={"max_time": 0.5}, hyperparameters={"max_steps": 100_000}, evaluation={"every": 5}
+        held_out=sums(4), limits={"max_time": 0.5}, hyperparameters={"max_steps": 100_000}, validation={"every": 5}
     )
     assert runs.train(run) == "expired"
     status = read_json(run.status)
@@ -156,11 +156,11 @@ def test_test_rows_are_measured_with_the_model_that_is_kept(runs: Runs) -> None:
     held_out = sums(6, seed=3)
     run = runs.make(
         rows=sums(8),
-        validation=held_out,
+        held_out=held_out,
         test=held_out,
         adapter=FULL,
         hyperparameters={"max_steps": 30, "learning_rate": 3e-2},
-        evaluation={"every": 3},
+        validation={"every": 3},
     )
     runs.train(run)
     best = min(m["values"]["loss"] for m in metrics(run, "validation"))

@@ -16,9 +16,10 @@ from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.models import BaseModel, enable_packed_attention, load_tokenizer
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, Preference, RunSpec
-from cloudtune_trainer.tasks.next_token import NextToken, objective_for
+from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.pairs import encode_pairs
 from cloudtune_trainer.tasks.preference import Preferences
+from cloudtune_trainer.tasks.table import task_for
 
 from .conftest import Rows, Runs, events, metrics, same_bits, weights
 
@@ -145,23 +146,23 @@ def test_a_spec_that_does_not_fit_its_method_is_refused(runs: Runs) -> None:
 
 
 def loaded(folder: Path, adapter: dict[str, Any], method: str, **of_terms: Any) -> tuple[Any, Any, Preferences]:
-    """The tiny model, moved away from its start, as the objective of the method sees it."""
+    """The tiny model, moved away from its start; what is trained, adapter included; and the task of the method."""
     spec = RunSpec(
         version=1, model=ModelSource(source="folder", path=str(folder)), data=DataFiles(train="t"),
         method=method, adapter=Adapter(**adapter), preference=Preference(**terms(**of_terms)),
     )  # fmt: skip
     base = BaseModel(str(folder))
     network = models.load_model(base, dtype=torch.float32)
-    packed = enable_packed_attention(network)
-    tuned = models.make_trainable(network, spec, base, None)
+    task = task_for(spec)
+    task.packed = enable_packed_attention(network)
+    model = models.make_trainable(network, spec, base, None)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.05)
-    objective = objective_for(spec, packed=packed, tuned=tuned)
-    assert isinstance(objective, Preferences)
-    return network, tuned, objective
+    assert isinstance(task, Preferences)
+    return network, model, task
 
 
 def by_hand(network: Any, found: Any) -> torch.Tensor:
@@ -205,15 +206,15 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str) -> None:
     method, changes = KINDS[kind]
-    network, tuned, objective = loaded(tiny_model, {"type": "lora", "rank": 4}, method, **changes)
-    found = objective.encode([*pairs(4), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
-    sums = objective.forward(network, objective.collate(found, range(5)))
+    network, model, task = loaded(tiny_model, {"type": "lora", "rank": 4}, method, **changes)
+    found = task.encode([*pairs(4), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
+    sums = task.forward(model, task.collate(found, range(5)))
     sums.loss.backward()
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     gradients = {name: p.grad.clone() for name, p in trained.items()}
     network.zero_grad()
 
-    with tuned.disable_adapter(), torch.no_grad():
+    with model.disable_adapter(), torch.no_grad():
         start = by_hand(network, found)
     now = by_hand(network, found)
     lengths = torch.tensor([[found.learn[a:b].sum() for a, b in found.sides(i)] for i in range(5)])
@@ -223,7 +224,7 @@ def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str)
     assert gradients
     for name, parameter in trained.items():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
-    figures = objective.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
+    figures = task.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     referred = method in ("dpo", "ipo")
     rewards = 0.2 * (now - start if referred else now / lengths)
     assert figures["rewards/chosen"] == pytest.approx(rewards[:, 0].mean().item(), rel=1e-3)
@@ -237,21 +238,21 @@ def test_loss_and_gradient_are_those_of_the_formula(tiny_model: Path, kind: str)
 
 
 def test_an_answer_that_is_certain_has_finite_odds(tiny_model: Path) -> None:
-    _, _, objective = loaded(tiny_model, {"type": "lora"}, "orpo")
+    _, _, task = loaded(tiny_model, {"type": "lora"}, "orpo")
     average = torch.tensor([0.0, -30.0, -1e-8, -40.0], requires_grad=True)
-    losses = objective._losses(average, average, average)
+    losses = task._losses(average, average, average)
     losses.sum().backward()
     assert torch.isfinite(losses).all()
     assert torch.isfinite(average.grad).all()
 
 
 def test_padded_rows_say_the_same_as_end_to_end(tiny_model: Path) -> None:
-    network, _, objective = loaded(tiny_model, {"type": "lora", "rank": 4}, "dpo")
-    found = objective.encode([*pairs(3), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
-    together = objective.forward(network, objective.collate(found, [2, 0, 3]))
-    objective._packed = False
+    network, model, task = loaded(tiny_model, {"type": "lora", "rank": 4}, "dpo")
+    found = task.encode([*pairs(3), DIALOGUE], load_tokenizer(BaseModel(str(tiny_model))))
+    together = task.forward(model, task.collate(found, [2, 0, 3]))
+    task.packed = False
     network.set_attn_implementation("sdpa")
-    padded = objective.forward(network, objective.collate(found, [2, 0, 3]))
+    padded = task.forward(model, task.collate(found, [2, 0, 3]))
     torch.testing.assert_close(padded.loss, together.loss, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(padded.metric_sums, together.metric_sums, rtol=1e-4, atol=1e-5)
 
@@ -275,7 +276,7 @@ def test_the_first_loss_is_that_of_no_preference(runs: Runs, adapter: dict[str, 
 def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:
     """Also the reference, which is what the weights said at the start and not at the stop."""
     hyper = {"epochs": 2, "dropout": 0.1, "gradient_accumulation_steps": 2, "batch_size": 3}
-    spec = spec_of(adapter, **hyper) | {"validation": pairs(5, seed=5), "evaluation": {"every": 4}}
+    spec = spec_of(adapter, **hyper) | {"held_out": pairs(5, seed=5), "validation": {"every": 4}}
     unbroken, broken = (runs.make(name, rows=pairs(10), **spec) for name in ("unbroken", "broken"))
     assert runs.train(unbroken) == "succeeded"
     assert runs.train(broken, stop_after=3) == "cancelled"
@@ -348,7 +349,7 @@ def test_a_preference_is_learnt_and_holds_for_rows_not_seen(runs: Runs, method: 
     hyper = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3 if adapter is FULL else 1e-2}
     run = runs.make(
         rows=pairs(32),
-        validation=pairs(16, seed=9),
+        held_out=pairs(16, seed=9),
         test=pairs(12, seed=11),
         **spec_of(adapter, method=method, **hyper),
     )
@@ -367,8 +368,8 @@ def test_swapped_labels_are_the_control(runs: Runs) -> None:
     """The same training on the same words, the wrong way round: what is held out is then liked less."""
     hyper = {"epochs": 4, "batch_size": 8, "learning_rate": 2e-3}
     held_out = pairs(16, seed=9)
-    right = runs.make("right", rows=pairs(32), validation=held_out, **spec_of(FULL, **hyper))
-    wrong = runs.make("wrong", rows=pairs(32, swapped=True), validation=held_out, **spec_of(FULL, **hyper))
+    right = runs.make("right", rows=pairs(32), held_out=held_out, **spec_of(FULL, **hyper))
+    wrong = runs.make("wrong", rows=pairs(32, swapped=True), held_out=held_out, **spec_of(FULL, **hyper))
     runs.train(right)
     runs.train(wrong)
     good, bad = (metrics(run, "validation")[-1]["values"] for run in (right, wrong))
@@ -390,6 +391,6 @@ def test_a_cancel_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
     assert not metrics(run)
 
 
-def test_other_methods_have_an_objective_of_their_own() -> None:
+def test_other_methods_have_a_task_of_their_own() -> None:
     spec = RunSpec(version=1, model=ModelSource(source="folder", path="/m"), data=DataFiles(train="t"))
-    assert isinstance(objective_for(spec, packed=True), NextToken)
+    assert isinstance(task_for(spec), CausalLM)

@@ -46,7 +46,7 @@ def test_resumed_mid_epoch_is_equal_to_the_bit(runs: Runs, adapter: dict[str, An
 @pytest.mark.parametrize("step", [4, 8])
 def test_an_evaluation_that_was_broken_off_is_made_up_for(runs: Runs, step: int) -> None:
     """Step 4 is in the middle, 8 the last: what is best must not depend on the interruption."""
-    spec = spec_of(FULL, max_steps=8) | {"validation": sums(6, seed=3), "evaluation": {"every": 4}}
+    spec = spec_of(FULL, max_steps=8) | {"held_out": sums(6, seed=3), "validation": {"every": 4}}
     unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)
     assert runs.train(unbroken) == "succeeded"
     assert runs.train(broken, stop_evaluating=step) == "cancelled"
@@ -89,9 +89,9 @@ def test_going_on_from_the_last_step_delivers_the_model(runs: Runs) -> None:
 def test_the_best_of_before_the_interruption_is_delivered(runs: Runs) -> None:
     spec: dict[str, Any] = {
         "rows": sums(12),
-        "validation": sums(4, seed=9),
+        "held_out": sums(4, seed=9),
         "hyperparameters": {"max_steps": 8, "learning_rate": 0.02, "max_grad_norm": 0.0},
-        "evaluation": {"every": 1},
+        "validation": {"every": 1},
         "checkpoints": {"every": 100, "keep": 0},
     }
     unbroken, parent = runs.make("unbroken", **spec), runs.make("parent", **spec)
@@ -130,7 +130,7 @@ def _tear(run: RunFolder, step: int) -> None:
 def test_best_last_and_others_are_kept(runs: Runs) -> None:
     run = runs.make(
         rows=sums(12),
-        validation=sums(4, seed=9),
+        held_out=sums(4, seed=9),
         hyperparameters={"epochs": 6, "learning_rate": 0.3, "max_grad_norm": 0.0, "scheduler": "cosine"},
         checkpoints={"every": "epoch", "keep": 1},
     )

@@ -60,25 +60,26 @@ def test_loss_and_gradient_are_trl_s(
     pytest.importorskip("trl")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     method, changes = KINDS[kind]
-    network, tuned, objective = loaded(tiny_model, adapter, method, **changes)
+    network, model, task = loaded(tiny_model, adapter, method, **changes)
     tokenizer = load_tokenizer(BaseModel(str(tiny_model)))
-    found = objective.encode([*pairs(6), DIALOGUE], tokenizer)
+    found = task.encode([*pairs(6), DIALOGUE], tokenizer)
     start = models.load_model(BaseModel(str(tiny_model)), dtype=torch.float32)
-    if tuned is None:
+    full = adapter["type"] == "full"
+    if full:
         from cloudtune_trainer.devices import Devices
 
         plain = loaded(tiny_model, adapter, method, **changes)[2]
-        plain._packed = False
+        plain.packed = False
         found = with_reference(start, plain, found, Devices("cpu", "fp32"), token_budget=200, check=lambda: None)
-    sums = objective.forward(network, objective.collate(found, range(len(found))))
+    sums = task.forward(model, task.collate(found, range(len(found))))
     (sums.loss / sums.count).backward()
     ours = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
 
     network.set_attn_implementation("sdpa")
-    trainer = theirs(tuned or network, None if tuned else start, tokenizer, kind, tmp_path)
-    if tuned is not None:
-        tuned.delete_adapter("ref")  # where it went on from an adapter, that is its reference; ours is the base model
+    trainer = theirs(model, start if full else None, tokenizer, kind, tmp_path)
+    if not full:
+        model.delete_adapter("ref")  # where it went on from an adapter, that is its reference; ours is the base model
     loss = trainer.compute_loss(trainer.model.train(), as_trl(found))
     loss.backward()
     torch.testing.assert_close(sums.loss / sums.count, loss, rtol=1e-4, atol=1e-5)
@@ -86,7 +87,7 @@ def test_loss_and_gradient_are_trl_s(
     assert grads.keys() == ours.keys()
     for name, gradient in grads.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
-    figures = objective.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
+    figures = task.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     for name, named in (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"),
                         ("rewards/chosen", "rewards/chosen"), ("rewards/rejected", "rewards/rejected")):  # fmt: skip
         (value,) = trainer._metrics["train"][named]

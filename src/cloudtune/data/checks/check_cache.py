@@ -25,6 +25,7 @@ from cloudtune.data.read.remote import RemoteFile
 from cloudtune.errors import DataError, Problem
 from cloudtune.files.private_files import private_folder, write_private
 from cloudtune.files.regular_file import open_regular
+from cloudtune.methods import DEFAULT_METHOD
 from cloudtune.plan import DataReport
 from cloudtune.plugins import FORMATS, ROW_KINDS, TOKENIZERS
 
@@ -55,7 +56,7 @@ class Verdicts:
         self.folder = folder
 
     def prepare(
-        self, data: Data, *, method: str = "sft", limit: RowLimit | None = None, target: Target | None = None
+        self, data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
     ) -> DataReport:
         """As `cloudtune.data.prepare`, or what it said before of the same bytes under the same rules."""
         before = _prints(data)

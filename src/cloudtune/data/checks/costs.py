@@ -20,6 +20,7 @@ from cloudtune.data.read.reading import read
 from cloudtune.data.records import Chat, canonical
 from cloudtune.data.rules import texts
 from cloudtune.data.split import shares
+from cloudtune.methods import DEFAULT_METHOD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ class Tokens(msgspec.Struct):
     """By the name of the encoding."""
 
 
-def count(data: Data, *, method: str = "sft", change: Callable[[Batch], Batch] | None = None) -> Tokens:
+def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch], Batch] | None = None) -> Tokens:
     """Go through the rows that would be learnt and count what they have, by each tokenizer of a model with a price."""
     found, keep = Tokens(), shares(data)
     names = {_tokenizer(vendor, model, method) for vendor, model, _, _ in _priced(method)}

@@ -23,6 +23,7 @@ from cloudtune.data.split import shares
 from cloudtune.data.transform.mixing import Mixture, mix_sources
 from cloudtune.data.write.dropped_features import FEATURES
 from cloudtune.errors import Problem
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.plan import DataReport, SplitInfo
 
 if TYPE_CHECKING:
@@ -36,15 +37,6 @@ if TYPE_CHECKING:
     from cloudtune.plan import RowLimit
     from cloudtune.spec import Data, Source
 
-_PAIRS = ("preference",)
-_GRADED = ("item",)
-KINDS_FOR: dict[str, tuple[str, ...]] = {
-    "sft": ("chat", "text"), "cpt": ("text", "chat"), "dpo": _PAIRS, "ipo": _PAIRS, "orpo": _PAIRS, "simpo": _PAIRS,
-    "reward": _PAIRS, "kto": ("rated",), "grpo": _GRADED, "rloo": _GRADED, "rft": _GRADED, "distill": ("chat", "item"),
-    "classification": ("text_label",), "token_classification": ("tags",), "question_answering": ("question",),
-    "seq2seq": ("pair", "chat"), "image_classification": ("image_label",), "speech_recognition": ("speech",),
-}  # fmt: skip
-"""The kinds of records that each method can learn from."""
 FEW_ROWS = 100
 SPLITS = ("train", "validation", "test")
 COUNTED_BYTES = 1 << 20
@@ -61,7 +53,7 @@ def sources(data: Data) -> dict[str, Source]:
 
 
 def prepare(
-    data: Data, *, method: str = "sft", limit: RowLimit | None = None, target: Target | None = None
+    data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
 ) -> DataReport:
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
 
@@ -277,9 +269,9 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     if len(survey.kinds) > 1:
         each = ", ".join(f"{name} is {'/'.join(sorted(kinds))}" for name, kinds in survey.kinds_by_origin.items())
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
-    fit = KINDS_FOR.get(task.method)
-    if fit and (wrong := sorted(set(survey.kinds).difference(fit))):
-        what = f"{task.method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
+    method = METHODS.get(task.method)
+    if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):
+        what = f"{task.method} learns from {' or '.join(method.kinds)}, these rows are {', '.join(wrong)}"
         faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:

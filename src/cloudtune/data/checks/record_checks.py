@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from cloudtune.data.records import Chat, Item, Message, Preference, Question, Rated, Record, Tagged, TextPart
 from cloudtune.errors import Problem
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def is_plain(chat: Chat) -> bool:
     return before == "assistant" and chat.tools is UNSET and chat.parallel_tool_calls is UNSET
 
 
-def faults_of(record: Record, *, method: str = "sft") -> Sequence[Problem]:
+def faults_of(record: Record, *, method: str = DEFAULT_METHOD) -> Sequence[Problem]:
     """Everything that is wrong with the record for a method of training."""
     if isinstance(record, Chat):
         if is_plain(record):
@@ -131,14 +132,20 @@ def _is_blank(message: Message) -> bool:
 
 
 _ANSWER = frozenset({"assistant"})
-_LAST = {"cpt": frozenset(_NEXT), "distill": frozenset({"assistant", "user"})}
-"""Whose turn may be the last. Distillation takes questions alone: a teacher answers them."""
+
+
+def _last_roles(name: str) -> frozenset[str]:
+    """Whose turn may be the last. A teacher answers rows that end with the user's turn."""
+    method = METHODS.get(name)
+    if method is not None and method.every_token:
+        return frozenset(_NEXT)
+    return _ANSWER | {"user"} if method is not None and method.teacher else _ANSWER
 
 
 def _ending(messages: list[Message], method: str) -> list[Problem]:
     found: list[Problem] = []
     last = messages[-1].role if messages else "assistant"
-    if last not in _LAST.get(method, _ANSWER):
+    if last not in _last_roles(method):
         where = f"messages[{len(messages) - 1}].role"
         found.append(_fault("last_not_assistant", where, f"the last turn is {last}'s", _END))
     answers = [message for message in messages if message.role == "assistant"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cloudtune.methods import METHODS
 from cloudtune.spec import JobSpec, spec_features
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "adapter.alpha": (11.0, 128.0),
     "adapter.dropout": (0.07,),
     "adapter.targets": ("all-linear", ("q_proj",)),
+    "adapter.virtual_tokens": (7,),
     "hyperparameters.epochs": (7.0, 3.0),
     "hyperparameters.max_steps": (7,),
     "hyperparameters.batch_size": (6, 32),
@@ -49,10 +51,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "seed": (4711,),
     "tags": ({"team": "red"},),
 }
-
-
-PULLED = ("dpo", "ipo", "orpo", "simpo", "kto", "grpo", "rloo")
-"""Methods that have a beta: they pull towards a reference model."""
 
 
 def values_of(feature: str) -> tuple[Any, ...]:
@@ -88,11 +86,14 @@ def _base(world: World, capabilities: Capabilities, wanted: dict[str, Any]) -> d
 def needed_by(capabilities: Capabilities, wanted: Iterable[str]) -> dict[str, Any]:
     """The adapter and method without which these features would make no sense, by the spec's own keys."""
     changes: dict[str, Any] = {}
-    if any(feature.startswith("adapter.") for feature in wanted):
+    settings = {feature for feature in wanted if feature.startswith("adapter.")}
+    if settings == {"adapter.virtual_tokens"} and capabilities.can("adapter:prefix"):
+        changes["adapter"] = {"type": "prefix"}
+    elif settings:
         changes["adapter"] = {"type": first_of("adapter", capabilities, last="full")}
-    pulled = [name for name in PULLED if capabilities.can(f"method:{name}")]
-    if "method.beta" in wanted and pulled:
-        changes["method"] = {"name": pulled[0]}
+    with_beta = [name for name, method in METHODS.items() if method.beta and capabilities.can(f"method:{name}")]
+    if "method.beta" in wanted and with_beta:
+        changes["method"] = {"name": with_beta[0]}
     return changes
 
 

@@ -1,0 +1,71 @@
+"""Supervised fine-tuning and continued pre-training of causal language models: the next token is learnt."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.loss import summed_cross_entropy
+from cloudtune_trainer.models import load_model
+from cloudtune_trainer.samples import Samples, encode_records
+from cloudtune_trainer.sequences import SequenceBatch, lay_out, next_token_logits
+from cloudtune_trainer.tasks.task import BestMetric, Sums
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from cloudtune_trainer.models import BaseModel
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import RunSpec
+
+
+class CausalLM:
+    """See the module. The metric sum: tokens that are the likeliest ones."""
+
+    best_metric = BestMetric("loss", higher_is_better=False)
+    metric_sums = 1
+    can_pack = True
+    needs_reference = False
+
+    def __init__(self, spec: RunSpec, *, packed: bool = False) -> None:
+        self._spec = spec
+        self.packed = packed
+
+    def load_model(
+        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
+        dropout: float | None,
+    ) -> Any:  # fmt: skip
+        """See `Task.load_model`."""
+        return load_model(base, dtype=dtype, weights=weights, dropout=dropout)
+
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
+        """See `Task.encode`."""
+        return encode_records(
+            records,
+            tokenizer,
+            loss_on=self._spec.loss_on,
+            max_length=self._spec.hyperparameters.max_length,
+            whole=self._spec.method == "cpt",
+        )
+
+    def collate(self, samples: Samples, chosen: Sequence[int]) -> SequenceBatch:
+        """See `Task.collate`."""
+        documents = [(int(samples.starts[i]), int(samples.starts[i + 1])) for i in chosen]
+        return lay_out(samples, documents, packed=self.packed)
+
+    def forward(self, model: Any, batch: SequenceBatch) -> Sums:
+        """See `Task.forward`."""
+        loss, correct = summed_cross_entropy(next_token_logits(model, batch), batch.labels)
+        return Sums(loss, correct[None], batch.count)
+
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
+        """See `Task.metrics`."""
+        mean = loss / max(1, count)
+        return {
+            "loss": mean,
+            "perplexity": math.exp(min(mean, 700.0)),  # beyond it a float overflows
+            "token_accuracy": metric_sums[0] / max(1, count),
+        }

@@ -1,0 +1,79 @@
+"""What the loop asks of a task. One module for each, listed in ``table``.
+
+A task turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of it.
+
+Losses are sums, over tokens, rows or pairs: the loop divides by the count of the whole optimiser step, so that a batch
+computed in parts, or on several devices, has the same gradient as one computed at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+    from cloudtune_trainer.models import BaseModel
+    from cloudtune_trainer.records import Record
+    from cloudtune_trainer.samples import Samples
+
+
+@dataclass
+class Sums:
+    """What a batch adds up to; several may be added."""
+
+    loss: Tensor
+    metric_sums: Tensor
+    """What the task's metrics are computed from, in the task's own order."""
+    count: int
+    """How many tokens, rows or pairs the loss is a sum over."""
+
+
+class BestMetric(NamedTuple):
+    """The validation metric that chooses the best checkpoint."""
+
+    name: str
+    higher_is_better: bool
+
+    def is_better(self, value: float, than: float | None, by: float = 0.0) -> bool:
+        """Whether the value improves on another one, if there is any, by more than ``by``."""
+        if than is None:
+            return True
+        return value > than + by if self.higher_is_better else value < than - by
+
+
+class Task(Protocol):
+    """One task. See ``causal_lm`` for the simplest."""
+
+    best_metric: BestMetric
+    metric_sums: int
+    """How many sums `forward` returns beside the loss."""
+    can_pack: bool
+    """Whether batches can hold several samples in one row."""
+    packed: bool
+    """Whether they do. Loading sets it once it knows what the model and the adapter allow."""
+    needs_reference: bool
+    """Whether `Pairs.reference` is needed: what the untrained weights say of every sample."""
+
+    def load_model(
+        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
+        dropout: float | None,
+    ) -> Any:  # fmt: skip
+        """The model to train, on the CPU, without any adapter. ``records`` returns the training rows."""
+
+    def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
+        """Samples to learn from."""
+
+    def collate(self, samples: Any, chosen: Sequence[int]) -> Any:
+        """A `Batch` of those samples, for one forward pass."""
+
+    def forward(self, model: Any, batch: Any) -> Sums:
+        """Loss and metric sums of a batch."""
+
+    def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
+        """Metrics from sums over a step or a split; ``loss`` and the best metric are among them."""

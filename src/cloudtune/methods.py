@@ -1,0 +1,73 @@
+"""The table of training methods. Everything else that depends on a method's name derives from it.
+
+A back end keeps only the vendor's own words for a method (its name in a request, its file format).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+MethodName = Literal[
+    "sft", "cpt", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "rft", "grpo", "rloo", "distill", "classification",
+    "token_classification", "question_answering", "seq2seq", "image_classification", "speech_recognition",
+]  # fmt: skip
+TaskName = Literal[
+    "causal_lm", "preference", "unpaired_preference", "reward_model", "policy_optimization", "distillation",
+    "sequence_classification", "token_classification", "question_answering", "seq2seq", "image_classification",
+    "speech_recognition",
+]  # fmt: skip
+
+
+class TrainingMethod(NamedTuple):
+    """What a method learns, and from what."""
+
+    task: TaskName
+    kinds: tuple[str, ...]
+    """Kinds of records that it takes, the usual one first."""
+    pairs: bool = False
+    """Each row holds a chosen and a rejected answer."""
+    reward: bool = False
+    """A grader scores answers during training."""
+    teacher: bool = False
+    """A larger model answers the rows that have no answer."""
+    reference: bool = False
+    """It compares the trained model with the base model."""
+    beta: bool = False
+    """``method.beta`` applies to it."""
+    every_token: bool = False
+    """It learns every token of a row, so that a conversation may end with any turn."""
+
+
+METHODS: dict[str, TrainingMethod] = {
+    "sft": TrainingMethod("causal_lm", ("chat", "text")),
+    "cpt": TrainingMethod("causal_lm", ("text", "chat"), every_token=True),
+    "dpo": TrainingMethod("preference", ("preference",), pairs=True, reference=True, beta=True),
+    "ipo": TrainingMethod("preference", ("preference",), pairs=True, reference=True, beta=True),
+    "orpo": TrainingMethod("preference", ("preference",), pairs=True, beta=True),
+    "simpo": TrainingMethod("preference", ("preference",), pairs=True, beta=True),
+    "kto": TrainingMethod("unpaired_preference", ("rated",), reference=True, beta=True),
+    "reward": TrainingMethod("reward_model", ("preference",), pairs=True),
+    "rft": TrainingMethod("policy_optimization", ("item",), reward=True),
+    "grpo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
+    "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
+    "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
+    "classification": TrainingMethod("sequence_classification", ("text_label",)),
+    "token_classification": TrainingMethod("token_classification", ("tags",)),
+    "question_answering": TrainingMethod("question_answering", ("question",)),
+    "seq2seq": TrainingMethod("seq2seq", ("pair", "chat")),
+    "image_classification": TrainingMethod("image_classification", ("image_label",)),
+    "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
+}
+DEFAULT_METHOD: MethodName = "sft"
+TRAINER_TASKS: tuple[TaskName, ...] = ("causal_lm", "preference")
+"""Tasks of cloudtune's own trainer, which runs on several back ends."""
+
+
+def method_for(kind: str) -> str:
+    """The usual method for records of that kind: the first one in the table that takes them."""
+    return next((name for name, method in METHODS.items() if kind in method.kinds), DEFAULT_METHOD)
+
+
+def methods_of(*tasks: TaskName) -> tuple[str, ...]:
+    """The methods that train these tasks."""
+    return tuple(name for name, method in METHODS.items() if method.task in tasks)

@@ -8,13 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cloudtune.client import Client
 from cloudtune.ledger.ledger import Ledger
 from cloudtune.state import JobRef
 from cloudtune.testing.fork_server import ForkServer, Order, Outcome
 from cloudtune.testing.scripted_world import ScriptedWorld
+from cloudtune.testing.vendor import PERSONALITIES
 
 MOST_FAILPOINTS = 300
+# All kinds of vendor, one of them in each run and the others in the long tests.
+ONE_PERSONALITY = [pytest.param(name, marks=[pytest.mark.soak] if name != "token" else []) for name in PERSONALITIES]
 
 
 def seeds(count: int) -> list[int]:

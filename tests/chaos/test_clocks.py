@@ -27,13 +27,14 @@ def _jump(scene: Scene, at: int, seconds: float) -> dict[str, object]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("personality", PERSONALITIES)
 @pytest.mark.parametrize("seconds", [DAY, -DAY])
+@pytest.mark.parametrize("stride", [15, pytest.param(1, marks=pytest.mark.soak)])
 def test_the_clock_jumps_while_submitting(
-    tmp_path: Path, fork_server: ForkServer, personality: str, seconds: float
+    tmp_path: Path, fork_server: ForkServer, personality: str, seconds: float, stride: int
 ) -> None:
-    """At one failpoint in five, with the reply to create lost, the process killed there or living on."""
+    """At every failpoint, or every fifteenth, with the reply to create lost, the process killed there or living on."""
     scene = Scene(tmp_path, fork_server, personality)
     whole = len(scene.submit(999).trace)
-    for number in range(1 + datetime.now(UTC).day % 5, whole + 6, 5):
+    for number in range(1 + datetime.now(UTC).day % stride, whole + 6, stride):
         for variant, kill in ((1000 + number, None), (2000 + number, number)):
             scene.vendor.heal()
             scene.vendor.fail("create_job", faults.lost_reply())

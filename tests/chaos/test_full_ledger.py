@@ -7,10 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.chaos.scene import MOST_FAILPOINTS, Scene
+from tests.chaos.scene import MOST_FAILPOINTS, ONE_PERSONALITY, Scene
 
 from cloudtune.testing.fork_server import ForkServer, Outcome
-from cloudtune.testing.vendor import PERSONALITIES
 
 
 def _failed_clearly(outcome: Outcome) -> None:
@@ -21,7 +20,7 @@ def _failed_clearly(outcome: Outcome) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("personality", PERSONALITIES)
+@pytest.mark.parametrize("personality", ONE_PERSONALITY)
 def test_every_ledger_write_fails_for_want_of_space(tmp_path: Path, fork_server: ForkServer, personality: str) -> None:
     """RLIMIT_FSIZE, from the first, the second, ... ledger write on."""
     scene = Scene(tmp_path, fork_server, personality)
@@ -40,7 +39,7 @@ def test_every_ledger_write_fails_for_want_of_space(tmp_path: Path, fork_server:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("personality", ["token", "neither"])
+@pytest.mark.parametrize("personality", ONE_PERSONALITY)
 def test_a_ledger_with_few_pages_left(tmp_path: Path, fork_server: ForkServer, personality: str) -> None:
     """PRAGMA max_page_count: none left, one left, two left ..."""
     scene = Scene(tmp_path, fork_server, personality)

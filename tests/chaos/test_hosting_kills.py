@@ -13,6 +13,8 @@ from cloudtune.testing import faults
 from cloudtune.testing.fork_server import ForkServer, Outcome
 
 ACTS = {"deploy": "create_deployment", "remove": "delete_deployment"}
+REST = ("nothing", "late")
+"""What else may be wrong with the wire."""
 WRITES = ("begin", "claim {}", "sending {}", "done {}")
 
 
@@ -54,7 +56,7 @@ class Stage:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("wrong", ["nothing", "lost_reply", "late"])
+@pytest.mark.parametrize("wrong", ["lost_reply", *[pytest.param(kind, marks=pytest.mark.soak) for kind in REST]])
 @pytest.mark.parametrize("do", ["deploy", "remove"])
 def test_killed_at_every_failpoint(tmp_path: Path, fork_server: ForkServer, do: str, wrong: str) -> None:
     """Before and after every ledger write and every send, with the wire whole, a reply lost, or a request landing late.

@@ -74,13 +74,14 @@ def test_killed_at_a_random_step_and_continued_gives_the_same_weights(client, ba
     assert snapshot.state.value == "failed", f"killed at {at}: {snapshot}"
     assert snapshot.problem.code == "killed"
     assert [checkpoint.step for checkpoint in job.checkpoints()] != []
+    reached = steps_made(job.ref)  # it may have gone further before it was killed
 
     child = job.resume()
     model = child.wait(timeout=280)
     assert child.snapshot().parent == job.ref
     first = next(metric.step for metric in child.metrics() if metric.split == "train")
-    assert EVERY < first <= at + 3, f"killed at {at}, went on at {first}"
-    assert weights(model) == unbroken, f"killed at {at}, went on at {first}"
+    assert EVERY < first <= reached + 1, f"killed at {reached}, went on at {first}"
+    assert weights(model) == unbroken, f"killed at {reached}, went on at {first}"
     assert job.snapshot() == snapshot
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cloudtune.state import Deployment, JobRef, TunedModel
 
 MOST_TRIES = 30
-FEW = range(10)
+FEW = range(3)
 MANY = range(200)
 Fault = tuple[str, dict[str, Any]]
 REQUEST_FAULTS: tuple[Fault, ...] = (

@@ -12,11 +12,9 @@ import json
 import subprocess
 import sys
 import tarfile
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from tests.contract.emulated_aws import BUCKET, REGION, ROLE, chat, connected
 from tests.contract.emulated_sagemaker import TrainingWorld
 from tokenizers import Tokenizer
@@ -222,17 +220,3 @@ def _packed(folder: Path) -> bytes:
         for path in sorted(folder.iterdir()):
             archive.add(path, arcname=path.name)
     return held.getvalue()
-
-
-def rarely(cls: type, always: tuple[str, ...]) -> type:
-    """Leave the clauses whose numbers are not among ``always`` to the long tests: another class holds them too."""
-    for name in dir(cls):
-        clause = getattr(cls, name)
-        if name.startswith("test_") and name[5:7] not in always:
-            parts = (clause.__code__, clause.__globals__, name, clause.__defaults__, clause.__closure__)
-            copy = types.FunctionType(*parts)
-            copy.__dict__.update(clause.__dict__)
-            copy.__annotations__ = clause.__annotations__
-            copy.__kwdefaults__ = clause.__kwdefaults__
-            setattr(cls, name, pytest.mark.soak(copy))
-    return cls

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloudtune.client import Client
     from cloudtune.job import Job
 
-FEW, MANY = range(4), range(200)
+FEW, MANY = range(2), range(200)
 KINDS = ("sm_model", "sm_config", "sm_endpoint", "sm_component", "sm_scaling_target", "sm_scaling_policy")
 MADE = ["model", "config", "endpoint", "endpoint_ready", "component", "component_ready", "target", "tracking",
         "waking", "alarm"]  # fmt: skip
@@ -220,7 +220,7 @@ def shared_weather(root: Path, seed: int) -> None:
         world.close()
 
 
-@pytest.mark.parametrize("seed", FEW[:2])
+@pytest.mark.parametrize("seed", FEW[:1])
 def test_adapters_share_one_base(tmp_path: Path, seed: int) -> None:
     shared_weather(tmp_path, seed)
 

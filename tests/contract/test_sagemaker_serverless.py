@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.contract.sagemaker_world import ServerlessWorld, rarely
+from tests.contract.clauses import rarely
+from tests.contract.sagemaker_world import ServerlessWorld
 from tests.contract.service_models import SHARE_SERVICE_MODELS
 
 from cloudtune.testing.contract import BackendContract

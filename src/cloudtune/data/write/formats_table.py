@@ -42,13 +42,6 @@ def _to_pair(record: Chat | Pair) -> Json | Pair:
     return {"source": source, "target": target}
 
 
-def _to_pair(record: Chat | Pair) -> Json | Pair:
-    if isinstance(record, Pair):
-        return record
-    source, target = question_and_answer(record.messages)
-    return {"source": source, "target": target}
-
-
 def _to_kto(row: Rated) -> Json:
     asked, answer = short(row.messages, "user"), short(row.completion, "assistant")
     if not (isinstance(asked, str) and isinstance(answer, str)):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from textwrap import dedent
@@ -251,6 +253,13 @@ def test_a_broken_format_or_kind_stops_nobody_else(rows_found: tuple[dict[str, A
     assert "WARNING:cloudtune.plugins:cloudtune.row_kinds 'furious_rows' of tidy-clouds is left out" in log
     assert found["openai"] == "OpenAI's chat messages", "a bundled format wins over the same name"
     assert "'claude'" not in log
+
+
+def test_contributing_shows_the_examples_entry_points() -> None:
+    text = (EXAMPLE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(\[project.entry-points.*?)```", text, re.DOTALL)
+    example = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))
+    assert tomllib.loads(block)["project"]["entry-points"] == example["project"]["entry-points"]
 
 
 def _contract(installed: Path, tmp_path: Path, *options: str) -> str:

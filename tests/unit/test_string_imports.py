@@ -98,7 +98,9 @@ def _module(name: str, text: str) -> str | None:
 def found() -> dict[str, set[str]]:
     """File -> the modules that it names, for every file but the registries."""
     paths = {path.relative_to(REPOSITORY).as_posix(): path for root in ROOTS for path in sorted(root.rglob("*.py"))}
-    named = {where: named_in(path.read_text(encoding="utf-8")) for where, path in paths.items() if where not in REGISTRIES}
+    named = {
+        where: named_in(path.read_text(encoding="utf-8")) for where, path in paths.items() if where not in REGISTRIES
+    }
     return {where: names for where, names in named.items() if names}
 
 

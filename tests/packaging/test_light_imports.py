@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = {
-    "accelerate", "azure", "boto3", "botocore", "cloudtune_trainer", "datasets", "gguf", "matplotlib", "mlflow",
+    "accelerate", "azure", "boto3", "botocore", "cloudtune_providers", "cloudtune_trainer", "datasets", "gguf",
+    "matplotlib", "mlflow",
     "moto", "numpy", "openai", "pandas", "peft", "pyarrow", "pytest", "safetensors", "sagemaker", "torch",
     "transformers", "trl",
 }  # fmt: skip
@@ -48,6 +49,15 @@ def test_it_loads_nothing_heavy(words: tuple[str, ...], tmp_path: Path) -> None:
     loaded = _loaded(tmp_path, *words)
     assert "cloudtune" in loaded
     assert not {name for name in loaded if any(name == heavy or name.startswith(f"{heavy}.") for heavy in HEAVY)}
+
+
+@pytest.mark.parametrize("words", [(), ("--for", "openai", "--model", "gpt-4.1-2025-04-14")], ids=["alone", "for"])
+def test_checking_rows_loads_no_sdk(words: tuple[str, ...], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "{n}?", "completion": "{n}!"}}\n' for n in range(12)), encoding="utf-8")
+    loaded = _loaded(tmp_path, "data", "check", str(rows), *words)
+    sdks = HEAVY - {"cloudtune_providers"}
+    assert not {name for name in loaded if name.partition(".")[0] in sdks}
 
 
 def test_importing_cloudtune_loads_none_of_its_modules(tmp_path: Path) -> None:

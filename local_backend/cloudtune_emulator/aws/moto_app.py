@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import ConfigError
-from cloudtune_emulator.aws import bucket_persistence, buckets
+from cloudtune_emulator.aws import bucket_persistence
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cloudtune_emulator.settings import Settings
 
 _TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
+OF_AWS = "aws"
+"""The account of what is AWS's own."""
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
@@ -70,13 +72,13 @@ class MotoApp:
                 apps[service] = create_backend_app(service)
             return apps[service]
 
-    def backend(self, service: str, region: str = "global") -> Any:
+    def backend(self, service: str, region: str = "global", account: str | None = None) -> Any:
         """moto's own store of a service, for the faces here: nobody else may depend on its names."""
         self.open()
         from moto.backends import get_backend
 
         found: Any = get_backend(service)
-        return found[self.account][region]
+        return found[account or self.account][region]
 
     def answer(self, environ: dict[str, Any], service: str) -> Reply:
         """Let one of moto's services answer. moto's dispatcher would choose by host and path, its admin API too."""
@@ -123,23 +125,23 @@ class MotoApp:
             )
 
     def close(self) -> None:
-        """Forget this account's buckets, roles and the rest."""
+        """Forget the buckets, roles and the rest of this account and of AWS's own."""
         with self._lock:
             if self._apps is None:
                 return
             from moto.core.base_backend import BackendDict
 
             for services in list(BackendDict._instances):
-                if self.account in services:
-                    services[self.account].reset()
-                    del services[self.account]
+                for account in {self.account, OF_AWS} & set(services):
+                    services[account].reset()
+                    del services[account]
             self._apps = None
 
 
 def contents(around: MotoApp) -> dict[str, dict[str, int]]:
-    """How many objects, and how many unfinished uploads, each of the customer's buckets holds."""
+    """How many objects, and how many unfinished uploads, each bucket holds."""
     if not around.is_open:
         return {}
-    held = around.backend("s3").buckets
+    buckets = around.backend("s3").buckets
     return {name: {"objects": len(one.keys), "unfinished_uploads": len(one.multiparts)}
-            for name, one in held.items() if not buckets.is_of_aws(name)}  # fmt: skip
+            for name, one in buckets.items()}  # fmt: skip

@@ -17,6 +17,7 @@ from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cloudtune_emulator.settings import Settings
@@ -31,13 +32,17 @@ class MotoApp:
     """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
 
     ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten. ``prepare`` is called once moto
-    is there, to write what AWS itself has.
+    is there, to write what AWS itself has; it reads the store, so moto is opened under the store's lock, ``alone``.
     """
 
-    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, alone: Callable[[], AbstractContextManager[None]], folder: Path | None = None
+    ) -> None:
         self._settings = settings
+        self._alone = alone
         self._folder = folder
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._is_ready = False
         self.prepare: Callable[[], None] = lambda: None
         self.joining = threading.RLock()
         """Held while parts become an object, and while objects are read."""
@@ -51,7 +56,9 @@ class MotoApp:
 
     def open(self) -> dict[str, Callable[..., Iterable[bytes]]]:
         """moto's applications. Raises ConfigError where it is not installed."""
-        with self._lock:
+        if self._apps is not None and self._is_ready:
+            return self._apps
+        with self._alone():
             if self._apps is None:
                 try:
                     import moto.moto_server.werkzeug_app  # noqa: F401
@@ -61,13 +68,14 @@ class MotoApp:
                 self._make_world()
                 self._apps = {}
                 self.prepare()
+                self._is_ready = True
             return self._apps
 
     def _app(self, service: str) -> Callable[..., Iterable[bytes]]:
         from moto.moto_server.werkzeug_app import create_backend_app
 
+        apps = self.open()
         with self._lock:
-            apps = self.open()
             if service not in apps:
                 apps[service] = create_backend_app(service)
             return apps[service]
@@ -126,7 +134,7 @@ class MotoApp:
 
     def close(self) -> None:
         """Forget the buckets, roles and the rest of this account and of AWS's own."""
-        with self._lock:
+        with self._alone():
             if self._apps is None:
                 return
             from moto.core.base_backend import BackendDict
@@ -135,7 +143,7 @@ class MotoApp:
                 for account in {self.account, OF_AWS} & set(services):
                     services[account].reset()
                     del services[account]
-            self._apps = None
+            self._apps, self._is_ready = None, False
 
 
 def contents(around: MotoApp) -> dict[str, dict[str, int]]:

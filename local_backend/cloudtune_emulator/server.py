@@ -78,7 +78,7 @@ class Emulator:
             self.settings = credentials.complete(given)
             self.clock.reach(self.store.moment)
             self._engine = opened.enter_context(closing(_engine(self.settings, self.store)))
-            around = opened.enter_context(closing(MotoApp(self.settings, _buckets(self.store))))
+            around = opened.enter_context(closing(MotoApp(self.settings, self.store.alone, _buckets(self.store))))
             trainer = opened.enter_context(closing(_trainer(self.settings, self.store)))
             self.context = EmulatorContext(
                 self.settings, self.clock, self.store, self._engine, self.faults, around, trainer

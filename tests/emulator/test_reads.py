@@ -33,7 +33,6 @@ STEP_S, STEPS = 150.0, 8
 GROUP = "/aws/sagemaker/TrainingJobs"
 MOTO = re.compile(rb"<(RequestId|CreationDate)>.*?</")
 """moto numbers its answers, and makes the first bucket when it starts."""
-HUB_NAME = NOVA.partition("/")[0]
 READS = ("Describe", "List", "Get")
 SHOWN = ("Content-Type", "ETag", "Content-Length")
 
@@ -132,12 +131,11 @@ def serverless(sagemaker: Any, bucket: str, role: str, name: str) -> None:
 def reads(emulator: Emulator, ids: dict[str, dict[str, str]]) -> Iterator[Route]:
     """Every route that reads, found in the emulator's own tables."""
     named = {
-        "TrainingJobName": "slow", "HubName": "SageMakerPublicHub", "HubContentType": "Model",
-        "HubContentName": HUB_NAME,
-        "ModelPackageGroupName": "mine", "ModelPackageName": "mine/1", "ModelName": "m", "EndpointConfigName": "c",
-        "EndpointName": "e", "InferenceComponentName": "part", "TrackingServerName": "t", "logGroupName": GROUP,
+        "TrainingJobName": "slow", "ModelPackageGroupName": "mine", "ModelPackageName": "mine/1", "ModelName": "m",
+        "HubName": "SageMakerPublicHub", "HubContentType": "Model", "HubContentName": NOVA.partition("/")[0],
+        "EndpointConfigName": "c", "EndpointName": "e", "InferenceComponentName": "part", "TrackingServerName": "t",
         "Arn": "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app", "ServiceNamespace": "sagemaker",
-        "ResourceArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/e", "ServiceCode": "sagemaker",
+        "ResourceArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/e",
     }  # fmt: skip
     for route in every_route(emulator.settings, ids):
         operation = route.headers.get("X-Amz-Target", "").rpartition(".")[2]

@@ -11,6 +11,7 @@ import os
 import shutil
 import tarfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from cloudtune import Client, GenerateOptions, JobSpec
 from cloudtune.registry import open_backend
 from cloudtune_emulator import Emulator, Settings
 from cloudtune_emulator.sagemaker.train_engine import TrainTrainer
+from cloudtune_emulator.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,6 +240,8 @@ def test_a_job_goes_on_when_the_server_is_started_again(tmp_path: Path) -> None:
         ended("never-begun")
         folder = trainer._containers.folder(job)
     shutil.rmtree(folder)  # as if its thread had not come to it
+    with closing(Store(kept.store)) as store:
+        store.save("training_job", "sagemaker/us-east-1", job)
     with Emulator(kept) as second, pytest.MonkeyPatch.context() as patch:
         for name, value in second.environment().items():
             patch.setenv(name, value)

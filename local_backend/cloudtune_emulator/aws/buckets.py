@@ -18,14 +18,6 @@ So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/(?P<key>.*))?")
 
 
-_OF_AWS = (ESCROW, "jumpstart-cache-prod-", "jumpstart-private-cache-prod-")
-
-
-def is_of_aws(bucket: str) -> bool:
-    """Whether a bucket is AWS's own, and so in no customer's list."""
-    return bucket.startswith(_OF_AWS)
-
-
 class Place(NamedTuple):
     """A bucket, and a key or prefix in it."""
 

@@ -12,16 +12,19 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import ConfigError
-from cloudtune_emulator.aws import bucket_persistence, buckets
+from cloudtune_emulator.aws import bucket_persistence
 from cloudtune_emulator.http import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cloudtune_emulator.settings import Settings
 
 _TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
+OF_AWS = "aws"
+"""The account of what is AWS's own."""
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
@@ -29,13 +32,17 @@ class MotoApp:
     """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
 
     ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten. ``prepare`` is called once moto
-    is there, to write what AWS itself has.
+    is there, to write what AWS itself has; it reads the store, so moto is opened under the store's lock, ``alone``.
     """
 
-    def __init__(self, settings: Settings, folder: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, alone: Callable[[], AbstractContextManager[None]], folder: Path | None = None
+    ) -> None:
         self._settings = settings
+        self._alone = alone
         self._folder = folder
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._is_ready = False
         self.prepare: Callable[[], None] = lambda: None
         self.joining = threading.RLock()
         """Held while parts become an object, and while objects are read."""
@@ -49,7 +56,9 @@ class MotoApp:
 
     def open(self) -> dict[str, Callable[..., Iterable[bytes]]]:
         """moto's applications. Raises ConfigError where it is not installed."""
-        with self._lock:
+        if self._apps is not None and self._is_ready:
+            return self._apps
+        with self._alone():
             if self._apps is None:
                 try:
                     import moto.moto_server.werkzeug_app  # noqa: F401
@@ -59,24 +68,25 @@ class MotoApp:
                 self._make_world()
                 self._apps = {}
                 self.prepare()
+                self._is_ready = True
             return self._apps
 
     def _app(self, service: str) -> Callable[..., Iterable[bytes]]:
         from moto.moto_server.werkzeug_app import create_backend_app
 
+        apps = self.open()
         with self._lock:
-            apps = self.open()
             if service not in apps:
                 apps[service] = create_backend_app(service)
             return apps[service]
 
-    def backend(self, service: str, region: str = "global") -> Any:
+    def backend(self, service: str, region: str = "global", account: str | None = None) -> Any:
         """moto's own store of a service, for the faces here: nobody else may depend on its names."""
         self.open()
         from moto.backends import get_backend
 
         found: Any = get_backend(service)
-        return found[self.account][region]
+        return found[account or self.account][region]
 
     def answer(self, environ: dict[str, Any], service: str) -> Reply:
         """Let one of moto's services answer. moto's dispatcher would choose by host and path, its admin API too."""
@@ -123,23 +133,23 @@ class MotoApp:
             )
 
     def close(self) -> None:
-        """Forget this account's buckets, roles and the rest."""
-        with self._lock:
+        """Forget the buckets, roles and the rest of this account and of AWS's own."""
+        with self._alone():
             if self._apps is None:
                 return
             from moto.core.base_backend import BackendDict
 
             for services in list(BackendDict._instances):
-                if self.account in services:
-                    services[self.account].reset()
-                    del services[self.account]
-            self._apps = None
+                for account in {self.account, OF_AWS} & set(services):
+                    services[account].reset()
+                    del services[account]
+            self._apps, self._is_ready = None, False
 
 
 def contents(around: MotoApp) -> dict[str, dict[str, int]]:
-    """How many objects, and how many unfinished uploads, each of the customer's buckets holds."""
+    """How many objects, and how many unfinished uploads, each bucket holds."""
     if not around.is_open:
         return {}
-    held = around.backend("s3").buckets
+    buckets = around.backend("s3").buckets
     return {name: {"objects": len(one.keys), "unfinished_uploads": len(one.multiparts)}
-            for name, one in held.items() if not buckets.is_of_aws(name)}  # fmt: skip
+            for name, one in buckets.items()}  # fmt: skip

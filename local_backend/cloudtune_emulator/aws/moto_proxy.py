@@ -224,6 +224,7 @@ def _pass(context: EmulatorContext, call: Call) -> Reply:
     service = SERVICES[call.name.partition(".")[0]]
     if service is None:
         raise errors.unknown(call.name)
+    context.aws.open()  # before the lock below is taken: opening takes the store's
     with context.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
             reply = context.aws.answer(environ, service)

@@ -15,7 +15,6 @@ from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML, NoSuch
 from moto.s3.models import S3_UPLOAD_PART_MIN_SIZE, S3Backend
 from moto.s3.utils import compute_checksum
 
-from cloudtune_emulator.aws.buckets import is_of_aws
 from cloudtune_emulator.aws.part_store import Extent, ExtentReader, PartStore
 
 if TYPE_CHECKING:
@@ -42,10 +41,6 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
         super().__init__(*names, **more)
         self.arriving = threading.Lock()
         """Held while a part is put among the others, or these are listed."""
-
-    def list_buckets(self, *given: Any, **more: Any) -> list[Any]:
-        """The customer's; AWS's own are in nobody's list."""
-        return [bucket for bucket in super().list_buckets(*given, **more) if not is_of_aws(bucket.name)]
 
     def heap(self, upload: Any) -> PartStore:
         """Where the parts of an upload lie."""

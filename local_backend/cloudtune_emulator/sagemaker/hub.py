@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws import buckets
+from cloudtune_emulator.aws.moto_app import OF_AWS
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.sagemaker import documents, listing, shapes
 
@@ -96,11 +97,6 @@ def of_arn(context: EmulatorContext, call: Call, arn: str) -> dict[str, Any]:
     return _document(call, hub, "Model", name, version[0] if version else None)
 
 
-def is_cache(path: str) -> bool:
-    """Whether a path is in one of the buckets that are AWS's own."""
-    return path.startswith(("/jumpstart-cache-prod-", "/jumpstart-private-cache-prod-"))
-
-
 def is_gated(uri: str) -> bool:
     """Whether weights lie where an agreement must be accepted first."""
     return uri.startswith("s3://jumpstart-private-cache-prod-")
@@ -136,15 +132,14 @@ def _broken(key: str, rule: dict[str, Any], text: str) -> str:
 def seed_caches(context: EmulatorContext) -> None:
     """The buckets that documents point into, with placeholders: they are AWS's own, and are there for everybody."""
     region = context.settings.aws_region
-    store = context.aws.backend("s3")
-    with context.store.alone():
-        made = {str(bucket) for bucket in store.buckets}
-        if documents.cache_bucket(region) in made:
-            return
-        for name in (documents.cache_bucket(region), documents.gated_bucket(region)):
-            store.create_bucket(name, region)
-        for uri, data in _contents(region).items():
-            buckets.put(context, buckets.parse(uri), data, _SINCE)
+    store = context.aws.backend("s3", account=OF_AWS)
+    if documents.cache_bucket(region) in store.buckets:
+        return
+    for name in (documents.cache_bucket(region), documents.gated_bucket(region)):
+        store.create_bucket(name, region)
+    for uri, data in _contents(region).items():
+        place = buckets.parse(uri)
+        store.put_object(place.bucket, place.key, data)
 
 
 def _contents(region: str) -> dict[str, bytes]:

@@ -126,8 +126,9 @@ def found(base: BaseModel) -> Iterator[None]:
         ) from error
     except (TrainingProblem, MemoryError, ImportError):
         raise
-    except Exception as error:  # hostile files make the libraries raise any exception
-        if recognized(error) is not None:
+    except BaseException as error:  # hostile files make the libraries raise any exception
+        is_panic = type(error).__name__ == "PanicException"  # of the tokenizers package: it is no Exception
+        if not (isinstance(error, Exception) or is_panic) or recognized(error) is not None:
             raise
         told = " ".join(str(error).split())[:_TOLD]
         hint = "Fetch the model again."

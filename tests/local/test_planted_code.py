@@ -288,3 +288,12 @@ def test_checkpoint_that_names_files_elsewhere_is_torn(tmp_path: Path, name: str
     assert read_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint.json").write_text(json.dumps(marker | {"files": {"model/config.json": "0"}}))
     assert read_checkpoint(tmp_path) is not None
+
+
+def test_a_tokenizer_that_panics_is_a_damaged_model(clean: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(clean, folder)
+    change(folder / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    with pytest.raises(TrainingProblem) as told:
+        models.load_tokenizer(models.BaseModel(str(folder)))
+    assert told.value.code == "model_not_found"

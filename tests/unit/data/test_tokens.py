@@ -108,3 +108,35 @@ def test_no_tokenizer(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             TokenCounter(str(path))
         assert caught.value.problems[0].code == "no_tokenizer"
+
+
+PANICS = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+"""A normalizer that the tokenizers package panics over."""
+
+
+def test_a_panic_of_the_tokenizers_package_is_an_error(folder: Path, tmp_path: Path) -> None:
+    document = json.loads((folder / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document | {"normalizer": PANICS}))
+    with pytest.raises(DataError, match="no tokenizer"):
+        TokenCounter(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 'a' * 30000000000 }}", "{{ messages * 3000000000 }}", "{{ 30000000000 * messages[0].content }}",
+     "{{ 2 ** (9 ** 9) }}", "{{ messages|length ** (9 ** 9) }}", "{{ '%99999999999d' % 5 }}",
+     "{{ '%*d' % (99999999999, 5) }}", "{{ 'a'.ljust(30000000000) }}", "{{ 'a'.zfill(width=30000000000) }}",
+     "{% for i in range(1000000000) %}{% endfor %}"],
+)  # fmt: skip
+def test_no_operation_of_a_template_takes_all_memory(template: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match="chat template refuses"):
+        TokenCounter(str(tmp_path)).count([chat("a", "b")])
+
+
+def test_templates_may_calculate(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
+    template = "{{ '-' * 3 }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ '%05d' % 42 }}{{ [1] * 2 }}{{ 1.5 * 2 }}{{ 'a'.ljust(2) }}|"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    assert TokenCounter(str(tmp_path)).text(chat("a", "b")) == "---1024300042[1, 1]3.0a |"

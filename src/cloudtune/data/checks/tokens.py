@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import msgspec
 
+from cloudtune.data.checks.chat_template import compiled
 from cloudtune.data.records import Chat
 from cloudtune.data.rules import texts
 from cloudtune.errors import DataError, Problem
@@ -22,12 +21,13 @@ from cloudtune.files.regular_file import open_regular, read_regular
 from cloudtune.plugins import TOKENIZERS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloudtune.data.records import Message, Record
 
-
-_TOGETHER = 128
 LARGEST_TOKENIZER = 1 << 30
 LARGEST_TEMPLATE = 16 << 20
+_TOGETHER = 128
 """Records whose tokens are counted in one call of the tokenizer."""
 
 
@@ -92,6 +92,17 @@ def _refusal(file: Path, message: str, fix: str) -> DataError:
     return DataError([Problem(code="no_tokenizer", message=message, file=str(file), field="tokenizer", fix=fix)])
 
 
+@contextlib.contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Raise ValueError for a panic of the tokenizers package, which is no `Exception`: a damaged file can cause one."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(str(error)) from error
+
+
 class TokenCounter:
     """Counts the tokens of records as a model would see them."""
 
@@ -113,7 +124,8 @@ class TokenCounter:
             fix = 'pip install "cloudtune[local]"'
             raise _refusal(self.file, "counting tokens needs the tokenizers package", fix) from error
         try:
-            self._tokenizer: Any = Tokenizer.from_file(str(self.file))
+            with panics_as_errors():
+                self._tokenizer: Any = Tokenizer.from_file(str(self.file))
         except Exception as error:  # the package raises bare Exception
             raise _refusal(self.file, f"this is no tokenizer: {error}", "take another file") from error
         self._tokenizer.no_truncation()
@@ -140,7 +152,8 @@ class TokenCounter:
         # The template writes the special tokens itself; without one the tokenizer adds them.
         special = self._template is None
         fast = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
-        return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
+        with panics_as_errors():
+            return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
 
     def text(self, record: Record) -> str:
         """The record as the model sees it."""
@@ -164,7 +177,8 @@ class TokenCounter:
     def spans(self, record: Record) -> tuple[str, list[Span]]:
         """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
         text = self.text(record)
-        encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
+        with panics_as_errors():
+            encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
         parts = self._learnt(record, text) if isinstance(record, Chat) else [(0, len(text))]
         return text, [
             Span(start, end, any(start >= begin and end <= finish and end > start for begin, finish in parts))
@@ -221,7 +235,7 @@ class TokenCounter:
         if not source:
             return None
         try:
-            return _compiled(str(source))
+            return compiled(str(source))
         except Exception as error:  # a template can make the compiler raise whatever it likes
             raise _refusal(
                 self.file.parent, f"its chat template is damaged: {error}", "fetch the model again"
@@ -235,22 +249,3 @@ def _shown(message: Message) -> dict[str, Any]:
         with contextlib.suppress(msgspec.DecodeError):  # what the model once wrote wrongly is shown as it is
             call["function"]["arguments"] = msgspec.json.decode(call["function"]["arguments"])
     return shown
-
-
-def _compiled(source: str) -> Any:
-    """As the transformers library compiles it: sandboxed, since templates come with models that others made."""
-    from jinja2.exceptions import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-    return environment.from_string(source)

@@ -1,8 +1,7 @@
-"""Reads catalog files. A fault names the file and the place; the project's own files are read once a process."""
+"""Reads catalog files. An error names the file and the place. Importing this reads the package's own files."""
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -18,17 +17,15 @@ _DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must n
 
 def vendors() -> tuple[str, ...]:
     """Vendors that there is a file for, sorted."""
-    return tuple(sorted(path.stem for path in DATA.glob("*.json")))
+    return tuple(sorted(_CATALOGS))
 
 
-@cache
 def load(vendor: str) -> Catalog:
-    """The catalog of a vendor. Raises ConfigError if there is none."""
-    path = DATA / f"{vendor}.json"
-    if not path.is_file():
+    """The catalog of a vendor. Reads no file, so that plans may call it. Raises ConfigError if there is none."""
+    if vendor not in _CATALOGS:
         message = f"there is no catalog of {vendor!r}"
         raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
-    return read(path)
+    return _CATALOGS[vendor]
 
 
 def read(path: Path) -> Catalog:
@@ -49,3 +46,6 @@ def read(path: Path) -> Catalog:
             ]
         )
     return catalog
+
+
+_CATALOGS = {path.stem: read(path) for path in DATA.glob("*.json")}

@@ -6,7 +6,7 @@ All refusals come at once, and before any I/O. Nothing that a spec asks for is l
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
 
 
-def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
-    """The spec as that back end can carry it out, and what was left out. Raises UnsupportedError."""
+class Fitted(NamedTuple):
+    """A spec as a back end can carry it out."""
+
+    spec: JobSpec
+    dropped: tuple[Dropped, ...]
+    advice: tuple[Problem, ...]
+    """What the back end's ``check`` said that is no error."""
+
+
+def fit(spec: JobSpec, backend: Backend) -> Fitted:
+    """The spec as that back end can carry it out. Raises UnsupportedError."""
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     capabilities = backend.capabilities
@@ -42,10 +51,11 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
             problems.append(_refusal(backend.name, feature, value, reason))
     problems += _model_problems(spec, backend.name) + _override_problems(spec, backend) + _secrets(spec)
     fitted = without(spec, [drop.field for drop in dropped])
-    problems += [problem for problem in backend.check(fitted) if problem.severity == "error"]
+    found = backend.check(fitted)
+    problems += [problem for problem in found if problem.severity == "error"]
     if problems:
         raise UnsupportedError(problems)
-    return fitted, tuple(dropped)
+    return Fitted(fitted, tuple(dropped), tuple(found))
 
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from cloudtune.backend import Backend
-from cloudtune.capability_check import fit, row_rules
+from cloudtune.capability_check import Fitted, fit, row_rules
 from cloudtune.clock import SystemClock
 from cloudtune.errors import (
     CloudtuneError,
@@ -139,24 +139,23 @@ class Client:
         Raises SpecError, UnsupportedError and DataError, each with all its problems.
         """
         chosen = self.backend(backend or self._default or spec.backend)
-        fitted, dropped = fit(spec, chosen)
-        resolved, data = self._look(fitted, chosen)
-        key = job_key(fitted, data, chosen.name, resolved)
+        fitted = fit(spec, chosen)
+        resolved, data = self._look(fitted.spec, chosen)
+        key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
-        return self._planned(fitted, chosen, resolved, data, key, attempt, parent, dropped)
+        return self._planned(fitted, chosen, resolved, data, key, attempt, parent)
 
     def _planned(
-        self, spec: JobSpec, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
-        parent: JobRef | None, dropped: tuple[Any, ...] = (),
+        self, fitted: Fitted, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
+        parent: JobRef | None,
     ) -> Plan:  # fmt: skip
         request = PlanRequest(
-            spec=spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
+            spec=fitted.spec, data=data, resolved=resolved, key=key, attempt=attempt, token=job_token(key, attempt),
             parent=parent,
         )  # fmt: skip
         plan = backend.plan(request)
-        advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
-        warnings = (*data.problems, *advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
-        return msgspec.structs.replace(plan, dropped=dropped, warnings=warnings)
+        warnings = (*data.problems, *fitted.advice, *trust_warnings(plan.spec, plan.backend), *plan.warnings)
+        return msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings)
 
     def _look(self, spec: JobSpec, backend: Backend) -> tuple[Resolved, DataReport]:
         """Resolve the spec and read the data; what is wrong with either is told together."""
@@ -237,7 +236,9 @@ class Client:
             )
         last = self.ledger.latest(made.key)
         attempt = (last.attempt if last else made.attempt) + 1
-        plan = self._planned(spec, backend, resolved, data, made.key, attempt, ref)
+        advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
+        fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
+        plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
         return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
 
     def _child_of(self, ref: JobRef, key: str) -> Attempt | None:

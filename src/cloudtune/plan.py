@@ -1,7 +1,7 @@
 """A plan: everything that a submit would do, written down before it does any of it. JSON, and no secret in it.
 
-`PlanRequest` is all that a back end's ``plan`` may look at; `Plan` is what it returns. Core counts the data once and
-hands the counts over (`SplitInfo`), so no plan reads a row.
+`PlanRequest` is all that a back end's ``plan`` may look at; `Plan` is what it returns. Core counts rows, bytes and
+tokens in one pass over the data and hands the counts over (`SplitInfo`), so no plan reads a row.
 """
 
 from __future__ import annotations
@@ -45,6 +45,15 @@ class Resolved(Value, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
+class TokenCount(Value, frozen=True, kw_only=True):
+    """How many tokens the rows of a split have, each row once."""
+
+    least: int
+    most: int
+    counted_by: str = ""
+    """The tokenizer that counted them. Empty if ``least`` and ``most`` are bounds."""
+
+
 class SplitInfo(Value, frozen=True, kw_only=True):
     """One side of the data, counted once."""
 
@@ -56,6 +65,8 @@ class SplitInfo(Value, frozen=True, kw_only=True):
     kind: str
     """chat or text: the canonical kind of the records."""
     longest_chars: int = 0
+    tokens: TokenCount | None = None
+    """None if they cannot be bounded, as those of images."""
 
 
 class DataReport(Value, frozen=True, kw_only=True):

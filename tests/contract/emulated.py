@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from cloudtune.data.checks.openai_tokens import OpenAITokens
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
@@ -21,6 +20,7 @@ from cloudtune.testing.faults import FOREVER
 from cloudtune.testing.world import Recipe
 from cloudtune_emulator import Emulator, Settings
 from cloudtune_emulator.job_timeline import Script
+from cloudtune_providers.openai_dialect.tokens import OpenAITokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

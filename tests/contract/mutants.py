@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -53,6 +55,40 @@ class OpensASocket(ScriptedBackend):
         import socket
 
         socket.socket().close()
+        return super().plan(request)
+
+
+class ReadsTheRows(ScriptedBackend):
+    def plan(self, request: Any) -> Any:
+        rows = Path(request.spec.data.train.paths[0]).read_bytes().splitlines()
+        assert request.data.splits["train"].rows == len(rows)
+        return super().plan(request)
+
+
+class LooksForTheRows(ScriptedBackend):
+    def plan(self, request: Any) -> Any:
+        if Path(request.spec.data.train.paths[0]).exists():
+            return super().plan(request)
+        return changed_create(super().plan(request), rows="far away")
+
+
+class ImportsWhilePlanning(ScriptedBackend):
+    def plan(self, request: Any) -> Any:
+        import colorsys  # noqa: F401 - a module that nothing else needs
+
+        return super().plan(request)
+
+
+class HidesWhatItReads(ScriptedBackend):
+    def plan(self, request: Any) -> Any:
+        with contextlib.suppress(Exception):
+            Path(__file__).read_bytes()
+        return super().plan(request)
+
+
+class ChecksWhilePlanning(ScriptedBackend):
+    def plan(self, request: Any) -> Any:
+        self.check(request.spec)
         return super().plan(request)
 
 

@@ -62,6 +62,26 @@ def test_a_plan_says_who_chose_what_and_what_to_mind(client: Client, world: Scri
     assert codes == ["few_rows", "rate"], "the data's warnings, then the back end's"
 
 
+def test_check_runs_once_per_plan(world: ScriptedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend, checked = world.backend(), []
+    check = backend.check
+    monkeypatch.setattr(backend, "check", lambda spec: (checked.append(spec), check(spec))[1])
+    client = Client(backend, ledger=f"sqlite:///{world.root}/ledger.db", clock=world.clock)
+    fast = world.spec(hyperparameters={"learning_rate": 0.5, "packing": True}, unsupported="drop")
+    plan = client.plan(fast)
+    assert [problem.code for problem in plan.warnings].count("rate") == len(checked) == 1
+    assert checked[0].hyperparameters.packing is None, "what is dropped is not checked"
+    ref = client.submit(plan).ref
+    world.reach(ref, JobState.RUNNING)
+    world.reach(ref, JobState.FAILED)
+    checked.clear()
+    resumed = client.resume(ref)
+    assert len(checked) == 1
+    attempt = client.ledger.of_ref(resumed.ref)
+    assert attempt is not None
+    assert "rate" in [problem.code for problem in attempt.plan.warnings]
+
+
 def test_a_value_that_a_backend_refuses_is_told_with_what_it_cannot_do(client: Client, world: ScriptedWorld) -> None:
     spec = world.spec(hyperparameters={"learning_rate": 2.0, "packing": True}, overrides={"scripted": {"lan": "x"}})
     with pytest.raises(UnsupportedError) as refused:

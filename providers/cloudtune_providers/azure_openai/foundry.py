@@ -47,16 +47,15 @@ class Foundry(Account):
         self.capabilities = translate.capabilities()
         self.has_row_rules = True
         self._options = options
-        self._today = clock.now
+        self._clock = clock
         self._hosted = Deployments(options, load(translate.NAME), manage, clock)
 
     def _rules(self) -> Rules:
-        today, rehearsal = self._today().date(), is_loopback(self._options.address())
-        return Rules(load(translate.NAME), translate.NAME, today, rehearsal=rehearsal)
+        return Rules(load(translate.NAME), translate.NAME, rehearsal=is_loopback(self._options.address()))
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """Reads the catalog and today's date."""
-        return translate.check(spec, self._rules(), self._options)
+        return translate.check(spec, self._rules(), self._options, self._clock.now().date())
 
     def plan(self, request: PlanRequest) -> Plan:
         """The steps of a job."""

@@ -21,6 +21,7 @@ from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import date
 
     from cloudtune.backend import Capabilities
     from cloudtune.spec import JobSpec
@@ -78,9 +79,9 @@ def capabilities() -> Capabilities:
     )  # fmt: skip
 
 
-def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions) -> Sequence[Problem]:
+def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions, today: date) -> Sequence[Problem]:
     """Values that Azure would refuse, and dates."""
-    found = [*rules.dates(spec), *rules.values(spec), *loss(spec), *_reinforced(spec), *_other_route(spec)]
+    found = [*rules.dates(spec, today), *rules.values(spec), *loss(spec), *_reinforced(spec), *_other_route(spec)]
     given = spec.overrides.get(NAME, {})
     if not options.address():
         found.append(Problem(

@@ -6,6 +6,7 @@ Jobs on open-weight models go by another API: see ``open_weight``.
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import date
 from heapq import merge
 from itertools import chain, islice
 from pathlib import Path
@@ -135,15 +136,17 @@ class BedrockBackend:
         return self.target_for(spec.model_for(self.name), spec.method.name)
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """See `Backend`. STS tells the account, which is part of the scope."""
-        return Resolved(scope=self._clients.scope())
+        """See `Backend`. STS tells the account, which is part of the scope. Models are chosen as of that day."""
+        return Resolved(scope=self._clients.scope(), facts={"date": self._clock.now().date().isoformat()})
 
     def plan(self, request: PlanRequest) -> Plan:
         """See `Backend`."""
-        return translate.plan(request, self._options, self._rules(), self._catalog)
+        rules = self._rules(date.fromisoformat(request.resolved.facts["date"]))
+        return translate.plan(request, self._options, rules, self._catalog)
 
-    def _rules(self) -> Rules:
-        return Rules(self._catalog, self._options, self._clock.now().date())
+    def _rules(self, on: date | None = None) -> Rules:
+        """The catalog on that day, or today."""
+        return Rules(self._catalog, self._options, on or self._clock.now().date())
 
     # -- getting ready ---------------------------------------------------------------------------------------------
 

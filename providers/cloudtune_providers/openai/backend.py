@@ -64,7 +64,7 @@ class OpenAIBackend(DelegatingBackend):
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
         """See `Backend`. Reads the catalog and today's date."""
-        return translate.check(spec, self._rules())
+        return translate.check(spec, self._rules(), self._clock.now().date())
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
@@ -80,8 +80,7 @@ class OpenAIBackend(DelegatingBackend):
         return translate.plan(request, self._options, self._rules())
 
     def _rules(self) -> Rules:
-        today = self._clock.now().date()
-        return Rules(load("openai"), self.name, today, rehearsal=is_loopback(self._options.address()))
+        return Rules(load(self.name), self.name, rehearsal=is_loopback(self._options.address()))
 
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`."""

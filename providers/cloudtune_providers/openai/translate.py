@@ -22,6 +22,7 @@ from cloudtune_providers.openai_dialect.rules import loss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from cloudtune.backend import Capabilities
     from cloudtune.errors import Problem
@@ -81,9 +82,9 @@ def capabilities() -> Capabilities:
     )  # fmt: skip
 
 
-def check(spec: JobSpec, rules: Rules) -> Sequence[Problem]:
+def check(spec: JobSpec, rules: Rules, today: date) -> Sequence[Problem]:
     """Values that OpenAI would refuse, and dates."""
-    return [*rules.dates(spec), *rules.values(spec), *rules.tags(spec, len(OUR_KEYS)), *loss(spec)]
+    return [*rules.dates(spec, today), *rules.values(spec), *rules.tags(spec, len(OUR_KEYS)), *loss(spec)]
 
 
 def plan(request: PlanRequest, options: OpenAIOptions, rules: Rules) -> Plan:

@@ -1,34 +1,18 @@
-"""What a job will cost: exactly where its tokens can be counted, else between two bounds."""
+"""What a job will cost: exactly if core counted its tokens, else between two bounds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cloudtune.plan import CostEstimate
-from cloudtune_providers.openai_dialect.rules import base_of
+from cloudtune_providers.openai_dialect.model_names import base_of
 
 if TYPE_CHECKING:
     from cloudtune.catalog import Catalog
-    from cloudtune.plan import DataReport
+    from cloudtune.plan import DataReport, TokenCount
     from cloudtune.spec import JobSpec
 
-READ_AT_MOST = 2_000_000
-"""Bytes of rows that are counted, about a second's work; of the others only bounds are told."""
 _UNITS = {"1M tokens": 1e6, "1K tokens": 1e3}
-
-
-class Tokens(NamedTuple):
-    """How many tokens the training rows have."""
-
-    least: int
-    most: int
-    by: str
-    """What counted them; empty where they are only bounds."""
-
-    def __str__(self) -> str:
-        if self.by:
-            return f"{self.least:,} tokens, counted with {self.by},"
-        return f"between {self.least:,} and {self.most:,} tokens" if self.least else f"at most {self.most:,} tokens"
 
 
 def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, tier: str = "") -> CostEstimate | None:
@@ -45,38 +29,19 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
     asked = spec.overrides.get(backend, {}).get("n_epochs") or spec.hyperparameters.epochs
     epochs = 1.0 if asked is None or asked == "auto" else float(asked)
     is_known = asked not in (None, "auto")
-    tokens = count(spec, model, data.splits["train"].bytes)
+    tokens = data.splits["train"].tokens
+    if tokens is None:
+        basis = f"{price.usd:g} USD for {price.per}, and how many tokens the rows have is not known: {cited}"
+        return CostEstimate(usd=None, basis=basis, prices_as_of=as_of)
     least, most = (round(number * epochs * price.usd / unit, 4) for number in (tokens.least, tokens.most))
     times = f"in {epochs:g} epochs" if is_known else "in each epoch, and the service chooses how many,"
     return CostEstimate(
-        usd=most if tokens.by and is_known else None, at_least_usd=least or None, at_most_usd=most,
-        basis=f"{tokens} {times} at {price.usd:g} USD for {price.per}: {cited}", prices_as_of=as_of,
+        usd=most if tokens.counted_by and is_known else None, at_least_usd=least or None, at_most_usd=most,
+        basis=f"{_words(tokens)} {times} at {price.usd:g} USD for {price.per}: {cited}", prices_as_of=as_of,
     )  # fmt: skip
 
 
-def count(spec: JobSpec, model: str, size: int) -> Tokens:
-    """The tokens of the training rows, which have ``size`` bytes: no token has less than one."""
-    from cloudtune.data.checks.costs import bounds
-    from cloudtune.data.problem_list import Faults
-    from cloudtune.data.read.reading import read
-    from cloudtune.data.records import canonical
-    from cloudtune.data.split import shares
-    from cloudtune_providers.openai_dialect.tokens import OpenAITokens, encoding_of
-
-    if spec.data.mix:
-        return Tokens(0, size, "")
-    encoding, keep = encoding_of(model), shares(spec.data)
-    counter = OpenAITokens(encoding) if encoding else None
-    least = most = seen = 0
-    for batch in read(spec.data.train, Faults()):
-        written = [(record, canonical(record)) for record in batch.records]
-        learnt = [(record, line) for record, line in written if keep.side(line) == "train"]
-        pairs = [bounds(record) for record, _ in learnt]
-        if counter is not None:
-            pairs = [(number, number) for number in counter.count([record for record, _ in learnt])]
-        least += sum(pair[0] for pair in pairs)
-        most += sum(pair[1] for pair in pairs)
-        seen += sum(len(line) + 1 for _, line in learnt)
-        if seen > READ_AT_MOST:
-            return Tokens(least, most + max(0, size - seen), "")
-    return Tokens(least, most, encoding or "")
+def _words(tokens: TokenCount) -> str:
+    if tokens.counted_by:
+        return f"{tokens.least:,} tokens, counted with {tokens.counted_by},"
+    return f"between {tokens.least:,} and {tokens.most:,} tokens"

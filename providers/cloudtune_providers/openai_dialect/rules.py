@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cloudtune.errors import Problem
+from cloudtune_providers.openai_dialect.costs import estimate
+from cloudtune_providers.openai_dialect.model_names import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,53 +27,52 @@ NEAR = timedelta(days=90)
 
 
 class Rules:
-    """One vendor's catalog on one day. ``rehearsal``: nothing ends there, so that dates are warnings."""
+    """One vendor's catalog. ``rehearsal``: nothing ends there, so that dates are warnings."""
 
-    def __init__(self, catalog: Catalog, backend: str, today: date, *, rehearsal: bool = False, base: str = "") -> None:
+    def __init__(self, catalog: Catalog, backend: str, *, rehearsal: bool = False) -> None:
         self._catalog = catalog
         self._backend = backend
-        self._today = today
         self._rehearsal = rehearsal
-        self._base = base
 
     # -- dates and models ------------------------------------------------------------------------------------------
 
-    def dates(self, spec: JobSpec) -> Iterator[Problem]:
+    def dates(self, spec: JobSpec, today: date) -> Iterator[Problem]:
         """The service as a whole, the method and the model: what is over, and what will be soon."""
         method = spec.method.name
         for notice in self._catalog.notices:
             if notice.methods and method not in notice.methods:
                 continue
-            yield from self._notice(notice)
+            yield from self._notice(notice, today)
         name = spec.model_for(self._backend)
         if name is None:
             return
         model = self._catalog.model(base_of(name))
         if model is None:
-            yield self._unknown(name, method)
+            yield self._unknown(name, method, today)
             return
-        yield from self._model(model, method)
+        yield from self._model(model, method, today)
 
-    def _notice(self, notice: Notice) -> Iterator[Problem]:
+    def _notice(self, notice: Notice, today: date) -> Iterator[Problem]:
         source = self._catalog.cite(notice.source)
         if notice.what in ("no_new_jobs", "service_ends"):
-            yield from self._over("closed", "backend", notice.on, f"{notice.text} (from {notice.on} on; {source})",
+            yield from self._over("closed", "backend", notice.on, today,
+                                  f"{notice.text} (from {notice.on} on; {source})",
                                   "choose another back end")  # fmt: skip
-        elif self._today >= notice.on and not self._rehearsal:
+        elif today >= notice.on and not self._rehearsal:
             message = f"{notice.text} (since {notice.on}; {source})"
             yield Problem(code="closed_in_part", severity="warning", field="backend", message=message)
 
-    def _over(self, code: str, field: str, on: date, message: str, fix: str) -> Iterator[Problem]:
-        if self._today >= on:
+    def _over(self, code: str, field: str, on: date, today: date, message: str, fix: str) -> Iterator[Problem]:
+        if today >= on:
             yield Problem(code=code, severity=self._severity(), field=field, message=message, fix=fix)
-        elif self._today >= on - NEAR:
+        elif today >= on - NEAR:
             yield Problem(code=f"{code}_soon", severity="warning", field=field, message=message, fix=fix)
 
     def _severity(self) -> Severity:
         return "warning" if self._rehearsal else "error"
 
-    def _unknown(self, name: str, method: str) -> Problem:
-        known = ", ".join(self._catalog.tunable(method, self._today)) or "none"
+    def _unknown(self, name: str, method: str, today: date) -> Problem:
+        known = ", ".join(self._catalog.tunable(method, today)) or "none"
         if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".json")):
             return Problem(
                 code="unknown_model", field="model",
@@ -84,8 +85,8 @@ class Rules:
             fix=f"models known to take {method}: {known}",
         )  # fmt: skip
 
-    def _model(self, model: Model, method: str) -> Iterator[Problem]:
-        others = ", ".join(self._catalog.tunable(method, self._today)) or "none is left"
+    def _model(self, model: Model, method: str, today: date) -> Iterator[Problem]:
+        others = ", ".join(self._catalog.tunable(method, today)) or "none is left"
         source = self._catalog.cite(model.source)
         fix = f"models that take {method}: {others}"
         if method not in model.methods:
@@ -96,12 +97,10 @@ class Rules:
             (model.no_new_jobs_from, "takes no new jobs"), (model.ends, "and what is tuned on it stop answering")
         ):  # fmt: skip
             if on is not None:
-                yield from self._over("model_ends", "model", on, f"{model.id} {what} from {on} on ({source})", fix)
-        if (
-            model.no_new_customers_from is not None
-            and self._today >= model.no_new_customers_from
-            and not self._rehearsal
-        ):
+                yield from self._over(
+                    "model_ends", "model", on, today, f"{model.id} {what} from {on} on ({source})", fix
+                )
+        if model.no_new_customers_from is not None and today >= model.no_new_customers_from and not self._rehearsal:
             message = f"only customers from before {model.no_new_customers_from} may tune {model.id} ({source})"
             yield Problem(code="no_new_customers", severity="warning", field="model", message=message, fix=fix)
 
@@ -154,8 +153,6 @@ class Rules:
 
     def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
         """What the job will cost, as far as the catalog has its price."""
-        from cloudtune_providers.openai_dialect.costs import estimate  # which needs these rules' bounds
-
         return estimate(spec, data, self._catalog, self._backend, tier)
 
     # -- rows ------------------------------------------------------------------------------------------------------
@@ -167,14 +164,15 @@ class Rules:
         if train.kind != kind:
             message = f"{method} learns from {kind} rows there, and these are {train.kind}"
             yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
-        yield from self._whole_job(spec, train.bytes, model, method)
+        if train.tokens is not None:
+            yield from self._whole_job(spec, train.tokens.most, model, method)
 
-    def _whole_job(self, spec: JobSpec, size: int, model: str, method: str) -> Iterator[Problem]:
+    def _whole_job(self, spec: JobSpec, tokens: int, model: str, method: str) -> Iterator[Problem]:
         limit = self._catalog.limit("job.tokens.max", model, method)
         epochs = spec.hyperparameters.epochs or 1
-        if limit is not None and size * epochs > limit.value:  # every token has a byte at least
+        if limit is not None and tokens * epochs > limit.value:
             most = f"{limit.value:,.0f} ({self._catalog.cite(limit.source)})"
-            message = f"up to {size * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
+            message = f"up to {tokens * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
             fix = "give fewer rows or epochs"
             yield Problem(code="many_tokens", severity="warning", field="data.train", message=message, fix=fix)
 
@@ -186,13 +184,6 @@ def loss(spec: JobSpec) -> Iterator[Problem]:
             code="loss_on", field="method.loss_on", message="every assistant turn is learnt there, and nothing else",
             fix="say assistant, and `weight: 0` on the turns that are not to be learnt",
         )  # fmt: skip
-
-
-def base_of(model: str) -> str:
-    """The base of a tuned model's name (``ft:base:org::id``, ``base.ft-id``); other names as they are."""
-    if model.startswith("ft:"):
-        return model.split(":")[1]
-    return model.partition(".ft-")[0]
 
 
 def is_loopback(url: str) -> bool:

@@ -69,9 +69,11 @@ class OpenAITokens:
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""
         parts = [_parts(record) for record in records]
-        flat = self._encoding.encode_ordinary_batch([text for pieces, _ in parts for text in pieces])
-        lengths = iter([len(ids) for ids in flat])
-        return [more + sum([next(lengths) for _ in pieces]) for pieces, more in parts]
+        # One by one and each text once: the package's batches hand every text to a thread, which takes three times as
+        # long. Roles and system messages are the same in most records.
+        encode = self._encoding.encode_ordinary
+        lengths = {text: len(encode(text)) for text in dict.fromkeys(text for pieces, _ in parts for text in pieces)}
+        return [more + sum([lengths[text] for text in pieces]) for pieces, more in parts]
 
     def text(self, record: Record) -> str:
         """The record's words."""

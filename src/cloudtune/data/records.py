@@ -194,6 +194,7 @@ _KINDS: dict[type[Record], str] = {
 }  # fmt: skip
 
 _encoder = msgspec.json.Encoder()
+_decoders = {kind: msgspec.json.Decoder(sort) for sort, kind in _KINDS.items()}
 
 
 def kind_of(record: Record) -> str:
@@ -209,6 +210,11 @@ def canonical(record: Record) -> bytes:
 def canonical_lines(records: list[Record]) -> bytes:
     """All of them, each ending in a line end."""
     return _encoder.encode_lines(records)
+
+
+def decoded(lines: bytes, kind: str) -> list[Record]:
+    """The records of that kind that canonical lines hold."""
+    return _decoders[kind].decode_lines(lines)
 
 
 def compact(value: object) -> str:

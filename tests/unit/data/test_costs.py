@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from cloudtune.catalog import load
 from cloudtune.cli.main import cli
-from cloudtune.data.checks.costs import bounds, count, estimates
+from cloudtune.data.checks.costs import count, estimates
 from cloudtune.data.checks.targets import find_target
 from cloudtune.data.records import Chat, Message
 from cloudtune.data.report import check
@@ -64,11 +64,9 @@ def test_counts_are_those_of_the_cookbook() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(question=st.text(max_size=200), answer=st.text(min_size=1, max_size=50))
-def test_bounds_hold_and_spans_cover_the_words(question: str, answer: str) -> None:
+def test_spans_cover_the_words(question: str, answer: str) -> None:
     record = chat(question, answer)
     counter = OpenAITokens("o200k_base")
-    least, most = bounds(record)
-    assert least <= counter.count([record])[0] <= most
     text, spans = counter.spans(record)
     assert spans[-1].end == len(text)
     assert all(one.start <= other.start for one, other in pairwise(spans))

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +17,22 @@ from click.testing import CliRunner
 
 from cloudtune import plugins
 from cloudtune.cli.main import cli
+from cloudtune.client import Client
 from cloudtune.data.checks.check_cache import Verdicts
 from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.read import remote
 from cloudtune.errors import BackendNotInstalled, DataError, Unavailable
 from cloudtune.plugins import PluginTable
-from cloudtune.spec import Data
+from cloudtune.spec import Data, JobSpec
 from cloudtune.testing import FakeClock
+from cloudtune.testing.contract.no_io import no_io
+from cloudtune_providers.openai.backend import OpenAIBackend
+from cloudtune_providers.openai.options import OpenAIOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cloudtune.plan import Plan, PlanRequest
 
 pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")
@@ -88,6 +95,26 @@ def test_the_same_rows_are_the_same_wherever_they_lie(s3: Any, tmp_path: Path) -
     assert prepare(data_of(put(s3, "a/rows.parquet", table.getvalue()))).fingerprint == here
     packed = pyarrow.compress(LINES, codec="zstd", asbytes=True)
     assert prepare(data_of(put(s3, "a/rows.jsonl.zst", packed))).fingerprint == here
+
+
+def test_a_plan_opens_remote_rows_in_cores_pass_only(s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("bpe_openai")
+    backend = OpenAIBackend(OpenAIOptions(), clock=FakeClock(datetime(2026, 11, 21, tzinfo=UTC)))
+    plan = backend.plan
+
+    def pure(request: PlanRequest) -> Plan:
+        with no_io():
+            return plan(request)
+
+    monkeypatch.setattr(backend, "plan", pure)
+    document = {"name": "far", "model": "gpt-4.1-mini-2025-04-14", "hyperparameters": {"epochs": 1}}
+    spec = JobSpec.model_validate(document | {"data": {"train": put(s3, "plan/rows.jsonl", LINES)}})
+    planned = Client(backend, ledger=f"sqlite:///{tmp_path}/ledger.db").plan(spec)
+    tokens = planned.data.splits["train"].tokens
+    assert tokens is not None
+    assert tokens.counted_by == "o200k_base"
+    assert planned.cost is not None
+    assert planned.cost.usd == round(tokens.most * 5 / 1e6, 4)
 
 
 def test_patterns_name_several_objects(s3: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtune.client import Client
+from cloudtune.data import prepare
+from cloudtune.data.checks.targets import find_target
 from cloudtune.errors import DataError, UnsupportedError
+from cloudtune.plan import PlanRequest
 from cloudtune.spec import JobSpec
 from cloudtune.testing.clock import FakeClock
 from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
@@ -20,9 +24,10 @@ from cloudtune_providers.azure_openai.translate import deployment_body, deployme
 from cloudtune_providers.openai.backend import OpenAIBackend
 from cloudtune_providers.openai.options import OpenAIOptions
 from cloudtune_providers.openai_dialect import targets
-from cloudtune_providers.openai_dialect.costs import count
+from cloudtune_providers.openai_dialect import tokens as openai_tokens
+from cloudtune_providers.openai_dialect.model_names import base_of
 from cloudtune_providers.openai_dialect.requests import file_name, label_of
-from cloudtune_providers.openai_dialect.rules import base_of, is_loopback
+from cloudtune_providers.openai_dialect.rules import is_loopback
 
 MODEL = "gpt-4.1-mini-2025-04-14"
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -215,10 +220,11 @@ def test_azure_warns_that_rows_leave_the_region_until_somebody_chooses(rows):
 
 
 def test_a_job_of_too_many_tokens_is_warned_of_on_azure(rows, monkeypatch):
-    rows.write_text("".join(json.dumps({"prompt": f"{n}?", "completion": "!" * 30_000}) + "\n" for n in range(12)))
+    rows.write_text("".join(json.dumps({"prompt": f"{n}?", "completion": "a b " * 10_000}) + "\n" for n in range(12)))
     client = Client(azure(), ledger=f"sqlite:///{rows.parent}/ledger.db", clock=FakeClock(TODAY))
-    size = client.plan(spec_of(rows)).data.splits["train"].bytes
-    few, many = int(2e9 // size), int(2e9 // size) + 1
+    tokens = client.plan(spec_of(rows)).data.splits["train"].tokens
+    assert tokens.counted_by == "o200k_base", "the limit is in tokens, which are far fewer than bytes"
+    few, many = int(2e9 // tokens.most), int(2e9 // tokens.most) + 1
     told = {
         n: [w.code for w in client.plan(spec_of(rows, hyperparameters={"epochs": n})).warnings] for n in (few, many)
     }
@@ -272,22 +278,46 @@ def test_the_cost_is_counted_and_told_with_the_prices_date(tmp_path, rows):
 
 
 def test_without_the_tokenizer_there_are_bounds(tmp_path, rows, monkeypatch):
-    exact = count(spec_of(rows), MODEL, 10_000)
-    monkeypatch.setattr("cloudtune_providers.openai_dialect.tokens._is_here", lambda: False)
-    assert count(spec_of(rows), MODEL, 10_000).least < exact.least < count(spec_of(rows), MODEL, 10_000).most
-    cost = client_at(tmp_path).plan(spec_of(rows, hyperparameters={"epochs": 3})).cost
-    assert cost is not None
+    spec = spec_of(rows, hyperparameters={"epochs": 3})
+    exact = client_at(tmp_path).plan(spec)
+    monkeypatch.setattr(openai_tokens, "_is_here", lambda: False)
+    bounded = client_at(tmp_path).plan(spec)
+    assert bounded.key == exact.key, "it is the same job"
+    assert bounded.steps == exact.steps
+    cost, tokens = bounded.cost, bounded.data.splits["train"].tokens
+    assert tokens.counted_by == ""
+    assert tokens.least < exact.data.splits["train"].tokens.least < tokens.most
     assert cost.usd is None, "it is not counted, and does not pretend to be"
-    assert cost.basis.startswith("between ")
-    assert 0 < cost.at_least_usd < cost.at_most_usd
+    assert cost.basis.startswith(f"between {tokens.least:,} and {tokens.most:,} tokens in 3 epochs at 5 USD")
+    assert 0 < cost.at_least_usd < exact.cost.usd < cost.at_most_usd
+    assert cost.at_most_usd == round(tokens.most * 3 * 5 / 1e6, 4)
 
 
-def test_what_is_not_read_has_a_token_a_byte_at_the_most(rows, monkeypatch):
-    whole = count(spec_of(rows), MODEL, rows.stat().st_size)
-    monkeypatch.setattr("cloudtune_providers.openai_dialect.costs.READ_AT_MOST", 0)
-    part = count(spec_of(rows), MODEL, 1_000_000)
-    assert (part.least, part.by) == (whole.least, ""), "the first batch is counted"
-    assert part.most > 900_000
+@pytest.mark.parametrize("counted_by", ["o200k_base", ""])
+def test_plan_is_the_same_without_the_tokenizer(rows, monkeypatch, counted_by):
+    backend = OpenAIBackend(OpenAIOptions(), clock=FakeClock(TODAY))
+    spec = spec_of(rows)
+    target = find_target("openai", MODEL, "sft")._replace(tokenizer=counted_by or None)
+    data = prepare(spec.data, target=target)
+    assert data.splits["train"].tokens.counted_by == counted_by
+    request = PlanRequest(spec=spec, data=data, resolved=backend.resolve(spec), key="k" * 32, attempt=1, token="t" * 32)
+    plan = backend.plan(request)
+    monkeypatch.setattr(openai_tokens, "_is_here", lambda: False)
+    monkeypatch.setitem(sys.modules, "bpe_openai", None)
+    assert backend.plan(request) == plan
+
+
+def test_images_have_no_estimate(tmp_path, rows):
+    picture = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    row = {"messages": [{"role": "user", "content": [picture]}, {"role": "assistant", "content": "a cat"}]}
+    lines = [
+        {**row, "messages": [*row["messages"][:1], {"role": "assistant", "content": f"{n} cats"}]} for n in range(12)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plan = client_at(tmp_path).plan(spec_of(rows))
+    assert plan.data.splits["train"].tokens is None
+    assert plan.cost.usd is plan.cost.at_least_usd is plan.cost.at_most_usd is None
+    assert plan.cost.basis.startswith("5 USD for 1M tokens, and how many tokens the rows have is not known")
 
 
 def test_epochs_that_the_service_chooses_are_not_guessed(tmp_path, rows):

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cloudtune.catalog import load, vendors
-from cloudtune.data.checks.limits import WORD
 from cloudtune.data.checks.record_checks import faults_of
 from cloudtune.data.checks.targets import known_target
+from cloudtune.data.checks.token_counts import TokenBounds, unread
 from cloudtune.data.checks.tokens import counter_of
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.reading import read
-from cloudtune.data.records import Chat, canonical
-from cloudtune.data.rules import texts
+from cloudtune.data.records import canonical, canonical_lines
 from cloudtune.data.split import shares
 from cloudtune.methods import DEFAULT_METHOD
 
@@ -27,11 +26,7 @@ if TYPE_CHECKING:
 
     from cloudtune.catalog import Catalog, Price
     from cloudtune.data.places import Batch
-    from cloudtune.data.records import Record
     from cloudtune.spec import Data
-
-_A_TURN = 8
-"""Tokens that a vendor may put around a turn, at the most."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,25 +60,18 @@ def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch],
     names = {_tokenizer(vendor, model, method) for vendor, model, _, _ in _priced(method)}
     counters = {name: counter_of(name) for name in sorted(name for name in names if name is not None)}
     found.exact = dict.fromkeys(counters, 0)
+    bounds, has_unread = TokenBounds(), False
     for whole in read(data.train, Faults()):
         batch = change(whole) if change else whole
         records = [one for one in batch.records if not faults_of(one, method=method)]
         learnt = [one for one in records if keep.side(canonical(one)) == "train"]
-        for record in learnt:
-            least, most = bounds(record)
-            found.least += least
-            found.most += most
+        lines = canonical_lines(learnt)
+        bounds.add(lines, len(learnt))
+        has_unread = has_unread or unread(lines)
         for name, counter in counters.items():
             found.exact[name] += sum(counter.count(learnt))
+    found.least, found.most = bounds.least(unread=has_unread), bounds.most()
     return found
-
-
-def bounds(record: Record) -> tuple[int, int]:
-    """The least and the most tokens that a record may have."""
-    words = [text for _, _, text in texts(record)]
-    turns = len(record.messages) if isinstance(record, Chat) else 1
-    least = sum([sum(1 for _ in WORD.finditer(text)) for text in words])
-    return least, sum([len(text.encode()) for text in words]) + _A_TURN * turns
 
 
 def estimates(tokens: Tokens, method: str, backend: str | None = None, model: str | None = None) -> list[Cost]:

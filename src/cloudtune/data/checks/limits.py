@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from cloudtune.data.checks.token_counts import TokenBounds, unread
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -13,14 +13,12 @@ if TYPE_CHECKING:
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.problem_list import Faults
 
-# No token of the vendors' tokenizers spans two words, three digits are the most in one, and an apostrophe may join two
-# runs of letters (github.com/openai/tiktoken, openai_public.py, o200k_base; seen 2026-11-21).
-WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|\d{1,3}")
-
 
 def length_problem(line: bytes, limit: int) -> Problem:
     """What is to be said of a canonical line with more bytes than the limit has tokens, where nothing counts them."""
-    least = sum(1 for _ in WORD.finditer(line.decode()))
+    bounds = TokenBounds()
+    bounds.add(line, 1)
+    least = bounds.least(unread=unread(line))
     if least > limit:
         message = f"{least:,} tokens at the very least, the limit is {limit:,}"
         return Problem(code="too_long", message=message, fix="shorten the row, or remove it")

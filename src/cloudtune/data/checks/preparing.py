@@ -12,6 +12,7 @@ from cloudtune.data.checks.dataset_stats import Survey
 from cloudtune.data.checks.ipc import Request
 from cloudtune.data.checks.limits import hold
 from cloudtune.data.checks.scanning import Scanner
+from cloudtune.data.checks.token_counts import SplitTokens
 from cloudtune.data.checks.worker_pool import Pool, workers_for
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.blocks import PART_BYTES, Block, keep_memory
@@ -58,13 +59,16 @@ def prepare(
     """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
 
     With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
-    the rows are held against what that place takes: its format for the method, its words, numbers and sizes.
+    the rows are held against what that place takes: its format for the method, its words, numbers and sizes. Their
+    tokens are counted with its tokenizer if that is installed and the rows are few, and bounded otherwise.
     """
     faults = Faults()
     task, sizes = _task(data, method, limit, target), Counter[str]()
+    tokens = {split: SplitTokens(target.tokenizer if target is not None else None) for split in SPLITS}
 
     def measure(scanned: Scanned, _: Survey) -> None:
         for name, side in scanned.sides.items():
+            tokens[name].add(side.canonical, side.rows)
             sizes[name] += len(side.canonical if side.written is None else side.written)
 
     _, survey = go_through(data, task, faults, measure)
@@ -75,7 +79,7 @@ def prepare(
     infos = {
         split: SplitInfo(
             rows=side.rows, bytes=side.bytes, sha256=side.hash.hexdigest(), kind="/".join(sorted(survey.kinds)),
-            longest_chars=side.longest,
+            longest_chars=side.longest, tokens=tokens[split].total(survey.kinds, survey.features),
         )
         for split, side in survey.sides.items()
     }  # fmt: skip

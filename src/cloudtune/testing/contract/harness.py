@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
+from cloudtune.capability_check import row_rules
 from cloudtune.client import Client
 from cloudtune.data import prepare
 from cloudtune.plan import PlanRequest
@@ -104,11 +104,13 @@ def ledger_url(world: World, name: str = "ledger") -> str:
 
 
 def request_for(world: World, backend: Backend, spec: JobSpec) -> PlanRequest:
-    """A plan request whose key and token are always the same."""
-    data = prepare(spec.data, method=spec.method.name)
+    """A plan request as core makes it, whose key and token are always the same."""
+    resolved = backend.resolve(spec)
+    rules = row_rules(spec, backend)
+    data = prepare(spec.data, method=spec.method.name, limit=resolved.row_limit, target=rules)
     return PlanRequest(
-        spec=spec, data=data, resolved=backend.resolve(spec), key="k" * 32, attempt=1, token="0123456789abcdef" * 2
-    )
+        spec=spec, data=data, resolved=resolved, key="k" * 32, attempt=1, token="0123456789abcdef" * 2
+    )  # fmt: skip
 
 
 def submitted(client: Client, world: World, *states: JobState, variant: int = 0, **changes: Any) -> Job:
@@ -139,18 +141,3 @@ def untouched(world: World) -> Iterator[None]:
     yield
     assert world.calls() == calls, "the vendor was asked"
     assert world.fingerprint() == held, "the vendor's store has changed"
-
-
-@contextmanager
-def no_sockets() -> Iterator[None]:
-    """Opening a socket fails."""
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("a socket was opened")
-
-    patch = pytest.MonkeyPatch()
-    with patch.context() as patched:
-        patched.setattr(socket, "socket", refuse)
-        patched.setattr(socket, "create_connection", refuse)
-        patched.setattr(socket, "getaddrinfo", refuse)
-        yield

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -18,8 +19,18 @@ from cloudtune.spec import Source, spec_features
 from cloudtune.state import JobState
 from cloudtune.testing import faults
 from cloudtune.testing.contract.features import asking, needed_by, values_of
-from cloudtune.testing.contract.harness import Harness, ask, needs, no_sockets, request_for, submitted, untouched
-from cloudtune.testing.fork_server import ForkServer
+from cloudtune.testing.contract.harness import (
+    Harness,
+    ask,
+    ledger_url,
+    needs,
+    request_for,
+    submitted,
+    untouched,
+)
+from cloudtune.testing.contract.no_io import no_io
+from cloudtune.testing.fork_server import ForkServer, Order
+from cloudtune.testing.world import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,15 +46,37 @@ class PlanClauses(Harness):
     """See the module."""
 
     def test_01_plan_is_pure(self, world: World, backend: Backend) -> None:
-        """1: plan opens no socket, asks and changes nothing, and says the same again, from another object too."""
+        """1: plan does no I/O, asks and changes nothing, and says the same again, from another object too."""
         request = request_for(world, backend, world.spec())
         other = world.backend()
-        with untouched(world), no_sockets():
+        with untouched(world), no_io():
             plan = backend.plan(request)
             assert plan_to_json(backend.plan(request)) == plan_to_json(plan)
             assert plan_to_json(other.plan(request)) == plan_to_json(plan)
         assert plan_from_json(json.loads(json.dumps(plan_to_json(plan)))) == plan
         assert sum(step.makes_job for step in plan.steps) == 1
+
+    def test_01_plan_reads_no_rows(self, world: World, backend: Backend) -> None:
+        """1: the counts are all that plan needs of the rows, wherever those are."""
+        request = request_for(world, backend, world.spec())
+        source = Source(path="s3://somewhere-else/rows.jsonl")
+        spec = request.spec.model_copy(update={"data": request.spec.data.model_copy(update={"train": source})})
+        with untouched(world), no_io():
+            plan = backend.plan(msgspec.structs.replace(request, spec=spec))
+            assert plan.steps == backend.plan(request).steps
+            assert plan.cost == backend.plan(request).cost
+
+    def test_01_the_first_plan_is_pure(self, world: World, fork_server: ForkServer) -> None:
+        """1: in a fresh process too, where nothing is loaded or kept from another plan; and check runs once."""
+        recipe = world.recipe()
+        planning = Recipe(
+            target="cloudtune.testing.contract.children:open_planning",
+            arguments={"target": recipe.target, "arguments": recipe.arguments},
+        )
+        document = world.spec().model_dump(mode="json")
+        order = Order(do="plan", recipe=planning, spec=document, ledger=ledger_url(world))
+        outcome = fork_server.run(order)
+        assert outcome.error is None
 
     def test_01_plan_equals_its_snapshot(self, world: World, backend: Backend) -> None:
         """1: a change of what would be sent is seen in review."""

@@ -47,7 +47,7 @@ quickstart: $(VENV)/.run  ## Fetch a small real model, tune it on real headlines
 	$(BIN)/python examples/quickstart/quickstart.py
 
 test: lint types  ## What a change can break, in about 15 minutes on 2 cores
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 soak: $(VENV)/.all  ## The long counts: hundreds of kills and fault schedules, large files, real weights
 	$(PYTEST) -m "soak or real_weights" --timeout 3600

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cloudtune_trainer
 from cloudtune_local import processes as procs
+from cloudtune_trainer.submit.ports import hold_port
 from cloudtune_trainer.submit.run_folder import opener, read_json, write_json
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from cloudtune_local.rundir import Run
@@ -50,7 +51,8 @@ class Trainer:
         self._failed_at: float | None = None
         self._failed: Ended | None = None
         argv = command(python, run)
-        common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes)}
+        self._port = hold_port() if processes > 1 else None
+        common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes, self._port)}
         common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
         self._pids: list[int] = []
         with open(run.log, "ab", opener=opener) as log:
@@ -81,6 +83,8 @@ class Trainer:
                 if ended.code and self._failed is None:
                     self._failed, self._failed_at = ended, time.monotonic()
         if len(self._ended) == len(self._pids):
+            if self._port is not None:
+                self._port.close()
             return self._failed or self._ended[self._pids[0]]
         if self._failed_at is not None and time.monotonic() - self._failed_at > _PARTING_S:
             self.sweep()
@@ -113,15 +117,12 @@ def command(python: str, run: Run) -> list[str]:
     return [python, "-P", "-c", _SHOW_TRAINER, str(Path(cloudtune_trainer.__file__).parent), str(run.path)]
 
 
-def _group_of(processes: int) -> dict[str, str]:
+def _group_of(processes: int, held: socket.socket | None) -> dict[str, str]:
     """How several processes find one another, in the words of torch.distributed."""
-    if processes == 1:
+    if held is None:
         return {}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    size = str(processes)
-    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    size, port = str(processes), str(held.getsockname()[1])
+    return {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
 
 
 def _dies_with_parent() -> Callable[[], None] | None:

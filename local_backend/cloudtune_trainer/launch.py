@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudtune_trainer.folder import FINAL_STATES, read_json, write_json
+from cloudtune_trainer.ports import hold_port
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
@@ -48,18 +48,17 @@ def gpus() -> int:
 
 def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
     """Start the group and wait for its end. Raises `TrainingProblem` where it died without a word of its own."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     for rank in range(count):
         _note(run, rank).unlink(missing_ok=True)
-    group = [subprocess.Popen(_command(run), env=_environment(rank, count, port)) for rank in range(count)]
-    try:
-        _wait(group, stopping)
-    finally:
-        for process in group:
-            process.kill()
-            process.wait()
+    with hold_port() as held:
+        port = held.getsockname()[1]
+        group = [subprocess.Popen(_command(run), env=_environment(rank, count, port)) for rank in range(count)]
+        try:
+            _wait(group, stopping)
+        finally:
+            for process in group:
+                process.kill()
+                process.wait()
     notes = [note for rank in range(count) if (note := read_json(_note(run, rank))) is not None]
     for rank in range(count):
         _note(run, rank).unlink(missing_ok=True)

@@ -97,9 +97,9 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def desk(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk of its own for each test."""
-    made = Desk(tmp_path.resolve())
+    made = Desk(memory_path.resolve())
     for name in [name for name in os.environ if name.startswith("CLOUDTUNE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUDTUNE_HOME", str(made.home))

@@ -33,7 +33,6 @@ VALUES: tuple[Any, ...] = (
     "2026-13-45", "a:b:c",
 )  # fmt: skip
 NOT_UTF8 = "CAST(x'ff62' AS TEXT)"
-MUTANTS = [(table, column) for table, columns in COLUMNS.items() for column in columns]
 
 
 @pytest.fixture
@@ -91,19 +90,20 @@ def read_everything(client: Client, refs: list[str]) -> None:
             call()
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(len(VALUES), marks=pytest.mark.soak)])
-@pytest.mark.parametrize(("table", "column"), MUTANTS)
-def test_no_value_of_a_column_is_an_internal_error(desk: Desk, kept: Path, table: str, column: str, count: int) -> None:
+@pytest.mark.parametrize("count", [1, pytest.param(len(VALUES), marks=pytest.mark.soak)])
+@pytest.mark.parametrize("table", COLUMNS)
+def test_no_value_of_a_column_is_an_internal_error(desk: Desk, kept: Path, table: str, count: int) -> None:
     refs = desk.run("jobs", "-q").out.split()
     assert len(refs) == 2
-    for value in (*random.Random(column).sample(VALUES, count), NOT_UTF8):
-        sql = NOT_UTF8 if value is NOT_UTF8 else "?"
-        ledger_with(kept, table, column, value, sql=sql)
-        client = Client(clock=FakeClock())
-        read_everything(client, refs)
-        report = repair_ledger(client.ledger, client.clock)
-        assert report.ok, (value, report)
-        assert check_ledger(client.ledger).rows == ()
+    for column in COLUMNS[table]:
+        for value in (*random.Random(column).sample(VALUES, count), NOT_UTF8):
+            sql = NOT_UTF8 if value is NOT_UTF8 else "?"
+            ledger_with(kept, table, column, value, sql=sql)
+            client = Client(clock=FakeClock())
+            read_everything(client, refs)
+            report = repair_ledger(client.ledger, client.clock)
+            assert report.ok, (column, value, report)
+            assert check_ledger(client.ledger).rows == (), (column, value)
 
 
 def test_fields_of_kept_documents_may_be_missing_or_wrong(desk: Desk, kept: Path) -> None:
@@ -113,7 +113,7 @@ def test_fields_of_kept_documents_may_be_missing_or_wrong(desk: Desk, kept: Path
         with contextlib.closing(sqlite3.connect(desk.folder / "whole.db")) as db:
             (text,) = db.execute(f"SELECT {column} FROM {table} WHERE rowid = 1").fetchone()
         document = json.loads(text or Owner.here().dump())
-        for path in drawn.sample(_paths(document), min(12, len(_paths(document)))):
+        for path in drawn.sample(_paths(document), min(6, len(_paths(document)))):
             ledger_with(kept, table, column, json.dumps(_changed(document, path, drawn)))
             read_everything(Client(clock=FakeClock()), refs)
 

@@ -22,6 +22,8 @@ data: {train: rows.jsonl, validation: 0.2}
 hyperparameters: {epochs: 2, batch_size: 4, learning_rate: 1e-2}
 seed: 1
 """
+WARM = {"PYTHON_WARM_ALL": "1"}
+"""For commands that import torch themselves: see tests/warm."""
 
 
 @pytest.fixture
@@ -45,10 +47,10 @@ def test_run_trains_answers_and_exports(trained: Desk) -> None:
         for metric in trained.run("metrics", job["id"], "--split", "validation", "--json").json["metrics"]
     ]
     assert losses[-1] < losses[0]
-    answer = trained.spawn("generate", job["id"], "What is 3?", "--base", "--max-tokens", "8", "--json")
+    answer = trained.spawn("generate", job["id"], "What is 3?", "--base", "--max-tokens", "8", "--json", **WARM)
     assert answer.code == 0, answer.err
     assert answer.json["text"] == answer.json["answers"][0]["text"]
-    exported = trained.spawn("export", job["id"], "out")
+    exported = trained.spawn("export", job["id"], "out", **WARM)
     assert exported.code == 0, exported.err
     assert all(Path(name).is_file() for name in exported.out.split())
     assert any(name.endswith(".safetensors") for name in exported.out.split())

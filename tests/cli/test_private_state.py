@@ -60,8 +60,8 @@ def tiny(desk: Desk) -> Desk:
     return desk
 
 
-def test_commands_leave_nothing_open_to_others(tiny: Desk, memory_path: Path) -> None:
-    runs = memory_path / "runs"  # on another disk: rows are copied there, and not linked
+def test_commands_leave_nothing_open_to_others(tiny: Desk, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"  # on another disk: rows are copied there, and not linked
     for words in COMMANDS:
         run(tiny, *words, CLOUDTUNE_BACKENDS__LOCAL__ROOT=str(runs))
     kept = {path.name for path in (*tiny.home.rglob("*"), *runs.rglob("*"))}

@@ -51,6 +51,7 @@ class Shell:
         self._environment = kept | {
             "HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "CLOUDTUNE_HOME": str(folder / "home"),
             "EMULATED_KEY": emulator.settings.azure_key, "EMULATED_TOKEN": emulator.settings.azure_token,
+            "PYTHON_WARM_ALL": "1",
         }  # fmt: skip
         (folder / "cloudtune.toml").write_text(CONFIG.format(url=emulator.url, settings=emulator.settings))
         (folder / "rows.jsonl").write_bytes(chat_rows())

@@ -31,7 +31,7 @@ def _spec(folder: Path) -> Path:
 
 
 def test_it_trains_and_answers(tmp_path: Path) -> None:
-    environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path / "home"), "PYTHON_WARM_ALL": "1"}
     done = subprocess.run(
         [sys.executable, PROGRAM, _spec(tmp_path), "How much is 3 and 3?", "How much is 4 and 4?"],
         env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,

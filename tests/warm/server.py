@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -23,6 +24,11 @@ from typing import Any, NoReturn
 
 from sitecustomize import facts
 
+MODULES = (
+    "click", "httpx", "openai.types.fine_tuning", "pydantic", "rich.progress", "accelerate", "peft",
+    "safetensors.torch", "tokenizers", "transformers.generation", "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama",
+)  # fmt: skip
 _MOST_FDS = 64
 
 
@@ -30,15 +36,9 @@ def _import_all() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the trainer sets it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     gc.disable()
-    import accelerate
-    import peft
-    import safetensors.torch
-    import tokenizers
-    import transformers.models.llama.modeling_llama
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
-
-    del accelerate, peft, safetensors, tokenizers, transformers, AutoModelForCausalLM
-    del AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
+    for name in MODULES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     gc.freeze()
     gc.enable()
 

@@ -7,7 +7,10 @@ end ends the child that runs the program, and it ends as the child does.
 import sys
 
 PROGRAMS = ("cloudtune_trainer", "cloudtune_trainer.sagemaker")
-"""Run with ``python [-P] -m``: these packages' modules import torch. With PYTHON_WARM_ALL set, every program does."""
+"""Run with ``python [-P] -m``: these packages' modules import torch.
+
+With PYTHON_WARM_ALL set, scripts and the command line run warm, too. What they start does not inherit that.
+"""
 SETTINGS = ("OMP_", "MKL_", "CUDA_", "HF_", "TRANSFORMERS_", "HUGGINGFACE_")
 """Libraries read variables of these names when they are imported, so they have to be those of the server."""
 SET_BY_THE_TRAINER = ("OMP_WAIT_POLICY", "HF_HUB_DISABLE_PROGRESS_BARS")
@@ -25,7 +28,9 @@ def _program() -> tuple[str, bool] | None:
         return None
     everything = bool(os.environ.get("PYTHON_WARM_ALL"))
     if words[0] == "-m" and len(words) > 1:
-        wanted = everything or words[1] in PROGRAMS or words[1].rpartition(".")[0] in PROGRAMS
+        wanted = (
+            (everything and words[1] == "cloudtune") or words[1] in PROGRAMS or words[1].rpartition(".")[0] in PROGRAMS
+        )
         return (words[1], True) if wanted else None
     return (words[0], False) if everything and not words[0].startswith("-") else None
 
@@ -73,10 +78,11 @@ def _hand_over(program: str, *, is_module: bool) -> None:
         return
     handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
     os.umask(mask := os.umask(0o077))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_WARM_ALL"}
     order = {
         "facts": facts(), "program": program, "is_module": is_module, "argv": sys.argv[1:], "path": sys.path,
         "safe": sys.flags.safe_path,
-        "cwd": str(Path.cwd()), "env": dict(os.environ), "umask": mask, "fds": open_ones,
+        "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
         "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
     }  # fmt: skip
     for number in handled:

@@ -14,7 +14,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -24,9 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune.files.archives import extract_tar
+from cloudtune_trainer.ports import hold_port
 from cloudtune_trainer.sagemaker.entrypoint import Tree
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping, Sequence
 
 ROOT = "/opt/ml"
@@ -69,6 +70,7 @@ class Containers:
         self.hosts = tuple(f"algo-{number}" for number in range(1, job.instances + 1))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopped_at: float | None = None
+        self._port: socket.socket | None = None
 
     def tree(self, host: str = "algo-1") -> Tree:
         """What that host sees as /opt/ml."""
@@ -122,7 +124,9 @@ class Containers:
     def start(self) -> None:
         """Start the program on every host."""
         # The hosts' names are known to no resolver here, and other jobs may meet on the usual port.
-        meeting = {"CLOUDTUNE_MASTER_ADDR": "127.0.0.1", "CLOUDTUNE_MASTER_PORT": str(_free_port())}
+        self._port = hold_port()
+        port = str(self._port.getsockname()[1])
+        meeting = {"CLOUDTUNE_MASTER_ADDR": "127.0.0.1", "CLOUDTUNE_MASTER_PORT": port}
         for host in self.hosts:
             environment = self._environment(host) | meeting
             with self.log(host).open("ab") as log:
@@ -142,6 +146,8 @@ class Containers:
             self.stop()  # a job whose one host fails fails: the others are not let run on
         if None in codes:
             return None
+        if self._port is not None:
+            self._port.close()
         return next((code for code in codes if code), 0)
 
     def stop(self) -> None:
@@ -264,9 +270,3 @@ def _decoded(value: str) -> Any:
 def _plain(value: Any) -> str:
     value = _decoded(value) if isinstance(value, str) else value
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -76,12 +76,13 @@ def test_jobs_tell_how_many_are_ahead(backend):
 
 def test_as_many_jobs_at_once_as_there_are_slots(root, tmp_path):
     backend = scripted_backend(root, tmp_path, slots=2)
-    refs = [submit(backend, f"job-{i}", "steps 10 0.03") for i in range(4)]
-    for ref in refs:
-        wait_state(backend, ref, "succeeded")
-    times = spans(backend, refs)
-    assert times[1][0] < times[0][1]
-    assert times[2][0] >= min(times[0][1], times[1][1])
+    refs = [submit(backend, f"job-{i}", "steps 100000 0.02") for i in range(4)]
+    for ref in refs[:2]:
+        wait_state(backend, ref, "running")
+    assert [backend.get(ref).state.value for ref in refs[2:]] == ["queued", "queued"]
+    backend.cancel(refs[0])
+    wait_state(backend, refs[2], "running")
+    assert [backend.get(ref).state.value for ref in refs] == ["cancelled", "running", "running", "queued"]
 
 
 def test_cancelled_in_line_ends_at_once_and_the_others_move_up(backend):
@@ -156,12 +157,13 @@ def test_a_killed_holder_frees_its_slot(backend):
 
 def test_a_waiter_that_comes_up_late_keeps_its_place(backend):
     """Its lock is taken before anybody can see it, so nobody takes it for dead while its interpreter starts."""
-    first = submit(backend, "first", "steps 20 0.02")
+    first = submit(backend, "first", "steps 100000 0.02")
     late = create_step(backend, "late", "steps 2 0.01", backend.root.parent / "rows.jsonl")
     ref = JobRef.parse(backend.do(late, Notes())["ref"])
     os.kill(read_json(run_of(ref).worker)["pid"], 19)  # stopped: it does nothing at all
     third = submit(backend, "third", "steps 2 0.01")
-    wait_state(backend, first, "succeeded")
+    backend.cancel(first)
+    wait_state(backend, first, "cancelled")
     time.sleep(1.0)
     assert backend.get(third).state.value == "queued"
     os.kill(read_json(run_of(ref).worker)["pid"], 18)

@@ -91,7 +91,7 @@ def test_cancel_a_trainer_that_ignores_sigterm_with_sigkill(backend):
 
 
 def test_pause_and_resume_a_running_job(backend):
-    ref = submit(backend, "one", "steps 20 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     backend.pause(ref)
     wait_state(backend, ref, "paused")
@@ -99,7 +99,7 @@ def test_pause_and_resume_a_running_job(backend):
     time.sleep(0.2)
     assert backend.get(ref).progress.step == step
     backend.resume(ref)
-    assert wait_state(backend, ref, "succeeded").progress.step == 20
+    wait_until(lambda: backend.get(ref).progress.step > step)
 
 
 def test_cancel_a_paused_job(backend):
@@ -120,7 +120,7 @@ def test_an_ended_job_can_be_neither_paused_nor_resumed(backend):
 
 
 def test_second_worker_on_the_same_folder_leaves(backend):
-    ref = submit(backend, "one", "steps 30 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     worker = read_json(run_of(ref).worker)
     second = subprocess.run(
@@ -132,7 +132,9 @@ def test_second_worker_on_the_same_folder_leaves(backend):
     assert second.returncode == TAKEN
     assert "has a worker already" in second.stderr
     assert read_json(run_of(ref).worker)["pid"] == worker["pid"]
-    assert wait_state(backend, ref, "succeeded").progress.step == 20 + 10
+    assert backend.get(ref).state.value == "running"
+    backend.cancel(ref)
+    wait_state(backend, ref, "cancelled")
     assert messages(backend, ref).count("starting") == 1
 
 

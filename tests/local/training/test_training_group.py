@@ -74,7 +74,9 @@ def test_a_group_builds_a_configuration_and_goes_on_from_another_run(runs: Runs,
     assert same_bits(weights(parent.model), weights(child.model))
 
 
-def _stop_early(runs: Runs, run: RunFolder) -> None:
+@pytest.mark.usefixtures("_two")
+def test_a_group_is_stopped_together(runs: Runs) -> None:
+    run = runs.make(hyperparameters={"max_steps": 100_000})
     process = runs.start(run)
     limit = time.monotonic() + LIMIT_S
     while len(metrics(run)) < 3:
@@ -82,12 +84,6 @@ def _stop_early(runs: Runs, run: RunFolder) -> None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT_S) == 0
-
-
-@pytest.mark.usefixtures("_two")
-def test_a_group_is_stopped_together(runs: Runs) -> None:
-    run = runs.make(hyperparameters={"max_steps": 5000})
-    _stop_early(runs, run)
     status = read_json(run.status)
     assert status["state"] == "cancelled"
     assert checkpoints.newest_good(run.checkpoints).step == status["step"]
@@ -97,13 +93,16 @@ def test_a_group_is_stopped_together(runs: Runs) -> None:
 def test_a_group_with_dropout_goes_on_to_the_bit(runs: Runs) -> None:
     """Each process draws numbers of its own, and gets its own back."""
     adapter = {"type": "lora", "rank": 4, "dropout": 0.3}
-    spec = {"rows": sums(8), "adapter": adapter, "hyperparameters": {"max_steps": 60}}
-    unbroken, broken = runs.make("unbroken", **spec), runs.make("broken", **spec)
-    assert runs.start(unbroken).wait(LIMIT_S) == 0
-    _stop_early(runs, broken)
-    assert read_json(broken.status)["step"] < 60, "stopped too late for this test to mean anything"
-    assert runs.start(broken).wait(LIMIT_S) == 0
-    assert same_bits(weights(unbroken.model), weights(broken.model))
+
+    def trained(name: str, steps: int, **more: Any) -> RunFolder:
+        run = runs.make(name, rows=sums(8), adapter=adapter, hyperparameters={"max_steps": steps}, **more)
+        assert runs.start(run).wait(LIMIT_S) == 0
+        return run
+
+    unbroken, first = trained("unbroken", 10), trained("first", 5)
+    rest = trained("rest", 10, resume_from=str(checkpoints.newest_good(first.checkpoints).path))
+    assert [m["step"] for m in metrics(rest)] == list(range(6, 11))
+    assert same_bits(weights(unbroken.model), weights(rest.model))
 
 
 @pytest.mark.usefixtures("_two")

@@ -27,7 +27,7 @@ def capabilities() -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,
         translated={
-            "data.validation": "its loss chooses the best checkpoint, which becomes the model",
+            "data.validation": "the loss or a classifier's macro F1 on it chooses the checkpoint to keep",
             "data.test": "measured once, at the end",
             "limits.max_time": "training stops with a checkpoint and the best model so far; time in line is free",
             "tags": "kept in job.json",

@@ -42,6 +42,8 @@ class Progress:
     stopped_early: bool = False
     last_values: dict[str, float] = field(default_factory=dict)
     """Loss and best metric of the latest evaluation, where they are finite."""
+    labels: list[str] = field(default_factory=list)
+    """The names of a classifier's outputs, in their order."""
     evaluated: int | None = None
     """Step of the latest evaluation."""
 

@@ -32,6 +32,8 @@ class Answer:
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
     completion_tokens: int
+    scores: dict[str, float] | None = None
+    """Of a classifier: the probability of each label, the likeliest first."""
 
 
 class Model:
@@ -161,10 +163,11 @@ def load_tuned(
     folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
 ) -> Any:
     """The network, with its adapter where it has one."""
+    head = _head_of(folder, tuned)
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
-        return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype)
+        return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype)
+    network = models.load_model(origin, dtype=dtype, head=head)
     if base:
         return network
     from peft import PeftModel
@@ -172,6 +175,13 @@ def load_tuned(
     check_adapter(folder)
     with models.found(models.BaseModel(str(folder))):
         return PeftModel.from_pretrained(network, folder)
+
+
+def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:
+    if not tuned.get("labels"):
+        return None
+    tokenizer = models.load_tokenizer(models.BaseModel(str(folder)))
+    return models.ClassificationHead(tuple(tuned["labels"]), models.padding_of(tokenizer))
 
 
 def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:

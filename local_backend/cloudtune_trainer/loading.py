@@ -78,6 +78,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         at_once = start is not None and full and not task.needs_reference
         network = task.load_model(
             base,
+            tokenizer,
             records["train"].result,
             dtype=devices.weight_type(frozen=not full),
             weights=start.weights if start is not None and at_once else None,
@@ -85,13 +86,16 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         )
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
+    if start is not None and start.progress.labels != list(task.labels):
+        what = f"{start.path} was made with the labels {', '.join(start.progress.labels) or 'of no classes'}"
+        raise TrainingProblem("bad_checkpoint", what, "Resume with rows that have the same labels.")
     network.to(devices.device)
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
     task.packed = can_pack and models.enable_packed_attention(network)
     if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
     spec = _fitted(spec, network, report)
-    model = models.make_trainable(network, spec, base, start)
+    model = models.make_trainable(network, spec, base, start, task.peft_task_type)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():

@@ -152,11 +152,39 @@ def load_tokenizer(base: BaseModel) -> Any:
     return tokenizer
 
 
+def padding_of(tokenizer: Any) -> int:
+    """The token that fills up rows: decoders look for the last token that is another one."""
+    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return int(found or 0)
+
+
+@dataclass(frozen=True)
+class ClassificationHead:
+    """The outputs of a classifier."""
+
+    labels: tuple[str, ...]
+    padding: int
+    """The token that fills up rows."""
+
+    def write_to(self, config: Any) -> None:
+        """Put it into a model's configuration."""
+        config.num_labels = len(self.labels)
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {label: number for number, label in enumerate(self.labels)}
+        config.problem_type = "single_label_classification"
+        config.get_text_config().pad_token_id = config.pad_token_id = self.padding
+        config.get_text_config().use_cache = config.use_cache = False
+
+
 def load_model(
-    base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None
-) -> Any:
-    """The causal LM, on the CPU. ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
+    head: ClassificationHead | None = None,
+) -> Any:  # fmt: skip
+    """The model, on the CPU: a causal LM, or with a head a classifier.
+
+    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     with found(base):
         _check_folder(base.path if weights is None else str(weights))
@@ -164,9 +192,12 @@ def load_model(
         _check_kernels(base, config)
         if dropout is not None:
             _set_dropout(config, dropout)
+        if head is not None:
+            head.write_to(config)
         place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
         source = base.path if weights is None else str(weights)
-        return AutoModelForCausalLM.from_pretrained(source, config=config, dtype=dtype, **place)
+        auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
+        return auto.from_pretrained(source, config=config, dtype=dtype, **place)
 
 
 def _check_folder(path: str) -> None:
@@ -201,13 +232,13 @@ def _set_dropout(config: Any, dropout: float) -> None:
         setattr(config, name, dropout)
 
 
-def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
+def add_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
     """The peft model around it; the base's weights are frozen."""
     from peft import get_peft_model
 
     make_config = ADAPTERS[adapter.type].config
     assert make_config is not None
-    config = make_config(adapter, task_type="CAUSAL_LM", base_model_name_or_path=base.path)
+    config = make_config(adapter, task_type=task_type, base_model_name_or_path=base.path)
     try:
         return get_peft_model(model, config)
     except ValueError as error:
@@ -219,7 +250,9 @@ def add_adapter(model: Any, adapter: Adapter, base: BaseModel) -> Any:
         ) from error
 
 
-def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | None) -> Any:
+def make_trainable(
+    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM"
+) -> Any:  # fmt: skip
     """Decide which weights move. Returns what is trained: the model itself, or the peft model around it."""
     if spec.hyperparameters.gradient_checkpointing:
         # transformers 5 renamed it on the way; both take the same
@@ -229,7 +262,7 @@ def make_trainable(model: Any, spec: RunSpec, base: BaseModel, start: Saved | No
         model.requires_grad_(True)
         return model
     torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
-    tuned = add_adapter(model, spec.adapter, base)
+    tuned = add_adapter(model, spec.adapter, base, task_type)
     if start is not None:
         restore_weights(start.weights, tuned, adapted=True)
     return tuned

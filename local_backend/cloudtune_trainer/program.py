@@ -47,6 +47,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout draws from here, whatever loading has drawn; each process of a group draws its own
     torch.manual_seed(spec.seed + devices.rank)
+    job.progress = replace(job.progress, labels=list(loaded.task.labels))
     if loaded.start is not None:
         result.restore_state(loaded.start, job)
         job.progress = loaded.start.progress

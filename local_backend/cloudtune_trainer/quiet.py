@@ -12,15 +12,18 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """No progress bars on standard error inside the block, and no warning that peft calls what transformers renamed."""
+    """Keep progress bars and notes of transformers and peft off standard error inside the block."""
     from transformers.utils import logging
 
     drawn = logging.is_progress_bar_enabled()
+    level = logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             yield
     finally:
+        logging.set_verbosity(level)
         if drawn:
             logging.enable_progress_bar()

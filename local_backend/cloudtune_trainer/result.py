@@ -69,6 +69,8 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
                 "adapter": spec.adapter.type,
                 "merged": False,
                 "method": spec.method,
+                "labels": list(loaded.task.labels),
+                "max_length": spec.hyperparameters.max_length,
                 "step": saved.step,
                 "metrics": saved.metrics,
             },

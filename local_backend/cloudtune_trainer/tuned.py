@@ -64,6 +64,11 @@ def read_tuned(folder: Path) -> dict[str, Any]:
         raise _damaged(path, "base.revision is not the name of a revision")
     if not isinstance(tuned.get("merged"), bool):
         raise _damaged(path, "merged is not true or false")
+    labels, max_length = tuned.get("labels", []), tuned.get("max_length", 1)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise _damaged(path, "labels is not a list of texts")
+    if not isinstance(max_length, int) or max_length < 1:
+        raise _damaged(path, "max_length is not a positive number")
     known = {name: base[name] for name in ("source", "path", "revision") if name in base}
     return {**tuned, "base": known}
 

@@ -34,6 +34,8 @@ class TrainingMethod(NamedTuple):
     """It compares the trained model with the base model."""
     beta: bool = False
     """``method.beta`` applies to it."""
+    labels: bool = False
+    """Each row has one label."""
     every_token: bool = False
     """It learns every token of a row, so that a conversation may end with any turn."""
 
@@ -51,15 +53,15 @@ METHODS: dict[str, TrainingMethod] = {
     "grpo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "rloo": TrainingMethod("policy_optimization", ("item",), reward=True, reference=True, beta=True),
     "distill": TrainingMethod("distillation", ("chat", "item"), teacher=True),
-    "classification": TrainingMethod("sequence_classification", ("text_label",)),
+    "classification": TrainingMethod("sequence_classification", ("text_label",), labels=True),
     "token_classification": TrainingMethod("token_classification", ("tags",)),
     "question_answering": TrainingMethod("question_answering", ("question",)),
     "seq2seq": TrainingMethod("seq2seq", ("pair", "chat")),
-    "image_classification": TrainingMethod("image_classification", ("image_label",)),
+    "image_classification": TrainingMethod("image_classification", ("image_label",), labels=True),
     "speech_recognition": TrainingMethod("speech_recognition", ("speech",)),
 }
 DEFAULT_METHOD: MethodName = "sft"
-TRAINER_TASKS: tuple[TaskName, ...] = ("causal_lm", "preference")
+TRAINER_TASKS: tuple[TaskName, ...] = ("causal_lm", "preference", "sequence_classification")
 """Tasks of cloudtune's own trainer, which runs on several back ends."""
 
 

@@ -181,7 +181,10 @@ class Hyperparameters(Part):
 
 
 class EarlyStopping(Part):
-    """Stop when the validation loss has not improved for ``patience`` evaluations."""
+    """Stop when the validation metric has not improved for ``patience`` evaluations.
+
+    The metric is the loss, or the macro F1 of a classifier: the one that chooses the best checkpoint.
+    """
 
     patience: PositiveInt = 3
     min_delta: NaturalFloat = 0.0

@@ -198,6 +198,8 @@ class Generation(Value, frozen=True, kw_only=True):
     finish_reason: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    scores: dict[str, float] | None = None
+    """Of a classifier, whose text is a label: the probability of each label, the likeliest first."""
     model: str = ""
 
 

@@ -59,18 +59,19 @@ class Answering:
                     finish_reason=answer.finish_reason,
                     prompt_tokens=answer.prompt_tokens,
                     completion_tokens=answer.completion_tokens,
+                    scores=answer.scores,
                     model=model.base if options.base else model.id,
                 )
 
     def _opened(self, folder: Path, *, base: bool, trust_remote_code: bool) -> Any:
-        from cloudtune_trainer.generate import Model
+        from cloudtune_trainer.tasks.table import open_model
 
         key = (str(folder), base, trust_remote_code)
         with self._lock:
             if self._last is None or self._last[0] != key:
                 self._last = None  # let go of the old one first: two may not fit into memory
                 with quietly():
-                    self._last = (key, Model.open(folder, base=base, trust_remote_code=trust_remote_code))
+                    self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
 
 

@@ -267,7 +267,14 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
-    if METHODS[spec.method.name].every_token and spec.method.loss_on not in (None, "all"):
+    method = METHODS[spec.method.name]
+    if method.labels and spec.method.loss_on is not None:
+        message = "of a text to classify only the label is learnt"
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out")
+    if method.labels and spec.hyperparameters.packing:
+        message = "texts to classify are not packed: a step is `batch_size` texts"
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+    if method.every_token and spec.method.loss_on not in (None, "all"):
         message = "continued pre-training learns every token"
         yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
 

@@ -27,6 +27,8 @@ class CausalLM:
 
     best_metric = BestMetric("loss", higher_is_better=False)
     metric_sums = 1
+    peft_task_type = "CAUSAL_LM"
+    labels = ()
     can_pack = True
     needs_reference = False
 
@@ -35,8 +37,8 @@ class CausalLM:
         self.packed = packed
 
     def load_model(
-        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
-        dropout: float | None,
+        self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
+        weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         return load_model(base, dtype=dtype, weights=weights, dropout=dropout)

@@ -53,6 +53,8 @@ class Preferences:
     """DPO and its kin, as a `Task`."""
 
     best_metric = BestMetric("loss", higher_is_better=False)
+    peft_task_type = "CAUSAL_LM"
+    labels = ()
     can_pack = True
 
     def __init__(self, spec: RunSpec) -> None:
@@ -67,8 +69,8 @@ class Preferences:
         self.needs_reference = self._referred and spec.adapter.type == "full"
 
     def load_model(
-        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
-        dropout: float | None,
+        self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
+        weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """See `Task.load_model`."""
         return load_model(base, dtype=dtype, weights=weights, dropout=dropout)

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune_trainer import run_spec
+from cloudtune_trainer.generate import Model
 from cloudtune_trainer.tasks.causal_lm import CausalLM
 from cloudtune_trainer.tasks.preference import Preferences
+from cloudtune_trainer.tasks.sequence_classification import Classifier, SequenceClassification
+from cloudtune_trainer.tuned import read_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.tasks.task import Task
 
-TASKS: dict[str, Callable[[RunSpec], Task]] = {"causal_lm": CausalLM, "preference": Preferences}
+
+class TaskEntry(NamedTuple):
+    """How a task is trained, and what answers afterwards."""
+
+    train: Callable[[RunSpec], Task]
+    predictor: type[Model | Classifier]
+
+
+TASKS: dict[str, TaskEntry] = {
+    "causal_lm": TaskEntry(CausalLM, Model),
+    "preference": TaskEntry(Preferences, Model),
+    "sequence_classification": TaskEntry(SequenceClassification, Classifier),
+}
 
 
 def task_for(spec: RunSpec) -> Task:
     """The task of the spec's method."""
-    return TASKS[run_spec.TASKS[spec.method]](spec)
+    return TASKS[run_spec.TASKS[spec.method]].train(spec)
+
+
+def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Classifier:
+    """What answers with the model of the folder that training wrote, or with its base model."""
+    task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
+    return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

@@ -53,6 +53,10 @@ class Task(Protocol):
     best_metric: BestMetric
     metric_sums: int
     """How many sums `forward` returns beside the loss."""
+    peft_task_type: str
+    """peft's name for what the model is used for."""
+    labels: tuple[str, ...]
+    """The names of the model's outputs, where they are classes; loading sets it."""
     can_pack: bool
     """Whether batches can hold several samples in one row."""
     packed: bool
@@ -61,8 +65,8 @@ class Task(Protocol):
     """Whether `Pairs.reference` is needed: what the untrained weights say of every sample."""
 
     def load_model(
-        self, base: BaseModel, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype, weights: Path | None,
-        dropout: float | None,
+        self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
+        weights: Path | None, dropout: float | None,
     ) -> Any:  # fmt: skip
         """The model to train, on the CPU, without any adapter. ``records`` returns the training rows."""
 

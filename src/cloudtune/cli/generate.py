@@ -137,9 +137,16 @@ def _prompt(row: Any) -> Prompt:
 
 
 def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
-    text = answer.text if base is None else _indented(answer.text)
+    text = _with_scores(answer) if base is None else _indented(answer.text)
     session.put(_head(asked, number, base), end="")
     session.answer(text, end="\n" if len(asked) == 1 and base is None else "\n\n")
+
+
+def _with_scores(answer: Generation) -> str:
+    """The answer, and of a classifier the probability of each label."""
+    if answer.scores is None:
+        return answer.text
+    return f"{answer.text}  ({', '.join(f'{label} {score:.3f}' for label, score in answer.scores.items())})"
 
 
 def _head(asked: Sequence[Prompt], number: int, base: Generation | None) -> str:

@@ -10,6 +10,8 @@ from cloudtune.data.split import Shares
 from cloudtune.errors import Problem
 from cloudtune.methods import DEFAULT_METHOD
 
+MAX_CLASSES = 1000
+"""Different labels of a classifier. Where there are more, another column was meant."""
 MAX_LABELS = 100
 """Different short answers. Where there are more, they are not labels."""
 
@@ -50,6 +52,8 @@ class Side(msgspec.Struct):
     """In the format; None if it is the canonical one."""
     places: bytes = b""
     """Which of the batch's records these are, 4 bytes each, where the batch has several sides."""
+    classes: set[str] = set()
+    """The labels of these records, for methods that learn one for each row."""
     as_it_was: bool = False
     """``written`` is the very bytes of the block that was scanned."""
 

@@ -15,6 +15,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from cloudtune.clock import SystemClock
+from cloudtune.methods import DEFAULT_METHOD, METHODS
 from cloudtune.spec import JobSpec
 from cloudtune.state import JobState
 from cloudtune.testing.world import Recipe
@@ -23,7 +24,6 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_local.rundir import Run
 from cloudtune_trainer.folder import STATES, read_json, write_json
-from cloudtune_trainer.submit.preference import PAIRED
 from cloudtune_trainer.tiny import write_tiny_model
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ class LocalWorld:
         return Recipe(target="tests.local.backend.directed:open_directed", arguments={"root": str(self.runs)})
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
-        paired = changes.get("method", {}).get("name") in PAIRED
-        rows = [_row(f"What is {n} plus {variant}?", n + variant, paired=paired) for n in range(12)]
-        held_out = [_row(f"And {n} times {variant}?", n * variant, paired=paired) for n in range(3)]
-        mark = "pairs-" if paired else ""
+        kind = METHODS[changes.get("method", {}).get("name", DEFAULT_METHOD)].kinds[0]
+        rows = [_row(f"What is {n} plus {variant}?", n + variant, kind) for n in range(12)]
+        held_out = [_row(f"And {n} times {variant}?", n * variant, kind) for n in range(3)]
+        mark = "" if kind == "chat" else f"{kind}-"
         document = {
             "name": f"small-{variant}",
             "model": str(self.root / "tiny"),
@@ -207,9 +207,11 @@ class LocalWorld:
         kill_all(self.runs)
 
 
-def _row(question: str, answer: int, *, paired: bool) -> dict[str, Any]:
-    if paired:
+def _row(question: str, answer: int, kind: str) -> dict[str, Any]:
+    if kind == "preference":
         return {"prompt": question, "chosen": f"{answer}", "rejected": f"{answer + 1}"}
+    if kind == "text_label":
+        return {"text": question, "label": "odd" if answer % 2 else "even"}
     return {"prompt": question, "completion": f"{answer}"}
 
 

@@ -36,7 +36,7 @@ def test_only_the_prefix_has_the_gradient_of_peft(tiny_model: Path) -> None:
         adapter=Adapter(**PREFIX),
     )  # fmt: skip
     task, tokenizer = task_for(spec), models.load_tokenizer(base)
-    network = task.load_model(base, list, dtype=torch.float32, weights=None, dropout=None)
+    network = task.load_model(base, tokenizer, list, dtype=torch.float32, weights=None, dropout=None)
     model = models.make_trainable(network, spec, base, None)
     samples = task.encode(sums(4), tokenizer)
     sums_of_batch = task.forward(model, task.collate(samples, range(4)))
@@ -79,9 +79,17 @@ def test_a_resumed_prefix_is_equal_to_the_bit(runs: Runs) -> None:
 
 
 def test_a_prefix_learns_and_answers(runs: Runs, tmp_path: Path) -> None:
-    turns = [{"role": "user", "content": "What is 1 plus 1?"}, {"role": "assistant", "content": "2."}]
-    spec: dict[str, Any] = {"adapter": PREFIX, "hyperparameters": {**HYPER, "epochs": 30, "batch_size": 8}}
-    run = runs.make(rows=[{"messages": turns}] * 8, **spec)
+    asked = {"role": "user", "content": "What is 1 plus 1?"}
+    hyper = {"packing": False, "epochs": 25, "batch_size": 8}
+    base = runs.make(
+        "base", rows=[{"messages": [asked, {"role": "assistant", "content": "2."}]}] * 8, adapter={"type": "full"},
+        hyperparameters=hyper,
+    )  # fmt: skip
+    assert runs.train(base) == "succeeded"
+    run = runs.make(
+        rows=[{"messages": [asked, {"role": "assistant", "content": "11 follows."}]}] * 8, adapter=PREFIX,
+        model={"source": "folder", "path": str(base.model)}, hyperparameters=hyper | {"learning_rate": 0.5},
+    )  # fmt: skip
     assert runs.train(run) == "succeeded"
     losses = [m["values"]["loss"] for m in metrics(run)]
     assert losses[-1] < 0.6 * losses[0], losses
@@ -90,8 +98,9 @@ def test_a_prefix_learns_and_answers(runs: Runs, tmp_path: Path) -> None:
     together = [answer.text for answer in model.generate(prompts, max_tokens=4)]
     alone = [answer.text for prompt in prompts for answer in model.generate([prompt], max_tokens=4)]
     assert together == alone
-    base = [answer.text for answer in Model.open(run.model, base=True, device="cpu").generate(prompts, max_tokens=4)]
-    assert base != together
+    without = [a.text for a in Model.open(run.model, base=True, device="cpu").generate(prompts, max_tokens=4)]
+    assert without[0] == "2."
+    assert without != together
 
     with pytest.raises(TrainingProblem, match="cannot be merged"):
         export(run.model, tmp_path / "merged", merged=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from cloudtune.data.checks.histogram import Histogram
-from cloudtune.data.scanned import MAX_LABELS
+from cloudtune.data.scanned import MAX_CLASSES, MAX_LABELS
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.errors import Problem
 
@@ -122,6 +122,8 @@ class SideTotal:
         self.rows = self.bytes = self.longest = 0
         self.hash = hashlib.sha256()
         self.sizes, self.tokens = Histogram(), Histogram()
+        self.classes: set[str] = set()
+        """Different labels, for methods that learn one for each row; some more than ``MAX_CLASSES`` at the most."""
 
 
 class Survey:
@@ -152,6 +154,8 @@ class Survey:
             total.rows += side.rows
             total.bytes += len(side.canonical)
             total.hash.update(side.canonical)
+            if len(total.classes) <= MAX_CLASSES:
+                total.classes |= side.classes
         count = len(scanned.hashes) // 8
         self._segments.append(
             _Segment(self.rows, scanned.file, scanned.by_row, scanned.origin, scanned.first, scanned.numbers)

@@ -19,7 +19,7 @@ from cloudtune.data.read.blocks import PART_BYTES, Block, keep_memory
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.reading import chunks_of, read
 from cloudtune.data.read.remote import is_remote
-from cloudtune.data.scanned import Task
+from cloudtune.data.scanned import MAX_CLASSES, Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.mixing import Mixture, mix_sources
 from cloudtune.data.write.dropped_features import FEATURES
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import Data, Source
 
 FEW_ROWS = 100
+_LABELS_SHOWN = 10
 SPLITS = ("train", "validation", "test")
 COUNTED_BYTES = 1 << 20
 """How much is put together where tokens are counted."""
@@ -277,7 +278,26 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):
         what = f"{task.method} learns from {' or '.join(method.kinds)}, these rows are {', '.join(wrong)}"
         faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
+    elif method is not None and method.labels:
+        _check_classes(survey, faults)
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:
         fix = f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good"
         faults.warn("few_rows", f"{rows} rows to learn from", field="data.train", fix=fix)
+
+
+def _check_classes(survey: Survey, faults: Faults) -> None:
+    """What is wrong with the labels of rows to classify."""
+    known = survey.sides["train"].classes
+    if len(known) > MAX_CLASSES:
+        faults.error("too_many_labels", f"more than {MAX_CLASSES:,} different labels", field="data.train",
+                     fix="map the column that holds the label: columns: {their_name: label}")  # fmt: skip
+        return
+    if len(known) < 2:
+        faults.error("one_label", f"all rows have the label {next(iter(known), '')!r}", field="data.train",
+                     fix="give rows of at least two labels")  # fmt: skip
+    for split, side in survey.sides.items():
+        if unknown := sorted(side.classes - known):
+            listed = ", ".join(unknown[:_LABELS_SHOWN]) + (" ..." if len(unknown) > _LABELS_SHOWN else "")
+            faults.error("unknown_label", f"no training row has these labels of {split}: {listed}",
+                         field=f"data.{split}", fix="give training rows with them, or correct them")  # fmt: skip

@@ -26,6 +26,7 @@ from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.data.write.dropped_features import features
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
+from cloudtune.methods import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,6 +81,8 @@ class Scanner:
         self.rules = rules
         self.measure = Measure(task)
         self._labels_seen: set[str] = set()
+        method = METHODS.get(task.method)
+        self._has_classes = method is not None and method.labels
         self.longest: dict[str, int] = {}
 
     def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
@@ -225,7 +228,8 @@ class Scanner:
             said = _ended(written) if isinstance(written, list) else written
             same = good.block is not None and said is good.block.data
             longest = self._longest(origin, good, lines, range(len(lines)))
-            return {origin: Side(len(lines), longest, good.joined, said, as_it_was=same)}
+            classes = self._classes(good.records)
+            return {origin: Side(len(lines), longest, good.joined, said, classes=classes, as_it_was=same)}
         names = [*map(shares.side, lines)]
         if isinstance(written, bytes):
             written = written.split(b"\n")
@@ -236,8 +240,15 @@ class Scanner:
             kept = [lines[index] for index in mine]
             said = None if written is None else _ended([written[index] for index in mine])
             places = array("I", mine).tobytes()
-            found[name] = Side(len(kept), self._longest(name, good, kept, mine), _ended(kept), said, places)
+            classes = self._classes([good.records[index] for index in mine])
+            longest = self._longest(name, good, kept, mine)
+            found[name] = Side(len(kept), longest, _ended(kept), said, places, classes)
         return found
+
+    def _classes(self, records: Sequence[Record]) -> set[str]:
+        if not self._has_classes:
+            return set()
+        return {str(record.label) for record in records if isinstance(record, Labelled | Picture)}
 
 
 def _ended(lines: list[bytes]) -> bytes:

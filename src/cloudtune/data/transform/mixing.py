@@ -79,6 +79,7 @@ class Mixture:
         self._sources = mix_sources(data)
         self._piles = {name: Pile(source.weight, data.split_seed) for name, source in self._sources.items()}
         self._longest = 0
+        self._classes: set[str] = set()
 
     def through(self, scanned: Scanned) -> Scanned:
         """The batch with what is mixed into it; a batch of another source is kept until it is drawn from."""
@@ -94,6 +95,7 @@ class Mixture:
         lines = _lines(side.canonical)
         written = lines if side.written is None else _lines(side.written)
         self._longest = max(self._longest, side.longest)
+        self._classes |= side.classes
         for line, said in zip(lines, written, strict=True):
             # What a held-out share holds must not come back this way: equal rows fall on one side.
             if self._shares.side(line) == "train":
@@ -114,7 +116,7 @@ class Mixture:
                     written.append(theirs or row)
                     other = other or bool(theirs)
         longest, both = max(side.longest, self._longest), _joined(written) if other else None
-        return Side(len(rows), longest, _joined(rows), both, side.places)
+        return Side(len(rows), longest, _joined(rows), both, side.places, side.classes | self._classes)
 
     def report(self, faults: Faults) -> None:
         """Tell how much of each source was mixed in."""

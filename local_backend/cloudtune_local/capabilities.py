@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 _OTHER = {
-    "limits.max_cost_usd": "a run on your own machine has no price; limit its time with `limits.max_time`",
-    "verb:deploy": "a local model answers in process: `cloudtune generate` asks it without any deployment",
+    "limits.max_cost_usd": "local runs have no price; limit their duration with `limits.max_time`",
+    "verb:deploy": "local models need no deployment; use `cloudtune generate`",
 }
 
 
@@ -27,10 +27,10 @@ def capabilities() -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,
         translated={
-            "data.validation": "its loss chooses the best checkpoint, which becomes the model",
-            "data.test": "measured once, at the end",
-            "limits.max_time": "training stops with a checkpoint and the best model so far; time in line is free",
-            "tags": "kept in job.json",
+            "data.validation": "the checkpoint with the lowest validation loss becomes the model",
+            "data.test": "evaluated once, at the end",
+            "limits.max_time": "training stops with a checkpoint and the best model so far; queue time is free",
+            "tags": "stored in job.json",
         },
         poll_s=0.25,
     )
@@ -44,10 +44,10 @@ def check(spec: JobSpec) -> list[Problem]:
 def _precision(spec: JobSpec) -> Iterator[Problem]:
     precision, device = spec.hyperparameters.precision, spec.overrides.get("local", {}).get("device", "auto")
     if precision == "fp16" and device == "cpu":
-        message = "half precision needs a GPU"
+        message = "fp16 requires a GPU"
         yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
     if precision == "bf16" and device == "cpu":
-        message = "on a CPU without bf16 arithmetic it is three to four times slower than fp32"
+        message = "three to four times slower than fp32 on a CPU without bf16 support"
         yield Problem(
             code="slow", field="hyperparameters.precision", message=message, severity="warning", fix="use fp32"
         )

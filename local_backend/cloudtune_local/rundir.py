@@ -82,7 +82,7 @@ class Run(RunFolder):
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
             if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
-                return RunStatus("cancelling", "asked to stop", None, status, job, worker, True)
+                return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
             status = _document(f"{self.path}/status.json") or status  # it may have ended between our two looks
@@ -203,11 +203,13 @@ def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStat
         shown = "paused" if pause else "queued"
         return RunStatus(shown, NO_WORKER, None, status, job, None, derived=shown != state)
     if state == "cancelling":
-        return RunStatus("cancelled", "its worker died while it was being cancelled", None, status, job, None, True)
+        return RunStatus(
+            "cancelled", "its worker exited while the job was being cancelled", None, status, job, None, True
+        )
     was = status.get("detail") or state
     problem = {
         "code": "killed",
-        "message": f"the worker was killed or the machine went down while the job was {state} ({was})",
-        "hint": "`cloudtune resume` goes on from the newest good checkpoint",
+        "message": f"the worker was killed or the machine shut down while the job was {state} ({was})",
+        "hint": "`cloudtune resume` continues from the newest valid checkpoint",
     }
     return RunStatus("failed", problem["message"], problem, status, job, None, True)

@@ -36,12 +36,12 @@ def main(arguments: list[str]) -> int:
         return 2
     run = Run(arguments[0])
     if not run.exists():
-        sys.stderr.write(f"{run.path} is no run folder: it has no spec.json\n")
+        sys.stderr.write(f"{run.path} is not a run folder: it has no spec.json\n")
         return 2
     given, pipe = (int(arguments[1]), int(arguments[2])) if len(arguments) == 3 else (None, None)
     lock = given if given is not None else take_lock(run.lock)
     if lock is None:
-        sys.stderr.write(f"{run.path} has a worker already\n")
+        sys.stderr.write(f"{run.path} already has a worker\n")
         return TAKEN
     keep_private()
     os.set_inheritable(lock, False)
@@ -97,7 +97,7 @@ def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int
     while not bell.told_to_stop:
         if run.asked("cancel"):
             turn.give_way()
-            run.end("cancelled", "cancelled before it began")
+            run.end("cancelled", "cancelled before it started")
             return None
         asked = "paused" if run.asked("pause") else "queued"
         if asked != shown:

@@ -1,4 +1,4 @@
-"""Which samples make up which optimiser step.
+"""Which samples make up which optimizer step.
 
 Pure functions of the lengths and the seed: a step's number says all about it, so a resumed run sees exactly what an
 unbroken one would have seen.

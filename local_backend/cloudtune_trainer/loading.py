@@ -79,7 +79,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     network.to(devices.device)
     packed = models.enable_packed_attention(network)
     if spec.hyperparameters.packing and not packed:
-        report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
+        report.warning("packing is disabled: this model's attention may not separate packed records")
     spec = _fitted(spec, network, report)
     tuned = models.make_trainable(network, spec, base, start)
     objective = objective_for(spec, packed=packed, tuned=tuned)
@@ -123,18 +123,18 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
             raise TrainingProblem(
                 "bad_checkpoint",
                 f"{spec.resume_from} is not a complete checkpoint",
-                "Resume from another checkpoint, or start anew.",
+                "Resume from another checkpoint, or start a new job.",
             )
     if saved is not None and saved.weights.name != (
         checkpoints.MODEL if spec.adapter.type == "full" else checkpoints.ADAPTER
     ):
         raise TrainingProblem(
             "bad_checkpoint",
-            f"{saved.path} was not made with adapter {spec.adapter.type}",
-            "Resume with the adapter that the checkpoint was made with.",
+            f"{saved.path} was not created with the adapter {spec.adapter.type}",
+            "Resume with the adapter type of the checkpoint.",
         )
     if saved is not None:
-        report.event("message", f"going on from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
+        report.event("message", f"resuming from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
     return saved
 
 
@@ -144,7 +144,7 @@ def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
     asked = spec.hyperparameters.max_length
     if not isinstance(limit, int) or not 1 < limit < asked:
         return spec
-    report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)
+    report.warning(f"max_length is {limit}, not {asked}: the model's context is {limit} tokens", max_length=limit)
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
@@ -155,9 +155,9 @@ def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer:
         raise TrainingProblem(problem.code, f"{name}: {problem.message}", problem.hint) from problem
     cuts = samples.cuts
     for what, numbers in {
-        "cut at max_length": cuts.truncated,
-        "dropped: max_length ends before their first word to learn": cuts.dropped,
-        "left out: they have nothing to learn": cuts.unlearnt,
+        "truncated at max_length": cuts.truncated,
+        "dropped: max_length ends before their first trained token": cuts.dropped,
+        "dropped: they have no trained tokens": cuts.unlearnt,
     }.items():
         if numbers:
             more = " ..." if len(numbers) > _SHOWN else ""
@@ -166,7 +166,7 @@ def _encoded(name: str, objective: Objective, rows: Iterable[Record], tokenizer:
                 split=name, rows=numbers[:1000], count=len(numbers), lost_tokens=cuts.lost_tokens,
             )  # fmt: skip
     if cuts.split:
-        report.event("message", f"{name}: {cuts.split} long texts go on in further sequences", split=name)
+        report.event("message", f"{name}: {cuts.split} long texts are split into several sequences", split=name)
     return samples
 
 
@@ -199,8 +199,8 @@ def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
     if highest >= size:
         raise TrainingProblem(
             "model_not_found",
-            f"{name}: the tokenizer gives token {highest}, but the model knows only {size}",
-            "The model's tokenizer does not belong to its weights; fetch the model again.",
+            f"{name}: the tokenizer produces token {highest}, but the model's vocabulary has {size}",
+            "The tokenizer does not match the weights; download the model again.",
         )
 
 

@@ -43,7 +43,7 @@ class MultiAdapterModel:
 
         tuned = read_tuned(folder)
         if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
-            raise TrainingProblem("bad_spec", f"{folder.name} holds no adapter: it moved the weights themselves")
+            raise TrainingProblem("bad_spec", f"{folder.name} has no adapter: it is a full fine-tune")
         check_adapter(folder)
         with self._lock, models.found(models.BaseModel(str(folder))):
             if name in self._adapted:
@@ -71,7 +71,7 @@ class MultiAdapterModel:
         if name is None:
             return self._model(self._base.path, None, continues=False)
         if name not in self._adapted:
-            raise TrainingProblem("model_not_found", f"there is no adapter {name} on this model")
+            raise TrainingProblem("model_not_found", f"this model has no adapter {name}")
         return self._adapted[name]
 
     def _model(self, folder: Path | str, name: str | None, *, continues: bool) -> Model:

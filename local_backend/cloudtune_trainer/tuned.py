@@ -45,8 +45,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TrainingProblem(
             "model_not_found",
-            f"{path.parent} holds no tuned model: {path.name} is missing or is not a JSON object",
-            "Give the model folder of a run that succeeded.",
+            f"{path.parent} has no tuned model: {path.name} is missing or is not a JSON object",
+            "Use the model folder of a succeeded run.",
         )
     return document
 
@@ -65,9 +65,9 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     for name, value in texts.items():
         if not isinstance(value, str) or "\0" in value:
-            raise _damaged(path, f"{name} is not a text")
+            raise _damaged(path, f"{name} is not a string")
     if not isinstance(tuned.get("merged"), bool):
-        raise _damaged(path, "merged is not true or false")
+        raise _damaged(path, "merged is not a boolean")
     known = {name: base[name] for name in ("source", "path", "revision") if name in base}
     return {**tuned, "base": known}
 
@@ -89,7 +89,7 @@ def check_adapter(folder: Path) -> None:
         if kinds is not None and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
             raise _damaged(path, f"{name} has the wrong type")
     if not 0 < (config.get("r") or 8) <= 1 << 16:
-        raise _damaged(path, "r is not a possible rank")
+        raise _damaged(path, "r is not a valid rank")
     if not (folder / "adapter_model.safetensors").is_file():
         raise _damaged(path, "its weights, adapter_model.safetensors, are missing")
 
@@ -105,4 +105,4 @@ def _is_mapping_of_transformers(value: Any) -> bool:
 
 
 def _damaged(path: Path, reason: str) -> TrainingProblem:
-    return TrainingProblem("model_not_found", f"{path} cannot be used: {reason}", "Fetch the model again.")
+    return TrainingProblem("model_not_found", f"cannot use {path}: {reason}", "Download the model again.")

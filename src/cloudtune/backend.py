@@ -64,7 +64,7 @@ class Capabilities(Value, frozen=True, kw_only=True):
 
     def why_not(self, feature: str) -> str:
         """The reason for what is not supported."""
-        return self.reasons.get(feature, "this back end has nothing that corresponds to it")
+        return self.reasons.get(feature, "this back end has no equivalent")
 
 
 class Intent(Value, frozen=True, kw_only=True):

@@ -185,7 +185,7 @@ class Client:
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
         if plan.purpose != "job":
-            raise InputError(f"this is a plan to {plan.purpose} a model, and not to make a job")
+            raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
         check_trust(plan, confirmed=trust_remote_code)
         # The plan that was recorded is what continues; only the location of the rows may have changed since.
         runner = self._runner(self.backend(plan.backend))
@@ -200,12 +200,12 @@ class Client:
         capabilities = capabilities_of(backend, ref)
         if not capabilities.can("verb:continue"):
             reason = capabilities.why_not("verb:continue")
-            raise UnsupportedError(f"{ref.backend} cannot continue an ended job: {reason}")
+            raise UnsupportedError(f"{ref.backend} cannot continue a job that has ended: {reason}")
         made = self.ledger.of_ref(ref)
         if made is None:
             raise InvalidRequest(
-                f"{ref} was not submitted with this ledger, so its spec is not known",
-                hint="submit its spec file with --resume, or use the ledger that it was submitted with",
+                f"{ref} was not submitted with this ledger, so its spec is unknown",
+                hint="submit its spec file with --resume, or use the ledger it was submitted with",
             )
         child = self._child_of(ref, made.key)
         if child is not None and child.gone_at is None:
@@ -216,7 +216,7 @@ class Client:
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
-                f"the rows or the model of {ref} have changed since it was submitted",
+                f"the data or the model of {ref} has changed since it was submitted",
                 hint="submit its spec file as a new job",
             )
         last = self.ledger.latest(made.key)
@@ -249,7 +249,7 @@ class Client:
         After a crash, or a lost reply, the same call goes on where it stopped.
         """
         if isinstance(model_or_plan, Plan) and options:
-            raise InputError("a plan has its options already", hint="give them to plan_deploy")
+            raise InputError("a plan already includes its options", hint="pass them to plan_deploy")
         hosting = self._hosting(model_or_plan.backend)
         if isinstance(model_or_plan, TunedModel):
             model_or_plan = hosting.plan_deploy(model_or_plan, options)
@@ -347,12 +347,12 @@ class Client:
     def _named(self, text: str) -> JobRef:
         found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None and not attempt.gone_at]
         if not found:
-            raise JobNotFound(f"no job called {text!r} in {self.ledger}", hint="`cloudtune jobs` lists them")
+            raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
         exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
         found = exact or found
         if len({attempt.key for attempt in found}) > 1:
             refs = ", ".join(str(attempt.ref) for attempt in found[:5])
-            raise InputError(f"{text!r} fits several jobs: {refs}", hint="name one of them")
+            raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
         assert found[0].ref is not None
         return found[0].ref  # of several attempts at one job the newest is meant
 

@@ -14,7 +14,7 @@ def duration(text: str) -> float:
     """Seconds, from 90s, 45m, 1h30m or 2d; a bare number is seconds. Raises ValueError."""
     found = _DURATION.fullmatch(text.replace(" ", ""))
     if not found or not any(found.groups()):
-        raise ValueError(f"{text!r} is not a duration: it looks like 90s, 45m, 1h30m or 2d (a bare number is seconds)")
+        raise ValueError(f"{text!r} is not a duration; write 90s, 45m, 1h30m or 2d (a plain number is seconds)")
     return sum(float(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 

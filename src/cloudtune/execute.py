@@ -78,7 +78,7 @@ class Executor:
         Raises what the back end raises once retries are used up; run it again to go on from there.
         """
         if [step.makes_job for step in plan.steps] != [False] * (len(plan.steps) - 1) + [True]:
-            raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
+            raise BackendError(f"a plan of {plan.backend} must end with the only step that creates the job")
         ref = self._finish(plan, spec).get("ref")
         try:
             return JobRef.parse(str(ref))
@@ -91,7 +91,9 @@ class Executor:
         What the ledger has as done is looked for once more: a deployment may be gone again by now.
         """
         if not plan.steps or any(step.makes_job or step.kind == "encode" for step in plan.steps):
-            raise BackendError(f"a plan of {plan.backend} to {plan.purpose} must have steps, and none that makes a job")
+            raise BackendError(
+                f"a plan of {plan.backend} to {plan.purpose} must have steps, none of which creates a job"
+            )
         return self._finish(plan, None)
 
     def _finish(self, plan: Plan, spec: JobSpec | None) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class Executor:
 
 
 def _damaged(step: Step) -> LedgerError:
-    return LedgerError(f"what the ledger has of the step {step.id} or of one before it is damaged", hint=REMEDY)
+    return LedgerError(f"the ledger's record of the step {step.id}, or of an earlier step, is damaged", hint=REMEDY)
 
 
 class _StepRun:
@@ -134,7 +136,7 @@ class _StepRun:
             if claim.state == "ours":
                 break
             if (good := self._still_good(claim.outputs)) is not None:
-                self._say("found", "done before")
+                self._say("found", "already done")
                 return good
             self._ledger.undo(self._plan.token, self._step.id)
         assert claim.intent is not None
@@ -156,7 +158,7 @@ class _StepRun:
             if claim.state != "held":
                 return claim
             holder = Owner.load(claim.holder)
-            self._say("waiting", f"process {holder.pid} on {holder.host} is doing it")
+            self._say("waiting", f"process {holder.pid} on {holder.host} is running this step")
             self._clock.sleep(HELD_POLL_S * (1 + random.random()))  # noqa: S311 - jitter
 
     def _still_good(self, outputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -181,7 +183,7 @@ class _StepRun:
             with attempt:
                 found = self._found()
                 if found is not None:
-                    self._say("found", "it was there already")
+                    self._say("found", "already exists")
                     return self._record(self._adopt(found))
                 return self._record(self._send())
         raise AssertionError("the retry policy re-raises")
@@ -199,7 +201,7 @@ class _StepRun:
                 return found  # of two sends both may have been acted on: then it is looked for both, once they show
             if left <= 0:
                 return None
-            self._say("waiting", f"an earlier request may still be acted on; asking again in {left:.0f} s")
+            self._say("waiting", f"an earlier request may still take effect; checking again in {left:.0f} s")
             self._clock.sleep(min(left, LONGEST_SETTLE_WAIT_S))
 
     def _unsettled_for(self, start: float) -> float:
@@ -258,10 +260,11 @@ class _StepRun:
             if probe.state == "ready":
                 return probe.outputs
             if probe.state == "failed":
-                raise BackendError(f"{self._step.title}: {probe.message or 'the back end reports a failure'}")
+                raise BackendError(f"{self._step.title}: {probe.message or 'the back end reported a failure'}")
             if self._clock.monotonic() - start > limit:
                 raise TransientError(
-                    f"{self._step.title}: still not ready after {limit:.0f} s", hint="run the same command to go on"
+                    f"{self._step.title}: still not ready after {limit:.0f} s",
+                    hint="run the same command again to continue",
                 )
             self._say("waiting", probe.message)
             self._clock.sleep(pause * (0.8 + 0.4 * random.random()))  # noqa: S311 - jitter
@@ -274,8 +277,8 @@ class _StepRun:
         except LedgerError as error:
             if ref is not None:
                 raise LedgerError(
-                    f"the job {ref} exists, but that could not be written down: {error.message}",
-                    hint="mend the ledger and run the same command again: it will find this job, not make another",
+                    f"the job {ref} exists, but could not be recorded: {error.message}",
+                    hint="repair the ledger and run the same command again; the existing job is reused",
                 ) from error
             raise
         if ref is not None and stands["ref"] != outputs["ref"]:  # both of us made one

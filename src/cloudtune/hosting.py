@@ -45,7 +45,7 @@ class Hosting:
         backend = runner.backend
         if not isinstance(backend, Host) or not hosts(backend):
             raise UnsupportedError(
-                f"{backend.name} cannot deploy a model: {backend.capabilities.why_not('verb:deploy')}"
+                f"{backend.name} cannot deploy models: {backend.capabilities.why_not('verb:deploy')}"
             )
         self._runner = runner
         self._host: Host = backend
@@ -61,7 +61,7 @@ class Hosting:
     def deploy(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None) -> Deployment:
         """Execute the plan and return the deployment, once the back end lists it."""
         if plan.purpose != "deploy":
-            raise InputError("this is a plan for something else, and not to deploy a model")
+            raise InputError("this plan does not deploy a model")
         name = str(self._execute(plan, on_step)["name"])
         clock = self._runner.clock
         start = clock.monotonic()
@@ -71,7 +71,8 @@ class Hosting:
                     return deployment
             if clock.monotonic() - start > LISTED_WITHIN_S:
                 raise TransientError(
-                    f"{name} was deployed on {plan.backend}, which does not list it", hint="see: cloudtune deployments"
+                    f"{name} was deployed on {plan.backend}, but is not in its list of deployments",
+                    hint="run `cloudtune deployments` to list deployments",
                 )
             clock.sleep(LISTED_POLL_S)
 
@@ -90,7 +91,7 @@ class Hosting:
     def _numbered(self, plan: Plan, purpose: str, model: str) -> Plan:
         """The plan with the number of its attempt."""
         if plan.purpose != purpose:
-            raise BackendError(f"a plan of {plan.backend} to {purpose} says that it is for: {plan.purpose}")
+            raise BackendError(f"a plan of {plan.backend} to {purpose} has the purpose {plan.purpose}")
         number = self._runner.next_deployment(plan.key)
         spec = plan.spec or {"model": model}
         return msgspec.structs.replace(plan, attempt=number, token=job_token(plan.key, number), spec=spec)

@@ -41,7 +41,7 @@ class Importing:
     def __init__(self, runner: Runner) -> None:
         backend = runner.backend
         if not isinstance(backend, Importer):
-            raise UnsupportedError(f"{backend.name} takes no models that were trained elsewhere")
+            raise UnsupportedError(f"{backend.name} cannot import models")
         self._runner = runner
         self._importer: Importer = backend
         self._exports = runner.ledger.folder.resolve() / "exports"
@@ -51,8 +51,8 @@ class Importing:
         backend = self._runner.backend
         if isinstance(backend, InPlaceImporter):
             return reading(self._runner.clock, backend.locate, source)
-        reason = f"{backend.name} takes models from folders only"
-        return Elsewhere(reason=reason, fix="fetch the model into a folder, and name that")
+        reason = f"{backend.name} imports models from folders only"
+        return Elsewhere(reason=reason, fix="download the model to a folder, and import that")
 
     def plan(
         self, source: Path | str | InPlace, *, name: str | None = None, again: bool = False,
@@ -71,7 +71,7 @@ class Importing:
         else:
             source = source.expanduser()
             if not source.is_dir():
-                raise InputError([Problem(code="no_folder", message="there is no such folder", file=str(source))])
+                raise InputError([Problem(code="no_folder", message="no such folder", file=str(source))])
             problems, called = self._importer.check_import(source), source.resolve().name
         if any(problem.severity == "error" for problem in problems):
             raise InputError(problems)

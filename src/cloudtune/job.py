@@ -133,7 +133,7 @@ class Job:
     def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
         made = snapshot.created_at
         over = made is not None and (self._client.clock.now() - made).total_seconds() >= limit
-        return f"it has gone on for more than {limit:.0f} s" if over else None
+        return f"it has run for more than {limit:.0f} s" if over else None
 
     def _planned_stall(self) -> float | None:
         with suppress(LedgerError):
@@ -200,7 +200,7 @@ class Job:
         Deployments of its model have to go first. Where the whole job can be removed, `delete` does that.
         """
         if capabilities_of(self._backend, self.ref).can("verb:delete"):
-            raise UnsupportedError(f"{self.ref.backend} removes a job with its record", hint="say delete")
+            raise UnsupportedError(f"{self.ref.backend} deletes a job together with its record", hint="use delete")
         reading(self._client.clock, self._backend.delete, self.ref)
 
     # -- using -----------------------------------------------------------------------------------------------------
@@ -242,7 +242,7 @@ class Job:
         self._need(verb)
         backend = self._backend
         if not isinstance(backend, protocol):
-            raise BackendError(f"{self.ref.backend} declares {verb} and has no {protocol.__name__} methods")
+            raise BackendError(f"{self.ref.backend} declares {verb} but does not implement {protocol.__name__}")
         return backend
 
     def _need(self, verb: str) -> None:

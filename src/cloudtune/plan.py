@@ -196,4 +196,4 @@ msgspec.json.Decoder(Plan)
 
 
 def _encode(value: Any) -> Any:
-    raise TypeError(f"{type(value).__name__} does not belong in a plan")
+    raise TypeError(f"a plan cannot contain {type(value).__name__}")

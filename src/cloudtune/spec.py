@@ -43,7 +43,7 @@ FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", 
 def _not_bool(value: Any) -> Any:
     # pydantic would read `epochs: yes` as 1; a person who writes that has made a mistake.
     if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
     return value
 
 
@@ -134,9 +134,9 @@ class Hyperparameters(Part):
     epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = None
     """Passes over the training rows; a fraction is allowed where the back end allows it."""
     max_steps: PositiveInt | None = None
-    """Stop after this many optimiser steps, whatever ``epochs`` says."""
+    """Stop after this many optimizer steps, whatever ``epochs`` says."""
     batch_size: PositiveInt | None = None
-    """Sequences in one optimiser step, over all devices and accumulation steps."""
+    """Sequences in one optimizer step, over all devices and accumulation steps."""
     gradient_accumulation_steps: PositiveInt | None = None
     """In how many parts a batch is computed: more parts, less memory, same result."""
     learning_rate: PositiveFloat | None = None
@@ -165,7 +165,7 @@ class Hyperparameters(Part):
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError("give warmup_steps or warmup_ratio, not both")
+            raise ValueError("set warmup_steps or warmup_ratio, not both")
         return self
 
 
@@ -210,12 +210,12 @@ def _columns(key: str, text: str) -> list[str]:
     try:
         places = [place for place in Formatter().parse(text) if place[1] is not None]
     except ValueError as error:
-        raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for braces that are meant") from error
+        raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for literal braces") from error
     for _, name, form, conversion in places:
         if not str(name).strip():
-            raise ValueError(f"template {key}: {{}} names no column")
+            raise ValueError(f"template {key}: {{}} has no column name")
         if form or conversion:
-            raise ValueError(f"template {key}: {{{name}}} stands for a column, with no {':' if form else '!'} in it")
+            raise ValueError(f"template {key}: {{{name}}} must be a column name without {':' if form else '!'}")
     return [str(name) for _, name, _, _ in places]
 
 
@@ -241,10 +241,10 @@ class Source(Part):
         if self.template is None:
             return self
         if self.columns or self.kind != "auto":
-            raise ValueError("a template names the file's own columns: give no columns and no kind beside it")
+            raise ValueError("a template uses the file's column names and cannot be combined with columns or kind")
         named = [name for key, text in self.template.items() for name in _columns(key, text)]
         if not named:
-            raise ValueError("the template names no column; write e.g. {question}")
+            raise ValueError("the template uses no column; write for example {question}")
         return self
 
     @property
@@ -306,7 +306,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*")
 
 def _name(value: str) -> str:
     if len(value) > 40 or not _NAME.fullmatch(value):
-        raise ValueError("use at most 40 letters, digits and single hyphens between them")
+        raise ValueError("use at most 40 letters and digits, separated by single hyphens")
     return value
 
 

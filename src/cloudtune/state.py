@@ -62,7 +62,9 @@ class JobRef(msgspec.Struct, frozen=True):
         backend, _, rest = text.strip().partition(":")
         scope, colon, vendor_id = rest.partition(":")
         if not (backend and colon and vendor_id):
-            raise ValueError(f"{text!r} is not a job reference; one looks like 'local:/home/me/runs:headlines-3f2a'")
+            raise ValueError(
+                f"{text!r} is not a job reference; a reference looks like 'local:/home/me/runs:headlines-3f2a'"
+            )
         return cls(backend, unquote(scope), vendor_id)
 
 

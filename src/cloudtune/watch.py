@@ -86,8 +86,8 @@ def watch(
         waited = clock.monotonic() - start
         if timeout is not None and waited >= timeout:
             raise WaitTimeout(
-                f"{ref} has not ended after {timeout:.0f} s; it goes on",
-                ref=ref, snapshot=state.last, hint=f"come back with: cloudtune watch {ref}",
+                f"timed out after {timeout:.0f} s; {ref} is still running",
+                ref=ref, snapshot=state.last, hint=f"watch it again: cloudtune watch {ref}",
             )  # fmt: skip
         delay = max(pause, state.asked_to_wait) * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
         clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
@@ -125,12 +125,12 @@ def watch_many(
             answered_at = clock.monotonic()
         elif clock.monotonic() - answered_at >= lost_after:
             ref = open_refs[0]
-            reason = seen[ref].detail if ref in seen else "no answer"
-            raise LostContact(f"nothing is known of {ref} any more: {reason}", ref=ref, snapshot=seen.get(ref))
+            reason = seen[ref].detail if ref in seen else "no response"
+            raise LostContact(f"{ref} no longer exists: {reason}", ref=ref, snapshot=seen.get(ref))
         waited = clock.monotonic() - start
         if timeout is not None and waited >= timeout:
             raise WaitTimeout(
-                f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",
+                f"timed out after {timeout:.0f} s; {len(open_refs)} of {len(refs)} jobs are still running",
                 ref=open_refs[0], snapshot=seen.get(open_refs[0]),
             )  # fmt: skip
         pause = max(SHORTEST_POLL_S, shortest_poll) if changed else min(pause * 1.4, longest_poll)
@@ -147,15 +147,15 @@ def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
         case JobState.SUCCEEDED:
             return
         case JobState.EXPIRED:
-            raise JobExpired(f"{ref} was stopped by a limit: {message}", ref=ref, snapshot=snapshot, hint=hint)
+            raise JobExpired(f"{ref} reached a limit and was stopped: {message}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.CANCELLED if capped:
-            raise JobExpired(f"{ref} was stopped by a limit: {capped}", ref=ref, snapshot=snapshot, hint=hint)
+            raise JobExpired(f"{ref} reached a limit and was stopped: {capped}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.CANCELLED:
             raise JobCancelled(f"{ref} was cancelled", ref=ref, snapshot=snapshot)
         case JobState.FAILED:
             raise JobFailed(f"{ref} failed: {message}", ref=ref, snapshot=snapshot, hint=hint)
         case _:
-            raise WaitTimeout(f"{ref} has not ended: it is {snapshot.state}", ref=ref, snapshot=snapshot)
+            raise WaitTimeout(f"{ref} has not ended; its state is {snapshot.state}", ref=ref, snapshot=snapshot)
 
 
 class _Watch:
@@ -229,8 +229,8 @@ class _Watch:
         lost_s = now - self._lost_since
         if lost_s >= self._lost_after:
             raise LostContact(
-                f"no answer about {self._ref} for {lost_s:.0f} s: {error}",
-                ref=self._ref, snapshot=self.last, hint=f"the job may go on; later: cloudtune watch {self._ref}",
+                f"no response about {self._ref} for {lost_s:.0f} s: {error}",
+                ref=self._ref, snapshot=self.last, hint=f"the job may still be running: cloudtune watch {self._ref}",
             ) from error  # fmt: skip
         return None
 
@@ -244,7 +244,7 @@ class _Watch:
         step = snapshot.progress.step
         where = f"after step {step}" if step else "before the first step"
         return (
-            f"stalled: {snapshot.native_state}, but no new step or event for {still_s:.0f} s, {where}"
+            f"stalled: {snapshot.native_state}, no progress for {still_s:.0f} s, {where}"
             + (f" ({snapshot.detail})" if snapshot.detail else "")
         )  # fmt: skip
 
@@ -270,8 +270,8 @@ class _Watch:
         self._paused_since = now if self._paused_since is None else self._paused_since
         if now - self._paused_since >= paused_after:
             raise WaitTimeout(
-                f"{self._ref} is paused and will not go on by itself",
-                ref=self._ref, snapshot=snapshot, hint=f"let it go on with: cloudtune resume {self._ref}",
+                f"{self._ref} is paused and does not continue by itself",
+                ref=self._ref, snapshot=snapshot, hint=f"resume it: cloudtune resume {self._ref}",
             )  # fmt: skip
 
 

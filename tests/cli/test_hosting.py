@@ -30,8 +30,8 @@ def test_a_model_is_deployed_asked_listed_and_taken_down(desk: Desk) -> None:
     assert made.code == 0, made.err
     name = made.out.strip()
     assert standing(desk) == [name]
-    for words in (f"Plan to deploy {name} on scripted", "[call: the vendor makes it happen once]", "token ",
-                  "Cost: not known here; a deployment may cost by the hour, idle too", "ready; ask it",
+    for words in (f"Plan to deploy {name} on scripted", "[call: idempotent by request token]", "token ",
+                  "Cost: unknown; deployments may be billed by the hour, even when idle", "ready; ask it",
                   f"cloudtune generate {ref}", f"cloudtune undeploy {name} --backend scripted"):  # fmt: skip
         assert words in made.err
     assert "method" not in made.err

@@ -293,7 +293,7 @@ def test_a_fault_of_the_emulators_own_is_told_as_the_services(
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(emulator.context.engine, "status", broken)
-    with pytest.raises(ClientError, match=r"InternalServerException.*its log says where"):
+    with pytest.raises(ClientError, match=r"InternalServerException.*see its log"):
         bedrock.get_model_customization_job(jobIdentifier="first-job")
     assert "a mistake of ours" in caplog.text
 

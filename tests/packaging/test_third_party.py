@@ -154,7 +154,7 @@ def test_a_stranger_is_found_opened_and_used(installed: Path, tmp_path: Path) ->
 
 def test_ours_win_over_a_stranger_of_the_same_name(installed: Path, tmp_path: Path) -> None:
     told, _ = _use(installed, tmp_path)
-    assert told["origins"]["local"] == "built in"  # type: ignore[index]
+    assert told["origins"]["local"] == "built-in"  # type: ignore[index]
     assert str(told["local"]).startswith("cloudtune_local.")
 
 

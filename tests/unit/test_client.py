@@ -114,7 +114,7 @@ def test_rows_that_change_between_plan_and_submit_are_refused(client: Client, wo
     plan = client.plan(world.spec())
     rows = Path(world.spec().data.train.path)  # type: ignore[arg-type]
     rows.write_text(rows.read_text(encoding="utf-8").replace("plus", "and"), encoding="utf-8")
-    with pytest.raises(DataError, match="not those that were checked"):
+    with pytest.raises(DataError, match="have changed since the check"):
         client.submit(plan)
     assert world.jobs() == []
     assert [attempt.name for attempt in client.unfinished()] == ["small-0"]

@@ -71,7 +71,7 @@ def _leave(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: 
     try:
         _write(context, job, rows)
     except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same
-        _LOG.warning("the figures of job %s are lost: there is no %s any more", job["name"], error)
+        _LOG.warning("the metrics of job %s are lost: %s no longer exists", job["name"], error)
     models.add(context, job, seen.finished_at or now)
 
 

@@ -125,7 +125,7 @@ def settle_all(context: EmulatorContext, now: float) -> None:
                     context, buckets.parse(model["source"]["uri"]), context.store.content(f"imported-{model['id']}")
                 )
             except buckets.NoSuch as error:  # taken away meanwhile: there is a model all the same, and it cannot answer
-                _LOG.warning("the files of model %s are lost: there is no %s any more", model["name"], error)
+                _LOG.warning("the files of model %s are lost: %s no longer exists", model["name"], error)
             model["fetched"] = True
             context.store.save(KIND, FACE, model)
 

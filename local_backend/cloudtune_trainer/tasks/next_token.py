@@ -2,7 +2,7 @@
 
 It turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of the method.
 
-Losses are sums, over tokens or over pairs: the loop divides by the count of the whole optimiser step, so that a batch
+Losses are sums, over tokens or over pairs: the loop divides by the count of the whole optimizer step, so that a batch
 computed in parts, or on several devices, has the same gradient as one computed at once.
 """
 

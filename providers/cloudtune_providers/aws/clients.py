@@ -91,7 +91,7 @@ class Clients:
         """The region in force. Raises ConfigError if there is none."""
         region = self.client("sts").meta.region_name
         if not region or region == "aws-global":
-            raise ConfigError("there is no AWS region", hint="set region in the settings, or AWS_REGION")
+            raise ConfigError("no AWS region is set", hint="set region in the settings, or AWS_REGION")
         return str(region)
 
     def account(self) -> str:
@@ -166,10 +166,10 @@ class Clients:
         except CloudtuneError:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            message = f"{doing}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            message = f"{doing}: unexpected response ({type(error).__name__}: {error})"
             raise InvalidResponse(message) from error
         except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
-            raise Unavailable(f"{doing}: the answer broke off: {error}") from error
+            raise Unavailable(f"{doing}: the response was interrupted: {error}") from error
 
     def secrets(self) -> tuple[str, ...]:
         """What a service might repeat and nobody else should read; only credentials that were loaded already."""
@@ -192,12 +192,12 @@ def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **
         return
     if http_response.raw is None:
         return  # botocore's Stubber answers without a body
-    hint = "check that the endpoint leads to AWS, and not to a proxy's page"
+    hint = "check that the endpoint is AWS, not a proxy's page"
     if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise InvalidResponse(f"{model.name}: the answer is a web page, and not what the API promises", hint=hint)
+        raise InvalidResponse(f"{model.name}: the response is a web page, not an API response", hint=hint)
     promised = model.output_shape.required_members if model.output_shape is not None else ()
     if promised and not any(name in parsed for name in promised):  # services leave some of them out for a while
-        raise InvalidResponse(f"{model.name}: the answer holds nothing of what the API promises", hint=hint)
+        raise InvalidResponse(f"{model.name}: the response has none of the documented fields", hint=hint)
 
 
 def _is_own(url: str) -> bool:

@@ -80,15 +80,15 @@ class Components:
         if going:
             return Unsettled(until=now + timedelta(seconds=GOING_POLL_S))
         if self._tags_of(there).get(TOKEN_TAG) != token_in(request["body"]):
-            raise Conflict(f"an inference component {name!r} stands, and cloudtune did not make it for this model",
-                           hint="give another name, or take it down")  # fmt: skip
+            raise Conflict(f"an inference component {name!r} exists, but cloudtune did not create it for this model",
+                           hint="choose another name, or delete it")  # fmt: skip
         return Done(outputs={"name": name})
 
     def probe(self, request: Mapping[str, Any]) -> Probe:
         """Whether it answers; of one that is taken down, whether it is gone."""
         name = str(request["name"])
         there = self._describe(name)
-        word = str((there or {}).get("InferenceComponentStatus") or "not there")
+        word = str((there or {}).get("InferenceComponentStatus") or "not found")
         told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
         if request.get("until") == "gone":
             state = "ready" if there is None else "failed" if word == "Failed" else "pending"

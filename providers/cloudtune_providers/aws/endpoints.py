@@ -35,7 +35,7 @@ _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 GOING_POLL_S = 10.0
 ASLEEP = "asleep"
 """A deployment without an instance: it costs nothing, and wakes within minutes of a question."""
-SLEEPS = "no instance, and nothing to pay, while nobody asks; the first question wakes it"
+SLEEPS = "no instances and no cost while idle; the first request starts one"
 _PAGE = 100
 
 
@@ -84,14 +84,14 @@ class Endpoints:
         if there.get("EndpointStatus") == "Deleting":  # the name is free once it has gone
             return Unsettled(until=now + timedelta(seconds=GOING_POLL_S))
         if self._labels.of(str(there[arn]), there.get("CreationTime")).get(TOKEN_TAG) != token_in(body):
-            raise Conflict(f"{name!r} stands already, and cloudtune did not make it for this model",
-                           hint="give another name, or take it down")  # fmt: skip
+            raise Conflict(f"{name!r} exists, but cloudtune did not create it for this model",
+                           hint="choose another name, or delete it")  # fmt: skip
         return Done(outputs={"name": name})
 
     def probe(self, name: str) -> Probe:
         """Whether it answers."""
         there = self._describe("endpoint", name)
-        word = str((there or {}).get("EndpointStatus") or "not there")
+        word = str((there or {}).get("EndpointStatus") or "not found")
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
         told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
         return Probe(state=state, outputs={"name": name}, message=told)  # type: ignore[arg-type]

@@ -96,7 +96,7 @@ def removal(deployment: Deployment, token: str) -> Plan:
     if held.get("component") and held.get("endpoint") == name:
         # An endpoint is deleted only once no component is on it.
         steps.append(
-            Step(id=GONE, kind="await", title=f"wait until {name} is off its endpoint", limit_s=_GOING_S,
+            Step(id=GONE, kind="await", title=f"wait until {name} is removed from its endpoint", limit_s=_GOING_S,
                  request={"call": "sagemaker.describe_inference_component", "name": name, "until": "gone"})
         )  # fmt: skip
     if "component" not in held or held.get("endpoint") == name:
@@ -129,7 +129,7 @@ def _component(
         Step(id=create, kind="call", title=f"put {aim.name} on the endpoint {part.endpoint}", once="atomic",
              token=aim.token,
              request={"call": "sagemaker.create_inference_component", "body": {**body, "Tags": labels}}),
-        Step(id=ready, kind="await", title=f"wait until {aim.name} answers", limit_s=aim.limit_s,
+        Step(id=ready, kind="await", title=f"wait until {aim.name} is ready", limit_s=aim.limit_s,
              request={"call": "sagemaker.describe_inference_component", "name": output_ref(create, "name")}),
         *(scaling.steps(aim.name, aim.token, copies) if copies else ()),
     ]  # fmt: skip

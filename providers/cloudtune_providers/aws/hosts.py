@@ -95,7 +95,7 @@ class Hosts:
             if others:
                 raise InvalidRequest(
                     f"{', '.join(sorted(others))} {'are' if len(others) > 1 else 'is'} on {deployment.id}",
-                    hint=f"take that down first: cloudtune undeploy {min(others)}",
+                    hint=f"delete it first: cloudtune undeploy {min(others)}",
                 )
         return host_plans.removal(deployment, token)
 

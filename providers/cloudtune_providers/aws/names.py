@@ -36,14 +36,14 @@ def tag_problems(tags: Mapping[str, str], field: str, *, others: int = 0) -> Ite
     """What AWS would refuse. ``others`` is how many more the thing carries beside these and ours."""
     room = MOST_TAGS - len(OUR_TAGS) - others
     if len(tags) > room:
-        message = f"{len(tags)} tags, and there is room for {room}"
-        yield Problem(code="too_many_tags", field=field, message=message, fix="take some out")
+        message = f"{len(tags)} tags; at most {room} are allowed"
+        yield Problem(code="too_many_tags", field=field, message=message, fix="remove some")
     for key, value in tags.items():
         if not _TAG.fullmatch(key) or not _TAG.fullmatch(value):
-            message = f"AWS takes letters, digits, spaces and _ . : / = + - @ in tags, and not {key!r}: {value!r}"
-            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="write it otherwise")
+            message = f"AWS tags allow letters, digits, spaces and _ . : / = + - @, not {key!r}: {value!r}"
+            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="remove the other characters")
         if key.lower().startswith("aws:") or key in OUR_TAGS:
-            message = f"tags that begin with {key.partition(':')[0]}: belong to somebody else"
+            message = f"tags that start with {key.partition(':')[0]}: are reserved"
             yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="choose another key")
 
 

@@ -97,13 +97,16 @@ class AccountChecks:
             with self.clients.asking(f"bucket {bucket}"):
                 told = self.clients.client("s3").head_bucket(Bucket=bucket)
         except JobNotFound:
-            return "denied", f"there is no bucket {bucket}, or it is another account's"
+            return "denied", f"the bucket {bucket} does not exist, or belongs to another account"
         headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         place = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
         if place and place != self.clients.region:
-            return "denied", f"{bucket} lies in {place}, and jobs in {self.clients.region} read only buckets there"
+            return (
+                "denied",
+                f"{bucket} is in {place}, but jobs in {self.clients.region} can only read buckets in that region",
+            )
         if not place:
-            return "cannot_verify", f"{bucket} is there; its region is not told"
+            return "cannot_verify", f"{bucket} exists; its region is unknown"
         return "good", f"{bucket}, in {place}"
 
     def role(self) -> Told:
@@ -115,26 +118,26 @@ class AccountChecks:
             with self.clients.asking(f"role {name}"):
                 role = dict(self.clients.client("iam").get_role(RoleName=name)["Role"])
         except JobNotFound:
-            return "denied", f"there is no role {self.options.role_arn}"
+            return "denied", f"the role {self.options.role_arn} does not exist"
         document = role.get("AssumeRolePolicyDocument")
         if isinstance(document, str):
             document = json.loads(unquote(document))
         if not trusts(document or {}, self._service):
             hint = f"see `cloudtune init {self._backend}`"
-            return "denied", f"it does not let {self._service} take it on: {hint}"
+            return "denied", f"its trust policy does not allow {self._service} to assume it: {hint}"
         return "good", str(role.get("Arn"))
 
     def role_may(self, asked: Iterable[Asked]) -> Told:
         """What the role is allowed to."""
         if not (self.options.role_arn and self.options.bucket):
-            return "cannot_verify", "without a role and a bucket there is nothing to look at"
+            return "cannot_verify", "set a role and a bucket to check permissions"
         return self._simulated(self.options.role_arn, asked)
 
     def caller_may(self, asked: Iterable[Asked]) -> Told:
         """What whoever asks is allowed to: the given, and to hand the role over."""
         source = role_of(self._who.get("arn", ""))
         if source is None:
-            return "cannot_verify", f"{self._who.get('arn')} cannot be simulated"
+            return "cannot_verify", f"the permissions of {self._who.get('arn')} cannot be simulated"
         passing = [("iam:PassRole", self.options.role_arn)] if self.options.role_arn else []
         return self._simulated(source, [*asked, *passing])
 
@@ -160,7 +163,7 @@ class AccountChecks:
         if denied:
             return "denied", f"not allowed: {', '.join(denied)}"
         if unknown:
-            return "cannot_verify", f"allowed on conditions that the simulator cannot judge: {', '.join(unknown)}"
+            return "cannot_verify", f"allowed under conditions that the simulator cannot evaluate: {', '.join(unknown)}"
         return "good", ", ".join(allowed)
 
     def _decisions(self, source: str, actions: list[str], resource: str) -> list[dict[str, Any]]:

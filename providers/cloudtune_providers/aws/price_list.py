@@ -54,7 +54,7 @@ class PriceList:
                 try:
                     yield json.loads(text)
                 except ValueError as error:
-                    raise InvalidResponse("AWS's price list holds what is not JSON") from error
+                    raise InvalidResponse("AWS's price list is not valid JSON") from error
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}

@@ -90,15 +90,15 @@ class Objects:
     def find(self, key: str, sha256: str, size: int | None = None) -> Found:
         """Whether the object with these bytes is there. Raises Conflict if something else stands under the key."""
         try:
-            with self._clients.asking(f"look at {self.url(key)}"):
+            with self._clients.asking(f"check of {self.url(key)}"):
                 head = _confirmed(self._s3.head_object(Bucket=self.bucket, Key=key))
         except JobNotFound:
             return Absent()
         told = head.get("Metadata", {}).get(_HASH_KEY)
         if told != sha256 or (size is not None and head["ContentLength"] != size):
             raise Conflict(
-                f"{self.url(key)} is there, and holds something else",
-                hint="choose another bucket or prefix, or remove it",
+                f"{self.url(key)} already exists with different content",
+                hint="choose another bucket or prefix, or delete it",
             )
         return Done(outputs={"key": key, "url": self.url(key), "bytes": head["ContentLength"], "sha256": sha256})
 
@@ -284,13 +284,13 @@ class _Multipart:
 def _confirmed(answer: dict[str, Any]) -> dict[str, Any]:
     """The answer about an object, if it tells the ETag that S3 always tells. Raises InvalidResponse."""
     if not answer.get("ETag"):
-        raise InvalidResponse("the answer names no ETag: it is not S3's")
+        raise InvalidResponse("the response has no ETag, so it is not from S3")
     return answer
 
 
 def changed(what: str) -> DataError:
     """The error for bytes that are not those that were planned."""
-    return DataError(f"{what}: the bytes have changed since they were planned", hint="plan and submit again")
+    return DataError(f"{what}: the content has changed since the plan", hint="plan and submit again")
 
 
 def _base64(digest: bytes) -> str:

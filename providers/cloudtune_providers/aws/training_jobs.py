@@ -64,8 +64,8 @@ class TrainingJobs:
         held = self.tags(str(job["TrainingJobArn"])).get(TOKEN_TAG)
         if wanted is None or held != wanted:
             raise Conflict(
-                f"a training job called {name!r} exists, and cloudtune did not make it for this submission",
-                hint="give the spec another name",
+                f"a training job named {name!r} exists, but cloudtune did not create it for this submission",
+                hint="use another name in the spec",
             )
         return Done(outputs=self._made(name))
 
@@ -188,7 +188,7 @@ class TrainingJobs:
             return None
         state = answers.state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
         if not state.is_terminal and job["TrainingJobStatus"] != "Deleting":
-            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait until it ends")
         if job["TrainingJobStatus"] != "Deleting":
             try:
                 with self._clients.asking(f"training job {name}"):
@@ -207,7 +207,7 @@ class TrainingJobs:
         """The job's name. Raises JobNotFound for a reference to another account, region or endpoint."""
         if ref.scope != self._scope():
             raise JobNotFound(
-                f"{ref} lies in another account, region or at another endpoint than {self._scope()}, which is in use",
-                hint="choose the profile and region that it was submitted with",
+                f"{ref} belongs to another account, region or endpoint than the current one, {self._scope()}",
+                hint="use the profile and region it was submitted with",
             )
         return ref.id

@@ -80,7 +80,7 @@ class AzureOpenAIOptions(BaseModel):
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in ("http", "https"):
-            raise ValueError("an endpoint looks like https://<resource>.openai.azure.com")
+            raise ValueError("an endpoint must look like https://<resource>.openai.azure.com")
         return value
 
     def address(self, environ: Mapping[str, str] | None = None) -> str:

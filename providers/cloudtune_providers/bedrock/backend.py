@@ -321,7 +321,7 @@ class BedrockBackend:
         """Who knows jobs of that kind, and the job's name. Raises JobNotFound for another account's or region's."""
         scope = self._clients.scope()
         if ref.scope != scope:
-            raise JobNotFound(f"{ref.id}: it belongs to {ref.scope}, and the settings lead to {scope}")
+            raise JobNotFound(f"{ref.id} belongs to {ref.scope}, but the settings select {scope}")
         kind = _kind(ref)
         return self._rooms[kind], ref.id.removeprefix(kind)
 

@@ -82,7 +82,7 @@ def delete_model(clients: Clients, arn: str) -> None:
     except JobNotFound:
         return
     except Conflict as error:
-        error.hint = "take its deployments down first: cloudtune deployments, cloudtune undeploy"
+        error.hint = "delete its deployments first: cloudtune deployments, cloudtune undeploy"
         raise
 
 

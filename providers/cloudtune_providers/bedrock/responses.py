@@ -106,10 +106,10 @@ def _phase(details: Mapping[str, Any]) -> tuple[str, bool]:
 def _problem(job: Mapping[str, Any]) -> JobProblem:
     said = str(job.get("failureMessage") or "")
     if not said:  # a list leaves the reason out
-        return JobProblem(message="the service gives no reason in lists", hint="cloudtune show JOB asks for it")
+        return JobProblem(message="lists do not include the reason", hint="run `cloudtune show JOB` to see it")
     hint = None
     if "Input data" in said or "format" in said.lower():
-        hint = "mend the rows that the message names; `cloudtune data check` finds more"
+        hint = "fix the rows that the message names; `cloudtune data check` finds more"
     return JobProblem(message=said, hint=hint)
 
 

@@ -158,8 +158,8 @@ class JumpStartBackend:
         strange = sorted(set(there) - set(request["keys"]))
         if strange:
             raise Conflict(
-                f"{strange[0]} lies among the rows in s3://{request['bucket']}/{request['prefix']}: it would be learnt",
-                hint="remove it, or set another prefix",
+                f"{strange[0]} is in s3://{request['bucket']}/{request['prefix']} and would be trained on",
+                hint="delete it, or set another prefix",
             )
         is_there = set(request["keys"]) <= set(there)
         return Probe(state="ready" if is_there else "pending", message="not all rows are listed yet")
@@ -199,7 +199,7 @@ class JumpStartBackend:
         state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
         uri = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
         if not state.is_terminal or not uri:
-            raise InvalidRequest(f"{ref} has no model: it is {job['TrainingJobStatus']}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job['TrainingJobStatus']}")
         snapshot = self._jobs.get(ref)
         return TunedModel(
             id=ref.id, base=snapshot.model, backend=self.name, scope=ref.scope, ref=ref, call="api", needs_deploy=True,

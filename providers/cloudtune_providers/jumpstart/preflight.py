@@ -55,7 +55,7 @@ class Preflight:
         count = len(self._hub.models())
         if count:
             return "good", f"{self._options.hub}; {count} models in the public list"
-        return "cannot_verify", f"{self._options.hub}: the public list of models could not be read"
+        return "cannot_verify", f"{self._options.hub}: cannot read the public list of models"
 
     def _facts(self, spec: JobSpec) -> dict[str, object]:
         version = spec.overrides.get(NAME, {}).get("model_version")
@@ -65,7 +65,7 @@ class Preflight:
         facts = self._facts(spec)
         document, name = Document(facts["document"]), f"{facts['model']} {facts['version']}"  # type: ignore[arg-type]
         if not document.trains:
-            return "denied", f"{name} cannot be trained by JumpStart, says its document"
+            return "denied", f"{name} is not trainable in JumpStart, according to its document"
         return "good", f"{name}, read from {self._options.hub}"
 
     def _terms(self, spec: JobSpec) -> Told:
@@ -76,4 +76,4 @@ class Preflight:
         said = spec.overrides.get(NAME, {}).get("accept_eula")
         if said or (said is None and facts["model"] in self._options.accept_eula):
             return "good", f"accepted: {document.terms}"
-        return "denied", f"read {document.terms}, and say overrides.{NAME}.accept_eula: true"
+        return "denied", f"read {document.terms}, and set overrides.{NAME}.accept_eula: true"

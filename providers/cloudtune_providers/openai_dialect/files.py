@@ -117,7 +117,7 @@ class Files:
         with self._wire.asking(f"file {file}", missing=InvalidRequest):
             answer = self._wire.client.files.content(file)
             if "text/html" in answer.response.headers.get("content-type", ""):
-                raise InvalidResponse(f"file {file}: the answer is a page, and not the file's content")
+                raise InvalidResponse(f"file {file}: the response is a web page, not the file's content")
             return bytes(answer.content)
 
     def delete(self, file: str) -> None:

@@ -61,7 +61,7 @@ class Answering:
                     end = part
         if end is None:
             size = sum(map(len, told))
-            raise Unavailable(f"model {model}: the answer broke off after {size} characters", hint="ask again")
+            raise Unavailable(f"model {model}: the response was interrupted after {size} characters", hint="try again")
         yield msgspec.structs.replace(end, text="".join(told))
 
     def _call(self, by: str) -> Any:
@@ -135,4 +135,4 @@ def _response_parts(stream: Any, model: str) -> Iterator[Generation]:
 
 def _failure(event: Any) -> str:
     error = getattr(getattr(event, "response", None), "error", None) or event
-    return str(getattr(error, "message", None) or "the service gives no reason")
+    return str(getattr(error, "message", None) or "the service did not give a reason")

@@ -216,7 +216,7 @@ class Jobs:
             kept = self.checkpoints(ref)
             name = kept[-1].uri if kept else None
         if not name:
-            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job.get('status')}")
         base = str(job.get("model"))
         ends = retires(base)
         return TunedModel(
@@ -258,7 +258,7 @@ class Jobs:
         except JobNotFound:
             return
         if not responses.state_of(str(job.get("status"))).is_terminal:
-            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait until it ends")
         if job.get("fine_tuned_model"):
             self._delete_model(job["fine_tuned_model"])
         for file in (*(job.get("result_files") or ()), *self._own_files(job)):
@@ -289,8 +289,8 @@ class Jobs:
     def _id(self, ref: JobRef) -> str:
         if ref.scope != self._scope:
             raise JobNotFound(
-                f"{ref} lies in another account or at another endpoint than {self._scope}, which is in use",
-                hint="choose the profile that it was submitted with",
+                f"{ref} belongs to another account or endpoint than the current one, {self._scope}",
+                hint="use the profile it was submitted with",
             )
         return ref.id.removeprefix(self._prefix)
 

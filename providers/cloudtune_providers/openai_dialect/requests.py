@@ -163,12 +163,12 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
         ),
         # A request that a proxy delivers twice makes two jobs or files, and nobody is told.
         Step(
-            id="confirm", kind="await", title="wait until the job is listed, and look for twins",
+            id="confirm", kind="await", title="wait until the job is listed, and look for duplicates",
             request=marks | {"id": output_ref("create", "id"), "created_at": output_ref("create", "created_at")},
             limit_s=LISTING_LIMIT_S,
         ),
         Step(
-            id="settle", kind="call", title="remove twins of the job and of its files", makes_job=True,
+            id="settle", kind="call", title="delete duplicates of the job and its files", makes_job=True,
             request={"call": "fine_tuning.jobs.cancel", "twins": output_ref("confirm", "twins"),
                      "spare": output_ref("confirm", "spare"), "ref": output_ref("confirm", "ref")},
         ),

@@ -55,7 +55,7 @@ class Rules:
     def _notice(self, notice: Notice) -> Iterator[Problem]:
         source = self._catalog.cite(notice.source)
         if notice.what in ("no_new_jobs", "service_ends"):
-            yield from self._over("closed", "backend", notice.on, f"{notice.text} (from {notice.on} on; {source})",
+            yield from self._over("closed", "backend", notice.on, f"{notice.text} (from {notice.on}; {source})",
                                   "choose another back end")  # fmt: skip
         elif self._today >= notice.on and not self._rehearsal:
             message = f"{notice.text} (since {notice.on}; {source})"
@@ -75,34 +75,34 @@ class Rules:
         if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".json")):
             return Problem(
                 code="unknown_model", field="model",
-                message=f"{name!r} is a path, and {self._backend} tunes its own models",
-                fix=f"name one of them (`model: {{{self._backend}: ...}}`); known to take {method}: {known}",
+                message=f"{name!r} is a path, but {self._backend} tunes its own models only",
+                fix=f"set one of them (`model: {{{self._backend}: ...}}`); models that support {method}: {known}",
             )  # fmt: skip
         return Problem(
             code="unknown_model", severity="warning", field="model",
-            message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is",
-            fix=f"models known to take {method}: {known}",
+            message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent unchanged",
+            fix=f"models known to support {method}: {known}",
         )  # fmt: skip
 
     def _model(self, model: Model, method: str) -> Iterator[Problem]:
-        others = ", ".join(self._catalog.tunable(method, self._today)) or "none is left"
+        others = ", ".join(self._catalog.tunable(method, self._today)) or "none"
         source = self._catalog.cite(model.source)
-        fix = f"models that take {method}: {others}"
+        fix = f"models that support {method}: {others}"
         if method not in model.methods:
-            offered = ", ".join(model.methods) or "nothing any more"
-            message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({source})"
+            offered = ", ".join(model.methods) or "nothing"
+            message = f"{model.id} does not support {method}, only: {offered} ({source})"
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
         for on, what in (
-            (model.no_new_jobs_from, "takes no new jobs"), (model.ends, "and what is tuned on it stop answering")
+            (model.no_new_jobs_from, "accepts no new jobs"), (model.ends, "and its tuned models stop responding")
         ):  # fmt: skip
             if on is not None:
-                yield from self._over("model_ends", "model", on, f"{model.id} {what} from {on} on ({source})", fix)
+                yield from self._over("model_ends", "model", on, f"{model.id} {what} from {on} ({source})", fix)
         if (
             model.no_new_customers_from is not None
             and self._today >= model.no_new_customers_from
             and not self._rehearsal
         ):
-            message = f"only customers from before {model.no_new_customers_from} may tune {model.id} ({source})"
+            message = f"only customers from before {model.no_new_customers_from} can tune {model.id} ({source})"
             yield Problem(code="no_new_customers", severity="warning", field="model", message=message, fix=fix)
 
     def retires(self, base: str) -> date | None:
@@ -133,8 +133,8 @@ class Rules:
         entry = self._catalog.range(name, base_of(model), method)
         if entry is None:
             if any(other.name == name for other in self._catalog.ranges):
-                message = f"{method} has no {name}"
-                yield Problem(code="not_of_method", field=field, message=message, fix="take it out")
+                message = f"{method} does not use {name}"
+                yield Problem(code="not_of_method", field=field, message=message, fix="remove it")
             return
         if fault := entry.fault(value):
             message = f"{name} {fault}, not {value} ({self._catalog.cite(entry.source)})"
@@ -145,12 +145,12 @@ class Rules:
         limit = self._catalog.limit("metadata.pairs.max")
         if limit is not None and len(spec.tags) + own > limit.value:
             most = int(limit.value) - own
-            message = f"{len(spec.tags)} tags, and there is room for {most} beside cloudtune's own"
-            yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep {most} at the most")
+            message = f"{len(spec.tags)} tags; at most {most} are allowed besides cloudtune's own"
+            yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep at most {most}")
         for key in spec.tags:
             if key.startswith("cloudtune_"):
-                message = "names that begin with cloudtune_ are cloudtune's own"
-                yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="give it another name")
+                message = "names that start with cloudtune_ are reserved"
+                yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="use another name")
 
     def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
         """What the job will cost, as far as the catalog has its price."""
@@ -165,8 +165,8 @@ class Rules:
         model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
         train = data.splits["train"]
         if train.kind != kind:
-            message = f"{method} learns from {kind} rows there, and these are {train.kind}"
-            yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+            message = f"{method} requires {kind} rows; these are {train.kind}"
+            yield Problem(code="kind", field="data.train", message=message, fix="use another kind of rows")
         yield from self._whole_job(spec, train.bytes, model, method)
 
     def _whole_job(self, spec: JobSpec, size: int, model: str, method: str) -> Iterator[Problem]:
@@ -174,8 +174,8 @@ class Rules:
         epochs = spec.hyperparameters.epochs or 1
         if limit is not None and size * epochs > limit.value:  # every token has a byte at least
             most = f"{limit.value:,.0f} ({self._catalog.cite(limit.source)})"
-            message = f"up to {size * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
-            fix = "give fewer rows or epochs"
+            message = f"up to {size * epochs:,.0f} tokens in {epochs:g} epochs, but a job can have at most {most}"
+            fix = "use fewer rows or epochs"
             yield Problem(code="many_tokens", severity="warning", field="data.train", message=message, fix=fix)
 
 
@@ -183,8 +183,8 @@ def loss(spec: JobSpec) -> Iterator[Problem]:
     """The dialect has one way of choosing what is learnt."""
     if spec.method.loss_on not in (None, "assistant"):
         yield Problem(
-            code="loss_on", field="method.loss_on", message="every assistant turn is learnt there, and nothing else",
-            fix="say assistant, and `weight: 0` on the turns that are not to be learnt",
+            code="loss_on", field="method.loss_on", message="the service trains on all assistant turns only",
+            fix="use assistant, and `weight: 0` on the turns to exclude",
         )  # fmt: skip
 
 

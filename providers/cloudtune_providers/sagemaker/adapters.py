@@ -87,15 +87,15 @@ def _model(source: str, asked: SageMakerDeployment, options: SageMakerOptions, i
 
 def _problems(model: TunedModel) -> Iterator[Problem]:
     if model.adapter not in _SERVED:
-        message = f"{model.id} was trained by {model.adapter or 'nobody knows what'}; only LoRA's adapters share a base"
-        yield Problem(code="adapter", field="onto", message=message, fix="deploy it on an endpoint of its own")
+        message = f"{model.id} has the adapter {model.adapter or 'unknown'}; only LoRA adapters can share a base model"
+        yield Problem(code="adapter", field="onto", message=message, fix="deploy it on its own endpoint")
     if not str(model.uri or "").endswith(".tar.gz"):
-        yield Problem(code="adapter", field="onto", message=f"{model.id} is no archive in S3: {model.uri}",
-                      fix="deploy it on an endpoint of its own")  # fmt: skip
+        yield Problem(code="adapter", field="onto", message=f"{model.id} is not an archive in S3: {model.uri}",
+                      fix="deploy it on its own endpoint")  # fmt: skip
     if not _base_of(model):
         yield Problem(
-            code="base", field="onto", message=f"the base model {model.base} lies neither in a folder in S3 nor on the "
-            "hub", fix="train with a model folder or a hub's id as the base",
+            code="base", field="onto", message=f"the base model {model.base} is neither in an S3 folder nor on the "
+            "hub", fix="train from a model folder or a hub id",
         )  # fmt: skip
 
 
@@ -118,6 +118,6 @@ def _tag(text: str) -> str:
 
 
 def _renders(model: TunedModel) -> Problem:
-    message = f"LMI writes conversations by the chat template of {model.base}, and has none where that has none"
+    message = f"LMI uses the chat template of {model.base}, which has none"
     return Problem(code="chat_template", severity="warning", field="onto", message=message,
                    fix="use a base model with a chat template")  # fmt: skip

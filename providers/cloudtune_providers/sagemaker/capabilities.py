@@ -20,11 +20,11 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "a cap in money is not kept here: say `limits.max_time`; the plan shows what that costs",
-    "verb:pause": "a training job cannot stand still: cancel it, and `cloudtune resume` goes on from its checkpoint",
-    "verb:resume": "nothing can be paused here; an ended job goes on as a new one",
+    "limits.max_cost_usd": "no cost limit is enforced; set `limits.max_time`, and the plan shows what that costs",
+    "verb:pause": "training jobs cannot be paused; cancel it, and `cloudtune resume` continues from its checkpoint",
+    "verb:resume": "training jobs cannot be paused; a new job continues one that has ended",
 }
-_HERE = {"verb:deploy": "a rehearsal on this machine has no endpoints: its model answers in process"}
+_HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
@@ -34,9 +34,9 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,
         translated={
-            "data.validation": "its loss chooses the best checkpoint, which becomes the model",
-            "data.test": "measured once, at the end, in the container",
-            "limits.max_time": "MaxRuntimeInSeconds; the trainer stops somewhat earlier, to save the best model so far",
+            "data.validation": "the checkpoint with the lowest validation loss becomes the model",
+            "data.test": "evaluated once, at the end, in the container",
+            "limits.max_time": "MaxRuntimeInSeconds; the trainer stops shortly before, to save the best model so far",
             "tags": "the job's tags",
             "seed": "the trainer's",
         },
@@ -48,8 +48,8 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     own = _own(spec)
     found = [*contradictions(spec, NAME), *_limits(spec), *_precision(spec, own), *places(options)]
     if own.unpacked and options.compute == "local":
-        message, field = "a rehearsal packs what its job leaves, always", f"overrides.{NAME}.unpacked"
-        found.append(Problem(code="unpacked", field=field, message=message, fix="leave it out here"))
+        message, field = "local test runs always pack the job's output", f"overrides.{NAME}.unpacked"
+        found.append(Problem(code="unpacked", field=field, message=message, fix="remove it"))
     return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
 
 
@@ -65,13 +65,13 @@ def _own(spec: JobSpec) -> SageMakerOverrides:
 def _limits(spec: JobSpec) -> Iterator[Problem]:
     limit = spec.limits.max_time
     if limit is not None and not LEAST_SECONDS <= limit <= MOST_SECONDS:
-        message = f"SageMaker stops jobs after {LEAST_SECONDS} s to {MOST_SECONDS} s (28 days), not {limit:g} s"
-        yield Problem(code="range", field="limits.max_time", message=message, fix="give another limit")
+        message = f"SageMaker supports limits from {LEAST_SECONDS} s to {MOST_SECONDS} s (28 days), not {limit:g} s"
+        yield Problem(code="range", field="limits.max_time", message=message, fix="use another limit")
 
 
 def _precision(spec: JobSpec, own: SageMakerOverrides) -> Iterator[Problem]:
     if spec.hyperparameters.precision == "fp16" and own.device == "cpu":
-        message = "half precision needs a GPU"
+        message = "fp16 requires a GPU"
         yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
 
 
@@ -79,10 +79,10 @@ def places(options: SageMakerOptions) -> Iterator[Problem]:
     """Settings without which no job can be made."""
     if options.compute == "local":
         return
-    for name, what in (("bucket", "where rows and models go"), ("role_arn", "the role that the job takes on")):
+    for name, what in (("bucket", "the bucket for data and models"), ("role_arn", "the role that the job assumes")):
         if getattr(options, name) is None:
-            message = f"{what}: SageMaker jobs need it"
+            message = f"{what} is required for SageMaker jobs"
             yield Problem(code="setting", field=f"backends.{NAME}.{name}", message=message, fix="set it")
     if bool(options.subnets) != bool(options.security_groups):
-        message = "a VPC is named by both subnets and security groups"
+        message = "a VPC requires both subnets and security groups"
         yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="set both, or neither")

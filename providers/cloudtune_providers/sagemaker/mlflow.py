@@ -95,7 +95,7 @@ class Curves:
             if reply.status_code >= 300:
                 raise _refused(reply.status_code, dict(reply.headers), body, what)
         if body is None:
-            raise InvalidResponse(f"MLflow answered {what} with what is not JSON")
+            raise InvalidResponse(f"MLflow's response to {what} is not JSON")
         return body
 
 

@@ -45,7 +45,7 @@ class SageMakerOptions(AwsOptions):
     volume_gb: Safe[Annotated[int, Field(ge=1, le=16384)] | None] = None
     """Disk of each instance; else by the model's size."""
     spot: Safe[bool] = False
-    """Managed spot training: cheaper, and interrupted at times; the job goes on from its checkpoint by itself."""
+    """Managed spot training: cheaper, and interrupted at times; the job continues from its checkpoint by itself."""
     max_wait: Safe[Seconds | None] = None
     """With ``spot``: the most that waiting and running may take together; else twice the longest running time."""
     keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)] | None] = None
@@ -170,10 +170,10 @@ class SageMakerDeployment(BaseModel):
     def _fits_together(self) -> SageMakerDeployment:
         ways = [name for name in ("endpoint", "onto", "serverless_memory_mb") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise ValueError(f"{' and '.join(ways)} exclude each other: a model is served in one way")
+            raise ValueError(f"{' and '.join(ways)} cannot be combined")
         if self.min_copies is not None:
             if self.onto or self.serverless_memory_mb:
-                raise ValueError(f"min_copies does not go with {ways[0]}")
+                raise ValueError(f"min_copies cannot be combined with {ways[0]}")
             if self.min_copies > self.instances:
-                raise ValueError(f"min_copies {self.min_copies} is more than instances {self.instances}, the most")
+                raise ValueError(f"min_copies {self.min_copies} exceeds instances {self.instances}, the maximum")
         return self

@@ -30,7 +30,7 @@ class Preflight:
     def checks(self, plan: Plan | None) -> Iterator[Check]:
         """Each thing that was looked at; those of a job by its plan."""
         if self._options.compute == "local":
-            yield Check(what="compute", verdict="good", detail="a rehearsal on this machine: AWS is not asked")
+            yield Check(what="compute", verdict="good", detail="local test run: AWS is not contacted")
             return
         checks = self._training
         yield from checks.account_checks(self._also())
@@ -79,4 +79,4 @@ class Preflight:
             else:
                 told = client.describe_mlflow_tracking_server(TrackingServerName=name)
                 status, takes = str(told["TrackingServerStatus"]), told.get("IsActive") == "Active"
-        return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it takes no curves now")
+        return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it accepts no metrics now")

@@ -27,7 +27,7 @@ def ours(job: JobSnapshot) -> JobSnapshot:
         )  # fmt: skip
     if job.state is JobState.SUCCEEDED and kept.get(LIMITED):
         changes["state"] = JobState.EXPIRED
-        message = "the trainer stopped at the limit of time, and saved the best model so far"
+        message = "the trainer stopped at the time limit and saved the best model so far"
         changes["problem"] = JobProblem(message=message, code="stopped_by_limit", hint="raise limits.max_time")
     if job.problem is not None and (found := _REASON.fullmatch(job.problem.message)):
         message, _, hint = found["message"].partition("\n")

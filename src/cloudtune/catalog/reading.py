@@ -26,7 +26,7 @@ def load(vendor: str) -> Catalog:
     """The catalog of a vendor. Raises ConfigError if there is none."""
     path = DATA / f"{vendor}.json"
     if not path.is_file():
-        message = f"there is no catalog of {vendor!r}"
+        message = f"no catalog for {vendor!r}"
         raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
     return read(path)
 
@@ -44,7 +44,7 @@ def read(path: Path) -> Catalog:
     if unknown:
         raise ConfigError(
             [
-                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is named but not described")
+                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is used but not defined")
                 for name in unknown
             ]
         )

@@ -24,7 +24,7 @@ def faults(document: Document) -> list[Problem]:
             problems += _unknown(document, values, _IN_PROFILE, ("profiles", name))
             problems += _sections(document, values, ("profiles", name))
         else:
-            problems.append(_problem(document, ("profiles", name), "shape", "a table is needed",
+            problems.append(_problem(document, ("profiles", name), "shape", "must be a table",
                                      f"write [profiles.{name}] above its values"))  # fmt: skip
     problems += [problem for path, value in leaves(document.values) for problem in _literal(document, path, value)]
     return problems
@@ -33,12 +33,12 @@ def faults(document: Document) -> list[Problem]:
 def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> list[Problem]:
     """The shape of one level: words where words belong, tables where tables belong, back ends that exist."""
     found = [
-        _problem(document, (*above, key), "shape", f"text is needed, not {values[key]!r}")
+        _problem(document, (*above, key), "shape", f"must be a string, not {values[key]!r}")
         for key in ("backend", "ledger", "profile")
         if key in values and not (isinstance(values[key], str) and values[key])
     ]
     found += [
-        _problem(document, (*above, key), "shape", "a table is needed", f"write [{key}.NAME]")
+        _problem(document, (*above, key), "shape", "must be a table", f"write [{key}.NAME]")
         for key in ("backends", "profiles")
         if not isinstance(values.get(key, {}), dict)
     ]
@@ -46,7 +46,7 @@ def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> li
     for name, settings in backends.items() if isinstance(backends, dict) else ():
         if not isinstance(settings, dict):
             fix = f"write [backends.{name}] above its settings"
-            found.append(_problem(document, (*above, "backends", name), "shape", "a table is needed", fix))
+            found.append(_problem(document, (*above, "backends", name), "shape", "must be a table", fix))
         else:
             found += _unknown_backend(document, (*above, "backends", name), name)
     return found
@@ -57,7 +57,7 @@ def _unknown(document: Document, values: Mapping[str, Any], known: tuple[str, ..
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             found.append(_problem(document, (*above, key), "unknown_key", "unknown key", fix))
     return found
 
@@ -69,7 +69,7 @@ def _unknown_backend(document: Document, path: Path_, name: str) -> list[Problem
         return []
     near = get_close_matches(name, known, n=1)
     fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return [_problem(document, path, "unknown_backend", "no back end has this name", fix)]
+    return [_problem(document, path, "unknown_backend", "unknown back end", fix)]
 
 
 def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
@@ -84,15 +84,15 @@ def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
         has_default = any(found[2] for found in REFERENCE.finditer(text))
         if is_secret_shape(text) or literal_password or (is_secret_name(name) and (rest or has_default)):
             variable = "".join(char if char.isalnum() else "_" for char in name).upper()
-            fix = f'put it into an environment variable and write {name} = "${{{variable}}}"'
-            return [_problem(document, path, "literal_secret", "this looks like a secret written out", fix)]
+            fix = f'put it in an environment variable and write {name} = "${{{variable}}}"'
+            return [_problem(document, path, "literal_secret", "this looks like a literal secret", fix)]
     return []
 
 
 def url_reference(file: str, line: int | None, path: Path_) -> Problem:
     """A variable of the environment must not become part of an address: it may hold a secret."""
-    fix = f"write the address out, or set it in the environment as CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
-    message = "an address takes no ${NAME}: the variable would be sent to it"
+    fix = f"write the full address, or set the environment variable CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
+    message = "an address cannot contain ${NAME}: the variable would be sent to it"
     return Problem(code="url_reference", message=message, file=file, line=line, field=dotted(path), fix=fix)
 
 

@@ -356,9 +356,9 @@ def _profile(flag: str | None, env: Mapping[Path_, Entry], documents: list[Docum
         return entry
     near = get_close_matches(str(entry.value), known, n=1)
     fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}" if known else (
-        f"write [profiles.{entry.value}] into {PROJECT_FILE}"
+        f"add [profiles.{entry.value}] to {PROJECT_FILE}"
     )  # fmt: skip
-    message = f"no profile is called {entry.value!r}"
+    message = f"no profile named {entry.value!r}"
     raise ConfigError([Problem(code="unknown_profile", message=message, file=entry.source, fix=fix)])
 
 

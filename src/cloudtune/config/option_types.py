@@ -44,7 +44,7 @@ REASONS: dict[Effect, str] = {
     "program": "chooses a program that runs",
     "endpoint": "chooses where requests and data are sent",
     "credential": "chooses a credential",
-    "protection": "can switch off a protection or accept terms",
+    "protection": "can disable a protection or accept terms",
     "path": "chooses where files are written",
     "unclassified": "is not declared safe by its back end",
 }

@@ -44,7 +44,7 @@ def read_project_file(path: Path) -> bytes:
     try:
         file = open(path, "rb", opener=_open_directly)  # noqa: SIM115 - closed below
     except IsADirectoryError as error:
-        raise _refused(path, _NO_FILE, "remove it, or run in another folder") from error
+        raise _refused(path, _NO_FILE, "delete it, or run in another folder") from error
     except (OSError, ValueError) as error:
         if path.is_symlink():
             raise _refused(path, "it is a symbolic link", "replace it with the file itself") from error
@@ -53,9 +53,9 @@ def read_project_file(path: Path) -> bytes:
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise _refused(path, _NO_FILE, "remove it, or run in another folder")
+            raise _refused(path, _NO_FILE, "delete it, or run in another folder")
         if found.st_uid not in (os.geteuid(), 0):
-            fix = f"if you trust its content, take it over: chown {os.geteuid()} {path}"
+            fix = f"if you trust its content, take ownership: chown {os.geteuid()} {path}"
             raise _refused(path, f"it belongs to another user ({_user(found.st_uid)})", fix)
         if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)):
             raise _refused(path, "other users can change it", f"chmod go-w {path}")
@@ -89,7 +89,7 @@ def trust(path: Path, content: bytes) -> None:
         record.parent.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(record, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise ConfigError(f"the trust in {path} cannot be recorded: {error}") from error
+        raise ConfigError(f"cannot record the trust in {path}: {error}") from error
 
 
 def untrust(path: Path) -> bool:
@@ -136,6 +136,6 @@ def _is_own_group(number: int) -> bool:
 
 
 def _refused(path: Path, why: str, fix: str) -> ConfigError:
-    problem = Problem(code="unsafe_file", message=f"the project's configuration is refused: {why}", file=str(path),
+    problem = Problem(code="unsafe_file", message=f"cannot use the project's configuration: {why}", file=str(path),
                       fix=fix)  # fmt: skip
     return ConfigError([problem])

@@ -135,7 +135,7 @@ class Dataset:
         ``group``: records with the same group fall on one side. ``stratify``: each label gives just its share.
         """
         if group is not None and stratify is not None:
-            raise ValueError("group and stratify exclude each other")
+            raise ValueError("group and stratify cannot be combined")
         cut = _Cut(self, validation, test, seed, group, stratify)
         names = ["train", "validation"] + (["test"] if test else [])
         return {name: Dataset(lambda name=name: cut.side(name)) for name in names}  # type: ignore[misc]

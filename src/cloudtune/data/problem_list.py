@@ -65,7 +65,7 @@ class Faults:
             return
         named.add(problem.field)
         if len(named) > MAX_UNUSED_KEYS:
-            message = f"more than {MAX_UNUSED_KEYS} keys are not used, the others are not named"
+            message = f"more than {MAX_UNUSED_KEYS} keys are not used; the rest are not listed"
             problem = structs.replace(problem, message=message, line=None, row=None, field=None)
         self._counts[problem.severity, problem.code] += 1
         self._keep_if_room(problem)
@@ -96,7 +96,7 @@ class Faults:
             return tuple(kept)
         by_code = ", ".join(f"{code} {n}" for (sev, code), n in self._counts.most_common() if sev == severity)
         rest = Problem(
-            code="more_problems", severity=severity, message=f"and {total - len(kept)} more; in all: {by_code}"
+            code="more_problems", severity=severity, message=f"and {total - len(kept)} more; totals: {by_code}"
         )
         return (*kept, rest)
 

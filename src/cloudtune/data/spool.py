@@ -37,7 +37,7 @@ class Spool:
         try:
             private_folder(self.folder)
         except OSError as error:
-            raise LedgerError(f"the folder of encoded rows cannot be used: {error}") from error
+            raise LedgerError(f"cannot use the folder of encoded rows: {error}") from error
         final = self._place(step)
         aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:

@@ -65,15 +65,15 @@ def _yaml_fault(error: Any) -> SyntaxFault:
     message = str(error.problem or error.context)
     fix = None
     if r"'\t'" in message:
-        message, fix = "a tab stands where YAML wants spaces", "indent with spaces"
+        message, fix = "a tab is used for indentation", "indent with spaces"
     elif "mapping values are not allowed" in message:
-        fix = "put a value that holds a colon in quotes, and check the indentation"
+        fix = "quote values that contain a colon, and check the indentation"
     elif "another document" in message:
-        message, fix = "a second document begins here (`---`)", "keep one document in a file"
+        message, fix = "a second document starts here (`---`)", "keep one document per file"
     elif "cannot start any token" in message:
-        fix = "put the value in quotes"
+        fix = "quote the value"
     if begun is not None and mark is not None and begun.line != mark.line and error.context:
-        message += f", {error.context} that begins in line {begun.line + 1}"
+        message += f", {error.context} that starts in line {begun.line + 1}"
     place = f"column {mark.column + 1}: " if mark is not None else ""
     return SyntaxFault(f"not valid YAML: {place}{message}", line=mark.line + 1 if mark is not None else None, fix=fix)
 
@@ -90,7 +90,7 @@ class _YamlReader:
     def value(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
         self._nodes += 1
         if id(node) in inside:
-            raise SyntaxFault("an alias refers to itself", line=_line(node), fix="write the value out")
+            raise SyntaxFault("an alias refers to itself", line=_line(node), fix="write the value itself")
         _check_limits(self._nodes, len(path), _line(node))
         self.lines.setdefault(path, _line(node))
         tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
@@ -109,7 +109,7 @@ class _YamlReader:
                 merged |= self._merged(value_node, path, inside)
                 continue
             if not isinstance(key_node.value, str):
-                raise SyntaxFault("a key must be a word", line=_line(key_node))
+                raise SyntaxFault("a key must be a string", line=_line(key_node))
             key = key_node.value
             place = (*path, key)
             if key in found:
@@ -123,7 +123,7 @@ class _YamlReader:
         value = self.value(node, (*path, "<<"), inside)
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
-            raise SyntaxFault("`<<` needs a mapping", line=_line(node))
+            raise SyntaxFault("`<<` requires a mapping", line=_line(node))
         return {key: item for part in reversed(parts) for key, item in part.items()}
 
     def _scalar(self, node: Any, tag: str) -> Any:
@@ -140,7 +140,7 @@ class _YamlReader:
                 case "str" | "timestamp" | "value":
                     return node.value
         except ValueError as error:
-            raise SyntaxFault(f"{node.value!r} cannot be read: {error}", line=_line(node)) from error
+            raise SyntaxFault(f"invalid value {node.value!r}: {error}", line=_line(node)) from error
         raise SyntaxFault(f"the tag {node.tag} is not allowed", line=_line(node), fix="write the plain value")
 
 
@@ -167,12 +167,12 @@ def _check_limits(count: int, depth: int, line: int | None = None) -> None:
     if depth > DEEPEST:
         raise _too_deep(line)
     if count > MOST_VALUES:
-        fix = "name many files by a pattern such as `rows/*.jsonl`"
-        raise SyntaxFault(f"it holds more than {MOST_VALUES:,} values", line=line, fix=fix)
+        fix = "use a pattern such as `rows/*.jsonl` for many files"
+        raise SyntaxFault(f"it contains more than {MOST_VALUES:,} values", line=line, fix=fix)
 
 
 def _too_deep(line: int | None) -> SyntaxFault:
-    return SyntaxFault(f"it is nested more than {DEEPEST} levels deep", line=line, fix="write flatter values")
+    return SyntaxFault(f"it is nested more than {DEEPEST} levels deep", line=line, fix="use fewer levels")
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def _refuse_newer(values: Mapping[str, Any], places: _Places) -> None:
     if isinstance(version, bool) or not isinstance(version, int) or version <= SPEC_VERSION:
         return
     file, line = places(("version",))
-    message = f"the spec is of version {version}; this cloudtune reads version {SPEC_VERSION}"
+    message = f"the spec has version {version}; this cloudtune supports version {SPEC_VERSION}"
     fix = 'upgrade: pip install -U "cloudtune"'
     raise SpecError([Problem(code="newer_version", message=message, file=file, line=line, field="version", fix=fix)])
 
@@ -161,8 +161,8 @@ def _with_overrides(
         name, equals, written = text.partition("=")
         path = tuple(name.strip().split("."))
         if not equals or not all(path) or len(path) > DEEPEST:
-            fix = "write for example --set hyperparameters.epochs=5"
-            problems.append(Problem(code="set", message=f"{text!r} is not of the form a.b=value", file=_SET, fix=fix))
+            fix = "for example: --set hyperparameters.epochs=5"
+            problems.append(Problem(code="set", message=f"expected a.b=value, got {text!r}", file=_SET, fix=fix))
             continue
         try:
             _put(found, path, parse_value(written) if written.strip() else None)
@@ -207,13 +207,13 @@ def _texts(value: Any, path: Path_ = ()) -> list[tuple[Path_, str]]:
 
 
 def _secrets(path: Path_, value: str, places: _Places) -> list[Problem]:
-    why = "a spec is stored with the job and shown in plans"
+    why = "specs are stored with the job and shown in plans"
     if "${" in value:
-        code, message = "reference", f"a spec takes no ${{...}} references: {why}"
-        fix = "write the value itself; secrets belong in the vendor's credentials or in `cloudtune.toml`"
+        code, message = "reference", f"a spec cannot contain ${{...}} references: {why}"
+        fix = "write the value itself; put secrets in the vendor's credentials or in `cloudtune.toml`"
     elif looks_secret(tuple(str(part) for part in path), value):
         code, message = "secret", f"this looks like a secret: {why}"
-        fix = "take it out; secrets belong in the vendor's credentials, or as ${NAME} in `cloudtune.toml`"
+        fix = "remove it; put secrets in the vendor's credentials, or reference them as ${NAME} in `cloudtune.toml`"
     else:
         return []
     file, line = places(path)

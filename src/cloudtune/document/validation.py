@@ -63,7 +63,7 @@ def problems_of(
         field = ".".join(map(str, path)) or None
         found.append(Problem(code=fault["type"], message=message, file=file, line=line, field=field, fix=fix))
     if len(settled) > MOST_PROBLEMS:
-        more = f"{len(settled) - MOST_PROBLEMS:,} more faults are not listed"
+        more = f"{len(settled) - MOST_PROBLEMS:,} more problems are not listed"
         found.append(Problem(code="more", message=more, file=place(())[0]))
     return found
 
@@ -152,10 +152,10 @@ def _worded(
         return f"must be {word} {context[key]}, not {quoted(value)}", None
     if kind in _TYPES:
         needed = " or ".join(dict.fromkeys((_TYPES[kind], *also)))
-        fix = "put it in quotes" if needed == "text" and isinstance(value, int | float) else None
+        fix = "quote it" if needed == "text" and isinstance(value, int | float) else None
         if needed == _A and (example := examples.get(".".join(map(str, path)))):
-            fix = f"write for example `{example}`"
-        return f"{needed} is needed, not {quoted(value)}", fix
+            fix = f"for example: `{example}`"
+        return f"expected {needed}, got {quoted(value)}", fix
     if kind == "string_too_short":
         return "must not be empty", None
     message = str(fault["msg"]).removeprefix("Value error, ")
@@ -183,7 +183,7 @@ def _nearest_keys(path: Path_, model: type[BaseModel], aliases: Mapping[str, str
     far = [field for field in _all_fields(model) if get_close_matches(key, [field.rpartition(".")[2]], cutoff=0.8)]
     if far:
         return f"did you mean {far[0]}?"
-    return f"known here: {', '.join(known)}" if known else "remove it"
+    return f"known keys: {', '.join(known)}" if known else "remove it"
 
 
 def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:

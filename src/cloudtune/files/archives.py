@@ -69,7 +69,7 @@ def extract_tar(source: Path | BinaryIO, to: Path, *, limits: Limits | None = No
     `ArchiveError` for an archive that is damaged, too large, or holds something other than plain files and folders.
     """
     if to.exists():
-        raise FileExistsError(f"{to} exists already")
+        raise FileExistsError(f"{to} already exists")
     if not to.parent.exists():
         private_folder(to.parent)
     aside = to.with_name(f".{to.name}.{secrets.token_hex(8)}")
@@ -116,15 +116,15 @@ def safe_parts(name: str) -> tuple[str, ...]:
     parts = tuple(text.split("/"))
     reason = None
     if any(part in ("", ".", "..") for part in parts):
-        reason = "it is absolute, empty, or leads out of its folder"
+        reason = "it is absolute, empty, or points outside its folder"
     elif "\\" in text or _DRIVE.match(text):
-        reason = "it has a backslash or a drive letter"
+        reason = "it contains a backslash or a drive letter"
     elif any(unicodedata.category(character) in _HIDDEN for character in text):
-        reason = "it has characters that do not show"
+        reason = "it contains invisible characters"
     elif len(parts) > 32 or len(text.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
         reason = "it is too long"
     if reason:
-        raise ArchiveError(f"the name {text[:200]!a} is refused: {reason}")
+        raise ArchiveError(f"the name {text[:200]!a} is not allowed: {reason}")
     return parts
 
 
@@ -141,14 +141,14 @@ class _Names:
         path = "/".join(parts)
         self._note(path, folder=folder)
         if path in self._given:
-            raise ArchiveError(f"the name {path!a} is there twice")
+            raise ArchiveError(f"duplicate name {path!a}")
         self._given.add(path)
 
     def _note(self, path: str, *, folder: bool) -> None:
         key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
         earlier = self._seen.setdefault(key, (path, folder))
         if earlier != (path, folder):
-            raise ArchiveError(f"the names {earlier[0]!a} and {path!a} would be one file")
+            raise ArchiveError(f"the names {earlier[0]!a} and {path!a} refer to the same file")
 
 
 class _Stream:
@@ -167,7 +167,9 @@ class _Stream:
         block = self._file.read(size)
         self.size += len(block)
         if self.size > self._allowed:
-            raise ArchiveError(f"its content is larger than {self._allowed} bytes, the most for an archive of its size")
+            raise ArchiveError(
+                f"its content is larger than {self._allowed} bytes, the limit for an archive of its size"
+            )
         if self.header_end is not None and self.size > self.header_end:
             raise ArchiveError("the headers of an entry are too long")
         kept = len(block.rstrip(b"\0"))
@@ -192,7 +194,7 @@ def _entries(source: Path | BinaryIO, limits: Limits) -> Iterator[tuple[tuple[st
 
 
 def _damaged(error: BaseException) -> ArchiveError:
-    return ArchiveError(f"it is damaged, or no tar archive: {str(error) or type(error).__name__}")
+    return ArchiveError(f"it is damaged or not a tar archive: {str(error) or type(error).__name__}")
 
 
 def _parsed(stream: _Stream, limits: Limits) -> Iterator[tuple[tuple[str, ...], Readable | None]]:
@@ -227,14 +229,14 @@ def _parsed(stream: _Stream, limits: Limits) -> Iterator[tuple[tuple[str, ...], 
     # `tarfile` takes a header that it cannot read for the end.
     rest = stream.size - end
     if rest < 2 * _BLOCK or stream.zeros < rest:
-        raise ArchiveError("it is cut off, or has something else after its end")
+        raise ArchiveError("it is truncated, or has data after its end")
 
 
 def _refuse_special(entry: tarfile.TarInfo) -> None:
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or entry.issparse():
         raise ArchiveError(f"{entry.name!a} is a link, a device or another special file")
     if entry.size < 0 or (entry.isdir() and entry.size):
-        raise ArchiveError(f"{entry.name!a} has an impossible size")
+        raise ArchiveError(f"{entry.name!a} has an invalid size")
 
 
 class _Content:
@@ -250,7 +252,7 @@ class _Content:
         except _PARSING as error:  # raised in the caller's frame, not in the generator's
             raise _damaged(error) from error
         if not block and self._left and size:
-            raise ArchiveError("it is cut off within a file")
+            raise ArchiveError("it is truncated within a file")
         self._left -= len(block)
         return block
 

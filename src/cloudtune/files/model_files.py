@@ -48,7 +48,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:100]!a} is there twice")
+        raise ValueError(f"duplicate key {twice[:100]!a}")
     return found
 
 
@@ -91,7 +91,7 @@ def size_of(what: str, value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < LARGEST_COUNT:
-        raise ValueError(f"{what} is not a possible size")
+        raise ValueError(f"{what} is not a valid size")
     return value
 
 
@@ -112,17 +112,17 @@ def safetensors_head(read: Callable[[int, int], bytes], size: int) -> dict[str, 
     """
     length = int.from_bytes(read(0, 8), "little")
     if not 2 <= length <= min(LARGEST_HEAD, size - 8):
-        raise ValueError("it is not a safetensors file, or it is cut short")
+        raise ValueError("it is not a safetensors file, or it is truncated")
     document = _object(read(8, length))
     document.pop("__metadata__", None)
     found = {name: _tensor(name, entry) for name, entry in document.items()}
     place = 0
     for tensor in sorted(found.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != place:
-            raise ValueError("its tensors overlap, or there is something between them")
+            raise ValueError("its tensors overlap, or have gaps between them")
         place = tensor.end
     if 8 + length + place != size:
-        raise ValueError("it is cut short, or has something after its tensors")
+        raise ValueError("it is truncated, or has data after its tensors")
     return found
 
 
@@ -134,13 +134,13 @@ def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"{label} has an unknown dtype")
     if not _are_counts(shape) or len(shape) > 16:
-        raise ValueError(f"{label} has an impossible shape")
+        raise ValueError(f"{label} has an invalid shape")
     if not _are_counts(offsets) or len(offsets) != 2:
-        raise ValueError(f"{label} has impossible data_offsets")
+        raise ValueError(f"{label} has invalid data_offsets")
     begin, end = offsets
     tensor = Tensor(dtype, tuple(shape), begin, end)
     if (tensor.end - tensor.begin) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise ValueError(f"{label} has data_offsets that do not fit its shape")
+        raise ValueError(f"{label} has data_offsets that do not match its shape")
     return tensor
 
 

@@ -106,8 +106,8 @@ class Ledger:
             raise LedgerError(f"{shown(url)!r} is not a URL", hint=_URL_HINT) from error
         if parts.scheme != "sqlite" and holds_password(url):
             raise LedgerError(
-                "a password in the ledger's URL would end up in process lists and logs",
-                hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",
+                "a password in the ledger's URL would be visible in process lists and logs",
+                hint="put it in PGPASSWORD or ~/.pgpass, and remove it from the URL",
             )
         if url.startswith(("postgresql://", "postgres://")):
             from cloudtune.ledger.postgres import PostgresStore
@@ -115,11 +115,13 @@ class Ledger:
             return cls(PostgresStore(url), clock, trace)
         if len(parts.scheme) > 1 and parts.scheme != "sqlite":
             raise LedgerError(
-                f"a ledger of the kind {parts.scheme!r} is not supported",
+                f"unsupported ledger URL scheme {parts.scheme!r}",
                 hint=_URL_HINT,
             )
         if parts.scheme == "sqlite" and parts.netloc:
-            raise LedgerError(f"{shown(url)!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
+            raise LedgerError(
+                f"{shown(url)!r} contains a host", hint="write three slashes: sqlite:///path/to/ledger.db"
+            )
         from cloudtune.ledger.sqlite import SqliteStore
 
         # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.
@@ -321,7 +323,7 @@ class Ledger:
         ).rowcount
         if not changed:
             raise LedgerError(
-                f"step {step} was taken over by another process", hint="run the same command again to follow it"
+                f"step {step} was taken over by another process", hint="run the same command again to watch it"
             )
 
     @contextmanager

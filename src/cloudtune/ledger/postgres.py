@@ -74,8 +74,8 @@ class PostgresStore:
                 return []
             if version < len(_MIGRATIONS):
                 raise LedgerError(
-                    f"the ledger {self} has the older schema {version}",
-                    hint="the next submission brings it up to date; older versions of cloudtune cannot use it then",
+                    f"the ledger {self} has the old schema version {version}",
+                    hint="the next submission upgrades it; older versions of cloudtune cannot use it afterwards",
                 )
             rows: list[dict[str, Any]] = _Connection(db).execute(query, values).fetchall()
             return rows
@@ -87,7 +87,7 @@ class PostgresStore:
             from psycopg.rows import dict_row
         except ImportError as error:
             raise LedgerError(
-                "a PostgreSQL ledger needs psycopg, which is not installed",
+                "a PostgreSQL ledger requires psycopg, which is not installed",
                 hint='run: pip install "cloudtune[postgres]"',
             ) from error
         try:
@@ -96,7 +96,7 @@ class PostgresStore:
         except psycopg.Error as error:
             raise LedgerError(
                 f"the ledger {self} cannot be {what}: {str(error).strip().replace(self.url, str(self))}",
-                hint="check that the server runs and that this user may use the database",
+                hint="check that the server is running and that this user can access the database",
             ) from error
 
     def _version(self, db: Any) -> int:

@@ -181,7 +181,7 @@ def _text(value: Any) -> str:
 
 def _purpose(value: Any) -> str:
     if value not in ("job", "deploy", "remove"):
-        raise ValueError("it is none of job, deploy, remove")
+        raise ValueError("must be job, deploy or remove")
     return str(value)
 
 
@@ -215,7 +215,7 @@ def _plan(value: Any, row: Mapping[str, Any]) -> Plan:
     plan = plan_from_json(msgspec.json.decode(_text(value)))
     differing = [name for name in ("key", "attempt", "purpose", "token", "backend") if getattr(plan, name) != row[name]]
     if differing:
-        raise ValueError(f"it does not agree with the row in {', '.join(differing)}")
+        raise ValueError(f"it differs from the row in {', '.join(differing)}")
     if plan.parent is not None:
         JobRef.parse(plan.parent)
     return plan

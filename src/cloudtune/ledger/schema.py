@@ -51,6 +51,6 @@ def migrations(serial: str) -> tuple[Migration, ...]:
 def newer(place: object, version: int, known: int) -> LedgerError:
     """The error for a ledger that a later version has written."""
     return LedgerError(
-        f"the ledger {place} was written by a newer cloudtune (schema {version}; this one knows {known})",
+        f"the ledger {place} was written by a newer cloudtune (schema {version}; this version supports {known})",
         hint="run: pip install -U cloudtune",
     )

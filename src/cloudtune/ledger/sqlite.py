@@ -72,7 +72,7 @@ class SqliteStore:
         except (*_DAMAGE, OSError) as error:
             raise LedgerError(
                 f"the ledger {self.path} cannot be written: {error}",
-                hint="check that the disk has room and that the file may be written",
+                hint="check the free disk space and the permissions of the file",
             ) from error
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -110,8 +110,8 @@ class SqliteStore:
         kind = _file_system(self.folder)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise LedgerError(
-                f"{self.folder} lies on a network file system ({kind}), where SQLite's WAL mode is not safe",
-                hint="put the ledger on a local disk (--ledger sqlite:///path, or CLOUDTUNE_LEDGER), or into "
+                f"{self.folder} is on a network file system ({kind}), where SQLite's WAL mode is not safe",
+                hint="put the ledger on a local disk (--ledger sqlite:///path, or CLOUDTUNE_LEDGER), or in "
                 "PostgreSQL (--ledger postgresql://host/database)",
             )
         aside = self.folder / f".{self.path.name}.{uuid.uuid4().hex}"
@@ -132,7 +132,7 @@ class SqliteStore:
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version < 0:
-            raise sqlite3.DatabaseError(f"its schema has the version {version}, which no cloudtune has written")
+            raise sqlite3.DatabaseError(f"unknown schema version {version}")
         if version > len(_MIGRATIONS):
             raise newer(self.path, version, len(_MIGRATIONS))
         return version

@@ -132,8 +132,10 @@ class _Guarded:
         """The error as the caller sees it."""
         self._learn()
         if name not in LOCAL and isinstance(error, UNREADABLE) and not isinstance(error, CloudtuneError):
-            message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
-            invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
+            message = f"{self._backend.name}: cannot read the response ({type(error).__name__}: {error})"
+            invalid = InvalidResponse(
+                message, hint="check that the endpoint is the vendor's API; run with -vv for details"
+            )
             invalid.__cause__ = error
             error = invalid
         self._all.error(error)

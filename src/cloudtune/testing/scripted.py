@@ -281,7 +281,7 @@ class ScriptedBackend:
         try:
             made = self._ask("get_model", {"id": self._id(ref)})
         except Conflict as error:
-            raise InvalidRequest(f"{ref} has no model: it is {job['status']}") from error
+            raise InvalidRequest(f"{ref} has no model; its state is {job['status']}") from error
         return TunedModel(
             id=made["model"], base=job["model"], backend=self.name, scope=ref.scope, ref=ref, call="api", raw=made
         )

@@ -135,7 +135,7 @@ def test_resolve_does_not_run_the_interpreter(tmp_path, root):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ntouch {tmp_path / 'executed'}\n")
     python.chmod(0o755)
-    with pytest.raises(SpecError, match="no file or folder"):
+    with pytest.raises(SpecError, match="no such file or folder"):
         LocalBackend(Options(root=root, python=python)).resolve(spec("./nothing"))
     assert not (tmp_path / "executed").exists()
 
@@ -151,7 +151,7 @@ def test_resolve_names_what_is_missing(tmp_path, root, monkeypatch):
     with pytest.raises(SpecError, match="cannot be used"):
         LocalBackend(Options(root=root, python=tmp_path / "nothing")).resolve(spec("x"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SpecError, match="no file or folder"):
+    with pytest.raises(SpecError, match="no such file or folder"):
         LocalBackend(Options(root=root)).resolve(spec("./nothing"))
 
 

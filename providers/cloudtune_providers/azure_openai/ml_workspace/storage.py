@@ -66,7 +66,7 @@ class Storage:
             with self._asking(f"blob {blob}"):
                 told = self._made().get_blob_client(blob).get_blob_properties()
                 if not told.etag:
-                    raise InvalidResponse(f"blob {blob}: the answer names no ETag: it is not Azure Storage's")
+                    raise InvalidResponse(f"blob {blob}: the response has no ETag, so it is not from Azure Storage")
                 return int(told.size)
         except JobNotFound:
             return None
@@ -83,8 +83,8 @@ class Storage:
     def _check(request: Mapping[str, Any], size: int | None) -> None:
         if size != request["bytes"]:
             raise Conflict(
-                f"the blob {request['blob']!r} has {size} bytes, and the rows of that name have {request['bytes']}",
-                hint="something else wrote it: remove it, and run the same command again",
+                f"the blob {request['blob']!r} has {size} bytes, but the rows with that name have {request['bytes']}",
+                hint="another program wrote it: delete it, and run the same command again",
             )
 
     def _outputs(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,9 @@ class Storage:
             hint = "check `workspace` and `datastore` in the settings: cloudtune config show"
             raise InvalidRequest(error.message, hint=hint) from error.__cause__
         if not hasattr(store, "container_name"):
-            raise UnsupportedError(f"the datastore {self._datastore} is no blob store", hint="name one as `datastore`")
+            raise UnsupportedError(
+                f"the datastore {self._datastore} is not a blob store", hint="set one as `datastore`"
+            )
         url = self._account_url or f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
         key, token = getattr(store.credentials, "account_key", None), getattr(store.credentials, "sas_token", None)
         self._secrets = tuple(secret for secret in (key, token) if secret)

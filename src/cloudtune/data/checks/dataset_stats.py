@@ -266,15 +266,15 @@ class Survey:
     def _same(self, one: Place, other: Place) -> None:
         if one.origin != other.origin and {one.origin, other.origin} & _HELD_OUT:
             self.leaks += 1
-            code, message = "leak", f"this {other.origin} row is also in {one.origin}, at {one}"
+            code, message = "leak", f"this {other.origin} row is also in the {one.origin} set, at {one}"
         else:
             self.duplicates += 1
-            code, message = "duplicate", f"the same row as {one}"
-        self._warn(code, message, other, "remove one: cloudtune data dedupe")
+            code, message = "duplicate", f"duplicate of {one}"
+        self._warn(code, message, other, "remove duplicates with cloudtune data dedupe")
 
     def _conflict(self, one: Place, other: Place) -> None:
         self.conflicts += 1
-        self._warn("conflict", f"the same question has another answer at {one}", other, "keep the right one")
+        self._warn("conflict", f"the same prompt has a different answer at {one}", other, "keep the correct one")
 
     def _warn(self, code: str, message: str, place: Place, fix: str) -> None:
         where = {"row": place.line} if place.by_row else {"line": place.line}
@@ -287,5 +287,5 @@ class Survey:
             return
         (most, many), (least, few) = self.labels.most_common(1)[0], self.labels.most_common()[-1]
         if many > 10 * few:
-            message = f"{many} rows answer {most!r}, and {few} {least!r}"
-            self.faults.warn("imbalance", message, fix="cloudtune data balance, or more rows of the rare ones")
+            message = f"imbalanced labels: {many} rows have {most!r}, {few} have {least!r}"
+            self.faults.warn("imbalance", message, fix="run cloudtune data balance, or add rows of the rare labels")

@@ -54,7 +54,10 @@ class OpenAITokens:
     def __init__(self, encoding: str) -> None:
         self._name = encoding
         if not _is_here():
-            message, fix = f"counting with {encoding} needs bpe-openai", 'pip install "cloudtune[openai-tokens]"'
+            message, fix = (
+                f"counting tokens with {encoding} requires bpe-openai",
+                'pip install "cloudtune[openai-tokens]"',
+            )
             raise DataError([Problem(code="no_tokenizer", message=message, field="tokenizer", fix=fix)])
 
     @cached_property

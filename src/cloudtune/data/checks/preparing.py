@@ -260,26 +260,26 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     """What is wrong with the sides as wholes."""
     for name, count in sorted(survey.lost.items()):
         fix = "choose another format to keep them" if task.format else None
-        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot carry them, and that is "
-                    "allowed", field=name, fix=fix)  # fmt: skip
+        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot hold them, and dropping them "
+                    "is allowed", field=name, fix=fix)  # fmt: skip
     if faults.total("error"):
         return
     for split, side in survey.sides.items():
         if not side.rows:
             share = getattr(data, split)
-            fix = "hold out a smaller share, or give more rows"
+            fix = "hold out a smaller share, or add rows"
             if isinstance(share, float):
-                fix = f"give more rows, a larger share than {share}, or a file of its own"
-            what = f"of {survey.rows} rows, none falls into {split}"
+                fix = f"add rows, use a larger share than {share}, or use a separate file"
+            what = f"none of the {survey.rows} rows was assigned to {split}"
             faults.error("empty_split", what, field=f"data.{split}", fix=fix)
     if len(survey.kinds) > 1:
-        each = ", ".join(f"{name} is {'/'.join(sorted(kinds))}" for name, kinds in survey.kinds_by_origin.items())
+        each = ", ".join(f"{name} has {'/'.join(sorted(kinds))} rows" for name, kinds in survey.kinds_by_origin.items())
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
     fit = KINDS_FOR.get(task.method)
     if fit and (wrong := sorted(set(survey.kinds).difference(fit))):
-        what = f"{task.method} learns from {' or '.join(fit)}, these rows are {', '.join(wrong)}"
-        faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
+        what = f"{task.method} requires {' or '.join(fit)} rows; these rows are {', '.join(wrong)}"
+        faults.error("kind_not_for_method", what, field="data.train", fix="use another kind of rows, or another method")
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:
-        fix = f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good"
-        faults.warn("few_rows", f"{rows} rows to learn from", field="data.train", fix=fix)
+        fix = f"use at least {FEW_ROWS}; 1,000 to 10,000 work well"
+        faults.warn("few_rows", f"only {rows} training rows", field="data.train", fix=fix)

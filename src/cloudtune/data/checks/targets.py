@@ -46,7 +46,7 @@ class Target(NamedTuple):
             return self.formats[method]
         problem = Problem(
             code="method", field="method", message=f"{self.name} has no format for {method}",
-            fix=f"it learns {', '.join(self.formats)}",
+            fix=f"it supports {', '.join(self.formats)}",
         )  # fmt: skip
         raise DataError([problem])
 
@@ -98,7 +98,7 @@ def find_target(backend: str, model: str | None = None, method: str | None = Non
         return _with_figures(TARGETS[name], name, model, method)
     near = difflib.get_close_matches(name, TARGETS, n=1)
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(TARGETS)}"
-    message = f"no rules are known for {backend!r}"
+    message = f"no data rules for {backend!r}"
     raise DataError([Problem(code="unknown_target", field="for", message=message, fix=fix)])
 
 

@@ -62,16 +62,16 @@ GGUF_TOKENIZER = "cloudtune_trainer.gguf_tokenizer:save_tokenizer"
 
 def _of_gguf(file: Path) -> TokenCounter:
     if not file.is_file():
-        raise _refusal(file, "no such file", "name a GGUF file, or a folder that holds tokenizer.json")
+        raise _refusal(file, "no such file", "use a GGUF file, or a folder with a tokenizer.json")
     module, _, name = GGUF_TOKENIZER.partition(":")
     with tempfile.TemporaryDirectory(prefix="cloudtune-tokenizer-") as folder:
         try:
             getattr(importlib.import_module(module), name)(file.absolute(), Path(folder))
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
-            raise _refusal(file, f"a GGUF file's tokenizer needs {error.name}", fix) from error
+            raise _refusal(file, f"reading the tokenizer of a GGUF file requires {error.name}", fix) from error
         except Exception as error:  # the trainer's own kind of problem, which this room does not know
-            raise _refusal(file, str(error), "take another file") from error
+            raise _refusal(file, str(error), "use another file") from error
         counter = TokenCounter(folder)
         counter.load()
     return counter
@@ -88,16 +88,16 @@ class TokenCounter:
         folder = Path(source)
         self.file = folder / "tokenizer.json" if folder.is_dir() else folder
         if not self.file.is_file():
-            raise _refusal(self.file, "no such file", "name a folder that holds tokenizer.json")
+            raise _refusal(self.file, "no such file", "use a folder with a tokenizer.json")
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
-            raise _refusal(self.file, "counting tokens needs the tokenizers package", fix) from error
+            raise _refusal(self.file, "counting tokens requires the tokenizers package", fix) from error
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(self.file))
         except Exception as error:  # the package raises bare Exception
-            raise _refusal(self.file, f"this is no tokenizer: {error}", "take another file") from error
+            raise _refusal(self.file, f"not a valid tokenizer: {error}", "use another file") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -141,7 +141,7 @@ class TokenCounter:
                 add_generation_prompt=prompt, **self._special,
             )  # fmt: skip
         except Exception as error:
-            raise ValueError(f"messages: the chat template refuses them: {error}") from error
+            raise ValueError(f"messages: rejected by the chat template: {error}") from error
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
         """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
@@ -172,7 +172,7 @@ class TokenCounter:
         try:
             return read_json_object(file) if file.is_file() else {}
         except ValueError as error:
-            raise _refusal(file, f"this is not valid JSON: {error}", "fetch the model again") from error
+            raise _refusal(file, f"not valid JSON: {error}", "download the model again") from error
 
     @cached_property
     def _special(self) -> dict[str, str]:
@@ -198,7 +198,7 @@ class TokenCounter:
             return _compiled(str(source))
         except Exception as error:  # a template can make the compiler raise whatever it likes
             raise _refusal(
-                self.file.parent, f"its chat template is damaged: {error}", "fetch the model again"
+                self.file.parent, f"its chat template is damaged: {error}", "download the model again"
             ) from error
 
 

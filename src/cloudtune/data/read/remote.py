@@ -178,7 +178,7 @@ class _Resuming(io.RawIOBase):
                 if data:
                     return data  # an object that ends too early is a connection that broke
             self._drop()
-        raise DataError([Problem(code="cut_off", message=f"only {self._at:,} of {self._file.size:,} bytes came",
+        raise DataError([Problem(code="cut_off", message=f"received only {self._at:,} of {self._file.size:,} bytes",
                                  file=self._file.uri, fix="try again")])  # fmt: skip
 
     def _drop(self) -> None:
@@ -204,14 +204,14 @@ def _store(scheme: str) -> Store:
     }
     found = (known | SCHEMES).get(scheme)
     if found is None:
-        fix = f"copy the file here, or name one that begins with {', '.join(f'{one}://' for one in (known | SCHEMES))}"
-        message = f"nobody here reads {scheme}:// addresses"
+        fix = f"copy the file here, or use an address with {', '.join(f'{one}://' for one in (known | SCHEMES))}"
+        message = f"{scheme}:// addresses are not supported"
         raise DataError([Problem(code="unknown_scheme", message=message, field="path", fix=fix)])
     module, _, name = found.target.partition(":")
     try:
         return getattr(importlib.import_module(module), name)()  # type: ignore[no-any-return]
     except ImportError as error:
-        message = f"reading {scheme}:// needs {error.name}, which is not installed"
+        message = f"reading {scheme}:// requires {error.name}, which is not installed"
         raise BackendNotInstalled(message, hint=f'run: pip install "{found.install}"') from error
 
 

@@ -95,8 +95,8 @@ class TemplateRows(FileRows):
         near = difflib.get_close_matches(gone[0], names, n=1) if self._may_suggest("missing_column") else ()
         shown = ", ".join(names[:8]) or "none"
         return Problem(
-            code="missing_column", field=gone[0], message=f"the template names {', '.join(gone)}; there are {shown}",
-            fix=f"did you mean {{{near[0]}}}?" if near else "name columns that are there",
+            code="missing_column", field=gone[0], message=f"unknown columns {', '.join(gone)}; the file has {shown}",
+            fix=f"did you mean {{{near[0]}}}?" if near else "use existing columns",
         )  # fmt: skip
 
     def _made(self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, by_row: bool) -> Batch:
@@ -124,6 +124,8 @@ class TemplateRows(FileRows):
         if kind is not None and kind.keys.issuperset(filled):
             return row_type(kind, {})
         self.hopeless = True
-        fix = "give text, or prompt and completion, or other keys that make a kind of row"
-        self.faults.error("template", f"{' and '.join(filled)} make no row", file=self.file, field="template", fix=fix)
+        fix = "set text, or prompt and completion, or other keys of a known kind of row"
+        self.faults.error(
+            "template", f"{' and '.join(filled)} do not make a complete row", file=self.file, field="template", fix=fix
+        )
         return None

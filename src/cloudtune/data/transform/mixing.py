@@ -123,14 +123,14 @@ class Mixture:
             where, field = ", ".join(source.paths), f"data.{name}"
             if not pile.drawn and pile.asked:
                 faults.warn("mix_empty", f"no row of {where} is mixed in: weight {pile.weight:g}, {pile.asked:,} rows",
-                            field=field, fix="give a larger weight, or more rows")  # fmt: skip
+                            field=field, fix="use a larger weight, or add rows")  # fmt: skip
                 continue
             message = f"{pile.drawn:,} rows of {where} are mixed in, of {len(pile):,} (weight {pile.weight:g})"
             faults.add(Problem(code="mix", severity="info", field=field, message=message))
             if pile.drawn > len(pile):
                 times = -(-pile.drawn // len(pile))
-                faults.warn("mix_repeats", f"some rows of {where} are learnt {times} times in an epoch", field=field,
-                            fix="give more rows, or a smaller weight")  # fmt: skip
+                faults.warn("mix_repeats", f"some rows of {where} occur {times} times in an epoch", field=field,
+                            fix="add rows, or use a smaller weight")  # fmt: skip
 
     def close(self) -> None:
         """Give back what is held on disk."""

@@ -75,8 +75,8 @@ def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
     """The problem that a loss is, without its place."""
     names = ",".join(sorted(lost))
     return Problem(
-        code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
-        fix=f"allow it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
+        code="loss", message=f"{format_name} cannot hold {names.replace(',', ', ')}", field=names,
+        fix=f"drop it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
     )  # fmt: skip
 
 
@@ -90,4 +90,4 @@ def find_format(name: str) -> Format:
 
     near = difflib.get_close_matches(name, FORMATS, n=1)
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(sorted(FORMATS))}"
-    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])
+    raise DataError([Problem(code="unknown_format", message=f"unknown format {name!r}", field="format", fix=fix)])

@@ -36,7 +36,9 @@ def _blocks(message: Message) -> list[Json]:
         if isinstance(part, TextPart):
             blocks.append({"text": part.text})
         elif message.role != "user":
-            raise ValueError(f"messages: Bedrock takes images and videos in user's turns, not in {message.role}'s")
+            raise ValueError(
+                f"messages: Bedrock accepts images and videos only in user messages, not in {message.role} messages"
+            )
         elif isinstance(part, ImagePart):
             blocks.append({"image": _on_s3(part.image_url, "images", _IMAGES)})
         else:
@@ -54,7 +56,7 @@ def _on_s3(at: ImageUrl | VideoUrl, what: str, formats: tuple[str, ...]) -> Json
     form = told_format(at.url) if at.format is UNSET else at.format
     if not at.url.startswith("s3://") or form not in formats:
         *some, last = formats
-        raise ValueError(f"messages: Bedrock takes {what} only as s3://.../name.{', .'.join(some)} or .{last}")
+        raise ValueError(f"messages: Bedrock accepts {what} only as s3://.../name.{', .'.join(some)} or .{last}")
     place = {"uri": at.url} if at.bucket_owner is UNSET else {"uri": at.url, "bucketOwner": at.bucket_owner}
     return {"format": form, "source": {"s3Location": place}}
 
@@ -64,9 +66,9 @@ def _refuse_many(messages: list[Message]) -> None:
     parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
     images, videos = (sum([isinstance(part, sort) for part in parts]) for sort in (ImagePart, VideoPart))
     if videos and images:
-        raise ValueError("messages: Bedrock takes images or videos, not both in one set of rows")
+        raise ValueError("messages: Bedrock accepts images or videos, but not both in one dataset")
     if videos > 1 or images > _MOST_IMAGES:
-        raise ValueError(f"messages: Bedrock takes one video or {_MOST_IMAGES} images in a row at the most")
+        raise ValueError(f"messages: Bedrock accepts at most one video or {_MOST_IMAGES} images per row")
 
 
 def _converse(system: str, turns: list[Json]) -> Json:
@@ -111,7 +113,7 @@ def _holds_results(turn: Json) -> bool:
 def _claude_blocks(message: Message) -> list[Json]:
     if message.role == "tool":
         if not message.tool_call_id:
-            raise ValueError("messages: a tool's turn needs tool_call_id")
+            raise ValueError("messages: a tool message requires tool_call_id")
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}]
     blocks: list[Json] = []
     if message.reasoning_content:
@@ -126,7 +128,7 @@ def _claude_blocks(message: Message) -> list[Json]:
         try:
             given = msgspec.json.decode(call.function.arguments)
         except msgspec.DecodeError as error:
-            raise ValueError("messages: the arguments of a tool call are not JSON") from error
+            raise ValueError("messages: the arguments of a tool call are not valid JSON") from error
         blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": given})
     return blocks
 
@@ -141,7 +143,7 @@ def _claude_source(url: str) -> Json:
 def _words(messages: list[Message]) -> tuple[str, str]:
     """The one question and its answer."""
     if [message.role for message in messages] != ["user", "assistant"]:
-        raise ValueError("messages: one question and one answer are needed")
+        raise ValueError("messages: exactly one prompt and one answer are required")
     return messages[0].text, messages[1].text
 
 
@@ -214,7 +216,7 @@ def _to_openai_preference(row: Preference) -> Json:
 
 def _to_nova_preference(row: Preference) -> Json:
     if len(row.chosen) != 1 or len(row.rejected) != 1:
-        raise ValueError("chosen: Nova takes one turn for each answer")
+        raise ValueError("chosen: Nova accepts one turn per answer")
     _refuse_many(row.messages)
     system, messages = _split_system(row.messages)
     turns: list[Json] = [{"role": message.role, "content": _blocks(message)} for message in messages]
@@ -268,12 +270,12 @@ def _to_rlvr(row: Item) -> Json:
     else:
         name = next((name for name in _REFERENCES if name in fields), None)
         if name is None:
-            raise ValueError("reward_model: neither it nor reference_answer is there")
+            raise ValueError("reward_model: both it and reference_answer are missing")
         reward = {"style": "rule", "ground_truth": compact(fields.pop(name))}
     more = {key: fields.pop(key) for key in _RLVR & fields.keys()}
     if fields:
         if not isinstance(more.setdefault("extra_info", {}), dict):
-            raise ValueError("extra_info: it must be an object, where other fields are to be kept in it")
+            raise ValueError("extra_info: must be an object, because other fields are stored in it")
         more["extra_info"] = {**more["extra_info"], **fields}
     return {
         "data_source": "cloudtune", "ability": "general", **dict(sorted(more.items())), "prompt": row.messages,
@@ -311,22 +313,22 @@ FORMATS: dict[str, Format] = {
         Format("cloudtune", "cloudtune's own canonical records", _NONE, ALL),
         Format("openai", "OpenAI's chat messages", _CHAT, _OPENAI),
         Format("azure-openai", "OpenAI's chat messages, with a byte order mark", _CHAT, _OPENAI, bom=True),
-        Format("openai-preference", "OpenAI's pairs for DPO", _PAIRS, _OPENAI, _to_openai_preference),
-        Format("openai-rft", "OpenAI's items for graders", _ITEM, _OPENAI, _to_rft),
+        Format("openai-preference", "OpenAI's DPO preference pairs", _PAIRS, _OPENAI, _to_openai_preference),
+        Format("openai-rft", "OpenAI's grader items", _ITEM, _OPENAI, _to_rft),
         Format("azure-openai-preference", "OpenAI's pairs, with a byte order mark", _PAIRS, _OPENAI,
                _to_openai_preference, bom=True),
         Format("azure-openai-rft", "OpenAI's items, with a byte order mark", _ITEM, _OPENAI, _to_rft, bom=True),
         Format("bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", _CHAT,
                _BLOCKS | {"unanswered"}, _to_converse, weave=CONVERSE),
         Format("bedrock-prompt", "Bedrock's prompt and completion (Llama 3.1)", _CHAT, _NONE, _to_prompt),
-        Format("bedrock-rft", "Bedrock's items for graders", _ITEM, _TALK | {"fields"}, _to_bedrock_rft),
+        Format("bedrock-rft", "Bedrock's grader items", _ITEM, _TALK | {"fields"}, _to_bedrock_rft),
         Format("bedrock-text", "Bedrock's plain text", frozenset({"text"}), _NONE, _to_input),
-        Format("nova-preference", "Nova's pairs of candidates", _PAIRS, _BLOCKS, _to_nova_preference),
+        Format("nova-preference", "Nova's preference pairs", _PAIRS, _BLOCKS, _to_nova_preference),
         Format("claude", "Claude's messages", _CHAT, _CLAUDE, _to_claude, weave=CLAUDE),
         Format("sagemaker-messages", "SageMaker serverless: messages", _CHAT, _TALK),
         Format("sagemaker-prompt", "SageMaker serverless: system, prompt, completion", _CHAT, frozenset({"system"}),
                _to_prompt_with_system),
-        Format("sagemaker-preference", "SageMaker serverless: pairs for DPO", _PAIRS, _TALK, _to_pairs),
+        Format("sagemaker-preference", "SageMaker serverless: DPO preference pairs", _PAIRS, _TALK, _to_pairs),
         Format("sagemaker-rlvr", "SageMaker serverless: items with a verifiable reward", _ITEM, _TALK | {"fields"},
                _to_rlvr),
         Format("jumpstart-chat", "JumpStart's dialogs", _CHAT, _TALK, lambda chat: {"dialog": chat.messages},

@@ -41,7 +41,7 @@ def test_one_that_breaks_off_is_no_short_answer(content: bytes, kept: int) -> No
     pieces = Pieces("a-model")
     told = [*pieces.read(content[:kept]), *pieces.rest()]
     size = sum(len(one.text) for one in told)
-    with pytest.raises(Unavailable, match=f"broke off after {size} characters"):
+    with pytest.raises(Unavailable, match=f"interrupted after {size} characters"):
         pieces.whole()
 
 

@@ -104,7 +104,7 @@ def test_what_is_gone_already_is_taken_down(desk: Desk) -> None:
     desk.run("undeploy", name, "--yes")
     again = desk.run("undeploy", name, "--yes")
     assert (again.code, again.out) == (0, f"{name}\n")
-    assert "not there any more" in again.err
+    assert "no longer exists" in again.err
     assert desk.run("undeploy", name, "--yes", "--json").json["already"] is True
     desk.vendor.fail("list_deployments", faults.forbidden(times=9))
     assert desk.run("undeploy", name, "--yes").code == 2, "who is not asked cannot say that it is gone"

@@ -171,7 +171,7 @@ def test_of_the_past_only_the_end_is_told() -> None:
     figures = tuple(_metric(step) for step in range(1, 400))
     view.update(_update(399, 1000, events=past, metrics=figures))
     assert [line.split()[-1] for line in said if "event" in line] == [str(n) for n in range(500 - EARLIER_EVENTS, 500)]
-    assert [line for line in said if line.startswith("step")] == ["step 399/1000  loss -3.98  to go 30s"]
+    assert [line for line in said if line.startswith("step")] == ["step 399/1000  loss -3.98  remaining 30s"]
     view.update(_update(400, 1000, events=tuple(_event(500 + number) for number in range(30))))
     assert "event 500" in said[-30]
 
@@ -204,7 +204,7 @@ def test_the_picture_shows_how_far_how_well_and_how_long() -> None:
     view.update(_update(30, detail="evaluating", metrics=(_metric(30, "validation", loss=3.1),)))
     time[0] = 12.0
     shown = _drawn(view)
-    for words in ("job-1", "running", "evaluating", "12s", "30/100", "30%", "epoch 0.60", "to go 18s", "loss 3.4",
+    for words in ("job-1", "running", "evaluating", "12s", "30/100", "30%", "epoch 0.60", "remaining 18s", "loss 3.4",
                   "lr 2.00e-04", "loss 3.1", "█", "Ctrl-C to stop watching"):  # fmt: skip
         assert words in shown
     view.update(_update(100, state=JobState.SUCCEEDED))
@@ -242,7 +242,7 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
         _plan(steps=(Step(id="c", kind="call", title="cancel twins"), Step(id="d", kind="await", title="wait")))
     )
     assert "1. cancel twins  [call: safe to repeat]" in harmless
-    assert "2. wait  [await: it only asks]" in harmless
+    assert "2. wait  [await: read-only]" in harmless
     assert "local" not in harmless
     assert '"ñ"' in plan_text(_plan(), requests=True)
     fuller = plan_text(
@@ -254,13 +254,13 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
         )
     )  # fmt: skip
     for words in ("attempt 2", "checkpoint of local:/runs:job-0", "a.jsonl: few rows", 'tags = {"a": "b"}: it has none',
-                  "about $1,234.50 (20 k tokens, prices of 2026-03-01)"):  # fmt: skip
+                  "about $1,234.50 (20 k tokens, prices as of 2026-03-01)"):  # fmt: skip
         assert words in fuller
 
 
-@pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices of 2026-03-01)"),
-                                             (None, "$12.00 at the most (bounds, prices of 2026-03-01)"),
-                                             (12.0, "$12.00 (bounds, prices of 2026-03-01)"),
+@pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices as of 2026-03-01)"),
+                                             (None, "at most $12.00 (bounds, prices as of 2026-03-01)"),
+                                             (12.0, "$12.00 (bounds, prices as of 2026-03-01)"),
                                              (0.0001, "less than $0.01 to $12.00 (bounds, ")])  # fmt: skip
 def test_bounds_of_the_cost_are_shown_as_such(least: float | None, told: str) -> None:
     cost = CostEstimate(usd=None, basis="bounds", prices_as_of="2026-03-01", at_least_usd=least, at_most_usd=12.0)

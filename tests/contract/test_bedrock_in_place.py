@@ -260,7 +260,7 @@ def test_novas_package_becomes_a_custom_model(world: BedrockWorld, client: Clien
     followed = Job(client, ref)
     assert (followed.state, followed.snapshot().native_state) == (JobState.RUNNING, "Creating")
     assert importing.submit(importing.plan(found, name="mine")) == ref
-    with pytest.raises(UnsupportedError, match="no call that stops"):
+    with pytest.raises(UnsupportedError, match="Bedrock cannot stop"):
         followed.cancel()
     with pytest.raises(InvalidRequest, match="wait"):
         client.backend("bedrock").delete(ref)
@@ -418,7 +418,7 @@ def test_a_strangers_model_of_that_name_is_a_conflict(world: BedrockWorld, impor
     plan = importing.plan(found)
     body = dict(plan.steps[0].request["body"]) | {"clientRequestToken": "theirs", "modelTags": []}
     aws(world, "bedrock").create_custom_model(**body | {"modelTags": [{"key": "cloudtune:token", "value": "theirs"}]})
-    with pytest.raises(Conflict, match="did not make it"):
+    with pytest.raises(Conflict, match="did not create it"):
         importing.submit(plan)
     assert len(models(world)) == 1
 

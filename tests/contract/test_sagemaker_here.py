@@ -163,7 +163,7 @@ def test_one_whose_keeper_is_killed_has_failed(place: Path, tmp_path: Path) -> N
     snapshot = job.snapshot()
     assert (snapshot.state, snapshot.native_state) == (JobState.FAILED, "Failed")
     assert snapshot.problem is not None
-    assert "is gone" in snapshot.problem.message
+    assert "no longer runs" in snapshot.problem.message
 
 
 def test_a_failure_comes_with_the_trainer_s_own_reason(place: Path, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     standing = client.deploy(plan)
     hour = {"sagemaker": 1.4084, "jumpstart": 1.515}[standing.backend]
     assert (standing.state, standing.hourly_cost_usd) == ("ready", hour)
-    assert "nothing to pay" in standing.ends
+    assert "no cost while idle" in standing.ends
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
 
     world.emulator.clock.advance(capacity.IDLE_S + 1)

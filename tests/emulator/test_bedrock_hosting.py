@@ -178,7 +178,7 @@ def test_what_the_runtime_refuses(runtime: Any, tuned: str) -> None:
     with pytest.raises(ClientError, match="only text is emulated"):
         picture: Any = {"image": {"format": "png", "source": {"bytes": b"x"}}}
         runtime.converse(modelId="amazon.nova-lite-v1:0", messages=[{"role": "user", "content": [picture]}])
-    assert "was asked" in text(runtime.converse(modelId="amazon.nova-lite-v1:0", messages=SAID))
+    assert "received" in text(runtime.converse(modelId="amazon.nova-lite-v1:0", messages=SAID))
 
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16"}

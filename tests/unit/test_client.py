@@ -182,7 +182,7 @@ def test_attach_by_any_word_that_fits_one_job(client: Client, world: ScriptedWor
     first, second = client.submit(world.spec()), client.submit(world.spec(1))
     for text in (str(first.ref), first.ref.id, "small-0", f" {first.ref} ".strip()):
         assert client.attach(text) == first
-    with pytest.raises(InputError, match="fits several jobs") as several:
+    with pytest.raises(InputError, match="matches several jobs") as several:
         client.attach("ftjob-")
     assert str(second.ref) in str(several.value)
     with pytest.raises(JobNotFound, match="nothing-like-it"):

@@ -234,9 +234,9 @@ def test_the_hub(hub, monkeypatch):
 
 def test_the_hub_says_no(hub):
     assert "no such model" in refusal("org/nothing")
-    assert "does not show it" in refusal("org/private")
+    assert "denies access to it" in refusal("org/private")
     assert "500" in refusal("org/broken")
-    assert "something else" in refusal("org/odd")
+    assert "unexpected response" in refusal("org/odd")
 
 
 def test_the_hub_cannot_be_reached(monkeypatch):

@@ -108,7 +108,7 @@ def test_metrics_with_odd_lines(backend, run, ref):
 
 
 def test_a_cursor_of_another_back_end(backend, run, ref):
-    with pytest.raises(InvalidRequest, match="line numbers"):
+    with pytest.raises(InvalidRequest, match="line number"):
         backend.events(ref, "ftevent-abc")
 
 
@@ -148,7 +148,7 @@ def test_resolve_names_what_is_missing(tmp_path, root, monkeypatch):
         with pytest.raises(BackendNotInstalled, match="torch, peft, not installed") as refused:
             LocalBackend(Options(root=root)).resolve(spec("x"))
     assert f"{sys.executable} -m pip install" in refused.value.hint
-    with pytest.raises(SpecError, match="cannot be used"):
+    with pytest.raises(SpecError, match="cannot use"):
         LocalBackend(Options(root=root, python=tmp_path / "nothing")).resolve(spec("x"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SpecError, match="no such file or folder"):

@@ -253,7 +253,7 @@ def test_the_adapter_is_exported_as_it_is(learnt: dict[str, Path], tmp_path: Pat
 
 
 def test_export_never_overwrites(learnt: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         export(learnt["lora"], tmp_path)
     assert not list(tmp_path.iterdir())
 

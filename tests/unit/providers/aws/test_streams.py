@@ -48,5 +48,5 @@ def test_one_that_breaks_off_is_no_short_answer(content: bytes, kept: int) -> No
 def test_an_error_on_the_way_is_told() -> None:
     with pytest.raises(Unavailable, match="no memory left"):
         list(Pieces("a-model").read(b'data: {"error": {"message": "no memory left"}}\n'))
-    with pytest.raises(BackendError, match="no JSON"):
+    with pytest.raises(BackendError, match="invalid JSON"):
         list(Pieces("a-model").read(b"data: nonsense\n"))

@@ -88,7 +88,7 @@ def test_questions_alone_are_distilled_and_the_plan_says_who_answers(tmp_path: P
     whole = plan(rows(tmp_path), **asked)
     assert "teacher_answers" not in {problem.code for problem in whole.warnings}
     assert "at least" in str(problems(rows(tmp_path, count=99, answered=0), **asked))
-    assert "distillation is of text alone" in problems(rows(tmp_path, IMAGE), **asked)["data"]
+    assert "distillation supports text only" in problems(rows(tmp_path, IMAGE), **asked)["data"]
 
 
 # -- the documents for the OpenAI-shaped API ---------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def test_the_portable_batch_size_may_stay_where_the_override_stands(rows: Path) 
 
 
 def test_continued_pre_training_is_refused_with_its_reason(rows: Path) -> None:
-    assert "no base model left" in problems(rows, method="cpt")["method.name"]
+    assert "no base model" in problems(rows, method="cpt")["method.name"]
 
 
 def test_a_model_of_another_region_is_refused(rows: Path) -> None:

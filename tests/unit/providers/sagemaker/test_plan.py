@@ -126,7 +126,7 @@ def test_spot_instances_and_a_warm_pool() -> None:
     )
     kept = planned(options={"keep_alive": 600})
     assert body_of(kept)["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
-    assert "cost as if they ran" in warnings(kept)["warm_pool"].message
+    assert "billed as if they ran" in warnings(kept)["warm_pool"].message
 
 
 def test_network_and_keys() -> None:

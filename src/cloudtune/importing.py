@@ -1,4 +1,4 @@
-"""Importing a model that was trained elsewhere into a back end that answers from it. One import is one job.
+"""Import a model that was trained elsewhere. One import is one job.
 
 The files of a folder are hashed, checked against the back end's rules, all problems at once, and uploaded. The runner
 submits the import like any other job, so it is followed, listed and cleared like one. A model that the back end can
@@ -58,7 +58,7 @@ class Importing:
         self, source: Path | str | InPlace, *, name: str | None = None, again: bool = False,
         notes: Sequence[Problem] = (),
     ) -> Plan:  # fmt: skip
-        """Everything that `submit` would do, checked, with nothing sent. Raises InputError with all its problems.
+        """Check a model and return everything that `submit` would do. Sends nothing. Raises InputError.
 
         ``source`` is a folder, an address, or what `locate` found. The same name and files are the same import;
         ``again`` plans a new attempt if the last one has ended. ``notes`` are shown among the plan's warnings.
@@ -83,7 +83,7 @@ class Importing:
         self, job: Job, *, name: str | None = None, again: bool = False,
         on_export: Callable[[Path], None] | None = None,
     ) -> Plan:  # fmt: skip
-        """As `plan`, for the model of an ended job: by its address, or else merged and exported beside the ledger.
+        """As `plan`, for the model of an ended job: in place, or merged and exported next to the ledger.
 
         ``on_export`` is called with the folder before an export starts.
         """
@@ -132,17 +132,17 @@ class Importing:
 
 
 def is_address(text: str) -> bool:
-    """Whether this names a place at a vendor, and not a folder here or a job."""
+    """Whether this is an address at a vendor, and not a local folder or a job."""
     return bool(re.match(r"[a-z0-9]+://|arn:", text))
 
 
 def name_of(text: str) -> str:
-    """As a job's name: letters, digits and single hyphens, at most forty."""
+    """Return a valid job name: letters, digits and single hyphens, at most 40 characters."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:LONGEST_NAME].strip("-") or "model"
 
 
 def _paths(folder: Path) -> list[Path]:
-    """All files, hidden ones and what a cache left behind aside, in the order of their names."""
+    """Return all files except hidden files and cache leftovers, sorted by name."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 

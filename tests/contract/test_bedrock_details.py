@@ -324,7 +324,7 @@ def test_who_may_not_read_the_bucket_may_follow_the_job(
     job = tuned(world, client)
     world.emulator.faults.add("forbidden", "s3.ListObjectsV2", times=10)
     assert job.wait(timeout=10).needs_deploy
-    assert f"cannot read the metrics of {job.ref.id}"  in caplog.text
+    assert f"cannot read the metrics of {job.ref.id}" in caplog.text
     world.heal()
     assert list(job.metrics())
 

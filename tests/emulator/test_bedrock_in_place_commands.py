@@ -96,7 +96,10 @@ def test_addresses_are_imported_or_told_why_not(desk: Desk) -> None:
     wrong = desk.run("import", f"{address}model.tar.gz", "--to", "bedrock", "--yes", code=2).stderr
     assert "is an archive" in wrong
     assert "unpack it" in wrong
-    assert "cannot import from this address" in desk.run("import", "https://a.com/x", "--to", "bedrock", "--yes", code=2).stderr
+    assert (
+        "cannot import from this address"
+        in desk.run("import", "https://a.com/x", "--to", "bedrock", "--yes", code=2).stderr
+    )
 
 
 def test_a_jobs_archive_is_brought_here_and_the_plan_says_why(desk: Desk) -> None:

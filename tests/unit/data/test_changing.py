@@ -221,7 +221,8 @@ def test_missing_columns_are_told_by_line(tmp_path: Path, table: str) -> None:
 @pytest.mark.parametrize(("words", "said"), [
     (["--template", "{question"], "expected '}'"), (["--template", "{}"], "no column"),
     (["--template", "completion={tema}"], "complete row"), (["--template", "no places"], "no column"),
-    (["--template", "{q}", "--map", "q=prompt"], "cannot be combined"), (["--template", "@nowhere.json"], "nowhere.json"),
+    (["--template", "{q}", "--map", "q=prompt"], "cannot be combined"),
+    (["--template", "@nowhere.json"], "nowhere.json"),
     (["--template", "{q!r}"], "must be a column name"),
 ])  # fmt: skip
 def test_bad_templates(table: str, words: list[str], said: str) -> None:

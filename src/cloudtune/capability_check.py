@@ -1,6 +1,6 @@
-"""Holds a spec against a back end's Capabilities: every field is applied, translated, dropped on request, or refused.
+"""Checks a spec against a back end's Capabilities: every field is applied, translated, dropped on request or rejected.
 
-All refusals come at once, and before any I/O. Nothing that a spec asks for is left out without a word.
+All rejections are reported at once, before any I/O. No field is dropped silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
-    """The spec as that back end can carry it out, and what was left out. Raises UnsupportedError."""
+    """Return the spec that the back end can run, and the dropped fields. Raises UnsupportedError."""
     problems: list[Problem] = []
     dropped: list[Dropped] = []
     capabilities = backend.capabilities
@@ -49,7 +49,7 @@ def fit(spec: JobSpec, backend: Backend) -> tuple[JobSpec, tuple[Dropped, ...]]:
 
 
 def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
-    """What the rows are held against: the back end's word, or what its name and the model tell; None = nothing."""
+    """Return the data rules to apply: the back end's choice, or by its name and the model. None means no rules."""
     from cloudtune.data.checks.targets import TARGETS, find_target
 
     name = backend.data_target(spec) if isinstance(backend, DataRules) else backend.name
@@ -57,7 +57,7 @@ def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
 
 
 def without(spec: JobSpec, fields: list[str]) -> JobSpec:
-    """The spec with those fields left out."""
+    """Return the spec without those fields."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for field in fields:
         *parts, last = field.split(".")
@@ -69,7 +69,7 @@ def without(spec: JobSpec, fields: list[str]) -> JobSpec:
 
 
 def _droppable(feature: str) -> bool:
-    # Another method or adapter would be another training, not the same one with less.
+    # Dropping the method or adapter would change the training itself.
     return ":" not in feature
 
 
@@ -120,7 +120,7 @@ def _override_problem(backend: Backend, fault: Any) -> Problem:
 
 
 def _secrets(spec: JobSpec) -> list[Problem]:
-    """A spec is stored in the ledger and shown in plans: it must hold no secret, whoever made it."""
+    """Check for secrets: a spec is stored in the ledger and shown in plans, so it must contain none."""
     fix = "remove it; put secrets in the vendor's credentials, or reference them as ${NAME} in `cloudtune.toml`"
     return [
         Problem(code="secret", field=".".join(path), message="this looks like a secret", fix=fix)

@@ -128,6 +128,7 @@ class Job:
             timeout: Raise WaitTimeout after this many seconds. The job keeps running.
             stall_after: Warn after this many seconds without progress. Defaults to the spec's ``limits.stall_after``,
                 for jobs in this ledger.
+            longest_poll: Maximum seconds between two requests.
             lost_after: Raise LostContact after this many seconds without a response.
             cancel_after: Cancel the job when it has run this many seconds since its creation, and raise JobExpired.
         """

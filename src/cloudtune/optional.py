@@ -93,7 +93,7 @@ class Host(Protocol):
     """A back end that deploys models. Deployments can end, so core also calls ``find`` for completed steps."""
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Return steps that deploy the model, keyed by model, scope and options. The last outputs the id as ``name``."""
+        """Return steps that deploy the model, keyed by model, scope and options. The last outputs ``name``."""
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Return steps that delete the deployment. The plan's ``purpose`` is ``remove``."""

@@ -1,4 +1,4 @@
-"""Reads catalog files. A fault names the file and the place; the project's own files are read once a process."""
+"""Reads catalog files. Errors include the file and location. Built-in files are read once per process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cloudtune.errors import ConfigError, Problem
 DATA = Path(__file__).parent / "data"
 
 
-_DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must not meet in a first decoding
+_DECODER = msgspec.json.Decoder(Catalog)  # created at import, because the first decoding is not thread-safe
 
 
 def vendors() -> tuple[str, ...]:
-    """Vendors that there is a file for, sorted."""
+    """Return the vendors with a catalog file, sorted."""
     return tuple(sorted(path.stem for path in DATA.glob("*.json")))
 
 
 @cache
 def load(vendor: str) -> Catalog:
-    """The catalog of a vendor. Raises ConfigError if there is none."""
+    """Return the catalog of a vendor. Raises ConfigError if there is none."""
     path = DATA / f"{vendor}.json"
     if not path.is_file():
         message = f"no catalog for {vendor!r}"
@@ -32,7 +32,7 @@ def load(vendor: str) -> Catalog:
 
 
 def read(path: Path) -> Catalog:
-    """Read a file. Raises ConfigError with every source that is named and not there."""
+    """Read a file. Raises ConfigError with every source that is used but not defined."""
     try:
         catalog = _DECODER.decode(path.read_bytes())
     except msgspec.DecodeError as error:

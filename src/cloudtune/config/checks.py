@@ -1,4 +1,4 @@
-"""What may be wrong with a configuration file: unknown keys, wrong shapes, back ends that do not exist, secrets."""
+"""Checks configuration files for unknown keys, wrong types, unknown back ends and secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _IN_PROFILE = ("backend", "ledger", "backends")
 
 
 def faults(document: Document) -> list[Problem]:
-    """Everything that is wrong with a configuration file."""
+    """Return all problems of a configuration file."""
     problems = [*document.duplicates, *_unknown(document, document.values, _TOP, ())]
     profiles = document.values.get("profiles", {})
     problems += _sections(document, document.values, ())
@@ -31,7 +31,7 @@ def faults(document: Document) -> list[Problem]:
 
 
 def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> list[Problem]:
-    """The shape of one level: words where words belong, tables where tables belong, back ends that exist."""
+    """Check the types of one level, and that back ends exist."""
     found = [
         _problem(document, (*above, key), "shape", f"must be a string, not {values[key]!r}")
         for key in ("backend", "ledger", "profile")
@@ -73,7 +73,7 @@ def _unknown_backend(document: Document, path: Path_, name: str) -> list[Problem
 
 
 def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
-    """Secrets must not stand in a file that is easily committed: only references to the environment."""
+    """Check that the file has no literal secrets, because it is easily committed. References are allowed."""
     name = str(path[-1])
     for text in texts(value):
         rest = REFERENCE.sub("", text)
@@ -90,7 +90,7 @@ def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
 
 
 def url_reference(file: str, line: int | None, path: Path_) -> Problem:
-    """A variable of the environment must not become part of an address: it may hold a secret."""
+    """Check that no environment variable is part of an address, because it may contain a secret."""
     fix = f"write the full address, or set the environment variable CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
     message = "an address cannot contain ${NAME}: the variable would be sent to it"
     return Problem(code="url_reference", message=message, file=file, line=line, field=dotted(path), fix=fix)
@@ -103,7 +103,7 @@ def _problem(document: Document, path: Path_, code: str, message: str, fix: str 
 
 
 def texts(value: Any) -> Iterable[str]:
-    """The texts of a value that is no table: itself, or those in a list, that are not empty."""
+    """Return the non-empty strings of a value that is not a table: the value, or those in a list."""
     if isinstance(value, list):
         for item in value:
             yield from texts(item)
@@ -112,7 +112,7 @@ def texts(value: Any) -> Iterable[str]:
 
 
 def leaves(values: Mapping[str, Any], above: Path_ = ()) -> Iterable[tuple[Path_, Any]]:
-    """Every value that is not a table, with its path."""
+    """Yield every value that is not a table, with its path."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, (*above, key))

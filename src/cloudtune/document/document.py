@@ -1,8 +1,7 @@
-"""Reads a YAML, JSON or TOML file into plain values, and remembers on which line each of them stands.
+"""Reads a YAML, JSON or TOML file into plain values with line numbers.
 
-What is wrong with the file itself (missing, empty, a folder, not UTF-8, a syntax error) is raised at once; duplicate
-keys are collected, so that they can be told together with whatever else is wrong. What the values mean is no concern
-of this module.
+Problems of the file itself (missing, empty, a folder, not UTF-8, a syntax error) are raised immediately. Duplicate
+keys are collected, to be reported with other problems. This module does not interpret the values.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 LARGEST_BYTES = 256 * 1024
-"""YAML is read at about 200 KiB a second."""
+"""YAML is parsed at about 200 KiB per second."""
 DEEPEST = 50
 """Levels of lists and tables in one document."""
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -30,23 +29,23 @@ _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".ndjson")
 
 Path_ = tuple[str | int, ...]
-"""Where a value stands: keys and indexes from the top."""
+"""The path of a value: keys and indexes from the top level."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """The values of a file, and where they stand."""
+    """The values of a file, with their locations."""
 
     file: str
-    """As the person named it, for messages."""
+    """The name as the user gave it, for messages."""
     folder: Path
-    """What relative paths in it count from."""
+    """The base folder of relative paths."""
     values: dict[str, Any]
     lines: Mapping[Path_, int] = field(default_factory=dict)
     duplicates: tuple[Problem, ...] = ()
 
     def line(self, path: Path_) -> int | None:
-        """The line of the value, or of the nearest thing around it that has one."""
+        """Return the line of the value, or of the nearest enclosing value with a line."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return self.lines[path[:end]]
@@ -55,16 +54,16 @@ class Document:
 
 @dataclass
 class Parsed:
-    """What a parser of one format brings."""
+    """The result of a parser."""
 
     values: Any
     lines: dict[Path_, int]
     duplicates: list[tuple[Path_, int, int]] = field(default_factory=list)
-    """Path, the line of the second mention, the line of the first."""
+    """Path, line of the second occurrence, line of the first."""
 
 
 class SyntaxFault(Exception):
-    """A file that is not what its format asks for."""
+    """The file violates its format."""
 
     def __init__(self, message: str, *, line: int | None = None, fix: str | None = None) -> None:
         super().__init__(message)
@@ -85,7 +84,7 @@ def read_document(path: str | Path, *, error: type[InputError], what: str) -> Do
 
 
 def parse_document(raw: bytes, label: str, folder: Path, *, error: type[InputError], what: str) -> Document:
-    """Parse a file that is already read; ``label`` names it in messages, relative paths count from ``folder``."""
+    """Parse the content of a file. ``label`` is its name in messages, ``folder`` the base of relative paths."""
 
     def fail(code: str, message: str, fix: str | None = None, line: int | None = None) -> NoReturn:
         raise error([Problem(code=code, message=message, file=label, line=line, fix=fix)])
@@ -117,14 +116,14 @@ def parse_document(raw: bytes, label: str, folder: Path, *, error: type[InputErr
 
 
 def parse_value(text: str) -> Any:
-    """One value as YAML writes it: ``2e-4`` is a number, ``no`` a word. Raises SyntaxFault."""
+    """One value as YAML writes it: ``2e-4`` is a number, ``no`` a string. Raises SyntaxFault."""
     from cloudtune.document.formats import parse_yaml
 
     return parse_yaml(text).values
 
 
 def dotted(path: Path_) -> str:
-    """The path as people write it."""
+    """Return the path in dotted form."""
     return ".".join(str(part) for part in path)
 
 
@@ -142,12 +141,12 @@ def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:
         fail("directory", "this is a folder, not a file", "specify a file in it")
     except PermissionError:
         fail("no_permission", "no permission to read it", "check the file's owner and permissions")
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, or the home folder of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, or the home folder of an unknown user
         fail("unreadable", f"cannot read the file: {getattr(error, 'strerror', None) or error}")
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A pipe that nobody writes into is opened without waiting, and reads as empty."""
+    """Open without waiting for a pipe's writer; a pipe without one reads as empty."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -177,7 +176,7 @@ def _parser(label: str, text: str) -> Callable[[str], Parsed]:
 
 
 def _unusable(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str, str]]:
-    """Texts and numbers that no field can hold: their path, what is wrong, and what to do."""
+    """Yield strings and numbers that no field accepts: path, problem and fix."""
     if isinstance(value, dict):
         for key, item in value.items():
             if found := _UNUSABLE.search(key):

@@ -1,10 +1,10 @@
-"""Read tar archives that strangers made: the one place that unpacks them.
+"""Reads untrusted tar archives. All archives are extracted here.
 
-An archive holds regular files and folders; links, devices, FIFOs, sparse files and odd names are refused. Sizes are
-counted while bytes are decompressed, because a header may lie. Nothing of a refused archive is left on the disk.
+Archives can contain regular files and folders; links, devices, FIFOs, sparse files and unusual names are rejected.
+Sizes are counted during decompression, because headers can be wrong. A rejected archive leaves nothing on the disk.
 
-``tarfile`` parses the headers, as a stream that cannot seek. Its own extraction is never used: its filters have let
-files escape (CVE-2025-4517).
+``tarfile`` parses the headers, as a stream without seeking. Its extraction is never used, because its filters have
+allowed files to escape (CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _CHUNK = 1 << 16
 _HEADERS = 1 << 20
-"""Bytes that the headers of one entry may take."""
+"""Maximum header bytes of one entry."""
 _PARSING = (tarfile.TarError, zlib.error, ValueError, EOFError, OverflowError, RecursionError, gzip.BadGzipFile)
-"""What ``tarfile`` and ``gzip`` raise for damaged content."""
+"""Exceptions of ``tarfile`` and ``gzip`` for damaged content."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of characters that do not show, or that change how others show."""
+"""Unicode categories of invisible characters, and of characters that change how others are displayed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much an archive may hold. Sizes are in bytes."""
+    """Limits of an archive. Sizes are in bytes."""
 
     entries: int = 20_000
     ratio: int = 50
-    """Content may be this many times larger than the archive. Model weights compress to about half."""
+    """Maximum ratio of content to archive size. Model weights compress to about half."""
     free: int = 64 << 20
-    """Content of up to this size is allowed whatever the ratio."""
+    """Content up to this size is allowed at any ratio."""
     total: int = 1 << 40
 
     def allowed(self, compressed: int) -> int:
-        """The most bytes that an archive of that size may decompress to."""
+        """Return the maximum decompressed bytes for an archive of that size."""
         return min(self.total, max(self.free, self.ratio * compressed))
 
 
@@ -59,7 +59,7 @@ class Readable(Protocol):
     """The content of one file in an archive."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that are left where it is negative; none at the end."""
+        """Return up to ``size`` bytes, or all remaining bytes if it is negative; empty at the end."""
 
 
 def extract_tar(source: Path | BinaryIO, to: Path, *, limits: Limits | None = None) -> list[Path]:
@@ -99,8 +99,8 @@ def _make_folders(root: Path, parts: tuple[str, ...]) -> None:
 def read_tar(source: Path | BinaryIO, *, limits: Limits | None = None) -> Iterator[tuple[str, Readable]]:
     """Yield the files of a .tar or .tar.gz, each with its name and content, in the archive's order.
 
-    A content is readable until the next file is asked for. Raises `ArchiveError` as `extract_tar` does, at the latest
-    after the last file.
+    The content is readable until the next file is requested. Raises `ArchiveError` as `extract_tar` does, at the
+    latest after the last file.
     """
     for parts, content in _entries(source, limits or Limits()):
         if content is not None:
@@ -108,9 +108,9 @@ def read_tar(source: Path | BinaryIO, *, limits: Limits | None = None) -> Iterat
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
-    """The parts of a relative path from an untrusted source, such as an archive member or an object key.
+    """Return the parts of a relative path from an untrusted source, such as an archive member or an object key.
 
-    Raises `ArchiveError` for a name that leads out of its folder, or that not every file system can hold.
+    Raises `ArchiveError` for a name that points outside its folder, or that some file systems do not support.
     """
     text = name.removeprefix("./").removesuffix("/")
     parts = tuple(text.split("/"))
@@ -129,7 +129,7 @@ def safe_parts(name: str) -> tuple[str, ...]:
 
 
 class _Names:
-    """The names seen so far. File systems that ignore case or normalize Unicode see some of them as one."""
+    """The names so far. File systems that ignore case or normalize Unicode treat some of them as equal."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, bool]] = {}
@@ -161,7 +161,7 @@ class _Stream:
         self.zeros = 0
         """Zero bytes at the end of what was read."""
         self.header_end: int | None = None
-        """Where the headers that are being parsed have to end, or None within a file's content."""
+        """Where the current headers must end, or None within a file's content."""
 
     def read(self, size: int) -> bytes:
         block = self._file.read(size)
@@ -226,7 +226,7 @@ def _parsed(stream: _Stream, limits: Limits) -> Iterator[tuple[tuple[str, ...], 
             content.finish()
     while stream.read(_CHUNK):  # also checks gzip's checksum
         pass
-    # `tarfile` takes a header that it cannot read for the end.
+    # `tarfile` treats an unreadable header as the end.
     rest = stream.size - end
     if rest < 2 * _BLOCK or stream.zeros < rest:
         raise ArchiveError("it is truncated, or has data after its end")
@@ -240,7 +240,7 @@ def _refuse_special(entry: tarfile.TarInfo) -> None:
 
 
 class _Content:
-    """A file's content, which has to be as long as its header says."""
+    """A file's content, whose length must match its header."""
 
     def __init__(self, file: Readable, size: int) -> None:
         self._file = file

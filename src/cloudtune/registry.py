@@ -1,8 +1,9 @@
-"""Which back ends there are, and how to open one by name.
+"""The registry of back ends.
 
-Ours stand in a table, so that they are found in a checkout as well as in a wheel; strangers' come from the entry-point
-group ``cloudtune.backends``, whose entries name a class: ``mine = "my_package.backend:MyBackend"``. Nothing is
-imported before it is opened. A stranger that cannot be loaded is a warning; ours is an error with its pip line.
+Built-in back ends are in a table, so they are found in a checkout and in a wheel. Third-party back ends come from the
+entry-point group ``cloudtune.backends``, whose entries name a class: ``mine = "my_package.backend:MyBackend"``. A back
+end is imported when it is opened. If a third-party back end cannot be loaded, it is a warning; for a built-in one, it
+is an error with the pip command.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ BUILT_IN: dict[str, BackendInfo] = {
 
 
 def backends() -> dict[str, BackendInfo]:
-    """All that are known, by name, sorted; ours win over a stranger of the same name."""
+    """Return all known back ends, sorted by name. Built-in ones override third-party ones with the same name."""
     found = {entry.name: _third_party(entry) for entry in entry_points(group=GROUP)}
     return dict(sorted((found | BUILT_IN).items()))
 
@@ -162,7 +163,7 @@ def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
 
 
 def loadable() -> dict[str, BackendInfo]:
-    """Those whose class can be imported; a stranger that cannot is logged as a warning and left out."""
+    """Return the back ends whose class can be imported. Others from third parties are logged and skipped."""
     found = {}
     for name, info in backends().items():
         try:

@@ -1,8 +1,8 @@
-"""The only wait loop: follows one job to its end, for every back end.
+"""The only wait loop: watches a job until it ends, for every back end.
 
 Waiting ends in one of six ways: it returns (succeeded), or raises JobFailed, JobCancelled, JobExpired, WaitTimeout
-(the job goes on, or is paused and will not go on by itself) or LostContact. Leaving the loop early, by Ctrl-C say,
-does nothing to the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
+(the job is still running, or paused) or LostContact. Leaving the loop early, for example with Ctrl-C, does not affect
+the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHORTEST_POLL_S = 0.25
 LONGEST_POLL_S = 15.0
 QUIET_METRICS_S = 30.0
-"""Figures are asked for when a job has moved; where it seems to stand still, no sooner than this."""
+"""Minimum seconds between two requests for metrics while a job makes no visible progress."""
 LOST_AFTER_S = 300.0
 PAUSED_AFTER_S = 60.0
 
@@ -103,12 +103,12 @@ def watch_many(
     shortest_poll: float = SHORTEST_POLL_S,
     longest_poll: float = LONGEST_POLL_S,
 ) -> Iterator[JobSnapshot]:
-    """Follow many jobs by their states alone: each snapshot that differs from the one before, until all have ended.
+    """Yield each changed snapshot of many jobs until all have ended. The outcome of each job is in its snapshot.
 
-    ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls;
-    ``shortest_poll`` is how soon it is asked again, in seconds, while some job or other changes. Raises
-    WaitTimeout, which names the first job that still goes on, and LostContact when for ``lost_after`` seconds nothing
-    could be learnt of any job that has not ended; how a single job ended stands in its snapshot.
+    ``look`` reads all jobs that have not ended at once, so a back end with batch status needs few calls.
+    ``shortest_poll`` is the polling interval in seconds while jobs change. Raises WaitTimeout with the first job that
+    is still running, and LostContact after ``lost_after`` seconds without information about any job that has not
+    ended.
     """
     open_refs, seen = list(dict.fromkeys(refs)), dict[JobRef, JobSnapshot]()
     start, pause = clock.monotonic(), SHORTEST_POLL_S
@@ -211,7 +211,7 @@ class _Watch:
         return Update(snapshot=snapshot, events=events, metrics=metrics)
 
     def _may_have_metrics(self, snapshot: JobSnapshot) -> bool:
-        """Each question costs a request: of a job that stands still, figures are asked for now and then only."""
+        """Reading metrics costs a request, so they are read rarely while a job makes no progress."""
         if self._metrics_at is None or snapshot.state.is_terminal or self._has_moved(snapshot):
             return True
         return self._clock.monotonic() - self._metrics_at >= QUIET_METRICS_S
@@ -262,7 +262,7 @@ class _Watch:
         return f"stopping the job: {reason}"
 
     def mind_the_pause(self, snapshot: JobSnapshot, paused_after: float) -> None:
-        """Raise WaitTimeout once the job has been paused so long that it will not go on by itself."""
+        """Raise WaitTimeout when the job has been paused for so long that it does not resume by itself."""
         if snapshot.state is not JobState.PAUSED:
             self._paused_since = None
             return

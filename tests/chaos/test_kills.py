@@ -83,7 +83,7 @@ def test_killed_while_a_new_attempt_is_made(
     for number in range(1, MOST_FAILPOINTS):
         parent = JobRef.parse(scene.submit(number).result)
         scene.world.reach(parent, JobState.RUNNING)
-        scene.world.reach(parent, JobState.FAILED, message="told by the vendor")
+        scene.world.reach(parent, JobState.FAILED, message="reported by the vendor")
         before = len(scene.vendor.jobs())
         first = scene.submit(number, options={how: True}, kill_at=number)
         second = scene.submit(number, options={how: True})

@@ -44,7 +44,7 @@ def client(world: ScriptedWorld) -> Client:
 def ended(client: Client, world: ScriptedWorld, state: JobState, **options: Any) -> JobRef:
     ref = client.submit(world.spec(), **options).ref
     world.reach(ref, JobState.RUNNING)
-    world.reach(ref, state, message="told by the vendor")
+    world.reach(ref, state, message="reported by the vendor")
     return ref
 
 

@@ -39,7 +39,7 @@ _SPAN = 1 << 64
 
 
 class Dataset:
-    """Records of files, read anew each time it is gone through. Every method gives another Dataset; none reads yet.
+    """Records of files, read again on each iteration. Every method returns a new Dataset without reading.
 
     Bad rows raise DataError, with all of them, when the end is reached.
     """
@@ -108,7 +108,7 @@ class Dataset:
     def balance(
         self, label: Callable[[Record], str] = label_of, *, most: int | None = None, seed: int = 0
     ) -> Dataset:  # fmt: skip
-        """As many records of each label as of the rarest, or ``most`` at the most."""
+        """Return at most ``most`` records per label, by default the count of the rarest label."""
         return Dataset(lambda: balanced(self._stream, seed, label, most))
 
     def redact(self) -> Dataset:

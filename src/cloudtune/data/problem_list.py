@@ -53,7 +53,7 @@ class Faults:
             self._counts[severity, code] += count  # type: ignore[index]
         for problem in problems:
             if problem.code == "unused_key":
-                self._counts[problem.severity, problem.code] -= 1  # counted anew, where it is new
+                self._counts[problem.severity, problem.code] -= 1  # counted again if it is new
                 self._once(problem)
             else:
                 self._keep_if_room(problem)
@@ -114,7 +114,7 @@ def _shortened(problem: Problem) -> Problem:
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
-    """As they stand in the files, in the order in which the files were met; what concerns no line comes last."""
+    """Sort key: the order of files and lines, with problems without a line last."""
     files: dict[str | None, int] = {}
     for problem in problems:
         files.setdefault(problem.file, len(files) if problem.file is not None else 1 << 30)

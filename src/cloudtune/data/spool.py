@@ -58,7 +58,7 @@ class Spool:
         return self.folder / f"{step.request['sha256'][:32]}.{step.request['format']}.jsonl"
 
     def forget(self, plan: Plan) -> None:
-        """Remove what was encoded for that plan. Whoever still needs one of these files encodes it again."""
+        """Delete the encoded files of that plan. Other jobs that need one encode it again."""
         for step in plan.steps:
             if step.kind == "encode":
                 self._place(step).unlink(missing_ok=True)

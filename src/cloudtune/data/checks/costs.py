@@ -1,7 +1,7 @@
-"""What one pass over the training rows would cost at each vendor, from the catalog's dated prices.
+"""The cost of one epoch over the training rows at each vendor, from the catalog's dated prices.
 
-Tokens are counted exactly where a vendor's tokenizer can be had, and lie between two bounds where it cannot: no token
-spans two words, and none has less than a byte.
+Tokens are counted exactly if the vendor's tokenizer is available. Otherwise they are bounded: no token spans two
+words, and every token has at least one byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import Data
 
 _A_TURN = 8
-"""Tokens that a vendor may put around a turn, at the most."""
+"""Maximum tokens that a vendor adds around a turn."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class Tokens(msgspec.Struct):
 
 
 def count(data: Data, *, method: str = "sft", change: Callable[[Batch], Batch] | None = None) -> Tokens:
-    """Go through the rows that would be learnt and count what they have."""
+    """Count the tokens of the training rows."""
     found, keep = Tokens(), shares(data)
     encoding = encoding_of("gpt-4o")
     counter = OpenAITokens(encoding) if encoding else None

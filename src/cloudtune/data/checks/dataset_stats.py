@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = 4 << 20
 _AT_ONCE = 1_000_000
-"""Hashes that are compared in memory at the same time: more of them are gone through in several turns."""
+"""Hashes compared in memory at the same time. More hashes are compared in several rounds."""
 _REPEATED = 200_000
 _LOOKED_AT = 256
 """Rows that are passed over at once where none of them is like another."""
@@ -86,7 +86,7 @@ class _Numbers:
 
 
 class Place(NamedTuple):
-    """Where a record stands."""
+    """The location of a record."""
 
     file: str
     line: int

@@ -28,7 +28,7 @@ _MESSAGE, _NAME, _ROW = 3, 1, 3
 
 
 def encoding_of(model: str | None) -> str | None:
-    """The encoding of a model, or of what was tuned on it; None where it is not known, or cannot be had here."""
+    """Return the encoding of a model or its tuned models, or None if it is unknown or not available."""
     if model is None or not _is_here():
         return None
     base = model.split(":")[1] if model.startswith("ft:") and ":" in model[3:] else model
@@ -41,7 +41,7 @@ def _is_here() -> bool:
 
 
 class Span(NamedTuple):
-    """One token: its place in the text that is counted, and whether it is learnt."""
+    """One token: its position in the counted text, and whether it is trained on."""
 
     start: int
     end: int
@@ -83,7 +83,7 @@ class OpenAITokens:
         return "\n".join([words for _, _, words in texts(record)])
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
-        """The words and their tokens; an assistant's are learnt, or all where nobody speaks."""
+        """Return the text and its tokens. Assistant tokens are trained on, or all tokens if there are no turns."""
         whole, found = "", []
         for _, role, words in texts(record):
             if whole:

@@ -63,10 +63,10 @@ def sources(data: Data) -> dict[str, Source]:
 def prepare(
     data: Data, *, method: str = "sft", limit: RowLimit | None = None, target: Target | None = None
 ) -> DataReport:
-    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
+    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with all problems.
 
-    With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
-    the rows are held against what that place takes: its format for the method, its words, numbers and sizes.
+    With a ``limit``, the model's tokenizer finds rows over it, which are reported with their lines. With a ``target``,
+    the rows are checked against its rules: the format for the method, forbidden text, counts and sizes.
     """
     faults = Faults()
     task, sizes = _task(data, method, limit, target), Counter[str]()
@@ -131,7 +131,7 @@ def go_through(
     named = sources(data)
     remote = any(is_remote(path) for source in named.values() for path in source.paths)
     if change is not None or remote or any(source.template for source in named.values()):
-        workers = 0  # only blocks as they stand in their files go to other processes
+        workers = 0  # only unchanged blocks of files are sent to other processes
     workers = workers_for(named.values()) if workers is None else workers
     keep_memory()
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])

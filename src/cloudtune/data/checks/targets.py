@@ -30,9 +30,9 @@ class Target(NamedTuple):
     max_tokens: int | None = None
     """Of one row."""
     forbidden: tuple[str, ...] = ()
-    """Words that make the job fail when they stand in what the system or the user says."""
+    """Text that makes the job fail in system or user messages."""
     tokenizer: str | None = None
-    """What counts the model's tokens exactly, where that can be had: see ``tokens.counter_of``."""
+    """The exact token counter of the model, if available: see ``tokens.counter_of``."""
     cited: dict[str, str] = {}
     """Field -> where its number comes from, in words."""
 

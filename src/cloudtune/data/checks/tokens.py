@@ -57,7 +57,7 @@ def counter_of(source: str) -> Counter:
 
 
 GGUF_TOKENIZER = "cloudtune_trainer.gguf_tokenizer:save_tokenizer"
-"""What takes a tokenizer out of a GGUF file; it stands on transformers, and is loaded when it is asked for."""
+"""Return the function that reads a tokenizer from a GGUF file. It needs transformers and is imported on use."""
 
 
 def _of_gguf(file: Path) -> TokenCounter:
@@ -109,7 +109,7 @@ class TokenCounter:
         """How many tokens each record has."""
         if len(records) <= _TOGETHER:
             return self._lengths([self.text(record) for record in records])
-        # The tokenizer lets go of the interpreter: meanwhile the next records are rendered.
+        # The tokenizer releases the GIL, so the next records are rendered meanwhile.
         with ThreadPoolExecutor(1) as aside:
             parts = [aside.submit(self._lengths, [self.text(record) for record in records[start : start + _TOGETHER]])
                      for start in range(0, len(records), _TOGETHER)]  # fmt: skip
@@ -144,7 +144,7 @@ class TokenCounter:
             raise ValueError(f"messages: rejected by the chat template: {error}") from error
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
-        """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
+        """Return the rendered text and its tokens. Assistant tokens are trained on, or all if there are no turns."""
         text = self.text(record)
         encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
         parts = self._learnt(record, text) if isinstance(record, Chat) else [(0, len(text))]

@@ -176,7 +176,7 @@ class _State(msgspec.Struct):
 
 
 def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
-    """The Arrow files of a folder that ``Dataset.save_to_disk`` wrote; None if it is no such folder."""
+    """Return the Arrow files of a folder written by ``Dataset.save_to_disk``, or None for other folders."""
     path = folder / "dataset_dict.json"
     try:
         if path.is_file():

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from cloudtune.data.problem_list import Faults
 
 BLOCK_BYTES = 1 << 19
-"""Of lines that are gone through at once: what is done for each block, and what is sent, is done seldom enough."""
+"""Bytes of lines per block, large enough that the overhead per block is small."""
 PART_BYTES = 1 << 16
-"""Of rows that are decoded at once: what fits a core's cache is gone through fastest."""
+"""Bytes of rows decoded at once. Data that fits a core's cache is decoded fastest."""
 MAX_ROW_BYTES = 64 << 20
 MAX_SKIP_BYTES = 1 << 30
 MAX_BROKEN = 1000
@@ -25,10 +25,10 @@ TOO_LONG_FIX = f"a row can be at most {MAX_ROW_BYTES >> 20} MiB; check that the 
 
 
 def keep_memory() -> None:
-    """Let the process keep the memory of blocks that it is done with, for the next ones.
+    """Make the process reuse the memory of finished blocks.
 
-    The C library gives pieces of that size back to the system and asks for them anew each time, which costs more than
-    what is done with them, until it has seen a larger one freed.
+    The C library returns allocations of that size to the system and requests them again each time, which costs more
+    than the work on them, until a larger one has been freed.
     """
     bytes(_KEPT_BYTES)
 
@@ -155,7 +155,7 @@ class _Splitter:
         return not self.ended
 
     def step(self, end: int) -> None:
-        """Go on to this place in the buffer."""
+        """Move to this position in the buffer."""
         self.line += self.buffer.count(b"\n", self.at, end)
         self.at = end
 

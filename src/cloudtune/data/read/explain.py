@@ -46,7 +46,7 @@ def syntax(row: bytes) -> Problem | None:
 
 
 def _malformed(text: str, message: str) -> Problem:
-    """Ask a second parser: it knows the place, and tells NaN and lone surrogates from nonsense."""
+    """Use a second parser, which reports the position and recognizes NaN and unpaired surrogates."""
     try:
         json.loads(text, parse_constant=_constant)
     except _ConstantError as error:
@@ -90,7 +90,7 @@ def _plain(message: str) -> tuple[str, str | None]:
 
 
 def validation(message: str) -> Problem:
-    """The problem that a failed typed decoding tells of."""
+    """Return the problem of a failed typed decoding."""
     text, field = _plain(message)
     fix, code = "correct the value", "wrong_type"
     if field and field.endswith("role") and text.startswith("invalid enum value"):

@@ -122,7 +122,7 @@ class Converse(Foreign):
 
 
 def converse_message(turn: Converse) -> list[Message]:
-    """The turns that one of Converse's stands for: results of tools are turns of their own here."""
+    """Return the messages of one Converse message. Tool results become separate messages."""
     parts: list[Part] = []
     calls: list[ToolCall] = []
     results: list[Message] = []

@@ -1,7 +1,7 @@
-"""Rows that lie elsewhere: ``s3://bucket/rows.jsonl``. Who reads a scheme is named here, and loaded when it is met.
+"""Remote rows: ``s3://bucket/rows.jsonl``. Maps schemes to stores, which are imported on use.
 
-Strangers add schemes by the entry-point group ``cloudtune.sources``: ``gs = "my_package.reading:Store"``. A store finds
-objects and opens them from a byte on; retrying and going on after a broken connection is done here, for all of them.
+Other packages add schemes with the entry-point group ``cloudtune.sources``: ``gs = "my_package.reading:Store"``. A
+store finds objects and opens them from a byte offset; this module retries and resumes for all stores.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def find(name: str, clock: Clock | None = None) -> list[RemoteFile]:
 
 
 def _asked(clock: Clock, call: Callable[[], T]) -> T:
-    from cloudtune.retry import reading  # what it stands on is loaded where it is needed: few rows lie elsewhere
+    from cloudtune.retry import reading  # imported on use, because remote rows are rare
 
     return reading(clock, call)
 
@@ -143,7 +143,7 @@ def opened(file: RemoteFile, clock: Clock | None = None) -> IO[bytes]:
 
 
 class _Resuming(io.RawIOBase):
-    """A stream over a store that goes on after a broken connection."""
+    """A stream from a store that resumes after a broken connection."""
 
     def __init__(self, store: Store, file: RemoteFile, clock: Clock) -> None:
         self._store, self._file, self._clock = store, file, clock

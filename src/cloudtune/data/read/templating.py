@@ -79,7 +79,7 @@ class TemplateRows(FileRows):
                 self._bad(line, explain.not_an_object(value))
 
     def of_table(self, table: Table) -> Batch | None:
-        """Records of a table's rows; None if columns are missing, which is told once."""
+        """Return the records of a table's rows, or None if columns are missing, which is reported once."""
         self.seen = self.seen or bool(table.rows)
         if missing := self._missing(table.rows[0]):
             self.hopeless = True
@@ -119,7 +119,7 @@ class TemplateRows(FileRows):
         return Batch(self.file, lines, found, by_row)
 
     def _recognised(self, filled: Mapping[str, str]) -> RowType | None:
-        """How the first row that was made is read; None if it is of no kind, which is told."""
+        """Return the decoder of the first row, or None if its kind is unknown, which is reported."""
         kind = recognise(filled)
         if kind is not None and kind.keys.issuperset(filled):
             return row_type(kind, {})

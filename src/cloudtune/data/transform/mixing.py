@@ -1,8 +1,8 @@
-"""Rows of other sources between the training rows: replay of general data, so that it is not forgotten.
+"""Mixes rows of other sources into the training rows, such as general data that preserves the model's abilities.
 
-For each training row come so many rows of another source as its weight says: with 0.25 one after every fourth. They
-are taken in the order of their seeded hashes, so that rows which are added to a source later change few of those taken,
-and the same files always give the same mixture. A source that is used up begins again, which is told.
+The weight of a source is its rows per training row: 0.25 adds one after every fourth. Rows are used in the order of
+their seeded hashes, so adding rows to a source changes few of the selected rows, and the same files always give the
+same mixture. An exhausted source starts over, which is reported.
 """
 
 from __future__ import annotations

@@ -306,7 +306,7 @@ _OWN = {
     "prompt-completion": "prompt_completion", "alpaca": "instruction", "sharegpt": "sharegpt",
     "preference": "preference", "kto": "rated", "pair": "pair",
 }  # fmt: skip
-"""The kind that reads a format's rows back. Canonical records are always written anew: they are what is compared."""
+"""The kind that reads a format's rows back. Canonical records are always rewritten, because they are compared."""
 FORMATS: dict[str, Format] = {
     one.name: one._replace(own=_OWN.get(one.name))
     for one in (

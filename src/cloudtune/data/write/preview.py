@@ -1,4 +1,4 @@
-"""A record as the model will see it: what is learnt, what is only read, and what is cut off."""
+"""A record as the model sees it: trained text, context and truncated text."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _LISTED = 200
 
 
 def profile_page(report: CheckReport, title: str) -> str:
-    """The page; the whole report stands in it as JSON too."""
+    """Return the page, which also contains the report as JSON."""
     data = script_safe(msgspec.json.encode(report).decode())
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8>{policy(_STYLE)}",

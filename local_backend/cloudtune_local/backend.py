@@ -222,7 +222,7 @@ class LocalBackend:
             self._alone(run, lambda: run.end("cancelled", "cancelled before it started"))
 
     def pause(self, ref: JobRef) -> None:
-        """Ask it to stand still: in line it lets the others pass, running it keeps its slot and its memory."""
+        """Pause the job. A queued job lets others pass; a running job keeps its slot and its memory."""
         run = self._run(ref)
         run_status = run.run_status()
         if run_status.is_final:
@@ -233,7 +233,7 @@ class LocalBackend:
                 self._alone(run, lambda: run.tell("paused", "paused in the queue"))
 
     def resume(self, ref: JobRef) -> None:
-        """Let it go on; and give a job in line that has lost its worker, by a reboot perhaps, a new one."""
+        """Resume the job. A queued job whose worker is gone, for example after a reboot, gets a new one."""
         run = self._run(ref)
         run_status = run.run_status()
         if run_status.is_final:
@@ -317,7 +317,7 @@ def _may_exist(ref: JobRef) -> bool:
 
 
 class _Lines:
-    """How many stand before each job in line, looked up once for all jobs of a call."""
+    """Number of jobs ahead of each queued job, computed once per call."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], list[int]] = {}

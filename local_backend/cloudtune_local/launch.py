@@ -71,7 +71,7 @@ def _clear(folder: Path) -> None:
 
 
 def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
-    """Refuse to take a stranger's folder for the run that is to be made."""
+    """Reject a folder that belongs to another job."""
     job, wanted = read_json(run.job) or {}, request["job"]
     if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
         raise Conflict(f"{run.path} already exists and belongs to another job", hint="move it, or use another root")
@@ -134,7 +134,7 @@ def start(run: Run) -> bool:
 
 
 def _spawn(run: Run, lock: int) -> None:
-    """Start the worker in a session of its own, give it the lock, and wait until it says that it stands."""
+    """Start the worker in a new session, pass it the lock, and wait until it reports that it is ready."""
     reader, writer = os.pipe()
     # No secret is on the command line: everybody on the machine can read it.
     argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]

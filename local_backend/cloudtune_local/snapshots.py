@@ -38,7 +38,7 @@ def to_state(word: str) -> JobState:
 
 
 def to_snapshot(ref: JobRef, run_status: RunStatus, ahead: int | None = None) -> JobSnapshot:
-    """The run as it stands; ``ahead`` is how many stand before it in line."""
+    """Return a snapshot of the run. ``ahead`` is the number of jobs ahead of it in the queue."""
     status, job = run_status.status, run_status.job
     detail = run_status.detail
     if run_status.state == "queued" and ahead is not None and run_status.worker is not None:

@@ -1,4 +1,4 @@
-"""The worker's second half: sees the trainer to its end, passes on what is asked of it, and tells how it ended.
+"""Supervises the trainer until it ends, passes requests to it, and records how it ended.
 
 Standard library only.
 """

@@ -51,7 +51,7 @@ class Trainer:
         self._failed: Ended | None = None
         argv = command(python, run)
         common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes)}
-        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
+        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan sets the number, not the submitter's environment
         self._pids: list[int] = []
         with open(run.log, "ab", opener=opener) as log:
             for rank in range(processes):

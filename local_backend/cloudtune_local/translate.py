@@ -85,7 +85,7 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
     """Those that the trainer applies; the others are the worker's (processes) and the model's (revision)."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
-        if name == KEY:  # told by its terms
+        if name == KEY:  # set by its terms
             continue
         value = derived.get(name) or getattr(own, name)
         if value is not None:

@@ -73,9 +73,9 @@ class Clients:
         return self._session.client(service, region_name=region, endpoint_url=self._options.endpoint_url, config=config)
 
     def _must_sign(self) -> bool:
-        """Whether Bedrock is to see a signature even where there is a key, which botocore would send instead.
+        """Return whether to sign Bedrock requests even if there is an API key, which botocore would send instead.
 
-        It never does so over plain HTTP; and on this machine nothing but a signature tells the region.
+        botocore never sends the key over plain HTTP, and on loopback only a signature identifies the region.
         """
         named = self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or ""
         return named.startswith("http://") or urlsplit(named).hostname in _LOOPBACK
@@ -95,7 +95,7 @@ class Clients:
         return str(region)
 
     def account(self) -> str:
-        """The account's twelve digits, as STS tells them; asked for once."""
+        """The account's twelve digits from STS, requested once."""
         client = self.client("sts")
         if self._account is None:
             with self.asking("identity"):
@@ -119,7 +119,7 @@ class Clients:
         return self._options.timeout
 
     def identity(self) -> dict[str, str]:
-        """Who the credentials belong to, as STS tells it now."""
+        """Return the identity of the credentials from STS."""
         with self.asking("identity"):
             told = self.client("sts").get_caller_identity()
         return {"account": str(told["Account"]), "arn": str(told.get("Arn", ""))}
@@ -153,7 +153,7 @@ class Clients:
 
     @contextmanager
     def asking(self, doing: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
-        """What botocore raises inside comes out as ours, about ``doing``."""
+        """Translate botocore's exceptions to cloudtune errors about ``doing``."""
         from botocore.eventstream import ParserError
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError

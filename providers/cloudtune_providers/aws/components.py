@@ -1,7 +1,7 @@
-"""Inference components: models, and adapters of a model, on one endpoint, each made and taken away by itself.
+"""Inference components: models, and adapters of a model, on one endpoint, each created and deleted separately.
 
-A component is atomic by its name, and ours if it carries the submission's token as a tag. An adapter is one whose base
-is another component; it has no model of its own. Shapes: botocore 1.44.5, service model ``sagemaker``.
+A component is atomic by its name, and belongs to cloudtune if it has the submission's token as a tag. An adapter is a
+component whose base is another component; it has no model. Shapes: botocore 1.44.5, service model ``sagemaker``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Components:
         return {"name": name}
 
     def find(self, request: Mapping[str, Any], now: datetime) -> Found:
-        """What stands under the name. Raises Conflict if that is not ours."""
+        """Return the resource with that name. Raises Conflict if cloudtune did not create it."""
         is_removal = "body" not in request
         name = str(request["name"] if is_removal else request["body"]["InferenceComponentName"])
         there = self._describe(name)
@@ -85,7 +85,7 @@ class Components:
         return Done(outputs={"name": name})
 
     def probe(self, request: Mapping[str, Any]) -> Probe:
-        """Whether it answers; of one that is taken down, whether it is gone."""
+        """Return whether it is ready or, for a deletion, gone."""
         name = str(request["name"])
         there = self._describe(name)
         word = str((there or {}).get("InferenceComponentStatus") or "not found")
@@ -99,12 +99,12 @@ class Components:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def on(self, endpoint: str) -> list[str]:
-        """Names of all that stand on an endpoint, whoever made them."""
+        """Return the names of all components on an endpoint."""
         entries = self._entries(EndpointNameEquals=endpoint)
         return [str(one["InferenceComponentName"]) for one in entries if one["InferenceComponentStatus"] != "Deleting"]
 
     def listed(self, scope: str) -> list[Deployment]:
-        """This back end's; those that are being taken down do not stand."""
+        """List this back end's components, except those being deleted."""
         found = []
         for entry in self._entries():
             tags = self._tags_of(entry)

@@ -25,7 +25,7 @@ def rate_of(use: str, kind: str, region: str) -> Rate | None:
 
 
 def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) -> CostEstimate:
-    """What a job costs at the most: all of its longest time, at the price of an hour without spot."""
+    """Return the maximum cost of a job: its maximum run time at the on-demand price."""
     what, cheaper = (
         f"{count} x {kind}",
         "; less on spot instances, which bill fewer seconds" if spot else "",

@@ -1,7 +1,7 @@
-"""What can be looked at before a job on AWS: identity, region, bucket, role, permissions, quotas. Reads only.
+"""Preflight checks on AWS: identity, region, bucket, role, permissions, quotas. Read-only.
 
-What may not be looked at is told apart from what is refused: nobody knows whether it would work. Permissions are asked
-of IAM's simulator, which knows neither bucket policies nor an organisation's
+Checks that permissions do not allow are reported separately from failed ones. Permissions are checked with IAM's
+simulator, which ignores bucket policies and the organization's policies
 (docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html, botocore 1.44.5).
 """
 
@@ -74,7 +74,7 @@ class AccountChecks:
 
     @property
     def account(self) -> str:
-        """Whose account it is; empty until ``identity`` has told."""
+        """The account. Empty until ``identity`` has run."""
         return self._who.get("account", "")
 
     # -- one by one ------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ class AccountChecks:
         return self._simulated(self.options.role_arn, asked)
 
     def caller_may(self, asked: Iterable[Asked]) -> Told:
-        """What whoever asks is allowed to: the given, and to hand the role over."""
+        """Check the caller's permissions: the given actions, and passing the role."""
         source = role_of(self._who.get("arn", ""))
         if source is None:
             return "cannot_verify", f"the permissions of {self._who.get('arn')} cannot be simulated"

@@ -1,6 +1,6 @@
-"""Rows that lie on S3: finds objects and opens them from any byte on. One try each; core retries and goes on.
+"""Rows on S3: finds objects and opens them from any byte offset. One attempt each; core retries and resumes.
 
-Credentials, region and endpoint come from AWS's own chain: environment, profile, the machine's role.
+Credentials, region and endpoint come from AWS's default chain: environment, profile, instance role.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Scaling:
         return _outputs(body, told.get("PolicyARN"))
 
     def find(self, request: Mapping[str, Any]) -> Found:
-        """What stands under that name. Raises Conflict where an alarm of that name watches something else."""
+        """Return the alarm with that name. Raises Conflict if it watches something else."""
         _, _, call = str(request["call"]).partition(".")
         body = request["body"]
         there = self._there(call, body)
@@ -178,7 +178,7 @@ def _holds(there: Any, wanted: Any) -> bool:
 
 
 def _outputs(body: Mapping[str, Any], arn: Any) -> dict[str, Any]:
-    """An alarm comes last of a deployment, whose name it is told with."""
+    """Return the name of the deployment, whose last resource is the alarm."""
     watched = (body.get("Dimensions") or [{}])[0].get("Value")
     name = str(body.get("ResourceId") or watched or _named(body)).rpartition("/")[2]
     return {"name": name} | ({"arn": str(arn)} if arn else {})

@@ -1,7 +1,7 @@
-"""SageMaker's training jobs: made, found by name, read, stopped. Shared by the back ends whose jobs are such jobs.
+"""SageMaker training jobs: create, find by name, read, stop. Shared by the back ends that use training jobs.
 
-The name, unique in account and region, is all that makes a request happen once: what stands under it is adopted only
-if it carries the submission's token as a tag. Lines of the log come from CloudWatch and are told with the job's events.
+Only the name, unique in account and region, makes a request idempotent: an existing job is adopted only if it has the
+submission's token as a tag. Log lines from CloudWatch are part of the job's events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REMEMBERED = 5000
 
 
 class TrainingJobs:
-    """Those of one account and region. ``scope`` tells which, and may ask STS. May be used from several threads."""
+    """The training jobs of one account and region. ``scope`` returns them, and may call STS. Thread-safe."""
 
     def __init__(self, clients: Clients, backend: str, scope: Callable[[], str]) -> None:
         self._clients = clients
@@ -41,7 +41,7 @@ class TrainingJobs:
     # -- making ----------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send CreateTrainingJob. A name that is taken is ours, or Conflict."""
+        """Send CreateTrainingJob. If the name is taken, adopt the job or raise Conflict."""
         name = str(body["TrainingJobName"])
         try:
             with self._clients.asking(f"training job {name}", missing=InvalidRequest):
@@ -54,7 +54,7 @@ class TrainingJobs:
         return self._made(name)
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The job of that name, if its token is the request's. Raises Conflict if it is somebody else's."""
+        """Return the job with that name, if its token matches. Raises Conflict otherwise."""
         name = str(body["TrainingJobName"])
         try:
             job = self.describe(name)
@@ -138,7 +138,7 @@ class TrainingJobs:
             more = {"NextToken": page["NextToken"]}
 
     def _whole(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job of a summary, which tells little: asked for only if it has changed. None if it is gone by now."""
+        """Return the job of a summary, read only if it has changed. None if it no longer exists."""
         name = str(entry["TrainingJobName"])
         mark = (entry.get("TrainingJobStatus"), entry.get("SecondaryStatus"), entry.get("LastModifiedTime"))
         with self._lock:

@@ -1,6 +1,6 @@
-"""What can be looked at before a training job on SageMaker: the account's checks, and quotas of instances. Reads only.
+"""Preflight checks of a SageMaker training job: the account's checks, and instance quotas. Read-only.
 
-A quota is one for each instance type and each use, and is found by its name: "ml.g5.2xlarge for training job usage",
+There is one quota for each instance type and use, found by its name: "ml.g5.2xlarge for training job usage",
 "... for spot training job usage", "... for training warm pool usage"
 (docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html and regions-quotas.html, seen 2026-11-21).
 """

@@ -1,6 +1,6 @@
-"""What SageMaker tells of a training job, as our values: pure, and shared by the back ends whose jobs are such jobs.
+"""Translates SageMaker's training job responses. Pure, and shared by the back ends that use training jobs.
 
-A job has a status and a secondary status; both count. Words: botocore 1.44.5, service model ``sagemaker``.
+A job has a status and a secondary status; both are used. States: botocore 1.44.5, service model ``sagemaker``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATES: dict[str, JobState] = {
     "Stopped": JobState.CANCELLED,
     "Deleting": JobState.CANCELLING,
 }
-"""TrainingJobStatus. What is in progress, and what has stopped, is told apart by the secondary status."""
+"""TrainingJobStatus. The secondary status distinguishes jobs that are in progress or stopped."""
 PHASES: dict[str, JobState] = {
     "Starting": JobState.PREPARING,
     "LaunchingMLInstances": JobState.PREPARING,
@@ -46,7 +46,7 @@ PHASES: dict[str, JobState] = {
 NAME_VARIABLE = "CLOUDTUNE_NAME"
 MODEL_VARIABLE = "CLOUDTUNE_MODEL"
 PARENT_VARIABLE = "CLOUDTUNE_PARENT"
-"""Environment variables of a job of ours: DescribeTrainingJob shows them, and tags only another call."""
+"""Environment variables of cloudtune's jobs. DescribeTrainingJob returns them; tags need another call."""
 _WORDS = {
     "Starting": "starting instances", "Pending": "waiting for capacity",
     "Downloading": "downloading image and data", "Uploading": "uploading the model",
@@ -123,7 +123,7 @@ def _finished(job: Mapping[str, Any]) -> datetime | None:
 
 
 def _progress(job: Mapping[str, Any]) -> Progress:
-    """Serverless jobs count their steps; of the others the log tells."""
+    """Return the progress of serverless jobs, which report steps; for other jobs, the log has it."""
     told = job.get("ProgressInfo") or {}
     steps, epoch, epochs = told.get("TotalStepCountPerEpoch"), told.get("CurrentEpoch"), told.get("MaxEpoch")
     step = told.get("CurrentStep")

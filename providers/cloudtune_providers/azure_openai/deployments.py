@@ -1,6 +1,6 @@
-"""Deployments by the management plane: made under a name, waited for, listed, taken down.
+"""Deployments through the management plane: create, await, list and delete by name.
 
-A PUT overwrites whatever stands under the name, so that it is looked at first: what is not ours is a conflict.
+A PUT overwrites an existing deployment, so it is checked first: one that cloudtune did not create is a conflict.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Deployments:
         return self._plan("deploy", name, model.scope, token, steps, self._warnings(sku), self._cost(sku))
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Take it down."""
+        """Return steps that delete it."""
         token = translate.token_of("remove", deployment.scope, deployment.id, deployment.model)
         request = {"call": "deployments.delete", "name": deployment.id}
         step = Step(id="remove", kind="call", title=f"delete {deployment.id}", request=request, once="atomic")
@@ -110,14 +110,14 @@ class Deployments:
     # -- acts ------------------------------------------------------------------------------------------------------
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Put it, unless something that is not ours stands there."""
+        """Create it, unless the name belongs to another deployment."""
         self.find(request)
         name, body = request["name"], request["body"]
         self._ask("deploy", lambda c, *at: c.begin_create_or_update(*at, name, body, polling=False))
         return {"name": request["name"]}
 
     def find(self, request: dict[str, Any]) -> Found:
-        """What stands under the name. Raises Conflict if that is not ours."""
+        """Return the deployment with that name. Raises Conflict if cloudtune did not create it."""
         there = self._get(request["name"])
         going = _word(there) in _GOING
         if request["call"] == "deployments.delete":
@@ -134,7 +134,7 @@ class Deployments:
         return Done(outputs={"name": request["name"]})
 
     def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take it down; what is not there is taken down."""
+        """Delete it. Succeeds if it does not exist."""
         self._ask("removal", lambda c, *at: c.begin_delete(*at, request["name"], polling=False))
         return {"name": request["name"]}
 
@@ -146,7 +146,7 @@ class Deployments:
         return Probe(state=state, outputs={"name": request["name"]}, message=word)  # type: ignore[arg-type]
 
     def listed(self, scope: str) -> list[Deployment]:
-        """What stands now; what is being taken down does not."""
+        """List the deployments, except those being deleted."""
         found = self._ask("list of deployments", lambda c, *at: [_json(entry) for entry in c.list(*at)])
         return [deployment for deployment in (self._value(entry, scope) for entry in found) if deployment is not None]
 

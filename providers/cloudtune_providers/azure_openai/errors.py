@@ -1,4 +1,4 @@
-"""What azure-core raises as ours, by status and by the resource manager's own codes."""
+"""Translates azure-core's exceptions, by status and by the resource manager's codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REFUSED: dict[int, type[CloudtuneError]] = {
 
 @contextmanager
 def asking(what: str, secrets: Iterable[str]) -> Iterator[None]:
-    """What azure-core raises inside comes out as ours, about ``what``; ``secrets`` are cut out of the words."""
+    """Translate azure-core's exceptions to cloudtune errors about ``what``, without ``secrets`` in the message."""
     from azure.core import exceptions as azure
 
     try:

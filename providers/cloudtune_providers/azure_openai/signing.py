@@ -67,7 +67,7 @@ def workspace_client(options: AzureOpenAIOptions) -> MLClient:
 
 
 def _credential(options: AzureOpenAIOptions, url: str) -> tuple[Any, dict[str, Any]]:
-    """Who signs in to the management plane at that address, and what its client must be told beside it."""
+    """Return the credential for the management plane at that address, and extra arguments of its client."""
     if options.management_token is None:
         from azure.identity import DefaultAzureCredential
 
@@ -79,7 +79,7 @@ def _credential(options: AzureOpenAIOptions, url: str) -> tuple[Any, dict[str, A
 
 
 class _Given:
-    """A token that somebody else got."""
+    """An externally obtained token."""
 
     def __init__(self, token: str) -> None:
         self.token = token

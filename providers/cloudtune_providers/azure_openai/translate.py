@@ -1,7 +1,7 @@
-"""What the Azure OpenAI back end can do, what it refuses, and what it would send: pure functions.
+"""Capabilities, checks and requests of the Azure OpenAI back end: pure functions.
 
-A job here tells neither its suffix nor metadata: it is known again by its training file and its seed, which is derived
-from the submission's token, or, where the spec says the seed, by a training file that no other attempt uses.
+Azure jobs return neither suffix nor metadata. A job is identified by its training file and its seed, which is derived
+from the submission's token, or, if the spec sets the seed, by a training file that no other attempt uses.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def serves(body: dict[str, Any], model: str) -> bool:
 
 
 def is_ours(body: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether what stands under the name is what we would make: our tag, our model."""
+    """Return whether the existing deployment matches the request: cloudtune's tag and the model."""
     model, other = (body.get("properties") or {}).get("model"), wanted["properties"]["model"]
     same = {key: (model or {}).get(key) for key in other} == other
     return bool(same and (body.get("tags") or {}).get(TAG) == wanted["tags"][TAG])

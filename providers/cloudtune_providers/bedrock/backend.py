@@ -112,7 +112,7 @@ class BedrockBackend:
         return list(self._rules().check(spec))
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """See `Backend`. STS tells the account, which is part of the scope."""
+        """See `Backend`. The account, from STS, is part of the scope."""
         return Resolved(scope=self._clients.scope())
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -327,7 +327,7 @@ class BedrockBackend:
 
 
 def _kind(ref: JobRef) -> str:
-    """What stands in front of the name."""
+    """Return the prefix of the name."""
     return next((kind for kind in (IMPORT, REGISTRATION) if ref.id.startswith(kind)), "")
 
 

@@ -1,6 +1,6 @@
-"""What answers from custom models: on-demand deployments, and provisioned throughput for those who agree to its price.
+"""Deployments of custom models: on-demand, and provisioned throughput after agreeing to its price.
 
-Made under a name, waited for, pointed at another model, listed with what they cost, taken down.
+Create by name, await, switch to another model, list with cost, and delete.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Deployments:
         return CostEstimate(usd=None, basis=f"nothing while idle, {by_token}{kept}")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Take it down."""
+        """Return steps that delete it."""
         token = token_of("remove", deployment.scope, deployment.id, deployment.model)
         kind = "provisioned_model_throughput" if deployment.id.startswith(PROVISIONED) else "custom_model_deployment"
         request = {"call": f"bedrock.delete_{kind}", "name": deployment.id}
@@ -153,7 +153,7 @@ class Deployments:
     # -- acts ------------------------------------------------------------------------------------------------------
 
     def create(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
-        """Send the request. The token is this very attempt's: what was taken down may be made again."""
+        """Send the request. The token is specific to this attempt, so a deleted deployment can be created again."""
         call, body = request["call"].partition(".")[2], dict(request["body"])
         if not call.startswith("update_"):
             if "request_token" not in journal.notes:
@@ -167,7 +167,7 @@ class Deployments:
         return create_once(self._clients, f"deployment {request['name']}", send, lambda: self.find(request))
 
     def find(self, request: dict[str, Any]) -> Found:
-        """What stands under the name. Raises Conflict if that answers from another model."""
+        """Return the deployment with that name. Raises Conflict if it serves another model."""
         there = self._reader.get(request["name"])
         call = request["call"].partition(".")[2]
         if call.startswith("delete_"):
@@ -184,7 +184,7 @@ class Deployments:
         )
 
     def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take it down; what is not there is taken down."""
+        """Delete it. Succeeds if it does not exist."""
         name, call = request["name"], request["call"].partition(".")[2]
         is_provisioned = name.startswith(PROVISIONED)
         key = "provisionedModelId" if is_provisioned else "customModelDeploymentIdentifier"
@@ -219,7 +219,7 @@ class Deployments:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def listed(self) -> list[Deployment]:
-        """What stands now."""
+        """List the deployments."""
         return self._reader.listed()
 
     def serving(self, model: str) -> str:

@@ -31,7 +31,7 @@ class Imports:
         return self._clients.client(NAME)
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the create request. The SDK fills no token in for this call: the body has ours."""
+        """Send the create request. The SDK adds no token to this call, so the body contains one."""
 
         def send() -> dict[str, Any]:
             told = self._bedrock.create_model_import_job(**body)
@@ -52,7 +52,7 @@ class Imports:
         return Done(outputs=calls.made(self._clients, IMPORT, job["jobName"], job["jobArn"]))
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of an import job."""
+        """Return the response of Get for an import job."""
         with self._clients.asking(f"import job {IMPORT}{name}"):
             return dict(self._bedrock.get_model_import_job(jobIdentifier=name))
 

@@ -46,7 +46,7 @@ class Jobs:
         return calls.create_once(self._clients, "create", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The job of that name. Raises Conflict if somebody else's."""
+        """Return the job with that name. Raises Conflict if another submission created it."""
         try:
             job = self.read(str(body["jobName"]))
         except JobNotFound:
@@ -62,7 +62,7 @@ class Jobs:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of a job, by its name or its ARN."""
+        """Return the response of Get for a job, by name or ARN."""
         with self._clients.asking(f"job {name}"):
             return dict(self._bedrock.get_model_customization_job(jobIdentifier=name))
 
@@ -87,7 +87,7 @@ class Jobs:
             return []
         try:
             return self._figures(objects, f"{prefix}model-customization-job-{_id(job)}/")
-        except PermissionDenied as error:  # whoever may follow a job need not be let into its bucket
+        except PermissionDenied as error:  # permission to read a job does not include its bucket
             _log.warning("cannot read the metrics of %s: %s", name, type(error).__name__)
             return []
 

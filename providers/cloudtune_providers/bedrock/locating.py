@@ -1,7 +1,7 @@
-"""Models that lie in AWS already, looked at there: which call of Bedrock's takes them, and whether it would.
+"""Inspects models that are already in AWS: which Bedrock call imports them, and whether it would succeed.
 
-Whole models of open weights, under a prefix in S3, are taken by CreateModelImportJob; what SageMaker made of Nova,
-whose weights stay in buckets of AWS's own, by CreateCustomModel
+CreateModelImportJob imports complete open-weight models under an S3 prefix. CreateCustomModel imports SageMaker's Nova
+models, whose weights stay in AWS's buckets
 (docs.aws.amazon.com/bedrock/latest/APIReference/API_CreateCustomModel.html, seen 2026-11-21).
 """
 

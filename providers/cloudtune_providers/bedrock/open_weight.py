@@ -1,10 +1,10 @@
-"""Reinforcement on open-weight models, by Bedrock's second API: a route of its own, which the model decides.
+"""Reinforcement on open-weight models through Bedrock's second API, which the model selects.
 
-It speaks OpenAI's dialect at ``https://bedrock-mantle.<region>.api.aws/v1``, opened by a Bedrock API key: rows go
-through its own files, so that there is neither bucket nor role; graders are Lambda functions; there is no suffix
+The API at ``https://bedrock-mantle.<region>.api.aws/v1`` is OpenAI-compatible and requires a Bedrock API key. It stores
+rows as files, so there is neither bucket nor role; graders are Lambda functions; there is no suffix
 (https://docs.aws.amazon.com/bedrock/latest/userguide/fine-tuning-openai-apis.html, seen 2026-11-21). It is not
-documented that a job tells its metadata, and so a job is known again by its training file, which no other submission
-uses, and no other request of this one (``openai_dialect.fencing``); the token stands in the metadata too.
+documented that jobs return their metadata, so a job is identified by its training file, which no other submission and
+no other request of this one uses (``openai_dialect.fencing``); the metadata contains the token too.
 """
 
 from __future__ import annotations

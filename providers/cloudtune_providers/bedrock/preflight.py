@@ -1,4 +1,4 @@
-"""What can be looked at before a job on Bedrock: the account's checks, the model, how many jobs may run. Reads only."""
+"""Preflight checks of a Bedrock job: the account's checks, the model, and the job quota. Read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Preflight:
         self._account = AccountChecks(clients, options, NAME, "bedrock.amazonaws.com")
 
     def checks(self, spec: JobSpec | None, open_weight: OpenWeight | None = None) -> Iterator[Check]:
-        """Each thing that was looked at. ``open_weight`` is the API of a job that goes by that one."""
+        """Yield the checks. ``open_weight`` is the API of a job that uses it."""
         account = self._account
         yield account.look("identity", account.identity, needed=True)
         if not account.account:

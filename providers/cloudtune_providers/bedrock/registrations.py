@@ -51,7 +51,7 @@ class Registrations:
         return calls.create_once(self._clients, "register", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The model of that name. Raises Conflict if it is another's: Get tells no source and no token, a tag does."""
+        """Return the model with that name. Raises Conflict if its token tag differs (Get returns no token)."""
         name = str(body["modelName"])
         try:
             model = self.read(name)
@@ -75,7 +75,7 @@ class Registrations:
         return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of a registered model."""
+        """Return the response of Get for a registered model."""
         with self._clients.asking(f"model {REGISTRATION}{name}"):
             return dict(self._bedrock.get_custom_model(modelIdentifier=name))
 

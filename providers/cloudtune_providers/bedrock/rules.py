@@ -1,6 +1,6 @@
-"""What Bedrock would refuse, as far as that can be told before anything is sent: models, dates, values, rows. Pure.
+"""Checks what Bedrock would reject, before anything is sent: models, dates, values, rows. Pure.
 
-Figures come from the catalog, whose entries cite their sources.
+Limits come from the catalog, whose entries cite their sources.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Rules:
         self._today = today
 
     def check(self, spec: JobSpec) -> Iterator[Problem]:
-        """All that can be told of the spec alone."""
+        """Yield all problems of the spec alone."""
         if self.is_open_weight(spec.model_for(NAME)):
             yield from self._notices(spec)
             yield from self._model(spec)

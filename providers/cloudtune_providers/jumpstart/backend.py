@@ -91,7 +91,7 @@ class JumpStartBackend:
     # -- planning --------------------------------------------------------------------------------------------------
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """See `Backend`. What the model's document says is looked at by ``plan``."""
+        """See `Backend`. ``plan`` checks the model's document."""
         return list(translate.check(spec, self._options))
 
     def resolve(self, spec: JobSpec) -> Resolved:
@@ -150,7 +150,7 @@ class JumpStartBackend:
         return found if isinstance(found, Done) else Absent()
 
     def probe(self, step: Step) -> Probe:
-        """See `Backend`. A folder of rows is ready when our objects lie there, and no others: all would be learnt."""
+        """See `Backend`. A folder of rows is ready when it has exactly the expected objects; all are trained on."""
         request = step.request
         if self._hosts.does(request):
             return self._hosts.probe(request)
@@ -217,7 +217,7 @@ class JumpStartBackend:
         self._jobs.cancel(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove the ended job's record and its artefacts. Rows stay: other jobs may be made of the same."""
+        """Delete the record and artifacts of a job that has ended. Rows are kept, because other jobs may use them."""
         if ref.scope != self._clients.scope():
             return
         job = self._jobs.delete(ref)

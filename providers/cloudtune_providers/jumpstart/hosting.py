@@ -130,7 +130,7 @@ class Hosting:
         return results.answer(content, endpoint)
 
     def _template(self, model: TunedModel) -> dict[str, str] | None:
-        """``template.json`` that the model learnt by, if it did; the default where it is gone by now."""
+        """Return the ``template.json`` of the training, if any, or the default if it no longer exists."""
         given = model.raw.get("HyperParameters") or {}
         if given.get("instruction_tuned") != "True":
             return None

@@ -49,7 +49,7 @@ class Hub:
         self._read: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
 
     def facts(self, model: str, version: str | None) -> dict[str, Any]:
-        """The document and where it is from. Raises SpecError, with near names, where there is no such model."""
+        """Return the document and its source. Raises SpecError, with similar names, if there is no such model."""
         key, now = (model, version), self._clock.monotonic()
         with self._lock:
             seen = self._read.get(key)

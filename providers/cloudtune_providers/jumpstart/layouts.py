@@ -28,7 +28,7 @@ TEMPLATE = {
     "prompt": "### Instruction:\n{instruction}\n\n### Context:\n{context}\n\n### Response:\n",
     "completion": "{response}",
 }
-"""Ours is always written, so that the scripts' own default does not depend on their version."""
+"""Always written, so the result does not depend on the default of the scripts' version."""
 FORMATS: dict[Layout, str] = {
     "chat": "jumpstart-chat", "instruction": "jumpstart-instruction", "text": "cloudtune",
 }  # fmt: skip

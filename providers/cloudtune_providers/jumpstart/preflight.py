@@ -1,4 +1,4 @@
-"""What can be looked at before a job of JumpStart: the account's checks, the model's document and terms, quotas."""
+"""Preflight checks of a JumpStart job: the account's checks, the model's document and terms, quotas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Preflight:
         self._training = TrainingChecks(clients, options, NAME)
 
     def checks(self, spec: JobSpec | None, plan: Plan | None) -> Iterator[Check]:
-        """Each thing that was looked at; what is asked for stands in the plan, or else in the settings."""
+        """Yield the checks, for the values in the plan or the settings."""
         checks = self._training
         yield from checks.account_checks(self._also())
         if not checks.account:

@@ -67,7 +67,7 @@ def _number(value: Any) -> float | None:
 def asking(
     messages: Sequence[Mapping[str, Any]], options: GenerateOptions, template: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """The body for an endpoint: a conversation, or where the model learnt by a template the prompt made by it."""
+    """Return the body for an endpoint: a conversation, or the prompt from the template used in training."""
     drawn = {"temperature": options.temperature, "top_p": options.top_p}
     if options.seed is not None:
         drawn["seed"] = options.seed

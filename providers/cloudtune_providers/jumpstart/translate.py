@@ -59,7 +59,7 @@ def capabilities() -> Capabilities:
 
 
 def check(spec: JobSpec, options: JumpStartOptions) -> Iterator[Problem]:
-    """All that can be told without the model's document."""
+    """Yield all problems that do not need the model's document."""
     for name, example in (("bucket", "my-bucket"), ("role_arn", "arn:aws:iam::123456789012:role/cloudtune")):
         if getattr(options, name) is None:
             yield Problem(

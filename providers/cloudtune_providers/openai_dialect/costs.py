@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 READ_AT_MOST = 2_000_000
-"""Bytes of rows that are counted, about a second's work; of the others only bounds are told."""
+"""Maximum bytes of rows that are counted, about one second of work. For larger data only bounds are shown."""
 _UNITS = {"1M tokens": 1e6, "1K tokens": 1e3}
 
 

@@ -1,4 +1,4 @@
-"""The SDK's exceptions as ours, by status and by the service's own codes."""
+"""Translates the SDK's exceptions, by status and by the service's codes."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Files:
             return str(done["file"]["id"])
 
     def _opened(self, request: dict[str, Any], journal: Journal) -> tuple[str, list[str]]:
-        """The upload that was begun before, if every part sent has surely arrived and there is time; else a new one."""
+        """Return the unfinished upload if every sent part certainly arrived and it has not expired, or a new one."""
         notes = journal.notes
         if (begun := notes.get("upload")) is not None:
             parts = list(notes.get("parts", ()))

@@ -110,12 +110,12 @@ def _counted(usage: Any, text: str, reason: str, model: str) -> Generation:
 
 
 def _chat_parts(stream: Any, model: str) -> Iterator[Generation]:
-    """The answer has ended once its reason was told; the usage comes in a chunk of its own, if at all."""
+    """Return whether the answer is complete: its finish reason has arrived. The usage may follow in another chunk."""
     reason, usage, name = "", None, model
     for chunk in stream:
         name = chunk.model or name
         usage = chunk.usage or usage
-        for choice in chunk.choices[:1]:  # Azure's first chunk has none: it tells of its filters
+        for choice in chunk.choices[:1]:  # Azure's first chunk has none: it contains the content filter results
             reason = choice.finish_reason or reason
             if choice.delta.content:
                 yield Generation(text=choice.delta.content, partial=True, model=name)

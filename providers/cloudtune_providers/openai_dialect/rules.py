@@ -180,7 +180,7 @@ class Rules:
 
 
 def loss(spec: JobSpec) -> Iterator[Problem]:
-    """The dialect has one way of choosing what is learnt."""
+    """The API supports only one choice of trained tokens."""
     if spec.method.loss_on not in (None, "assistant"):
         yield Problem(
             code="loss_on", field="method.loss_on", message="the service trains on all assistant turns only",

@@ -48,7 +48,7 @@ class Wire:
 
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
-        """What the SDK raises inside comes out as ours, about ``what``."""
+        """Translate the SDK's exceptions to cloudtune errors about ``what``."""
         import httpx2
         import openai
 
@@ -71,9 +71,9 @@ class Wire:
         limit: int = 100,
         **query: Any,
     ) -> Iterator[list[dict[str, Any]]]:
-        """The pages of a list as plain JSON, nothing told twice; ends where a page brings nothing new.
+        """Yield the items of a list as plain JSON, without duplicates, until a page has nothing new.
 
-        A 404 on a list means that there is no such API at the address, unless ``missing`` says otherwise.
+        A 404 for a list means that the address does not have this API, unless ``missing`` is set.
         """
         seen: set[str] = set()
         after: str | None = None

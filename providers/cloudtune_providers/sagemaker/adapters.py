@@ -38,13 +38,13 @@ _LMI = {
 
 
 def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
-    """The base model on the endpoint ``onto``, unless that stands, and the adapter on it. Raises UnsupportedError."""
+    """Return steps for the base model on endpoint ``onto``, if missing, and the adapter. Raises UnsupportedError."""
     problems = list(_problems(model))
     if problems:
         raise UnsupportedError(problems)
     assert asked.onto is not None
     source = _base_of(model)
-    # Whoever comes to the endpoint with the same base has the same steps, and finds them done.
+    # Every deployment with the same base model has the same steps, and finds them done.
     token = hashlib.sha256(f"base\n{model.scope}\n{asked.onto}\n{source}".encode()).hexdigest()[:32]
     base = aim._replace(name=asked.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
     variant = {"VariantName": "AllTraffic", "InstanceType": asked.instance_type,

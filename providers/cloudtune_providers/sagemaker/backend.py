@@ -309,7 +309,7 @@ class SageMakerBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Generator`. The model's endpoint answers where one stands, else this process."""
+        """See `Generator`. Uses the model's endpoint if there is one, or this process."""
         here = self._is_here or self._options.answers == "here"
         standing = None if here else self._hosts.serving(model.id, model.scope)
         if standing is not None:

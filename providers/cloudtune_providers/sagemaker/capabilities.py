@@ -1,4 +1,4 @@
-"""What the SageMaker back end can do with our own trainer, and for what it cannot, one sentence why. Pure."""
+"""Capabilities of the SageMaker back end with cloudtune's trainer, with a reason for everything else. Pure."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _own(spec: JobSpec) -> SageMakerOverrides:
 
     try:
         return SageMakerOverrides.model_validate(spec.overrides.get(NAME, {}))
-    except ValidationError:  # core tells of it
+    except ValidationError:  # core reports it
         return SageMakerOverrides()
 
 

@@ -158,7 +158,7 @@ def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:
 
 
 def _first(asked: SageMakerDeployment) -> int:
-    """How many copies there are to begin with: whoever deploys wants to ask."""
+    """Return the initial number of copies. Starts with one, because a new deployment is used soon."""
     return asked.instances if asked.min_copies is None else max(1, asked.min_copies)
 
 

@@ -1,4 +1,4 @@
-"""Asking what stands on an endpoint, in the form that the trainer's own server and the usual images take."""
+"""Calls an endpoint in the format that the trainer's server and the usual images accept."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class LocalJobs:
 
 
 def _start(folder: Path) -> None:
-    """Start what looks after the job, in a session of its own, and wait until it does. Harmless if somebody does."""
+    """Start the job's service process in a new session, and wait until it is ready. Harmless if it already runs."""
     package = str(Path(service.__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     source = (_request(folder).get("HyperParameters") or {}).get("model.source")

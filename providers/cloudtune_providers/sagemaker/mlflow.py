@@ -55,7 +55,7 @@ class Curves:
         self._clients = clients
 
     def metrics(self, job: Mapping[str, Any], after: str | None) -> list[Metric]:
-        """Figures after that cursor, in order of their times; none before the job has begun its run."""
+        """Return the metrics after that cursor, by time; none before the job has started its run."""
         run = (job.get("MlflowDetails") or {}).get("MlflowRunId")
         if not run:
             return []

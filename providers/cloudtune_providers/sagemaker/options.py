@@ -67,7 +67,7 @@ class SageMakerOptions(AwsOptions):
     deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait for an endpoint."""
     answers: Safe[Literal["auto", "endpoint", "here"]] = "auto"
-    """Who answers for a tuned model: its endpoint where one stands, else this process with the model brought here."""
+    """Where a tuned model runs: on its endpoint if there is one, or in this process after a download."""
     root: WrittenPath[Path | None] = None
     """For ``compute: local`` and models that were brought here. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
     this user's state folder."""
@@ -112,7 +112,7 @@ class SageMakerOverrides(BaseModel):
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
     preference: PreferenceOverrides | None = None
-    """Of preference methods by our own trainer: the loss of dpo, label smoothing, SimPO's margin."""
+    """Preference settings of cloudtune's trainer: the loss of dpo, label smoothing, SimPO's margin."""
 
     technique: Literal["SFT", "DPO", "RLVR", "RLAIF"] | None = None
     """For ``serverless``: else by the method."""
@@ -138,11 +138,11 @@ class SageMakerDeployment(BaseModel):
     instance_type: InstanceType = "ml.g5.xlarge"
     instances: PositiveInt = 1
     endpoint: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
-    """An endpoint for inference components that stands already: the model is put on it, beside others. ``instances``
-    is how many copies of it there are then."""
+    """An existing endpoint for inference components, to add the model to. ``instances`` is then the number of
+    copies."""
     onto: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
-    """An endpoint whose base model is shared by the adapters of several jobs: made with the base model on it unless it
-    stands, and this job's adapter is put on it. The image is AWS's LMI."""
+    """An endpoint whose base model is shared by adapters of several jobs. It is created with the base model if it does
+    not exist, and this job's adapter is added. The image is AWS's LMI."""
     variant: str = "AllTraffic"
     """With ``endpoint``: its variant."""
     min_copies: NonNegativeInt | None = None

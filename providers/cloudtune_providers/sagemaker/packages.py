@@ -34,7 +34,7 @@ class Packages:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     def create_group(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create the group; one that stands already is as good: versions in it do not disturb one another."""
+        """Create the group. An existing group is reused, because its versions are independent."""
         name = str(body["ModelPackageGroupName"])
         try:
             with self._clients.asking(f"model package group {name}", missing=InvalidRequest):

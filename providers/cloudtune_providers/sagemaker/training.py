@@ -1,4 +1,4 @@
-"""The steps of a job with our own trainer, and what it leaves: uploads, checkpoints, the artefact."""
+"""The steps of a job with cloudtune's trainer, and its results: uploads, checkpoints, the artifact."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From a spec to a plan for our own trainer on SageMaker: uploads, and one CreateTrainingJob. Pure.
+"""Translates a spec to a plan for cloudtune's trainer on SageMaker: uploads, and one CreateTrainingJob. Pure.
 
-The trainer's whole ``spec.json`` travels as the job's hyperparameters, one JSON text each, so that the console shows
-what is trained with; rows, code and a model of one's own travel as channels out of S3.
+The trainer's ``spec.json`` is sent as the job's hyperparameters, one JSON string each, so the console shows them. Rows,
+code and a custom model are S3 channels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIND_CHECKPOINT = "find_checkpoint"
 UPLOAD_CODE = "upload_code"
 UPLOAD_MODEL = "upload_model"
 START = "start"
-"""The channel of the checkpoint that a job goes on from."""
+"""The channel of the checkpoint that a job continues from."""
 DEFAULT_RUNTIME_S = 86400
 """The service's own, where the spec gives no limit."""
 RESERVE_S = 600.0

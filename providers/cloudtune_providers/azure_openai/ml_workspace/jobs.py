@@ -1,4 +1,4 @@
-"""Fine-tuning jobs of a workspace: made under a name of ours, followed, cancelled and deleted."""
+"""Fine-tuning jobs of a workspace: create by name, read, cancel and delete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_BEGUN = (JobState.QUEUED, JobState.PREPARING, JobState.UNKNOWN)
 
 
 class WorkspaceJobs:
-    """The jobs of one workspace that fine-tune, whoever made them."""
+    """All fine-tuning jobs of one workspace."""
 
     def __init__(self, connection: Connection, storage: Storage, datastore: str, scope: str) -> None:
         self._connection = connection
@@ -87,7 +87,7 @@ class WorkspaceJobs:
         return translate.to_snapshot(job, self._scope, self._run(bare))
 
     def _run(self, job: JobSnapshot) -> Run:
-        """The record of the job's run, which costs a question: asked until it tells all that it will."""
+        """Return the record of the job's run. It costs a request, so it is read only until it is complete."""
         name = job.ref.id
         kept = self._runs.get(name)
         if kept is not None and (kept.ended_at if job.state.is_terminal else kept.started_at):

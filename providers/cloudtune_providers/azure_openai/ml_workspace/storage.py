@@ -22,7 +22,7 @@ SECRETS_KEPT_S = 1800.0
 
 
 class Storage:
-    """One datastore. It tells by itself in which account and container it lies, and how to sign in there."""
+    """One datastore. Its resource has the account, the container and the credentials."""
 
     def __init__(self, connection: Connection, datastore: str, account_url: str | None) -> None:
         self._connection = connection
@@ -48,7 +48,7 @@ class Storage:
                     content, length=request["bytes"], overwrite=False, validate_content=True, max_concurrency=1,
                     timeout=None, read_timeout=request["timeout_s"],
                 )  # fmt: skip
-            except ResourceExistsError:  # another request was quicker; whether it is the same is looked at
+            except ResourceExistsError:  # another request was faster; check whether it is the same
                 self._check(request, self.size(request["blob"]))
         return self._outputs(request)
 

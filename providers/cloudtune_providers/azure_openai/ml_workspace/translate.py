@@ -134,7 +134,7 @@ def _overrides(spec: JobSpec) -> Iterator[Problem]:
 
 
 def plan(request: PlanRequest, options: AzureOpenAIOptions) -> Plan:
-    """The steps. Raises DataError for rows that cannot be learnt from there."""
+    """Return the steps. Raises DataError for rows that the route does not support."""
     spec = request.spec
     if (kind := request.data.splits["train"].kind) != "chat":
         message = f"{spec.method.name} requires chat rows; these are {kind}"

@@ -1,4 +1,4 @@
-"""Seconds from the trainer's start to its first optimiser step, over the bare import and load.
+"""Seconds from the trainer's start to its first optimizer step, over the bare import and load.
 
 The floor is a process that imports torch and transformers and loads the same model.
 
@@ -57,7 +57,7 @@ def start(model: Path, kind: str, environment: dict[str, str]) -> tuple[float, f
         subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
         events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     begun = next(e for e in events if e["data"].get("state") == "training")
-    done = next(e for e in events if e["message"].startswith("first optimiser step"))
+    done = next(e for e in events if e["message"].startswith("first optimizer step"))
     first, second = (datetime.fromisoformat(e["time"]).timestamp() - begin for e in (begun, done))
     return first, second
 

@@ -57,7 +57,7 @@ def serve(app: App, request: Request) -> Reply:
             raise ValueError("the body must be a JSON object")  # noqa: TRY301 - told as a 400
         return Reply(body=handler(app, body))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise ApiError(400, f"Not understood: {error}") from error
+        raise ApiError(400, f"Invalid request: {error}") from error
 
 
 def census(context: EmulatorContext) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _set_script(app: App, body: Any) -> Any:
 
 def _scripted(app: App) -> ScriptEngine:
     if not isinstance(app.context.engine, ScriptEngine):
-        raise ValueError("these jobs are really trained; there is no script")  # noqa: TRY004 - told as a 400
+        raise ValueError("the train engine runs these jobs; they have no script")  # noqa: TRY004 - told as a 400
     return app.context.engine
 
 
@@ -147,7 +147,7 @@ def _runs(app: App, body: Any) -> Any:
     from cloudtune_emulator.train_engine import TrainEngine
 
     if not isinstance(app.context.engine, TrainEngine):
-        raise ValueError("these jobs are scripted; nothing is trained")  # noqa: TRY004 - told as a 400
+        raise ValueError("the script engine runs these jobs; nothing is trained")  # noqa: TRY004 - told as a 400
     return {"runs": app.context.engine.runs()}
 
 

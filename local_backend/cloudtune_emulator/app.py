@@ -242,8 +242,8 @@ def _unreadable(reply: Reply, fault: Fault) -> Reply:
 
 def _own_fault(request: Request) -> ApiError:
     """To be called where it is handled."""
-    _LOG.exception("%s %s met a fault of the emulator's own", request.method, request.path)
-    error = ApiError(500, "The emulator itself failed; its log says where.", code="emulator_fault", type="server_error")
+    _LOG.exception("internal error in %s %s", request.method, request.path)
+    error = ApiError(500, "Internal error in the emulator; see its log.", code="emulator_fault", type="server_error")
     error.told = (None, str(error))
     return error
 

@@ -50,7 +50,7 @@ class Stands:
         """What stands for that base. Raises ConfigError."""
         found = self._entries.get(base) or self._entries.get("*")
         if found is None:
-            raise ConfigError(f"no local model stands for {base}: name one, or one for '*'")
+            raise ConfigError(f"no local model is configured for {base}: add one, or one for '*'")
         path = self._folder / found.model
         return msgspec.structs.replace(found, model=str(path)) if path.exists() else found
 
@@ -67,5 +67,5 @@ def read(file: Path | None, scratch: Path) -> Stands:
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except msgspec.DecodeError as error:
-        raise ConfigError(f"{file} is no table of base models: {error}") from error
+        raise ConfigError(f"{file} is not a valid table of base models: {error}") from error
     return Stands(entries, file.absolute().parent)

@@ -40,7 +40,7 @@ class EmulatorClock:
     def advance(self, seconds: float) -> float:
         """Let that much time pass at once, and say what time it is then."""
         if seconds < 0:
-            raise ValueError(f"time does not run backwards: {seconds}")
+            raise ValueError(f"the clock cannot go backwards: {seconds}")
         with self._lock:
             self._read()
             self._time += seconds
@@ -59,7 +59,7 @@ class EmulatorClock:
     @scale.setter
     def scale(self, scale: float) -> None:
         if scale < 0:
-            raise ValueError(f"a scale is zero or more, not {scale}")
+            raise ValueError(f"the time scale must be zero or more, not {scale}")
         with self._lock:
             self._read()
             self._scale = scale

@@ -56,8 +56,8 @@ def _model(name: str, stands: Stands, scratch: Path) -> TunedModel:
     weights = Path(stands.of(name).model)
     if not weights.is_dir():
         raise ConfigError(
-            f"no weights stand for the teacher {name}, and rows without an answer need one to be asked",
-            hint="name a folder with a model for it in the file of --models",
+            f"no local weights are configured for the teacher {name}, and rows without an answer require it",
+            hint="add a model folder for it to the --models file",
         )
     folder = scratch / "".join(letter if letter.isalnum() else "-" for letter in name)
     folder.mkdir(parents=True, exist_ok=True)

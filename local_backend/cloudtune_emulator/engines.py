@@ -115,7 +115,7 @@ class ScriptEngine:
         """See `Engine.answer`."""
         asked = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
         known = _learnt(model.training_file, asked) if model.training_file else None
-        text = text_of(known) if known is not None else f"{model.name} was asked: {asked}"
+        text = text_of(known) if known is not None else f"{model.name} received: {asked}"
         # An estimate: four characters a token, and a few for each turn.
         prompted = sum(len(text_of(message)) // 4 + 4 for message in messages)
         if sampling.may_call and known is not None and known.get("tool_calls"):

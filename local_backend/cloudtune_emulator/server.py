@@ -68,7 +68,7 @@ class Emulator:
             check_exposure(host, given, allowed=beyond_loopback, tls=tls)
         self.settings = given
         if self.settings.engine == "train" and scale != 1:
-            raise ConfigError("training takes its own time: a speed is for the script engine")
+            raise ConfigError("--speed applies to the script engine only")
         self.clock = EmulatorClock(clock, scale=scale)
         self.faults = Faults()
         with ExitStack() as opened:
@@ -186,7 +186,7 @@ class Emulator:
         if self._trusted is not None:
             return ()
         key = f"{_BEDROCK_KEY}={self.settings.bedrock_api_key}"
-        what = "opens Bedrock's OpenAI-shaped API to OpenAI's SDK and to cloudtune"
+        what = "authenticates OpenAI's SDK and cloudtune with Bedrock's OpenAI-compatible API"
         return (f"{key} {what}; do not set it for boto3, which sends it over TLS only (--tls)",)
 
     def start(self) -> Self:
@@ -225,7 +225,7 @@ def _tls(host: str, trusted: Path) -> ssl.SSLContext:
         from cloudtune_emulator import tls as authority  # whose parts come with the extra
     except ImportError as error:
         hint = 'run: pip install "cloudtune[emulator]"'
-        raise ConfigError(f"TLS needs a package that is not installed: {error}", hint=hint) from error
+        raise ConfigError(f"TLS requires a package that is not installed: {error}", hint=hint) from error
     return authority.context(host, trusted)
 
 
@@ -250,7 +250,7 @@ def check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -
         if not is_there
     ]  # fmt: skip
     if missing:
-        raise ConfigError(f"other machines can reach {host}", hint=f"to allow that, add {', '.join(missing)}")
+        raise ConfigError(f"other machines can connect to {host}", hint=f"to allow this, add {', '.join(missing)}")
 
 
 def _engine(settings: Settings, store: Store) -> Engine:

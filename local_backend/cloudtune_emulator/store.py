@@ -204,7 +204,7 @@ def _hold(folder: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise ConfigError(f"another emulator serves the store {folder}") from error
+        raise ConfigError(f"another emulator uses the store {folder}") from error
     return lock
 
 

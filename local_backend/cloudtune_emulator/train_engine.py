@@ -244,6 +244,6 @@ def _adapter(stands: dict[str, Any] | str | None, asked: dict[str, float]) -> di
 
 def _method(job: dict[str, Any]) -> dict[str, Any]:
     if job["method"] not in _METHODS:
-        raise ConfigError(f"jobs of the kind {job['method']} are not trained here; the script engine lets them pass")
+        raise ConfigError(f"the train engine does not support {job['method']} jobs; use the script engine")
     beta = job["hyperparameters"].get("beta", "auto")
     return {"name": _METHODS[job["method"]]} | ({} if beta == "auto" else {"beta": beta})

@@ -147,7 +147,7 @@ class Body(io.RawIOBase):
         try:
             message = self._hop.call(self.next(), min(pace.idle_s, left))
         except TimeoutError:
-            raise BodyTimeout("the request body arrives too slowly") from None
+            raise BodyTimeout("the request body arrived too slowly") from None
         self._waited += time.monotonic() - begun
         self._held = memoryview(message)
 
@@ -246,7 +246,7 @@ class Answer:
         try:
             self._hop.call(self.whole(content, last=self._left == 0), self._pace.write_s + self._pace.drain_s)
         except TimeoutError:
-            raise ConnectionAbortedError("the client does not read its answer") from None
+            raise ConnectionAbortedError("the client does not read the response") from None
 
     def stream(self, chunks: Iterable[bytes]) -> None:
         """Send all pieces."""
@@ -284,7 +284,7 @@ class Bridge:
         except ConnectionError:
             connection.cut(reset=not answer.is_begun)
         except Exception:  # noqa: BLE001 - the connection is closed whatever it was
-            _LOG.exception("the answer to %s %s broke", scope["method"], scope["path"])
+            _LOG.exception("the response to %s %s failed", scope["method"], scope["path"])
             connection.cut(reset=not answer.is_begun)
 
     def _fault(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes] | None:

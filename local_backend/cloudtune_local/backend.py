@@ -99,14 +99,14 @@ class LocalBackend:
         if chosen is None:
             if missing := inference.missing_here():
                 raise BackendNotInstalled(
-                    f"the local back end trains with {', '.join(missing)}, not installed for {sys.executable}",
+                    f"the local back end requires {', '.join(missing)}, not installed for {sys.executable}",
                     hint=f'run: {sys.executable} -m pip install "cloudtune[local]"',
                 )
             return sys.executable
         python = chosen.expanduser().absolute()
         if not (python.is_file() and os.access(python, os.X_OK)):
-            raise SpecError(f"the interpreter {python} cannot be used: there is no such program",
-                            hint="correct `python` in the settings")  # fmt: skip
+            raise SpecError(f"cannot use the interpreter {python}: no such program",
+                            hint="fix `python` in the settings")  # fmt: skip
         return str(python)
 
     def plan(self, request: PlanRequest) -> Plan:
@@ -150,7 +150,7 @@ class LocalBackend:
         if saved is not None and checkpoints.whole(saved):
             return {"path": str(saved.path), "step": saved.step}
         raise InvalidRequest(
-            f"{parent} left no good checkpoint to start from", hint="submit it afresh: `cloudtune submit --again`"
+            f"{parent} left no valid checkpoint to start from", hint="start a new attempt: `cloudtune submit --again`"
         )
 
     # -- asking ------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class LocalBackend:
     def _run(self, ref: JobRef) -> Run:
         run = Run(_folder(ref)) if _may_exist(ref) else None
         if run is None or not run.exists():
-            raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
+            raise JobNotFound(f"no run {ref.id!r} in {ref.scope}")
         return run
 
     def _ref(self, run: Run) -> JobRef:
@@ -168,7 +168,7 @@ class LocalBackend:
         """The job now. Raises JobNotFound."""
         found = self.get_many([ref])
         if ref not in found:
-            raise JobNotFound(f"there is no run {ref.id!r} in {ref.scope}")
+            raise JobNotFound(f"no run {ref.id!r} in {ref.scope}")
         return found[ref]
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
@@ -229,27 +229,25 @@ class LocalBackend:
             run.ask("cancel")
             if self._wake(run):
                 return
-            self._alone(run, lambda: run.end("cancelled", "cancelled before it began"))
+            self._alone(run, lambda: run.end("cancelled", "cancelled before it started"))
 
     def pause(self, ref: JobRef) -> None:
-        """Ask it to stand still: in line it lets the others pass, running it keeps its slot and its memory."""
+        """Pause the job. A queued job lets others pass; a running job keeps its slot and its memory."""
         run = self._run(ref)
         run_status = run.run_status()
         if run_status.is_final:
-            raise InvalidRequest(f"{ref} has ended ({run_status.state}); there is nothing to pause")
+            raise InvalidRequest(f"{ref} has already ended ({run_status.state}) and cannot be paused")
         with launch.translate_errors(run.path):
             run.ask("pause")
             if not self._wake(run):
                 self._alone(run, lambda: run.tell("paused", "paused in the queue"))
 
     def resume(self, ref: JobRef) -> None:
-        """Let it go on; and give a job in line that has lost its worker, by a reboot perhaps, a new one."""
+        """Resume the job. A queued job whose worker is gone, for example after a reboot, gets a new one."""
         run = self._run(ref)
         run_status = run.run_status()
         if run_status.is_final:
-            raise InvalidRequest(
-                f"{ref} has ended ({run_status.state}); it goes on as a new job that starts from its checkpoint"
-            )
+            raise InvalidRequest(f"{ref} has ended ({run_status.state}); a new job must continue from its checkpoint")
         with launch.translate_errors(run.path):
             run.withdraw("pause")
             if not self._wake(run):
@@ -329,7 +327,7 @@ def _may_exist(ref: JobRef) -> bool:
 
 
 class _Lines:
-    """How many stand before each job in line, looked up once for all jobs of a call."""
+    """Number of jobs ahead of each queued job, computed once per call."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], list[int]] = {}

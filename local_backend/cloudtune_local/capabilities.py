@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 _OTHER = {
-    "limits.max_cost_usd": "a run on your own machine has no price; limit its time with `limits.max_time`",
-    "verb:deploy": "a local model answers in process: `cloudtune generate` asks it without any deployment",
+    "limits.max_cost_usd": "local runs have no price; limit their duration with `limits.max_time`",
+    "verb:deploy": "local models need no deployment; use `cloudtune generate`",
 }
 
 
@@ -45,10 +45,10 @@ def check(spec: JobSpec) -> list[Problem]:
 def _precision(spec: JobSpec) -> Iterator[Problem]:
     precision, device = spec.hyperparameters.precision, spec.overrides.get("local", {}).get("device", "auto")
     if precision == "fp16" and device == "cpu":
-        message = "half precision needs a GPU"
+        message = "fp16 requires a GPU"
         yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
     if precision == "bf16" and device == "cpu":
-        message = "on a CPU without bf16 arithmetic it is three to four times slower than fp32"
+        message = "three to four times slower than fp32 on a CPU without bf16 support"
         yield Problem(
             code="slow", field="hyperparameters.precision", message=message, severity="warning", fix="use fp32"
         )

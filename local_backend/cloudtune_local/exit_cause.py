@@ -21,10 +21,10 @@ _MEMORY_WORDS = ("memoryerror", "out of memory", "outofmemoryerror", "cannot all
 _DISK_WORDS = ("no space left on device", "disk quota exceeded", "file too large", "os error 28")
 _MEMORY_HINT = (
     "use a smaller batch (more gradient_accumulation_steps keeps the result), a smaller max_length, "
-    "gradient_checkpointing, or an adapter instead of full training; `cloudtune resume` goes on from a checkpoint"
+    "gradient_checkpointing, or an adapter instead of full training; `cloudtune resume` continues from a checkpoint"
 )
-_DISK_HINT = "free some space, then `cloudtune resume` goes on from the newest good checkpoint"
-_KILLED_HINT = "`cloudtune resume` goes on from the newest good checkpoint"
+_DISK_HINT = "free disk space, then `cloudtune resume` continues from the newest valid checkpoint"
+_KILLED_HINT = "`cloudtune resume` continues from the newest valid checkpoint"
 
 
 class ProcessExit(NamedTuple):
@@ -49,11 +49,11 @@ def cause(death: ProcessExit) -> dict[str, Any]:
     low = death.log_tail.lower()
     last = _last_line(death.log_tail)
     if any(words in low for words in _DISK_WORDS) or _is_full(death):
-        return _problem("disk_full", f"the disk is full: {last or 'nothing more could be written'}", _DISK_HINT)
+        return _problem("disk_full", f"the disk is full: {last or 'write failed'}", _DISK_HINT)
     if any(words in low for words in _MEMORY_WORDS):
         return _problem("out_of_memory", f"the trainer ran out of memory: {last}", _MEMORY_HINT)
-    how = f"ended with code {death.returncode}" if death.returncode else "ended without saying how"
-    return _problem("crashed", f"the trainer {how}: {last or 'its log is empty'}", "the whole story is in log.txt")
+    how = f"ended with code {death.returncode}" if death.returncode else "exited with an unknown status"
+    return _problem("crashed", f"the trainer {how}: {last or 'its log is empty'}", "see log.txt for details")
 
 
 def own_fault(error: Exception) -> dict[str, Any]:
@@ -61,23 +61,23 @@ def own_fault(error: Exception) -> dict[str, Any]:
     message = f"the worker failed: {error}" if isinstance(error, OSError) else f"the worker failed: {error!r}"
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return _problem("disk_full", message, _DISK_HINT)
-    return _problem("crashed", message, "the whole story is in log.txt")
+    return _problem("crashed", message, "see log.txt for details")
 
 
 def _by_signal(number: int, death: ProcessExit) -> dict[str, Any]:
     name = _signal_name(number)
     if number == signal.SIGKILL and death.oom_kills:
-        message = f"the kernel killed the trainer for want of memory{_memory(death)}"
+        message = f"the kernel killed the trainer because memory ran out{_memory(death)}"
         return _problem("out_of_memory", message, _MEMORY_HINT)
     if number == signal.SIGKILL and death.memory_bytes and death.peak_bytes >= MEMORY_SHARE * death.memory_bytes:
-        message = f"the trainer was killed ({name}) when it held nearly all memory{_memory(death)}"
+        message = f"the trainer was killed ({name}) while using nearly all memory{_memory(death)}"
         return _problem("out_of_memory", message, _MEMORY_HINT)
     if number == signal.SIGXFSZ:
-        return _problem("disk_full", "a file grew over the size that this user may write", _DISK_HINT)
+        return _problem("disk_full", "a file exceeded this user's file size limit", _DISK_HINT)
     if number == signal.SIGBUS and _is_full(death):  # a mapped file that the disk has no room for
         return _problem("disk_full", "the disk is full", _DISK_HINT)
     if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        return _problem("killed", f"the trainer was killed from outside ({name})", _KILLED_HINT)
+        return _problem("killed", f"another process killed the trainer ({name})", _KILLED_HINT)
     last = _last_line(death.log_tail)
     return _problem("crashed", f"the trainer crashed ({name}){': ' + last if last else ''}", "see log.txt")
 
@@ -93,7 +93,7 @@ def _is_full(death: ProcessExit) -> bool:
 def _memory(death: ProcessExit) -> str:
     if not (death.peak_bytes and death.memory_bytes):
         return ""
-    return f" (it held {death.peak_bytes / 2**30:.1f} of {death.memory_bytes / 2**30:.1f} GiB)"
+    return f" (it used {death.peak_bytes / 2**30:.1f} of {death.memory_bytes / 2**30:.1f} GiB)"
 
 
 def _signal_name(number: int) -> str:

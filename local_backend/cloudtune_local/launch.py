@@ -71,10 +71,10 @@ def _clear(folder: Path) -> None:
 
 
 def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
-    """Refuse to take a stranger's folder for the run that is to be made."""
+    """Reject a folder that belongs to another job."""
     job, wanted = read_json(run.job) or {}, request["job"]
     if (job.get("key"), job.get("attempt")) != (wanted["key"], wanted["attempt"]):
-        raise Conflict(f"{run.path} is there already, and is another job's", hint="move it away, or use another root")
+        raise Conflict(f"{run.path} already exists and belongs to another job", hint="move it, or use another root")
 
 
 def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
@@ -93,7 +93,7 @@ def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
         aside.tell("queued", "waiting for a free slot", problem=None)
         queue, pool = Queue(run.path.parent), devices.pool_of(document["device"])
         with queue.next_number() as number:
-            aside.note(f"queued as number {number}", kind="state", state="queued")
+            aside.note(f"queued at position {number}", kind="state", state="queued")
             write_json(aside.job, {**request["job"], "created_at": now(), "pool": pool, "number": number})
             aside.path.rename(run.path)
             queue.join(pool, Place(number, run.slug))
@@ -134,7 +134,7 @@ def start(run: Run) -> bool:
 
 
 def _spawn(run: Run, lock: int) -> None:
-    """Start the worker in a session of its own, give it the lock, and wait until it says that it stands."""
+    """Start the worker in a new session, pass it the lock, and wait until it reports that it is ready."""
     reader, writer = os.pipe()
     # No secret is on the command line: everybody on the machine can read it.
     argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
@@ -184,12 +184,12 @@ def translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        message = f"this user may not write in {folder}: {error}"
+        message = f"no permission to write to {folder}: {error}"
         raise PermissionDenied(
             message, hint="choose another `root` for the local back end, or set CLOUDTUNE_HOME"
         ) from error
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            hint = "free some space there, or choose another `root` for the local back end"
+            hint = "free disk space, or choose another `root` for the local back end"
             raise QuotaExceeded(f"no space left in {folder}: {error}", hint=hint) from error
-        raise BackendError(f"{folder} cannot be used: {error}") from error
+        raise BackendError(f"cannot use {folder}: {error}") from error

@@ -21,7 +21,7 @@ class Identity(TypedDict):
 
 
 def identity(pid: int) -> Identity | None:
-    """What tells that process from every other; None if it does not run."""
+    """Return the identity of that process, or None if it does not run."""
     start = start_mark(pid)
     return None if start is None else {"pid": pid, "start_time": start, "boot_id": boot_mark()}
 
@@ -43,7 +43,7 @@ def start_mark(pid: int) -> str | None:
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None if sys.platform == "linux" else _start_by_ps(pid)
-    # The command's name stands in brackets and may hold anything; after it come the state and, twentieth, the start in
+    # The command name is in brackets and can contain anything; after it come the state and, twentieth, the start in
     # clock ticks since boot, which a change of the wall clock does not touch.
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

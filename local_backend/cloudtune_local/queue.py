@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
     @classmethod
     def read(cls, name: str) -> Place | None:
-        """The place that an entry's name stands for."""
+        """Return the position in an entry's name."""
         number, dash, slug = name.partition("-")
         return cls(int(number), slug) if dash and number.isdigit() else None
 
@@ -51,9 +51,9 @@ class Queue:
 
     @contextlib.contextmanager
     def next_number(self) -> Iterator[int]:
-        """Give out the next number. Inside the block nobody else gets one: publish the job there, and join the line.
+        """Assign the next number. No other process gets one inside the block: publish the job there and join the queue.
 
-        So whoever holds a later number is sure to see the earlier jobs in line.
+        A job with a later number therefore always sees the earlier jobs in the queue.
         """
         private_folder(self.folder)
         handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -70,7 +70,7 @@ class Queue:
             return int((self.folder / "counter").read_text(encoding="ascii"))
         except FileNotFoundError:
             return 0
-        except ValueError:  # damaged: go on above every number that was ever seen
+        except ValueError:  # damaged: continue above every number seen so far
             return max((place.number for pool in self._pools() for place in self.waiting(pool)), default=0) + 1_000_000
 
     def _write_last(self, number: int) -> None:
@@ -87,13 +87,13 @@ class Queue:
         return [entry.name for entry in line.iterdir()] if line.is_dir() else []
 
     def join(self, pool: str, place: Place) -> None:
-        """Stand in line, at one's own number."""
+        """Join the queue at the job's number."""
         line = self.folder / "waiting" / pool
         private_folder(line)
         (line / place.file).touch(mode=0o600)
 
     def leave(self, pool: str, place: Place) -> None:
-        """Stand in line no longer."""
+        """Leave the queue."""
         (self.folder / "waiting" / pool / place.file).unlink(missing_ok=True)
 
     def waiting(self, pool: str) -> list[Place]:
@@ -105,7 +105,7 @@ class Queue:
         return sorted(place for name in names if (place := Place.read(name)))
 
     def holds_up(self, pool: str, place: Place) -> bool:
-        """Whether that job stands in line and somebody waits for it."""
+        """Return whether that job is queued and has a waiting worker."""
         entry = self.folder / "waiting" / pool / place.file
         return entry.exists() and is_held(Run(self.root / place.slug).lock)
 

@@ -1,7 +1,7 @@
-"""A run folder as the back end and the worker see it: who looks after it, how it stands, what it says.
+"""A run folder as the back end and the worker see it: its worker, its status and its records.
 
-The names of files and atomic writes are the trainer's (``training.folder``). Standard library only: the worker imports
-this. Nothing here but ``tell``, ``note`` and ``Reserve`` writes.
+File names and atomic writes come from the trainer (``cloudtune_trainer.folder``). Standard library only, because the
+worker imports it. Only ``tell``, ``note`` and ``Reserve`` write.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PAGE = 64 * 1024
 
 
 class RunStatus(NamedTuple):
-    """How a run stands: its status, corrected by what became of its worker."""
+    """The status of a run, corrected by the state of its worker."""
 
     state: str
     detail: str
@@ -43,7 +43,7 @@ class RunStatus(NamedTuple):
     status: dict[str, Any]
     job: dict[str, Any]
     worker: dict[str, Any] | None
-    """Whoever looks after it, as worker.json names it; None when nobody does, or it is just starting."""
+    """The worker in worker.json. None if there is none, or it is just starting."""
     derived: bool = False
     """The state is not what status.json says, because its writer died."""
 
@@ -72,7 +72,7 @@ class Run(RunFolder):
         return self.spec.is_file()
 
     def run_status(self) -> RunStatus:
-        """How it stands now."""
+        """Return the current status."""
         job, status = _document(f"{self.path}/job.json"), _document(f"{self.path}/status.json")
         return self._run_status(job or {}, status or {"state": "queued"})
 
@@ -82,14 +82,14 @@ class Run(RunFolder):
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
             if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
-                return RunStatus("cancelling", "asked to stop", None, status, job, worker, True)
+                return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
             status = _document(f"{self.path}/status.json") or status  # it may have ended between our two looks
         return self.orphaned(status, job)
 
     def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> RunStatus:
-        """How a run with that status stands when nobody looks after it."""
+        """Return the status of a run with that recorded status and no worker."""
         job = job if job is not None else read_json(self.job) or {}
         if status["state"] in FINAL_STATES:
             return _as_written(status, job, None)
@@ -135,7 +135,7 @@ class Run(RunFolder):
         """Write the last status and event; on a full disk, in the space that was kept for it."""
         level = "error" if state == "failed" else "info"
         data = {"problem": problem} if problem else {}
-        # The event first: whoever sees the last status may stop looking.
+        # Write the event first: readers may stop at the final status.
         self._in_reserve(lambda: self.note(message, kind="state", level=level, state=state, **data))
         self._in_reserve(lambda: self.tell(state, message, problem=problem))
         self.reserve.unlink(missing_ok=True)
@@ -156,10 +156,9 @@ class Run(RunFolder):
 
 
 def run_status_of(folder: str) -> RunStatus | None:
-    """How the run in that folder stands; None if there is none.
+    """Return the status of the run in that folder, or None if there is none.
 
-    For a run that ended, which most have, two small files are read, and nothing else is touched: a thousand of them
-    are told in the time of a blink.
+    For a run that has ended, as most have, only two small files are read, so listing a thousand runs is fast.
     """
     job, status = _document(f"{folder}/job.json"), _document(f"{folder}/status.json")
     if job is not None and status is not None and status["state"] in FINAL_STATES:
@@ -186,7 +185,7 @@ def _document(path: str) -> dict[str, Any] | None:
 
 
 def is_waiting(status: dict[str, Any]) -> bool:
-    """Whether the run has not begun: it stands in line, or was paused while it did."""
+    """Whether the run has not started: it is queued, or was paused in the queue."""
     return status["state"] in ("queued", "paused") and not status.get("started_at")
 
 
@@ -195,7 +194,7 @@ def _as_written(status: dict[str, Any], job: dict[str, Any], worker: dict[str, A
 
 
 def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStatus:
-    """How a run stands whose worker is gone. What it was told to do decides, so that the answer never changes."""
+    """Return the status of a run whose worker is gone. It depends only on its requests, so it never changes."""
     state = status["state"]
     if state == UNREADABLE:
         return _as_written(status, job, None)
@@ -203,11 +202,13 @@ def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStat
         shown = "paused" if pause else "queued"
         return RunStatus(shown, NO_WORKER, None, status, job, None, derived=shown != state)
     if state == "cancelling":
-        return RunStatus("cancelled", "its worker died while it was being cancelled", None, status, job, None, True)
+        return RunStatus(
+            "cancelled", "its worker exited while the job was being cancelled", None, status, job, None, True
+        )
     was = status.get("detail") or state
     problem = {
         "code": "killed",
-        "message": f"the worker was killed or the machine went down while the job was {state} ({was})",
-        "hint": "`cloudtune resume` goes on from the newest good checkpoint",
+        "message": f"the worker was killed or the machine shut down while the job was {state} ({was})",
+        "hint": "`cloudtune resume` continues from the newest valid checkpoint",
     }
     return RunStatus("failed", problem["message"], problem, status, job, None, True)

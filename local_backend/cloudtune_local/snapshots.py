@@ -38,11 +38,11 @@ def to_state(word: str) -> JobState:
 
 
 def to_snapshot(ref: JobRef, run_status: RunStatus, ahead: int | None = None) -> JobSnapshot:
-    """The run as it stands; ``ahead`` is how many stand before it in line."""
+    """Return a snapshot of the run. ``ahead`` is the number of jobs ahead of it in the queue."""
     status, job = run_status.status, run_status.job
     detail = run_status.detail
     if run_status.state == "queued" and ahead is not None and run_status.worker is not None:
-        detail = "next in line" if ahead == 0 else f"{ahead} ahead in line"
+        detail = "next in the queue" if ahead == 0 else f"{ahead} ahead in the queue"
     problem = run_status.problem or None
     return JobSnapshot(
         ref=ref,
@@ -144,7 +144,7 @@ def to_line(cursor: str | None) -> int:
     if cursor is None:
         return 0
     if not cursor.isdecimal():
-        raise InvalidRequest(f"{cursor!r} is no cursor of the local back end: those are line numbers")
+        raise InvalidRequest(f"{cursor!r} is not a cursor of the local back end: expected a line number")
     return int(cursor)
 
 

@@ -1,4 +1,4 @@
-"""The worker's second half: sees the trainer to its end, passes on what is asked of it, and tells how it ended.
+"""Supervises the trainer until it ends, passes requests to it, and records how it ended.
 
 Standard library only.
 """
@@ -66,7 +66,7 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     elif run.asked("cancel"):
         run.end("cancelled", "cancelled" if ended.code >= 0 else "cancelled; the trainer had to be killed")
     elif bell.told_to_stop:
-        problem = {"code": "killed", "message": "the worker was told to stop (SIGTERM)", "hint": "`cloudtune resume`"}
+        problem = {"code": "killed", "message": "the worker received SIGTERM", "hint": "`cloudtune resume`"}
         run.end("failed", problem["message"], problem)
     else:
         death = exit_cause.ProcessExit(
@@ -109,6 +109,8 @@ class _StopEscalation:
 
     def _send(self, rank: int, number: signal.Signals) -> None:
         self._sent = rank
-        reason = "the worker is told to stop" if self._bell.told_to_stop else "the trainer has not stopped yet"
+        reason = (
+            "the worker received a request to stop" if self._bell.told_to_stop else "the trainer has not stopped yet"
+        )
         self._run.try_note(f"{reason}: sending {number.name} to the trainer", level="warning")
         self._trainer.send(number)

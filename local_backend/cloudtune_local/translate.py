@@ -69,7 +69,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
 
 
 def _find_checkpoint(parent: str) -> Step:
-    title = f"find the newest good checkpoint of {parent}"
+    title = f"find the newest valid checkpoint of {parent}"
     return Step(id=FIND_CHECKPOINT, kind="call", title=title, request={"newest_checkpoint_of": parent})
 
 
@@ -85,7 +85,7 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
     """Those that the trainer applies; the others are the worker's (processes) and the model's (revision)."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
-        if name == KEY:  # told by its terms
+        if name == KEY:  # set by its terms
             continue
         value = derived.get(name) or getattr(own, name)
         if value is not None:
@@ -126,16 +126,16 @@ def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> li
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
     found = model_problems(request, document, facts["model"])
     if precision == "fp16" and not facts["gpus"]:
-        message = "half precision needs a GPU, and this machine shows none"
+        message = "fp16 requires a GPU, and none was found on this machine"
         found.append(Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16"))
     gpus = facts["gpus"]
     if own.processes > 1 and own.device in ("auto", "cuda") and 0 < gpus < own.processes:
-        message = f"{own.processes} processes need as many GPUs, and this machine shows {gpus}"
+        message = f"{own.processes} processes require as many GPUs, and this machine has {gpus}"
         field = f"overrides.{NAME}.processes"
         found.append(Problem(code="range", field=field, message=message, fix=f"use at most {gpus}"))
     if own.device == "cuda" and not gpus:
-        message = "this machine shows no NVIDIA GPU"
-        found.append(warning("no_gpu", f"overrides.{NAME}.device", message, "leave it `auto`, or install the driver"))
+        message = "no NVIDIA GPU was found on this machine"
+        found.append(warning("no_gpu", f"overrides.{NAME}.device", message, "set it to `auto`, or install the driver"))
     if errors := [problem for problem in found if problem.severity == "error"]:
         raise SpecError(errors)
     return found

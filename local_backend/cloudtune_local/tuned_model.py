@@ -18,8 +18,8 @@ def tuned_model(ref: JobRef, run: Run, run_status: RunStatus) -> TunedModel:
     if not isinstance(tuned, dict):
         hint = None
         if run_status.is_final and any(run.checkpoints.glob("step-*")):
-            hint = "it has checkpoints: `cloudtune resume` goes on from the newest good one"
-        raise InvalidRequest(f"{ref} has no model: it is {run_status.state}", hint=hint)
+            hint = "it has checkpoints: `cloudtune resume` continues from the newest valid one"
+        raise InvalidRequest(f"{ref} has no model; its state is {run_status.state}", hint=hint)
     files = sorted(str(file.relative_to(run.model)) for file in run.model.rglob("*") if file.is_file())
     return TunedModel(
         id=run.slug,

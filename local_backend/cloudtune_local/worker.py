@@ -1,11 +1,11 @@
-"""Looks after one run: ``python -m cloudtune_local.worker RUN_DIR``.
+"""The worker of one run: ``python -m cloudtune_local.worker RUN_DIR``.
 
-Waits for its turn, runs the trainer as a child, and writes how it ended if the trainer could not. One process a job,
-small while it waits (standard library only), in a session of its own: it outlives whoever submitted the job. Two
-workers on one folder are harmless: the second finds the run's lock taken and leaves.
+It waits for its turn, runs the trainer as a child process, and records how it ended if the trainer could not. Each job
+has one worker, which is small while it waits (standard library only) and runs in its own session, so it outlives the
+submitting process. Two workers on one folder are harmless: the second finds the run's lock taken and exits.
 
-The back end hands over two descriptors: the run's lock, already taken, so that there is no moment in which a job in
-line seems to have no worker; and a pipe, on which the worker says that it stands.
+The back end passes two descriptors: the run's lock, already taken, so a queued job always has a visible worker; and a
+pipe, on which the worker reports that it is ready.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main(arguments: list[str]) -> int:
         return 2
     run = Run(arguments[0])
     if not run.exists():
-        sys.stderr.write(f"{run.path} is no run folder: it has no spec.json\n")
+        sys.stderr.write(f"{run.path} is not a run folder: it has no spec.json\n")
         return 2
     given, pipe = (int(arguments[1]), int(arguments[2])) if len(arguments) == 3 else (None, None)
     lock = given if given is not None else take_lock(run.lock)
     if lock is None:
-        sys.stderr.write(f"{run.path} has a worker already\n")
+        sys.stderr.write(f"{run.path} already has a worker\n")
         return TAKEN
     keep_private()
     os.set_inheritable(lock, False)
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     bell = SignalWaiter()
     write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now()})
     if pipe is not None:
-        with contextlib.suppress(BrokenPipeError):  # whoever submitted the job is gone, which is no reason to stop
+        with contextlib.suppress(BrokenPipeError):  # the submitting process is gone, which is no reason to stop
             os.write(pipe, b"ok")
         os.close(pipe)
     try:
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 
 def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
-    """Take the run from where it stands to its end."""
+    """Continue the run to its end."""
     status = read_json(run.status) or {"state": "queued"}
     if status["state"] in FINAL_STATES:
         return
@@ -82,22 +82,22 @@ def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
 
 
 def _record_orphan_failure(run: Run, status: dict[str, Any]) -> None:
-    """Write down the end of a run whose worker died while it was under way, as every reader tells it already."""
+    """Record the end of a run whose worker exited unexpectedly, as readers already report it."""
     run_status = run.orphaned(status)
     run.end(run_status.state, run_status.detail, run_status.problem)
 
 
 def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int, int] | None:
-    """Stand in line until enough slots are free: their numbers, and the descriptors that hold them.
+    """Wait in the queue until enough slots are free, and return their numbers and lock descriptors.
 
-    None if the job was cancelled, or this worker was told to stop.
+    Returns None if the job was cancelled, or this worker received a request to stop.
     """
     turn = Turn(run, job)
     shown = (read_json(run.status) or {}).get("state", "queued")
     while not bell.told_to_stop:
         if run.asked("cancel"):
             turn.give_way()
-            run.end("cancelled", "cancelled before it began")
+            run.end("cancelled", "cancelled before it started")
             return None
         asked = "paused" if run.asked("pause") else "queued"
         if asked != shown:
@@ -127,7 +127,7 @@ class Turn:
         self.slots: dict[int, int] = {}
 
     def has_come(self) -> bool:
-        """Stand in line, and take slots at its head. Whether there are enough now."""
+        """Wait in the queue, and take slots at its head. Returns whether there are enough."""
         if not self._in_line:
             self._queue.join(self._pool, self._place)
             self._in_line = True
@@ -142,7 +142,7 @@ class Turn:
         return True
 
     def give_way(self) -> None:
-        """Leave the line: whoever stands still holds up nobody."""
+        """Leave the queue, because a paused job must not block others."""
         self._queue.leave(self._pool, self._place)
         self._in_line = False
         self._release()

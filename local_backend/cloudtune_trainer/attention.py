@@ -121,10 +121,10 @@ def documents_attention(
 ) -> tuple[Tensor, None]:
     """The attention function of transformers' interface: tensors are [1, heads, T, head size]."""
     if documents is None:
-        raise ValueError("this attention needs the documents' layout; for generation load the model with sdpa")
+        raise ValueError("this attention requires document boundaries; load the model with sdpa for generation")
     strange = [name for name in _UNSUPPORTED if rest.get(name) is not None]
     if strange or rest.get("is_causal") is False:
-        raise ValueError(f"this attention cannot do {', '.join(strange) or 'without causality'}")
+        raise ValueError(f"this attention does not support {', '.join(strange) or 'non-causal masks'}")
     groups = query.shape[1] // key.shape[1]
     settings = {"dropout_p": dropout, "scale": scaling, "enable_gqa": groups > 1}
     if documents.plain:

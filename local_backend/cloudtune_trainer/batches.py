@@ -1,4 +1,4 @@
-"""Which samples make up which optimiser step.
+"""Which samples make up which optimizer step.
 
 Pure functions of the lengths and the seed: a step's number says all about it, so a resumed run sees exactly what an
 unbroken one would have seen.
@@ -56,7 +56,7 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in one pass; the last one of a pass may be smaller."""
+        """Optimizer steps in one pass; the last one of a pass may be smaller."""
         return math.ceil(len(self.sequences) / self.batch_size)
 
     def epoch_at(self, step: int) -> float:

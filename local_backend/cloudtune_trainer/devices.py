@@ -70,7 +70,7 @@ class Devices:
         """Add the loss's gradient."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
-    def finish_gradients(self, parameters: Sequence[Tensor], limit: float, optimiser: torch.optim.Optimizer) -> float:
+    def finish_gradients(self, parameters: Sequence[Tensor], limit: float, optimizer: torch.optim.Optimizer) -> float:
         """Sum the gradients over all processes, scale them down to the limit (0: no limit), and return their norm."""
         if self.world > 1:
             for parameter in parameters:
@@ -78,18 +78,18 @@ class Devices:
                     parameter.grad = torch.zeros_like(parameter)
                 torch.distributed.all_reduce(parameter.grad)
         if self.scaler is not None:
-            self.scaler.unscale_(optimiser)
+            self.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if limit > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm.item()
 
-    def step(self, optimiser: torch.optim.Optimizer) -> None:
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Move the weights. With fp16 a step whose gradients overflowed is left out and the scale lowered."""
         if self.scaler is None:
-            optimiser.step()
+            optimizer.step()
         else:
-            self.scaler.step(optimiser)
+            self.scaler.step(optimizer)
             self.scaler.update()
 
     def barrier(self) -> None:
@@ -160,9 +160,7 @@ def _pick(wish: str) -> str:
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there[wish]:
-        raise TrainingProblem(
-            "no_device", f"this machine has no {wish} device that torch can use", "Use device: auto or cpu."
-        )
+        raise TrainingProblem("no_device", f"torch finds no {wish} device on this machine", "Use device: auto or cpu.")
     return wish
 
 
@@ -171,7 +169,7 @@ def _compute_type(precision: str, device: torch.device) -> torch.dtype:
         good = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _cpu_has_bf16()
         return torch.bfloat16 if good else torch.float32
     if precision == "fp16" and device.type != "cuda":
-        raise TrainingProblem("bad_spec", f"fp16 cannot be trained with on {device.type}", "Use fp32 or bf16.")
+        raise TrainingProblem("bad_spec", f"training in fp16 is not supported on {device.type}", "Use fp32 or bf16.")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 

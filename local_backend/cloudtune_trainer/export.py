@@ -20,7 +20,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
     if to.exists():
-        raise FileExistsError(f"{to} exists already; export writes into a new folder")
+        raise FileExistsError(f"{to} already exists; export to a new folder")
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
     try:

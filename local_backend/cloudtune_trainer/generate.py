@@ -120,7 +120,7 @@ class Model:
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like
-            raise TrainingProblem("bad_data", f"the chat template refuses this prompt: {error}") from error
+            raise TrainingProblem("bad_data", f"the chat template rejects this prompt: {error}") from error
         return str(text)
 
     def _begins(self) -> bool:
@@ -135,7 +135,7 @@ class Model:
 
         ids = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         if not all(ids):
-            raise TrainingProblem("bad_data", "a prompt is empty", "Give at least one word.")
+            raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
         width = max(map(len, ids))
         pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0]
         rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # on the left: answers begin together

@@ -50,8 +50,8 @@ def _convert(path: Path, to: Path) -> None:
     except Exception as error:  # a damaged file makes the libraries raise whatever they like
         raise TrainingProblem(
             "model_not_found",
-            f"{path} cannot be read as a GGUF model: {error}",
-            "Check that the file is whole and that transformers knows its architecture.",
+            f"cannot read {path} as a GGUF model: {error}",
+            "Check that the file is complete and that transformers supports its architecture.",
         ) from error
     dtype = torch.bfloat16 if _fits_bfloat16(model) else torch.float32
     model.to(dtype).save_pretrained(to)

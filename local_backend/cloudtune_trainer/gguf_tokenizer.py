@@ -21,6 +21,6 @@ def save_tokenizer(path: Path, to: Path) -> None:
     except Exception as error:  # a damaged file makes the libraries raise whatever they like
         raise TrainingProblem(
             "model_not_found",
-            f"{path} has no tokenizer that can be read: {error}",
-            "Check that the file is whole and that transformers knows its architecture.",
+            f"cannot read the tokenizer of {path}: {error}",
+            "Check that the file is complete and that transformers supports its architecture.",
         ) from error

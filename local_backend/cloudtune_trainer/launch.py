@@ -68,7 +68,7 @@ def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
     if notes:
         raise TrainingProblem(**notes[0])
     codes = ", ".join(str(process.returncode) for process in group)
-    raise TrainingProblem("killed", f"a process of the group died (exit codes {codes})", f"The story is in {run.log}")
+    raise TrainingProblem("killed", f"a process of the group failed (exit codes {codes})", f"See {run.log}")
 
 
 def leave_note(run: RunFolder, rank: int, problem: TrainingProblem) -> None:

@@ -135,16 +135,16 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
             raise TrainingProblem(
                 "bad_checkpoint",
                 f"{spec.resume_from} is not a complete checkpoint",
-                "Resume from another checkpoint, or start anew.",
+                "Resume from another checkpoint, or start a new job.",
             )
     if saved is not None and _adapter_of(saved) != ADAPTERS[spec.adapter.type].peft_type:
         raise TrainingProblem(
             "bad_checkpoint",
-            f"{saved.path} was not made with adapter {spec.adapter.type}",
-            "Resume with the adapter that the checkpoint was made with.",
+            f"{saved.path} was not created with the adapter {spec.adapter.type}",
+            "Resume with the adapter type of the checkpoint.",
         )
     if saved is not None:
-        report.event("message", f"going on from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
+        report.event("message", f"resuming from step {saved.step}", step=saved.step, checkpoint=str(saved.path))
     return saved
 
 
@@ -166,7 +166,7 @@ def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
             raise TrainingProblem("bad_spec", what, "Use fewer virtual tokens.")
     if not isinstance(limit, int) or not 1 < limit < asked:
         return spec
-    report.warning(f"max_length is {limit}, not {asked}: the model has no more positions", max_length=limit)
+    report.warning(f"max_length is {limit}, not {asked}: the model's context is {limit} tokens", max_length=limit)
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 
@@ -177,9 +177,9 @@ def _encoded(name: str, task: Task, rows: Iterable[Record], tokenizer: Any, repo
         raise TrainingProblem(problem.code, f"{name}: {problem.message}", problem.hint) from problem
     cuts = samples.cuts
     for what, numbers in {
-        "cut at max_length": cuts.truncated,
-        "dropped: max_length ends before their first word to learn": cuts.dropped,
-        "left out: they have nothing to learn": cuts.unlearnt,
+        "truncated at max_length": cuts.truncated,
+        "dropped: max_length ends before their first trained token": cuts.dropped,
+        "dropped: they have no trained tokens": cuts.unlearnt,
     }.items():
         if numbers:
             more = " ..." if len(numbers) > _SHOWN else ""
@@ -188,7 +188,7 @@ def _encoded(name: str, task: Task, rows: Iterable[Record], tokenizer: Any, repo
                 split=name, rows=numbers[:1000], count=len(numbers), lost_tokens=cuts.lost_tokens,
             )  # fmt: skip
     if cuts.split:
-        report.event("message", f"{name}: {cuts.split} long texts go on in further sequences", split=name)
+        report.event("message", f"{name}: {cuts.split} long texts are split into several sequences", split=name)
     return samples
 
 
@@ -219,8 +219,8 @@ def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
     if highest >= size:
         raise TrainingProblem(
             "model_not_found",
-            f"{name}: the tokenizer gives token {highest}, but the model knows only {size}",
-            "The model's tokenizer does not belong to its weights; fetch the model again.",
+            f"{name}: the tokenizer produces token {highest}, but the model's vocabulary has {size}",
+            "The tokenizer does not match the weights; download the model again.",
         )
 
 

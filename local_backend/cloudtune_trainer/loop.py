@@ -1,7 +1,7 @@
 """The training loop: one, flat, for every method and adapter. What differs between methods is in ``tasks``.
 
-Before every optimiser step it looks at the requests of the outside; after it, it measures, evaluates and saves. A step
-is a function of its number, the weights, the optimiser's state and the random state, all of which a checkpoint holds:
+Before every optimizer step it looks at the requests of the outside; after it, it measures, evaluates and saves. A step
+is a function of its number, the weights, the optimizer's state and the random state, all of which a checkpoint holds:
 so a resumed run makes the very same steps as an unbroken one.
 """
 
@@ -43,13 +43,13 @@ class Job:
     devices: Devices
     model: Any
     """What is trained, adapter included."""
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     task: Task
     train: Samples
     validation: Samples | None
     schedule: Schedule
     write: Callable[[Path, dict[str, torch.Tensor]], None]
-    """Puts weights, optimiser and these random states into a checkpoint's folder."""
+    """Puts weights, optimizer and these random states into a checkpoint's folder."""
     stopping: Callable[[], bool]
     """Whether the process was told to stop (SIGTERM)."""
     progress: Progress = field(default_factory=Progress)
@@ -88,11 +88,11 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             outcome = request
             break
 
-        # --- one optimiser step
+        # --- one optimizer step
         meter.begin()
         step = job.progress.step
         rate = rate_at(step, total, hyper)
-        for group in job.optimiser.param_groups:
+        for group in job.optimizer.param_groups:
             group["lr"] = rate
         parts = parts_of(devices.share(schedule.sequences_of(step)), hyper.gradient_accumulation_steps)
         batches = [job.task.collate(job.train, [i for sequence in part for i in sequence]) for part in parts]
@@ -107,18 +107,18 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             metric_sums = added(metric_sums, sums.metric_sums.tolist())
         loss, tokens, *metric_sums = devices.totals(loss, sum(batch.tokens for batch in batches), *metric_sums)
         _check_finite(loss / count, "loss", step)
-        norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimiser)
+        norm = devices.finish_gradients(trained, hyper.max_grad_norm, job.optimizer)
         if devices.scaler is None:
-            _check_finite(norm, "gradient's norm", step)
-        devices.step(job.optimiser)
-        job.optimiser.zero_grad(set_to_none=True)
+            _check_finite(norm, "gradient norm", step)
+        devices.step(job.optimizer)
+        job.optimizer.zero_grad(set_to_none=True)
         job.progress = replace(job.progress, step=step + 1, tokens=job.progress.tokens + int(tokens))
         meter.end(loss, metric_sums, count, int(tokens))
 
         # --- measure, evaluate, save
         step += 1
         if step == started + 1:
-            report.event("message", f"first optimiser step done: loss {loss / count:.4f}", step=step)
+            report.event("message", f"first optimizer step done: loss {loss / count:.4f}", step=step)
         if step % spec.log_every == 0 or step == total:
             _log(job, meter, rate, norm)
         report.progress(
@@ -133,7 +133,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
     if outcome == "succeeded" and _owes_evaluation(job):
         outcome = "cancelled"
     if outcome == "cancelled":
-        report.state("cancelling", "saving where it stands")
+        report.state("cancelling", "saving a checkpoint")
     if saved != job.progress.step:
         stale = outcome == "expired" and job.validation is not None and job.progress.evaluated != job.progress.step
         _save(job, clock, best=_evaluate(job) if stale else False)

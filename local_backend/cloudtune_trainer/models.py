@@ -77,9 +77,7 @@ def locate(
     if source.source == "folder":
         if not (path / "config.json").is_file():
             what = "has no config.json" if path.is_dir() else "is not a folder"
-            raise TrainingProblem(
-                "model_not_found", f"{path} {what}", "Give the folder of a model in the transformers layout."
-            )
+            raise TrainingProblem("model_not_found", f"{path} {what}", "Use a model folder in the transformers layout.")
         return BaseModel(str(path), None, trust_remote_code)
     if not path.is_file():
         raise TrainingProblem("model_not_found", f"{path} does not exist", "Check the path of the model.")
@@ -105,7 +103,7 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
             if not (folder / "config.json").is_file():  # else another was faster
                 raise
     except (ValueError, TypeError, KeyError) as error:
-        raise TrainingProblem("bad_spec", f"{path}: {error}", "Mend the model's configuration.") from error
+        raise TrainingProblem("bad_spec", f"{path}: {error}", "Fix the model's configuration.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -121,7 +119,7 @@ def found(base: BaseModel) -> Iterator[None]:
         raise TrainingProblem(
             "model_not_found",
             f"{base.path}: {str(error).splitlines()[0]}",
-            "Without access to the hub, give a folder: download the model on a machine with access "
+            "Without access to the hub, use a folder: download the model on a machine with access "
             f"(hf download {base.path} --local-dir DIR) and set model to that folder.",
         ) from error
     except (TrainingProblem, MemoryError, ImportError):
@@ -131,14 +129,14 @@ def found(base: BaseModel) -> Iterator[None]:
         if not (isinstance(error, Exception) or is_panic) or recognized(error) is not None:
             raise
         told = " ".join(str(error).split())[:_TOLD]
-        hint = "Fetch the model again."
+        hint = "Download the model again."
         if "trust_remote_code" in told:
-            hint = "It needs code of its own: trust_remote_code lets that run, if you trust its authors."
+            hint = "The model requires its own code: set trust_remote_code to run it, if you trust its authors."
         if type(error).__name__ == "SafetensorError":
             told = f"the weights are damaged: {told}"
         if isinstance(error, pickle.UnpicklingError):
-            told, hint = "the weights are a pickle that holds more than tensors", "Use a model with safetensors."
-        raise TrainingProblem("model_not_found", f"{base.path} cannot be loaded: {told}", hint) from error
+            told, hint = "the weights are a pickle with more than tensors", "Use a model with safetensors."
+        raise TrainingProblem("model_not_found", f"cannot load {base.path}: {told}", hint) from error
 
 
 def load_tokenizer(base: BaseModel) -> Any:
@@ -205,7 +203,7 @@ def _check_folder(path: str) -> None:
     check_model_folder(Path(path))
     if (Path(path) / "adapter_config.json").is_file():
         raise TrainingProblem(
-            "model_not_found", f"{path} holds an adapter, not a model", "Give the folder of a whole model."
+            "model_not_found", f"{path} contains an adapter, not a model", "Use the folder of a complete model."
         )
 
 
@@ -215,8 +213,8 @@ def _check_kernels(base: BaseModel, config: Any) -> None:
     if isinstance(kernel, str) and "/" in kernel and not base.trust_remote_code:
         raise TrainingProblem(
             "model_not_found",
-            f"{base.path}: config.json asks for compiled code from the hub, attn_implementation {kernel[:100]!a}",
-            "Take attn_implementation out of config.json, or use trust_remote_code if you trust its authors.",
+            f"{base.path}: config.json requests compiled code from the hub, attn_implementation {kernel[:100]!a}",
+            "Remove attn_implementation from config.json, or use trust_remote_code if you trust its authors.",
         )
 
 
@@ -225,8 +223,8 @@ def _set_dropout(config: Any, dropout: float) -> None:
     if not names and dropout > 0:
         raise TrainingProblem(
             "bad_spec",
-            f"a {config.model_type} model has no dropout of its own",
-            "Leave hyperparameters.dropout out, or use adapter.dropout.",
+            f"a {config.model_type} model has no dropout setting",
+            "Remove hyperparameters.dropout, or use adapter.dropout.",
         )
     for name in names:
         setattr(config, name, dropout)

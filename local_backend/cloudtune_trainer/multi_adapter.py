@@ -72,7 +72,7 @@ class MultiAdapterModel:
         if name is None:
             return self._model(self._base.path, None, continues=False)
         if name not in self._adapted:
-            raise TrainingProblem("model_not_found", f"there is no adapter {name} on this model")
+            raise TrainingProblem("model_not_found", f"this model has no adapter {name}")
         return self._adapted[name]
 
     def _model(self, folder: Path | str, name: str | None, *, continues: bool) -> Model:

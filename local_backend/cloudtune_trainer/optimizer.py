@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def rate_at(step: int, total_steps: int, hyper: Hyperparameters) -> float:
-    """The rate of that optimiser step, counted from 0: a linear rise, then the schedule's way down to zero."""
+    """The rate of that optimizer step, counted from 0: a linear rise, then the schedule's way down to zero."""
     warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil(hyper.warmup_ratio * total_steps)
     if step < warmup:
         return hyper.learning_rate * (step + 1) / (warmup + 1)
@@ -23,7 +23,7 @@ def rate_at(step: int, total_steps: int, hyper: Hyperparameters) -> float:
     return hyper.learning_rate * max(0.0, share)
 
 
-def optimiser_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.device) -> torch.optim.Optimizer:
+def optimizer_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.device) -> torch.optim.Optimizer:
     """AdamW over what is trained. Norms and biases, all vectors, are not decayed."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -39,16 +39,16 @@ def optimiser_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.
     )
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's state as named tensors, for safetensors."""
-    state = optimiser.state_dict()["state"]
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state as named tensors, for safetensors."""
+    state = optimizer.state_dict()["state"]
     return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `optimiser_tensors` took."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Put back what `optimizer_tensors` took."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

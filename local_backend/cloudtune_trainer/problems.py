@@ -43,7 +43,7 @@ def classify(error: BaseException, log: Path) -> TrainingProblem:
         found = recognized(link)
         if found is not None:
             return found
-    return TrainingProblem("error", f"{type(error).__name__}: {error}", f"The whole story is in {log}")
+    return TrainingProblem("error", f"{type(error).__name__}: {error}", f"See {log} for details")
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -66,14 +66,14 @@ def recognized(error: BaseException) -> TrainingProblem | None:
         isinstance(error, RuntimeError)
         and (kind == "OutOfMemoryError" or any(words in low for words in _OUT_OF_MEMORY))
     ):
-        return TrainingProblem("out_of_memory", f"the machine's memory is used up: {text or kind}", _MEMORY_HINT)
+        return TrainingProblem("out_of_memory", f"out of memory: {text or kind}", _MEMORY_HINT)
     number = getattr(error, "errno", None)
     # safetensors, written in Rust, tells the number in words only
     full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]
     if number in DISK_FULL_ERRNOS or "no space left on device" in low or any(words in low for words in full):
-        return TrainingProblem("disk_full", f"no space left to write: {text}", "Free some space, then resume the job.")
+        return TrainingProblem("disk_full", f"no disk space left: {text}", "Free disk space, then resume the job.")
     if isinstance(error, PermissionError) or number in (errno.EACCES, errno.EROFS):
-        return TrainingProblem("no_permission", text, "Give this user the right to read and write there.")
+        return TrainingProblem("no_permission", text, "Allow this user to read and write there.")
     if isinstance(error, ModuleNotFoundError):
         return TrainingProblem("not_installed", text, 'Install the trainer: pip install "cloudtune[local]"')
     return None

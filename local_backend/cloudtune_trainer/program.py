@@ -11,7 +11,7 @@ from cloudtune_trainer import checkpoints, loop, models, result
 from cloudtune_trainer.batches import schedule_of
 from cloudtune_trainer.devices import Devices
 from cloudtune_trainer.loading import Cancelled, Loaded, load
-from cloudtune_trainer.optimizer import optimiser_for
+from cloudtune_trainer.optimizer import optimizer_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,8 +58,8 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
     if outcome == "expired":
-        limit = "the time given from outside" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
-        return outcome, f"{limit} was used up at step {job.progress.step}"
+        limit = "the external time limit" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
+        return outcome, f"{limit} was reached at step {job.progress.step}"
     return outcome, ""
 
 
@@ -94,7 +94,7 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         report=report,
         devices=loaded.devices,
         model=loaded.model,
-        optimiser=optimiser_for(loaded.model, hyper, loaded.devices.device),
+        optimizer=optimizer_for(loaded.model, hyper, loaded.devices.device),
         task=loaded.task,
         train=train,
         validation=loaded.splits.get("validation"),
@@ -109,7 +109,7 @@ def _bring(job: loop.Job, start: Saved) -> None:
     """Take over what the model may be made of: this run may end without a better checkpoint of its own, or any."""
     job.devices.barrier()  # a process that is still loading must not find half of it
     if job.devices.rank == 0 and not checkpoints.bring(job.run.checkpoints, start):
-        job.report.warning(f"the best checkpoint so far, of step {start.progress.best_step}, is lost")
+        job.report.warning(f"the best checkpoint so far, of step {start.progress.best_step}, no longer exists")
     job.devices.barrier()
 
 

@@ -57,17 +57,17 @@ def read_records(path: Path) -> Records:
         more = f" (and {len(faults) - _SHOWN} more)" if len(faults) > _SHOWN else ""
         raise TrainingProblem("bad_data", f"{path.name}: " + "; ".join(faults[:_SHOWN]) + more)
     if not count:
-        raise TrainingProblem("bad_data", f"{path.name} holds no record")
+        raise TrainingProblem("bad_data", f"{path.name} has no records")
     return Records(path)
 
 
 def _fault(record: Any) -> str | None:
     if not isinstance(record, dict):
-        return "a record is an object"
+        return "a record must be an object"
     if isinstance(record.get("text"), str):
         return None if record["text"] else "the text is empty"
     if not record.get("messages"):
-        return 'a record has "text" or a list of "messages"'
+        return 'a record requires "text" or a list of "messages"'
     is_pair = "chosen" in record or "rejected" in record
     names = ("messages", *_SIDES) if is_pair else ("messages",)
     return next((fault for name in names if (fault := _fault_of_turns(name, record.get(name)))), None)
@@ -75,14 +75,14 @@ def _fault(record: Any) -> str | None:
 
 def _fault_of_turns(name: str, messages: Any) -> str | None:
     if not isinstance(messages, list) or not messages:
-        return f'"{name}" is a list of messages, and not empty'
+        return f'"{name}" must be a non-empty list of messages'
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            return "a message is an object with a role"
+            return "a message must be an object with a role"
         if message.get("content") is not None and not isinstance(message["content"], str):
-            return "a message's content is text"
+            return "a message's content must be a string"
         if message.get("weight", 1) not in (0, 1):
-            return "a message's weight is 0 or 1"
+            return "a message's weight must be 0 or 1"
     return None
 
 

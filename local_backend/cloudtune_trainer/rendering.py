@@ -117,7 +117,7 @@ class Renderer:
         if not text.startswith(prompt) or len(text) <= len(prompt):
             raise TrainingProblem(
                 "bad_data",
-                "the chat template rewrites earlier turns, so the assistant's words cannot be told from the rest",
+                "the chat template rewrites earlier turns, so the assistant's tokens cannot be identified",
                 "Use loss_on: all, or a template with {% generation %} marks.",
             )
         text = self._closed(text)
@@ -144,9 +144,7 @@ class Renderer:
             raise
         except Exception as error:
             roles = " ".join(message["role"] for message in dialogue.messages)
-            raise TrainingProblem(
-                "bad_data", f"the chat template refuses a dialogue of the roles {roles}: {error}"
-            ) from error
+            raise TrainingProblem("bad_data", f"the chat template rejects the roles {roles}: {error}") from error
 
     def _trimmed(self, text: str) -> str:
         """Without the line end that many templates put after the token that ends a turn: no answer needs it."""

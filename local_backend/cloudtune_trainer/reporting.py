@@ -91,7 +91,7 @@ class Report:
         try:
             self.event(kind, message, level=level, **data)
         except OSError as error:
-            sys.stderr.write(f"the event could not be written: {error}\n")
+            sys.stderr.write(f"cannot write the event: {error}\n")
 
     def _write(self, *, durable: bool) -> None:
         self._status["updated_at"] = now()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.folder import sync_directory, write_json
-from cloudtune_trainer.optimizer import optimiser_tensors, restore_optimiser
+from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
 from cloudtune_trainer.tuned import TUNED
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
-    """Weights, optimiser and random states: all tensors of a checkpoint."""
+    """Weights, optimizer and random states: all tensors of a checkpoint."""
     models.save_weights(folder, loaded.model, adapted=loaded.adapted)
-    tensors = {f"optimiser.{name}": value for name, value in optimiser_tensors(job.optimiser).items()}
+    tensors = {f"optimizer.{name}": value for name, value in optimizer_tensors(job.optimizer).items()}
     tensors |= {f"random.{name}": value for name, value in random_states.items()}
     if job.devices.scaler is not None:
         tensors |= job.devices.scaler_state()
@@ -33,13 +33,13 @@ def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str,
 
 
 def restore_state(saved: Saved, job: Job) -> None:
-    """Put optimiser and random state back; the weights were loaded with the model."""
+    """Put optimizer and random state back; the weights were loaded with the model."""
     tensors = load_file(saved.path / checkpoints.STATE)
     parts: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
         part, _, name = key.partition(".")
         parts.setdefault(part, {})[name] = value
-    restore_optimiser(job.optimiser, parts.get("optimiser", {}))
+    restore_optimizer(job.optimizer, parts.get("optimizer", {}))
     job.devices.set_random_state(parts["random"])
     if "scaler" in parts:
         job.devices.set_scaler_state(parts["scaler"])

@@ -163,8 +163,8 @@ def read_spec(document: Any) -> RunSpec:
     if version != SPEC_VERSION:
         raise TrainingProblem(
             "bad_spec",
-            f"spec.json has version {version!r}; this trainer reads version {SPEC_VERSION}",
-            "Use the trainer that belongs to the version of cloudtune that wrote it.",
+            f"spec.json has version {version!r}; this trainer supports version {SPEC_VERSION}",
+            "Use the trainer of the cloudtune version that wrote it.",
         )
     faults: list[str] = []
     spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
@@ -214,7 +214,7 @@ def _faults(spec: RunSpec) -> list[str]:
 def _faults_of_pairs(spec: RunSpec) -> list[str]:
     terms, by_pairs = spec.preference, TASKS[spec.method] == "preference"
     if (terms is not None) is not by_pairs:
-        return [f"preference: the method {spec.method} {'needs it' if by_pairs else 'has no use for it'}"]
+        return [f"preference: the method {spec.method} {'requires it' if by_pairs else 'does not use it'}"]
     if terms is None:
         return []
     found = []
@@ -225,9 +225,9 @@ def _faults_of_pairs(spec: RunSpec) -> list[str]:
     if not 0 <= terms.margin < float("inf"):
         found.append(f"preference.margin must be at least 0 and finite, not {terms.margin}")
     if spec.hyperparameters.packing:
-        found.append("hyperparameters.packing: pairs are not packed")
+        found.append("hyperparameters.packing: preference pairs cannot be packed")
     if spec.loss_on == "all":
-        found.append("loss_on: of a pair only the answers are learnt")
+        found.append("loss_on: preference methods train on the answers only")
     return found
 
 
@@ -260,7 +260,7 @@ def _read(cls: type, document: Any, where: str, faults: list[str]) -> Any:
         if ok:
             values[item.name] = value
         else:
-            faults.append(f"{place}: {document[item.name]!r} does not fit")
+            faults.append(f"{place}: invalid value {document[item.name]!r}")
     if faults:
         return None
     return cls(**values)

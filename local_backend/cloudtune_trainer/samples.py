@@ -109,9 +109,9 @@ def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:
     """The error for data of which no sample was made."""
     return TrainingProblem(
         "bad_data",
-        f"nothing to learn is left: {len(cuts.dropped)} rows are longer than max_length "
-        f"({max_length} tokens) before their first word to learn, {len(cuts.unlearnt)} rows have none",
-        "Raise max_length, or look at loss_on and the weights of the assistant's messages.",
+        f"no training tokens are left: {len(cuts.dropped)} rows exceed max_length "
+        f"({max_length} tokens) before their first trained token, {len(cuts.unlearnt)} rows have none",
+        "Raise max_length, or check loss_on and the weights of the assistant messages.",
     )
 
 
@@ -132,7 +132,7 @@ def encode_records(
             if "text" in record:
                 continue
             if "chosen" in record:
-                raise TrainingProblem("bad_data", f"row {first + i + 1}: a pair of answers is for preference methods")
+                raise TrainingProblem("bad_data", f"row {first + i + 1}: preference pairs require a preference method")
             found = rendered(renderer, record, row=first + i + 1)
             if not found:
                 collector.cuts.unlearnt.append(first + i + 1)

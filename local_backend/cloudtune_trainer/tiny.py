@@ -90,7 +90,7 @@ def write_model_from_config(path: Path | str, folder: Path | str, *, vocab_texts
     """Write the model that a JSON file describes: ``{"model": {...}, "tokenizer": {"vocab_size": 512}}``."""
     document = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(document, dict) or not set(document) <= {"model", "tokenizer"}:
-        raise ValueError(f'{path}: a model configuration is an object like {{"model": {{}}, "tokenizer": {{}}}}')
+        raise ValueError(f'{path}: a model configuration must be an object like {{"model": {{}}, "tokenizer": {{}}}}')
     settings = document.get("tokenizer", {})
     return write_tiny_model(
         folder,

@@ -38,8 +38,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise TrainingProblem(
             "model_not_found",
-            f"{path.parent} holds no tuned model: {path.name} is missing or is not a JSON object",
-            "Give the model folder of a run that succeeded.",
+            f"{path.parent} has no tuned model: {path.name} is missing or is not a JSON object",
+            "Use the model folder of a succeeded run.",
         )
     return document
 
@@ -120,4 +120,4 @@ def _is_mapping_of_transformers(value: Any) -> bool:
 
 
 def _damaged(path: Path, reason: str) -> TrainingProblem:
-    return TrainingProblem("model_not_found", f"{path} cannot be used: {reason}", "Fetch the model again.")
+    return TrainingProblem("model_not_found", f"cannot use {path}: {reason}", "Download the model again.")

@@ -1,6 +1,6 @@
-"""cloudtune: one Job interface for fine-tuning models, here or at any provider.
+"""cloudtune: fine-tune language models locally or with a cloud provider, through one interface.
 
-Names are imported at first use, so that ``import cloudtune`` costs next to nothing and loads no SDK and no torch.
+Names are imported on first use, so ``import cloudtune`` is fast and imports no SDK and no torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The same client for asyncio: every call runs in a worker thread, so nothing here blocks the loop.
+"""The client for asyncio. Every call runs in a worker thread, so nothing blocks the event loop.
 
 `AsyncClient` and `AsyncJob` have the methods of `cloudtune.Client` and `cloudtune.Job`, with the same arguments,
-results and errors; a test holds the two against each other.
+results and errors.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class AsyncJob:
         return await asyncio.to_thread(self._job.snapshot)
 
     async def state(self) -> JobState:
-        """See `Job.state`; a method here, since it asks."""
+        """See `Job.state`. A method, because it sends a request."""
         return (await self.snapshot()).state
 
     async def events(self, after: str | None = None) -> Sequence[Event]:
@@ -109,7 +109,7 @@ class AsyncJob:
         cancel_after: float | None = None,
         on_update: Callable[[Update], None] | None = None,
     ) -> TunedModel:
-        """See `Job.wait`. Cancelling the coroutine leaves the job alone."""
+        """See `Job.wait`. Cancelling the coroutine does not affect the job."""
         async for update in self.watch(timeout=timeout, stall_after=stall_after, cancel_after=cancel_after):
             if on_update is not None:
                 on_update(update)
@@ -159,7 +159,7 @@ class AsyncJob:
 
 
 class AsyncClient:
-    """`cloudtune.Client` for asyncio. Takes the same arguments, or a client to share."""
+    """`cloudtune.Client` for asyncio. Accepts the same arguments, or a client to share."""
 
     def __init__(self, backend: str | Backend | Client | None = None, **arguments: Any) -> None:
         self._client = backend if isinstance(backend, Client) else Client(backend, **arguments)
@@ -284,7 +284,7 @@ _END = object()
 
 
 async def _in_threads(items: Iterator[T]) -> AsyncIterator[T]:
-    """Each item is waited for in a thread: StopIteration cannot cross into a future, so the end has a mark."""
+    """Fetch each item in a thread. A sentinel marks the end, because futures cannot raise StopIteration."""
     while True:
         item = await asyncio.to_thread(next, items, _END)
         if item is _END:

@@ -1,15 +1,15 @@
 """The protocol of a back end. Read this file first.
 
-A back end supplies facts and single calls. It says what it can do (`Capabilities`), writes down the requests that a job
-needs (`Plan`), runs one step, says whether a step has already happened, and reports on jobs. It contains no loop, no
-sleep, no retry and no vendor waiter. Core waits, retries, records and renders, once for all back ends.
+A back end supplies facts and single calls. It declares what it supports (`Capabilities`), computes the requests of a
+job (`Plan`), runs one step, reports whether a step has already happened, and reports on jobs. It contains no loop, no
+sleep, no retry and no vendor waiter. Core waits, retries, records and renders for all back ends.
 
 The lifecycle of a job::
 
     resolve(spec) - plan(request) - [ find(step) - do(step) ]* - get/events/metrics/checkpoints(ref) - model(ref)
-      may read        pure            core, against the ledger       read only, no side effects
+      may read        pure            core, with the ledger          read-only, no side effects
 
-What a back end may do beyond this is in `cloudtune.optional`, one protocol for each ability.
+`cloudtune.optional` has one protocol for each optional ability.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ VERBS = (
     "verb:cancel", "verb:checkpoints", "verb:continue", "verb:delete", "verb:deploy", "verb:events", "verb:export",
     "verb:generate", "verb:list", "verb:metrics", "verb:pause", "verb:resume",
 )  # fmt: skip
-"""What can be done with a job, as feature names. ``continue`` makes a new job from an ended one's checkpoint."""
+"""Operations on a job, as feature names. ``continue`` starts a new job from the checkpoint of one that has ended."""
 
 
 class Capabilities(Value, frozen=True, kw_only=True):
-    """What a back end can do, and for what it cannot, one sentence why. Asked before any I/O.
+    """What a back end supports, and one sentence of explanation for everything it does not. Needs no I/O.
 
     Features are named as in ``JobSpec.asked`` (``method:sft``, ``hyperparameters.epochs``) and `VERBS`.
     """
 
     supports: frozenset[str]
     reasons: dict[str, str] = {}
-    """Feature that is not supported -> why not, and what to use instead."""
+    """Maps unsupported features to the reason, and what to use instead."""
     translated: dict[str, str] = {}
-    """Supported feature -> what it becomes there, where that is not obvious."""
+    """Maps supported features to their native name, if it is not obvious."""
     inherent: frozenset[str] = frozenset()
-    """Supported features that hold for every job there, so that nothing is sent for them; ``translated`` says why."""
+    """Supported features that apply to every job, so nothing is sent for them; ``translated`` explains why."""
     overridden_by: dict[str, str] = {}
-    """Feature that is not supported -> the key of ``overrides`` that says it in the back end's own words.
+    """Maps unsupported features to the key of ``overrides`` that replaces them.
 
     A spec that gives that override may keep the portable feature: it is left out here, and shown as dropped."""
     remote: bool = True
@@ -61,42 +61,42 @@ class Capabilities(Value, frozen=True, kw_only=True):
     If so, core reports an AttributeError, LookupError, TypeError or ValueError of a call as `InvalidResponse`: the
     service's document does not have the shape that its API promises. Otherwise it is an internal error."""
     poll_s: float = 2.0
-    """How soon a watch looks again while the job moves: a service is asked seldom, a file may be read often."""
+    """Polling interval of a watch in seconds: long for a service, short for a file."""
 
     def can(self, feature: str) -> bool:
         """Whether the feature is supported."""
         return feature in self.supports
 
     def why_not(self, feature: str) -> str:
-        """The reason for what is not supported."""
-        return self.reasons.get(feature, "this back end has nothing that corresponds to it")
+        """Return the reason why the feature is not supported."""
+        return self.reasons.get(feature, "this back end has no equivalent")
 
 
 class Intent(Value, frozen=True, kw_only=True):
-    """What the ledger knows of a step that was begun."""
+    """The ledger's record of a step that was started."""
 
     begun_at: datetime
     sent_at: datetime | None = None
-    """When it was last sent; None if it surely never was."""
+    """When it was last sent. None if it was certainly never sent."""
     sends: int = 0
     notes: dict[str, Any] = {}
-    """What ``do`` journaled on the way: upload ids, finished parts."""
+    """Notes that ``do`` recorded: upload ids, finished parts."""
 
 
 class Done(Value, frozen=True, kw_only=True):
-    """The step has been done; these are its outputs."""
+    """The step is done, with these outputs."""
 
     outputs: dict[str, Any] = {}
     duplicates: tuple[str, ...] = ()
-    """References of further jobs that a late request made: core cancels them and records it."""
+    """References of duplicate jobs that a late request created. Core cancels and records them."""
 
 
 class Absent(Value, frozen=True, kw_only=True):
-    """Nothing is to be seen of the step. Core believes it only once ``settle_s`` has passed since the last send."""
+    """The step has no visible effect. Core accepts this only when ``settle_s`` has passed since the last send."""
 
 
 class Unsettled(Value, frozen=True, kw_only=True):
-    """It cannot be told yet, for a reason that the vendor gives: ask again at ``until``."""
+    """The result is unknown, for a reason that the vendor gives. Check again at ``until``."""
 
     until: datetime
 
@@ -105,7 +105,7 @@ Found = Done | Absent | Unsettled
 
 
 class Probe(Value, frozen=True, kw_only=True):
-    """How an ``await`` step stands."""
+    """The state of an ``await`` step."""
 
     state: Literal["ready", "pending", "failed"]
     outputs: dict[str, Any] = {}
@@ -113,76 +113,76 @@ class Probe(Value, frozen=True, kw_only=True):
 
 
 class Journal(Protocol):
-    """Durable notes inside one step: written before the act that they announce."""
+    """Durable notes of one step, written before the action that they describe."""
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON value under that name; it is durable when this returns."""
+        """Store a JSON value under that name. It is durable when this returns."""
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        """All notes of this step so far, those of a dead process included."""
+        """All notes of this step so far, including those of earlier processes."""
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """A place where jobs run. All methods may be called from several threads."""
+    """A place where jobs run. All methods must be thread-safe."""
 
     name: ClassVar[str]
     Options: ClassVar[type[BaseModel]]
-    """Its settings in the configuration: where its files lie, region, endpoint. Secrets only as references."""
+    """Settings in the configuration: folders, region, endpoint. Secrets only as references."""
     Overrides: ClassVar[type[BaseModel]]
-    """What ``overrides.<name>`` in a spec may hold."""
+    """The schema of ``overrides.<name>`` in a spec."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do. No I/O."""
+        """What the back end supports. No I/O."""
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """What is wrong with the values that the spec asks for here (ranges, names, combinations). No I/O.
+        """Return problems of the spec's values on this back end (ranges, names, combinations). No I/O.
 
-        Core has checked already which features are asked for, and the shape of ``overrides``.
+        Core has already checked that the features are supported, and the schema of ``overrides``.
         """
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """Look up what planning needs. May read the world; writes nothing."""
+        """Look up what planning needs. May read from anywhere; writes nothing."""
 
     def plan(self, request: PlanRequest) -> Plan:
-        """Write down the steps. Pure: no I/O, the same request gives the same plan."""
+        """Compute the steps. Pure: no I/O, and the same request gives the same plan."""
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
-        """Run one step whose output references are filled in, and return its outputs as JSON."""
+        """Run one step, with output references replaced, and return its outputs as JSON."""
 
     def find(self, step: Step, intent: Intent) -> Found:
-        """Whether the step is already done. Reads only."""
+        """Return whether the step is already done. Read-only."""
 
     def probe(self, step: Step) -> Probe:
-        """How an ``await`` step stands. Reads only."""
+        """Return the state of an ``await`` step. Read-only."""
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now. Raises JobNotFound."""
+        """Return the current state of the job. Raises JobNotFound."""
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """Jobs of this scope, newest first, those that cloudtune did not make included."""
+        """Return the jobs of this scope, newest first, including jobs that cloudtune did not create."""
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """What happened, in order, after that cursor."""
+        """Return the events after that cursor, oldest first."""
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """Figures in order, after that cursor."""
+        """Return the metrics after that cursor, in order."""
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
-        """What was kept, oldest first."""
+        """Return the checkpoints, oldest first."""
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask the job to stop. Harmless when repeated or too late."""
+        """Cancel the job. Has no effect if it is repeated or the job has ended."""
 
     def delete(self, ref: JobRef) -> None:
-        """Remove an ended job and what it holds. Not found is done."""
+        """Delete a job that has ended, with its contents. Succeeds if the job does not exist."""
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What the job produced. Raises InvalidRequest while there is nothing usable."""
+        """Return the model of the job. Raises InvalidRequest if there is no usable model."""
 
 
-# msgspec works out a struct's types when it is first decoded, which two threads must not do at once (seen: a crash with
-# msgspec 0.22). An import is made by one thread.
+# msgspec resolves a struct's types when it is first decoded, which is not thread-safe (msgspec 0.22 crashes).
+# Imports run in one thread, so resolve them here.
 msgspec.json.Decoder(Intent)

@@ -1,6 +1,6 @@
-"""Holds a spec against a back end's Capabilities: every field is applied, translated, dropped on request, or refused.
+"""Checks a spec against a back end's Capabilities: every field is applied, translated, dropped on request or rejected.
 
-All refusals come at once, and before any I/O. Nothing that a spec asks for is left out without a word.
+All rejections are reported at once, before any I/O. No field is dropped silently.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def fit(spec: JobSpec, backend: Backend) -> Fitted:
         reason = capabilities.why_not(feature)
         override = capabilities.overridden_by.get(feature)
         if override is not None and given.get(override) is not None:
-            reason = f"overrides.{backend.name}.{override} takes its place"
+            reason = f"overrides.{backend.name}.{override} overrides it"
             dropped.append(Dropped(field=feature, value=_plain(value), reason=reason))
             continue
         if spec.unsupported == "drop" and _droppable(feature):
@@ -64,7 +64,7 @@ def row_rules(spec: JobSpec, backend: Backend) -> Target | None:
 
 
 def without(spec: JobSpec, fields: list[str]) -> JobSpec:
-    """The spec with those fields left out."""
+    """Return the spec without those fields."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True)
     for field in fields:
         *parts, last = field.split(".")
@@ -76,20 +76,20 @@ def without(spec: JobSpec, fields: list[str]) -> JobSpec:
 
 
 def _droppable(feature: str) -> bool:
-    # Another method or adapter would be another training, not the same one with less.
+    # Dropping the method or adapter would change the training itself.
     return ":" not in feature
 
 
 def _refusal(backend: str, feature: str, value: Any, reason: str) -> Problem:
     if _droppable(feature):
         field = feature
-        message = f"{backend} cannot apply it: {reason}"
-        fix = "take it out, or say `unsupported: drop` to go on without it"
+        message = f"{backend} does not support it: {reason}"
+        fix = "remove it, or set `unsupported: drop` to submit without it"
     else:
         kind = feature.partition(":")[0]
         field = f"{kind}.{'name' if kind == 'method' else 'type'}"
-        message = f"{backend} does not offer {value}: {reason}"
-        fix = f"choose another {kind} or another back end; `cloudtune backends {backend}` lists what it offers"
+        message = f"{backend} does not support {value}: {reason}"
+        fix = f"choose another {kind} or another back end; run `cloudtune backends {backend}` to see what it supports"
     return Problem(code="unsupported", field=field, message=message, fix=fix)
 
 
@@ -99,7 +99,7 @@ def _model_problems(spec: JobSpec, backend: str) -> list[Problem]:
     named = ", ".join(spec.model) if isinstance(spec.model, dict) else ""
     return [
         Problem(
-            code="no_model", field="model", message=f"names no model for {backend}, only for: {named}",
+            code="no_model", field="model", message=f"no model is set for {backend}, only for: {named}",
             fix=f"add `{backend}: ...` under model",
         )
     ]  # fmt: skip
@@ -127,8 +127,8 @@ def _override_problem(backend: Backend, fault: Any) -> Problem:
 
 
 def _secrets(spec: JobSpec) -> list[Problem]:
-    """A spec is stored in the ledger and shown in plans: it must hold no secret, whoever made it."""
-    fix = "take it out; secrets belong in the vendor's credentials, or as ${NAME} in `cloudtune.toml`"
+    """Check for secrets: a spec is stored in the ledger and shown in plans, so it must contain none."""
+    fix = "remove it; put secrets in the vendor's credentials, or reference them as ${NAME} in `cloudtune.toml`"
     return [
         Problem(code="secret", field=".".join(path), message="this looks like a secret", fix=fix)
         for path, value in _texts(spec.model_dump(mode="json", exclude_none=True))

@@ -1,4 +1,4 @@
-"""The way in: plan, submit, attach, list. One Client serves all back ends; it may be used from several threads."""
+"""The client: plan, submit, attach and list jobs. One client serves all back ends and is thread-safe."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ class Client:
         self._ledger = ledger if isinstance(ledger, Ledger) else None
         self._ledger_url = ledger if isinstance(ledger, str) else None
 
-    # -- what is used ----------------------------------------------------------------------------------------------
+    # -- configuration ---------------------------------------------------------------------------------------------
 
     @property
     def clock(self) -> Clock:
-        """Where this client gets its time."""
+        """The source of time of this client."""
         return self._clock
 
     @property
     def config(self) -> Config:
-        """The configuration, read at first use."""
+        """The configuration, read on first use."""
         from cloudtune.config.config import load_config
 
         with self._lock:
@@ -97,14 +97,14 @@ class Client:
 
     @property
     def ledger(self) -> Ledger:
-        """The durable record."""
+        """The ledger, opened on first use."""
         if self._ledger is None:
             url = self._ledger_url or self.config.ledger
             self._ledger = Ledger.open(url, self._clock, self._trace)
         return self._ledger
 
     def backend(self, name: str | None = None) -> Backend:
-        """The back end of that name, opened once. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
+        """Return the back end with that name, opened once. Raises UnknownBackend, BackendNotInstalled, ConfigError."""
         name = name or self._default or self.config.backend
         with self._lock:
             if name in self._open:
@@ -131,12 +131,17 @@ class Client:
     # -- planning --------------------------------------------------------------------------------------------------
 
     def plan(self, spec: JobSpec, *, backend: str | None = None, again: bool = False, resume: bool = False) -> Plan:
-        """Everything that submit would do, checked and written down, with nothing sent.
+        """Check a spec and its data and return everything that `submit` would do. Sends nothing.
 
-        ``again`` plans a new attempt if the last one has ended; ``resume`` lets the new attempt start from the newest
-        good checkpoint of the last one, if that one failed, expired or was cancelled.
+        Args:
+            spec: The job.
+            backend: The back end. Defaults to the client's.
+            again: Plan a new attempt if the last one has ended.
+            resume: Start the new attempt from the newest valid checkpoint of the last one, if that one failed, expired
+                or was cancelled.
 
-        Raises SpecError, UnsupportedError and DataError, each with all its problems.
+        Raises:
+            SpecError, UnsupportedError, DataError: Each with all its problems.
         """
         chosen = self.backend(backend or self._default or spec.backend)
         fitted = fit(spec, chosen)
@@ -158,7 +163,7 @@ class Client:
         return msgspec.structs.replace(plan, dropped=fitted.dropped, warnings=warnings)
 
     def _look(self, spec: JobSpec, backend: Backend) -> tuple[Resolved, DataReport]:
-        """Resolve the spec and read the data; what is wrong with either is told together."""
+        """Resolve the spec and read the data. Problems of both are reported together."""
         from cloudtune.data.checks.check_cache import Verdicts
 
         problems: list[InputError] = []
@@ -192,35 +197,44 @@ class Client:
         trust_remote_code: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
-        """Make the job, or find it if the same spec and data were submitted before: one submit is one job.
+        """Create the job, or return the existing one if the same spec and data were submitted before.
 
-        After a crash, or a lost reply, the same call goes on where it stopped. ``again`` and ``resume`` as in `plan`.
-        ``trust_remote_code`` confirms that code which comes with the model may run. Raises PolicyRefused where the spec
-        asks for that and the call does not confirm it.
+        After a crash or a lost response, the same call continues where it stopped.
+
+        Args:
+            spec: The job, or its plan.
+            backend: The back end. Defaults to the client's.
+            again: See `plan`.
+            resume: See `plan`.
+            trust_remote_code: Confirm that code from the model's repository can run.
+            on_step: Called with every step of the submission.
+
+        Raises:
+            PolicyRefused: The spec requests remote code and the call does not confirm it.
         """
         plan = spec if isinstance(spec, Plan) else self.plan(spec, backend=backend, again=again, resume=resume)
         if plan.purpose != "job":
-            raise InputError(f"this is a plan to {plan.purpose} a model, and not to make a job")
+            raise InputError(f"this plan is to {plan.purpose} a model, not to create a job")
         check_trust(plan, confirmed=trust_remote_code)
-        # The plan that was recorded is what continues; only the location of the rows may have changed since.
+        # Continue the recorded plan. Only the location of the rows may have changed.
         runner = self._runner(self.backend(plan.backend))
         return Job(self, runner.submit(plan, spec_of(plan), on_step))
 
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
-        """Go on from an ended job's newest good checkpoint, as a new job whose parent it is.
+        """Continue a job that has ended: a new job starts from its newest valid checkpoint, with it as the parent.
 
-        Called again while that new job is unfinished, it answers with the same one.
+        While the new job is unfinished, the same call returns it again.
         """
         backend = self.backend(ref.backend)
         capabilities = capabilities_of(backend, ref)
         if not capabilities.can("verb:continue"):
             reason = capabilities.why_not("verb:continue")
-            raise UnsupportedError(f"{ref.backend} cannot continue an ended job: {reason}")
+            raise UnsupportedError(f"{ref.backend} cannot continue a job that has ended: {reason}")
         made = self.ledger.of_ref(ref)
         if made is None:
             raise InvalidRequest(
-                f"{ref} was not submitted with this ledger, so its spec is not known",
-                hint="submit its spec file with --resume, or use the ledger that it was submitted with",
+                f"{ref} was not submitted with this ledger, so its spec is unknown",
+                hint="submit its spec file with --resume, or use the ledger it was submitted with",
             )
         child = self._child_of(ref, made.key)
         if child is not None and child.gone_at is None:
@@ -231,7 +245,7 @@ class Client:
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
-                f"the rows or the model of {ref} have changed since it was submitted",
+                f"the data or the model of {ref} has changed since it was submitted",
                 hint="submit its spec file as a new job",
             )
         last = self.ledger.latest(made.key)
@@ -248,9 +262,10 @@ class Client:
     # -- hosting ---------------------------------------------------------------------------------------------------
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Everything that deploying the model would do, with nothing sent. The options are the back end's own.
+        """Return everything that deploying the model would do. Sends nothing. The options depend on the back end.
 
-        Raises UnsupportedError where models are not deployed, with the reason.
+        Raises:
+            UnsupportedError: The back end does not deploy models.
         """
         return self._hosting(model.backend).plan_deploy(model, options)
 
@@ -261,21 +276,21 @@ class Client:
         on_step: Callable[[StepUpdate], None] | None = None,
         **options: Any,
     ) -> Deployment:
-        """Make the model answer, and wait until it does: called again it is the same deployment.
+        """Deploy the model and wait until it is ready. A repeated call returns the same deployment.
 
-        After a crash, or a lost reply, the same call goes on where it stopped.
+        After a crash or a lost response, the same call continues where it stopped.
         """
         if isinstance(model_or_plan, Plan) and options:
-            raise InputError("a plan has its options already", hint="give them to plan_deploy")
+            raise InputError("a plan already includes its options", hint="pass them to plan_deploy")
         hosting = self._hosting(model_or_plan.backend)
         if isinstance(model_or_plan, TunedModel):
             model_or_plan = hosting.plan_deploy(model_or_plan, options)
         return hosting.deploy(model_or_plan, on_step)
 
     def deployments(self, *, backend: str | None = None) -> Deployments:
-        """What stands on that back end; without one, on the default and all that the ledger has ever used.
+        """List the deployments of a back end, or of the default and all back ends in the ledger.
 
-        Of several back ends, one that cannot be asked fails nothing: ``unanswered`` of the list says which, and why.
+        With several back ends, errors of one do not fail the call: ``unanswered`` of the result has the reasons.
         """
         found = Deployments()
         if backend is not None:
@@ -290,7 +305,7 @@ class Client:
         return found
 
     def remove(self, deployment: Deployment, *, on_step: Callable[[StepUpdate], None] | None = None) -> None:
-        """Take the deployment down. One that is not there any more counts as taken down."""
+        """Delete the deployment. Succeeds if it no longer exists."""
         hosting = self._hosting(deployment.backend)
         hosting.remove(hosting.plan_remove(deployment), on_step)
 
@@ -311,14 +326,20 @@ class Client:
         again: bool = False,
         on_export: Callable[[Path], None] | None = None,
     ) -> Plan:
-        """Everything that `import_model` would do, checked, with nothing sent to the back end.
+        """Check a model and return everything that `import_model` would do. Sends nothing to the back end.
 
-        ``source`` is a folder in the transformers layout, an address (``s3://...``, an ARN), a `Job`, or a job's
-        reference or name. The weights of a job that the back end cannot reach are merged and exported beside the
-        ledger first; ``on_export`` is called with that folder before. ``again`` plans a new attempt if the last one
-        has ended.
+        Args:
+            source: A folder in the transformers layout, an address (``s3://...``, an ARN), a `Job`, or the reference or
+                name of a job. If the back end cannot read the weights of a job in place, they are merged and exported
+                next to the ledger.
+            backend: The back end.
+            name: Name of the imported model.
+            again: Plan a new attempt if the last one has ended.
+            on_export: Called with the folder before an export starts.
 
-        Raises UnsupportedError if the back end imports no models, and InputError with all problems of the model.
+        Raises:
+            UnsupportedError: The back end imports no models.
+            InputError: The model cannot be imported, with all problems.
         """
         importing = Importing(self._runner(self.backend(backend)))
         if isinstance(source, str) and not is_address(source) and not Path(source).expanduser().is_dir():
@@ -336,7 +357,7 @@ class Client:
         again: bool = False,
         on_step: Callable[[StepUpdate], None] | None = None,
     ) -> Job:
-        """Import a model that was trained elsewhere. The import is a job; the same name and files are the same import.
+        """Import a model that was trained elsewhere. The import is a job, identified by name and files.
 
         Takes the arguments of `plan_import`, or a plan that it returned.
         """
@@ -349,10 +370,14 @@ class Client:
     # -- finding ---------------------------------------------------------------------------------------------------
 
     def attach(self, ref: JobRef | str) -> Job:
-        """A handle on a job, from any process: by reference, or by a name, id or beginning of an id in the ledger.
+        """Return the handle of a job, from any process. Sends no request.
 
-        Asks nobody whether the job exists; the handle's first question does. Raises JobNotFound for a word that the
-        ledger does not know, InputError for one that fits several jobs.
+        Args:
+            ref: A reference, or a name, id or id prefix of a job in the ledger.
+
+        Raises:
+            JobNotFound: The ledger has no such job.
+            InputError: Several jobs match.
         """
         if isinstance(ref, JobRef):
             return Job(self, ref)
@@ -364,19 +389,24 @@ class Client:
     def _named(self, text: str) -> JobRef:
         found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None and not attempt.gone_at]
         if not found:
-            raise JobNotFound(f"no job called {text!r} in {self.ledger}", hint="`cloudtune jobs` lists them")
+            raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
         exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
         found = exact or found
         if len({attempt.key for attempt in found}) > 1:
             refs = ", ".join(str(attempt.ref) for attempt in found[:5])
-            raise InputError(f"{text!r} fits several jobs: {refs}", hint="name one of them")
+            raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
         assert found[0].ref is not None
-        return found[0].ref  # of several attempts at one job the newest is meant
+        return found[0].ref  # prefer the newest of several attempts
 
     def jobs(self, *, backend: str | None = None, remote: bool = False, limit: int | None = None) -> list[JobSnapshot]:
-        """The ledger's jobs as they stand now, newest first; with ``remote`` also those that others made.
+        """List the ledger's jobs with their current state, newest first.
 
-        A job whose back end does not answer, or does not know it, is listed as unknown, with the reason.
+        A job whose back end does not respond, or does not know the job, has the state unknown and the reason.
+
+        Args:
+            backend: Only jobs of this back end.
+            remote: Also list jobs that cloudtune did not create.
+            limit: Maximum number of jobs.
         """
         refs = self.ledger.refs(backend=backend, limit=limit)
         found = {snapshot.ref: snapshot for snapshot in self.snapshots(refs)}
@@ -388,25 +418,25 @@ class Client:
         return jobs[:limit]
 
     def snapshots(self, refs: Iterable[JobRef]) -> list[JobSnapshot]:
-        """Many jobs at once, in as few calls as each back end allows; never fails for one of them."""
+        """Read many jobs in as few calls as each back end allows. Errors of single jobs do not fail the call."""
         return snapshots_of(refs, open_backend=self.backend, clock=self._clock)
 
     def watch_many(self, refs: Sequence[JobRef], *, timeout: float | None = None) -> Iterator[JobSnapshot]:
-        """Follow many jobs by their states, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
+        """Watch the states of many jobs, in few calls, until all have ended. See `cloudtune.watch.watch_many`."""
         pace = 0.0
         for name in {ref.backend for ref in refs}:
-            with suppress(CloudtuneError):  # of one that cannot be opened `snapshots` tells why
+            with suppress(CloudtuneError):  # `snapshots` reports why a back end cannot be opened
                 pace = max(pace, self.backend(name).capabilities.poll_s)
         return watch_many(self.snapshots, refs, clock=self._clock, timeout=timeout, shortest_poll=pace)
 
     def unfinished(self) -> Rows[Attempt]:
-        """Begun submissions whose job is not known yet: the same submit goes on with them. See `Ledger.attempts`."""
+        """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""
         found = self.ledger.attempts()
         return Rows([attempt for attempt in found if attempt.ref is None], found.damaged)
 
 
 def connect(backend: str, **settings: Any) -> Client:
-    """A client whose back end has these settings, instead of those in the configuration files."""
+    """Return a client whose back end uses these settings instead of those in the configuration files."""
     return Client(open_backend(backend, settings))
 
 

@@ -1,4 +1,4 @@
-"""Time, injected: nothing in core calls ``time`` or ``datetime.now`` but through a Clock, so that no test sleeps."""
+"""Injected time: core uses ``time`` and ``datetime.now`` only through a Clock, so tests never sleep."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\
 
 
 def duration(text: str) -> float:
-    """Seconds, from 90s, 45m, 1h30m or 2d; a bare number is seconds. Raises ValueError."""
+    """Parse 90s, 45m, 1h30m or 2d to seconds. A plain number is seconds. Raises ValueError."""
     found = _DURATION.fullmatch(text.replace(" ", ""))
     if not found or not any(found.groups()):
-        raise ValueError(f"{text!r} is not a duration: it looks like 90s, 45m, 1h30m or 2d (a bare number is seconds)")
+        raise ValueError(f"{text!r} is not a duration; write 90s, 45m, 1h30m or 2d (a plain number is seconds)")
     return sum(float(n or 0) * unit for n, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
 
 
 class Clock(Protocol):
-    """Where core gets its time."""
+    """The source of time in core."""
 
     def now(self) -> datetime:
-        """The wall clock, timezone-aware UTC; it may jump."""
+        """Return the wall-clock time, timezone-aware UTC. It can jump."""
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards; for durations."""
+        """Return seconds that never decrease, for durations."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The system's time."""
 
     def now(self) -> datetime:
         """See `Clock.now`."""

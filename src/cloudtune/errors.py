@@ -3,37 +3,37 @@
 ::
 
     CloudtuneError                       exit code
-    ├── InputError (ValueError)                  2   all problems at once, each with its place
+    ├── InputError (ValueError)                  2   all problems at once, each with its location
     │   ├── SpecError                                the job's file
     │   │   └── UnsupportedError                     the back end cannot do what the spec asks
     │   ├── DataError                                the rows
     │   └── ConfigError                              settings, profiles, environment references
     ├── UnknownBackend (LookupError)             2
     ├── BackendNotInstalled (ImportError)        2
-    ├── PolicyRefused                            7   a limit, a policy or the person said no
-    ├── LedgerError                              1   the durable record cannot be read or written
-    ├── Conflict                                 1   the name is taken by something that is not ours
-    ├── BackendError                             1   the vendor, or the machine, said no
+    ├── PolicyRefused                            7   refused by a limit, a policy or the user
+    ├── LedgerError                              1   the ledger cannot be read or written
+    ├── Conflict                                 1   the name belongs to something cloudtune did not create
+    ├── BackendError                             1   the vendor or the machine refused or failed
     │   ├── CredentialsError                     2
     │   ├── PermissionDenied                     2
     │   ├── InvalidRequest                       2
     │   ├── JobNotFound (LookupError)            2
     │   ├── ArchiveError                         1   a downloaded archive is damaged or not allowed
     │   ├── QuotaExceeded                        7
-    │   └── TransientError                       6   retried by core; escapes only when retries are used up
+    │   └── TransientError                       6   retried by core; raised when retries are exhausted
     │       ├── RateLimited
-    │       └── Unavailable                          no answer, or a 5xx: the request may have been acted on
-    │           └── InvalidResponse                  an answer that is not what the API promises
-    └── JobEnded                                     the six ways in which waiting ends, less success
+    │       └── Unavailable                          no response, or a 5xx: the request may have taken effect
+    │           └── InvalidResponse                  a response that does not match the API
+    └── JobEnded                                     the ways in which waiting ends without success
         ├── JobFailed                            3
         ├── JobCancelled                         4
-        ├── WaitTimeout (TimeoutError)           5   the job goes on
-        ├── LostContact                          6   the job may go on
+        ├── WaitTimeout (TimeoutError)           5   the job is still running
+        ├── LostContact                          6   the job may still be running
         └── JobExpired                           8   stopped by a limit; a usable model may exist
 
-Adding an error: subclass the nearest class above (and a builtin where callers would expect one), set ``exit_code`` if
-it differs, keep it picklable, draw it above, and list it in ``cloudtune.__all__`` if users should catch it.
-The vendor's own exception is always the ``__cause__``.
+To add an error, subclass the nearest class above (and a builtin where callers expect one), set ``exit_code`` if it
+differs, keep it picklable, add it to the tree above, and list it in ``cloudtune.__all__`` if users should catch it.
+The vendor's exception is always the ``__cause__``.
 """
 
 from __future__ import annotations
@@ -51,21 +51,21 @@ Severity = Literal["error", "warning", "info"]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that is wrong: what, where, and what to do about it."""
+    """One problem: what is wrong, where, and how to fix it."""
 
     code: str
-    """Stable and machine readable, e.g. ``unknown_key``."""
+    """Stable and machine-readable, e.g. ``unknown_key``."""
     message: str
     severity: Severity = "error"
     file: str | None = None
     line: int | None = None
-    """Counted from 1, as editors do."""
+    """Line number, starting at 1."""
     row: int | None = None
-    """Counted from 1: the record's place in its source, where that differs from the line."""
+    """Record number in its source, starting at 1, if it differs from the line."""
     field: str | None = None
     """Dotted path, e.g. ``hyperparameters.learning_rate``."""
     fix: str | None = None
-    """What to do about it, as an imperative sentence."""
+    """How to fix it, in the imperative."""
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
@@ -77,7 +77,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CloudtuneError(Exception):
-    """Root of the tree. ``hint`` says what to do next; ``exit_code`` is what the command line returns."""
+    """Root of the tree. ``hint`` says what to do next; ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -102,7 +102,7 @@ def _rebuild(cls: type[CloudtuneError], args: tuple[object, ...], state: dict[st
 
 
 class InputError(CloudtuneError, ValueError):
-    """What was handed in is wrong. ``problems`` holds every fault found, not the first one."""
+    """The input is invalid. ``problems`` has every problem, not only the first one."""
 
     exit_code = 2
 
@@ -114,93 +114,93 @@ class InputError(CloudtuneError, ValueError):
 
 
 class SpecError(InputError):
-    """The job's specification is wrong."""
+    """The job spec is invalid."""
 
 
 class UnsupportedError(SpecError):
-    """The back end cannot do what the spec asks; nothing was sent."""
+    """The back end does not support what the spec requires. Nothing was sent."""
 
 
 class DataError(InputError):
-    """The data cannot be used as they are; nothing was sent."""
+    """The data is invalid. Nothing was sent."""
 
 
 class ConfigError(InputError):
-    """Settings, a profile or an environment reference is wrong."""
+    """A setting, a profile or an environment reference is invalid."""
 
 
 class UnknownBackend(CloudtuneError, LookupError):
-    """No back end of that name is built in or installed."""
+    """No back end with that name is built in or installed."""
 
     exit_code = 2
 
 
 class BackendNotInstalled(CloudtuneError, ImportError):
-    """The back end is known, but the packages it needs are not installed; the message has the pip line."""
+    """The back end is known, but its packages are not installed. The message has the pip command."""
 
     exit_code = 2
 
 
 class PolicyRefused(CloudtuneError):
-    """A limit, a policy or the person at the terminal said no; nothing was sent."""
+    """A limit, a policy or the user refused. Nothing was sent."""
 
     exit_code = 7
 
 
 class LedgerError(CloudtuneError):
-    """The durable record cannot be opened, read or written."""
+    """The ledger cannot be opened, read or written."""
 
 
 class Conflict(CloudtuneError):
-    """Something that cloudtune did not make stands under the name it needs."""
+    """The required name belongs to something that cloudtune did not create."""
 
 
 class BackendError(CloudtuneError):
-    """The vendor, or the machine, refused or failed. The vendor's exception is the cause."""
+    """The vendor or the machine refused or failed. The vendor's exception is the cause."""
 
 
 class CredentialsError(BackendError):
-    """No credentials, or they are not accepted."""
+    """No credentials, or the vendor rejects them."""
 
     exit_code = 2
 
 
 class PermissionDenied(BackendError):
-    """The credentials are good, but they may not do this."""
+    """The credentials are valid, but lack permission."""
 
     exit_code = 2
 
 
 class InvalidRequest(BackendError):
-    """The vendor says that the request is malformed or not allowed; sending it again will not help."""
+    """The vendor rejects the request as malformed or not allowed. Do not retry it."""
 
     exit_code = 2
 
 
 class JobNotFound(BackendError, LookupError):
-    """No job, model or deployment of that id exists in that scope."""
+    """No job, model or deployment with that id exists in that scope."""
 
     exit_code = 2
 
 
 class ArchiveError(BackendError):
-    """An archive is damaged, too large, or holds something other than plain files and folders; none of it is kept."""
+    """An archive is damaged, too large, or contains something other than regular files and folders. Nothing is kept."""
 
 
 class QuotaExceeded(BackendError):
-    """A quota of the account or the machine is used up; retrying soon will not help."""
+    """A quota of the account or the machine is exhausted. Retrying soon does not help."""
 
     exit_code = 7
 
 
 class TransientError(BackendError):
-    """May pass by itself: core retries it within limits."""
+    """A temporary error. Core retries it within limits."""
 
     exit_code = 6
 
 
 class RateLimited(TransientError):
-    """Asked too often; the request was not acted on. ``retry_after`` is in seconds, where the vendor said it."""
+    """Too many requests. The request took no effect. ``retry_after`` is in seconds, if the vendor gave it."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -208,7 +208,7 @@ class RateLimited(TransientError):
 
 
 class Unavailable(TransientError):
-    """No answer, a reset or a 5xx. Unless ``acted`` is False the request may have been acted on."""
+    """No response, a reset or a 5xx. Unless ``acted`` is False, the request may have taken effect."""
 
     def __init__(self, message: str, *, acted: bool | None = None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -216,14 +216,14 @@ class Unavailable(TransientError):
 
 
 class InvalidResponse(Unavailable):
-    """An answer that is not what the API promises: a login page, an empty body, JSON of another shape.
+    """A response that does not match the API: a login page, an empty body, JSON of another shape.
 
-    The request may have been acted on, so that core looks for its effect before it sends anything again.
+    The request may have taken effect, so core looks for its effect before it sends anything again.
     """
 
 
 class JobEnded(CloudtuneError):
-    """Waiting ended, and not with success. ``ref`` is always set; ``snapshot`` is the last one seen."""
+    """Waiting ended without success. ``ref`` is always set; ``snapshot`` is the last known state."""
 
     def __init__(self, message: str, *, ref: JobRef, snapshot: JobSnapshot | None, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -232,7 +232,7 @@ class JobEnded(CloudtuneError):
 
 
 class JobFailed(JobEnded):
-    """The job failed; the message is the vendor's."""
+    """The job failed. The message comes from the vendor."""
 
     exit_code = 3
 
@@ -244,18 +244,18 @@ class JobCancelled(JobEnded):
 
 
 class WaitTimeout(JobEnded, TimeoutError):
-    """The wait's own time ran out, or the job is paused and will not go on by itself; the job still exists."""
+    """The wait timed out, or the job is paused and does not continue by itself. The job still exists."""
 
     exit_code = 5
 
 
 class LostContact(JobEnded):
-    """The back end stopped answering for longer than the watch tolerates; the job may still go on."""
+    """The back end has not responded for longer than allowed. The job may still be running."""
 
     exit_code = 6
 
 
 class JobExpired(JobEnded):
-    """A limit stopped the job; its best checkpoint may be usable."""
+    """A limit stopped the job. Its best checkpoint may be usable."""
 
     exit_code = 8

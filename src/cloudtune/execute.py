@@ -1,9 +1,9 @@
-"""Carries out a Plan step by step against the ledger: exactly once, after any crash.
+"""Executes a Plan step by step with the ledger: exactly once, even after a crash.
 
-For each step: take its lease; write the intent; ask the back end whether it is already done; write that it is being
-sent; do it; write the outcome. Whatever dies in between, the next run of the same plan finds out what came of it
-before it sends anything again. Absence is believed only after the step's settle time since the last send, because a
-late request may still land.
+For each step: take its lease; record the intent; ask the back end whether it is already done; record that it is being
+sent; do it; record the outcome. After a crash, the next run of the same plan determines the outcome before it sends
+anything again. Absence is accepted only after the step's settle time since the last send, because a late request may
+still arrive.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ DEFAULT_AWAIT_LIMIT_S = 3600.0
 
 
 class StepUpdate(Value, frozen=True, kw_only=True):
-    """What is being done about a step, for whoever watches the submission."""
+    """The progress of a step, for observers of the submission."""
 
     step: Step
     number: int
-    """From 1."""
+    """Step number, starting at 1."""
     of: int
     what: Literal["begun", "waiting", "found", "done"]
     message: str = ""
 
 
 class Executor:
-    """Runs plans of one back end. Safe to use from several threads and several processes at once."""
+    """Runs plans of one back end. Safe for several threads and processes."""
 
     def __init__(
         self,
@@ -73,12 +73,12 @@ class Executor:
         self._tell = on_step or (lambda update: None)
 
     def run(self, plan: Plan, spec: JobSpec | None) -> JobRef:
-        """Do what is left of the plan, and return the reference of its job.
+        """Run the remaining steps of the plan, and return the reference of its job.
 
-        Raises what the back end raises once retries are used up; run it again to go on from there.
+        Raises the back end's error when retries are exhausted. Run it again to continue.
         """
         if [step.makes_job for step in plan.steps] != [False] * (len(plan.steps) - 1) + [True]:
-            raise BackendError(f"a plan of {plan.backend} must end with the one step that makes the job")
+            raise BackendError(f"a plan of {plan.backend} must end with the only step that creates the job")
         ref = self._finish(plan, spec).get("ref")
         try:
             return JobRef.parse(str(ref))
@@ -86,16 +86,18 @@ class Executor:
             raise _damaged(plan.steps[-1]) from error
 
     def host(self, plan: Plan) -> dict[str, Any]:
-        """Do what is left of a plan that deploys a model or takes one down, and return the last step's outputs.
+        """Run the remaining steps of a plan that deploys or undeploys a model, and return the last step's outputs.
 
-        What the ledger has as done is looked for once more: a deployment may be gone again by now.
+        Steps that the ledger records as done are checked again, because a deployment can have ended.
         """
         if not plan.steps or any(step.makes_job or step.kind == "encode" for step in plan.steps):
-            raise BackendError(f"a plan of {plan.backend} to {plan.purpose} must have steps, and none that makes a job")
+            raise BackendError(
+                f"a plan of {plan.backend} to {plan.purpose} must have steps, none of which creates a job"
+            )
         return self._finish(plan, None)
 
     def _finish(self, plan: Plan, spec: JobSpec | None) -> dict[str, Any]:
-        """Each step in turn; the last one's outputs."""
+        """Run each step, and return the last one's outputs."""
         outputs: dict[str, dict[str, Any]] = {}
         for number, step in enumerate(plan.steps, 1):
             outputs[step.id] = _StepRun(self, plan, step, spec, number).finish(outputs)
@@ -103,11 +105,11 @@ class Executor:
 
 
 def _damaged(step: Step) -> LedgerError:
-    return LedgerError(f"what the ledger has of the step {step.id} or of one before it is damaged", hint=REMEDY)
+    return LedgerError(f"the ledger's record of the step {step.id}, or of an earlier step, is damaged", hint=REMEDY)
 
 
 class _StepRun:
-    """One step on its way."""
+    """One step in progress."""
 
     def __init__(self, executor: Executor, plan: Plan, step: Step, spec: JobSpec | None, number: int) -> None:
         self._x = executor
@@ -120,12 +122,12 @@ class _StepRun:
         self._number = number
         self._owner = Owner.here()
         self._intent: Intent
-        self._sent_at: float | None = None  # monotonic; this process's own last send
+        self._sent_at: float | None = None  # monotonic; the last send of this process
 
     def finish(self, outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         try:
             request = filled(self._planned.request, outputs)
-        except (KeyError, TypeError) as error:  # what an earlier step made is not among its outputs
+        except (KeyError, TypeError) as error:  # the result of an earlier step is not among its outputs
             raise _damaged(self._planned) from error
         self._step = msgspec.structs.replace(self._planned, request=request)
         self._say("begun")
@@ -134,7 +136,7 @@ class _StepRun:
             if claim.state == "ours":
                 break
             if (good := self._still_good(claim.outputs)) is not None:
-                self._say("found", "done before")
+                self._say("found", "already done")
                 return good
             self._ledger.undo(self._plan.token, self._step.id)
         assert claim.intent is not None
@@ -147,7 +149,7 @@ class _StepRun:
     def _let_go(self) -> None:
         try:
             self._ledger.release(self._plan.token, self._step.id, self._owner)
-        except LedgerError:  # the error that brought us here says more; the lease ends with this process
+        except LedgerError:  # the original error is more useful; the lease ends with this process
             return
 
     def _take(self) -> Claim:
@@ -156,17 +158,17 @@ class _StepRun:
             if claim.state != "held":
                 return claim
             holder = Owner.load(claim.holder)
-            self._say("waiting", f"process {holder.pid} on {holder.host} is doing it")
+            self._say("waiting", f"process {holder.pid} on {holder.host} is running this step")
             self._clock.sleep(HELD_POLL_S * (1 + random.random()))  # noqa: S311 - jitter
 
     def _still_good(self, outputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The outputs of a step done before, or None if what it made is gone."""
+        """Return the outputs of a step that is already done, or None if its result no longer exists."""
         if self._step.kind == "encode":
             return outputs if self._x._spool.holds(outputs) else None
         if self._plan.purpose == "job":
-            return outputs  # a job stays made
+            return outputs  # jobs are permanent
         if self._step.kind == "await":
-            return None  # it costs a question
+            return None  # costs one request
         found = reading(self._clock, self._x._backend.find, self._step, Intent(begun_at=self._clock.now()))
         return found.outputs if isinstance(found, Done) else None
 
@@ -181,13 +183,13 @@ class _StepRun:
             with attempt:
                 found = self._found()
                 if found is not None:
-                    self._say("found", "it was there already")
+                    self._say("found", "already exists")
                     return self._record(self._adopt(found))
                 return self._record(self._send())
         raise AssertionError("the retry policy re-raises")
 
     def _found(self) -> Done | None:
-        """What the back end has of the step, once that can be told."""
+        """Return what the back end has of the step, when that is certain."""
         start = self._clock.monotonic()
         while True:
             found = self._x._backend.find(self._step, self._intent)
@@ -196,27 +198,27 @@ class _StepRun:
             else:
                 left = self._unsettled_for(start)
             if isinstance(found, Done) and (left <= 0 or self._intent.sends < 2):
-                return found  # of two sends both may have been acted on: then it is looked for both, once they show
+                return found  # both of two sends may have taken effect, so look for both when they are visible
             if left <= 0:
                 return None
-            self._say("waiting", f"an earlier request may still be acted on; asking again in {left:.0f} s")
+            self._say("waiting", f"an earlier request may still take effect; checking again in {left:.0f} s")
             self._clock.sleep(min(left, LONGEST_SETTLE_WAIT_S))
 
     def _unsettled_for(self, start: float) -> float:
-        """Seconds until absence may be believed, whatever the wall clock does meanwhile."""
+        """Return the seconds until absence is reliable, regardless of wall-clock changes."""
         settle, intent = self._step.settle_s, self._intent
         if intent.sent_at is None or not settle:
             return 0.0
         if self._sent_at is not None:
             return self._sent_at + settle - self._clock.monotonic()
         by_wall = (intent.sent_at + timedelta(seconds=settle) - self._clock.now()).total_seconds()
-        # A clock that was set back since the other process sent it must not make us wait for longer than this.
+        # If the clock was set back after the other process sent it, do not wait longer than this.
         return min(by_wall, start + settle - self._clock.monotonic())
 
     def _send(self) -> dict[str, Any]:
         token, step = self._plan.token, self._step
         before, sent_before = self._intent, self._sent_at
-        # Kept even if the send fails: whoever looks next must know that a request may be on its way.
+        # Kept even if the send fails: the next run must know that a request may still arrive.
         self._intent = intent = self._ledger.sending(token, step.id, self._owner)
         self._sent_at = self._clock.monotonic()
         notes = _Notes(self, intent)
@@ -230,17 +232,17 @@ class _StepRun:
                 self._sent_at = sent_before
             raise
         finally:
-            self._intent = msgspec.structs.replace(self._intent, notes=dict(notes.notes))  # who looks next sees them
+            self._intent = msgspec.structs.replace(self._intent, notes=dict(notes.notes))  # the next run sees them
             self._x._trace(f"step after {step.id}")
         if before.sent_at is not None and step.once == "reconciled":
-            # The earlier request may have landed late, so that there are two now.
+            # The earlier request may have arrived late, so two can exist now.
             again = reading(self._clock, self._x._backend.find, step, self._intent)
             if isinstance(again, Done):
                 outputs = self._adopt(_beside(again, outputs.get("ref")))
         return outputs
 
     def _adopt(self, found: Done, *, journaled: bool = True) -> dict[str, Any]:
-        """Take what was found; cancel what a late request made beside it; write that down while the step is ours."""
+        """Accept what was found, cancel duplicates from late requests, and record it while the lease is valid."""
         for text in found.duplicates:
             try:
                 reading(self._clock, self._x._backend.cancel, JobRef.parse(text))
@@ -258,10 +260,11 @@ class _StepRun:
             if probe.state == "ready":
                 return probe.outputs
             if probe.state == "failed":
-                raise BackendError(f"{self._step.title}: {probe.message or 'the back end reports a failure'}")
+                raise BackendError(f"{self._step.title}: {probe.message or 'the back end reported a failure'}")
             if self._clock.monotonic() - start > limit:
                 raise TransientError(
-                    f"{self._step.title}: still not ready after {limit:.0f} s", hint="run the same command to go on"
+                    f"{self._step.title}: still not ready after {limit:.0f} s",
+                    hint="run the same command again to continue",
                 )
             self._say("waiting", probe.message)
             self._clock.sleep(pause * (0.8 + 0.4 * random.random()))  # noqa: S311 - jitter
@@ -274,11 +277,11 @@ class _StepRun:
         except LedgerError as error:
             if ref is not None:
                 raise LedgerError(
-                    f"the job {ref} exists, but that could not be written down: {error.message}",
-                    hint="mend the ledger and run the same command again: it will find this job, not make another",
+                    f"the job {ref} exists, but could not be recorded: {error.message}",
+                    hint="repair the ledger and run the same command again; the existing job is reused",
                 ) from error
             raise
-        if ref is not None and stands["ref"] != outputs["ref"]:  # both of us made one
+        if ref is not None and stands["ref"] != outputs["ref"]:  # both processes created one
             stands = self._adopt(Done(outputs=stands, duplicates=(outputs["ref"],)), journaled=False)
         self._say("done")
         return stands
@@ -292,14 +295,14 @@ class _StepRun:
 
 
 def _beside(found: Done, made: str | None) -> Done:
-    """What was found, with the job that was just made as a duplicate of it: a list that lags does not show it yet."""
+    """Return what was found, with the new job as a duplicate: a delayed list does not show it yet."""
     if made is None or made == found.outputs.get("ref") or made in found.duplicates:
         return found
     return msgspec.structs.replace(found, duplicates=(*found.duplicates, made))
 
 
 class _Heartbeat:
-    """While a step is done, which may take hours, another host must not take its holder for dead."""
+    """Renew the lease during a step, which can take hours, so other hosts do not consider its holder dead."""
 
     def __init__(self, ledger: Ledger, token: str, step: str, owner: Owner) -> None:
         self._ledger = ledger
@@ -319,11 +322,11 @@ class _Heartbeat:
             try:
                 self._ledger.renew(*self._lease)
             except LedgerError:
-                continue  # busy, or full for the moment; the outcome's own write tells what stands
+                continue  # busy, or temporarily full; recording the outcome reports the state
 
 
 class _Notes:
-    """The journal that ``do`` is given."""
+    """The journal for ``do``."""
 
     def __init__(self, run: _StepRun, intent: Intent) -> None:
         self._run = run

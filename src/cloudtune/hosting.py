@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from cloudtune.state import TunedModel
 
 LISTED_WITHIN_S = 120.0
-"""How long a deployment that was just made may be missing from the list."""
+"""Seconds that a new deployment may be missing from the list."""
 LISTED_POLL_S = 2.0
 
 
 class Deployments(list[Deployment]):
-    """The deployments that exist now. ``unanswered`` maps each back end that could not be asked to the reason."""
+    """The deployments that exist now. ``unanswered`` maps each back end that did not respond to the reason."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,23 +45,23 @@ class Hosting:
         backend = runner.backend
         if not isinstance(backend, Host) or not hosts(backend):
             raise UnsupportedError(
-                f"{backend.name} cannot deploy a model: {backend.capabilities.why_not('verb:deploy')}"
+                f"{backend.name} cannot deploy models: {backend.capabilities.why_not('verb:deploy')}"
             )
         self._runner = runner
         self._host: Host = backend
 
     def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
-        """Everything that `deploy` would do, with nothing sent."""
+        """Return everything that `deploy` would do. Sends nothing."""
         return self._numbered(self._host.plan_deploy(model, **options), "deploy", model.id)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Everything that `remove` would do, with nothing sent."""
+        """Return everything that `remove` would do. Sends nothing."""
         return self._numbered(self._host.plan_remove(deployment), "remove", deployment.model)
 
     def deploy(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None) -> Deployment:
         """Execute the plan and return the deployment, once the back end lists it."""
         if plan.purpose != "deploy":
-            raise InputError("this is a plan for something else, and not to deploy a model")
+            raise InputError("this plan does not deploy a model")
         name = str(self._execute(plan, on_step)["name"])
         clock = self._runner.clock
         start = clock.monotonic()
@@ -71,7 +71,8 @@ class Hosting:
                     return deployment
             if clock.monotonic() - start > LISTED_WITHIN_S:
                 raise TransientError(
-                    f"{name} was deployed on {plan.backend}, which does not list it", hint="see: cloudtune deployments"
+                    f"{name} was deployed on {plan.backend}, but is not in its list of deployments",
+                    hint="run `cloudtune deployments` to list deployments",
                 )
             clock.sleep(LISTED_POLL_S)
 
@@ -80,17 +81,17 @@ class Hosting:
         self._execute(plan, on_step)
 
     def existing(self) -> list[Deployment]:
-        """The deployments that exist now, those in creation included."""
+        """Return the deployments that exist now, including those being created."""
         return reading(self._runner.clock, lambda: list(self._host.deployments()))
 
     def _execute(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None) -> dict[str, Any]:
-        # The plan may be an old one, whose attempt has ended since: it is numbered again.
+        # The plan's attempt may have ended, so assign a new number.
         return self._runner.run_deployment(self._numbered(plan, plan.purpose, ""), on_step)
 
     def _numbered(self, plan: Plan, purpose: str, model: str) -> Plan:
-        """The plan with the number of its attempt."""
+        """Return the plan with the number of its attempt."""
         if plan.purpose != purpose:
-            raise BackendError(f"a plan of {plan.backend} to {purpose} says that it is for: {plan.purpose}")
+            raise BackendError(f"a plan of {plan.backend} to {purpose} has the purpose {plan.purpose}")
         number = self._runner.next_deployment(plan.key)
         spec = plan.spec or {"model": model}
         return msgspec.structs.replace(plan, attempt=number, token=job_token(plan.key, number), spec=spec)

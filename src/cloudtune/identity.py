@@ -1,7 +1,7 @@
-"""Who a job is: the key that answers the same question with the same job.
+"""The identity of a job: the same key always means the same job.
 
-A key is the hash of (spec, data content, back end, scope); a token is the hash of (key, attempt), and every name and
-idempotency token that a vendor sees is derived from it.
+A key is the hash of (spec, data content, back end, scope). A token is the hash of (key, attempt). Every name and
+idempotency token at a vendor is derived from it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from cloudtune.plan import DataReport, Resolved
     from cloudtune.spec import JobSpec
 
-# Where the rows lie is not what they say (their content is hashed apart), where the job runs is the scope's business,
-# and how patient a watch is changes nothing in the training.
+# The rows' location is not their content (which is hashed separately), the place of the job is part of the scope,
+# and a watch's timeouts do not affect the training.
 _NOT_IDENTITY = {"backend", "data", "model", "overrides", "unsupported", "version"}
 
 
 def job_key(spec: JobSpec, data: DataReport, backend: str, resolved: Resolved) -> str:
-    """32 hex digits: the same spec and the same rows on the same back end and account give the same key."""
+    """Return 32 hex digits. The same spec and rows on the same back end and account give the same key."""
     document: dict[str, Any] = spec.model_dump(mode="json", exclude_none=True, exclude=_NOT_IDENTITY)
     document.get("limits", {}).pop("stall_after", None)
     return _digest(
@@ -38,7 +38,7 @@ def job_key(spec: JobSpec, data: DataReport, backend: str, resolved: Resolved) -
 
 
 def job_token(key: str, attempt: int) -> str:
-    """32 hex digits, different for each attempt at the same key."""
+    """Return 32 hex digits, different for each attempt of the same key."""
     return _digest({"key": key, "attempt": attempt})
 
 

@@ -1,4 +1,4 @@
-"""Importing a model that was trained elsewhere into a back end that answers from it. One import is one job.
+"""Import a model that was trained elsewhere. One import is one job.
 
 The files of a folder are hashed, checked against the back end's rules, all problems at once, and uploaded. The runner
 submits the import like any other job, so it is followed, listed and cleared like one. A model that the back end can
@@ -42,7 +42,7 @@ class Importing:
     def __init__(self, runner: Runner) -> None:
         backend = runner.backend
         if not isinstance(backend, Importer):
-            raise UnsupportedError(f"{backend.name} takes no models that were trained elsewhere")
+            raise UnsupportedError(f"{backend.name} cannot import models")
         self._runner = runner
         self._importer: Importer = backend
         self._exports = runner.ledger.folder.resolve() / "exports"
@@ -52,14 +52,14 @@ class Importing:
         backend = self._runner.backend
         if isinstance(backend, InPlaceImporter):
             return reading(self._runner.clock, backend.locate, source)
-        reason = f"{backend.name} takes models from folders only"
-        return Elsewhere(reason=reason, fix="fetch the model into a folder, and name that")
+        reason = f"{backend.name} imports models from folders only"
+        return Elsewhere(reason=reason, fix="download the model to a folder, and import that")
 
     def plan(
         self, source: Path | str | InPlace, *, name: str | None = None, again: bool = False,
         notes: Sequence[Problem] = (),
     ) -> Plan:  # fmt: skip
-        """Everything that `submit` would do, checked, with nothing sent. Raises InputError with all its problems.
+        """Check a model and return everything that `submit` would do. Sends nothing. Raises InputError.
 
         ``source`` is a folder, an address, or what `locate` found. The same name and files are the same import;
         ``again`` plans a new attempt if the last one has ended. ``notes`` are shown among the plan's warnings.
@@ -72,7 +72,7 @@ class Importing:
         else:
             source = source.expanduser()
             if not source.is_dir():
-                raise InputError([Problem(code="no_folder", message="there is no such folder", file=str(source))])
+                raise InputError([Problem(code="no_folder", message="no such folder", file=str(source))])
             problems, called = self._importer.check_import(source), source.resolve().name
         if any(problem.severity == "error" for problem in problems):
             raise InputError(problems)
@@ -84,7 +84,7 @@ class Importing:
         self, job: Job, *, name: str | None = None, again: bool = False,
         on_export: Callable[[Path], None] | None = None,
     ) -> Plan:  # fmt: skip
-        """As `plan`, for the model of an ended job: by its address, or else merged and exported beside the ledger.
+        """As `plan`, for the model of an ended job: in place, or merged and exported next to the ledger.
 
         ``on_export`` is called with the folder before an export starts.
         """
@@ -133,17 +133,17 @@ class Importing:
 
 
 def is_address(text: str) -> bool:
-    """Whether this names a place at a vendor, and not a folder here or a job."""
+    """Whether this is an address at a vendor, and not a local folder or a job."""
     return bool(re.match(r"[a-z0-9]+://|arn:", text))
 
 
 def name_of(text: str) -> str:
-    """As a job's name: letters, digits and single hyphens, at most forty."""
+    """Return a valid job name: letters, digits and single hyphens, at most 40 characters."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")[:LONGEST_NAME].strip("-") or "model"
 
 
 def _paths(folder: Path) -> list[Path]:
-    """All files, hidden ones and what a cache left behind aside, in the order of their names."""
+    """Return all files except hidden files and cache leftovers, sorted by name."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 

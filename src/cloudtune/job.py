@@ -1,4 +1,4 @@
-"""A handle on one job: the same class for every back end, made again from a reference by any process."""
+"""The handle of a job: the same class for every back end. Any process can create it from a reference."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @final
 class Job:
-    """One job. It holds no state but its reference: every question goes to the back end."""
+    """One job. It stores only its reference; every method reads from the back end."""
 
     def __init__(self, client: Client, ref: JobRef) -> None:
         self._client = client
@@ -59,38 +59,42 @@ class Job:
     def _backend(self) -> Backend:
         return self._client.backend(self.ref.backend)
 
-    # -- asking ----------------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> JobSnapshot:
-        """The job now. Raises JobNotFound."""
+        """Return the current state of the job with its details. Raises JobNotFound."""
         return reading(self._client.clock, self._backend.get, self.ref)
 
     @property
     def state(self) -> JobState:
-        """Its state now (asks)."""
+        """The current state. Sends a request."""
         return self.snapshot().state
 
     def events(self, after: str | None = None) -> Sequence[Event]:
-        """What happened, in order; ``after`` is the cursor of the last one already seen.
+        """Return the events, oldest first.
 
-        Where the vendor keeps no events they are made from the snapshot, and marked ``observed``.
+        If the vendor has no events, they are derived from the snapshot and marked ``observed``.
+
+        Args:
+            after: The cursor of the last event that you have seen.
         """
         return reading(self._client.clock, events_of, self._backend, self.snapshot(), after)
 
     def metrics(self, after: str | None = None) -> Sequence[Metric]:
-        """Figures in order of their steps; ``after`` is the cursor of the last one already seen."""
+        """Return the metrics in the order of their steps. ``after`` is the last seen cursor."""
         self._need("verb:metrics")
         return reading(self._client.clock, self._backend.metrics, self.ref, after)
 
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """What was kept, oldest first."""
+        """Return the checkpoints, oldest first."""
         self._need("verb:checkpoints")
         return reading(self._client.clock, self._backend.checkpoints, self.ref)
 
     def model(self, *, trust_remote_code: bool = False) -> TunedModel:
-        """What the job has produced, if anything usable: an expired job may have a model too.
+        """Return the trained model, if there is a usable one. Expired jobs can have one too.
 
-        ``trust_remote_code`` lets code that comes with the model run, as it does where the job was submitted with it.
+        Args:
+            trust_remote_code: Allow code from the model's repository to run. Defaults to the setting of the submission.
         """
         model = reading(self._client.clock, self._backend.model, self.ref)
         return msgspec.structs.replace(model, trust_remote_code=trust_remote_code or self._is_trusted())
@@ -103,7 +107,7 @@ class Job:
         return False
 
     def result(self) -> TunedModel:
-        """The model of a job that succeeded; otherwise raises what `wait` would."""
+        """Return the model of a succeeded job. Raises the same errors as `wait` otherwise."""
         conclude(self.snapshot())
         return self.model()
 
@@ -118,10 +122,15 @@ class Job:
         longest_poll: float = LONGEST_POLL_S,
         cancel_after: float | None = None,
     ) -> Iterator[Update]:
-        """Each look at the job until it ends; times are in seconds. How it ends: see `cloudtune.watch`.
+        """Yield updates of the job until it ends. See `cloudtune.watch` for how it ends.
 
-        A job that has gone on for ``cancel_after`` seconds since it was made is cancelled, and JobExpired raised.
-        Without ``stall_after`` the spec's own ``limits.stall_after`` holds, for jobs that this ledger knows.
+        Args:
+            timeout: Raise WaitTimeout after this many seconds. The job keeps running.
+            stall_after: Warn after this many seconds without progress. Defaults to the spec's ``limits.stall_after``,
+                for jobs in this ledger.
+            longest_poll: Maximum seconds between two requests.
+            lost_after: Raise LostContact after this many seconds without a response.
+            cancel_after: Cancel the job when it has run this many seconds since its creation, and raise JobExpired.
         """
         stall_after = self._planned_stall() if stall_after is None else stall_after
         return watch(
@@ -133,7 +142,7 @@ class Job:
     def _over(self, limit: float, snapshot: JobSnapshot) -> str | None:
         made = snapshot.created_at
         over = made is not None and (self._client.clock.now() - made).total_seconds() >= limit
-        return f"it has gone on for more than {limit:.0f} s" if over else None
+        return f"it has run for more than {limit:.0f} s" if over else None
 
     def _planned_stall(self) -> float | None:
         with suppress(LedgerError):
@@ -153,36 +162,39 @@ class Job:
     ) -> TunedModel:
         """Wait until the job ends and return its model.
 
-        Raises JobFailed, JobCancelled, JobExpired, WaitTimeout, LostContact.
+        Raises:
+            JobFailed, JobCancelled, JobExpired: The job ended without success.
+            WaitTimeout: The time is over, or the job is paused.
+            LostContact: The back end does not respond.
         """
         for update in self.watch(timeout=timeout, stall_after=stall_after, cancel_after=cancel_after):
             if on_update is not None:
                 on_update(update)
         return self.model()
 
-    # -- steering --------------------------------------------------------------------------------------------------
+    # -- control ---------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ask the job to stop. Harmless when repeated, and after its end."""
+        """Cancel the job. Has no effect if it is repeated or the job has ended."""
         self._need("verb:cancel")
         if not self.state.is_terminal:
             reading(self._client.clock, self._backend.cancel, self.ref)
 
     def pause(self) -> None:
-        """Pause the job, keeping its state."""
+        """Pause the job. Its training state is saved."""
         reading(self._client.clock, self._able(Pausable, "verb:pause").pause, self.ref)
 
     def resume(self) -> Job:
-        """Let a paused job go on, or continue an ended one from its newest good checkpoint as a new job."""
+        """Resume a paused job, or continue one that has ended from its newest valid checkpoint, as a new job."""
         if self.state.is_terminal:
             return self._client.resume(self.ref)
         reading(self._client.clock, self._able(Pausable, "verb:resume").resume, self.ref)
         return self
 
     def delete(self) -> None:
-        """Remove the ended job and what it holds, the rows that were encoded for it too.
+        """Delete a job that has ended, with its contents and its encoded rows.
 
-        One that is not there any more counts as removed.
+        Succeeds if the job no longer exists.
         """
         self._need("verb:delete")
         with suppress(JobNotFound):
@@ -191,16 +203,16 @@ class Job:
         made = ledger.of_ref(self.ref)
         if made is not None:
             ledger.gone(self.ref)
-            if not self._client.unfinished():  # else somebody may be about to upload these very rows
+            if not self._client.unfinished():  # otherwise another process may be about to upload these rows
                 Spool(ledger.folder / "spool").forget(made.plan)
 
     def clear(self) -> None:
-        """Remove what the ended job holds, its model, its figures and its rows, where the vendor keeps its record.
+        """Delete the model, metrics and rows of a job that has ended, if the vendor keeps the job record.
 
-        Deployments of its model have to go first. Where the whole job can be removed, `delete` does that.
+        Delete deployments of its model first. If the back end can delete whole jobs, use `delete`.
         """
         if capabilities_of(self._backend, self.ref).can("verb:delete"):
-            raise UnsupportedError(f"{self.ref.backend} removes a job with its record", hint="say delete")
+            raise UnsupportedError(f"{self.ref.backend} deletes a job together with its record", hint="use delete")
         reading(self._client.clock, self._backend.delete, self.ref)
 
     # -- using -----------------------------------------------------------------------------------------------------
@@ -212,7 +224,7 @@ class Job:
         trust_remote_code: bool = False,
         **options: Any,
     ) -> Deployment:
-        """Make the tuned model answer where it has to be deployed for that. See `Client.deploy`.
+        """Deploy the tuned model. See `Client.deploy`.
 
         ``trust_remote_code``: see `model`.
         """
@@ -222,7 +234,7 @@ class Job:
     def generate(
         self, prompts: Sequence[Prompt], options: GenerateOptions | None = None, *, trust_remote_code: bool = False
     ) -> Iterator[Generation]:
-        """Answers of the tuned model, in the order of the prompts (``options.base`` asks the base model).
+        """Generate text with the tuned model, in the order of the prompts. ``options.base`` uses the base model.
 
         ``trust_remote_code``: see `model`.
         """
@@ -230,7 +242,7 @@ class Job:
         return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:
-        """Write the adapter, or the merged weights, into a new folder, and return its files.
+        """Export the adapter, or the merged weights, to a new folder, and return its files.
 
         ``trust_remote_code``: see `model`.
         """
@@ -238,11 +250,11 @@ class Job:
         return exporter.export(self.model(trust_remote_code=trust_remote_code), to, merged=merged)
 
     def _able(self, protocol: type[T], verb: str) -> T:
-        """The back end as one that has the optional protocol. Raises UnsupportedError with the reason."""
+        """Return the back end if it implements the optional protocol. Raises UnsupportedError with the reason."""
         self._need(verb)
         backend = self._backend
         if not isinstance(backend, protocol):
-            raise BackendError(f"{self.ref.backend} declares {verb} and has no {protocol.__name__} methods")
+            raise BackendError(f"{self.ref.backend} declares {verb} but does not implement {protocol.__name__}")
         return backend
 
     def _need(self, verb: str) -> None:

@@ -1,4 +1,4 @@
-"""Events for vendors that keep none: made from what a snapshot shows, and marked as such."""
+"""Events for vendors without events: derived from a snapshot, and marked as observed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def observed_events(snapshot: JobSnapshot, after: str | None = None) -> list[Event]:
-    """What the snapshot tells of the job's past, in order, after that cursor.
+    """Return the events that follow from the snapshot, in order, after that cursor.
 
-    Cursors do not depend on when one looks, so that a reader who comes back misses nothing and sees nothing twice.
+    Cursors do not depend on the time of the call, so a reader that resumes misses nothing and repeats nothing.
     """
     marks = (
         ("1-created", snapshot.created_at, "created"),

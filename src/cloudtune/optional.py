@@ -1,7 +1,7 @@
-"""What a back end may be beyond `cloudtune.backend.Backend`: one short protocol for each ability.
+"""Optional protocols of a back end besides `cloudtune.backend.Backend`, one for each ability.
 
-A back end implements the protocols of what it can do and leaves out the others. What it cannot do has its reason in
-`Capabilities.reasons`; there are no methods that only refuse.
+A back end implements only the protocols that it supports. `Capabilities.reasons` has the reasons for the others; no
+method exists only to raise.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class BatchStatus(Protocol):
-    """A back end that can tell of many jobs in few calls."""
+    """A back end that can read many jobs in few calls."""
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """The jobs that exist, of those asked for."""
+        """Return the requested jobs that exist."""
 
 
 @runtime_checkable
 class PerJobCapabilities(Protocol):
-    """A back end whose jobs differ: some can do what others cannot."""
+    """A back end whose capabilities depend on the job."""
 
     def capabilities_of(self, ref: JobRef) -> Capabilities:
-        """What can be done with that job; its verbs are what counts. No I/O."""
+        """Return the capabilities of that job; only its verbs are used. No I/O."""
 
 
 def capabilities_of(backend: Backend, ref: JobRef) -> Capabilities:
-    """What can be done with that job."""
+    """Return the capabilities that apply to that job."""
     return backend.capabilities_of(ref) if isinstance(backend, PerJobCapabilities) else backend.capabilities
 
 
 @runtime_checkable
 class HoldsSecrets(Protocol):
-    """A back end that signs its requests with secrets that its settings do not hold: those of an SDK's own chain."""
+    """A back end whose secrets are not in its settings, but come from an SDK's credential chain."""
 
     def secrets(self) -> Iterable[str]:
-        """The secret values in use, as far as they are loaded. Core masks them in everything it stores. No I/O."""
+        """Return the secret values that are loaded. Core masks them in everything it stores. No I/O."""
 
 
 @runtime_checkable
@@ -73,48 +73,49 @@ class DataRules(Protocol):
 
 
 class GenerateOptions(Value, frozen=True, kw_only=True):
-    """How an answer is drawn."""
+    """Sampling options."""
 
     max_tokens: int = 128
     temperature: float = 0.0
-    """0 takes the likeliest token each time."""
+    """0 always picks the most likely token."""
     top_p: float = 1.0
     seed: int | None = None
     base: bool = False
-    """Ask the base model instead of the tuned one, to compare."""
+    """Use the base model instead of the tuned one, to compare."""
     stream: bool = False
-    """Tell each answer in pieces as it comes, ``Generation.partial``, before the whole; where that cannot be, whole."""
+    """Yield parts of each answer as they arrive (``Generation.partial``), then the whole, if supported."""
 
 
 Prompt = str | Sequence[Mapping[str, Any]]
-"""A user's words, or a list of ``{"role": ..., "content": ...}`` messages."""
+"""A user message, or a list of ``{"role": ..., "content": ...}`` messages."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A back end whose tuned models answer prompts, deployed or not."""
+    """A back end whose tuned models generate text, deployed or not."""
 
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """Yield the answers in the order of the prompts. With ``options.stream``, the pieces of an answer come first.
+        """Yield the answers in the order of the prompts. With ``options.stream``, yield the parts of an answer first.
 
-        Raises Unavailable for an answer that breaks off, instead of yielding a short one.
+        Raises:
+            Unavailable: A response was interrupted. Incomplete answers are never yielded as complete.
         """
 
 
 @runtime_checkable
 class Host(Protocol):
-    """A back end where models are deployed. A deployment can end, so ``find`` is also asked about completed steps."""
+    """A back end that deploys models. Deployments can end, so core also calls ``find`` for completed steps."""
 
     def plan_deploy(self, model: TunedModel, **options: Any) -> Plan:
-        """Steps that deploy the model, keyed by model, scope and options. The last one outputs ``name``, the id."""
+        """Return steps that deploy the model, keyed by model, scope and options. The last outputs ``name``."""
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Steps that remove the deployment. The plan's ``purpose`` is ``remove``."""
+        """Return steps that delete the deployment. The plan's ``purpose`` is ``remove``."""
 
     def deployments(self) -> Iterable[Deployment]:
-        """The deployments that exist now."""
+        """Return the deployments that exist now."""
 
 
 @runtime_checkable
@@ -122,56 +123,56 @@ class Pausable(Protocol):
     """A back end whose jobs can be paused."""
 
     def pause(self, ref: JobRef) -> None:
-        """Pause a job, keeping its state."""
+        """Pause a job. Its training state is saved."""
 
     def resume(self, ref: JobRef) -> None:
-        """Resume a paused job. An ended one is continued by a new job, through a plan with a parent."""
+        """Resume a paused job. To continue a job that has ended, core plans a new job with a parent."""
 
 
 class ModelFile(Value, frozen=True, kw_only=True):
     """One file of a model's folder."""
 
     name: str
-    """Below the folder, with slashes."""
+    """Path relative to the folder, with slashes."""
     path: str
     bytes: int
     sha256: str
 
 
 class InPlace(Value, frozen=True, kw_only=True):
-    """A model that lies within an importer's reach already: nothing of it is brought here, nothing is uploaded."""
+    """A model that the back end can read in place, without a download or upload."""
 
     at: str
-    """Its address: what the import is given."""
+    """The address passed to the import."""
     name: str
-    """What it may be called, unless somebody says otherwise."""
+    """Default name of the imported model."""
     identity: dict[str, Any]
-    """Facts that make it another import when they change: its files with their sizes and versions."""
+    """Facts that identify the import: the files with their sizes and versions."""
     facts: dict[str, Any] = {}
-    """What ``plan_import`` wants to know of it."""
+    """Facts for ``plan_import``."""
     problems: tuple[Problem, ...] = ()
-    """What an import of it would be refused for, all at once, and warnings."""
+    """All reasons why the import would be rejected, and warnings."""
 
 
 class Elsewhere(Value, frozen=True, kw_only=True):
-    """A model that cannot be taken from where it lies: it has to be brought here first."""
+    """A model that cannot be imported in place and must be downloaded first."""
 
     reason: str
     fix: str
-    """What to do where nobody can bring it."""
+    """What to do if it cannot be downloaded."""
 
 
 class ImportRequest(Value, frozen=True, kw_only=True):
-    """All that ``plan_import`` may look at."""
+    """The complete input of ``plan_import``."""
 
     name: str
     folder: str
-    """Where the files lie here; empty for a model that is taken from where it lies."""
+    """The local folder. Empty for a model that is imported in place."""
     files: tuple[ModelFile, ...]
     in_place: InPlace | None = None
     resolved: Resolved
     key: str
-    """Hash of (name, files, back end, scope): the import's identity."""
+    """Hash of (name, files, back end, scope), the import's identity."""
     attempt: int
     token: str
     """Hash of (key, attempt), as for a job."""
@@ -184,60 +185,63 @@ class ImportRequest(Value, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Importer(Protocol):
-    """A back end that takes models which were trained elsewhere. The import is a job of its own."""
+    """A back end that imports models that were trained elsewhere. An import is a separate job."""
 
     def check_import(self, folder: Path) -> Sequence[Problem]:
-        """What is wrong with the model in the folder, all at once. Reads the folder, and nothing else."""
+        """Return all problems of the model in the folder. Reads only the folder."""
 
     def resolve_import(self) -> Resolved:
         """As ``resolve``, for an import."""
 
     def plan_import(self, request: ImportRequest) -> Plan:
-        """Steps that upload the files and make the import job. May read the folder's small files."""
+        """Return steps that upload the files and create the import job. May read the folder's small files."""
 
 
 @runtime_checkable
 class InPlaceImporter(Protocol):
-    """An importer that can be given a model where it lies, by its address."""
+    """A back end that can import a model in place, by its address."""
 
     def locate(self, source: str | TunedModel) -> InPlace | Elsewhere:
-        """Look at an address, or at what a job of another back end left. May read the world; writes nothing.
+        """Inspect an address, or the result of a job of another back end. May read from anywhere; writes nothing.
 
-        Raises InputError for an address that nothing can lie at.
+        Raises:
+            InputError: The address is not valid.
         """
 
 
 @runtime_checkable
 class Exporter(Protocol):
-    """A back end whose weights can be taken away."""
+    """A back end whose trained weights can be exported."""
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
-        """Write the adapter, or the merged safetensors, into a folder that does not exist yet."""
+        """Write the adapter, or the merged safetensors, to a folder that does not exist yet."""
 
 
 class Check(Value, frozen=True, kw_only=True):
-    """One thing that was looked at before a job."""
+    """The result of one preflight check."""
 
     what: str
     verdict: Literal["good", "warning", "denied", "cannot_verify"]
-    """``cannot_verify``: it may not be looked at, so that nobody knows; not the same as denied."""
+    """``cannot_verify`` means that permissions do not allow the check. It is not the same as denied."""
     detail: str = ""
 
 
 @runtime_checkable
 class Preflight(Protocol):
-    """A back end that can look at what a job will need: identity, permissions, models, quotas."""
+    """A back end that can check what a job needs: identity, permissions, models, quotas."""
 
     def preflight(self, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Check]:
-        """Look at each thing, those of a job where one is given. Reads only; raises nothing for what is wrong.
+        """Run the checks. Read-only. Failed checks are returned, not raised.
 
-        ``plan`` is the job's, where one was made: it says what will be asked for.
+        Args:
+            spec: Also check what this job needs.
+            plan: The plan of the job, if there is one.
         """
 
 
 @runtime_checkable
 class SetupDocuments(Protocol):
-    """A back end that needs something set up at the vendor first, and can write it down."""
+    """A back end that requires setup at the vendor and can write the documents for it."""
 
     def documents(self) -> Mapping[str, str]:
-        """File name -> text, for a person to look through and apply. Applies nothing."""
+        """Return file names and texts for the user to review and apply. Applies nothing."""

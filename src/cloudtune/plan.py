@@ -1,4 +1,4 @@
-"""A plan: everything that a submit would do, written down before it does any of it. JSON, and no secret in it.
+"""A plan: everything that a submission will do, as JSON without secrets.
 
 `PlanRequest` is all that a back end's ``plan`` may look at; `Plan` is what it returns. Core counts rows, bytes and
 tokens in one pass over the data and hands the counts over (`SplitInfo`), so no plan reads a row.
@@ -23,25 +23,25 @@ PLAN_VERSION = 1
 
 
 class RowLimit(Value, frozen=True, kw_only=True):
-    """How long a row may be, and what counts it."""
+    """The maximum length of a row, and the tokenizer that measures it."""
 
     tokens: int
     tokenizer: str
-    """A folder that holds the model's tokenizer.json (and its chat template)."""
+    """A folder with the model's tokenizer.json and chat template."""
     cut: bool = False
-    """Longer rows are cut there, and the plan warns of them; otherwise they are refused."""
+    """If true, longer rows are truncated, with a warning in the plan. Otherwise they are rejected."""
 
 
 class Resolved(Value, frozen=True, kw_only=True):
-    """What had to be looked up in the world before planning; never secrets. Plain JSON."""
+    """Facts looked up before planning, as plain JSON without secrets."""
 
     scope: str
-    """Account, region, project or folder that the job will live in: part of its `JobRef`."""
+    """Account, region, project or folder of the job: part of its `JobRef`."""
     facts: dict[str, Any] = {}
     identity: dict[str, Any] = {}
-    """Facts that make it another job when they change, e.g. the fingerprint of a model in a folder."""
+    """Facts that are part of the job's identity, e.g. the fingerprint of a model folder."""
     row_limit: RowLimit | None = None
-    """Where the model's own tokenizer can be had: rows over the limit are found by plan, with their lines."""
+    """Set if the model's tokenizer is available: the plan then reports rows over the limit, with their lines."""
     at: datetime | None = None
 
 
@@ -55,76 +55,76 @@ class TokenCount(Value, frozen=True, kw_only=True):
 
 
 class SplitInfo(Value, frozen=True, kw_only=True):
-    """One side of the data, counted once."""
+    """Statistics of one split."""
 
     rows: int
     bytes: int
-    """Of the canonical records, in UTF-8."""
+    """Size of the canonical records in UTF-8."""
     sha256: str
-    """Of the canonical records in order: the same rows give the same hash, whatever file format held them."""
+    """Hash of the canonical records in order. It does not depend on the file format."""
     kind: str
-    """chat or text: the canonical kind of the records."""
+    """The canonical kind of the records: chat or text."""
     longest_chars: int = 0
     tokens: TokenCount | None = None
     """None if they cannot be bounded, as those of images."""
 
 
 class DataReport(Value, frozen=True, kw_only=True):
-    """What planning learnt of the data."""
+    """Statistics of the data, for planning."""
 
     splits: dict[str, SplitInfo]
-    """``train`` and, where asked for, ``validation`` and ``test``."""
+    """``train`` and, if requested, ``validation`` and ``test``."""
     fingerprint: str
     """Hash over all splits."""
     problems: tuple[Problem, ...] = ()
-    """Warnings; errors are raised as DataError before a report exists."""
+    """Warnings. Errors are raised as DataError before a report exists."""
 
 
 class PlanRequest(Value, frozen=True, kw_only=True):
-    """All that ``plan`` may look at."""
+    """The complete input of ``plan``."""
 
     spec: JobSpec
     data: DataReport
     resolved: Resolved
     key: str
-    """Hash of (spec, data, back end, scope): the job's identity."""
+    """Hash of (spec, data, back end, scope), the job's identity."""
     attempt: int
     token: str
-    """Hash of (key, attempt), 32 hex digits: what names and idempotency tokens are derived from."""
+    """Hash of (key, attempt), 32 hex digits. Names and idempotency tokens are derived from it."""
     parent: JobRef | None = None
-    """The ended job whose newest good checkpoint this one starts from."""
+    """The job whose newest valid checkpoint this one starts from."""
 
     @property
     def slug(self) -> str:
-        """A readable name of this very attempt, unique through the token: letters, digits and hyphens, at most 51."""
+        """A readable, unique name of this attempt: letters, digits and hyphens, at most 51 characters."""
         return f"{self.spec.name}-{self.token[:10]}"
 
 
 class Step(Value, frozen=True, kw_only=True):
-    """One act, with the exact request that it will send.
+    """One step, with the exact request that it sends.
 
-    A value in ``request`` may refer to an earlier step's output: ``{"$step": "upload_train", "output": "file_id"}``.
-    Core fills it in before it runs the step.
+    A value in ``request`` can refer to an earlier step's output: ``{"$step": "upload_train", "output": "file_id"}``.
+    Core replaces it before it runs the step.
     """
 
     id: str
     kind: Literal["encode", "upload", "call", "await"]
-    """``encode`` is core's own: it writes a split in a format and outputs path, sha256, bytes and rows."""
+    """``encode`` belongs to core: it writes a split in a format and outputs path, sha256, bytes and rows."""
     title: str
     request: dict[str, Any] = {}
     once: Literal["pure", "atomic", "reconciled"] = "pure"
-    """How it happens only once: nothing to repeat; the vendor enforces a token or name; we find before we send."""
+    """How it happens only once: no effect to repeat; the vendor enforces a token or name; core checks first."""
     token: str = ""
     settle_s: float = 0.0
-    """After a send without an answer: how long absence is not believed (request timeout plus the vendor's list lag)."""
+    """After a request without a response: seconds until absence is reliable (request timeout plus the vendor's lag)."""
     limit_s: float | None = None
     """For ``await``: give up after this many seconds."""
     makes_job: bool = False
-    """Its outputs hold ``ref``, the new job's reference as a string. The plan's last step, and no other, does."""
+    """True only for the plan's last step: its outputs include ``ref``, the new job's reference as a string."""
 
 
 class Setting(Value, frozen=True, kw_only=True):
-    """One value that will be in force, and who chose it."""
+    """One effective setting, and its source."""
 
     field: str
     value: Any
@@ -133,7 +133,7 @@ class Setting(Value, frozen=True, kw_only=True):
 
 
 class Dropped(Value, frozen=True, kw_only=True):
-    """A field that the back end cannot apply and that ``unsupported: drop`` left out."""
+    """A field that the back end does not support and ``unsupported: drop`` removed."""
 
     field: str
     value: Any
@@ -141,10 +141,10 @@ class Dropped(Value, frozen=True, kw_only=True):
 
 
 class CostEstimate(Value, frozen=True, kw_only=True):
-    """What the job is expected to cost, and how old the prices are."""
+    """The expected cost of the job, and the date of the prices."""
 
     usd: float | None
-    """The expected sum; None where only bounds, or the price of an hour, are known."""
+    """The expected cost. None if only bounds or an hourly price are known."""
     basis: str
     prices_as_of: str | None = None
     at_least_usd: float | None = None
@@ -152,10 +152,10 @@ class CostEstimate(Value, frozen=True, kw_only=True):
 
 
 class Plan(Value, frozen=True, kw_only=True):
-    """Everything that submit would do, before it does any of it. JSON, and no secret in it."""
+    """Everything that a submission will do, as JSON without secrets."""
 
     schema_version: int = PLAN_VERSION
-    purpose: Literal["job", "deploy", "remove"] = "job"  # the latter two have no step that makes a job
+    purpose: Literal["job", "deploy", "remove"] = "job"  # the latter two have no step that creates a job
     name: str
     backend: str
     scope: str
@@ -163,7 +163,7 @@ class Plan(Value, frozen=True, kw_only=True):
     attempt: int
     token: str
     spec: dict[str, Any]
-    """The spec as it will be carried out, after drops."""
+    """The spec without dropped fields."""
     steps: tuple[Step, ...]
     data: DataReport
     resolved: Resolved
@@ -172,7 +172,7 @@ class Plan(Value, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
     cost: CostEstimate | None = None
     parent: str | None = None
-    """Reference of the ended job that this one starts from."""
+    """Reference of the job that this one starts from."""
 
 
 def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -187,24 +187,24 @@ def filled(request: Any, outputs: Mapping[str, Mapping[str, Any]]) -> Any:
 
 
 def output_ref(step: str, output: str) -> dict[str, str]:
-    """A reference to an output of an earlier step, which `filled` replaces."""
+    """Return a reference to an output of an earlier step, which `filled` replaces."""
     return {"$step": step, "output": output}
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as plain JSON types."""
+    """Convert the plan to plain JSON types."""
     return msgspec.to_builtins(plan, enc_hook=_encode)  # type: ignore[no-any-return]
 
 
 def plan_from_json(document: Any) -> Plan:
-    """Read what ``plan_to_json`` wrote."""
+    """Convert the result of ``plan_to_json`` back to a plan."""
     return msgspec.convert(document, Plan)
 
 
-# msgspec works out a struct's types when it is first decoded, which two threads must not do at once (seen: a crash with
-# msgspec 0.22). An import is made by one thread.
+# msgspec resolves a struct's types when it is first decoded, which is not thread-safe (msgspec 0.22 crashes).
+# Imports run in one thread, so resolve them here.
 msgspec.json.Decoder(Plan)
 
 
 def _encode(value: Any) -> Any:
-    raise TypeError(f"{type(value).__name__} does not belong in a plan")
+    raise TypeError(f"a plan cannot contain {type(value).__name__}")

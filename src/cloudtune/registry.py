@@ -1,8 +1,9 @@
-"""Which back ends there are, and how to open one by name.
+"""The registry of back ends.
 
-Ours stand in a table, so that they are found in a checkout as well as in a wheel; strangers' come from the entry-point
-group ``cloudtune.backends``, whose entries name a class: ``mine = "my_package.backend:MyBackend"``. Nothing is
-imported before it is opened. A stranger that cannot be loaded is a warning; ours is an error with its pip line.
+Built-in back ends are in a table, so they are found in a checkout and in a wheel. Third-party back ends come from the
+entry-point group ``cloudtune.backends``, whose entries name a class: ``mine = "my_package.backend:MyBackend"``. A back
+end is imported when it is opened. If a third-party back end cannot be loaded, it is a warning; for a built-in one, it
+is an error with the pip command.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The extra of the cloudtune distribution that brings what it needs."""
     needs: tuple[str, ...] = ()
     """Modules that must be importable before it can work."""
-    origin: str = "built in"
+    origin: str = "built-in"
     """``built in``, or the distribution that brings it."""
 
     @property
@@ -60,42 +61,42 @@ BUILT_IN: dict[str, BackendInfo] = {
         BackendInfo(
             name="local",
             target="cloudtune_local.backend:LocalBackend",
-            summary="really trains, on this machine's GPUs or CPU",
+            summary="fine-tuning on this machine's GPUs or CPU",
             extra="local",
             needs=("torch", "transformers", "peft"),
         ),
         BackendInfo(
             name="openai",
             target="cloudtune_providers.openai.backend:OpenAIBackend",
-            summary="fine-tuning jobs at OpenAI, or at whatever speaks its dialect",
+            summary="fine-tuning jobs on OpenAI, or on any compatible API",
             extra="openai",
             needs=("openai",),
         ),
         BackendInfo(
             name="azure_openai",
             target="cloudtune_providers.azure_openai.backend:AzureOpenAIBackend",
-            summary="fine-tuning jobs and deployments in an Azure OpenAI or Foundry resource",
+            summary="fine-tuning jobs and deployments on Azure OpenAI or Foundry",
             extra="azure",
             needs=("openai", "azure.core", "azure.identity", "azure.mgmt.cognitiveservices"),
         ),
         BackendInfo(
             name="bedrock",
             target="cloudtune_providers.bedrock.backend:BedrockBackend",
-            summary="Amazon Bedrock: customization jobs, deployments, imports of models trained elsewhere",
+            summary="customization jobs, deployments and model imports on Amazon Bedrock",
             extra="aws",
             needs=("boto3",),
         ),
         BackendInfo(
             name="sagemaker",
             target="cloudtune_providers.sagemaker.backend:SageMakerBackend",
-            summary="the local back end's own trainer in SageMaker's training jobs",
+            summary="SageMaker training jobs that run the local back end's trainer",
             extra="sagemaker",
             needs=("boto3",),
         ),
         BackendInfo(
             name="jumpstart",
             target="cloudtune_providers.jumpstart.backend:JumpStartBackend",
-            summary="AWS's own trainers for the models of SageMaker's hub, by training jobs on instances",
+            summary="SageMaker training jobs that run AWS's training scripts for JumpStart models",
             extra="aws",
             needs=("boto3",),
         ),
@@ -104,7 +105,7 @@ BUILT_IN: dict[str, BackendInfo] = {
 
 
 def backends() -> dict[str, BackendInfo]:
-    """All that are known, by name, sorted; ours win over a stranger of the same name."""
+    """Return all known back ends, sorted by name. Built-in ones override third-party ones with the same name."""
     found = {entry.name: _third_party(entry) for entry in entry_points(group=GROUP)}
     return dict(sorted((found | BUILT_IN).items()))
 
@@ -121,7 +122,7 @@ def describe(name: str) -> BackendInfo:
         return known[name]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else None
-    raise UnknownBackend(f"no back end is called {name!r}; known: {', '.join(known)}", hint=hint)
+    raise UnknownBackend(f"unknown back end {name!r}; known: {', '.join(known)}", hint=hint)
 
 
 def backend_class(name: str) -> type[Backend]:
@@ -133,12 +134,12 @@ def backend_class(name: str) -> type[Backend]:
     except ImportError as error:
         raise not_installed(info, error.name or module_name) from error
     except AttributeError as error:
-        raise BackendNotInstalled(f"{info.target}, named by {info.origin}, does not exist: {error}") from error
+        raise BackendNotInstalled(f"{info.target}, declared by {info.origin}, does not exist: {error}") from error
     except Exception as error:  # a third party's module may raise anything at import
-        if info.origin == "built in":
+        if info.origin == "built-in":
             raise
         message = f"the {info.name} back end of {info.origin} cannot be loaded: {type(error).__name__}: {error}"
-        raise BackendNotInstalled(message, hint=f"ask whoever makes {info.origin}") from error
+        raise BackendNotInstalled(message, hint=f"report it to the authors of {info.origin}") from error
 
 
 def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backend:
@@ -156,19 +157,21 @@ def open_backend(name: str, settings: Mapping[str, Any] | None = None) -> Backen
 def not_installed(info: BackendInfo, module: str) -> BackendNotInstalled:
     """The error that says what to install."""
     line = f'pip install "cloudtune[{info.extra}]"' if info.extra else f"pip install {info.origin}"
-    return BackendNotInstalled(f"the {info.name} back end needs {module}, which is not installed", hint=f"run: {line}")
+    return BackendNotInstalled(
+        f"the {info.name} back end requires {module}, which is not installed", hint=f"run: {line}"
+    )
 
 
 def loadable() -> dict[str, BackendInfo]:
-    """Those whose class can be imported; a stranger that cannot is logged as a warning and left out."""
+    """Return the back ends whose class can be imported. Others from third parties are logged and skipped."""
     found = {}
     for name, info in backends().items():
         try:
             backend_class(name)
         except CloudtuneError:
-            if info.origin == "built in":
+            if info.origin == "built-in":
                 raise
-            _log.warning("back end %r of %s cannot be loaded and is left out", name, info.origin, exc_info=True)
+            _log.warning("back end %r of %s cannot be loaded and is skipped", name, info.origin, exc_info=True)
         else:
             found[name] = info
     return found

@@ -62,7 +62,7 @@ class Runner:
         if last is None:
             return 1
         if not last.plan.steps:
-            raise LedgerError(f"the plan of {last.name} has no steps: it is damaged in the ledger", hint=REMEDY)
+            raise LedgerError(f"the plan of {last.name} is damaged in the ledger: it has no steps", hint=REMEDY)
         return last.attempt + 1 if self.ledger.is_done(last.token, last.plan.steps[-1].id) else last.attempt
 
     def submit(

@@ -1,4 +1,4 @@
-"""The shapes of secrets: keys and tokens that vendors issue, and values that stand where secrets usually stand.
+"""The formats of secrets: keys and tokens that vendors issue, and values in positions where secrets are usual.
 
 Every repetition before the first certain character of a pattern is bounded, so that matching takes time linear in the
 text. The words that a pattern needs are looked for first, which is fast.
@@ -81,7 +81,7 @@ TOKENS = (
         "PRIVATE KEY",
     ),
 )
-"""Secret wherever it stands."""
+"""Secret in any position."""
 
 _QUOTE = r"\\?[\"']"
 _NAMES = (
@@ -96,7 +96,7 @@ _ISSUED = r"(?=[^\s\"',;&]{0,64}[0-9]|[^\s\"',;&][^\s\"',;&]{0,64}[A-Z=])"
 _SCHEMES = "bearer|basic|sharedkey|negotiate"
 
 _IN_PLACE = (
-    # A header, whatever its scheme; and a scheme that stands alone.
+    # A header with any scheme, and a scheme without a header.
     _token(
         rf"((?i:authorization){_QUOTE}?\s{{0,8}}[:=]\s{{0,8}}(?:{_QUOTE})?(?:[A-Za-z]{{2,20}}\s{{1,8}})?)"
         rf"{_ISSUED}([^\s\"',;}}]{{8,}})",
@@ -119,7 +119,7 @@ _IN_PLACE = (
     # Passwords in addresses
     _token(r"(\b(?i:[a-z][a-z0-9+.-]{0,30})://[^\s/:@\"']{0,256}:)(?!\$\{|\*)([^\s/\"']{1,512})(?=@)", "://"),
 )  # fmt: skip
-"""Secret because of what stands in front: the first group stays, the second is masked. Words are in lower case."""
+"""Secret because of its prefix: the first group is kept, the second is masked. Words are in lower case."""
 
 
 def is_token(text: str) -> bool:

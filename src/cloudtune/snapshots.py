@@ -42,7 +42,7 @@ def _ask(backend: Backend, refs: list[JobRef], clock: Clock) -> dict[JobRef, Job
     try:
         many = reading(clock, backend.get_many, refs)
     except BackendError as error:
-        return {ref: _unknown(ref, f"no answer: {error.message}") for ref in refs}
+        return {ref: _unknown(ref, f"no response: {error.message}") for ref in refs}
     return {ref: many.get(ref) or _unknown(ref, "not found") for ref in refs}
 
 
@@ -52,7 +52,7 @@ def _ask_one(backend: Backend, ref: JobRef, clock: Clock) -> JobSnapshot:
     except JobNotFound:
         return _unknown(ref, "not found")
     except BackendError as error:
-        return _unknown(ref, f"no answer: {error.message}")
+        return _unknown(ref, f"no response: {error.message}")
 
 
 def _unknown(ref: JobRef, reason: str) -> JobSnapshot:

@@ -1,7 +1,7 @@
-"""JobSpec and its parts: what to train. Where to train is one word beside it (``config``).
+"""JobSpec and its parts: what to train. The back end is chosen separately (``config``).
 
-Frozen pydantic models that accept no unknown key. A value left out is None and means "the back end's own default",
-which the plan shows with its source; it never means zero. Reading a spec from a file is ``specfile``'s work.
+The models are frozen and reject unknown keys. A field that is left out is None, which means the back end's default;
+the plan shows that value with its source. ``specfile`` reads specs from files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SPEC_VERSION = 1
 MOST_EPOCHS = 10_000
-"""More is surely a slip of the hand."""
+"""More is certainly a mistake."""
 
 AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
@@ -39,9 +39,9 @@ FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", 
 
 
 def _not_bool(value: Any) -> Any:
-    # pydantic would read `epochs: yes` as 1; a person who writes that has made a mistake.
+    # pydantic reads `epochs: yes` as 1, which is certainly a mistake.
     if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
+        raise ValueError("must be a number, not true or false")  # noqa: TRY004 - pydantic reports ValueErrors
     return value
 
 
@@ -63,9 +63,9 @@ def _seconds(value: Any) -> Any:
 
 
 LARGEST_INT = 2**53 - 1
-"""The largest whole number that every JSON reader keeps exactly."""
+"""The largest integer that every JSON parser represents exactly."""
 LARGEST_SEED = 2**32 - 1
-"""NumPy takes no larger seed (numpy.org, RandomState.seed, seen 2026-11-28)."""
+"""NumPy accepts no larger seed (numpy.org, RandomState.seed, seen 2026-11-28)."""
 
 PositiveInt = Annotated[int, BeforeValidator(_not_bool), Field(gt=0, le=LARGEST_INT)]
 NaturalInt = Annotated[int, BeforeValidator(_not_bool), Field(ge=0, le=LARGEST_INT)]
@@ -87,14 +87,14 @@ def _short(key: str, accepts: Any) -> Any:
 
 
 class Part(BaseModel):
-    """Base of the spec's parts: frozen, and no unknown key."""
+    """Base of the spec's parts: frozen, rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     @field_validator("*", mode="before")
     @classmethod
     def _without_nul(cls, value: Any) -> Any:
-        # No file system, database or vendor takes one.
+        # No file system, database or vendor accepts one.
         place = next(_nul_places(value, ""), None)
         if place is not None:
             raise ValueError(f"a NUL character is not allowed{f', in {place}' if place else ''}")
@@ -114,23 +114,23 @@ def _nul_places(value: Any, place: str) -> Iterator[str]:
 
 
 class Method(Part):
-    """What is learnt. ``method: sft`` is short for ``method: {name: sft}``."""
+    """Training method. ``method: sft`` is short for ``method: {name: sft}``."""
 
     name: MethodName = DEFAULT_METHOD
     loss_on: Literal["assistant", "last_assistant", "all"] | None = None
-    """Which tokens the loss falls on: every assistant turn, the last one, or every token of the record."""
+    """Tokens that contribute to the loss: all assistant turns, the last one, or every token of the record."""
     beta: PositiveFloat | None = None
-    """Strength of the pull towards the reference model, for preference methods."""
+    """Strength of the penalty for deviating from the reference model, for preference methods."""
 
 
 class Adapter(Part):
-    """Which weights move. ``adapter: lora`` is short for ``adapter: {type: lora}``."""
+    """Trained weights. ``adapter: lora`` is short for ``adapter: {type: lora}``."""
 
     type: AdapterName = "lora"
     rank: PositiveInt | None = None
-    """LoRA's r."""
+    """LoRA rank (r)."""
     alpha: PositiveFloat | None = None
-    """LoRA's scale: the update is multiplied by alpha / rank."""
+    """LoRA alpha: the update is scaled by alpha / rank."""
     dropout: Fraction | None = None
     """Dropout on the adapter's input."""
     targets: Literal["all-linear"] | tuple[str, ...] | None = None
@@ -140,43 +140,43 @@ class Adapter(Part):
 
 
 class Hyperparameters(Part):
-    """How it is learnt. None = the back end's own default, shown in the plan."""
+    """Hyperparameters. None means the back end's default, shown in the plan."""
 
     epochs: Annotated[PositiveFloat, Field(le=MOST_EPOCHS)] | None = None
-    """Passes over the training rows; a fraction is allowed where the back end allows it."""
+    """Number of training epochs. Fractions are allowed if the back end supports them."""
     max_steps: PositiveInt | None = None
-    """Stop after this many optimiser steps, whatever ``epochs`` says."""
+    """Stop after this many optimizer steps, regardless of ``epochs``."""
     batch_size: PositiveInt | None = None
-    """Sequences in one optimiser step, over all devices and accumulation steps."""
+    """Sequences per optimizer step, over all devices and accumulation steps."""
     gradient_accumulation_steps: PositiveInt | None = None
-    """In how many parts a batch is computed: more parts, less memory, same result."""
+    """Number of parts in which a batch is computed. More parts use less memory and give the same result."""
     learning_rate: PositiveFloat | None = None
-    """The peak rate, absolute. (Back ends that take a multiplier say so, and take it in ``overrides``.)"""
+    """Peak learning rate, absolute. Some back ends accept a multiplier instead, in ``overrides``."""
     scheduler: Literal["constant", "linear", "cosine"] | None = None
-    """How the rate falls after warm-up."""
+    """Learning rate schedule after warmup."""
     warmup_steps: NaturalInt | None = None
     warmup_ratio: Fraction | None = None
-    """Warm-up as a share of all steps; not together with ``warmup_steps``."""
+    """Warmup as a fraction of all steps. Cannot be combined with ``warmup_steps``."""
     weight_decay: NaturalFloat | None = None
     adam_beta1: Fraction | None = None
     adam_beta2: Fraction | None = None
     adam_epsilon: PositiveFloat | None = None
     dropout: Fraction | None = None
-    """Dropout of the model itself (attention, residual), where it has any; the adapter has its own."""
+    """Dropout of the model (attention, residual), if it has any. The adapter has a separate setting."""
     max_grad_norm: NaturalFloat | None = None
-    """Gradients are scaled down to this norm; 0 switches clipping off."""
+    """Maximum gradient norm. 0 disables clipping."""
     max_length: PositiveInt | None = None
-    """Tokens in one sequence at the most."""
+    """Maximum tokens per sequence."""
     packing: bool | None = None
-    """Fill each sequence with several short records, none of which sees another."""
+    """Pack several short records into each sequence. Records do not attend to each other."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     gradient_checkpointing: bool | None = None
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
 
     @model_validator(mode="after")
     def _one_warmup(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio is not None:
-            raise ValueError("give warmup_steps or warmup_ratio, not both")
+            raise ValueError("set warmup_steps or warmup_ratio, not both")
         return self
 
 
@@ -192,7 +192,7 @@ class EarlyStopping(Part):
 
 
 class Validation(Part):
-    """When the validation rows are looked at."""
+    """When to evaluate on the validation set."""
 
     every: Literal["epoch", "never"] | PositiveInt | None = None
     """``epoch``, ``never``, or a number of steps."""
@@ -200,50 +200,50 @@ class Validation(Part):
 
 
 class Checkpoints(Part):
-    """When the state is kept. The best and the last checkpoint are always kept."""
+    """When to save checkpoints. The best and the last one are always kept."""
 
     every: Literal["epoch"] | PositiveInt | None = None
     """``epoch``, or a number of steps."""
     keep: NaturalInt | None = None
-    """How many others than the best and the last."""
+    """Number of checkpoints to keep besides the best and the last."""
 
 
 class Limits(Part):
-    """What the job may use at the most."""
+    """Limits of the job."""
 
     max_time: Seconds | None = None
-    """Training time, e.g. ``2h``. A job stopped by it is ``expired`` and keeps its best checkpoint where it can."""
+    """Maximum training time, e.g. ``2h``. A job that reaches it is ``expired``; its best checkpoint is kept."""
     max_cost_usd: PositiveFloat | None = None
-    """Refused by back ends whose cost is not known yet."""
+    """Maximum cost in USD. Rejected by back ends that cannot enforce it."""
     stall_after: Seconds | None = None
-    """Running, but no new step or event for this long: the watch says so."""
+    """Warn if a running job has no new step or event for this long."""
 
 
 def _columns(key: str, text: str) -> list[str]:
-    """The columns that a template names. Raises ValueError."""
+    """Return the columns that a template uses. Raises ValueError."""
     try:
         places = [place for place in Formatter().parse(text) if place[1] is not None]
     except ValueError as error:
-        raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for braces that are meant") from error
+        raise ValueError(f"template {key}: {error}; write {{{{ and }}}} for literal braces") from error
     for _, name, form, conversion in places:
         if not str(name).strip():
-            raise ValueError(f"template {key}: {{}} names no column")
+            raise ValueError(f"template {key}: {{}} has no column name")
         if form or conversion:
-            raise ValueError(f"template {key}: {{{name}}} stands for a column, with no {':' if form else '!'} in it")
+            raise ValueError(f"template {key}: {{{name}}} must be a column name without {':' if form else '!'}")
     return [str(name) for _, name, _, _ in places]
 
 
 class Source(Part):
-    """Where rows come from. ``train: rows.jsonl`` is short for ``train: {path: rows.jsonl}``."""
+    """A data source. ``train: rows.jsonl`` is short for ``train: {path: rows.jsonl}``."""
 
     path: str | tuple[str, ...]
-    """A file or several; relative paths count from the spec file's folder."""
+    """One or several files. Paths are relative to the spec file's folder."""
     format: FileFormat = "auto"
     kind: Annotated[str, AfterValidator(_known_kind), Field(examples=list(DATA_KINDS))] = "auto"
     columns: dict[str, str] = {}
-    """The file's column -> the name that cloudtune knows, e.g. ``{question: prompt, answer: completion}``."""
+    """Maps columns of the file to field names, e.g. ``{question: prompt, answer: completion}``."""
     template: Annotated[dict[str, str] | None, _short("text", dict[str, str] | str)] = None
-    """Rows made of columns: ``{prompt: "Q: {question}", completion: "{answer}"}``, or one text alone for plain text."""
+    """Builds rows from columns: ``{prompt: "Q: {question}", completion: "{answer}"}``, or one string for plain text."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -255,15 +255,15 @@ class Source(Part):
         if self.template is None:
             return self
         if self.columns or self.kind != "auto":
-            raise ValueError("a template names the file's own columns: give no columns and no kind beside it")
+            raise ValueError("a template uses the file's column names and cannot be combined with columns or kind")
         named = [name for key, text in self.template.items() for name in _columns(key, text)]
         if not named:
-            raise ValueError("the template names no column; write e.g. {question}")
+            raise ValueError("the template uses no column; write for example {question}")
         return self
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files, one or several."""
+        """All paths as a list."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
@@ -279,10 +279,10 @@ HeldOut = Annotated[
 
 
 class MixedIn(Source):
-    """Other rows between the training rows, e.g. general ones, so that what the model could do is not forgotten."""
+    """Rows mixed into the training rows, such as general rows that preserve the model's abilities."""
 
     weight: PositiveFloat
-    """Rows for each training row: 0.25 puts one behind every fourth. A source that is used up begins again."""
+    """Rows per training row: 0.25 adds one after every fourth. An exhausted source starts over."""
 
 
 def _sequence(value: Any) -> Any:
@@ -290,23 +290,23 @@ def _sequence(value: Any) -> Any:
 
 
 class Data(Part):
-    """The rows to learn from, and the rows held out."""
+    """The training data and the held-out data."""
 
     train: SourceField
     mix: Annotated[
         tuple[MixedIn, ...] | None,
         BeforeValidator(_sequence, json_schema_input_type=tuple[MixedIn, ...] | MixedIn | None),
     ] = None
-    """Other sources by weight. The rows are chosen by their hashes, and never held out; equal rows that fall on a
-    held-out side are left out."""
+    """Other sources, by weight. Rows are chosen by hash and never held out. Rows that equal a held-out row are
+    removed."""
     validation: HeldOut | None = None
-    """A source of its own, or the share of the training rows to hold out (by hash of the content, seeded)."""
+    """A separate source, or the share of the training rows to hold out (by a seeded hash of the content)."""
     test: HeldOut | None = None
-    """Never seen in training nor in early stopping; the base and the tuned model are compared on it."""
+    """Not used for training or early stopping. Used to compare the base and the tuned model."""
     allow_dropped: tuple[Feature, ...] | None = None
-    """What of the rows may be lost where a vendor's format cannot carry it; else such rows are refused."""
+    """Features that may be dropped if the vendor's format cannot hold them. Other such rows are rejected."""
     split_seed: Seed = 0
-    """Seed of the held-out shares and of what is mixed in; equal rows always fall on the same side."""
+    """Seed for held-out shares and mixed rows. Equal rows are always in the same split."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -320,25 +320,25 @@ _NAME = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9])*")
 
 def _name(value: str) -> str:
     if len(value) > 40 or not _NAME.fullmatch(value):
-        raise ValueError("use at most 40 letters, digits and single hyphens between them")
+        raise ValueError("use at most 40 letters and digits, separated by single hyphens")
     return value
 
 
 class JobSpec(Part):
-    """One job: what to learn, from which rows, on which model.
+    """One fine-tuning job: model, data, method and hyperparameters.
 
-    The same spec means the same training on every back end; what a back end says in its own way goes into
-    ``overrides[back end]`` and is checked against that back end's own schema.
+    The same spec means the same training on every back end. Settings specific to a back end are in
+    ``overrides[back end]`` and are validated against that back end's schema.
     """
 
     version: Literal[1] = 1
     """Version of this format."""
     name: Annotated[str, AfterValidator(_name)] = "job"
-    """Shown in lists, and part of the names that the vendor sees."""
+    """Shown in lists, and part of names at the vendor."""
     backend: str | None = None
-    """Where, unless the command line or the environment says otherwise. Not part of the job's identity as a spec."""
+    """Default back end. The command line and the environment override it. Not part of the job's identity."""
     model: Annotated[str, Field(min_length=1)] | dict[str, str]
-    """The base model, or one for each back end: ``{local: ./smollm2, openai: gpt-4.1-mini-2025-04-14}``."""
+    """The base model, or one per back end: ``{local: ./smollm2, openai: gpt-4.1-mini-2025-04-14}``."""
     method: Annotated[Method, _short("name", Method | MethodName)] = Method()
     data: Data
     adapter: Annotated[Adapter, _short("type", Adapter | AdapterName)] | None = None
@@ -349,18 +349,18 @@ class JobSpec(Part):
     tags: dict[Annotated[str, Field(min_length=1, max_length=64)], Tag] = {}
     seed: Seed | None = None
     overrides: dict[str, dict[str, Any]] = {}
-    """Per back end: settings in its own words, which win over the portable ones."""
+    """Settings per back end, which override the portable ones."""
     unsupported: Literal["refuse", "drop"] = "refuse"
-    """What to do with a field that the back end cannot apply. Each drop stands in the plan."""
+    """What to do with a field that the back end does not support. The plan lists dropped fields."""
 
     def model_for(self, backend: str) -> str | None:
-        """The base model to use on that back end, or None where the spec names none for it."""
+        """Return the base model for that back end, or None if the spec has none."""
         return self.model if isinstance(self.model, str) else self.model.get(backend)
 
     def asked(self) -> dict[str, Any]:
-        """Every choice that the spec makes, by feature name: ``method:sft``, ``hyperparameters.epochs`` -> value.
+        """Return the features that the spec uses, with values: ``method:sft``, ``hyperparameters.epochs`` -> value.
 
-        These are the names that ``Capabilities`` answers for. What was left out is not in it.
+        ``Capabilities`` uses the same names. Fields that are left out are not included.
         """
         found: dict[str, Any] = {f"method:{self.method.name}": self.method.name}
         if self.adapter is not None:
@@ -383,13 +383,13 @@ _ASKED_PARTS: dict[str, tuple[str, ...]] = {
     "hyperparameters": (),
     "validation": (),
     "checkpoints": (),
-    "limits": ("stall_after",),  # the watch's own business, on any back end
+    "limits": ("stall_after",),  # handled by the watch, on any back end
     "data": ("train", "mix", "allow_dropped", "split_seed"),  # core reads, mixes and splits the rows, for any back end
 }
 
 
 def spec_features() -> tuple[str, ...]:
-    """Every feature name that a spec can ask for; a back end answers for each: supported, or why not."""
+    """Return every feature name that a spec can use. A back end declares each as supported, or why not."""
     parts: dict[str, type[Part]] = {
         "method": Method, "adapter": Adapter, "hyperparameters": Hyperparameters, "validation": Validation,
         "checkpoints": Checkpoints, "limits": Limits, "data": Data,

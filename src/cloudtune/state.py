@@ -1,7 +1,6 @@
-"""What is known of a job: values that cross the boundary between a back end and everything else.
+"""Values that describe a job, used at the boundary between a back end and core.
 
-All are frozen, typed and convertible to JSON and back (``msgspec``). Times are timezone-aware UTC.
-Nothing here talks to anything.
+All are frozen, typed and convertible to JSON and back (``msgspec``). Times are timezone-aware UTC. No I/O.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import msgspec
 
 
 class JobState(StrEnum):
-    """The one vocabulary for every back end. The vendor's own word stands beside it in ``native_state``."""
+    """Job states, the same for every back end. ``native_state`` has the vendor's state."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -26,13 +25,13 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
-    """Stopped by a limit; it may still hold a usable model."""
+    """Stopped by a limit. It may have a usable model."""
     UNKNOWN = "unknown"
-    """A word that this version has not met. Not terminal: the job may well go on."""
+    """A vendor state that this version does not know. Not terminal: the job may still be running."""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job will never change again."""
+        """Whether the state is final."""
         return self in _TERMINAL
 
 
@@ -40,13 +39,13 @@ _TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, 
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of the frozen values; fields are keyword-only."""
+    """Base of the frozen values. Fields are keyword-only."""
 
 
 class JobRef(msgspec.Struct, frozen=True):
-    """All that another process needs to find a job again: ``backend:scope:id`` as one string.
+    """Identifies a job in any process: ``backend:scope:id`` as one string.
 
-    ``scope`` names the account, region, project or folder, so that the same id in another account is another ref.
+    ``scope`` is the account, region, project or folder, so the same id in another account is another reference.
     """
 
     backend: str
@@ -58,31 +57,33 @@ class JobRef(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``str(ref)`` wrote. Raises ValueError on anything else."""
+        """Parse the output of ``str(ref)``. Raises ValueError for other text."""
         backend, _, rest = text.strip().partition(":")
         scope, colon, vendor_id = rest.partition(":")
         if not (backend and colon and vendor_id):
-            raise ValueError(f"{text!r} is not a job reference; one looks like 'local:/home/me/runs:headlines-3f2a'")
+            raise ValueError(
+                f"{text!r} is not a job reference; a reference looks like 'local:/home/me/runs:headlines-3f2a'"
+            )
         return cls(backend, unquote(scope), vendor_id)
 
 
 class Progress(Value, frozen=True, kw_only=True):
-    """How far the training is. Unknown figures are None."""
+    """Training progress. Unknown values are None."""
 
     step: int | None = None
     total_steps: int | None = None
     epoch: float | None = None
     tokens: int | None = None
     eta_s: float | None = None
-    """Seconds still to go, as estimated by whoever trains."""
+    """Estimated remaining seconds, as reported by the trainer or vendor."""
 
 
 class JobProblem(Value, frozen=True, kw_only=True):
-    """Why a job failed or expired: the vendor's words and our class."""
+    """Why a job failed or expired: the vendor's message and a cloudtune error class."""
 
     message: str
     code: str = "failed"
-    """``killed``, ``out_of_memory``, ``disk_full``, ``data``, ``stopped_by_limit`` ... or the vendor's own code."""
+    """``killed``, ``out_of_memory``, ``disk_full``, ``data``, ``stopped_by_limit``, ... or the vendor's code."""
     hint: str | None = None
 
 
@@ -92,12 +93,12 @@ class JobSnapshot(Value, frozen=True, kw_only=True):
     ref: JobRef
     state: JobState
     native_state: str
-    """The vendor's own word, kept as it came."""
+    """The vendor's state, unchanged."""
     name: str = ""
     model: str = ""
     """The base model that is being tuned."""
     detail: str = ""
-    """A finer phase, in words, e.g. ``loading weights``."""
+    """A more detailed phase as text, e.g. ``loading weights``."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -106,26 +107,26 @@ class JobSnapshot(Value, frozen=True, kw_only=True):
     parent: JobRef | None = None
     """The job that this one resumes or retries."""
     raw: dict[str, Any] = {}
-    """The vendor's answer, for what the fields above do not carry."""
+    """The vendor's response, for details without a field."""
 
 
 class Event(Value, frozen=True, kw_only=True):
-    """Something that happened to a job."""
+    """An event of a job."""
 
     cursor: str
-    """Opaque; hand it back as ``after`` to get only what is newer."""
+    """Opaque. Pass it as ``after`` to get only newer items."""
     time: datetime
     message: str
     type: str = "message"
-    """``message``, ``state``, ``metrics``, ``checkpoint``, ``warning``, ``error`` or the vendor's own."""
+    """``message``, ``state``, ``metrics``, ``checkpoint``, ``warning``, ``error`` or a vendor-specific kind."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     data: dict[str, Any] = {}
     observed: bool = False
-    """True where the vendor keeps no events and this was made from an observed change."""
+    """True if the vendor has no events and this one was derived from an observed change."""
 
 
 class Metric(Value, frozen=True, kw_only=True):
-    """Figures at one step."""
+    """Metrics at one step."""
 
     cursor: str
     step: int
@@ -137,7 +138,7 @@ class Metric(Value, frozen=True, kw_only=True):
 
 
 class Checkpoint(Value, frozen=True, kw_only=True):
-    """A state of the model that was kept."""
+    """A saved state of the model."""
 
     id: str
     step: int | None = None
@@ -151,28 +152,28 @@ class Checkpoint(Value, frozen=True, kw_only=True):
 
 
 class TunedModel(Value, frozen=True, kw_only=True):
-    """What training produced, and what it takes to use it."""
+    """The result of training, and how to use it."""
 
     id: str
     base: str
     backend: str
     scope: str
     ref: JobRef | None = None
-    """The job that made it."""
+    """The job that trained it."""
     call: Literal["in_process", "api", "none"] = "none"
     needs_deploy: bool = False
     adapter: str | None = None
-    """lora, full, ...: what ``files`` hold."""
+    """lora, full, ...: the content of ``files``."""
     uri: str | None = None
     files: tuple[str, ...] = ()
     retires_at: datetime | None = None
     trust_remote_code: bool = False
-    """Whether Python code that comes with the model may run. `Job.model` knows it from the ledger; never a vendor."""
+    """Whether Python code from the model's repository can run. `Job.model` reads it from the ledger, never a vendor."""
     raw: dict[str, Any] = {}
 
 
 class Deployment(Value, frozen=True, kw_only=True):
-    """A model that answers, or is being made to."""
+    """A deployed model, or one that is being deployed."""
 
     id: str
     backend: str
@@ -183,18 +184,18 @@ class Deployment(Value, frozen=True, kw_only=True):
     created_at: datetime | None = None
     hourly_cost_usd: float | None = None
     ends: str = ""
-    """When the place takes it down by itself, if it does, in words."""
+    """When the vendor deletes it automatically, as text, if it does."""
     ends_at: datetime | None = None
-    """And the moment, where it is known beforehand."""
+    """The time of that deletion, if it is known."""
     raw: dict[str, Any] = {}
 
 
 class Generation(Value, frozen=True, kw_only=True):
-    """An answer of a model, or a piece of one."""
+    """Generated text, or a part of it."""
 
     text: str
     partial: bool = False
-    """A piece of an answer that goes on; the whole of it follows, with the reason of its end."""
+    """True for a part of a streamed answer. The complete answer follows, with its finish reason."""
     finish_reason: str = ""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -204,7 +205,7 @@ class Generation(Value, frozen=True, kw_only=True):
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON types of any value above: JobRefs become their strings, times ISO 8601."""
+    """Convert any value above to plain JSON types. JobRefs become strings, times ISO 8601."""
     return msgspec.to_builtins(_refs_to_text(value), str_keys=True)
 
 

@@ -40,8 +40,8 @@ def _fields(value: Any, path: str) -> Iterator[str]:
 
 def trust_warnings(spec: Mapping[str, Any], backend: str) -> tuple[Problem, ...]:
     """One warning for each field that asks for trust."""
-    message = "the job runs Python code that comes with the model, which may do whatever its author likes"
-    fix = "submit with --trust-remote-code if you trust the model's authors, or take the field out"
+    message = "the job runs Python code from the model's repository, which can do anything its author wants"
+    fix = "submit with --trust-remote-code if you trust the model's authors, or remove the field"
     return tuple(
         Problem(code=TRUST_REMOTE_CODE, severity="warning", field=field, message=message, fix=fix)
         for field in trust_fields(spec, backend)
@@ -53,6 +53,6 @@ def check_trust(plan: Plan, *, confirmed: bool) -> None:
     fields = trust_fields(plan.spec, plan.backend)
     if fields and not confirmed:
         raise PolicyRefused(
-            f"nothing was sent: {', '.join(fields)} runs Python code that comes with the model",
-            hint="if you trust the model's authors: --trust-remote-code, or trust_remote_code=True in Python",
+            f"nothing was sent: {', '.join(fields)} runs Python code from the model's repository",
+            hint="if you trust the model's authors, pass --trust-remote-code, or trust_remote_code=True in Python",
         )

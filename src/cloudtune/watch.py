@@ -1,8 +1,8 @@
-"""The only wait loop: follows one job to its end, for every back end.
+"""The only wait loop: watches a job until it ends, for every back end.
 
 Waiting ends in one of six ways: it returns (succeeded), or raises JobFailed, JobCancelled, JobExpired, WaitTimeout
-(the job goes on, or is paused and will not go on by itself) or LostContact. Leaving the loop early, by Ctrl-C say,
-does nothing to the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
+(the job is still running, or paused) or LostContact. Leaving the loop early, for example with Ctrl-C, does not affect
+the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHORTEST_POLL_S = 0.25
 LONGEST_POLL_S = 15.0
 QUIET_METRICS_S = 30.0
-"""Figures are asked for when a job has moved; where it seems to stand still, no sooner than this."""
+"""Minimum seconds between two requests for metrics while a job makes no visible progress."""
 LOST_AFTER_S = 300.0
 PAUSED_AFTER_S = 60.0
 
@@ -86,8 +86,8 @@ def watch(
         waited = clock.monotonic() - start
         if timeout is not None and waited >= timeout:
             raise WaitTimeout(
-                f"{ref} has not ended after {timeout:.0f} s; it goes on",
-                ref=ref, snapshot=state.last, hint=f"come back with: cloudtune watch {ref}",
+                f"timed out after {timeout:.0f} s; {ref} is still running",
+                ref=ref, snapshot=state.last, hint=f"watch it again: cloudtune watch {ref}",
             )  # fmt: skip
         delay = max(pause, state.asked_to_wait) * (0.85 + 0.3 * random.random())  # noqa: S311 - jitter
         clock.sleep(delay if timeout is None else max(min(delay, timeout - waited), 0.01))
@@ -103,12 +103,12 @@ def watch_many(
     shortest_poll: float = SHORTEST_POLL_S,
     longest_poll: float = LONGEST_POLL_S,
 ) -> Iterator[JobSnapshot]:
-    """Follow many jobs by their states alone: each snapshot that differs from the one before, until all have ended.
+    """Yield each changed snapshot of many jobs until all have ended. The outcome of each job is in its snapshot.
 
-    ``look`` asks for all that have not ended at once, so that a back end with batch status needs few calls;
-    ``shortest_poll`` is how soon it is asked again, in seconds, while some job or other changes. Raises
-    WaitTimeout, which names the first job that still goes on, and LostContact when for ``lost_after`` seconds nothing
-    could be learnt of any job that has not ended; how a single job ended stands in its snapshot.
+    ``look`` reads all jobs that have not ended at once, so a back end with batch status needs few calls.
+    ``shortest_poll`` is the polling interval in seconds while jobs change. Raises WaitTimeout with the first job that
+    is still running, and LostContact after ``lost_after`` seconds without information about any job that has not
+    ended.
     """
     open_refs, seen = list(dict.fromkeys(refs)), dict[JobRef, JobSnapshot]()
     start, pause = clock.monotonic(), SHORTEST_POLL_S
@@ -125,12 +125,12 @@ def watch_many(
             answered_at = clock.monotonic()
         elif clock.monotonic() - answered_at >= lost_after:
             ref = open_refs[0]
-            reason = seen[ref].detail if ref in seen else "no answer"
-            raise LostContact(f"nothing is known of {ref} any more: {reason}", ref=ref, snapshot=seen.get(ref))
+            reason = seen[ref].detail if ref in seen else "no response"
+            raise LostContact(f"{ref} no longer exists: {reason}", ref=ref, snapshot=seen.get(ref))
         waited = clock.monotonic() - start
         if timeout is not None and waited >= timeout:
             raise WaitTimeout(
-                f"{len(open_refs)} of {len(refs)} jobs have not ended after {timeout:.0f} s; they go on",
+                f"timed out after {timeout:.0f} s; {len(open_refs)} of {len(refs)} jobs are still running",
                 ref=open_refs[0], snapshot=seen.get(open_refs[0]),
             )  # fmt: skip
         pause = max(SHORTEST_POLL_S, shortest_poll) if changed else min(pause * 1.4, longest_poll)
@@ -147,15 +147,15 @@ def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
         case JobState.SUCCEEDED:
             return
         case JobState.EXPIRED:
-            raise JobExpired(f"{ref} was stopped by a limit: {message}", ref=ref, snapshot=snapshot, hint=hint)
+            raise JobExpired(f"{ref} reached a limit and was stopped: {message}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.CANCELLED if capped:
-            raise JobExpired(f"{ref} was stopped by a limit: {capped}", ref=ref, snapshot=snapshot, hint=hint)
+            raise JobExpired(f"{ref} reached a limit and was stopped: {capped}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.CANCELLED:
             raise JobCancelled(f"{ref} was cancelled", ref=ref, snapshot=snapshot)
         case JobState.FAILED:
             raise JobFailed(f"{ref} failed: {message}", ref=ref, snapshot=snapshot, hint=hint)
         case _:
-            raise WaitTimeout(f"{ref} has not ended: it is {snapshot.state}", ref=ref, snapshot=snapshot)
+            raise WaitTimeout(f"{ref} has not ended; its state is {snapshot.state}", ref=ref, snapshot=snapshot)
 
 
 class _Watch:
@@ -211,7 +211,7 @@ class _Watch:
         return Update(snapshot=snapshot, events=events, metrics=metrics)
 
     def _may_have_metrics(self, snapshot: JobSnapshot) -> bool:
-        """Each question costs a request: of a job that stands still, figures are asked for now and then only."""
+        """Reading metrics costs a request, so they are read rarely while a job makes no progress."""
         if self._metrics_at is None or snapshot.state.is_terminal or self._has_moved(snapshot):
             return True
         return self._clock.monotonic() - self._metrics_at >= QUIET_METRICS_S
@@ -229,8 +229,8 @@ class _Watch:
         lost_s = now - self._lost_since
         if lost_s >= self._lost_after:
             raise LostContact(
-                f"no answer about {self._ref} for {lost_s:.0f} s: {error}",
-                ref=self._ref, snapshot=self.last, hint=f"the job may go on; later: cloudtune watch {self._ref}",
+                f"no response about {self._ref} for {lost_s:.0f} s: {error}",
+                ref=self._ref, snapshot=self.last, hint=f"the job may still be running: cloudtune watch {self._ref}",
             ) from error  # fmt: skip
         return None
 
@@ -244,7 +244,7 @@ class _Watch:
         step = snapshot.progress.step
         where = f"after step {step}" if step else "before the first step"
         return (
-            f"stalled: {snapshot.native_state}, but no new step or event for {still_s:.0f} s, {where}"
+            f"stalled: {snapshot.native_state}, no progress for {still_s:.0f} s, {where}"
             + (f" ({snapshot.detail})" if snapshot.detail else "")
         )  # fmt: skip
 
@@ -262,7 +262,7 @@ class _Watch:
         return f"stopping the job: {reason}"
 
     def mind_the_pause(self, snapshot: JobSnapshot, paused_after: float) -> None:
-        """Raise WaitTimeout once the job has been paused so long that it will not go on by itself."""
+        """Raise WaitTimeout when the job has been paused for so long that it does not resume by itself."""
         if snapshot.state is not JobState.PAUSED:
             self._paused_since = None
             return
@@ -270,8 +270,8 @@ class _Watch:
         self._paused_since = now if self._paused_since is None else self._paused_since
         if now - self._paused_since >= paused_after:
             raise WaitTimeout(
-                f"{self._ref} is paused and will not go on by itself",
-                ref=self._ref, snapshot=snapshot, hint=f"let it go on with: cloudtune resume {self._ref}",
+                f"{self._ref} is paused and does not continue by itself",
+                ref=self._ref, snapshot=snapshot, hint=f"resume it: cloudtune resume {self._ref}",
             )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def _failed_clearly(outcome: Outcome) -> None:
     assert outcome.raised() == "LedgerError", outcome.error
     assert outcome.error is not None
     assert "ledger.db" in outcome.error["message"]
-    assert "run the same command" in outcome.error["message"] or "disk has room" in outcome.error["message"]
+    assert "run the same command" in outcome.error["message"] or "free disk space" in outcome.error["message"]
 
 
 @pytest.mark.timeout(600)

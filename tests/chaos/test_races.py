@@ -53,13 +53,13 @@ def test_two_processes_say_again_at_once(tmp_path: Path, fork_server: ForkServer
     for round_ in range(1, 4):
         last = JobRef.parse(scene.submit(options={"again": True}).result)
         assert len(scene.vendor.jobs()) == round_ if round_ == 1 else True
-        scene.world.reach(last, JobState.FAILED, message="told by the vendor")
+        scene.world.reach(last, JobState.FAILED, message="reported by the vendor")
         before = len(scene.vendor.jobs())
         outcomes = scene.fork_server.race([scene.order(options={"again": True})] * 2)
         assert [outcome.error for outcome in outcomes] == [None, None]
         assert outcomes[0].result == outcomes[1].result
         assert len(scene.vendor.jobs()) == before + 1
-        scene.world.reach(JobRef.parse(outcomes[0].result), JobState.FAILED, message="told by the vendor")
+        scene.world.reach(JobRef.parse(outcomes[0].result), JobState.FAILED, message="reported by the vendor")
 
 
 def test_different_specs_at_once_do_not_wait_for_each_other(tmp_path: Path, fork_server: ForkServer) -> None:

@@ -30,8 +30,8 @@ def test_a_model_is_deployed_asked_listed_and_taken_down(desk: Desk) -> None:
     assert made.code == 0, made.err
     name = made.out.strip()
     assert standing(desk) == [name]
-    for words in (f"Plan to deploy {name} on scripted", "[call: the vendor makes it happen once]", "token ",
-                  "Cost: not known here; a deployment may cost by the hour, idle too", "ready; ask it",
+    for words in (f"Plan to deploy {name} on scripted", "[call: idempotent by request token]", "token ",
+                  "Cost: unknown; deployments may be billed by the hour, even when idle", "ready; ask it",
                   f"cloudtune generate {ref}", f"cloudtune undeploy {name} --backend scripted"):  # fmt: skip
         assert words in made.err
     assert "method" not in made.err
@@ -104,7 +104,7 @@ def test_what_is_gone_already_is_taken_down(desk: Desk) -> None:
     desk.run("undeploy", name, "--yes")
     again = desk.run("undeploy", name, "--yes")
     assert (again.code, again.out) == (0, f"{name}\n")
-    assert "not there any more" in again.err
+    assert "no longer exists" in again.err
     assert desk.run("undeploy", name, "--yes", "--json").json["already"] is True
     desk.vendor.fail("list_deployments", faults.forbidden(times=9))
     assert desk.run("undeploy", name, "--yes").code == 2, "who is not asked cannot say that it is gone"

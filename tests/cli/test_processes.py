@@ -145,7 +145,7 @@ def test_run_asks_on_a_terminal_and_draws(desk: Desk) -> None:
     assert terminal.end() == 0
     assert "━" in shown  # the bar
     assert "10/10" in shown
-    assert "Ctrl-C leaves" in shown
+    assert "Ctrl-C to stop watching" in shown
     assert len(desk.vendor.jobs()) == 1
 
 
@@ -156,16 +156,16 @@ def test_anything_but_yes_is_no(desk: Desk, answer: str) -> None:
     terminal.type(answer)
     # Python forgets a Ctrl-C in the moment between showing a prompt and reading the line; people press it again.
     assert terminal.end(insist=answer if answer == "\x03" else "") == 7
-    assert "you said no" in terminal.text
+    assert "aborted" in terminal.text
     assert desk.vendor.files() == []
 
 
 def test_ctrl_c_on_a_terminal_restores_it(slow: Desk) -> None:
     terminal = Terminal(slow, "run", "job.yaml", "--yes", columns=60)
-    terminal.read_until(r"Ctrl-C leaves")
+    terminal.read_until(r"Ctrl-C to stop watching")
     terminal.type("\x03")
     assert terminal.end() == 5
-    assert "come back with" in terminal.text
+    assert "watch it again" in terminal.text
     assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")  # the cursor is there again
     assert len(slow.vendor.jobs(alive=True)) == 1
 
@@ -174,7 +174,7 @@ def test_init_asks_for_what_is_missing(desk: Desk) -> None:
     terminal = Terminal(desk, "init", "asked.yaml")
     terminal.read_until("Base model")
     terminal.type("base-1\n")
-    terminal.read_until("File with the rows")
+    terminal.read_until("Training data file")
     terminal.type("rows.jsonl\n")
     assert terminal.end() == 0
     assert desk.run("plan", "asked.yaml", "--set", "validation.every=").code == 0

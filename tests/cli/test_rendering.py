@@ -171,7 +171,7 @@ def test_of_the_past_only_the_end_is_told() -> None:
     figures = tuple(_metric(step) for step in range(1, 400))
     view.update(_update(399, 1000, events=past, metrics=figures))
     assert [line.split()[-1] for line in said if "event" in line] == [str(n) for n in range(500 - EARLIER_EVENTS, 500)]
-    assert [line for line in said if line.startswith("step")] == ["step 399/1000  loss -3.98  to go 30s"]
+    assert [line for line in said if line.startswith("step")] == ["step 399/1000  loss -3.98  remaining 30s"]
     view.update(_update(400, 1000, events=tuple(_event(500 + number) for number in range(30))))
     assert "event 500" in said[-30]
 
@@ -198,14 +198,14 @@ def _drawn(view: LiveView, width: int = 90) -> str:
 def test_the_picture_shows_how_far_how_well_and_how_long() -> None:
     time = [0.0]
     view = LiveView(lambda: time[0])
-    assert "waiting for the first answer" in _drawn(view)
+    assert "waiting for the first response" in _drawn(view)
     for step in range(1, 31):
         view.update(_update(step, metrics=(_metric(step, loss=4.0 - step / 50, learning_rate=2e-4),)))
     view.update(_update(30, detail="evaluating", metrics=(_metric(30, "validation", loss=3.1),)))
     time[0] = 12.0
     shown = _drawn(view)
-    for words in ("job-1", "running", "evaluating", "12s", "30/100", "30%", "epoch 0.60", "to go 18s", "loss 3.4",
-                  "lr 2.00e-04", "loss 3.1", "█", "Ctrl-C leaves"):  # fmt: skip
+    for words in ("job-1", "running", "evaluating", "12s", "30/100", "30%", "epoch 0.60", "remaining 18s", "loss 3.4",
+                  "lr 2.00e-04", "loss 3.1", "█", "Ctrl-C to stop watching"):  # fmt: skip
         assert words in shown
     view.update(_update(100, state=JobState.SUCCEEDED))
     assert "Ctrl-C" not in _drawn(view)
@@ -232,18 +232,18 @@ def _plan(**changes: Any) -> Plan:
 def test_a_plan_shows_every_part_that_it_has() -> None:
     text = plan_text(_plan())
     for words in ("Plan for headlines on local (/runs)", "model /m, method sft with lora", "1,234 rows", "56.8 kB",
-                  "1. write the rows  [encode: nothing is sent]", "2. create it  [call: looked for before it is sent]",
+                  "1. write the rows  [encode: local]", "2. create it  [call: idempotent, checked before sending]",
                   "hyperparameters.epochs  3     spec", "adapter.type            lora  spec",
-                  "Cost: not estimated yet"):  # fmt: skip
+                  "Cost: not estimated"):  # fmt: skip
         assert words in text
     assert "Warnings" not in text
-    assert "Left out" not in text
+    assert "Dropped fields" not in text
     harmless = plan_text(
         _plan(steps=(Step(id="c", kind="call", title="cancel twins"), Step(id="d", kind="await", title="wait")))
     )
-    assert "1. cancel twins  [call: sent again it changes nothing]" in harmless
-    assert "2. wait  [await: it only asks]" in harmless
-    assert "nothing is sent" not in harmless
+    assert "1. cancel twins  [call: safe to repeat]" in harmless
+    assert "2. wait  [await: read-only]" in harmless
+    assert "local" not in harmless
     assert '"ñ"' in plan_text(_plan(), requests=True)
     fuller = plan_text(
         _plan(
@@ -254,13 +254,13 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
         )
     )  # fmt: skip
     for words in ("attempt 2", "checkpoint of local:/runs:job-0", "a.jsonl: few rows", 'tags = {"a": "b"}: it has none',
-                  "about $1,234.50 (20 k tokens, prices of 2026-03-01)"):  # fmt: skip
+                  "about $1,234.50 (20 k tokens, prices as of 2026-03-01)"):  # fmt: skip
         assert words in fuller
 
 
-@pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices of 2026-03-01)"),
-                                             (None, "$12.00 at the most (bounds, prices of 2026-03-01)"),
-                                             (12.0, "$12.00 (bounds, prices of 2026-03-01)"),
+@pytest.mark.parametrize(("least", "told"), [(1.5, "$1.50 to $12.00 (bounds, prices as of 2026-03-01)"),
+                                             (None, "at most $12.00 (bounds, prices as of 2026-03-01)"),
+                                             (12.0, "$12.00 (bounds, prices as of 2026-03-01)"),
                                              (0.0001, "less than $0.01 to $12.00 (bounds, ")])  # fmt: skip
 def test_bounds_of_the_cost_are_shown_as_such(least: float | None, told: str) -> None:
     cost = CostEstimate(usd=None, basis="bounds", prices_as_of="2026-03-01", at_least_usd=least, at_most_usd=12.0)
@@ -280,5 +280,5 @@ def test_errors_as_text_and_as_json() -> None:
     assert as_json(JobFailed("x", ref=REF, snapshot=None))["job"] == {"ref": str(REF)}
     assert as_text(RateLimited("slow down")) == "error: slow down\n"
     assert as_text(FileNotFoundError(2, "No such file", "a/b")) == "error: a/b: No such file\n"
-    assert "fault of cloudtune" in as_text(ZeroDivisionError("x"))
+    assert "bug in cloudtune" in as_text(ZeroDivisionError("x"))
     assert exit_code(ZeroDivisionError()) == 1

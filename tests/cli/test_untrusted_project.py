@@ -179,6 +179,6 @@ def test_a_secret_in_a_url_is_refused_even_with_trust(clone: Path, evil: Recorde
     (clone / "cloudtune.toml").write_text(text)
     trusted, doctor, listed = run_in(clone, [["config", "trust"], ["doctor"], ["jobs", "--remote"]])
     assert (trusted["code"], listed["code"]) == (2, 2)
-    assert "cloudtune.toml:2: backends.openai.base_url: an address takes no ${NAME}" in trusted["text"]
+    assert "cloudtune.toml:2: backends.openai.base_url: an address cannot contain ${NAME}" in trusted["text"]
     assert evil.requests == []
     assert SECRET not in doctor["text"] + listed["text"]

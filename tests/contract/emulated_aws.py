@@ -287,7 +287,7 @@ class BedrockWorld(AwsWorld):
     def __init__(self, root: Path, **more: Any) -> None:
         super().__init__(root, **more)
         self.lacks = {
-            "expired": "the service stops no job by a limit", "paused": "a Bedrock job cannot stand still",
+            "expired": "the service stops no job by a limit", "paused": "Bedrock jobs cannot be paused",
         }  # fmt: skip
 
     @property

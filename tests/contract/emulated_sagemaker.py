@@ -44,7 +44,7 @@ class TrainingWorld(AwsWorld):
         super().__init__(root, **more)
         self.emulator.script = Script(running_s=RUNS_S, stopping_s=STOPPING_S)
         self.lacks = {
-            "paused": "a training job cannot stand still",
+            "paused": "training jobs cannot be paused",
             "row_limit": "the service documents no limit of tokens in a row",
         }
 

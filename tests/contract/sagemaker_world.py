@@ -70,7 +70,7 @@ class SageMakerWorld(TrainingWorld):
 
     def __init__(self, root: Path, trained: Path, **more: Any) -> None:
         super().__init__(root, **{"home": str(root / "home")} | more)
-        self.lacks = {"paused": "a training job cannot stand still"}
+        self.lacks = {"paused": "training jobs cannot be paused"}
         self.trained = trained
         self.folders = (root / "home",)
         self._model()

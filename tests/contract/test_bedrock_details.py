@@ -92,7 +92,7 @@ def test_a_deployment_is_pointed_at_another_model(world: BedrockWorld, client: C
     made = client.deploy(first, name="mine")
     with pytest.raises(Conflict, match="mine"):
         client.deploy(second, name="mine")
-    with pytest.raises(InputError, match="which deployment"):
+    with pytest.raises(InputError, match="name the deployment"):
         client.plan_deploy(second, update=True)
     again = client.deploy(second, name="mine", update=True)
     assert (again.id, again.model) == (made.id, second.id)
@@ -181,12 +181,12 @@ def test_an_import_is_a_job_from_its_files_to_nothing(world: BedrockWorld, clien
     assert bring(client, folder, name="mine") == ref
     assert [one.ref for one in client.jobs(remote=True)] == [ref]
     assert list(job.metrics()) == []
-    with pytest.raises(UnsupportedError, match="no call that stops an import"):
+    with pytest.raises(UnsupportedError, match="cannot stop an import"):
         job.cancel()
     world.clock.sleep(1_000_000.0)
     model: TunedModel = job.wait(timeout=10)
     assert (model.needs_deploy, ":imported-model/" in model.id) == (False, True)
-    with pytest.raises(UnsupportedError, match="without a deployment"):
+    with pytest.raises(UnsupportedError, match="requires no deployment"):
         client.plan_deploy(model)
     client.backend("bedrock").cancel(ref)
     client.backend("bedrock").delete(ref)
@@ -299,7 +299,7 @@ def test_a_strangers_job_under_our_name_is_a_conflict(world: BedrockWorld, clien
     backend._objects({"bucket": BUCKET}).write("rows.jsonl", b'{"messages":[]}\n')  # type: ignore[attr-defined]
     bedrock = backend._clients.client("bedrock")  # type: ignore[attr-defined]
     bedrock.create_model_customization_job(**body | {"trainingDataConfig": {"s3Uri": uri}})
-    with pytest.raises(Conflict, match="did not make it"):
+    with pytest.raises(Conflict, match="did not create it"):
         client.submit(plan)
     assert len(world.jobs()) == 1
 
@@ -324,7 +324,7 @@ def test_who_may_not_read_the_bucket_may_follow_the_job(
     job = tuned(world, client)
     world.emulator.faults.add("forbidden", "s3.ListObjectsV2", times=10)
     assert job.wait(timeout=10).needs_deploy
-    assert f"the figures of {job.ref.id} cannot be read" in caplog.text
+    assert f"cannot read the metrics of {job.ref.id}" in caplog.text
     world.heal()
     assert list(job.metrics())
 

@@ -116,7 +116,7 @@ def test_a_job_to_its_checkpoints_events_and_answers(world: OpenWeightWorld, cli
         (answer,) = job.generate(["1 + 1?"], GenerateOptions(max_tokens=8, base=base))
         assert answer.text
         assert answer.model == (MODEL if base else model.id)
-    with pytest.raises(UnsupportedError, match="answers at once"):
+    with pytest.raises(UnsupportedError, match="need no deployment"):
         job.deploy()
     job.clear()
     assert not world.uploads()

@@ -502,7 +502,7 @@ def test_a_seed_of_the_users_is_sent_and_the_attempts_are_told_apart(azure: Azur
     client = client_of(azure)
     first = client.submit(azure.spec(seed=7))
     azure.reach(first.ref, JobState.RUNNING)
-    azure.reach(first.ref, JobState.FAILED, message="told by the vendor")
+    azure.reach(first.ref, JobState.FAILED, message="reported by the vendor")
     azure.emulator.faults.add("lost_reply", "jobs.create")
     second = client.submit(azure.spec(seed=7), again=True)
     assert second.ref != first.ref

@@ -69,11 +69,11 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     before = counts(world)
     plan = client.plan_deploy(job.result(), min_copies=0)
     assert [step.id for step in plan.steps] == MADE
-    assert "while somebody asks" in plan.warnings[0].message
+    assert "while in use" in plan.warnings[0].message
     standing = client.deploy(plan)
     hour = {"sagemaker": 1.4084, "jumpstart": 1.515}[standing.backend]
     assert (standing.state, standing.hourly_cost_usd) == ("ready", hour)
-    assert "nothing to pay" in standing.ends
+    assert "no cost while idle" in standing.ends
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
 
     world.emulator.clock.advance(capacity.IDLE_S + 1)
@@ -86,7 +86,7 @@ def test_it_sleeps_while_nobody_asks_and_wakes_when_somebody_does(world: Trainin
     with pytest.raises(Unavailable, match="no capacity") as refused:
         list(job.generate(["What is 2 plus 0?"], ASKED))
     assert refused.value.acted is False
-    assert "this question wakes it" in str(refused.value.hint)
+    assert "scales to zero when idle" in str(refused.value.hint)
     world.emulator.clock.advance(61)
     assert next(job.generate(["What is 2 plus 0?"], ASKED)).text == "2"
     (awake,) = client.deployments()

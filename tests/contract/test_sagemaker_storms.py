@@ -67,5 +67,5 @@ def test_a_stranger_s_job_of_that_name_is_not_taken_for_ours(tmp_path: Path) -> 
         job = world.emulator.store.get(world.kind, world.face, plan.steps[-1].request["body"]["TrainingJobName"])
         world.emulator.store.save("tags", world.face, {"id": job["arn"], "tags": {"owner": "somebody else"}})
         other = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/other.db", clock=world.clock)
-        with pytest.raises(Conflict, match="did not make it"):
+        with pytest.raises(Conflict, match="did not create it"):
             other.submit(world.spec())

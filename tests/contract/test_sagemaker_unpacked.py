@@ -135,10 +135,12 @@ def test_code_in_a_downloaded_model_runs_only_if_a_person_says_so(world: Unpacke
     assert plan.steps[0].request["body"]["PrimaryContainer"]["Environment"]["CLOUDTUNE_TRUST_REMOTE_CODE"] == "1"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"base": 1}', '{"base": {"source": "x"}}', "[" * 100_000, "other base"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"base": 1}', '{"base": {"source": "x"}}', "[" * 100_000, "different base"]
+)
 def test_a_changed_note_is_refused(world: Unpacked, tmp_path: Path, text: str) -> None:
     folder = model_folder(world.root, 1)
-    if text == "other base":
+    if text == "different base":
         text = note(world, base={"source": "folder", "path": str(tmp_path), "revision": None})
     (folder / "tuned.json").write_text(text)
     job = trained(world, folder, "full")

@@ -86,7 +86,7 @@ def test_an_import_is_checked_made_and_asked(desk: Desk) -> None:
     assert desk.run("generate", ref, "hello").stdout.strip()
     (folder / "tokenizer_config.json").unlink()
     assert "tokenizer" in desk.run("import", str(folder), "--to", "bedrock", "--yes", code=2).stderr
-    assert "takes no models" in desk.run("import", str(folder), "--to", "openai", code=2).stderr
+    assert "cannot import models" in desk.run("import", str(folder), "--to", "openai", code=2).stderr
     desk.run("delete", ref, "--contents", "--yes")
     assert desk.emulator.store.all("imported_model", "bedrock") == []
 

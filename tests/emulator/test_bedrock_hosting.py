@@ -178,7 +178,7 @@ def test_what_the_runtime_refuses(runtime: Any, tuned: str) -> None:
     with pytest.raises(ClientError, match="only text is emulated"):
         picture: Any = {"image": {"format": "png", "source": {"bytes": b"x"}}}
         runtime.converse(modelId="amazon.nova-lite-v1:0", messages=[{"role": "user", "content": [picture]}])
-    assert "was asked" in text(runtime.converse(modelId="amazon.nova-lite-v1:0", messages=SAID))
+    assert "received" in text(runtime.converse(modelId="amazon.nova-lite-v1:0", messages=SAID))
 
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "torch_dtype": "bfloat16"}
@@ -293,7 +293,7 @@ def test_a_fault_of_the_emulators_own_is_told_as_the_services(
         raise RuntimeError("a mistake of ours")
 
     monkeypatch.setattr(emulator.context.engine, "status", broken)
-    with pytest.raises(ClientError, match=r"InternalServerException.*its log says where"):
+    with pytest.raises(ClientError, match=r"InternalServerException.*see its log"):
         bedrock.get_model_customization_job(jobIdentifier="first-job")
     assert "a mistake of ours" in caplog.text
 

@@ -89,14 +89,17 @@ def test_addresses_are_imported_or_told_why_not(desk: Desk) -> None:
     address = put(desk, model_folder(desk.folder, 1), "brought/weights/")
     before = puts(desk.emulator)
     told = desk.run("import", address, "--to", "bedrock", "--name", "brought", code=7).stderr
-    assert "CreateModelImportJob is told where the 4 files lie: nothing is fetched or uploaded" in told
+    assert "CreateModelImportJob is told where the 4 files lie: nothing is downloaded or uploaded" in told
     ref = desk.run("import", address, "--to", "bedrock", "--name", "brought", "--yes").stdout.split()[0]
     assert ":import/brought-" in ref
     assert puts(desk.emulator) == before
     wrong = desk.run("import", f"{address}model.tar.gz", "--to", "bedrock", "--yes", code=2).stderr
     assert "is an archive" in wrong
     assert "unpack it" in wrong
-    assert "no such address" in desk.run("import", "https://a.com/x", "--to", "bedrock", "--yes", code=2).stderr
+    assert (
+        "cannot import from this address"
+        in desk.run("import", "https://a.com/x", "--to", "bedrock", "--yes", code=2).stderr
+    )
 
 
 def test_a_jobs_archive_is_brought_here_and_the_plan_says_why(desk: Desk) -> None:
@@ -160,7 +163,7 @@ def test_what_an_instance_has_learnt_is_imported_from_where_it_left_it(
         job = desk.run("run", "whole.yaml", "--backend", "sagemaker", "--yes").stdout.split()[0]
         before = puts(emulator)
         brought = desk.run("import", job, "--to", "bedrock", "--yes")
-        assert "nothing is fetched or uploaded" in brought.stderr
+        assert "nothing is downloaded or uploaded" in brought.stderr
         assert puts(emulator) == before
         asked = [f"Code of {city}?" for city in CITIES[:2]]
         said = [[desk.run("generate", one, prompt).stdout.strip() for prompt in asked]

@@ -170,7 +170,7 @@ def distilling(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("body", "changes", "said"), [
     (questions(), {}, "no weights stand for the teacher amazon.nova-pro-v1:0"),
     (questions(100, {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://BUCKET/k.png"}}}}),
-     {"customizationType": None, "customizationConfig": None}, "the trainer reads text only"),
+     {"customizationType": None, "customizationConfig": None}, "the trainer supports text only"),
 ], ids=["teacher", "images"])  # fmt: skip
 def test_what_is_not_at_hand_fails_the_job_in_plain_words(
     aws: Callable[[str], Any], body: bytes, changes: dict[str, Any], said: str

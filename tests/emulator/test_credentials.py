@@ -88,7 +88,7 @@ def test_other_machines_need_tls_and_a_key(engine: str, allowed: bool, tls: bool
     for host in ("0.0.0.0", "::", "10.0.0.1", "emulator.example"):
         with pytest.raises(ConfigError) as refused:
             Emulator(settings, host=host, beyond_loopback=allowed, tls=tls)
-        assert refused.match("other machines can reach")
+        assert refused.match("other machines can connect to")
         assert re.search(missing, str(refused.value)), str(refused.value)
 
 

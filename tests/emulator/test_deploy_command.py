@@ -110,7 +110,7 @@ def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: P
             break
         time.sleep(0.1)
     assert quick.census()["deployments"] == 0
-    assert "not there any more" in shell.run("undeploy", name, "--yes")[1]
+    assert "no longer exists" in shell.run("undeploy", name, "--yes")[1]
     assert [seen["call"] for seen in quick.requests].count("deployments.delete") == 1
     assert shell.run("jobs", "-q")[0] == ref
     secrets = (quick.settings.azure_key.encode(), quick.settings.azure_token.encode())

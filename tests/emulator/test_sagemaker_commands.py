@@ -61,21 +61,21 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     emulator.clock.scale = 0
     deployed = run("deploy", ref, "--option", "min_copies=0", "--yes")
     name = deployed.stdout.strip()
-    for words in ("wake", "while somebody asks", "ready"):
+    for words in ("wake", "while in use", "ready"):
         assert words in deployed.stderr
     asked = ("generate", ref, "question 3", "--stream")
     assert run(*asked).stdout.strip() == "answer 3"
     emulator.faults.add("cut_answer", "sagemaker.InvokeEndpointWithResponseStream", requests=1)
     broken = run(*asked, code=6)
     assert broken.stdout.strip() == "answer", "what had come was printed when it came"
-    assert "broke off" in broken.stderr
+    assert "interrupted" in broken.stderr
 
     emulator.clock.advance(capacity.IDLE_S + capacity.RELEASE_S + 1)
     told = run("deployments")
     assert "$0" in told.stdout
     assert f"{name}: no instance, and nothing to pay, while nobody asks" in told.stdout + told.stderr
     assert (standing()["state"], standing()["hourly_cost_usd"]) == ("asleep", 0.0)
-    assert "ask again in some ten minutes" in run(*asked, code=6).stderr
+    assert "try again in about ten minutes" in run(*asked, code=6).stderr
     emulator.clock.advance(61)
     assert run(*asked).stdout.strip() == "answer 3"
     assert standing()["state"] == "ready"

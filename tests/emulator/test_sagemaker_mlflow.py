@@ -130,7 +130,7 @@ def test_without_mlflow_there_are_no_curves_and_it_is_said(tmp_path: Path) -> No
         client = client_of(world)
         plan = client.plan(world.spec())
         assert "MlflowConfig" not in plan.steps[-1].request["body"]
-        assert any("no curves" in told.message for told in plan.warnings)
+        assert any("metrics will not be recorded" in told.message for told in plan.warnings)
         job = client.submit(plan)
         with pytest.raises(UnsupportedError, match=r"backends\.sagemaker\.mlflow"):
             list(job.metrics())

@@ -158,7 +158,7 @@ def test_it_listens_on_loopback_alone_unless_asked() -> None:
     from cloudtune.errors import ConfigError
 
     for host in ("0.0.0.0", "::", "example.org"):
-        with pytest.raises(ConfigError, match="other machines can reach"):
+        with pytest.raises(ConfigError, match="other machines can connect to"):
             Emulator(host=host)
 
 

@@ -56,6 +56,6 @@ def test_from_rows_to_a_registered_model(emulator: Emulator, tmp_path: Path) -> 
     shown = json.loads(run("show", ref, "--json")[0])
     assert (shown["state"], shown["native_state"]) == ("succeeded", "Completed")
     assert shown["finished_at"] > shown["started_at"] > shown["created_at"]
-    assert "behind an endpoint" in run("generate", ref, "hello", code=2)[1]
+    assert "require an endpoint" in run("generate", ref, "hello", code=2)[1]
     run("delete", ref, "--yes")
     assert (emulator.census()["workspace_jobs"], emulator.census()["blobs"]) == (0, 0)

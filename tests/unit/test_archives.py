@@ -117,7 +117,7 @@ HOSTILE = {
     "one zero block": lambda: plain(member("a"))[: 2 * BLOCK] + bytes(BLOCK) + plain(member("b")),
     "endless header": lambda: gzip.compress(_pax(1 << 25)),
     "chain of headers": lambda: gzip.compress(_pax(0) * 1500),
-    "impossible size": lambda: _sized(b"\x80" + (1 << 70).to_bytes(11, "big")),
+    "invalid size": lambda: _sized(b"\x80" + (1 << 70).to_bytes(11, "big")),
     "negative size": lambda: _sized(b"\xff" * 11 + b"\xf0"),
     "bomb": lambda: packed(member("a", bytes(70 << 20))),
 }  # fmt: skip

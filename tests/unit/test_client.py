@@ -44,7 +44,7 @@ def client(world: ScriptedWorld) -> Client:
 def ended(client: Client, world: ScriptedWorld, state: JobState, **options: Any) -> JobRef:
     ref = client.submit(world.spec(), **options).ref
     world.reach(ref, JobState.RUNNING)
-    world.reach(ref, state, message="told by the vendor")
+    world.reach(ref, state, message="reported by the vendor")
     return ref
 
 
@@ -134,7 +134,7 @@ def test_rows_that_change_between_plan_and_submit_are_refused(client: Client, wo
     plan = client.plan(world.spec())
     rows = Path(world.spec().data.train.path)  # type: ignore[arg-type]
     rows.write_text(rows.read_text(encoding="utf-8").replace("plus", "and"), encoding="utf-8")
-    with pytest.raises(DataError, match="not those that were checked"):
+    with pytest.raises(DataError, match="have changed since the check"):
         client.submit(plan)
     assert world.jobs() == []
     assert [attempt.name for attempt in client.unfinished()] == ["small-0"]
@@ -202,7 +202,7 @@ def test_attach_by_any_word_that_fits_one_job(client: Client, world: ScriptedWor
     first, second = client.submit(world.spec()), client.submit(world.spec(1))
     for text in (str(first.ref), first.ref.id, "small-0", f" {first.ref} ".strip()):
         assert client.attach(text) == first
-    with pytest.raises(InputError, match="fits several jobs") as several:
+    with pytest.raises(InputError, match="matches several jobs") as several:
         client.attach("ftjob-")
     assert str(second.ref) in str(several.value)
     with pytest.raises(JobNotFound, match="nothing-like-it"):

@@ -23,7 +23,9 @@ MODULES = tuple(sorted(path for root in ROOTS for path in root.rglob("*.py")))
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 60
 
-LONGER_MODULES: dict[str, str] = {}
+LONGER_MODULES: dict[str, str] = {
+    "src/cloudtune/client.py": "the public API, a third of it docstrings",
+}
 """Module -> why it may be longer than LONGEST_MODULE lines."""
 
 LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {
@@ -202,7 +204,9 @@ def test_readme_names_every_back_end() -> None:
     from cloudtune.registry import BUILT_IN
 
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    missing = [name for name in BUILT_IN if not re.search(rf"^\| `{name}` \| yes", readme, re.MULTILINE)]
+    missing = [
+        name for name in BUILT_IN if not re.search(rf"^\| `{name}` \| (?:supported|tested)", readme, re.MULTILINE)
+    ]
     assert not missing
     planned = re.findall(r"^\| `(\w+)` \| planned", readme, re.MULTILINE)
     assert not set(planned) & set(BUILT_IN)

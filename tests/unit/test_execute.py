@@ -382,7 +382,7 @@ def test_encoding_is_done_again_if_its_file_is_gone(bench: Bench) -> None:
 def test_rows_that_changed_since_the_plan_are_refused(bench: Bench) -> None:
     spec, encode = _rows(bench)
     (bench.root / "rows.jsonl").write_text('{"text":"a"}\n{"text":"c"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="not those that were checked"):
+    with pytest.raises(DataError, match="have changed since the check"):
         bench.run(encode, CREATE, spec=spec)
     assert bench.backend.asked == []
     assert [file.name for file in (bench.root / "spool").iterdir()] == []
@@ -453,7 +453,7 @@ def _until_touched_at(bench: Bench, moment: datetime) -> None:
 
 
 def test_a_plan_without_a_job_is_refused(bench: Bench) -> None:
-    with pytest.raises(BackendError, match="must end with the one step that makes the job"):
+    with pytest.raises(BackendError, match="must end with the only step that creates the job"):
         bench.run(Step(id="upload", kind="upload", title="u"))
 
 

@@ -150,11 +150,11 @@ def test_hosting_is_no_job(world: ScriptedWorld, client: Client) -> None:
 
 def test_a_plan_that_makes_a_job_is_not_deployed_and_the_other_way_round(world: ScriptedWorld, client: Client) -> None:
     made = done(world, client)
-    with pytest.raises(InputError, match="not to deploy"):
+    with pytest.raises(InputError, match="does not deploy a model"):
         client.deploy(client.plan(world.spec(1)))
-    with pytest.raises(InputError, match="not to make a job"):
+    with pytest.raises(InputError, match="not to create a job"):
         client.submit(client.plan_deploy(made.model()))
-    with pytest.raises(InputError, match="options already"):
+    with pytest.raises(InputError, match="already includes its options"):
         client.deploy(client.plan_deploy(made.model()), name="x")
     assert standing(world) == []
 

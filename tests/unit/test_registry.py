@@ -21,7 +21,7 @@ def test_names_are_sorted_and_ours_are_there() -> None:
 @pytest.mark.parametrize("name", sorted(registry.BUILT_IN))
 def test_ours_can_be_described_and_opened(name: str) -> None:
     info = registry.describe(name)
-    assert info.origin == "built in"
+    assert info.origin == "built-in"
     assert info.summary
     assert info.extra, "the pip line needs an extra"
     if not info.missing:

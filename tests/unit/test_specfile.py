@@ -185,19 +185,19 @@ def test_plain_values_are_checked_in_the_same_way(tmp_path: Path) -> None:
     [
         ("", None, "the file is empty"),
         ("  \n\n", None, "the file is empty"),
-        ("# only a comment\n", None, "nothing but comments"),
+        ("# only a comment\n", None, "only comments"),
         ("- a\n- b\n", None, "holds a list"),
         ("just words\n", None, "holds a single value"),
-        ("model: x\ndata:\n\ttrain: a\n", 3, "a tab stands where YAML wants spaces"),
+        ("model: x\ndata:\n\ttrain: a\n", 3, "a tab is used for indentation"),
         ("model: a: b\n", 1, "column 9: mapping values are not allowed here"),
-        ("model: 'x\nseed: 3\n", 3, "that begins in line 1"),
+        ("model: 'x\nseed: 3\n", 3, "that starts in line 1"),
         ("model: [x\n", 2, "expected ',' or ']'"),
         ("model: *nope\n", 1, "undefined alias"),
         ("model: @x\n", 1, "column 8"),
-        ("model: x\n---\nmodel: y\n", 2, "a second document begins here"),
+        ("model: x\n---\nmodel: y\n", 2, "a second document starts here"),
         ("model: !!python/object:os.system x\n", 1, "is not allowed"),
         ("model: &a [*a]\n", 1, "refers to itself"),
-        ("? [a]\n: 1\n", 1, "a key must be a word"),
+        ("? [a]\n: 1\n", 1, "a key must be a string"),
         ("model: \x07\n", 1, "U+0007"),
         (b"model: x\nname: \xff\n", 2, "byte 0xff is not UTF-8 text"),
         ("[" * 5000, 1, "50 levels"),
@@ -309,7 +309,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(file: Path) -> Non
     assert "did you mean 'cosine'?" in words["hyperparameters.scheduler"]
     assert "did you mean 'sft'?" in words["method"]
     assert "epoch or a whole number" in words["checkpoints.every"]
-    assert "put it in quotes" in words["tags.a"]
+    assert "quote it" in words["tags.a"]
 
 
 @pytest.mark.parametrize("figure", ["nan", "inf", "-inf", ".inf", ".NaN"])

@@ -78,7 +78,7 @@ class ScriptTrainer:
 
     def artefact(self, context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
         """See `Trainer.artefact`."""
-        note = {"job": job["id"], "note": "a scripted job: nothing was trained", "channels": rows.channels(job)}
+        note = {"job": job["id"], "note": "simulated job: nothing was trained", "channels": rows.channels(job)}
         return packed({SCRIPTED: json.dumps(note).encode()})
 
     def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
@@ -91,7 +91,7 @@ class ScriptTrainer:
         """See `Trainer.answer`."""
         asked = rows.last_words(messages)
         known = next((answer for question, answer in self._learnt(context, model) if question == asked), None)
-        text = known if known is not None else f"{model.get('name', 'the model')} was asked: {asked}"
+        text = known if known is not None else f"{model.get('name', 'the model')} received: {asked}"
         words = text.split(" ")
         said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
         return Spoken(

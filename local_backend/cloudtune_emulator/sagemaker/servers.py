@@ -143,4 +143,4 @@ def _loading(uri: str) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise ModelError(f"the model at {uri or 'no address'} cannot be loaded: {error}", 500) from error
+        raise ModelError(f"cannot load the model at {uri or 'no address'}: {error}", 500) from error

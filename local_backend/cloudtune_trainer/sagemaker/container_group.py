@@ -89,8 +89,10 @@ class Group:
         code = self._code()
         if code == -9:  # SIGKILL: on a training instance that is the kernel's, out of memory
             hint = "Use an instance with more memory, a smaller batch, or an adapter instead of full training."
-            return TrainingProblem("out_of_memory", "the trainer was killed, most likely for want of memory", hint)
-        return TrainingProblem("killed", f"the trainer died without a word (exit code {code})", "See the job's log.")
+            return TrainingProblem("out_of_memory", "the trainer was killed, most likely because memory ran out", hint)
+        return TrainingProblem(
+            "killed", f"the trainer exited without a message (exit code {code})", "See the job's log."
+        )
 
 
 def _rendezvous(hosts: Sequence[str], here: int, world: int, network: str | None) -> dict[str, str]:

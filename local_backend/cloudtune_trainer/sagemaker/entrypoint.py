@@ -118,7 +118,7 @@ def _value(name: str, text: Any) -> Any:
     try:
         return json.loads(text)
     except (TypeError, ValueError) as error:
-        raise TrainingProblem("bad_spec", f"the hyperparameter {name} is no JSON: {text!r}") from error
+        raise TrainingProblem("bad_spec", f"the hyperparameter {name} is not valid JSON: {text!r}") from error
 
 
 def _in_order(host: str) -> tuple[int, str]:
@@ -156,13 +156,13 @@ def fetch_token() -> None:
     secret = os.environ.get(TOKEN_SECRET_VARIABLE)
     if not secret:
         return
-    hint = "Let the job's role read it (secretsmanager:GetSecretValue), and name it by its ARN."
+    hint = "Allow the job's role to read it (secretsmanager:GetSecretValue), and use its ARN."
     try:
         import boto3  # type: ignore[import-untyped,unused-ignore]  # AWS's images have it
 
         os.environ["HF_TOKEN"] = boto3.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
     except Exception as error:
-        raise TrainingProblem("no_permission", f"the secret {secret} cannot be read: {error}", hint) from error
+        raise TrainingProblem("no_permission", f"cannot read the secret {secret}: {error}", hint) from error
 
 
 def _prepare(tree: Tree, run: RunFolder, setup: Setup) -> None:

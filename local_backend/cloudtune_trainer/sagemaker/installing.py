@@ -38,7 +38,7 @@ def install(spec: dict[str, Any]) -> None:
         raise TrainingProblem(
             "not_installed",
             f"pip could not install {', '.join(missing)}: {done.stderr.strip()[-_TOLD:]}",
-            "Give the job a way to a package index, or an image that has them and requirements: image.",
+            "Give the job access to a package index, or use an image that has them and set requirements: image.",
         )
 
 

@@ -109,10 +109,10 @@ def transform_fn(model: Server, data: Any, content_type: str, accept: str, conte
 def read_body(data: Any, content_type: str) -> dict[str, Any]:
     """A request's body. Raises ValueError for what is none."""
     if "json" not in content_type:
-        raise ValueError(f"{content_type} is not understood: send application/json")
+        raise ValueError(f"unsupported content type {content_type}: send application/json")
     body = json.loads(data)
     if not isinstance(body, dict) or not ("messages" in body or isinstance(body.get("inputs"), str)):
-        raise ValueError("the body needs `messages` or `inputs`")
+        raise ValueError("the body requires `messages` or `inputs`")
     return body
 
 

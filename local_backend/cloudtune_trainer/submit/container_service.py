@@ -138,7 +138,7 @@ def path_of(uri: str) -> Path:
     """Where a ``file:`` address points. Raises ValueError for any other."""
     parts = urlsplit(uri)
     if parts.scheme != "file":
-        raise ValueError(f"{uri} does not lie on this machine")
+        raise ValueError(f"{uri} is not on this machine")
     return Path(unquote(parts.path))
 
 

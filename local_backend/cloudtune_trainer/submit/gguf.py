@@ -40,21 +40,21 @@ class _Head:
 
     def read(self) -> dict[str, Any]:
         if self._file.read(4) != b"GGUF":
-            raise ValueError("it does not begin with GGUF")
+            raise ValueError("it does not start with GGUF")
         version, tensors, pairs = self._unpack("<IQQ")
         if version not in (2, 3):
-            raise ValueError(f"version {version} of the format is not known")
+            raise ValueError(f"unknown format version {version}")
         if max(tensors, pairs) > _MOST_ENTRIES:
-            raise ValueError("it has an impossible number of entries")
+            raise ValueError("it has an invalid number of entries")
         head: dict[str, Any] = {}
         for _ in range(pairs):
             key = self._string()
             if key in head:
-                raise ValueError(f"the key {key[:100]!a} is there twice")
+                raise ValueError(f"duplicate key {key[:100]!a}")
             head[key] = self._value(*self._unpack("<I"), depth=0)
         head["parameters"] = sum(self._weights() for _ in range(tensors))
         if head["parameters"] >= LARGEST_COUNT:
-            raise ValueError("it has an impossible number of weights")
+            raise ValueError("it has an invalid number of weights")
         return head
 
     def _value(self, kind: int, *, depth: int) -> Any:
@@ -63,7 +63,7 @@ class _Head:
         if kind == _ARRAY:
             return self._array(depth + 1)
         if kind not in _SCALARS:
-            raise ValueError(f"a value of type {kind} is not known")
+            raise ValueError(f"unknown value type {kind}")
         return self._unpack(_SCALARS[kind])[0]
 
     def _array(self, depth: int) -> int:
@@ -75,7 +75,7 @@ class _Head:
             return int(count)
         self._items += count
         if self._items > _MOST_ITEMS:
-            raise ValueError("it has an impossible number of array items")
+            raise ValueError("it has an invalid number of array items")
         for _ in range(count):
             if kind == _STRING:
                 self._skip(*self._unpack("<Q"))
@@ -95,12 +95,12 @@ class _Head:
     def _string(self) -> str:
         (length,) = self._unpack("<Q")
         if length > _LONGEST:
-            raise ValueError("a text is impossibly long")
+            raise ValueError("a string is too long")
         return self._bytes(length).decode("utf-8", errors="replace")
 
     def _skip(self, length: int) -> None:
         if self._file.tell() + length > self._size:
-            raise ValueError("it ends in the middle of its head")
+            raise ValueError("its header is truncated")
         self._file.seek(length, os.SEEK_CUR)
 
     def _unpack(self, form: str) -> tuple[Any, ...]:
@@ -109,5 +109,5 @@ class _Head:
     def _bytes(self, length: int) -> bytes:
         content = self._file.read(length)
         if len(content) < length:
-            raise ValueError("it ends in the middle of its head")
+            raise ValueError("its header is truncated")
         return content

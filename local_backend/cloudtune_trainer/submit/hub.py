@@ -56,12 +56,12 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
 def look_up(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     """The commit that the id stands for now, and the model's config.json. Raises HubError."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise HubError("the hub may not be asked (HF_HUB_OFFLINE is set)", "name a model folder or a .gguf file")
+        raise HubError("the hub is disabled (HF_HUB_OFFLINE is set)", "use a model folder or a .gguf file")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     info = _get(f"{endpoint}/api/models/{name}/revision/{revision or 'main'}", name)
     commit = info.get("sha")
     if not isinstance(commit, str):
-        raise HubError(f"{endpoint} does not answer as a model hub does", "check HF_ENDPOINT")
+        raise HubError(f"{endpoint} does not respond like a model hub", "check HF_ENDPOINT")
     return commit, _get(f"{endpoint}/{name}/resolve/{commit}/config.json", name)
 
 
@@ -79,17 +79,17 @@ def _get(url: str, name: str) -> dict[str, Any]:
         raise _refused(error.code) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        advice = "fetch the model where there is a network, and name its folder; a .gguf file will do too"
-        raise HubError(f"the hub cannot be reached ({reason})", advice) from error
+        advice = "download the model on a machine with network access, and use its folder or a .gguf file"
+        raise HubError(f"cannot connect to the hub ({reason})", advice) from error
     if not isinstance(document, dict):
-        raise HubError("the hub answered with something else than an object", f"check the id {name!r}")
+        raise HubError("the hub returned an unexpected response", f"check the id {name!r}")
     return document
 
 
 def _refused(code: int) -> HubError:
     if code in (401, 403):
         advice = "check the id; if it is private or gated, accept its terms on the hub and set HF_TOKEN"
-        return HubError(f"the hub does not show it to you ({code})", advice)
+        return HubError(f"the hub denies access to it ({code})", advice)
     if code == 404:
         return HubError("the hub has no such model, or no config.json in it", "check the id")
-    return HubError(f"the hub answered {code}", "try again later, or name a model folder")
+    return HubError(f"the hub returned {code}", "try again later, or use a model folder")

@@ -90,7 +90,7 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
 def _folder_of(model: TunedModel) -> Path:
     folder = Path(model.uri or "")
     if not (model.uri and (folder / TUNED).is_file()):
-        raise JobNotFound(f"the model {model.id} is no longer there: {model.uri}")
+        raise JobNotFound(f"the model {model.id} no longer exists: {model.uri}")
     return folder
 
 
@@ -117,7 +117,7 @@ def _need() -> None:
     missing = missing_here()
     if missing:
         raise BackendNotInstalled(
-            f"a local model answers with {', '.join(missing)}, which this interpreter does not have",
+            f"running a local model requires {', '.join(missing)}, not installed for this interpreter",
             hint='run: pip install "cloudtune[local]"',
         )
 
@@ -130,9 +130,9 @@ def _translate_errors() -> Iterator[None]:
         kind = InvalidRequest if error.code == "bad_data" else BackendError
         raise kind(error.message, hint=error.hint) from error
     except FileExistsError as error:
-        raise InvalidRequest(str(error), hint="name a folder that does not exist yet") from error
+        raise InvalidRequest(str(error), hint="choose a folder that does not exist yet") from error
     except ImportError as error:
         hint = 'run: pip install "cloudtune[local]"'
-        raise BackendNotInstalled(f"a local model needs what cannot be imported: {error}", hint=hint) from error
+        raise BackendNotInstalled(f"cannot import a package that local models require: {error}", hint=hint) from error
     except OSError as error:
-        raise BackendError(f"the model cannot be read or written: {error}") from error
+        raise BackendError(f"cannot read or write the model: {error}") from error

@@ -62,10 +62,10 @@ def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
         raise _unknown(f"{name} names the home folder of an unknown user", "write the path in full") from error
     if path.exists():
         if revision is not None:
-            raise _unknown("a revision belongs to a model on the hub, and this is a path", "take `revision` out")
+            raise _unknown("a revision applies to hub models only, and this is a path", "remove `revision`")
         return _on_disk(path.absolute())
     if name.endswith((".gguf", ".json")) or name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
-        raise _unknown(f"there is no file or folder {path.absolute()}", "name a model folder, a .gguf file or a hub id")
+        raise _unknown(f"no such file or folder: {path.absolute()}", "use a model folder, a .gguf file or a hub id")
     return _on_hub(name, revision)
 
 
@@ -81,13 +81,16 @@ def _on_disk(path: Path) -> ModelFacts:
         if path.suffix == ".json":
             return _description(path)
     except OSError as error:
-        raise _unknown(f"{path} cannot be read: {error}", "give this user the right to read it") from error
-    raise _unknown(f"{path} is no model", "name a model folder, a .gguf file, a .json description or a hub id")
+        raise _unknown(f"cannot read {path}: {error}", "allow this user to read it") from error
+    raise _unknown(f"{path} is not a model", "use a model folder, a .gguf file, a .json description or a hub id")
 
 
 def _folder(path: Path) -> ModelFacts:
     if (path / "adapter_config.json").exists():
-        raise _unknown(f"{path} holds an adapter, not a model", "name its base model; or `cloudtune export --merged`")
+        raise _unknown(
+            f"{path} contains an adapter, not a model",
+            "use its base model, or merge it with `cloudtune export --merged`",
+        )
     if not (path / "config.json").exists():
         raise _unknown(f"{path} has no config.json", "name a model folder as transformers writes it")
     for file in sorted(path.rglob("*")):
@@ -96,9 +99,9 @@ def _folder(path: Path) -> ModelFacts:
     config = _json(path / "config.json")
     weights = [file for pattern in _WEIGHTS for file in sorted(path.glob(pattern))]
     if not weights:
-        raise _unknown(f"{path} has no weights (*.safetensors)", "fetch the whole model")
+        raise _unknown(f"{path} has no weights (*.safetensors)", "download the complete model")
     if not any((path / name).exists() for name in _TOKENIZERS):
-        raise _unknown(f"{path} has no tokenizer", "put its tokenizer beside it (tokenizer.json)")
+        raise _unknown(f"{path} has no tokenizer", "add its tokenizer (tokenizer.json)")
     return ModelFacts(
         source="folder",
         path=str(path),
@@ -113,7 +116,7 @@ def _of_config(place: Path | str, config: dict[str, Any]) -> dict[str, Any]:
     try:
         return model_sizes(config)._asdict()
     except ValueError as error:
-        raise _unknown(f"{place} is damaged: {error}", "fetch the model again") from error
+        raise _unknown(f"{place} is damaged: {error}", "download the model again") from error
 
 
 def _template(path: Path) -> str:
@@ -152,7 +155,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         try:
             return safetensors_head(read, file.stat().st_size)
         except ValueError as error:
-            raise _unknown(f"{file} is damaged: {error}", "fetch the model again") from error
+            raise _unknown(f"{file} is damaged: {error}", "download the model again") from error
 
 
 def _module(tensor: str) -> str:
@@ -168,7 +171,7 @@ def _gguf(path: Path) -> ModelFacts:
         context = size_of("context_length", head.get(f"{family}.context_length"))
         vocab = size_of("vocab_size", head.get(f"{family}.vocab_size") or head.get("tokenizer.ggml.tokens"))
     except ValueError as error:
-        raise _unknown(f"{path} is no GGUF file that can be read: {error}", "fetch the model again") from error
+        raise _unknown(f"{path} is not a valid GGUF file: {error}", "download the model again") from error
     return ModelFacts(
         source="gguf",
         path=str(path),
@@ -183,10 +186,8 @@ def _gguf(path: Path) -> ModelFacts:
 def _description(path: Path) -> ModelFacts:
     document = _json(path)
     if not set(document) <= {"model", "tokenizer"}:
-        fix = 'a model to be built is described as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
-        raise _unknown(
-            f"{path} has keys that are not known: {', '.join(sorted(set(document) - {'model', 'tokenizer'}))}", fix
-        )
+        fix = 'describe a model to build as {"model": {...}, "tokenizer": {"vocab_size": 512}}'
+        raise _unknown(f"{path} has unknown keys: {', '.join(sorted(set(document) - {'model', 'tokenizer'}))}", fix)
     from cloudtune_trainer.tiny import TINY_LLAMA
 
     for name in ("model", "tokenizer"):
@@ -211,7 +212,9 @@ def _on_hub(name: str, revision: str | None) -> ModelFacts:
     try:
         commit, config = hub.look_up(name, revision)
     except hub.HubError as error:
-        raise _unknown(f"{name!r} is no folder or file here, is not in the cache, and {error}", error.advice) from error
+        raise _unknown(
+            f"{name!r} is not a local folder or file, is not in the cache, and {error}", error.advice
+        ) from error
     return ModelFacts(
         source="hub", path=name, revision=commit, fingerprint=commit, **_of_config(f"{name}/config.json", config)
     )
@@ -236,7 +239,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return read_json_object(path)
     except ValueError as error:
-        raise _unknown(f"{path} is not valid JSON: {error}", "fetch the model again") from error
+        raise _unknown(f"{path} is not valid JSON: {error}", "download the model again") from error
 
 
 def _unknown(message: str, fix: str) -> SpecError:

@@ -175,14 +175,16 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
     length, context = document["hyperparameters"]["max_length"], model.get("context_length")
     found = []
     if context and length > context:
-        message = f"the model's context is {context} tokens, and {length} are asked for"
+        message = f"the model's context is {context} tokens, but max_length is {length}"
         fix = f"use at most {context}"
         found.append(Problem(code="too_long", field="hyperparameters.max_length", message=message, fix=fix))
     found += _strange_targets(request, model.get("modules") or ())
     chat = any(info.kind in _DIALOGUES for info in request.data.splits.values())
     if chat and model.get("chat_template") is False:
-        message = "its tokenizer has no chat template; dialogues are written as `User: ...` and `Assistant: ...` lines"
-        found.append(warning("no_template", "model", message, "an instruct model has a template of its own"))
+        message = (
+            "its tokenizer has no chat template; conversations are rendered as `User: ...` and `Assistant: ...` lines"
+        )
+        found.append(warning("no_template", "model", message, "use an instruct model, which has a chat template"))
     if request.resolved.row_limit is None:  # else the rows themselves have been counted
         found += [_long_rows(name, info.longest_chars, length) for name, info in request.data.splits.items()
                   if info.kind in _DIALOGUES and info.longest_chars > length * _CHARS_PER_TOKEN]  # fmt: skip
@@ -201,7 +203,7 @@ def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Probl
     return [
         Problem(
             code="unknown_target", field="adapter.targets",
-            message=f"the model has no module called {target!r}",
+            message=f"the model has no module named {target!r}",
             fix=f"it has {', '.join(get_close_matches(target, there, n=3) or there)}; or use all-linear",
         )
         for target in targets
@@ -210,19 +212,19 @@ def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Probl
 
 
 def _unreadable(feature: Problem) -> Problem:
-    message = f"{feature.message}; the trainer reads text only"
-    return Problem(code="not_text", field="data", message=message, fix="leave those rows out, or write them as text")
+    message = f"{feature.message}; the trainer supports text only"
+    return Problem(code="not_text", field="data", message=message, fix="remove those rows, or convert them to text")
 
 
 def _unseen(feature: Problem) -> Problem:
-    message = f"{feature.message}; the model's chat template does not show them"
-    return warning("not_shown", "data", message, "write into the turns' text what is to be learnt")
+    message = f"{feature.message}; the model's chat template ignores them"
+    return warning("not_shown", "data", message, "put the content to train on in the text of the messages")
 
 
 def _long_rows(split: str, chars: int, length: int) -> Problem:
     message = (
         f"the longest {split} row has {chars} characters, perhaps more than {length} tokens; "
-        f"a longer row is cut there, and the job's events name it"
+        f"longer rows are truncated, and the job's events list them"
     )
     return warning("may_be_cut", "hyperparameters.max_length", message, "raise it if the model's context allows")
 
@@ -284,7 +286,7 @@ def _of_validation(spec: JobSpec) -> Iterator[Problem]:
     if spec.data.validation is None:
         for name in ("every", "early_stopping"):
             if getattr(asked, name) not in (None, "never"):
-                message = "there are no validation rows to look at"
+                message = "there are no validation rows"
                 fix = "add `data.validation`: a file, or a share such as 0.1"
                 yield Problem(code="no_validation", field=f"validation.{name}", message=message, fix=fix)
     elif asked.early_stopping is not None and asked.every == "never":
@@ -296,12 +298,12 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
     hyper = spec.hyperparameters
     parts, batch = hyper.gradient_accumulation_steps or 1, hyper.batch_size
     if batch is not None and parts > batch:
-        message = f"a batch of {batch} cannot be computed in {parts} parts"
+        message = f"a batch of {batch} cannot be split into {parts} parts"
         fix = f"use at most {batch}"
         yield Problem(code="range", field="hyperparameters.gradient_accumulation_steps", message=message, fix=fix)
     if hyper.max_length == 1:
-        message = "one token has nothing before it to be predicted from"
-        yield Problem(code="range", field="hyperparameters.max_length", message=message, fix="use more")
+        message = "a sequence of one token has no context to predict from"
+        yield Problem(code="range", field="hyperparameters.max_length", message=message, fix="use a larger value")
 
 
 def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:

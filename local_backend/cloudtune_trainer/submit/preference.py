@@ -50,9 +50,9 @@ def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
         choices.note(f"overrides.{choices.backend}.{KEY}.{field}", found[field], why if value is None else "override")
     if METHODS[name].reference:
         how = (
-            "measured once before the first step: one pass over the rows at every start, 8 bytes a pair"
+            "computed before the first step: one pass over the rows at every start, 8 bytes per pair"
             if adapter == "full"
-            else "the same weights with the adapter switched off: one more forward pass a step, no second copy"
+            else "the same weights with the adapter disabled: one more forward pass per step, no second copy"
         )
         choices.note("reference", "the base model", f"derived: {how}")
     return {KEY: found}
@@ -75,8 +75,8 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
     if name in PAIRED:
         yield from _of_pairs(spec)
     elif spec.method.beta is not None:
-        message = f"{name} pulls towards no reference model"
-        yield Problem(code="no_effect", field="method.beta", message=message, fix=f"take it out, or use {PAIRED[0]}")
+        message = f"{name} uses no reference model"
+        yield Problem(code="no_effect", field="method.beta", message=message, fix=f"remove it, or use {PAIRED[0]}")
     try:
         given = PreferenceOverrides.model_validate(_given(spec, backend))
     except ValidationError:  # core tells of it
@@ -84,15 +84,15 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
     useful = _applied(name, given.loss) if name in PAIRED else ()
     for field in PreferenceOverrides.model_fields:
         if getattr(given, field) is not None and field not in useful:
-            message = f"{name}{f' with the loss {given.loss}' if given.loss else ''} has no {field}"
+            message = f"{name}{f' with the loss {given.loss}' if given.loss else ''} does not use {field}"
             place = f"overrides.{backend}.{KEY}.{field}"
-            yield Problem(code="no_effect", field=place, message=message, fix="take it out")
+            yield Problem(code="no_effect", field=place, message=message, fix="remove it")
 
 
 def _of_pairs(spec: JobSpec) -> Iterator[Problem]:
     if spec.method.loss_on == "all":
-        message = "of a pair only the answers are learnt"
-        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use assistant")
+        message = "preference methods train on the answers only"
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it, or use assistant")
     if spec.hyperparameters.packing:
-        message = "pairs are not packed: a step is `batch_size` pairs"
-        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+        message = "preference pairs cannot be packed: a step is `batch_size` pairs"
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")

@@ -104,13 +104,13 @@ def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
 def _side(renderer: Renderer, record: Record, name: str, row: int) -> Rendered | None:
     """The question with one of its answers, or None where nothing of the answer is to be learnt."""
     if name not in record:
-        raise TrainingProblem("bad_data", f'row {row}: a pair has "messages", "chosen" and "rejected"')
+        raise TrainingProblem("bad_data", f'row {row}: a preference pair requires "messages", "chosen" and "rejected"')
     asked = [message | {"weight": 0} for message in record["messages"]]
     samples = rendered(renderer, {**record, "messages": [*asked, *record[name]]}, row=row)
     if len(samples) > 1:
         raise TrainingProblem(
             "bad_data",
-            f"row {row}: the chat template rewrites earlier turns, so an answer of several turns is no one sequence",
+            f"row {row}: the chat template rewrites earlier turns, so an answer of several turns is not one sequence",
             "Use loss_on: last_assistant, or answers of one turn.",
         )
     return samples[0] if samples else None

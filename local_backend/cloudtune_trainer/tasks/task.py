@@ -2,7 +2,7 @@
 
 A task turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of it.
 
-Losses are sums, over tokens, rows or pairs: the loop divides by the count of the whole optimiser step, so that a batch
+Losses are sums, over tokens, rows or pairs: the loop divides by the count of the whole optimizer step, so that a batch
 computed in parts, or on several devices, has the same gradient as one computed at once.
 """
 

@@ -73,9 +73,9 @@ class Clients:
         return self._session.client(service, region_name=region, endpoint_url=self._options.endpoint_url, config=config)
 
     def _must_sign(self) -> bool:
-        """Whether Bedrock is to see a signature even where there is a key, which botocore would send instead.
+        """Return whether to sign Bedrock requests even if there is an API key, which botocore would send instead.
 
-        It never does so over plain HTTP; and on this machine nothing but a signature tells the region.
+        botocore never sends the key over plain HTTP, and on loopback only a signature identifies the region.
         """
         named = self._options.endpoint_url or os.environ.get("AWS_ENDPOINT_URL") or ""
         return named.startswith("http://") or urlsplit(named).hostname in _LOOPBACK
@@ -98,11 +98,11 @@ class Clients:
         """The region in force. Raises ConfigError if there is none."""
         region = self.client("sts").meta.region_name
         if not region or region == "aws-global":
-            raise ConfigError("there is no AWS region", hint="set region in the settings, or AWS_REGION")
+            raise ConfigError("no AWS region is set", hint="set region in the settings, or AWS_REGION")
         return str(region)
 
     def account(self) -> str:
-        """The account's twelve digits, as STS tells them; asked for once."""
+        """The account's twelve digits from STS, requested once."""
         client = self.client("sts")
         if self._account is None:
             with self.asking("identity"):
@@ -126,7 +126,7 @@ class Clients:
         return self._options.timeout
 
     def identity(self) -> dict[str, str]:
-        """Who the credentials belong to, as STS tells it now."""
+        """Return the identity of the credentials from STS."""
         with self.asking("identity"):
             told = self.client("sts").get_caller_identity()
         return {"account": str(told["Account"]), "arn": str(told.get("Arn", ""))}
@@ -160,7 +160,7 @@ class Clients:
 
     @contextmanager
     def asking(self, doing: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
-        """What botocore raises inside comes out as ours, about ``doing``."""
+        """Translate botocore's exceptions to cloudtune errors about ``doing``."""
         from botocore.eventstream import ParserError
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.parsers import ResponseParserError
@@ -173,10 +173,10 @@ class Clients:
         except CloudtuneError:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            message = f"{doing}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            message = f"{doing}: unexpected response ({type(error).__name__}: {error})"
             raise InvalidResponse(message) from error
         except (HTTPError, ParserError) as error:  # botocore hands out the stream of an answer as urllib3 reads it
-            raise Unavailable(f"{doing}: the answer broke off: {error}") from error
+            raise Unavailable(f"{doing}: the response was interrupted: {error}") from error
 
     def secrets(self) -> tuple[str, ...]:
         """What a service might repeat and nobody else should read; only credentials that were loaded already."""
@@ -199,12 +199,12 @@ def _refuse_strangers(http_response: Any, parsed: dict[str, Any], model: Any, **
         return
     if http_response.raw is None:
         return  # botocore's Stubber answers without a body
-    hint = "check that the endpoint leads to AWS, and not to a proxy's page"
+    hint = "check that the endpoint is AWS, not a proxy's page"
     if http_response.content[:256].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise InvalidResponse(f"{model.name}: the answer is a web page, and not what the API promises", hint=hint)
+        raise InvalidResponse(f"{model.name}: the response is a web page, not an API response", hint=hint)
     promised = model.output_shape.required_members if model.output_shape is not None else ()
     if promised and not any(name in parsed for name in promised):  # services leave some of them out for a while
-        raise InvalidResponse(f"{model.name}: the answer holds nothing of what the API promises", hint=hint)
+        raise InvalidResponse(f"{model.name}: the response has none of the documented fields", hint=hint)
 
 
 def _is_own(url: str) -> bool:

@@ -1,7 +1,7 @@
-"""Inference components: models, and adapters of a model, on one endpoint, each made and taken away by itself.
+"""Inference components: models, and adapters of a model, on one endpoint, each created and deleted separately.
 
-A component is atomic by its name, and ours if it carries the submission's token as a tag. An adapter is one whose base
-is another component; it has no model of its own. Shapes: botocore 1.44.5, service model ``sagemaker``.
+A component is atomic by its name, and belongs to cloudtune if it has the submission's token as a tag. An adapter is a
+component whose base is another component; it has no model. Shapes: botocore 1.44.5, service model ``sagemaker``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Components:
         return {"name": name}
 
     def find(self, request: Mapping[str, Any], now: datetime) -> Found:
-        """What stands under the name. Raises Conflict if that is not ours."""
+        """Return the resource with that name. Raises Conflict if cloudtune did not create it."""
         is_removal = "body" not in request
         name = str(request["name"] if is_removal else request["body"]["InferenceComponentName"])
         there = self._describe(name)
@@ -80,15 +80,15 @@ class Components:
         if going:
             return Unsettled(until=now + timedelta(seconds=GOING_POLL_S))
         if self._tags_of(there).get(TOKEN_TAG) != token_in(request["body"]):
-            raise Conflict(f"an inference component {name!r} stands, and cloudtune did not make it for this model",
-                           hint="give another name, or take it down")  # fmt: skip
+            raise Conflict(f"an inference component {name!r} exists, but cloudtune did not create it for this model",
+                           hint="choose another name, or delete it")  # fmt: skip
         return Done(outputs={"name": name})
 
     def probe(self, request: Mapping[str, Any]) -> Probe:
-        """Whether it answers; of one that is taken down, whether it is gone."""
+        """Return whether it is ready or, for a deletion, gone."""
         name = str(request["name"])
         there = self._describe(name)
-        word = str((there or {}).get("InferenceComponentStatus") or "not there")
+        word = str((there or {}).get("InferenceComponentStatus") or "not found")
         told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
         if request.get("until") == "gone":
             state = "ready" if there is None else "failed" if word == "Failed" else "pending"
@@ -99,12 +99,12 @@ class Components:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def on(self, endpoint: str) -> list[str]:
-        """Names of all that stand on an endpoint, whoever made them."""
+        """Return the names of all components on an endpoint."""
         entries = self._entries(EndpointNameEquals=endpoint)
         return [str(one["InferenceComponentName"]) for one in entries if one["InferenceComponentStatus"] != "Deleting"]
 
     def listed(self, scope: str) -> list[Deployment]:
-        """This back end's; those that are being taken down do not stand."""
+        """List this back end's components, except those being deleted."""
         found = []
         for entry in self._entries():
             tags = self._tags_of(entry)

@@ -1,8 +1,8 @@
-"""Endpoints of SageMaker: model, configuration and endpoint made under one name, waited for, listed, taken down.
+"""SageMaker endpoints: creates, awaits, lists and deletes model, configuration and endpoint under one name.
 
-Each is a step of its own, atomic by its name: what stands under it is ours if it carries the submission's token as a
-tag. "Exists" and "not found" arrive as the texts of ValidationExceptions. It is the endpoint that costs by the hour, so
-that it goes first (docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-delete-resources.html, seen 2026-11-21).
+Each is a separate step, atomic by its name. A resource belongs to cloudtune if it has the submission's token as a
+tag. "Exists" and "not found" are messages of ValidationExceptions. The endpoint is billed by the hour, so it is
+deleted first (docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-delete-resources.html, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TAKEN = re.compile(r"already exist", re.IGNORECASE)
 GOING_POLL_S = 10.0
 ASLEEP = "asleep"
 """A deployment without an instance: it costs nothing, and wakes within minutes of a question."""
-SLEEPS = "no instance, and nothing to pay, while nobody asks; the first question wakes it"
+SLEEPS = "no instances and no cost while idle; the first request starts one"
 _PAGE = 100
 
 
@@ -69,7 +69,7 @@ class Endpoints:
         return {"name": name}
 
     def find(self, step_id: str, request: Mapping[str, Any], now: datetime) -> Found:
-        """What stands under the name. Raises Conflict if that is not ours."""
+        """Return the resource with that name. Raises Conflict if cloudtune did not create it."""
         kind = step_id.removeprefix("remove_")
         _, field, arn = KINDS[kind]
         if step_id.startswith("remove_"):
@@ -84,14 +84,14 @@ class Endpoints:
         if there.get("EndpointStatus") == "Deleting":  # the name is free once it has gone
             return Unsettled(until=now + timedelta(seconds=GOING_POLL_S))
         if self._labels.of(str(there[arn]), there.get("CreationTime")).get(TOKEN_TAG) != token_in(body):
-            raise Conflict(f"{name!r} stands already, and cloudtune did not make it for this model",
-                           hint="give another name, or take it down")  # fmt: skip
+            raise Conflict(f"{name!r} exists, but cloudtune did not create it for this model",
+                           hint="choose another name, or delete it")  # fmt: skip
         return Done(outputs={"name": name})
 
     def probe(self, name: str) -> Probe:
         """Whether it answers."""
         there = self._describe("endpoint", name)
-        word = str((there or {}).get("EndpointStatus") or "not there")
+        word = str((there or {}).get("EndpointStatus") or "not found")
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
         told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
         return Probe(state=state, outputs={"name": name}, message=told)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ class Endpoints:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def listed(self, scope: str, price: Callable[[str], float | None] = lambda _: None) -> list[Deployment]:
-        """This back end's endpoints; those that are being taken down do not stand. ``price`` is an instance type's."""
+        """List this back end's endpoints, except those being deleted. ``price`` returns an instance type's price."""
         found = []
         for entry in self._entries():
             tags = self._labels.of(str(entry["EndpointArn"]), entry.get("CreationTime"))

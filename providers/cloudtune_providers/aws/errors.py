@@ -61,16 +61,16 @@ _CODES: dict[type[CloudtuneError], frozenset[str]] = {
 _CLASS_OF = {code: cls for cls, codes in _CODES.items() for code in codes}
 # SageMaker says so in a ValidationException (aws-sdk issues name these texts, seen 2026-11-21).
 _MISSING = re.compile(r"not found|could not find|does not exist", re.IGNORECASE)
-_ADDRESS_HINT = "check that the endpoint leads to AWS, and not to a proxy's page"
+_ADDRESS_HINT = "check that the endpoint is AWS, not a proxy's page"
 _HINTS: dict[type[CloudtuneError], str] = {
     CredentialsError: "check which identity is in use: `aws sts get-caller-identity`",
-    QuotaExceeded: "look at Service Quotas in the console, or wait until another job has ended",
+    QuotaExceeded: "check Service Quotas in the console, or wait until another job ends",
 }
 # What an inference component without copies answers with, as a ValidationError
 # (aws.amazon.com/blogs/machine-learning, scale down to zero in SageMaker inference, seen 2026-11-21).
 _NO_COPY = re.compile(r"no capacity to process this request", re.IGNORECASE)
-_WAKING = "it sleeps while nobody asks, and this question wakes it: ask again in some ten minutes"
-_ASLEEP = "an imported model that was not asked for a while wakes within minutes: ask again"
+_WAKING = "it scales to zero when idle and is starting now; try again in about ten minutes"
+_ASLEEP = "an idle imported model loads within minutes; try again"
 
 
 def code_of(error: BaseException | None) -> str:
@@ -141,7 +141,7 @@ def _without_answer(error: Exception, message: str) -> CloudtuneError:
     if _is_unreadable(error):
         return InvalidResponse(message, hint=_ADDRESS_HINT)
     if isinstance(error, aws.NoRegionError):
-        return ConfigError("there is no AWS region", hint="set region in the settings, or AWS_REGION")
+        return ConfigError("no AWS region is set", hint="set region in the settings, or AWS_REGION")
     if isinstance(error, aws.ProfileNotFound | aws.ConfigNotFound | aws.ConfigParseError | aws.InvalidRegionError):
         return ConfigError(message)
     credentials = (aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError,

@@ -1,7 +1,7 @@
-"""Plans that make a model answer on SageMaker and take it down again. Pure.
+"""Plans that deploy and undeploy a model on SageMaker. Pure.
 
-A model stands on an endpoint of its own; or in an inference component, on an endpoint of its own whose copies follow
-the questions, or on one that stands already; or it is an adapter on a base model that several share.
+A model is on a dedicated endpoint; or in an inference component, on a dedicated endpoint that scales with requests or
+on an existing one; or it is an adapter on a shared base model.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def alone(aim: Aim, bodies: Mapping[str, Body]) -> Plan:
 
 
 def on_endpoint(aim: Aim, model: Body, part: Part, copies: Copies | None) -> Plan:
-    """In a component on an endpoint that stands already."""
+    """Deploy as a component on an existing endpoint."""
     labels = aim.labels(**_copies(copies))
     return _deploy(aim, [_make("model", aim.name, model, labels, aim.token), *_component(aim, part, labels, copies)])
 
@@ -76,7 +76,7 @@ def scaled(aim: Aim, bodies: Mapping[str, Body], part: Part, copies: Copies) -> 
 
 
 def adapter(aim: Aim, base: Aim, bodies: Mapping[str, Body], base_part: Part, part: Part) -> Plan:
-    """As an adapter of ``base``, whose endpoint is made with it unless both stand: its steps are the same for all."""
+    """Deploy as an adapter of ``base``, whose endpoint is created if missing, with the same steps for all adapters."""
     labels = base.labels()
     steps = [_make(kind, base.name, body, labels, base.token) for kind, body in bodies.items()]
     steps += [_until_answers("endpoint_ready", base)]
@@ -96,7 +96,7 @@ def removal(deployment: Deployment, token: str) -> Plan:
     if held.get("component") and held.get("endpoint") == name:
         # An endpoint is deleted only once no component is on it.
         steps.append(
-            Step(id=GONE, kind="await", title=f"wait until {name} is off its endpoint", limit_s=_GOING_S,
+            Step(id=GONE, kind="await", title=f"wait until {name} is removed from its endpoint", limit_s=_GOING_S,
                  request={"call": "sagemaker.describe_inference_component", "name": name, "until": "gone"})
         )  # fmt: skip
     if "component" not in held or held.get("endpoint") == name:
@@ -129,7 +129,7 @@ def _component(
         Step(id=create, kind="call", title=f"put {aim.name} on the endpoint {part.endpoint}", once="atomic",
              token=aim.token,
              request={"call": "sagemaker.create_inference_component", "body": {**body, "Tags": labels}}),
-        Step(id=ready, kind="await", title=f"wait until {aim.name} answers", limit_s=aim.limit_s,
+        Step(id=ready, kind="await", title=f"wait until {aim.name} is ready", limit_s=aim.limit_s,
              request={"call": "sagemaker.describe_inference_component", "name": output_ref(create, "name")}),
         *(scaling.steps(aim.name, aim.token, copies) if copies else ()),
     ]  # fmt: skip

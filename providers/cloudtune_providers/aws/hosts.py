@@ -66,10 +66,10 @@ class Hosts:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def listed(self, scope: str, price: Callable[[str], float | None] = lambda _: None) -> list[Deployment]:
-        """What stands: an endpoint with the component that it was made for is one, every other component another."""
+        """List deployments: an endpoint and its own component are one; every other component is a separate one."""
         try:
             parts = {(one.id, one.raw["cloudtune"]["endpoint"]): one for one in self._components.listed(scope)}
-        except PermissionDenied:  # whoever may not list them has made none
+        except PermissionDenied:  # an identity that may not list them has created none
             parts = {}
         found = []
         for one in self._endpoints.listed(scope, price):
@@ -95,7 +95,7 @@ class Hosts:
             if others:
                 raise InvalidRequest(
                     f"{', '.join(sorted(others))} {'are' if len(others) > 1 else 'is'} on {deployment.id}",
-                    hint=f"take that down first: cloudtune undeploy {min(others)}",
+                    hint=f"delete it first: cloudtune undeploy {min(others)}",
                 )
         return host_plans.removal(deployment, token)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudtune.catalog import Rate
 
 _VENDOR = "sagemaker"
-NOT_KNOWN = "what an hour costs there is not known here"
+NOT_KNOWN = "the hourly price is unknown"
 
 
 def rate_of(use: str, kind: str, region: str) -> Rate | None:
@@ -25,18 +25,18 @@ def rate_of(use: str, kind: str, region: str) -> Rate | None:
 
 
 def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) -> CostEstimate:
-    """What a job costs at the most: all of its longest time, at the price of an hour without spot."""
+    """Return the maximum cost of a job: its maximum run time at the on-demand price."""
     what, cheaper = (
         f"{count} x {kind}",
-        "; less on spot instances, which the bill tells by fewer seconds" if spot else "",
+        "; less on spot instances, which bill fewer seconds" if spot else "",
     )
     rate = rate_of("training", kind, region)
     if rate is None:
         return CostEstimate(usd=None, basis=f"{what} by the second in {region}{cheaper}; {NOT_KNOWN}")
     hours = seconds / 3600
     basis = (
-        f"up to {hours:g} h of {what} at {rate.usd:g} USD an hour in {region}{cheaper}; billed by the second that it "
-        f"runs, disks and storage apart; {rate.cited}"
+        f"up to {hours:g} h of {what} at {rate.usd:g} USD per hour in {region}{cheaper}; billed per second of "
+        f"run time, excluding disks and storage; {rate.cited}"
     )
     most = round(hours * count * rate.usd, 2)
     return CostEstimate(usd=None, basis=basis, prices_as_of=rate.as_of, at_most_usd=most)
@@ -45,11 +45,11 @@ def training(kind: str, count: int, seconds: float, region: str, *, spot: bool) 
 def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate:
     """What an endpoint costs an hour; it has no end, and therefore no sum."""
     what = f"{'up to ' if sleeps else ''}{count} x {kind} by the hour"
-    when = "while somebody asks, nothing otherwise" if sleeps else "idle too, until taken down"
+    when = "while in use, nothing when idle" if sleeps else "even when idle, until deleted"
     rate = rate_of("hosting", kind, region)
     if rate is None:
         return CostEstimate(usd=None, basis=f"{what} {when}; {NOT_KNOWN}")
-    told = f"{count * rate.usd:g} USD an hour in {region}, prices of {rate.as_of}; {rate.cited}"
+    told = f"{count * rate.usd:g} USD per hour in {region}, prices of {rate.as_of}; {rate.cited}"
     return CostEstimate(usd=None, basis=f"{what} {when}: {told}", prices_as_of=rate.as_of)
 
 

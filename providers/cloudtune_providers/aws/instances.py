@@ -1,6 +1,6 @@
-"""How many accelerators a SageMaker instance type has: what a batch over all devices is divided by.
+"""The number of accelerators of SageMaker instance types, to divide a batch among devices.
 
-aws.amazon.com/ec2/instance-types, accelerated computing. A type that is not here has to be told about.
+Source: aws.amazon.com/ec2/instance-types, accelerated computing. Settings must provide it for other types.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tags of things in SageMaker, as they are asked for: ours never change, so that each thing is asked about once."""
+"""Tags of SageMaker resources, read once per resource, because cloudtune's tags never change."""
 
 from __future__ import annotations
 

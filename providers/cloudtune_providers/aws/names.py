@@ -1,4 +1,4 @@
-"""Names and tags: what AWS accepts, and how ours are derived from a submission's token."""
+"""Names and tags: what AWS accepts, and how cloudtune derives them from a submission's token."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TAG = re.compile(r"[\w\s.:/=+@-]*", re.UNICODE)
 
 
 def tags_of(token: str, name: str, *given: Mapping[str, str]) -> dict[str, str]:
-    """All tags of a thing that is made: those given, the later ones winning, and ours."""
+    """Return all tags of a new resource: the given ones, later ones first, and cloudtune's."""
     merged = {key: value for tags in given for key, value in tags.items()}
     return merged | {TOKEN_TAG: token, NAME_TAG: name}
 
@@ -33,17 +33,17 @@ def tag_list(tags: Mapping[str, str], *, upper: bool = False) -> list[dict[str, 
 
 
 def tag_problems(tags: Mapping[str, str], field: str, *, others: int = 0) -> Iterator[Problem]:
-    """What AWS would refuse. ``others`` is how many more the thing carries beside these and ours."""
+    """Return problems that AWS would reject. ``others`` is the number of additional tags of the resource."""
     room = MOST_TAGS - len(OUR_TAGS) - others
     if len(tags) > room:
-        message = f"{len(tags)} tags, and there is room for {room}"
-        yield Problem(code="too_many_tags", field=field, message=message, fix="take some out")
+        message = f"{len(tags)} tags; at most {room} are allowed"
+        yield Problem(code="too_many_tags", field=field, message=message, fix="remove some")
     for key, value in tags.items():
         if not _TAG.fullmatch(key) or not _TAG.fullmatch(value):
-            message = f"AWS takes letters, digits, spaces and _ . : / = + - @ in tags, and not {key!r}: {value!r}"
-            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="write it otherwise")
+            message = f"AWS tags allow letters, digits, spaces and _ . : / = + - @, not {key!r}: {value!r}"
+            yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="remove the other characters")
         if key.lower().startswith("aws:") or key in OUR_TAGS:
-            message = f"tags that begin with {key.partition(':')[0]}: belong to somebody else"
+            message = f"tags that start with {key.partition(':')[0]}: are reserved"
             yield Problem(code="tag", field=f"{field}.{key}", message=message, fix="choose another key")
 
 

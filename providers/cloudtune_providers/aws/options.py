@@ -36,7 +36,7 @@ def _role(value: str) -> str:
 
 
 class AwsOptions(BaseModel):
-    """Which account and region, and where files go. Credentials come from AWS's own chain, and stand nowhere here."""
+    """Account, region and storage. Credentials come from AWS's default chain and are not settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21: 5 MiB to 5 GiB each, 10,000 at the most.
+# docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21: 5 MiB to 5 GiB each, at most 10,000.
 PART_BYTES = 8 * 1024 * 1024
 MOST_PARTS = 10_000
 ALGORITHM = "CRC32"
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 def cut(size: int) -> list[Part]:
-    """The parts of a file of that size: the same size gives the same parts, so that another process can go on."""
+    """Return the parts of a file of that size. The same size gives the same parts, so another process can continue."""
     each = PART_BYTES
     while each * MOST_PARTS < size:
         each *= 2

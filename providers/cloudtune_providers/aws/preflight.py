@@ -1,7 +1,7 @@
-"""What can be looked at before a job on AWS: identity, region, bucket, role, permissions, quotas. Reads only.
+"""Preflight checks on AWS: identity, region, bucket, role, permissions, quotas. Read-only.
 
-What may not be looked at is told apart from what is refused: nobody knows whether it would work. Permissions are asked
-of IAM's simulator, which knows neither bucket policies nor an organisation's
+Checks that permissions do not allow are reported separately from failed ones. Permissions are checked with IAM's
+simulator, which ignores bucket policies and the organization's policies
 (docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html, botocore 1.44.5).
 """
 
@@ -74,7 +74,7 @@ class AccountChecks:
 
     @property
     def account(self) -> str:
-        """Whose account it is; empty until ``identity`` has told."""
+        """The account. Empty until ``identity`` has run."""
         return self._who.get("account", "")
 
     # -- one by one ------------------------------------------------------------------------------------------------
@@ -97,13 +97,16 @@ class AccountChecks:
             with self.clients.asking(f"bucket {bucket}"):
                 told = self.clients.client("s3").head_bucket(Bucket=bucket)
         except JobNotFound:
-            return "denied", f"there is no bucket {bucket}, or it is another account's"
+            return "denied", f"the bucket {bucket} does not exist, or belongs to another account"
         headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
         place = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
         if place and place != self.clients.region:
-            return "denied", f"{bucket} lies in {place}, and jobs in {self.clients.region} read only buckets there"
+            return (
+                "denied",
+                f"{bucket} is in {place}, but jobs in {self.clients.region} can only read buckets in that region",
+            )
         if not place:
-            return "cannot_verify", f"{bucket} is there; its region is not told"
+            return "cannot_verify", f"{bucket} exists; its region is unknown"
         return "good", f"{bucket}, in {place}"
 
     def role(self) -> Told:
@@ -115,26 +118,26 @@ class AccountChecks:
             with self.clients.asking(f"role {name}"):
                 role = dict(self.clients.client("iam").get_role(RoleName=name)["Role"])
         except JobNotFound:
-            return "denied", f"there is no role {self.options.role_arn}"
+            return "denied", f"the role {self.options.role_arn} does not exist"
         document = role.get("AssumeRolePolicyDocument")
         if isinstance(document, str):
             document = json.loads(unquote(document))
         if not trusts(document or {}, self._service):
             hint = f"see `cloudtune init {self._backend}`"
-            return "denied", f"it does not let {self._service} take it on: {hint}"
+            return "denied", f"its trust policy does not allow {self._service} to assume it: {hint}"
         return "good", str(role.get("Arn"))
 
     def role_may(self, asked: Iterable[Asked]) -> Told:
         """What the role is allowed to."""
         if not (self.options.role_arn and self.options.bucket):
-            return "cannot_verify", "without a role and a bucket there is nothing to look at"
+            return "cannot_verify", "set a role and a bucket to check permissions"
         return self._simulated(self.options.role_arn, asked)
 
     def caller_may(self, asked: Iterable[Asked]) -> Told:
-        """What whoever asks is allowed to: the given, and to hand the role over."""
+        """Check the caller's permissions: the given actions, and passing the role."""
         source = role_of(self._who.get("arn", ""))
         if source is None:
-            return "cannot_verify", f"{self._who.get('arn')} cannot be simulated"
+            return "cannot_verify", f"the permissions of {self._who.get('arn')} cannot be simulated"
         passing = [("iam:PassRole", self.options.role_arn)] if self.options.role_arn else []
         return self._simulated(source, [*asked, *passing])
 
@@ -160,7 +163,7 @@ class AccountChecks:
         if denied:
             return "denied", f"not allowed: {', '.join(denied)}"
         if unknown:
-            return "cannot_verify", f"allowed on conditions that the simulator cannot judge: {', '.join(unknown)}"
+            return "cannot_verify", f"allowed under conditions that the simulator cannot evaluate: {', '.join(unknown)}"
         return "good", ", ".join(allowed)
 
     def _decisions(self, source: str, actions: list[str], resource: str) -> list[dict[str, Any]]:

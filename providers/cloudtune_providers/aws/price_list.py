@@ -1,6 +1,6 @@
-"""AWS's own price list, asked for an hour of a SageMaker instance. Reads only.
+"""AWS's price list: hourly prices of SageMaker instances. Read-only.
 
-A product is told by region, type and component (``Training``, ``Hosting``), and comes as a JSON text of its own
+A product is identified by region, type and component (``Training``, ``Hosting``), and is a separate JSON string
 (docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html, seen 2026-11-21).
 """
 
@@ -54,7 +54,7 @@ class PriceList:
                 try:
                     yield json.loads(text)
                 except ValueError as error:
-                    raise InvalidResponse("AWS's price list holds what is not JSON") from error
+                    raise InvalidResponse("AWS's price list is not valid JSON") from error
             if not page.get("NextToken"):
                 return
             more = {"NextToken": page["NextToken"]}

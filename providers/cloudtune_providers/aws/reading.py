@@ -1,6 +1,6 @@
-"""Rows that lie on S3: finds objects and opens them from any byte on. One try each; core retries and goes on.
+"""Rows on S3: finds objects and opens them from any byte offset. One attempt each; core retries and resumes.
 
-Credentials, region and endpoint come from AWS's own chain: environment, profile, the machine's role.
+Credentials, region and endpoint come from AWS's default chain: environment, profile, instance role.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class S3Store:
         except Exception as error:
             if _is_changed(error):
                 fix = "run the command again"
-                message = "the object was replaced while it was read"
+                message = "the object was replaced during the read"
                 raise DataError([Problem(code="data_changed", message=message, file=file.uri, fix=fix)]) from error
             raise
         return cast("IO[bytes]", _Body(answer["Body"], self._clients, file.uri))
@@ -90,7 +90,7 @@ def _parts(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or not uri.startswith("s3://"):
         fix = "write s3://bucket/key, or s3://bucket/folder/*.jsonl"
-        raise DataError([Problem(code="no_file", message="this names no bucket", file=uri, fix=fix)])
+        raise DataError([Problem(code="no_file", message="the address has no bucket", file=uri, fix=fix)])
     return bucket, key
 
 

@@ -1,8 +1,8 @@
-"""Objects in one bucket: keys named by their content, uploads that go on where a killed one stopped.
+"""Objects in one bucket: keys contain the content's hash, and uploads resume after an interruption.
 
-Up to 8 MiB go in one request; more goes in parts by explicit calls, since a managed transfer cannot be resumed. A
-multipart upload that was begun by a dead process is found by its key, whose hash says that its parts are ours: it is
-gone on with. What is left over once the object stands is aborted. A file is read once, for its parts and its hash.
+Files up to 8 MiB are sent in one request, larger ones in parts with explicit calls, because managed transfers cannot
+be resumed. An interrupted multipart upload is found by its key, whose hash identifies the parts, and is continued.
+Leftover uploads are aborted when the object exists. A file is read once, for its parts and its hash.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Objects:
     def put(self, key: str, path: Path, sha256: str, journal: Journal) -> dict[str, Any]:
         """Write the file under the key, once and whole. Raises DataError if its bytes are not those of ``sha256``.
 
-        A run that was killed on the way goes on with the parts that it still lacks.
+        After an interruption, only the missing parts are uploaded.
         """
         size = path.stat().st_size
         if size <= SINGLE_BYTES:
@@ -88,17 +88,17 @@ class Objects:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def find(self, key: str, sha256: str, size: int | None = None) -> Found:
-        """Whether the object with these bytes is there. Raises Conflict if something else stands under the key."""
+        """Return whether the object with this content exists. Raises Conflict if the key has other content."""
         try:
-            with self._clients.asking(f"look at {self.url(key)}"):
+            with self._clients.asking(f"check of {self.url(key)}"):
                 head = _confirmed(self._s3.head_object(Bucket=self.bucket, Key=key))
         except JobNotFound:
             return Absent()
         told = head.get("Metadata", {}).get(_HASH_KEY)
         if told != sha256 or (size is not None and head["ContentLength"] != size):
             raise Conflict(
-                f"{self.url(key)} is there, and holds something else",
-                hint="choose another bucket or prefix, or remove it",
+                f"{self.url(key)} already exists with different content",
+                hint="choose another bucket or prefix, or delete it",
             )
         return Done(outputs={"key": key, "url": self.url(key), "bytes": head["ContentLength"], "sha256": sha256})
 
@@ -114,7 +114,7 @@ class Objects:
             return bytes(self._s3.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read())
 
     def region(self) -> str | None:
-        """Where the bucket lies, if it is told. Raises JobNotFound."""
+        """Return the bucket's region, if it is available. Raises JobNotFound."""
         with self._clients.asking(f"bucket {self.bucket}"):
             told = self._s3.head_bucket(Bucket=self.bucket)
         headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -157,13 +157,13 @@ class Objects:
             if errors := answer.get("Errors"):
                 raise BackendError(f"removal of {self.url(errors[0]['Key'])}: {errors[0].get('Message')}")
         with suppress(PermissionDenied):  # few are let to look at them, and there seldom are any
-            for begun in self.uploads(place):  # a request that landed late may have begun one more
+            for begun in self.uploads(place):  # a request that arrived late may have started another one
                 if place.endswith("/") or begun["Key"] == place:
                     self.abort(begun["Key"], begun["UploadId"])
         return len(keys)
 
     def uploads(self, prefix: str) -> Sequence[dict[str, Any]]:
-        """Multipart uploads that were begun and neither completed nor aborted, oldest first."""
+        """Return multipart uploads that were neither completed nor aborted, oldest first."""
         found: list[dict[str, Any]] = []
         more: dict[str, str] = {}
         with self._clients.asking(f"list of uploads to {self.url(prefix)}", missing=InvalidRequest):
@@ -217,7 +217,7 @@ class _Multipart:
         whole, finished = hashlib.sha256(), []
         under_way: set[Future[dict[str, Any]]] = set()
         for part, content in read_parts(self._path):
-            if len(content) < part.size:  # somebody cut the file: its hash is not going to fit
+            if len(content) < part.size:  # the file was truncated: its hash will not match
                 break
             under_way.add(threads.submit(self._part, upload, part, content, there.get(part.number)))
             whole.update(content)
@@ -235,7 +235,7 @@ class _Multipart:
         return [one["UploadId"] for one in self._begun() if one.get("ChecksumAlgorithm", ALGORITHM) == ALGORITHM]
 
     def _opened(self) -> str:
-        """The upload that was begun before, by whomever: the key says that its bytes are these. Else a new one."""
+        """Return an unfinished upload of the key, which identifies the content, or a new one."""
         begun = self._ours()
         noted = self._journal.notes.get("upload")
         if begun:
@@ -277,20 +277,20 @@ class _Multipart:
             _confirmed(done)
 
     def _asking(self, what: str) -> Any:
-        # Another process that uploads the same rows may have completed it: whoever asks again finds the object.
+        # Another process that uploads the same rows may have completed it; a retry finds the object.
         return self._o._clients.asking(f"{what} of the upload of {self._o.url(self._key)}", missing=Unavailable)
 
 
 def _confirmed(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer about an object, if it tells the ETag that S3 always tells. Raises InvalidResponse."""
+    """Return the response about an object, if it has an ETag, as S3 always sends. Raises InvalidResponse."""
     if not answer.get("ETag"):
-        raise InvalidResponse("the answer names no ETag: it is not S3's")
+        raise InvalidResponse("the response has no ETag, so it is not from S3")
     return answer
 
 
 def changed(what: str) -> DataError:
     """The error for bytes that are not those that were planned."""
-    return DataError(f"{what}: the bytes have changed since they were planned", hint="plan and submit again")
+    return DataError(f"{what}: the content has changed since the plan", hint="plan and submit again")
 
 
 def _base64(digest: bytes) -> str:

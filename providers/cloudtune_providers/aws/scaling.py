@@ -53,18 +53,18 @@ def steps(name: str, token: str, copies: Copies) -> tuple[Step, ...]:
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerInferenceComponentInvocationsPerCopy"},
     }  # fmt: skip
     made = [
-        _step(TARGET, f"let {name} have {copies.least} to {copies.most} copies", token, "register_scalable_target",
+        _step(TARGET, f"allow {name} {copies.least} to {copies.most} copies", token, "register_scalable_target",
               where | {"MinCapacity": copies.least, "MaxCapacity": copies.most}),
-        _step(TRACKING, f"let the copies of {name} follow the questions", token, "put_scaling_policy",
+        _step(TRACKING, f"scale the copies of {name} with its requests", token, "put_scaling_policy",
               where | {"PolicyName": f"{name}-tracking", "PolicyType": "TargetTrackingScaling",
                        "TargetTrackingScalingPolicyConfiguration": tracked}),
     ]  # fmt: skip
     if copies.least == 0:
         made += [
-            _step(WAKING, f"let {name} be woken", token, "put_scaling_policy",
+            _step(WAKING, f"allow {name} to scale up from zero", token, "put_scaling_policy",
                   where | {"PolicyName": f"{name}-waking", "PolicyType": "StepScaling",
                            "StepScalingPolicyConfiguration": _WAKE}),
-            _step(ALARM, f"wake {name} when somebody asks", token, "put_metric_alarm", _alarm(name), service=_WATCH),
+            _step(ALARM, f"start {name} on a request", token, "put_metric_alarm", _alarm(name), service=_WATCH),
         ]  # fmt: skip
     return tuple(made)
 
@@ -78,7 +78,7 @@ _WAKE = {
 def _alarm(name: str) -> dict[str, Any]:
     """One request that found nobody is enough: AWS's own example waits for two within a minute."""
     return {
-        "AlarmName": f"{name}-waking", "AlarmDescription": f"{name} was asked and has no copy",
+        "AlarmName": f"{name}-waking", "AlarmDescription": f"{name} received a request and has no copy",
         "AlarmActions": [output_ref(WAKING, "arn")], "Namespace": _NAMESPACE, "MetricName": NO_CAPACITY,
         "Dimensions": [{"Name": "InferenceComponentName", "Value": name}], "Statistic": "Sum", "Period": _WAKING_S,
         "EvaluationPeriods": 1, "DatapointsToAlarm": 1, "Threshold": 1.0,
@@ -94,7 +94,7 @@ def steps_back(name: str) -> tuple[Step, ...]:
               {"AlarmNames": [f"{name}-waking"]}, service=_WATCH),
         *(_step(f"remove_{step}", f"delete the scaling policy {name}-{step}", "", "delete_scaling_policy",
                 where | {"PolicyName": f"{name}-{step}"}) for step in (WAKING, TRACKING)),
-        _step(f"remove_{TARGET}", f"let {name} scale no more", "", "deregister_scalable_target", where),
+        _step(f"remove_{TARGET}", f"disable scaling of {name}", "", "deregister_scalable_target", where),
     )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ class Scaling:
         return _outputs(body, told.get("PolicyARN"))
 
     def find(self, request: Mapping[str, Any]) -> Found:
-        """What stands under that name. Raises Conflict where an alarm of that name watches something else."""
+        """Return the alarm with that name. Raises Conflict if it watches something else."""
         _, _, call = str(request["call"]).partition(".")
         body = request["body"]
         there = self._there(call, body)
@@ -144,8 +144,8 @@ class Scaling:
         if there is None:
             return Absent()
         if call == "put_metric_alarm" and there.get("Dimensions") != body["Dimensions"]:
-            raise Conflict(f"an alarm {body['AlarmName']!r} stands, and it does not watch {body['Dimensions']}",
-                           hint="give the deployment another name")  # fmt: skip
+            raise Conflict(f"an alarm {body['AlarmName']!r} exists, but does not watch {body['Dimensions']}",
+                           hint="use another name for the deployment")  # fmt: skip
         return Done(outputs=_outputs(body, there.get("PolicyARN"))) if _is_same(there, body) else Absent()
 
     def _there(self, call: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -178,7 +178,7 @@ def _holds(there: Any, wanted: Any) -> bool:
 
 
 def _outputs(body: Mapping[str, Any], arn: Any) -> dict[str, Any]:
-    """An alarm comes last of a deployment, whose name it is told with."""
+    """Return the name of the deployment, whose last resource is the alarm."""
     watched = (body.get("Dimensions") or [{}])[0].get("Value")
     name = str(body.get("ResourceId") or watched or _named(body)).rpartition("/")[2]
     return {"name": name} | ({"arn": str(arn)} if arn else {})

@@ -79,7 +79,9 @@ class Pieces:
             pass
         text = "".join(self._texts)
         if not self._has_ended:
-            raise Unavailable(f"{self._model}: the answer broke off after {len(text)} characters", hint="ask again")
+            raise Unavailable(
+                f"{self._model}: the response was interrupted after {len(text)} characters", hint="try again"
+            )
         return Generation(
             text=text, finish_reason=self._reason, model=self._model, prompt_tokens=self._usage.get("prompt_tokens"),
             completion_tokens=self._usage.get("completion_tokens"),
@@ -105,11 +107,11 @@ class Pieces:
         try:
             told = json.loads(content)
         except ValueError as error:
-            raise InvalidResponse(f"{self._model} streamed what is no JSON: {content[:200]!r}") from error
+            raise InvalidResponse(f"{self._model} streamed invalid JSON: {content[:200]!r}") from error
         if isinstance(told, list) and told:
             told = told[0]
         if not isinstance(told, dict):
-            raise InvalidResponse(f"{self._model} streamed what is no object: {content[:200]!r}")
+            raise InvalidResponse(f"{self._model} streamed JSON that is not an object: {content[:200]!r}")
         return told
 
     def _of_choice(self, choice: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
-"""SageMaker's training jobs: made, found by name, read, stopped. Shared by the back ends whose jobs are such jobs.
+"""SageMaker training jobs: create, find by name, read, stop. Shared by the back ends that use training jobs.
 
-The name, unique in account and region, is all that makes a request happen once: what stands under it is adopted only
-if it carries the submission's token as a tag. Lines of the log come from CloudWatch and are told with the job's events.
+Only the name, unique in account and region, makes a request idempotent: an existing job is adopted only if it has the
+submission's token as a tag. Log lines from CloudWatch are part of the job's events.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _REMEMBERED = 5000
 
 
 class TrainingJobs:
-    """Those of one account and region. ``scope`` tells which, and may ask STS. May be used from several threads."""
+    """The training jobs of one account and region. ``scope`` returns them, and may call STS. Thread-safe."""
 
     def __init__(self, clients: Clients, backend: str, scope: Callable[[], str]) -> None:
         self._clients = clients
@@ -41,7 +41,7 @@ class TrainingJobs:
     # -- making ----------------------------------------------------------------------------------------------------
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send CreateTrainingJob. A name that is taken is ours, or Conflict."""
+        """Send CreateTrainingJob. If the name is taken, adopt the job or raise Conflict."""
         name = str(body["TrainingJobName"])
         try:
             with self._clients.asking(f"training job {name}", missing=InvalidRequest):
@@ -54,7 +54,7 @@ class TrainingJobs:
         return self._made(name)
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The job of that name, if its token is the request's. Raises Conflict if it is somebody else's."""
+        """Return the job with that name, if its token matches. Raises Conflict otherwise."""
         name = str(body["TrainingJobName"])
         try:
             job = self.describe(name)
@@ -64,8 +64,8 @@ class TrainingJobs:
         held = self.tags(str(job["TrainingJobArn"])).get(TOKEN_TAG)
         if wanted is None or held != wanted:
             raise Conflict(
-                f"a training job called {name!r} exists, and cloudtune did not make it for this submission",
-                hint="give the spec another name",
+                f"a training job named {name!r} exists, but cloudtune did not create it for this submission",
+                hint="use another name in the spec",
             )
         return Done(outputs=self._made(name))
 
@@ -138,7 +138,7 @@ class TrainingJobs:
             more = {"NextToken": page["NextToken"]}
 
     def _whole(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job of a summary, which tells little: asked for only if it has changed. None if it is gone by now."""
+        """Return the job of a summary, read only if it has changed. None if it no longer exists."""
         name = str(entry["TrainingJobName"])
         mark = (entry.get("TrainingJobStatus"), entry.get("SecondaryStatus"), entry.get("LastModifiedTime"))
         with self._lock:
@@ -188,7 +188,7 @@ class TrainingJobs:
             return None
         state = answers.state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
         if not state.is_terminal and job["TrainingJobStatus"] != "Deleting":
-            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait until it ends")
         if job["TrainingJobStatus"] != "Deleting":
             try:
                 with self._clients.asking(f"training job {name}"):
@@ -207,7 +207,7 @@ class TrainingJobs:
         """The job's name. Raises JobNotFound for a reference to another account, region or endpoint."""
         if ref.scope != self._scope():
             raise JobNotFound(
-                f"{ref} lies in another account, region or at another endpoint than {self._scope()}, which is in use",
-                hint="choose the profile and region that it was submitted with",
+                f"{ref} belongs to another account, region or endpoint than the current one, {self._scope()}",
+                hint="use the profile and region it was submitted with",
             )
         return ref.id

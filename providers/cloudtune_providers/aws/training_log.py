@@ -1,9 +1,9 @@
-"""A training job's log in CloudWatch: its lines as events, and the figures in them, read on from a cursor.
+"""A training job's log in CloudWatch: its lines as events, and the metrics in them, from a cursor.
 
 Each instance writes a stream called ``<job>/algo-<n>-<time>`` in the group ``/aws/sagemaker/TrainingJobs``
 (docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). A stream grows at its end, but one
-may reach CloudWatch later than another: a cursor tells for each stream how far it was read. (An instance that is
-replaced has written something by the time that the one in its place does.)
+can reach CloudWatch later than another, so a cursor has the position of each stream. (A replaced instance has written
+something before its replacement does.)
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Line(NamedTuple):
 
 
 class Place(NamedTuple):
-    """How far a job was told: so many transitions or reports, and the last line of each stream."""
+    """The position in a job's log: the number of transitions or reports, and the last line of each stream."""
 
     told: int = 0
     streams: Mapping[str, tuple[int, int]] = {}
@@ -110,7 +110,7 @@ class TrainingLog:
         since = begun if newest is None else told[newest][0]
         entries: dict[str, list[Mapping[str, Any]]] = {}
         for entry in self._entries(job, since, logStreamNamePrefix=f"{job}/{prefix}"):
-            # Not every stand-in for CloudWatch heeds the prefix.
+            # Some emulations of CloudWatch ignore the prefix.
             if entry["logStreamName"].startswith(f"{job}/{prefix}"):
                 entries.setdefault(entry["logStreamName"].removeprefix(f"{job}/"), []).append(entry)
         for name in {**told, **entries}:
@@ -135,9 +135,9 @@ class TrainingLog:
             more = {"nextToken": page["nextToken"]}
 
     def metrics(self, job: Mapping[str, Any], after: str | None, read: LineReader) -> list[Metric]:
-        """The figures of its log, or where that may not be read the last ones that the service keeps itself.
+        """Return the metrics in its log, or the service's final metrics if the log is not accessible.
 
-        A cursor tells of the lines until then, and counts the reports.
+        A cursor has the position in the lines, and the number of reports.
         """
         place, found = Place.of(after), []
         try:
@@ -161,7 +161,7 @@ class TrainingLog:
 
 
 def _prefixes(job: Mapping[str, Any]) -> list[str]:
-    """How the names of each instance's streams begin; of all of them together, where their number is not told."""
+    """Return the stream name prefix of each instance, or a common prefix if their number is unknown."""
     asked = job.get("ResourceConfig") or {}
     groups = asked.get("InstanceGroups") or [asked]
     count = sum(int(group.get("InstanceCount") or 0) for group in groups)
@@ -186,9 +186,9 @@ def _final(job: Mapping[str, Any]) -> list[Metric]:
 
 
 def merged(job: Mapping[str, Any], log: TrainingLog, after: str | None) -> list[Event]:
-    """Transitions and lines in order of time, after that cursor, each with a cursor that tells of all.
+    """Yield transitions and lines by time, after that cursor, each with a complete cursor.
 
-    What reaches CloudWatch late is told late, and not in the place where its time would put it.
+    Lines that reach CloudWatch late are returned late, not in the order of their time.
     """
     place = Place.of(after)
     changes: list[Event | Line] = list(transitions(job)[place.told :])

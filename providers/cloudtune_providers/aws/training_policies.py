@@ -84,7 +84,7 @@ def of_role(options: AwsOptions, account: str, region: str, *, in_vpc: bool) -> 
 
 
 def of_caller(options: AwsOptions, account: str, region: str, calls: Iterable[str]) -> list[Document]:
-    """What whoever runs cloudtune may do: SageMaker's ``calls``, hand the role over, read the log, use the bucket."""
+    """Return the submitting user's policy: SageMaker's ``calls``, pass the role, read the log, use the bucket."""
     role = options.role_arn or f"arn:aws:iam::{account}:role/ROLE"
     statements: list[Document] = [
         {"Sid": "SageMaker", "Effect": "Allow", "Action": [f"sagemaker:{name}" for name in calls], "Resource": "*",

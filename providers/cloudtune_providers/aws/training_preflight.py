@@ -1,6 +1,6 @@
-"""What can be looked at before a training job on SageMaker: the account's checks, and quotas of instances. Reads only.
+"""Preflight checks of a SageMaker training job: the account's checks, and instance quotas. Read-only.
 
-A quota is one for each instance type and each use, and is found by its name: "ml.g5.2xlarge for training job usage",
+There is one quota for each instance type and use, found by its name: "ml.g5.2xlarge for training job usage",
 "... for spot training job usage", "... for training warm pool usage"
 (docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html and regions-quotas.html, seen 2026-11-21).
 """
@@ -29,7 +29,7 @@ _DEFAULTS = "list_aws_default_service_quotas"
 _CALLS = ("CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob", "AddTags")
 _MOST_NAMED = 8
 _SAME_USD = 0.011
-_ASK_FOR_MORE = "ask for more: AWS console, Service Quotas, Amazon SageMaker"
+_ASK_FOR_MORE = "request an increase: AWS console, Service Quotas, Amazon SageMaker"
 
 
 class Wanted(NamedTuple):
@@ -117,11 +117,11 @@ class TrainingChecks(AccountChecks):
         body = plan.steps[-1].request["body"]
         hours = body["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
         most = round(hours * wanted.instances * usd, 2)
-        told = f"{usd:g} USD an hour since {since}: {most:,.2f} USD at the most"
+        told = f"{usd:g} USD per hour since {since}: at most {most:,.2f} USD"
         told += f", in {hours:g} h on {wanted.instances} x {kind}"
         counted = plan.cost.at_most_usd if plan.cost else None
         if counted is not None and abs(counted - most) > _SAME_USD:
-            return "warning", f"{told}; the plan counted with {counted:,.2f} USD"
+            return "warning", f"{told}; the plan assumed {counted:,.2f} USD"
         return "good", told
 
     def _quota(self, wanted: Wanted) -> Told:
@@ -129,13 +129,13 @@ class TrainingChecks(AccountChecks):
         for name in wanted.quotas:
             found = self._named(name)
             if found is None:
-                return "cannot_verify", f"{name}: no such quota is listed in {self.clients.region}"
+                return "cannot_verify", f"{name}: no such quota in {self.clients.region}"
             value = float(found["Value"])
             if value < wanted.instances:
                 code = found.get("QuotaCode")
-                return "denied", f"{name}: {value:g}, and {wanted.instances} are needed; {_ASK_FOR_MORE}, {code}"
+                return "denied", f"{name}: {value:g}, but {wanted.instances} are needed; {_ASK_FOR_MORE}, {code}"
             told.append(f"{name}: {value:g}")
-        return "good", f"{'; '.join(told)}, over all jobs at once"
+        return "good", f"{'; '.join(told)}, for all concurrent jobs"
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The account's own value, or AWS's where none was ever set."""
@@ -150,13 +150,13 @@ class TrainingChecks(AccountChecks):
         if not any(value >= 1 for value in found.values()):
             found = self._training_quotas(_DEFAULTS) | found
         if not found:
-            return "cannot_verify", "no quota of training instances is listed"
+            return "cannot_verify", "no quota for training instances is listed"
         usable = sorted((kind for kind, value in found.items() if value >= 1), key=_accelerated_first)
         if not usable:
-            return "denied", f"no instance type may train: all quotas are 0; {_ASK_FOR_MORE}"
+            return "denied", f"all training quotas are 0; {_ASK_FOR_MORE}"
         named = ", ".join(f"{kind} ({found[kind]:g})" for kind in usable[:_MOST_NAMED])
         more = f" and {len(usable) - _MOST_NAMED} more" if len(usable) > _MOST_NAMED else ""
-        return "good", f"may train on {named}{more}"
+        return "good", f"quota available for {named}{more}"
 
     def _training_quotas(self, call: str) -> dict[str, float]:
         """Instance type -> how many may train at once."""

@@ -1,6 +1,6 @@
-"""What SageMaker tells of a training job, as our values: pure, and shared by the back ends whose jobs are such jobs.
+"""Translates SageMaker's training job responses. Pure, and shared by the back ends that use training jobs.
 
-A job has a status and a secondary status; both count. Words: botocore 1.44.5, service model ``sagemaker``.
+A job has a status and a secondary status; both are used. States: botocore 1.44.5, service model ``sagemaker``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATES: dict[str, JobState] = {
     "Stopped": JobState.CANCELLED,
     "Deleting": JobState.CANCELLING,
 }
-"""TrainingJobStatus. What is in progress, and what has stopped, is told apart by the secondary status."""
+"""TrainingJobStatus. The secondary status distinguishes jobs that are in progress or stopped."""
 PHASES: dict[str, JobState] = {
     "Starting": JobState.PREPARING,
     "LaunchingMLInstances": JobState.PREPARING,
@@ -29,7 +29,7 @@ PHASES: dict[str, JobState] = {
     "Downloading": JobState.PREPARING,
     "DownloadingTrainingImage": JobState.PREPARING,
     "Pending": JobState.QUEUED,
-    # Spot capacity was taken away: the job waits for more, and goes on from its checkpoint by itself.
+    # Spot capacity was taken away: the job waits for more, and continues from its checkpoint by itself.
     "Interrupted": JobState.QUEUED,
     "Training": JobState.RUNNING,
     "Restarting": JobState.RUNNING,
@@ -46,26 +46,26 @@ PHASES: dict[str, JobState] = {
 NAME_VARIABLE = "CLOUDTUNE_NAME"
 MODEL_VARIABLE = "CLOUDTUNE_MODEL"
 PARENT_VARIABLE = "CLOUDTUNE_PARENT"
-"""Environment variables of a job of ours: DescribeTrainingJob shows them, and tags only another call."""
+"""Environment variables of cloudtune's jobs. DescribeTrainingJob returns them; tags need another call."""
 _WORDS = {
-    "Starting": "instances are being started", "Pending": "waiting for capacity",
-    "Downloading": "image and data are being downloaded", "Uploading": "the model is being uploaded",
-    "Interrupted": "spot capacity was taken away; it goes on from its checkpoint when there is some again",
-    "Restarting": "starting again",
+    "Starting": "starting instances", "Pending": "waiting for capacity",
+    "Downloading": "downloading image and data", "Uploading": "uploading the model",
+    "Interrupted": "spot capacity was interrupted; the job resumes from its checkpoint when capacity returns",
+    "Restarting": "restarting",
 }  # fmt: skip
 _LIMITS = {
-    "MaxRuntimeExceeded": "the job reached its longest running time",
+    "MaxRuntimeExceeded": "the job reached its maximum run time",
     "MaxWaitTimeExceeded": "the job waited too long for spot capacity",
 }
 # What FailureReason begins with (docs.aws.amazon.com/sagemaker/latest/dg/API_DescribeTrainingJob.html and
 # .../dg/model-train-troubleshooting.html, seen 2026-11-21).
 _REASONS: dict[str, tuple[str, str]] = {
-    "AlgorithmError": ("algorithm_error", "the program that trains failed: its log tells more"),
-    "ClientError": ("client_error", "look at the rows, the bucket and the role's permissions that the message names"),
+    "AlgorithmError": ("algorithm_error", "the training program failed; see its log"),
+    "ClientError": ("client_error", "check the rows, the bucket and the role's permissions that the message names"),
     "CapacityError": ("capacity", "submit again with --again later, or choose another instance type or region"),
-    "InternalServerError": ("internal_error", "submit again with --again; if it persists, ask AWS"),
+    "InternalServerError": ("internal_error", "submit again with --again; if it persists, contact AWS"),
     "memory": ("out_of_memory", "choose a larger instance, a smaller batch or shorter rows"),
-    "ResourceLimitExceeded": ("quota", "ask for more in Service Quotas, or choose another instance type"),
+    "ResourceLimitExceeded": ("quota", "request an increase in Service Quotas, or choose another instance type"),
 }
 _MEMORY = ("CUDA out of memory", "OutOfMemoryError", "exit code: 137", "OOM")
 
@@ -123,7 +123,7 @@ def _finished(job: Mapping[str, Any]) -> datetime | None:
 
 
 def _progress(job: Mapping[str, Any]) -> Progress:
-    """Serverless jobs count their steps; of the others the log tells."""
+    """Return the progress of serverless jobs, which report steps; for other jobs, the log has it."""
     told = job.get("ProgressInfo") or {}
     steps, epoch, epochs = told.get("TotalStepCountPerEpoch"), told.get("CurrentEpoch"), told.get("MaxEpoch")
     step = told.get("CurrentStep")
@@ -137,11 +137,11 @@ def _progress(job: Mapping[str, Any]) -> Progress:
 def _problem(job: Mapping[str, Any], state: JobState, secondary: str) -> JobProblem | None:
     if state is JobState.EXPIRED:
         message = _LIMITS.get(secondary, "a limit stopped the job")
-        hint = "what was saved until then is kept; raise limits.max_time and submit again with --again"
+        hint = "saved checkpoints are kept; raise limits.max_time and submit again with --again"
         return JobProblem(message=message, code="stopped_by_limit", hint=hint)
     if state is not JobState.FAILED:
         return None
-    reason = str(job.get("FailureReason") or "the service gives no reason")
+    reason = str(job.get("FailureReason") or "the service did not give a reason")
     kind = reason.partition(":")[0].strip()
     if any(sign in reason for sign in _MEMORY):
         kind = "memory"
@@ -187,5 +187,5 @@ def transitions(job: Mapping[str, Any]) -> list[Event]:
 def _said(job: Mapping[str, Any], status: str) -> str:
     # A transition's own message changes while it lasts: an event must not.
     if status == "Failed":
-        return f"Failed: {job.get('FailureReason') or 'no reason is given'}"
+        return f"Failed: {job.get('FailureReason') or 'no reason given'}"
     return status

@@ -52,9 +52,9 @@ class Route(Service, Protocol):
 class AzureOpenAIBackend(DelegatingBackend):
     """Implements `Backend`, `BatchStatus`, `Closeable`, `DataRules`, `Generator`, `Host` and `Pausable`.
 
-    ``connect``, ``manage`` and ``workspace`` may make the SDKs' clients instead of us, for tests, proxies and unusual
-    credentials. ``delete`` removes what Azure lets go: of a resource's job the model, result files and uploads, and
-    deployments go first; of a workspace's the job itself.
+    ``connect``, ``manage`` and ``workspace`` can create the SDKs' clients, for tests, proxies and other credentials.
+    ``delete`` deletes what Azure allows: for a resource's job the model, result files and uploads, after its
+    deployments; for a workspace the job itself.
     """
 
     name: ClassVar[str] = translate.NAME

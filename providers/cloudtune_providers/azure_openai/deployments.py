@@ -1,6 +1,6 @@
-"""Deployments by the management plane: made under a name, waited for, listed, taken down.
+"""Deployments through the management plane: create, await, list and delete by name.
 
-A PUT overwrites whatever stands under the name, so that it is looked at first: what is not ours is a conflict.
+A PUT overwrites an existing deployment, so it is checked first: one that cloudtune did not create is a conflict.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ class Deployments:
         }  # fmt: skip
         steps = (
             Step(id="deploy", kind="call", title=f"deploy {model.id}", request=request, once="atomic", token=token),
-            Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
+            Step(id="ready", kind="await", title=f"wait until {name} is ready", limit_s=self._options.deploy_limit,
                  request={"call": "deployments.get", "name": output_ref("deploy", "name")}),
         )  # fmt: skip
         return self._plan("deploy", name, model.scope, token, steps, self._warnings(sku), self._cost(sku))
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Take it down."""
+        """Return steps that delete it."""
         token = translate.token_of("remove", deployment.scope, deployment.id, deployment.model)
         request = {"call": "deployments.delete", "name": deployment.id}
-        step = Step(id="remove", kind="call", title=f"take {deployment.id} down", request=request, once="atomic")
+        step = Step(id="remove", kind="call", title=f"delete {deployment.id}", request=request, once="atomic")
         return self._plan("remove", deployment.id, deployment.scope, token, (step,), (), None)
 
     def _plan(
@@ -82,7 +82,7 @@ class Deployments:
         warnings: tuple[Problem, ...], cost: CostEstimate | None,
     ) -> Plan:  # fmt: skip
         if scope != self._scope:
-            raise InvalidRequest(f"{name} belongs to {scope}, and the settings name {self._scope}")
+            raise InvalidRequest(f"{name} belongs to {scope}, but the settings select {self._scope}")
         return Plan(
             purpose=purpose, name=name, backend=translate.NAME, scope=scope, key=token, attempt=1, token=token,
             spec={}, steps=steps, data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
@@ -105,19 +105,19 @@ class Deployments:
         if price is None:
             return None
         seen = self._catalog.cite(price.source)
-        return CostEstimate(usd=None, basis=f"{price.usd:g} USD an hour, idle too, until it is taken down ({seen})")
+        return CostEstimate(usd=None, basis=f"{price.usd:g} USD per hour, even when idle, until it is deleted ({seen})")
 
     # -- acts ------------------------------------------------------------------------------------------------------
 
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Put it, unless something that is not ours stands there."""
+        """Create it, unless the name belongs to another deployment."""
         self.find(request)
         name, body = request["name"], request["body"]
         self._ask("deploy", lambda c, *at: c.begin_create_or_update(*at, name, body, polling=False))
         return {"name": request["name"]}
 
     def find(self, request: dict[str, Any]) -> Found:
-        """What stands under the name. Raises Conflict if that is not ours."""
+        """Return the deployment with that name. Raises Conflict if cloudtune did not create it."""
         there = self._get(request["name"])
         going = _word(there) in _GOING
         if request["call"] == "deployments.delete":
@@ -128,25 +128,25 @@ class Deployments:
             return Unsettled(until=self._clock.now() + timedelta(seconds=GOING_POLL_S))
         if not translate.is_ours(there, request["body"]):
             raise Conflict(
-                f"a deployment called {request['name']!r} stands, and cloudtune did not make it for this model",
-                hint="give another name, or take it down",
+                f"a deployment named {request['name']!r} exists, but cloudtune did not create it for this model",
+                hint="choose another name, or delete it",
             )
         return Done(outputs={"name": request["name"]})
 
     def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take it down; what is not there is taken down."""
+        """Delete it. Succeeds if it does not exist."""
         self._ask("removal", lambda c, *at: c.begin_delete(*at, request["name"], polling=False))
         return {"name": request["name"]}
 
     def probe(self, request: dict[str, Any]) -> Probe:
         """Whether it answers."""
         there = self._get(request["name"])
-        word = _word(there) or "not there"
+        word = _word(there) or "not found"
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
         return Probe(state=state, outputs={"name": request["name"]}, message=word)  # type: ignore[arg-type]
 
     def listed(self, scope: str) -> list[Deployment]:
-        """What stands now; what is being taken down does not."""
+        """List the deployments, except those being deleted."""
         found = self._ask("list of deployments", lambda c, *at: [_json(entry) for entry in c.list(*at)])
         return [deployment for deployment in (self._value(entry, scope) for entry in found) if deployment is not None]
 
@@ -155,9 +155,7 @@ class Deployments:
         for deployment in self.listed(scope):
             if deployment.state == "ready" and translate.serves(deployment.raw, model):
                 return deployment.id
-        raise InvalidRequest(
-            f"{model} is not deployed, and answers only then", hint="deploy it first: cloudtune deploy JOB"
-        )
+        raise InvalidRequest(f"{model} is not deployed", hint="deploy it first: cloudtune deploy JOB")
 
     def _value(self, entry: dict[str, Any], scope: str) -> Deployment | None:
         properties = entry.get("properties") or {}
@@ -180,7 +178,7 @@ class Deployments:
         except JobNotFound:
             return None
         if not there.get("name"):
-            raise InvalidResponse(f"deployment {name}: the answer names no deployment")
+            raise InvalidResponse(f"deployment {name}: the response names no deployment")
         return there
 
     # -- the wire --------------------------------------------------------------------------------------------------
@@ -191,7 +189,9 @@ class Deployments:
             missing = {"subscription_id": subscription, "resource_group": group, "account": account}
             raise ConfigError(
                 [
-                    Problem(code="setting", field=f"backends.{translate.NAME}.{name}", message="deployments need it")
+                    Problem(
+                        code="setting", field=f"backends.{translate.NAME}.{name}", message="required for deployments"
+                    )
                     for name, value in missing.items()
                     if not value
                 ]

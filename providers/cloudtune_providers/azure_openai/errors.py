@@ -1,4 +1,4 @@
-"""What azure-core raises as ours, by status and by the resource manager's own codes."""
+"""Translates azure-core's exceptions, by status and by the resource manager's codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cloudtune_providers.openai_dialect.errors import clean, retry_after
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_ADDRESS_HINT = "check that the address leads to Azure, and not to a proxy's page"
+_ADDRESS_HINT = "check that the endpoint is Azure, not a proxy's page"
 _REFUSED: dict[int, type[CloudtuneError]] = {
     400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 404: JobNotFound, 409: InvalidRequest,
     412: InvalidRequest, 422: InvalidRequest,
@@ -31,7 +31,7 @@ _REFUSED: dict[int, type[CloudtuneError]] = {
 
 @contextmanager
 def asking(what: str, secrets: Iterable[str]) -> Iterator[None]:
-    """What azure-core raises inside comes out as ours, about ``what``; ``secrets`` are cut out of the words."""
+    """Translate azure-core's exceptions to cloudtune errors about ``what``, without ``secrets`` in the message."""
     from azure.core import exceptions as azure
 
     try:
@@ -41,7 +41,7 @@ def asking(what: str, secrets: Iterable[str]) -> Iterator[None]:
     except CloudtuneError:
         raise
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        message = clean(f"{what}: the answer is not what the API promises ({type(error).__name__}: {error})", secrets)
+        message = clean(f"{what}: unexpected response ({type(error).__name__}: {error})", secrets)
         raise InvalidResponse(message, hint=_ADDRESS_HINT) from error
 
 
@@ -53,7 +53,7 @@ def to_error(error: Any, what: str, secrets: Iterable[str]) -> CloudtuneError:
     status = getattr(error, "status_code", None)
     if status is None:
         if isinstance(error, azure.ClientAuthenticationError):
-            return CredentialsError(message, hint="sign in with `az login`, or give a service principal")
+            return CredentialsError(message, hint="sign in with `az login`, or configure a service principal")
         return Unavailable(message, acted=False if isinstance(error, azure.ServiceRequestError) else None)
     code = getattr(getattr(error, "error", None), "code", None)
     if code in ("InsufficientQuota", "QuotaExceeded"):

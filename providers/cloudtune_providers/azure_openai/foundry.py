@@ -98,11 +98,11 @@ class Foundry(Account):
         return self._hosted.plan_deploy(model, asked.name, asked.sku, asked.capacity)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """The step that takes it down."""
+        """Return the step that deletes it."""
         return self._hosted.plan_remove(deployment)
 
     def deployments(self) -> Iterable[Deployment]:
-        """What stands now."""
+        """List the deployments."""
         return self._hosted.listed(self._options.scope())
 
     def generate(

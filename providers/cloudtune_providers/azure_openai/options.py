@@ -35,8 +35,8 @@ class AzureOpenAIOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     route: Safe[Literal["foundry", "ml_workspace"]] = "foundry"
-    """``foundry``: models of an Azure OpenAI or Foundry resource. ``ml_workspace``: the catalogue's models, in an Azure
-    Machine Learning workspace; of the settings below it heeds those of the subscription and of the workspace."""
+    """``foundry``: models of an Azure OpenAI or Foundry resource. ``ml_workspace``: catalog models in an Azure Machine
+    Learning workspace; it uses only the subscription and workspace settings below."""
     endpoint: Endpoint[str | None] = None
     """``https://<resource>.openai.azure.com``; else AZURE_OPENAI_ENDPOINT."""
     api: Safe[Literal["v1", "classic"]] = "v1"
@@ -57,7 +57,7 @@ class AzureOpenAIOptions(BaseModel):
     workspace: Endpoint[str | None] = None
     """The workspace's name, for ``ml_workspace``."""
     datastore: Endpoint[Annotated[str, Field(min_length=1)]] = "workspaceblobstore"
-    """The workspace's blob store that rows are uploaded to; the workspace itself tells where it lies."""
+    """The workspace's blob store for rows. The workspace provides its address."""
     storage_url: Endpoint[str | None] = None
     """Where that store's account answers, if not at ``https://<account>.blob.core.windows.net``."""
     account: Endpoint[str | None] = None
@@ -80,7 +80,7 @@ class AzureOpenAIOptions(BaseModel):
     @classmethod
     def _is_url(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in ("http", "https"):
-            raise ValueError("an endpoint looks like https://<resource>.openai.azure.com")
+            raise ValueError("an endpoint must look like https://<resource>.openai.azure.com")
         return value
 
     def address(self, environ: Mapping[str, str] | None = None) -> str:

@@ -112,7 +112,7 @@ def _credential(options: AzureOpenAIOptions, url: str, sign_in: SignIn) -> tuple
 
 
 class _Given:
-    """A token that somebody else got."""
+    """An externally obtained token."""
 
     def __init__(self, token: str) -> None:
         self.token = token

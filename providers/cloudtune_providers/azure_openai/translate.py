@@ -1,7 +1,7 @@
-"""What the Azure OpenAI back end can do, what it refuses, and what it would send: pure functions.
+"""Capabilities, checks and requests of the Azure OpenAI back end: pure functions.
 
-A job here tells neither its suffix nor metadata: it is known again by its training file and its seed, which is derived
-from the submission's token, or, where the spec says the seed, by a training file that no other attempt uses.
+Azure jobs return neither suffix nor metadata. A job is identified by its training file and its seed, which is derived
+from the submission's token, or, if the spec sets the seed, by a training file that no other attempt uses.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ DEFAULTS = {
     f"overrides.{NAME}.learning_rate_multiplier": "auto",
 }  # fmt: skip
 MOST_SUFFIX = 18
-_OWN_WAY = "Azure decides this itself and takes no value for it"
+_OWN_WAY = "Azure sets this itself and accepts no value for it"
 REFUSED = {
-    "method:cpt": "Azure trains on conversations only: turn the text into questions and answers",
-    "method:distill": "Azure has no such job: collect the teacher's answers and tune on them with sft",
-    "adapter:full": "Azure tunes low-rank adapters only",
-    "hyperparameters.learning_rate": "Azure takes a multiplier of a rate that it does not publish, so an absolute rate "
-    f"cannot be translated: say overrides.{NAME}.learning_rate_multiplier",
-    "hyperparameters.max_steps": "Azure counts epochs: say hyperparameters.epochs",
-    "hyperparameters.max_length": "the base model's training context decides",
-    "validation.every": "Azure looks at the validation rows when it likes, and in full at the end of each epoch",
-    "validation.early_stopping": "a job runs all its epochs; every epoch's checkpoint can be deployed",
-    "checkpoints.every": "Azure keeps one at the end of each epoch",
+    "method:cpt": "Azure trains on conversations only; convert the text to questions and answers",
+    "method:distill": "Azure has no such job; collect the teacher's answers and fine-tune on them with sft",
+    "adapter:full": "Azure trains low-rank adapters only",
+    "hyperparameters.learning_rate": "Azure accepts only a multiplier of an unpublished rate, so an absolute rate "
+    f"cannot be translated; set overrides.{NAME}.learning_rate_multiplier",
+    "hyperparameters.max_steps": "Azure counts epochs; set hyperparameters.epochs",
+    "hyperparameters.max_length": "determined by the base model's training context",
+    "validation.every": "Azure chooses when to evaluate, and runs a full evaluation at the end of each epoch",
+    "validation.early_stopping": "jobs run all their epochs; the checkpoint of every epoch can be deployed",
+    "checkpoints.every": "Azure saves one at the end of each epoch",
     "checkpoints.keep": "Azure keeps those of the last three epochs",
-    "limits.max_time": "Azure stops a job after 720 hours and not before: watch it with a timeout, and cancel it",
-    "limits.max_cost_usd": "cloudtune does not know Azure's prices well enough yet to keep a cap",
-    "tags": "Azure keeps no tags on jobs, only on deployments",
-    "verb:continue": "Azure cannot finish an ended job: to train on, name its model as the model of a new job",
-    "verb:delete": "Azure keeps the record of a job; only the model and the files can be removed",
-    "verb:export": "Azure does not give weights away",
+    "limits.max_time": "Azure's limit is fixed at 720 hours; use `cloudtune watch --cancel-after`",
+    "limits.max_cost_usd": "cloudtune does not know Azure's prices well enough to enforce a cost limit",
+    "tags": "Azure supports tags on deployments, not on jobs",
+    "verb:continue": "Azure cannot continue a job that has ended; start a new job from its model",
+    "verb:delete": "Azure keeps job records; only the model and the files can be deleted",
+    "verb:export": "Azure does not export weights",
 }
 INHERENT = frozenset({"adapter:lora", "data.test", "method.loss_on"})
 TRANSLATED = {
-    "adapter:lora": "Azure tunes low-rank adapters, whose rank it chooses",
-    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "adapter:lora": "Azure trains low-rank adapters and chooses their rank",
+    "data.test": "not uploaded; the rows stay on this machine for evaluation",
     "hyperparameters.epochs": "n_epochs",
-    "method.loss_on": "every assistant turn is learnt; `weight: 0` on a turn leaves it out",
+    "method.loss_on": "trains on every assistant turn; `weight: 0` excludes a turn",
     "method:rft": "reinforcement, with overrides.azure_openai.grader",
     "method:sft": "supervised",
 }
@@ -74,7 +74,7 @@ def capabilities() -> Capabilities:
     fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed")
     return complete(
         [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
-        no_choice="Azure does not offer it", no_value=_OWN_WAY,
+        no_choice="Azure does not support it", no_value=_OWN_WAY,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
     )  # fmt: skip
 
@@ -85,14 +85,14 @@ def check(spec: JobSpec, rules: Rules, options: AzureOpenAIOptions, today: date)
     given = spec.overrides.get(NAME, {})
     if not options.address():
         found.append(Problem(
-            code="no_endpoint", field=f"backends.{NAME}.endpoint", message="there is no endpoint",
+            code="no_endpoint", field=f"backends.{NAME}.endpoint", message="no endpoint is set",
             fix="set it, or AZURE_OPENAI_ENDPOINT, to https://<resource>.openai.azure.com",
         ))  # fmt: skip
     if options.training_type is None and given.get("training_type") is None:
         found.append(Problem(
             code="training_type", severity="warning", field=f"overrides.{NAME}.training_type",
-            message=f"{DEFAULT_TYPE}: rows and weights may leave the resource's region",
-            fix="say Standard to keep them there, or GlobalStandard to agree",
+            message=f"{DEFAULT_TYPE}: data and weights may leave the resource's region",
+            fix="set Standard to keep them there, or GlobalStandard to allow it",
         ))  # fmt: skip
     return found
 
@@ -102,15 +102,15 @@ def _reinforced(spec: JobSpec) -> Iterator[Problem]:
     grader = spec.overrides.get(NAME, {}).get("grader")
     if spec.method.name == "rft":
         if grader is None:
-            message = "rft needs a grader, which says how good an answer is"
-            yield Problem(code="no_grader", field=f"overrides.{NAME}.grader", message=message, fix="give one")
+            message = "rft requires a grader, which scores the answers"
+            yield Problem(code="no_grader", field=f"overrides.{NAME}.grader", message=message, fix="set one")
         if spec.data.validation is None:
-            message = "rft needs validation rows on Azure"
+            message = "rft on Azure requires validation rows"
             yield Problem(
-                code="no_validation", field="data.validation", message=message, fix="hold out a share, say 0.1"
+                code="no_validation", field="data.validation", message=message, fix="hold out a share, e.g. 0.1"
             )
     elif grader is not None:
-        message = f"{spec.method.name} has no grader"
+        message = f"{spec.method.name} does not use a grader"
         yield Problem(code="not_of_method", field=f"overrides.{NAME}.grader", message=message, fix="take it out")
 
 
@@ -118,7 +118,7 @@ def _other_route(spec: JobSpec) -> Iterator[Problem]:
     given = spec.overrides.get(NAME, {})
     for name in ("hyperparameters", "compute", "instance_types"):
         if given.get(name) is not None:
-            message, fix = "only jobs of a workspace take it", "take it out, or set `route: ml_workspace`"
+            message, fix = "only workspace jobs support it", "take it out, or set `route: ml_workspace`"
             yield Problem(code="other_route", field=f"overrides.{NAME}.{name}", message=message, fix=fix)
 
 
@@ -193,7 +193,7 @@ def serves(body: dict[str, Any], model: str) -> bool:
 
 
 def is_ours(body: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether what stands under the name is what we would make: our tag, our model."""
+    """Return whether the existing deployment matches the request: cloudtune's tag and the model."""
     model, other = (body.get("properties") or {}).get("model"), wanted["properties"]["model"]
     same = {key: (model or {}).get(key) for key in other} == other
     return bool(same and (body.get("tags") or {}).get(TAG) == wanted["tags"][TAG])

@@ -347,13 +347,13 @@ class BedrockBackend:
         """Who knows jobs of that kind, and the job's name. Raises JobNotFound for another account's or region's."""
         scope = self._clients.scope()
         if ref.scope != scope:
-            raise JobNotFound(f"{ref.id}: it belongs to {ref.scope}, and the settings lead to {scope}")
+            raise JobNotFound(f"{ref.id} belongs to {ref.scope}, but the settings select {scope}")
         kind = _kind(ref)
         return self._rooms[kind], ref.id.removeprefix(kind)
 
 
 def _kind(ref: JobRef) -> str:
-    """What stands in front of the name."""
+    """Return the prefix of the name."""
     return next((kind for kind in (IMPORT, REGISTRATION) if ref.id.startswith(kind)), "")
 
 

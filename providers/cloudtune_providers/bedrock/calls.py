@@ -32,22 +32,22 @@ def pages(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> 
 
 
 def newest(clients: Clients, call: str, key: str, filters: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
-    """`pages`, in the order that jobs are told in."""
+    """`pages`, in the order of job lists."""
     order = {"sortBy": "CreationTime", "sortOrder": "Descending", "maxResults": PAGE}
     return pages(clients, call, key, order | dict(filters))
 
 
 def made(clients: Clients, kind: str, name: str, arn: Any) -> dict[str, Any]:
-    """What a step that makes a job tells of it. ``kind`` stands in front of the name in its reference."""
+    """Return the outputs of a step that creates a job. ``kind`` is the prefix of the name in its reference."""
     return {"name": name, "arn": str(arn), "ref": str(JobRef(NAME, clients.scope(), f"{kind}{name}"))}
 
 
 def create_once(
     clients: Clients, doing: str, create: Callable[[], dict[str, Any]], find: Callable[[], Found]
 ) -> dict[str, Any]:
-    """The outputs of what ``create`` makes, or of what stands already, where the service says that the name is taken.
+    """Return the outputs of ``create``, or of the existing resource if the service reports that the name is taken.
 
-    It may be taken by the very thing that an earlier request made.
+    An earlier request may have created it.
     """
     try:
         with clients.asking(doing, missing=InvalidRequest):
@@ -82,7 +82,7 @@ def delete_model(clients: Clients, arn: str) -> None:
     except JobNotFound:
         return
     except Conflict as error:
-        error.hint = "take its deployments down first: cloudtune deployments, cloudtune undeploy"
+        error.hint = "delete its deployments first: cloudtune deployments, cloudtune undeploy"
         raise
 
 

@@ -1,4 +1,4 @@
-"""Deployments and provisioned throughput as they stand: read one, list all, with what each costs an hour."""
+"""Reads and lists deployments and provisioned throughput, with their hourly cost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES = {
 
 
 class DeploymentReader:
-    """What stands in one account and region."""
+    """The deployments of one account and region."""
 
     def __init__(self, clients: Clients, catalog: Catalog) -> None:
         self._clients = clients

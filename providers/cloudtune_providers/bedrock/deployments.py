@@ -1,6 +1,6 @@
-"""What answers from custom models: on-demand deployments, and provisioned throughput for those who agree to its price.
+"""Deployments of custom models: on-demand, and provisioned throughput after agreeing to its price.
 
-Made under a name, waited for, pointed at another model, listed with what they cost, taken down.
+Create by name, await, switch to another model, list with cost, and delete.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Deployments:
         token = token_of("deploy", model.scope, name, model.id, asked.model_dump_json())
         request = self._request(model, asked, name, token)
         steps = (
-            Step(id="deploy", kind="call", title=f"let {name} answer from {model.id}", request=request, once="atomic",
+            Step(id="deploy", kind="call", title=f"deploy {model.id} as {name}", request=request, once="atomic",
                  token=token),
-            Step(id="ready", kind="await", title=f"wait until {name} answers", limit_s=self._options.deploy_limit,
+            Step(id="ready", kind="await", title=f"wait until {name} is ready", limit_s=self._options.deploy_limit,
                  request={"call": "get", "name": output_ref("deploy", "name"), "model": model.id}),
         )  # fmt: skip
         warnings, cost = self._advice(model, asked), self._cost(model, asked)
@@ -91,49 +91,51 @@ class Deployments:
 
     def _refuse(self, model: TunedModel, asked: BedrockDeployment) -> None:
         if not model.needs_deploy:
-            raise UnsupportedError(f"{model.id} answers without a deployment")
+            raise UnsupportedError(f"{model.id} requires no deployment")
         if asked.update and not asked.name:
-            raise InputError([Problem(code="no_name", field="name", message="which deployment is to be updated?",
-                                      fix="name it: `cloudtune deployments` lists them")])  # fmt: skip
+            raise InputError([Problem(code="no_name", field="name", message="name the deployment to update",
+                                      fix="set name; run `cloudtune deployments` to list deployments")])  # fmt: skip
         if asked.kind == "on_demand" and (why := _no_on_demand(model)):
-            fix = "say kind=provisioned, which costs by the hour, and agree=true"
+            fix = "set kind=provisioned, which is billed by the hour, and agree=true"
             raise UnsupportedError([Problem(code="no_on_demand", field="kind", message=why, fix=fix)])
         if asked.kind == "provisioned" and not asked.agree:
             cost = self._cost(model, asked)
             raise PolicyRefused(
-                f"provisioned throughput of {asked.units} units costs {cost.basis if cost else 'by the hour'}",
-                hint="if that is meant, say agree=true (--option agree=true)",
+                f"provisioned throughput of {asked.units} units costs {cost.basis if cost else 'an hourly price'}",
+                hint="to confirm, set agree=true (--option agree=true)",
             )
 
     def _advice(self, model: TunedModel, asked: BedrockDeployment) -> tuple[Problem, ...]:
         if asked.kind == "on_demand" and is_registered(model.raw):
-            message = "AWS's pages differ on whether SageMaker's models answer on demand: Nova's guide says adapters do"
-            fix = "if it is refused, say kind=provisioned, which costs by the hour"
+            message = "AWS's documentation disagrees on on-demand inference for SageMaker models; Nova's allows it"
+            fix = "if it is rejected, set kind=provisioned, which is billed by the hour"
             return (Problem(code="perhaps_no_on_demand", severity="warning", field="kind", message=message, fix=fix),)
         if asked.commitment == "none":
             return ()
-        message = f"it cannot be deleted, and is paid for, until {asked.commitment} is over"
+        message = f"it cannot be deleted and is billed until the commitment of {asked.commitment} ends"
         return (Problem(code="commitment", severity="warning", field="commitment", message=message),)
 
     def _cost(self, model: TunedModel, asked: BedrockDeployment) -> CostEstimate | None:
         if asked.kind == "provisioned":
             price = self._catalog.price("provisioned", model.base, tier=asked.commitment)
             if price is None:
-                return CostEstimate(usd=None, basis="by the hour, idle too; this model's price is not in the catalog")
-            text = f"{price.usd * asked.units:g} USD an hour, idle too, until it is deleted"
+                return CostEstimate(
+                    usd=None, basis="by the hour, even when idle; this model's price is not in the catalog"
+                )
+            text = f"{price.usd * asked.units:g} USD per hour, even when idle, until it is deleted"
             return CostEstimate(usd=None, basis=f"{text} ({self._catalog.cite(price.source)})")
         storage = self._catalog.price("storage", model.base)
         given, told = self._catalog.price("input", model.base), self._catalog.price("output", model.base)
-        by_token = f"{given.usd:g} and {told.usd:g} USD for 1M tokens in and out" if given and told else "by the token"
-        kept = f"; the model itself {storage.usd:g} USD for each {storage.per}" if storage else ""
+        by_token = f"{given.usd:g} and {told.usd:g} USD for 1M tokens in and out" if given and told else "per token"
+        kept = f"; model storage {storage.usd:g} USD per {storage.per}" if storage else ""
         return CostEstimate(usd=None, basis=f"nothing while idle, {by_token}{kept}")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
-        """Take it down."""
+        """Return steps that delete it."""
         token = token_of("remove", deployment.scope, deployment.id, deployment.model)
         kind = "provisioned_model_throughput" if deployment.id.startswith(PROVISIONED) else "custom_model_deployment"
         request = {"call": f"bedrock.delete_{kind}", "name": deployment.id}
-        step = Step(id="remove", kind="call", title=f"take {deployment.id} down", request=request, once="atomic")
+        step = Step(id="remove", kind="call", title=f"delete {deployment.id}", request=request, once="atomic")
         return self._plan("remove", deployment.id, deployment.scope, token, (step,), (), None)
 
     def _plan(
@@ -141,7 +143,7 @@ class Deployments:
         warnings: tuple[Problem, ...], cost: CostEstimate | None,
     ) -> Plan:  # fmt: skip
         if scope != (here := self._clients.scope()):
-            raise InvalidRequest(f"{name} belongs to {scope}, and the settings lead to {here}")
+            raise InvalidRequest(f"{name} belongs to {scope}, but the settings select {here}")
         return Plan(
             purpose=purpose, name=name, backend=NAME, scope=scope, key=token, attempt=1, token=token, spec={},
             steps=steps, data=DataReport(splits={}, fingerprint=""), resolved=Resolved(scope=scope),
@@ -151,7 +153,7 @@ class Deployments:
     # -- acts ------------------------------------------------------------------------------------------------------
 
     def create(self, request: dict[str, Any], journal: Journal) -> dict[str, Any]:
-        """Send the request. The token is this very attempt's: what was taken down may be made again."""
+        """Send the request. The token is specific to this attempt, so a deleted deployment can be created again."""
         call, body = request["call"].partition(".")[2], dict(request["body"])
         if not call.startswith("update_"):
             if "request_token" not in journal.notes:
@@ -165,7 +167,7 @@ class Deployments:
         return create_once(self._clients, f"deployment {request['name']}", send, lambda: self.find(request))
 
     def find(self, request: dict[str, Any]) -> Found:
-        """What stands under the name. Raises Conflict if that answers from another model."""
+        """Return the deployment with that name. Raises Conflict if it serves another model."""
         there = self._reader.get(request["name"])
         call = request["call"].partition(".")[2]
         if call.startswith("delete_"):
@@ -177,12 +179,12 @@ class Deployments:
         if call.startswith("update_"):
             return Absent()
         raise Conflict(
-            f"{request['name']!r} stands, and answers from {there.model}",
-            hint="give another name, or say update=true to let it answer from this model",
+            f"{request['name']!r} exists and serves {there.model}",
+            hint="choose another name, or set update=true to serve this model instead",
         )
 
     def remove(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Take it down; what is not there is taken down."""
+        """Delete it. Succeeds if it does not exist."""
         name, call = request["name"], request["call"].partition(".")[2]
         is_provisioned = name.startswith(PROVISIONED)
         key = "provisionedModelId" if is_provisioned else "customModelDeploymentIdentifier"
@@ -201,7 +203,7 @@ class Deployments:
         """Whether it answers, and from that model."""
         there = self._reader.get(request["name"])
         if there is None:
-            return Probe(state="failed", message="it is not there any more")
+            return Probe(state="failed", message="it no longer exists")
         update = there.raw.get("updateDetails") or {}
         if update.get("updateStatus") == "UpdateFailed" and there.model != request["model"]:
             return Probe(state="failed", message="the update failed")
@@ -217,7 +219,7 @@ class Deployments:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def listed(self) -> list[Deployment]:
-        """What stands now."""
+        """List the deployments."""
         return self._reader.listed()
 
     def serving(self, model: str) -> str:
@@ -225,9 +227,7 @@ class Deployments:
         for deployment in self.listed():
             if deployment.state == "ready" and deployment.model == model:
                 return str(deployment.raw.get("customModelDeploymentArn") or deployment.raw["provisionedModelArn"])
-        raise InvalidRequest(
-            f"{model} is not deployed, and answers only then", hint="deploy it first: cloudtune deploy JOB"
-        )
+        raise InvalidRequest(f"{model} is not deployed", hint="deploy it first: cloudtune deploy JOB")
 
 
 def _no_on_demand(model: TunedModel) -> str | None:
@@ -237,10 +237,10 @@ def _no_on_demand(model: TunedModel) -> str | None:
     (docs.aws.amazon.com/nova/latest/userguide/customization.html, seen 2026-11-21); which it is, is not always known.
     """
     if is_registered(model.raw):
-        return "full weights from SageMaker do not answer on demand" if model.adapter == "full" else None
+        return "full weights from SageMaker do not support on-demand inference" if model.adapter == "full" else None
     if ":custom-model/" in model.base or model.base.startswith(ON_DEMAND):
         return None
-    return f"models tuned on {model.base} do not answer on demand"
+    return f"models tuned from {model.base} do not support on-demand inference"
 
 
 def deployment_name(model: str) -> str:

@@ -61,7 +61,7 @@ def _kept(base: str, catalog: Catalog) -> CostEstimate | None:
     price = catalog.price("storage", base)
     if price is None:
         return None
-    text = f"{price.usd:g} USD for each {price.per}, deployed or not, until it is deleted"
+    text = f"{price.usd:g} USD per {price.per}, deployed or not, until it is deleted"
     seen = catalog.sources[price.source].seen
     return CostEstimate(usd=None, basis=f"{text} ({catalog.cite(price.source)})", prices_as_of=str(seen))
 
@@ -81,16 +81,16 @@ def _plan(
 def _settings(request: ImportRequest, options: BedrockOptions) -> Iterator[Problem]:
     for name in ("bucket", "role_arn") if request.in_place is None else ("role_arn",):
         if getattr(options, name) is None:
-            message, fix = "an import needs one, and none is set", "set it; `cloudtune init bedrock` writes the role's"
+            message, fix = "required for imports, but not set", "set it; `cloudtune init bedrock` writes the role's"
             yield Problem(code="setting", field=f"backends.{NAME}.{name}", message=message, fix=f"{fix} documents")
     if request.in_place is not None and request.in_place.facts["call"] == REGISTER:
         if options.kms_key and not options.kms_key.startswith("arn:"):
-            message = "CreateCustomModel takes a key by its ARN only"
-            yield Problem(code="setting", field=f"backends.{NAME}.kms_key", message=message, fix="give the key's ARN")
+            message = "CreateCustomModel accepts a key by its ARN only"
+            yield Problem(code="setting", field=f"backends.{NAME}.kms_key", message=message, fix="use the key's ARN")
         return
     region = request.resolved.scope.partition("/")[2].partition("@")[0]
     if region not in import_rules.REGIONS:
-        message = f"Bedrock imports models in {', '.join(import_rules.REGIONS)}, and not in {region}"
+        message = f"Bedrock imports models in {', '.join(import_rules.REGIONS)}, not in {region}"
         yield Problem(code="region", field=f"backends.{NAME}.region", message=message, fix="choose one of those")
 
 
@@ -105,17 +105,19 @@ def _why(model: InPlace, scope: str, options: BedrockOptions) -> Iterator[Proble
     facts = model.facts
     if facts["call"] == REGISTER:
         what = f"SageMaker's model of {facts['base']}" if facts.get("base") else "a model that SageMaker tuned"
-        message = f"CreateCustomModel is told of {what}: its weights stay with AWS, nothing is uploaded"
+        message = f"CreateCustomModel references {what}: its weights stay with AWS, nothing is uploaded"
     else:
-        message = f"CreateModelImportJob is told where the {facts['files']} files lie: nothing is fetched or uploaded"
+        message = (
+            f"CreateModelImportJob references the {facts['files']} files in place: nothing is downloaded or uploaded"
+        )
     yield Problem(code="in_place", severity="info", file=model.at, message=message)
     place = model.at
     if facts["call"] == REGISTER:
         place = f"arn:aws:s3:::{ESCROW}{scope.partition('/')[0]}-*"
     elif place.startswith(tuple(f"s3://{options.bucket}/{options.prefix}/{part}/" for part in policies.READABLE)):
         return
-    message = f"{options.role_arn} has to be allowed s3:GetObject and s3:ListBucket there"
-    fix = "add it to the role's policy, if it is not there: `cloudtune init bedrock` does not allow this place"
+    message = f"{options.role_arn} must be allowed s3:GetObject and s3:ListBucket there"
+    fix = "add this location to the role's policy if it is missing: `cloudtune init bedrock` does not include it"
     yield Problem(code="role_reads", severity="warning", file=place, message=message, fix=fix)
 
 
@@ -141,7 +143,7 @@ def _config_step(number: int, file: ModelFile, below: str, options: BedrockOptio
 
 def _import_step(request: ImportRequest, options: BedrockOptions, url: str) -> Step:
     body = body_of(request, options, url)
-    where = ", from where it lies" if request.in_place else ""
+    where = ", in place" if request.in_place else ""
     return Step(
         id="import", kind="call", title=f"import the model as {body['importedModelName']}{where}", once="atomic",
         token=request.token, request={"call": "bedrock.create_model_import_job", "body": body}, makes_job=True,

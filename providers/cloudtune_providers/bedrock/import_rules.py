@@ -41,7 +41,7 @@ _OF_USUAL_ROPE = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe")
 def problems(files: ModelFiles) -> list[Problem]:
     """Everything that an import would refuse, all at once."""
     if is_adapter(files):
-        message = "this is an adapter, and Bedrock imports whole models"
+        message = "this is an adapter, but Bedrock imports complete models only"
         fix = "merge it first: cloudtune export JOB FOLDER --merged"
         return [Problem(code="adapter", file=files.where, message=message, fix=fix)]
     config = config_of(files)
@@ -66,30 +66,30 @@ def config_of(files: ModelFiles) -> dict[str, Any] | None:
 def _config(files: ModelFiles, config: dict[str, Any] | None) -> Iterator[Problem]:
     file = files.place("config.json")
     if config is None:
-        yield Problem(code="no_config", file=file, message="it is not there, or is not JSON",
-                      fix="give the folder that save_pretrained wrote")  # fmt: skip
+        yield Problem(code="no_config", file=file, message="it is missing, or is not valid JSON",
+                      fix="use a folder written by save_pretrained")  # fmt: skip
         return
     kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         known = ", ".join(f"{name} ({what})" for name, what in ARCHITECTURES.items())
         yield Problem(code="architecture", file=file, field="model_type", message=f"Bedrock does not import {kind!r}",
-                      fix=f"it imports: {known}")  # fmt: skip
+                      fix=f"supported: {known}")  # fmt: skip
     if config.get("quantization_config") is not None:
         yield Problem(code="quantized", file=file, field="quantization_config",
-                      message="Bedrock imports no quantized weights", fix="export in bf16, fp16 or fp32")  # fmt: skip
+                      message="quantized weights are not supported", fix="export in bf16, fp16 or fp32")  # fmt: skip
     text = config.get("text_config")
     context = (text if isinstance(text, dict) else config).get("max_position_embeddings")
     if isinstance(context, int) and context > MOST_CONTEXT:
-        message = f"{context:,} tokens of context, and Bedrock imports up to {MOST_CONTEXT:,}"
+        message = f"a context of {context:,} tokens, but Bedrock imports up to {MOST_CONTEXT:,}"
         yield Problem(code="context", file=file, field="max_position_embeddings", message=message,
-                      fix="lower it, if the model was not trained beyond that")  # fmt: skip
+                      fix="lower it, if the model was not trained on longer contexts")  # fmt: skip
 
 
 def _weights(files: ModelFiles, config: dict[str, Any]) -> Iterator[Problem]:
     names = sorted(name for name in files.sizes if name.endswith(".safetensors") and "/" not in name)
     if not names:
         others = [name for name in sorted(files.sizes) if "/" not in name and name.endswith((".bin", ".gguf", ".pt"))]
-        message = f"there are no safetensors{', only ' + ', '.join(others[:3]) if others else ''}"
+        message = f"no safetensors files{', only ' + ', '.join(others[:3]) if others else ''}"
         yield Problem(code="no_weights", file=files.where, message=message,
                       fix="write them with save_pretrained, or cloudtune export --merged")  # fmt: skip
         return
@@ -97,7 +97,7 @@ def _weights(files: ModelFiles, config: dict[str, Any]) -> Iterator[Problem]:
     is_multimodal = config.get("model_type") in MULTIMODAL
     size, most = sum(files.sizes[name] for name in names), MOST_BYTES_MULTIMODAL if is_multimodal else MOST_BYTES
     if size > most:
-        message = f"{size / 1000**3:,.0f} GB of weights, and Bedrock imports up to {most / 1000**3:,.0f}"
+        message = f"{size / 1000**3:,.0f} GB of weights, but Bedrock imports up to {most / 1000**3:,.0f}"
         yield Problem(code="too_large", file=files.where, message=message, fix="choose a smaller model")
     for name in names:
         yield from _dtypes(files, name)
@@ -114,7 +114,7 @@ def _index(files: ModelFiles) -> Iterator[Problem]:
         return
     for name in named:
         if name not in files.sizes:
-            yield Problem(code="missing_part", file=file, message=f"it names {name}, which is not there",
+            yield Problem(code="missing_part", file=file, message=f"it references {name}, which is missing",
                           fix="write or download the model again")  # fmt: skip
 
 
@@ -123,11 +123,11 @@ def _dtypes(files: ModelFiles, name: str) -> Iterator[Problem]:
     try:
         found = sorted({tensor.dtype for tensor in header(files, name).values()})
     except (OSError, ValueError) as error:
-        yield Problem(code="torn", file=file, message=f"its head cannot be read: {error}",
+        yield Problem(code="torn", file=file, message=f"cannot read its header: {error}",
                       fix="write or download the model again")  # fmt: skip
         return
     if wrong := [dtype for dtype in found if dtype not in DTYPES]:
-        message = f"weights of {', '.join(wrong)}, and Bedrock imports {', '.join(DTYPES)}"
+        message = f"weights of type {', '.join(wrong)}, but Bedrock imports {', '.join(DTYPES)}"
         yield Problem(code="dtype", file=file, message=message, fix="export in bf16, fp16 or fp32")
 
 
@@ -146,18 +146,18 @@ def header(files: ModelFiles, name: str) -> dict[str, Tensor]:
 
 def _tokenizer(files: ModelFiles) -> Iterator[Problem]:
     if "tokenizer_config.json" not in files.sizes:
-        yield Problem(code="no_tokenizer", file=files.place("tokenizer_config.json"), message="it is not there",
-                      fix="save the tokenizer into the folder too")  # fmt: skip
+        yield Problem(code="no_tokenizer", file=files.place("tokenizer_config.json"), message="it is missing",
+                      fix="save the tokenizer to the folder too")  # fmt: skip
     if not any(name in files.sizes for name in _TOKENIZERS):
-        yield Problem(code="no_tokenizer", file=files.where, message=f"there is none of {', '.join(_TOKENIZERS)}",
-                      fix="save the tokenizer into the folder too")  # fmt: skip
+        yield Problem(code="no_tokenizer", file=files.where, message=f"none of {', '.join(_TOKENIZERS)} exists",
+                      fix="save the tokenizer to the folder too")  # fmt: skip
 
 
 def _names(files: ModelFiles) -> Iterator[Problem]:
     for name in sorted(files.sizes):
         if not re.fullmatch(r"[A-Za-z0-9_./-]+", name):
             yield Problem(code="file_name", severity="warning", file=files.place(name),
-                          message="unusual letters in its name; it is imported as it is")  # fmt: skip
+                          message="unusual characters in its name; it is imported unchanged")  # fmt: skip
 
 
 def misread(config: dict[str, Any]) -> list[str]:

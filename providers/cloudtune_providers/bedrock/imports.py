@@ -31,7 +31,7 @@ class Imports:
         return self._clients.client(NAME)
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the create request. The SDK fills no token in for this call: the body has ours."""
+        """Send the create request. The SDK adds no token to this call, so the body contains one."""
 
         def send() -> dict[str, Any]:
             told = self._bedrock.create_model_import_job(**body)
@@ -47,12 +47,12 @@ class Imports:
             return Absent()
         if job.get("modelDataSource") != body["modelDataSource"]:
             raise Conflict(
-                f"an import job called {body['jobName']!r} is there, of other files", hint="give another --name"
+                f"an import job named {body['jobName']!r} exists, with other files", hint="use another --name"
             )
         return Done(outputs=calls.made(self._clients, IMPORT, job["jobName"], job["jobArn"]))
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of an import job."""
+        """Return the response of Get for an import job."""
         with self._clients.asking(f"import job {IMPORT}{name}"):
             return dict(self._bedrock.get_model_import_job(jobIdentifier=name))
 
@@ -76,13 +76,13 @@ class Imports:
         job = self.read(name)
         model = responses.to_imported_model(job, ref, self._clients.scope())
         if model is None:
-            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job.get('status')}")
         return model
 
     def stop(self, name: str) -> None:
         """Bedrock has no call that stops an import; one that has ended needs none."""
         if not self.get(name).state.is_terminal:
-            raise UnsupportedError(f"import job {name}: Bedrock has no call that stops an import; it ends by itself")
+            raise UnsupportedError(f"import job {name}: Bedrock cannot stop an import; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
         """Remove the ended job's model and the files that were uploaded for it; its record stays."""
@@ -91,7 +91,7 @@ class Imports:
         except JobNotFound:
             return
         if not responses.to_import_snapshot(job, "").state.is_terminal:
-            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait for its end")
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait until it ends")
         if arn := job.get("importedModelArn"):
             calls.delete_model(self._clients, str(arn))
         bucket, key = calls.split_url(_source(job))

@@ -47,7 +47,7 @@ class Answering:
             return self._options.base_answers_as
         if not model.needs_deploy:
             raise InvalidRequest(
-                f"{model.id} was imported, and its base is not here", hint="set base_answers_as to compare"
+                f"{model.id} was imported, so its base model is not available", hint="set base_answers_as to compare"
             )
         if ":custom-model/" in model.base:
             return self._hosted.serving(model.base)
@@ -111,7 +111,7 @@ def _invoked(said: Mapping[str, Any], name: str) -> Generation:
         return _generation(text, said.get("stopReason"), said.get("usage"), name)
     if "generation" in said:
         return _generation(str(said["generation"]), said.get("stop_reason"), None, name)
-    raise BackendError(f"the answer of {name} is of no known form: it has {', '.join(said) or 'nothing'}")
+    raise BackendError(f"the response of {name} has an unknown format: it has {', '.join(said) or 'no fields'}")
 
 
 def _generation(text: str, stop: Any, usage: Mapping[str, Any] | None, name: str) -> Generation:

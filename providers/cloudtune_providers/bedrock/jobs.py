@@ -46,7 +46,7 @@ class Jobs:
         return calls.create_once(self._clients, "create", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The job of that name. Raises Conflict if somebody else's."""
+        """Return the job with that name. Raises Conflict if another submission created it."""
         try:
             job = self.read(str(body["jobName"]))
         except JobNotFound:
@@ -54,15 +54,15 @@ class Jobs:
         told = job.get("clientRequestToken")
         if told is not None and told != body["clientRequestToken"]:
             raise Conflict(
-                f"a job called {body['jobName']!r} is there, and this submission did not make it",
-                hint="give the spec another name",
+                f"a job named {body['jobName']!r} exists, but this submission did not create it",
+                hint="use another name in the spec",
             )
         return Done(outputs=calls.made(self._clients, "", job["jobName"], job["jobArn"]))
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of a job, by its name or its ARN."""
+        """Return the response of Get for a job, by name or ARN."""
         with self._clients.asking(f"job {name}"):
             return dict(self._bedrock.get_model_customization_job(jobIdentifier=name))
 
@@ -87,8 +87,8 @@ class Jobs:
             return []
         try:
             return self._figures(objects, f"{prefix}model-customization-job-{_id(job)}/")
-        except PermissionDenied as error:  # whoever may follow a job need not be let into its bucket
-            _log.warning("the figures of %s cannot be read: %s", name, type(error).__name__)
+        except PermissionDenied as error:  # permission to read a job does not include its bucket
+            _log.warning("cannot read the metrics of %s: %s", name, type(error).__name__)
             return []
 
     def _figures(self, objects: Objects, folder: str) -> list[Metric]:
@@ -105,7 +105,7 @@ class Jobs:
         job = self.read(name)
         model = responses.to_model(job, ref, self._clients.scope())
         if model is None:
-            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job.get('status')}")
         return model
 
     # -- steering --------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ class Jobs:
         except JobNotFound:
             return
         if not responses.to_snapshot(job, "").state.is_terminal:
-            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait until it ends")
         if arn := job.get("outputModelArn"):
             calls.delete_model(self._clients, str(arn))
         objects, prefix = self._output(job)

@@ -1,7 +1,7 @@
-"""Models that lie in AWS already, looked at there: which call of Bedrock's takes them, and whether it would.
+"""Inspects models that are already in AWS: which Bedrock call imports them, and whether it would succeed.
 
-Whole models of open weights, under a prefix in S3, are taken by CreateModelImportJob; what SageMaker made of Nova,
-whose weights stay in buckets of AWS's own, by CreateCustomModel
+CreateModelImportJob imports complete open-weight models under an S3 prefix. CreateCustomModel imports SageMaker's Nova
+models, whose weights stay in AWS's buckets
 (docs.aws.amazon.com/bedrock/latest/APIReference/API_CreateCustomModel.html, seen 2026-11-21).
 """
 
@@ -61,8 +61,8 @@ class Locating:
             return self._package(address, package["name"])
         if not _URL.fullmatch(address):
             raise InputError([Problem(
-                code="address", file=address, message="Bedrock takes models from no such address",
-                fix="give s3://BUCKET/FOLDER/, the ARN of a SageMaker model package, a folder here, or a job",
+                code="address", file=address, message="Bedrock cannot import from this address",
+                fix="use s3://BUCKET/FOLDER/, the ARN of a SageMaker model package, a local folder, or a job",
             )])  # fmt: skip
         bucket, key = split_url(address)
         if bucket.startswith(ESCROW):
@@ -73,8 +73,8 @@ class Locating:
         """What a job of another back end left."""
         package = model.raw.get("package")
         if not package and not (model.uri or "").startswith("s3://"):
-            return Elsewhere(reason=f"its files lie at {model.uri or 'no address'}, and Bedrock reads S3 only",
-                             fix="fetch them into a folder here, and name that")  # fmt: skip
+            return Elsewhere(reason=f"its files are at {model.uri or 'no address'}, but Bedrock reads S3 only",
+                             fix="download them to a local folder, and import that")  # fmt: skip
         if model.scope != (here := self._clients.scope()):
             return _apart(model.id, model.scope, here)
         if package and (_is_nova(model.base) or not model.uri):
@@ -89,7 +89,7 @@ class Locating:
             with self._clients.asking(f"model package {arn}"):
                 told = self._clients.client("sagemaker").describe_model_package(ModelPackageName=arn)
         except JobNotFound as error:
-            problem = Problem(code="no_package", file=arn, message="there is no such model package")
+            problem = Problem(code="no_package", file=arn, message="no such model package")
             raise InputError([problem]) from error
         container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
         known = container.get("BaseModel") or {}
@@ -105,26 +105,26 @@ class Locating:
 
     def _folder(self, url: str, called: str) -> InPlace | Elsewhere:
         if url.endswith(_ARCHIVES):
-            reason = f"{url} is an archive, and Bedrock imports files that lie unpacked"
-            return Elsewhere(reason=reason, fix="unpack it into a folder, here or in S3, and name that")
+            reason = f"{url} is an archive, but Bedrock imports unpacked files"
+            return Elsewhere(reason=reason, fix="unpack it to a local or S3 folder, and import that")
         bucket, key = split_url(url)
         objects, prefix = Objects(self._clients, bucket), f"{key.rstrip('/')}/" if key else ""
         listed = objects.list(prefix)
         if not listed:
-            message = "nothing lies there, or nothing that may be read"
-            raise InputError([Problem(code="no_files", file=url, message=message, fix="give the folder of a model")])
+            message = "no files there, or no permission to read them"
+            raise InputError([Problem(code="no_files", file=url, message=message, fix="use a model folder")])
         lies = objects.region()
         if lies and lies != self._clients.region:
             return _apart(url, lies, self._clients.region)
         files = _model_of(objects, prefix, listed)
         if import_rules.is_adapter(files):
-            reason = f"{files.where} holds an adapter, and Bedrock imports whole models"
-            return Elsewhere(reason=reason, fix="merge it into its base, and give that")
+            reason = f"{files.where} contains an adapter, but Bedrock imports complete models only"
+            return Elsewhere(reason=reason, fix="merge it into its base model, and import that")
         config = import_rules.config_of(files) or {}
         if lost := import_rules.misread(config):
-            reason = f"{files.place('config.json')} does not say {', '.join(lost)} under the names that transformers "
-            return Elsewhere(reason=f"{reason}{import_rules.TRANSFORMERS} reads there",
-                             fix="write these names into it beside the others, or give a folder here")  # fmt: skip
+            reason = f"{files.place('config.json')} does not set {', '.join(lost)} under the names that transformers "
+            return Elsewhere(reason=f"{reason}{import_rules.TRANSFORMERS} reads",
+                             fix="add these names to it, or use a local folder")  # fmt: skip
         return InPlace(
             at=files.where, name=called, identity={"at": files.where, "files": files.versions()},
             facts={"call": IMPORT, "bytes": sum(files.sizes.values()), "files": len(files.sizes)},
@@ -148,8 +148,8 @@ def _registered(at: str, facts: Mapping[str, Any], called: str) -> InPlace:
 
 
 def _apart(what: str, there: str, here: str) -> Elsewhere:
-    fix = "copy it there, or set the account and region that it lies in"
-    return Elsewhere(reason=f"{what} lies in {there}, and the settings lead to {here}", fix=fix)
+    fix = "copy it there, or set the account and region it is in"
+    return Elsewhere(reason=f"{what} is in {there}, but the settings select {here}", fix=fix)
 
 
 def _is_nova(base: str) -> bool:

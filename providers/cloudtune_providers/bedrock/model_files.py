@@ -1,4 +1,4 @@
-"""A model's files, in a folder here or under a prefix in S3: names, sizes, and bytes where somebody asks for them."""
+"""A model's files, in a local folder or under an S3 prefix: names, sizes, and bytes on request."""
 
 from __future__ import annotations
 

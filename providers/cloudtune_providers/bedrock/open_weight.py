@@ -1,10 +1,10 @@
-"""Reinforcement on open-weight models, by Bedrock's second API: a route of its own, which the model decides.
+"""Reinforcement on open-weight models through Bedrock's second API, which the model selects.
 
-It speaks OpenAI's dialect at ``https://bedrock-mantle.<region>.api.aws/v1``, opened by a Bedrock API key: rows go
-through its own files, so that there is neither bucket nor role; graders are Lambda functions; there is no suffix
+The API at ``https://bedrock-mantle.<region>.api.aws/v1`` is OpenAI-compatible and requires a Bedrock API key. It stores
+rows as files, so there is neither bucket nor role; graders are Lambda functions; there is no suffix
 (https://docs.aws.amazon.com/bedrock/latest/userguide/fine-tuning-openai-apis.html, seen 2026-11-21). It is not
-documented that a job tells its metadata, and so a job is known again by its training file, which no other submission
-uses, and no other request of this one (``openai_dialect.fencing``); the token stands in the metadata too.
+documented that jobs return their metadata, so a job is identified by its training file, which no other submission and
+no other request of this one uses (``openai_dialect.fencing``); the metadata contains the token too.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PREFIX = "rft/"
 """In front of the id in the reference of such a job."""
 KEY = "AWS_BEARER_TOKEN_BEDROCK"
 """Where AWS's own SDKs look for a Bedrock API key (botocore 1.44.5)."""
-MARK = "only through the OpenAI-shaped API"
+MARK = "only through the OpenAI-compatible API"
 """How the catalog notes models of this route."""
 FORMATS = {"rft": "bedrock-rft"}
 LIST_LAG_S = 30.0
@@ -56,7 +56,7 @@ _CALLS = ("files.", "fine_tuning.")
 _NOT_HERE = ("hyperparameters", "model_name", "max_prompt_length", "samples_per_prompt", "inference_max_tokens",
              "reasoning_effort", "eval_interval")  # fmt: skip
 _MORE = frozenset({"verb:checkpoints", "verb:events"})
-_LESS = {"verb:deploy": "a model tuned by the OpenAI-shaped API answers at once"}
+_LESS = {"verb:deploy": "models tuned through the OpenAI-compatible API need no deployment"}
 
 
 class OpenWeight:
@@ -110,7 +110,7 @@ class OpenWeight:
         """A verdict on the key: whether it opens the API."""
         for _ in self.account.jobs.listed(1):
             break
-        return "good", f"it opens {self.address()}"
+        return "good", f"used for {self.address()}"
 
     def model(self, ref: JobRef) -> TunedModel:
         """What the job made; it answers at once."""
@@ -147,8 +147,8 @@ def connected(address: str, timeout: float) -> openai.OpenAI:
     if not key:
         # The SDK would take OPENAI_API_KEY instead, which is another vendor's secret.
         raise CredentialsError(
-            "there is no Bedrock API key, and open-weight models are tuned with one only",
-            hint=f"make one in Bedrock's console, and put it into {KEY}",
+            "no Bedrock API key is set, and tuning open-weight models requires one",
+            hint=f"create one in the Bedrock console, and set {KEY}",
         )
     nobody: Any = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
     return openai.OpenAI(api_key=key, base_url=address, timeout=timeout, max_retries=0, default_headers=nobody)
@@ -163,7 +163,7 @@ def require() -> None:
     """Raises BackendNotInstalled where OpenAI's SDK is missing."""
     if not is_installed():
         raise BackendNotInstalled(
-            "reinforcement of open-weight models on bedrock needs openai, which is not installed",
+            "reinforcement fine-tuning of open-weight models on bedrock requires openai, which is not installed",
             hint='run: pip install "cloudtune[aws,openai]"',
         )
 
@@ -182,24 +182,24 @@ def problems(spec: JobSpec, options: BedrockOptions) -> Iterator[Problem]:
     """What Bedrock has elsewhere, and not here."""
     asked, given = spec.hyperparameters, spec.overrides.get(NAME, {})
     if asked.learning_rate is not None:
-        message = "this API takes a multiplier of a rate that is not published, so that a rate cannot be translated"
-        fix = f"say overrides.{NAME}.learning_rate_multiplier"
+        message = "this API accepts only a multiplier of an unpublished rate, so an absolute rate cannot be translated"
+        fix = f"set overrides.{NAME}.learning_rate_multiplier"
         yield Problem(code="not_of_route", field="hyperparameters.learning_rate", message=message, fix=fix)
     if asked.warmup_steps is not None:
-        message = f"the API that tunes {spec.model_for(NAME)} has no warm-up"
+        message = f"the API that tunes {spec.model_for(NAME)} does not support warmup"
         yield Problem(code="not_of_route", field="hyperparameters.warmup_steps", message=message, fix="take it out")
     if asked.epochs is not None and asked.epochs != int(asked.epochs):
-        message, fix = f"epochs are whole there, and not {asked.epochs:g}", "give a whole number"
+        message, fix = f"this API accepts only whole epochs, not {asked.epochs:g}", "use a whole number"
         yield Problem(code="out_of_range", field="hyperparameters.epochs", message=message, fix=fix)
     for name in (name for name in _NOT_HERE if given.get(name)):
-        message = f"it is not documented that the API that tunes {spec.model_for(NAME)} takes it"
+        message = f"not documented for the API that tunes {spec.model_for(NAME)}"
         yield Problem(code="not_of_route", field=f"overrides.{NAME}.{name}", message=message, fix="take it out")
     most = MOST_METADATA - len(OUR_KEYS) - len(options.tags)
     if len(spec.tags) > most:
-        message = f"{len(spec.tags)} tags, and there is room for {most} in the job's metadata"
-        yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep {most} at the most")
+        message = f"{len(spec.tags)} tags, but the job's metadata holds at most {most}"
+        yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep at most {most}")
     for name in (name for name in ("kms_key", "subnets") if getattr(options, name)):
-        message = "the API that tunes open-weight models takes none: it does not hold for this job"
+        message = "ignored for this job: the API that tunes open-weight models does not support it"
         yield Problem(code="not_of_route", severity="warning", field=f"backends.{NAME}.{name}", message=message)
 
 

@@ -44,7 +44,7 @@ class BedrockOverrides(BaseModel):
     model_name: Annotated[str, Field(pattern=r"^([0-9a-zA-Z][_-]?){1,63}$")] | None = None
     """``customModelName``; the job's own name unless given."""
     teacher: str | None = None
-    """Distillation: the model whose answers are learnt, as an id or an inference profile's ARN."""
+    """Distillation: the teacher model, as an id or an inference profile's ARN."""
     teacher_max_tokens: PositiveInt | None = None
     """Distillation: how long those answers may be."""
     grader: Lambda | None = None
@@ -77,4 +77,4 @@ class BedrockDeployment(BaseModel):
     agree: bool = False
     """That provisioned throughput costs by the hour from the moment it is made."""
     update: bool = False
-    """Let the deployment of that name, which stands already, answer from this model from now on."""
+    """Switch the existing deployment with that name to this model."""

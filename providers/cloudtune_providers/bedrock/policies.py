@@ -1,8 +1,8 @@
-"""The least that Bedrock's service role and whoever submits need, as IAM documents. Written out, never applied.
+"""Minimal policies for Bedrock's service role and for the submitting user, as IAM documents. Never applied.
 
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-iam-role.html, encryption-custom-job.html and
 vpc-model-customization.html; docs.aws.amazon.com/service-authorization/latest/reference/list_bedrock-mantle.html for
-the OpenAI-shaped API (all seen 2026-11-21).
+the OpenAI-compatible API (all seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PLACEHOLDERS = {"account": "ACCOUNT", "region": "REGION", "bucket": "BUCKET"}
 def documents(
     options: BedrockOptions, *, account: str | None, region: str | None, grader: str | None = None
 ) -> dict[str, str]:
-    """File name -> JSON text. What is not known stands as a word in capitals, for a person to fill in."""
+    """Return file names and JSON texts. Unknown values are placeholders in capitals."""
     account = account or _PLACEHOLDERS["account"]
     region = region or _PLACEHOLDERS["region"]
     made = {
@@ -105,7 +105,7 @@ def _vpc(account: str, region: str) -> list[Document]:
 
 
 def caller_policy(options: BedrockOptions, account: str, region: str) -> Document:
-    """What whoever runs cloudtune may do."""
+    """Return the submitting user's policy."""
     bucket, role = options.bucket or _PLACEHOLDERS["bucket"], options.role_arn or f"arn:aws:iam::{account}:role/ROLE"
     passed = {"StringEquals": {"iam:PassedToService": "bedrock.amazonaws.com"}}
     return _document([
@@ -121,11 +121,11 @@ def caller_policy(options: BedrockOptions, account: str, region: str) -> Documen
 
 
 def open_weight_policy(account: str, region: str, grader: str | None = None) -> Document:
-    """What whoever tunes open-weight models may do: that API's actions have a prefix of their own, ``bedrock-mantle``.
+    """Return the policy for tuning open-weight models, whose actions have the prefix ``bedrock-mantle``.
 
-    Its resources are projects: an account has a default one, and files and jobs lie in them. The key in
-    AWS_BEARER_TOKEN_BEDROCK opens it only with leave to call by a bearer's token, and as AWS's SDKs then send that key
-    to Bedrock itself too, there as well.
+    Its resources are projects, which contain files and jobs; an account has a default one. The key in
+    AWS_BEARER_TOKEN_BEDROCK requires permission to call with a bearer token, also for Bedrock itself, because AWS's
+    SDKs then send that key there too.
     """
     grader = grader or f"arn:aws:lambda:{region}:{account}:function:GRADER"
     own = f"arn:aws:bedrock-mantle:{region}:{account}"

@@ -1,4 +1,4 @@
-"""What can be looked at before a job on Bedrock: the account's checks, the model, how many jobs may run. Reads only."""
+"""Preflight checks of a Bedrock job: the account's checks, the model, and the job quota. Read-only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Preflight:
         self._account = AccountChecks(clients, options, NAME, "bedrock.amazonaws.com")
 
     def checks(self, spec: JobSpec | None, open_weight: OpenWeight | None = None) -> Iterator[Check]:
-        """Each thing that was looked at. ``open_weight`` is the API of a job that goes by that one."""
+        """Yield the checks. ``open_weight`` is the API of a job that uses it."""
         account = self._account
         yield account.look("identity", account.identity, needed=True)
         if not account.account:
@@ -66,14 +66,18 @@ class Preflight:
             with self._clients.asking(f"model {model}"):
                 told = self._clients.client(NAME).get_foundation_model(modelIdentifier=model)["modelDetails"]
         except JobNotFound:
-            return "denied", f"there is no {model} in {self._clients.region}"
+            return "denied", f"{model} does not exist in {self._clients.region}"
         status = (told.get("modelLifecycle") or {}).get("status") or "ACTIVE"
         if status != "ACTIVE":
-            return "denied", f"{model} is {status}: it takes no new jobs"
+            return "denied", f"{model} is {status} and accepts no new jobs"
         offered, wanted = told.get("customizationsSupported") or [], _TYPES.get(method)
         if wanted and wanted not in offered:
-            return "denied", f"{model} does not take {wanted} here, but: {', '.join(offered) or 'nothing'}"
-        return ("good", f"{model}, active") if wanted else ("cannot_verify", f"active; {method} is not told of there")
+            return "denied", f"{model} does not support {wanted} here, only: {', '.join(offered) or 'nothing'}"
+        return (
+            ("good", f"{model}, active")
+            if wanted
+            else ("cannot_verify", f"active; support for {method} is not reported")
+        )
 
     def _quota(self) -> Told:
         """Jobs that may run at once, and those that do."""
@@ -82,7 +86,7 @@ class Preflight:
             going = self._clients.client(NAME).list_model_customization_jobs(statusEquals="InProgress", maxResults=1000)
         count = len(going.get("modelCustomizationJobSummaries", ()))
         if not found:
-            return "cannot_verify", f"{count} jobs run; the quota is not listed"
+            return "cannot_verify", f"{count} jobs running; the quota is not listed"
         least = min(float(quota["Value"]) for quota in found)
-        detail = f"{count} jobs run, and {least:g} may"
+        detail = f"{count} of at most {least:g} jobs running"
         return ("good" if count < least else "warning"), detail

@@ -51,7 +51,7 @@ class Registrations:
         return calls.create_once(self._clients, "register", send, lambda: self.find(body))
 
     def find(self, body: Mapping[str, Any]) -> Found:
-        """The model of that name. Raises Conflict if it is another's: Get tells no source and no token, a tag does."""
+        """Return the model with that name. Raises Conflict if its token tag differs (Get returns no token)."""
         name = str(body["modelName"])
         try:
             model = self.read(name)
@@ -60,7 +60,7 @@ class Registrations:
         token = self.tags(str(model["modelArn"])).get(TOKEN_TAG, body["clientRequestToken"])
         if not responses.is_registered(model) or token != body["clientRequestToken"]:
             raise Conflict(
-                f"a custom model called {name!r} is there, and this import did not make it", hint="give another --name"
+                f"a custom model named {name!r} exists, but this import did not create it", hint="use another --name"
             )
         return Done(outputs=calls.made(self._clients, REGISTRATION, name, model["modelArn"]))
 
@@ -70,12 +70,12 @@ class Registrations:
             with self._clients.asking(f"tags of {arn}"):
                 told = self._bedrock.list_tags_for_resource(resourceARN=arn)
         except PermissionDenied as error:
-            _log.warning("the tags of %s cannot be read: %s", arn, type(error).__name__)
+            _log.warning("cannot read the tags of %s: %s", arn, type(error).__name__)
             return {}
         return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
 
     def read(self, name: str) -> dict[str, Any]:
-        """What Get tells of a registered model."""
+        """Return the response of Get for a registered model."""
         with self._clients.asking(f"model {REGISTRATION}{name}"):
             return dict(self._bedrock.get_custom_model(modelIdentifier=name))
 
@@ -83,7 +83,7 @@ class Registrations:
         """The registration now. Raises JobNotFound for a custom model that a job of Bedrock's own made."""
         model = self.read(name)
         if not responses.is_registered(model):
-            raise JobNotFound(f"model {REGISTRATION}{name}: a customization job made it, and nobody registered it")
+            raise JobNotFound(f"model {REGISTRATION}{name}: created by a customization job, not by a registration")
         return responses.to_registration_snapshot(model, self._clients.scope())
 
     def pages(self, **filters: Any) -> Iterator[list[JobSnapshot]]:
@@ -102,13 +102,13 @@ class Registrations:
         told = self.read(name)
         model = responses.to_registered_model(told, self.tags(str(told["modelArn"])), ref, self._clients.scope())
         if model is None:
-            raise InvalidRequest(f"{ref} has no model: it is {told.get('modelStatus')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {told.get('modelStatus')}")
         return model
 
     def stop(self, name: str) -> None:
         """Bedrock has no call for that; one that has ended needs none."""
         if not self.get(name).state.is_terminal:
-            raise UnsupportedError(f"model {name}: Bedrock has no call that stops a registration; it ends by itself")
+            raise UnsupportedError(f"model {name}: Bedrock cannot stop a registration; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
         """Remove the model, and with it all that is known of the registration; SageMaker's own files stay."""
@@ -117,5 +117,5 @@ class Registrations:
         except JobNotFound:
             return
         if not snapshot.state.is_terminal:
-            raise InvalidRequest(f"{ref} is {snapshot.native_state}", hint="wait for its end")
+            raise InvalidRequest(f"{ref} is {snapshot.native_state}", hint="wait until it ends")
         calls.delete_model(self._clients, str(snapshot.raw["modelArn"]))

@@ -42,7 +42,7 @@ Split = Literal["train", "validation"]
 
 
 def to_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
-    """A customization job, as Get or List tells it, as a snapshot."""
+    """Translate a customization job of Get or List to a snapshot."""
     word = str(job.get("status") or "")
     state = STATES.get(word, JobState.UNKNOWN)
     detail, is_waiting = _phase(job.get("statusDetails") or {})
@@ -60,16 +60,16 @@ def to_import_snapshot(job: Mapping[str, Any], scope: str) -> JobSnapshot:
 
 
 def is_registered(model: Mapping[str, Any]) -> bool:
-    """Whether what Get or List tells of a custom model is of one that CreateCustomModel made.
+    """Return whether a custom model of Get or List was created by CreateCustomModel.
 
-    The type need not be told; the ARN says it too (botocore 1.44.5, ModelArn).
+    The type can be missing; the ARN contains it too (botocore 1.44.5, ModelArn).
     """
     kind = str(model.get("customizationType") or "").upper()
     return kind == REGISTERED or (not kind and ":custom-model/imported" in str(model.get("modelArn")))
 
 
 def to_registration_snapshot(model: Mapping[str, Any], scope: str) -> JobSnapshot:
-    """A registered model, as Get or List tells it, as the job that made it. When it ended is not told."""
+    """Translate a registered model of Get or List to the job that created it. Its end time is unknown."""
     word = str(model.get("modelStatus") or "")
     ref = JobRef(NAME, scope, f"{REGISTRATION}{model['modelName']}")
     base = model_of(str(model.get("baseModelArn") or ""))
@@ -106,10 +106,10 @@ def _phase(details: Mapping[str, Any]) -> tuple[str, bool]:
 def _problem(job: Mapping[str, Any]) -> JobProblem:
     said = str(job.get("failureMessage") or "")
     if not said:  # a list leaves the reason out
-        return JobProblem(message="the service gives no reason in lists", hint="cloudtune show JOB asks for it")
+        return JobProblem(message="lists do not include the reason", hint="run `cloudtune show JOB` to see it")
     hint = None
     if "Input data" in said or "format" in said.lower():
-        hint = "mend the rows that the message names; `cloudtune data check` finds more"
+        hint = "fix the rows that the message names; `cloudtune data check` finds more"
     return JobProblem(message=said, hint=hint)
 
 

@@ -1,6 +1,6 @@
-"""What Bedrock would refuse, as far as that can be told before anything is sent: models, dates, values, rows. Pure.
+"""Checks what Bedrock would reject, before anything is sent: models, dates, values, rows. Pure.
 
-Figures come from the catalog, whose entries cite their sources.
+Limits come from the catalog, whose entries cite their sources.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Rules:
         self._today = today
 
     def check(self, spec: JobSpec) -> Iterator[Problem]:
-        """All that can be told of the spec alone."""
+        """Yield all problems of the spec alone."""
         if self.is_open_weight(spec.model_for(NAME)):
             yield from self._notices(spec)
             yield from self._model(spec)
@@ -59,21 +59,23 @@ class Rules:
         yield from self._values(spec)
         yield from _of_method(spec)
         if spec.overrides.get(NAME, {}).get("learning_rate_multiplier") is not None:
-            message = "only the API that tunes open-weight models takes a multiplier"
+            message = "only the API that tunes open-weight models supports a multiplier"
             yield Problem(code="not_of_model", field=f"overrides.{NAME}.learning_rate_multiplier", message=message,
-                          fix="say hyperparameters.learning_rate")  # fmt: skip
+                          fix="use hyperparameters.learning_rate")  # fmt: skip
         yield from tag_problems(spec.tags, "tags", others=len(self._options.tags))
 
     def _settings(self) -> Iterator[Problem]:
         for name, example in (("bucket", "my-bucket"), ("role_arn", "arn:aws:iam::123456789012:role/cloudtune")):
             if getattr(self._options, name) is None:
                 yield Problem(
-                    code="setting", field=f"backends.{NAME}.{name}", message="Bedrock needs one, and none is set",
-                    fix=f"set it, as {example}; `cloudtune init bedrock` writes the role's documents",
+                    code="setting", field=f"backends.{NAME}.{name}", message="required by Bedrock, but not set",
+                    fix=f"set it, e.g. {example}; `cloudtune init bedrock` writes the role's documents",
                 )  # fmt: skip
         if bool(self._options.subnets) != bool(self._options.security_groups):
-            message = "a VPC needs both subnets and security groups"
-            yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="give the other too")
+            message = "a VPC requires both subnets and security groups"
+            yield Problem(
+                code="setting", field=f"backends.{NAME}.subnets", message=message, fix="set the other one too"
+            )
 
     def _notices(self, spec: JobSpec) -> Iterator[Problem]:
         for notice in self._catalog.notices:
@@ -88,10 +90,10 @@ class Rules:
         if name is None or ":custom-model/" in name:
             return
         model = self.model(name)
-        known = ", ".join(self._catalog.tunable(method, self._today)) or "none is left"
-        fix = f"models that take {method}: {known}"
+        known = ", ".join(self._catalog.tunable(method, self._today)) or "none"
+        fix = f"models that support {method}: {known}"
         if model is None:
-            message = f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is"
+            message = f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent unchanged"
             yield Problem(code="unknown_model", severity="warning", field="model", message=message, fix=fix)
             return
         yield from self._ended(model, name, method, fix)
@@ -100,15 +102,15 @@ class Rules:
         cited = self._catalog.cite(model.source)
         over = [on for on in (model.no_new_jobs_from, model.ends) if on is not None and self._today >= on]
         if over:
-            message = f"{name} takes no new jobs since {min(over)} ({cited})"
+            message = f"{name} accepts no new jobs since {min(over)} ({cited})"
             yield Problem(code="model_ends", field="model", message=message, fix=fix)
             return
         if family_of(name) != model.id:
-            message = f"{name} is the id for asking; tuning wants the one with its context length ({cited})"
-            yield Problem(code="context_suffix", field="model", message=message, fix=f"write {model.id}")
+            message = f"{name} is the inference id; fine-tuning requires the id with the context length ({cited})"
+            yield Problem(code="context_suffix", field="model", message=message, fix=f"use {model.id}")
         if method not in model.methods:
-            offered = ", ".join(model.methods) or "nothing any more"
-            message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({cited})"
+            offered = ", ".join(model.methods) or "nothing"
+            message = f"{model.id} does not support {method}, only: {offered} ({cited})"
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
 
     def is_open_weight(self, name: str | None) -> bool:
@@ -129,7 +131,7 @@ class Rules:
         name = spec.model_for(NAME) or ""
         model = self.model(name)
         if model is not None and model.regions and region not in model.regions:
-            message = f"{name} is tuned in {', '.join(model.regions)}, and not in {region}"
+            message = f"{name} can be tuned in {', '.join(model.regions)}, not in {region}"
             cited = f"{message} ({self._catalog.cite(model.source)})"
             yield Problem(code="region", field=f"backends.{NAME}.region", message=cited,
                           fix=f"set region to {model.regions[0]}, with a bucket there")  # fmt: skip
@@ -151,12 +153,12 @@ class Rules:
         if entry is None:
             names = [one.name for one in self._catalog.ranges if self._catalog.range(one.name, model, method) is one]
             if self.model(model) is not None and names and name not in _UNRANGED.get(method, ()):
-                message = f"{model} has no {name} with {method}"
-                fix = f"it has: {', '.join(dict.fromkeys(names))}"
+                message = f"{model} does not support {name} with {method}"
+                fix = f"supported: {', '.join(dict.fromkeys(names))}"
                 yield Problem(code="not_of_model", field=field, message=message, fix=fix)
             elif self.model(model) is not None and not names:
-                message = f"it is not documented that {method} of {model} takes {name}"
-                yield Problem(code="not_of_method", field=field, message=message, fix="take it out")
+                message = f"{name} is not documented for {method} of {model}"
+                yield Problem(code="not_of_method", field=field, message=message, fix="remove it")
             return
         number = _number(value) if entry.kind != "choice" else value
         if fault := entry.fault(number):
@@ -178,11 +180,11 @@ class Rules:
         rows = sum(data.splits[split].rows for split in ("train", "validation")
                    if split in data.splits and (together or split == "train"))  # fmt: skip
         for limit, wrong, word in ((least, least and rows < least.value, "at least"),
-                                   (most, most and rows > most.value, "at the most")):  # fmt: skip
+                                   (most, most and rows > most.value, "at most")):  # fmt: skip
             if limit is not None and wrong:
-                message = f"{rows:,} rows, and {model or method} wants {limit.value:,.0f} {word}"
+                message = f"{rows:,} rows, but {model or method} requires {word} {limit.value:,.0f}"
                 cited = f"{message} ({self._catalog.cite(limit.source)})"
-                fix = "give more rows" if word == "at least" else "give fewer rows"
+                fix = "add rows" if word == "at least" else "use fewer rows"
                 yield Problem(code="rows", field="data.train", message=cited, fix=fix)
 
     def contents(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
@@ -192,28 +194,28 @@ class Rules:
         for kind, message in media.items():
             yield from self._medium(spec, kind, message)
         if len(media) > 1:
-            message = f"images and videos may not stand in one set of rows ({self._catalog.cite('nova')})"
-            yield Problem(code="mixed_media", field="data", message=message, fix="make a job of each")
+            message = f"images and videos cannot be mixed in one dataset ({self._catalog.cite('nova')})"
+            yield Problem(code="mixed_media", field="data", message=message, fix="use a separate job for each")
         if media:
             bucket, prefix = self._options.bucket, self._options.prefix
-            message = f"images and videos must lie in the bucket of the rows, {bucket}, where the role can read them"
-            fix = f"put them below s3://{bucket}/{prefix}/media/, where `cloudtune init bedrock` lets it read"
+            message = f"images and videos must be in the bucket of the rows, {bucket}, where the role can read them"
+            fix = f"put them under s3://{bucket}/{prefix}/media/, which `cloudtune init bedrock` lets the role read"
             yield Problem(code="media_place", severity="warning", field="data", message=message, fix=fix)
         if spec.method.name == "distill" and "unanswered" in told:
             teacher = spec.overrides.get(NAME, {}).get("teacher")
-            message = f"{teacher} answers the rows that have no answer; answers that are there are its examples"
+            message = f"{teacher} answers the rows without an answer; existing answers are its examples"
             yield Problem(code="teacher_answers", severity="info", field="data.train", message=message)
 
     def _medium(self, spec: JobSpec, kind: str, told: str) -> Iterator[Problem]:
         name, method = spec.model_for(NAME) or "", spec.method.name
         model = self.model(name)
         if method == "distill":
-            message = f"{told}; distillation is of text alone ({_TEXT_ALONE})"
-            yield Problem(code="not_of_method", field="data", message=message, fix="leave those rows out")
+            message = f"{told}; distillation supports text only ({_TEXT_ALONE})"
+            yield Problem(code="not_of_method", field="data", message=message, fix="remove those rows")
         elif model is not None and kind not in model.inputs:
-            message = f"{told}; {name} is not tuned on {kind}s ({self._catalog.cite(model.source)})"
+            message = f"{told}; {name} cannot be tuned on {kind}s ({self._catalog.cite(model.source)})"
             able = [one for one in self._catalog.tunable(method, self._today) if kind in self._inputs(one)]
-            fix = f"models that are: {', '.join(able) or 'none'}; or leave those rows out"
+            fix = f"use one of {', '.join(able) or 'none'}, or remove those rows"
             yield Problem(code="not_of_model", field="data", message=message, fix=fix)
 
     def _inputs(self, name: str) -> tuple[str, ...]:
@@ -227,15 +229,15 @@ _UNRANGED = {"rft": ("maxPromptLength", "inferenceMaxTokens")}
 def _of_method(spec: JobSpec) -> Iterator[Problem]:
     given = {key for key, value in spec.overrides.get(NAME, {}).items() if value is not None}
     method = spec.method.name
-    wanted = {"rft": ("grader", "a Lambda function says how good an answer is: give its ARN"),
-              "distill": ("teacher", "a teacher's answers are learnt: name the model")}  # fmt: skip
+    wanted = {"rft": ("grader", "set the ARN of a Lambda function that scores the answers"),
+              "distill": ("teacher", "set the teacher model")}  # fmt: skip
     if method in wanted and wanted[method][0] not in given:
         name, fix = wanted[method]
-        yield Problem(code=f"no_{name}", field=f"overrides.{NAME}.{name}", message=f"{method} needs one", fix=fix)
+        yield Problem(code=f"no_{name}", field=f"overrides.{NAME}.{name}", message=f"required by {method}", fix=fix)
     for only, names in (("rft", _RFT_ONLY), ("distill", _DISTILL_ONLY)):
         for name in (name for name in names if method != only and name in given):
-            message = f"{method} has no {name}"
-            yield Problem(code="not_of_method", field=f"overrides.{NAME}.{name}", message=message, fix="take it out")
+            message = f"{method} does not use {name}"
+            yield Problem(code="not_of_method", field=f"overrides.{NAME}.{name}", message=message, fix="remove it")
 
 
 def _number(value: Any) -> Any:

@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 
 CHARS_PER_TOKEN = 6
 """docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, seen 2026-11-21."""
-_OWN_WAY = "Bedrock decides this itself and takes no value for it"
+_OWN_WAY = "Bedrock sets this itself and accepts no value for it"
 REFUSED = {
-    "method:cpt": "continued pre-training has no base model left on Bedrock since Titan Text ended: turn the text into "
+    "method:cpt": "Bedrock has no base model for continued pretraining since Titan Text ended; convert the text to "
     "questions and answers, or use sagemaker or local",
-    "method:dpo": "Bedrock has no such job; Nova's runs on sagemaker",
-    "adapter:full": "Bedrock tunes adapters that it manages itself, and offers no choice",
-    "method.loss_on": "Bedrock does not say which tokens it learns from, and takes no choice",
-    "hyperparameters.batch_size": "Nova takes none, Llama only 1: for reinforcement say overrides.bedrock.batch_size",
-    "hyperparameters.warmup_ratio": "Bedrock counts warm-up in steps: say hyperparameters.warmup_steps",
-    "hyperparameters.max_steps": "Bedrock counts epochs: say hyperparameters.epochs",
-    "hyperparameters.max_length": "the base model's training context decides; longer rows are refused in the plan",
-    "validation.every": "Bedrock looks at the validation rows when it likes, and tells at the end",
-    "validation.early_stopping": "no live base model of Bedrock stops early",
-    "checkpoints.every": "a Bedrock job keeps no checkpoints",
-    "checkpoints.keep": "a Bedrock job keeps no checkpoints",
-    "limits.max_time": "Bedrock stops no job by its time: watch it with a timeout, and cancel it",
-    "limits.max_cost_usd": "cloudtune does not know Bedrock's prices well enough yet to keep a cap",
-    "seed": "Bedrock takes no seed",
-    "verb:checkpoints": "a Bedrock job keeps no checkpoints; only those that tune open-weight models do",
-    "verb:continue": "Bedrock cannot finish an ended job: to train on, name its model's ARN as the model of a new job",
-    "verb:delete": "Bedrock keeps the record of every job for ever; only the model and the files can be removed",
-    "verb:events": "Bedrock keeps events of open-weight models' jobs only; of the others EventBridge publishes changes "
-    "of state, as they happen and best effort",
-    "verb:export": "Bedrock does not give weights away",
-    "verb:pause": "a Bedrock job cannot stand still, only stop",
-    "verb:resume": "a Bedrock job cannot stand still, only stop",
+    "method:dpo": "Bedrock has no such job; for Nova, use the sagemaker back end",
+    "adapter:full": "Bedrock manages its own adapters and offers no choice",
+    "method.loss_on": "Bedrock does not say which tokens it trains on, and offers no choice",
+    "hyperparameters.batch_size": "Nova supports none, Llama only 1; for rft set overrides.bedrock.batch_size",
+    "hyperparameters.warmup_ratio": "Bedrock counts warmup in steps; set hyperparameters.warmup_steps",
+    "hyperparameters.max_steps": "Bedrock counts epochs; set hyperparameters.epochs",
+    "hyperparameters.max_length": "determined by the base model's training context; the plan rejects longer rows",
+    "validation.every": "Bedrock chooses when to evaluate, and reports the results at the end",
+    "validation.early_stopping": "no current Bedrock base model supports early stopping",
+    "checkpoints.every": "Bedrock jobs save no checkpoints",
+    "checkpoints.keep": "Bedrock jobs save no checkpoints",
+    "limits.max_time": "Bedrock has no time limit for jobs; use `cloudtune watch --cancel-after`",
+    "limits.max_cost_usd": "cloudtune does not know Bedrock's prices well enough to enforce a cost limit",
+    "seed": "Bedrock accepts no seed",
+    "verb:checkpoints": "Bedrock jobs save no checkpoints, except jobs on open-weight models",
+    "verb:continue": "Bedrock cannot continue a job that has ended; start a new job from its model's ARN",
+    "verb:delete": "Bedrock keeps job records permanently; only the model and the files can be deleted",
+    "verb:events": "Bedrock records events for jobs on open-weight models only; for other jobs, EventBridge publishes "
+    "state changes, best effort",
+    "verb:export": "Bedrock does not export weights",
+    "verb:pause": "Bedrock jobs cannot be paused; cancel the job instead",
+    "verb:resume": "Bedrock jobs cannot be paused; cancel the job instead",
 }
 INHERENT = frozenset({"adapter:lora", "data.test"})
 TRANSLATED = {
-    "adapter:lora": "Bedrock tunes adapters that it manages itself, whose rank it chooses",
-    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "adapter:lora": "Bedrock manages its own adapters and chooses their rank",
+    "data.test": "not uploaded; the rows stay on this machine for evaluation",
     "hyperparameters.epochs": "epochCount",
     "hyperparameters.learning_rate": "learningRate",
     "hyperparameters.warmup_steps": "learningRateWarmupSteps, Nova only",
@@ -70,7 +70,7 @@ def capabilities() -> Capabilities:
         "hyperparameters.warmup_steps", "data.validation", "tags", *VERBS,
     } - reasons.keys()  # fmt: skip
     for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
-        reasons[feature] = "Bedrock does not offer it" if ":" in feature else _OWN_WAY
+        reasons[feature] = "Bedrock does not support it" if ":" in feature else _OWN_WAY
     return Capabilities(
         supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
         overridden_by={"hyperparameters.batch_size": "batch_size"},
@@ -103,8 +103,8 @@ def cost(request: PlanRequest, catalog: Catalog) -> CostEstimate | None:
     given = hyperparameters(spec).get("epochCount") or (default.default if default else None) or 1
     epochs, tokens = float(given), request.data.splits["train"].bytes / CHARS_PER_TOKEN
     basis = (
-        f"about {tokens:,.0f} tokens (one for {CHARS_PER_TOKEN} characters) in {epochs:g} epochs at {price.usd:g} USD "
-        f"for {price.per} ({catalog.cite(price.source)})"
+        f"about {tokens:,.0f} tokens (one per {CHARS_PER_TOKEN} characters) in {epochs:g} epochs at {price.usd:g} USD "
+        f"per {price.per} ({catalog.cite(price.source)})"
     )
     seen = catalog.sources[price.source].seen
     return CostEstimate(usd=round(tokens * epochs * price.usd / 1e6, 4), basis=basis, prices_as_of=str(seen))

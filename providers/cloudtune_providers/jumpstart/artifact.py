@@ -24,13 +24,13 @@ def export(clients: Clients, model: TunedModel, to: Path, *, merged: bool) -> Se
     """The archive's files in a new folder, whole or not at all. Raises InvalidRequest."""
     if merged and (model.raw.get("HyperParameters") or {}).get("merge_weights") != "True":
         raise InvalidRequest(
-            f"{model.id} holds an adapter, which the script did not merge into its base",
+            f"{model.id} contains an adapter that the script did not merge into its base model",
             hint="submit again with overrides.jumpstart.hyperparameters.merge_weights: true",
         )
     if to.exists():
-        raise InvalidRequest(f"{to} exists already", hint="name a folder that does not")
+        raise InvalidRequest(f"{to} already exists", hint="choose a folder that does not exist")
     if not (model.uri or "").endswith(_ARCHIVE):
-        raise InvalidRequest(f"{model.uri} is no archive: fetch it with `aws s3 sync`")
+        raise InvalidRequest(f"{model.uri} is not an archive; download it with `aws s3 sync`")
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = to.with_name(f".{to.name}.{secrets.token_hex(4)}")
     aside.mkdir()
@@ -40,7 +40,7 @@ def export(clients: Clients, model: TunedModel, to: Path, *, merged: bool) -> Se
         extract_tar(archive, aside / "model")
         (aside / "model").rename(to)
     except ArchiveError as error:
-        raise ArchiveError(f"{model.uri} cannot be unpacked: {error}") from error
+        raise ArchiveError(f"cannot unpack {model.uri}: {error}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return sorted(path for path in to.rglob("*") if path.is_file())

@@ -96,7 +96,7 @@ class JumpStartBackend:
     # -- planning --------------------------------------------------------------------------------------------------
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """See `Backend`. What the model's document says is looked at by ``plan``."""
+        """See `Backend`. ``plan`` checks the model's document."""
         return list(translate.check(spec, self._options))
 
     def resolve(self, spec: JobSpec) -> Resolved:
@@ -160,7 +160,7 @@ class JumpStartBackend:
         return found if isinstance(found, Done) else Absent()
 
     def probe(self, step: Step) -> Probe:
-        """See `Backend`. A folder of rows is ready when our objects lie there, and no others: all would be learnt."""
+        """See `Backend`. A folder of rows is ready when it has exactly the expected objects; all are trained on."""
         request = step.request
         if self._hosts.does(request):
             return self._hosts.probe(request)
@@ -168,8 +168,8 @@ class JumpStartBackend:
         strange = sorted(set(there) - set(request["keys"]))
         if strange:
             raise Conflict(
-                f"{strange[0]} lies among the rows in s3://{request['bucket']}/{request['prefix']}: it would be learnt",
-                hint="remove it, or set another prefix",
+                f"{strange[0]} is in s3://{request['bucket']}/{request['prefix']} and would be trained on",
+                hint="delete it, or set another prefix",
             )
         is_there = set(request["keys"]) <= set(there)
         return Probe(state="ready" if is_there else "pending", message="not all rows are listed yet")
@@ -209,7 +209,7 @@ class JumpStartBackend:
         state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
         uri = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
         if not state.is_terminal or not uri:
-            raise InvalidRequest(f"{ref} has no model: it is {job['TrainingJobStatus']}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job['TrainingJobStatus']}")
         snapshot = self._jobs.get(ref)
         return TunedModel(
             id=ref.id, base=snapshot.model, backend=self.name, scope=ref.scope, ref=ref, call="api", needs_deploy=True,
@@ -227,7 +227,7 @@ class JumpStartBackend:
         self._jobs.cancel(ref)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove the ended job's record and its artefacts. Rows stay: other jobs may be made of the same."""
+        """Delete the record and artifacts of a job that has ended. Rows are kept, because other jobs may use them."""
         if ref.scope != self._clients.scope():
             return
         job = self._jobs.delete(ref)

@@ -57,7 +57,9 @@ class Choices(NamedTuple):
 
     def told(self) -> dict[str, tuple[Any, str]]:
         """What was derived, with the reason."""
-        why = "limits.max_time" if self.is_limited else "the service's default of a day; AWS's SDK would say one hour"
+        why = (
+            "limits.max_time" if self.is_limited else "the service's default of one day; AWS's SDK defaults to one hour"
+        )
         return {
             "model_version": (self.version, "the hub's document"),
             "layout": (self.layout, "the method and the document"),
@@ -95,8 +97,8 @@ def problems(spec: JobSpec, choices: Choices, options: JumpStartOptions) -> Iter
     """What the document forbids, all at once."""
     document = choices.document
     if not document.trains:
-        message = f"{choices.model} {choices.version} cannot be trained by JumpStart, says its document"
-        fix = "choose another model, or see whether the sagemaker back end customizes it serverless"
+        message = f"{choices.model} {choices.version} is not trainable in JumpStart, according to its document"
+        fix = "choose another model, or check whether the sagemaker back end supports it serverless"
         yield Problem(code="not_trainable", field="model", message=message, fix=fix)
         return
     yield from _terms(spec, choices, options)
@@ -110,7 +112,7 @@ def _terms(spec: JobSpec, choices: Choices, options: JumpStartOptions) -> Iterat
     said = spec.overrides.get(NAME, {}).get("accept_eula")
     if choices.document.is_gated and not (said or (said is None and choices.model in options.accept_eula)):
         message = f"{choices.model} is gated: its terms must be accepted first ({choices.document.terms})"
-        fix = f"read them, and say overrides.{NAME}.accept_eula: true"
+        fix = f"read them, and set overrides.{NAME}.accept_eula: true"
         yield Problem(code="eula", field=f"overrides.{NAME}.accept_eula", message=message, fix=fix)
 
 
@@ -118,9 +120,9 @@ def _instance(choices: Choices) -> Iterator[Problem]:
     offered = choices.document["SupportedTrainingInstanceTypes"] or []
     field = f"overrides.{NAME}.instance_type"
     if not choices.instance_type:
-        yield Problem(code="no_instance", field=field, message="the document names no instance type", fix="name one")
+        yield Problem(code="no_instance", field=field, message="the document has no instance type", fix="set one")
     elif offered and choices.instance_type not in offered:
-        message = f"{choices.model} is not trained on {choices.instance_type}"
+        message = f"{choices.model} does not support training on {choices.instance_type}"
         yield Problem(code="instance", field=field, message=message, fix=f"choose one of {', '.join(offered)}")
     elif not choices.image:
         message = f"the document has no training image for {choices.instance_type}"
@@ -132,7 +134,7 @@ def _config(spec: JobSpec, document: Document) -> Iterator[Problem]:
     if given and given not in document.configs:
         offered = ", ".join(document.configs) or "none"
         message = f"the document has no training configuration {given!r}"
-        yield Problem(code="config", field=f"overrides.{NAME}.config", message=message, fix=f"it has: {offered}")
+        yield Problem(code="config", field=f"overrides.{NAME}.config", message=message, fix=f"available: {offered}")
 
 
 def _values(spec: JobSpec, choices: Choices) -> Iterator[Problem]:
@@ -145,11 +147,11 @@ def _values(spec: JobSpec, choices: Choices) -> Iterator[Problem]:
         entry = choices.known.get(name)
         if entry is None:
             near = get_close_matches(name, choices.known, n=1)
-            fix = (f"did you mean {near[0]!r}? " if near else "") + f"it has: {', '.join(sorted(choices.known))}"
+            fix = (f"did you mean {near[0]!r}? " if near else "") + f"available: {', '.join(sorted(choices.known))}"
             message = f"the document of {choices.model} {choices.version} has no hyperparameter {name}"
             yield Problem(code="unknown_hyperparameter", field=field, message=message, fix=fix)
         elif fault := entry.fault(value):
-            message = f"{name} {fault} in the document of {choices.model} {choices.version}, and not {value}"
+            message = f"{name} {fault} in the document of {choices.model} {choices.version}, not {value}"
             yield Problem(code="range", field=field, message=message, fix="choose another value")
     yield from _batch(spec, choices)
 
@@ -159,22 +161,22 @@ def _batch(spec: JobSpec, choices: Choices) -> Iterator[Problem]:
     if batch is None:
         return
     if choices.devices is None:
-        message = f"JumpStart counts a batch for each GPU, and how many {choices.instance_type} has is not known"
-        fix = f"say overrides.{NAME}.hyperparameters.per_device_train_batch_size"
+        message = f"JumpStart sets the batch size per GPU, and the number of GPUs of {choices.instance_type} is unknown"
+        fix = f"set overrides.{NAME}.hyperparameters.per_device_train_batch_size"
         yield Problem(code="batch", field=field, message=message, fix=fix)
     elif batch % choices.devices:
-        message = f"{batch} rows cannot be shared out among {choices.devices} GPUs"
+        message = f"a batch of {batch} rows cannot be divided among {choices.devices} GPUs"
         yield Problem(code="batch", field=field, message=message, fix=f"choose a multiple of {choices.devices}")
 
 
 def _layout(spec: JobSpec, choices: Choices) -> Iterator[Problem]:
     switch = {"chat": "chat_dataset", "instruction": "instruction_tuned", "text": ""}[choices.layout]
     if switch and switch not in choices.known:
-        message = f"the document of {choices.model} {choices.version} knows no {choices.layout} layout"
+        message = f"the document of {choices.model} {choices.version} does not support the {choices.layout} layout"
         yield Problem(code="layout", field=f"overrides.{NAME}.layout", message=message, fix="choose the other layout")
     template: Mapping[str, str] = spec.overrides.get(NAME, {}).get("template") or {}
     if template and (choices.layout != "instruction" or set(template) != {"prompt", "completion"}):
-        message = "a template has a prompt and a completion, and belongs to the instruction layout"
+        message = "a template requires a prompt and a completion, and the instruction layout"
         yield Problem(
             code="template", field=f"overrides.{NAME}.template", message=message, fix="set layout: instruction"
         )

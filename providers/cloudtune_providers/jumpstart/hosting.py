@@ -57,7 +57,7 @@ class Hosting:
         offered = document["SupportedInferenceInstanceTypes"] or []
         if not kind or (offered and kind not in offered):
             raise UnsupportedError([Problem(
-                code="instance", field="instance_type", message=f"{model.base} is not served on {kind or 'nothing'}",
+                code="instance", field="instance_type", message=f"{model.base} cannot run on {kind or 'nothing'}",
                 fix=f"choose one of {', '.join(offered)}",
             )])  # fmt: skip
         what = asked.model_dump_json(exclude={"name"})
@@ -102,15 +102,15 @@ class Hosting:
         if options.base:
             if not self._options.base_endpoint:
                 raise InvalidRequest(
-                    f"the base model {model.base} answers only from an endpoint of its own",
-                    hint=f"deploy it in SageMaker, and name the endpoint in backends.{NAME}.base_endpoint",
+                    f"the base model {model.base} requires its own endpoint",
+                    hint=f"deploy it in SageMaker, and set the endpoint as backends.{NAME}.base_endpoint",
                 )
             where = {"EndpointName": self._options.base_endpoint}
         else:
             standing = self._hosts.serving(model.id, model.scope)
             if standing is None:
                 hint = "deploy it: cloudtune deploy JOB"
-                raise InvalidRequest(f"{model.id} is not deployed, and answers only then", hint=hint)
+                raise InvalidRequest(f"{model.id} is not deployed", hint=hint)
             where, template = where_of(standing), self._template(model)
         for prompt in prompts:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -130,7 +130,7 @@ class Hosting:
         return results.answer(content, endpoint)
 
     def _template(self, model: TunedModel) -> dict[str, str] | None:
-        """``template.json`` that the model learnt by, if it did; the default where it is gone by now."""
+        """Return the ``template.json`` of the training, if any, or the default if it no longer exists."""
         given = model.raw.get("HyperParameters") or {}
         if given.get("instruction_tuned") != "True":
             return None
@@ -170,8 +170,8 @@ def _needs(kind: str, asked: JumpStartDeployment) -> dict[str, Any]:
 
 def _costs(kind: str, asked: JumpStartDeployment) -> Problem:
     what = f"{asked.instances} x {kind}"
-    message = f"{what} cost by the hour, idle too, until they are taken down"
+    message = f"{what} are billed by the hour, even when idle, until they are deleted"
     if asked.min_copies == 0:
-        message = f"up to {what} cost by the hour while somebody asks, and for some 25 minutes after"
+        message = f"up to {what} are billed by the hour while in use, and for about 25 minutes after"
     return Problem(code="hosting", severity="warning", field="instance_type", message=message,
-                   fix="see: cloudtune deployments")  # fmt: skip
+                   fix="to list them: cloudtune deployments")  # fmt: skip

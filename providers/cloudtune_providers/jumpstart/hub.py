@@ -49,7 +49,7 @@ class Hub:
         self._read: dict[tuple[str, str | None], tuple[float, dict[str, Any]]] = {}
 
     def facts(self, model: str, version: str | None) -> dict[str, Any]:
-        """The document and where it is from. Raises SpecError, with near names, where there is no such model."""
+        """Return the document and its source. Raises SpecError, with similar names, if there is no such model."""
         key, now = (model, version), self._clock.monotonic()
         with self._lock:
             seen = self._read.get(key)
@@ -77,7 +77,7 @@ class Hub:
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
-            raise InvalidResponse(f"the hub's document of {model} cannot be read: {error}") from error
+            raise InvalidResponse(f"cannot read the hub's document of {model}: {error}") from error
         return {
             "model": model, "version": str(told["HubContentVersion"]), "arn": str(told["HubContentArn"]),
             "reference": told["HubContentType"] == _REFERENCE, "schema": str(told.get("DocumentSchemaVersion") or ""),
@@ -106,10 +106,10 @@ class Hub:
         if version is not None:
             return Problem(
                 code="unknown_model", field="overrides.jumpstart.model_version",
-                message=f"the hub has no version {version} of {model}", fix="leave it out, and the newest is taken",
+                message=f"the hub has no version {version} of {model}", fix="remove it to use the newest version",
             )  # fmt: skip
         near = get_close_matches(model, self.models(), n=3)
-        fix = f"did you mean {' or '.join(near)}?" if near else "look the model's id up in SageMaker's hub"
+        fix = f"did you mean {' or '.join(near)}?" if near else "find the model's id in the SageMaker hub"
         return Problem(code="unknown_model", field="model", message=f"JumpStart has no model {model!r}", fix=fix)
 
     def models(self) -> list[str]:

@@ -29,7 +29,7 @@ TEMPLATE = {
     "prompt": "### Instruction:\n{instruction}\n\n### Context:\n{context}\n\n### Response:\n",
     "completion": "{response}",
 }
-"""Ours is always written, so that the scripts' own default does not depend on their version."""
+"""Always written, so the result does not depend on the default of the scripts' version."""
 FORMATS: dict[Layout, str] = {
     "chat": "jumpstart-chat", "instruction": "jumpstart-instruction", "text": "cloudtune",
 }  # fmt: skip
@@ -107,7 +107,7 @@ def _split_steps(request: PlanRequest, options: JumpStartOptions, split: str, la
             Step(
                 id="template",
                 kind="upload",
-                title="say how a prompt is made of a row",
+                title="write the prompt template",
                 once="atomic",
                 token=digest,
                 request=where | {"key": f"{folder}template.json"} | known,
@@ -115,7 +115,7 @@ def _split_steps(request: PlanRequest, options: JumpStartOptions, split: str, la
         )
         keys.append(f"{folder}template.json")
     folder_step = Step(
-        id=f"folder_{split}", kind="await", title="see that nothing else lies there", limit_s=LISTING_LIMIT_S,
+        id=f"folder_{split}", kind="await", title="check that the folder has no other files", limit_s=LISTING_LIMIT_S,
         request={"call": "s3.list_objects_v2", "bucket": options.bucket, "prefix": folder, "keys": sorted(keys)},
     )  # fmt: skip
     return [*steps, folder_step]

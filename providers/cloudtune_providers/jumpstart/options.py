@@ -101,5 +101,5 @@ class JumpStartDeployment(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> JumpStartDeployment:
         if self.min_copies is not None and self.min_copies > self.instances:
-            raise ValueError(f"min_copies {self.min_copies} is more than instances {self.instances}, the most")
+            raise ValueError(f"min_copies {self.min_copies} exceeds instances {self.instances}, the maximum")
         return self

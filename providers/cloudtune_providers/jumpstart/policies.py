@@ -1,4 +1,4 @@
-"""The least that JumpStart's execution role and whoever submits need, as IAM documents. Written out, never applied."""
+"""Minimal policies for JumpStart's execution role and for the submitting user, as IAM documents. Never applied."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CALLER = (*statements.JOBS, *statements.ENDPOINTS, "DescribeHubContent")
 
 
 def documents(options: JumpStartOptions, *, account: str | None, region: str | None) -> dict[str, str]:
-    """File name -> JSON text. What is not known stands as a word in capitals, for a person to fill in."""
+    """Return file names and JSON texts. Unknown values are placeholders in capitals."""
     account, region = account or "ACCOUNT", region or "REGION"
     made = {
         "jumpstart-role-trust.json": statements.trust(account),
@@ -39,7 +39,7 @@ def role_policy(options: JumpStartOptions, account: str, region: str) -> Documen
 
 
 def caller_policy(options: JumpStartOptions, account: str, region: str) -> Document:
-    """What whoever runs cloudtune may do; the list of models helps where an id is mistyped."""
+    """Return the submitting user's policy. It includes the list of models, to suggest similar ids."""
     found = statements.of_caller(options, account, region, CALLER)
     manifest = f"arn:aws:s3:::{cache_bucket(region)}/{MANIFEST}"
     found.append({"Sid": "Models", "Effect": "Allow", "Action": "s3:GetObject", "Resource": manifest})

@@ -1,4 +1,4 @@
-"""What can be looked at before a job of JumpStart: the account's checks, the model's document and terms, quotas."""
+"""Preflight checks of a JumpStart job: the account's checks, the model's document and terms, quotas."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Preflight:
         self._training = TrainingChecks(clients, options, NAME)
 
     def checks(self, spec: JobSpec | None, plan: Plan | None) -> Iterator[Check]:
-        """Each thing that was looked at; what is asked for stands in the plan, or else in the settings."""
+        """Yield the checks, for the values in the plan or the settings."""
         checks = self._training
         yield from checks.account_checks(self._also())
         if not checks.account:
@@ -55,7 +55,7 @@ class Preflight:
         count = len(self._hub.models())
         if count:
             return "good", f"{self._options.hub}; {count} models in the public list"
-        return "cannot_verify", f"{self._options.hub}: the public list of models could not be read"
+        return "cannot_verify", f"{self._options.hub}: cannot read the public list of models"
 
     def _facts(self, spec: JobSpec) -> dict[str, object]:
         version = spec.overrides.get(NAME, {}).get("model_version")
@@ -65,7 +65,7 @@ class Preflight:
         facts = self._facts(spec)
         document, name = Document(facts["document"]), f"{facts['model']} {facts['version']}"  # type: ignore[arg-type]
         if not document.trains:
-            return "denied", f"{name} cannot be trained by JumpStart, says its document"
+            return "denied", f"{name} is not trainable in JumpStart, according to its document"
         return "good", f"{name}, read from {self._options.hub}"
 
     def _terms(self, spec: JobSpec) -> Told:
@@ -76,4 +76,4 @@ class Preflight:
         said = spec.overrides.get(NAME, {}).get("accept_eula")
         if said or (said is None and facts["model"] in self._options.accept_eula):
             return "good", f"accepted: {document.terms}"
-        return "denied", f"read {document.terms}, and say overrides.{NAME}.accept_eula: true"
+        return "denied", f"read {document.terms}, and set overrides.{NAME}.accept_eula: true"

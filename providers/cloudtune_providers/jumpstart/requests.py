@@ -97,7 +97,7 @@ def body_of(request: PlanRequest, options: JumpStartOptions, choices: Choices) -
 
 
 def _program(request: PlanRequest, choices: Choices) -> dict[str, str]:
-    """What tells the container's toolkit which program to run; the spec's own words come first."""
+    """Return the hyperparameters, including those that select the container's program."""
     region = hourly.region_of(request.resolved.scope)
     return {
         "sagemaker_program": ENTRY, "sagemaker_submit_directory": str(choices.document["TrainingScriptUri"]),

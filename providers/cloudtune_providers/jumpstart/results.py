@@ -67,7 +67,7 @@ def _number(value: Any) -> float | None:
 def asking(
     messages: Sequence[Mapping[str, Any]], options: GenerateOptions, template: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """The body for an endpoint: a conversation, or where the model learnt by a template the prompt made by it."""
+    """Return the body for an endpoint: a conversation, or the prompt from the template used in training."""
     drawn = {"temperature": options.temperature, "top_p": options.top_p}
     if options.seed is not None:
         drawn["seed"] = options.seed
@@ -86,7 +86,7 @@ def answer(content: bytes, endpoint: str) -> Generation:
     try:
         told = json.loads(content)
     except ValueError as error:
-        raise InvalidResponse(f"{endpoint} answered with what is no JSON: {content[:200]!r}") from error
+        raise InvalidResponse(f"{endpoint} returned invalid JSON: {content[:200]!r}") from error
     if isinstance(told, list) and told:
         told = told[0]
     if isinstance(told, dict) and told.get("choices"):
@@ -103,4 +103,4 @@ def answer(content: bytes, endpoint: str) -> Generation:
             text=str(told["generated_text"]), model=endpoint, completion_tokens=details.get("generated_tokens"),
             finish_reason=reason or str(details.get("finish_reason") or ""),
         )  # fmt: skip
-    raise InvalidResponse(f"{endpoint} answered in a form that is not known: {content[:200]!r}")
+    raise InvalidResponse(f"{endpoint} returned an unknown response format: {content[:200]!r}")

@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
     from cloudtune_providers.jumpstart.options import JumpStartOptions
 
-_OTHERS = f"documents of models name it differently, or not at all: say overrides.{NAME}.hyperparameters"
+_OTHERS = f"model documents name it differently or not at all; set overrides.{NAME}.hyperparameters"
 REFUSED = {
-    "adapter:full": "the scripts of JumpStart train LoRA adapters",
-    "adapter.targets": f"say overrides.{NAME}.hyperparameters.target_modules, as the model's document writes it",
-    "method.loss_on": "the scripts of JumpStart decide it",
-    "validation.every": "the scripts look at the validation rows as they were written to",
+    "adapter:full": "JumpStart's scripts train LoRA adapters",
+    "adapter.targets": f"set overrides.{NAME}.hyperparameters.target_modules as in the model's document",
+    "method.loss_on": "JumpStart's scripts choose it",
+    "validation.every": "JumpStart's scripts choose when to evaluate",
     "validation.early_stopping": _OTHERS,
-    "checkpoints.every": "the scripts of JumpStart upload the finished model only",
-    "checkpoints.keep": "the scripts of JumpStart upload the finished model only",
-    "limits.max_cost_usd": "a cap in money is not kept here: say limits.max_time; the plan shows what that costs",
-    "verb:checkpoints": "the scripts of JumpStart upload the finished model only",
-    "verb:continue": "the scripts of JumpStart cannot finish an ended job: submit it again with --again",
-    "verb:pause": "a training job cannot stand still, only stop",
-    "verb:resume": "a training job cannot stand still, only stop",
+    "checkpoints.every": "JumpStart's scripts upload only the finished model",
+    "checkpoints.keep": "JumpStart's scripts upload only the finished model",
+    "limits.max_cost_usd": "no cost limit is enforced; set limits.max_time, and the plan shows what that costs",
+    "verb:checkpoints": "JumpStart's scripts upload only the finished model",
+    "verb:continue": "JumpStart's scripts cannot continue a job that has ended; submit it again with --again",
+    "verb:pause": "training jobs cannot be paused; cancel the job instead",
+    "verb:resume": "training jobs cannot be paused; cancel the job instead",
 }
 INHERENT = frozenset({"adapter:lora", "data.test"})
 TRANSLATED = {
-    "adapter:lora": "the scripts of JumpStart train LoRA adapters, unless the model's document says otherwise",
-    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "adapter:lora": "JumpStart's scripts train LoRA adapters, unless the model's document says otherwise",
+    "data.test": "not uploaded; the rows stay on this machine for evaluation",
     "hyperparameters.batch_size": "per_device_train_batch_size: divided by the GPUs of all instances",
     "limits.max_time": "StoppingCondition.MaxRuntimeInSeconds",
     "method:cpt": "domain adaptation: plain text",
-    "method:sft": "dialogs, or instruction and response, as the model's document allows",
+    "method:sft": "conversations, or instruction and response, depending on the model's document",
     **{field: name for field, name in requests.NAMES.items() if field != "hyperparameters.batch_size"},
 }
 
@@ -52,28 +52,28 @@ def capabilities() -> Capabilities:
         "method:sft", "method:cpt", *INHERENT, *requests.NAMES, "data.validation", "tags", "limits.max_time", *VERBS,
     } - reasons.keys()  # fmt: skip
     for feature in {*spec_features(), *VERBS} - supported - reasons.keys():
-        reasons[feature] = "JumpStart's text models do not offer it" if ":" in feature else _OTHERS
+        reasons[feature] = "JumpStart's text models do not support it" if ":" in feature else _OTHERS
     return Capabilities(
         supports=frozenset(supported), reasons=reasons, translated=TRANSLATED, inherent=INHERENT,
     )  # fmt: skip
 
 
 def check(spec: JobSpec, options: JumpStartOptions) -> Iterator[Problem]:
-    """All that can be told without the model's document."""
+    """Yield all problems that do not need the model's document."""
     for name, example in (("bucket", "my-bucket"), ("role_arn", "arn:aws:iam::123456789012:role/cloudtune")):
         if getattr(options, name) is None:
             yield Problem(
-                code="setting", field=f"backends.{NAME}.{name}", message="JumpStart needs one, and none is set",
-                fix=f"set it, as {example}",
+                code="setting", field=f"backends.{NAME}.{name}", message="required by JumpStart, but not set",
+                fix=f"set it, e.g. {example}",
             )  # fmt: skip
     if bool(options.subnets) != bool(options.security_groups):
-        message = "a VPC needs both subnets and security groups"
-        yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="give the other too")
+        message = "a VPC requires both subnets and security groups"
+        yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="set the other one too")
     yield from tag_problems(spec.tags, "tags", others=len(options.tags) + requests.ROOM_FOR_TAGS)
     limit = spec.limits.max_time
     if limit is not None and limit > 2_419_200:
-        yield Problem(code="range", field="limits.max_time", message="a training job runs for 28 days at the most",
-                      fix="choose less")  # fmt: skip
+        yield Problem(code="range", field="limits.max_time", message="a training job can run for at most 28 days",
+                      fix="use a smaller value")  # fmt: skip
 
 
 def plan(request: PlanRequest, options: JumpStartOptions) -> Plan:
@@ -90,11 +90,11 @@ def _advice(request: PlanRequest, chosen: choices.Choices) -> Iterator[Problem]:
     if share not in (None, "0") and "validation" not in request.data.splits:
         yield Problem(
             code="held_out", severity="warning", field="data.validation",
-            message=f"the script itself holds out {share} of the training rows (validation_split_ratio)",
-            fix=f"give data.validation, or set overrides.{NAME}.hyperparameters.validation_split_ratio",
+            message=f"the training script holds out {share} of the training rows (validation_split_ratio)",
+            fix=f"set data.validation, or overrides.{NAME}.hyperparameters.validation_split_ratio",
         )  # fmt: skip
     if chosen.spot:
         yield Problem(
-            code="spot", severity="warning", field=f"overrides.{NAME}.spot", fix="leave spot out for long jobs",
-            message="JumpStart's scripts keep no checkpoints: a job that is interrupted begins again",
+            code="spot", severity="warning", field=f"overrides.{NAME}.spot", fix="do not use spot for long jobs",
+            message="JumpStart's scripts save no checkpoints: an interrupted job starts over",
         )  # fmt: skip

@@ -29,7 +29,7 @@ class OpenAIOptions(BaseModel):
     organization: Safe[str | None] = None
     """Else OPENAI_ORG_ID."""
     project: Safe[str | None] = None
-    """Else OPENAI_PROJECT_ID. Name it where you have several: it tells apart whose job is meant."""
+    """Defaults to OPENAI_PROJECT_ID. Set it if you have several projects: it identifies the project of a job."""
     timeout: Safe[PositiveFloat] = 60.0
     """Seconds to wait for an answer; uploads get more, by their size."""
     list_lag: Safe[NonNegativeFloat] = 30.0

@@ -39,33 +39,33 @@ DEFAULTS = {
     "hyperparameters.epochs": "auto", "hyperparameters.batch_size": "auto",
     f"overrides.{NAME}.learning_rate_multiplier": "auto",
 }  # fmt: skip
-_OWN_WAY = "OpenAI decides this itself and takes no value for it"
+_OWN_WAY = "OpenAI sets this itself and accepts no value for it"
 REFUSED = {
-    "method:cpt": "OpenAI trains on conversations only: turn the text into questions and answers, or use sft elsewhere",
+    "method:cpt": "OpenAI trains on conversations only; convert the text to conversations, or use sft",
     "method:rft": "its only base, o4-mini, was shut down on 2026-10-23; Azure OpenAI has it until 2027",
-    "method:distill": "OpenAI has no such job: collect the teacher's answers and tune on them with sft",
-    "adapter:full": "OpenAI does not say which weights it moves, and offers no choice",
-    "hyperparameters.learning_rate": "OpenAI takes a multiplier of a rate that it does not publish, so an "
-    "absolute rate cannot be translated: say overrides.openai.learning_rate_multiplier",
-    "hyperparameters.max_steps": "OpenAI counts epochs: say hyperparameters.epochs",
-    "hyperparameters.max_length": "the base model's training context decides; longer rows are refused in the plan",
-    "validation.every": "OpenAI looks at the validation rows when it likes, and in full at the end of each epoch",
-    "validation.early_stopping": "a job runs all its epochs; every epoch's checkpoint can be used, the best is marked",
-    "checkpoints.every": "OpenAI keeps one at the end of each epoch",
+    "method:distill": "OpenAI has no such job; collect the teacher's answers and fine-tune on them with sft",
+    "adapter:full": "OpenAI does not say which weights it trains, and offers no choice",
+    "hyperparameters.learning_rate": "OpenAI accepts only a multiplier of an unpublished learning rate, so an "
+    "absolute rate cannot be translated; set overrides.openai.learning_rate_multiplier",
+    "hyperparameters.max_steps": "OpenAI counts epochs; set hyperparameters.epochs",
+    "hyperparameters.max_length": "determined by the base model's training context; the plan rejects longer rows",
+    "validation.every": "OpenAI chooses when to evaluate, and runs a full evaluation at the end of each epoch",
+    "validation.early_stopping": "jobs run all epochs; every epoch's checkpoint can be used, and the best is marked",
+    "checkpoints.every": "OpenAI saves one at the end of each epoch",
     "checkpoints.keep": "OpenAI keeps those of the last three epochs",
-    "limits.max_time": "OpenAI stops no job by its time: watch it with a timeout, and cancel it",
-    "limits.max_cost_usd": "cloudtune does not know OpenAI's prices well enough yet to keep a cap",
-    "verb:continue": "OpenAI cannot finish an ended job: to train on, name its checkpoint as the model of a new job",
-    "verb:delete": "OpenAI keeps the record of every job for ever; only the model and the files can be removed",
-    "verb:deploy": "a tuned model answers at once and costs nothing while nobody asks",
-    "verb:export": "OpenAI does not give weights away",
+    "limits.max_time": "OpenAI has no time limit for jobs; use `cloudtune watch --cancel-after`",
+    "limits.max_cost_usd": "cloudtune does not know OpenAI's prices well enough to enforce a cost limit",
+    "verb:continue": "OpenAI cannot continue a job that has ended; start a new job from its checkpoint",
+    "verb:delete": "OpenAI keeps job records permanently; only the model and the files can be deleted",
+    "verb:deploy": "tuned models are available without deployment and cost nothing while idle",
+    "verb:export": "OpenAI does not export weights",
 }
 INHERENT = frozenset({"adapter:lora", "data.test", "method.loss_on"})
 TRANSLATED = {
-    "adapter:lora": "OpenAI adapts every model in its own way, which it does not publish",
-    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "adapter:lora": "OpenAI does not publish how it adapts models",
+    "data.test": "not uploaded; the rows stay on this machine for evaluation",
     "hyperparameters.epochs": "n_epochs",
-    "method.loss_on": "every assistant turn is learnt; `weight: 0` on a turn leaves it out",
+    "method.loss_on": "trains on every assistant turn; `weight: 0` excludes a turn",
     "method:sft": "supervised",
     "tags": "the job's metadata",
 }
@@ -77,7 +77,7 @@ def capabilities() -> Capabilities:
     fields = ("method.beta", "hyperparameters.epochs", "hyperparameters.batch_size", "data.validation", "seed", "tags")
     return complete(
         [*methods, *fields], refused=REFUSED, inherent=INHERENT, translated=TRANSLATED,
-        no_choice="OpenAI does not offer it", no_value=_OWN_WAY,
+        no_choice="OpenAI does not support it", no_value=_OWN_WAY,
         overridden_by={"hyperparameters.learning_rate": "learning_rate_multiplier"},
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ class Account:
             return self._fence.find(step.request, intent)
         if step.id == "create":
             return self.jobs.find(step.request["marks"], intent)
-        return Absent()  # cancelling a twin once more is harmless
+        return Absent()  # cancelling a duplicate again is harmless
 
     def probe(self, step: Step) -> Probe:
         """See `cloudtune.backend.Backend`."""

@@ -24,7 +24,7 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
     cited = "; ".join(part for part in (catalog.cite(price.source), price.note) if part)
     as_of = catalog.sources[price.source].seen.isoformat()
     if (unit := _UNITS.get(price.per)) is None:
-        basis = f"{price.usd:g} USD for each {price.per} of training, and how long it takes is not known ({cited})"
+        basis = f"{price.usd:g} USD per {price.per} of training; the duration is unknown ({cited})"
         return CostEstimate(usd=None, basis=basis, prices_as_of=as_of)
     asked = spec.overrides.get(backend, {}).get("n_epochs") or spec.hyperparameters.epochs
     epochs = 1.0 if asked is None or asked == "auto" else float(asked)
@@ -34,7 +34,7 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
         basis = f"{price.usd:g} USD for {price.per}, and how many tokens the rows have is not known: {cited}"
         return CostEstimate(usd=None, basis=basis, prices_as_of=as_of)
     least, most = (round(number * epochs * price.usd / unit, 4) for number in (tokens.least, tokens.most))
-    times = f"in {epochs:g} epochs" if is_known else "in each epoch, and the service chooses how many,"
+    times = f"in {epochs:g} epochs" if is_known else "per epoch, whose number the service chooses,"
     return CostEstimate(
         usd=most if tokens.counted_by and is_known else None, at_least_usd=least or None, at_most_usd=most,
         basis=f"{_words(tokens)} {times} at {price.usd:g} USD for {price.per}: {cited}", prices_as_of=as_of,

@@ -63,7 +63,7 @@ class Service(Protocol):
         """Whether it is done."""
 
     def probe(self, step: Step) -> Probe:
-        """How what it awaits stands."""
+        """Return the state of the awaited resource."""
 
 
 class DelegatingBackend:
@@ -83,7 +83,7 @@ class DelegatingBackend:
         return self._capabilities
 
     def resolve(self, spec: JobSpec) -> Resolved:
-        """See `Backend`. Nothing has to be looked up: the scope stands in the settings."""
+        """See `Backend`. No lookup is needed, because the settings define the scope."""
         return Resolved(scope=self._scope)
 
     def secrets(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The SDK's exceptions as ours, by status and by the service's own codes."""
+"""Translates the SDK's exceptions, by status and by the service's codes."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _USED_UP = frozenset(
     }
 )
 _HINTS = {
-    "training_not_available": "OpenAI is closing fine-tuning: Azure OpenAI takes the same spec with another word",
-    "insufficient_quota": "look at the account's billing page",
-    "daily_rate_limit_exceeded": "so many jobs a day and no more: submit again tomorrow",
-    "model_not_available": "`cloudtune plan` names the models that can be tuned",
+    "training_not_available": "OpenAI is closing fine-tuning; use the same spec with `backend: azure_openai`",
+    "insufficient_quota": "check the account's billing page",
+    "daily_rate_limit_exceeded": "the daily job limit is reached; submit again tomorrow",
+    "model_not_available": "run `cloudtune plan` to see which models can be tuned",
 }
 _REFUSED: dict[int, type[CloudtuneError]] = {
     400: InvalidRequest, 401: CredentialsError, 403: PermissionDenied, 405: InvalidRequest, 409: InvalidRequest,
     413: InvalidRequest, 415: InvalidRequest, 422: InvalidRequest,
 }  # fmt: skip
-_ADDRESS_HINT = "does the address lead to the API?"
-_KEY_HINT = "check the key, and that it belongs to the endpoint and the project in use: `cloudtune config show`"
+_ADDRESS_HINT = "check that the address is the API's"
+_KEY_HINT = "check that the key is valid for the endpoint and project in use: `cloudtune config show`"
 
 
 def to_error(

@@ -1,12 +1,11 @@
-"""Creating a job once where a late request cannot be told apart: each send has a training file of its own.
+"""Creates a job exactly once without idempotency tokens: each request has its own training file.
 
-A create request that got no answer may be acted on at any time, after a second one was sent too, and where a service
-keeps neither a token nor our metadata nothing prevents two jobs then. What a job cannot do without is its training
-file. So before another request is sent, the file of the earlier one is removed, and the new request names a new file
-with the same rows: whatever still comes of the earlier request is refused for want of its file. A job that it made just
-before that is found by its file, and cancelled.
+A create request without a response can take effect at any time, even after a second one was sent. If a service stores
+neither a token nor metadata, two jobs are possible. A job requires its training file. Therefore the earlier file is
+deleted before another request is sent, and the new request uses a new file with the same rows: the service then
+rejects the earlier request. A job that it created just before is found by its file, and cancelled.
 
-That a service refuses jobs on files that it does not have is OpenAI's way; Bedrock does not document it.
+OpenAI rejects jobs whose file does not exist; Bedrock does not document it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class Fence:
         body = dict(request["body"])
         sent = list(journal.notes.get(SENT_WITH, ()))
         if sent:
-            journal.note(REMOVED, len(sent))  # a job that turns up on them from here on is not to be taken for ours
+            journal.note(REMOVED, len(sent))  # a job that appears with these files from now on is a duplicate
             with _nothing_sent():
                 body["training_file"] = self._fresh(request["fence"], sent)
         # Kept even if the send fails: the next one must know of this file.

@@ -117,7 +117,7 @@ class Files:
         with self._wire.asking(f"file {file}", missing=InvalidRequest):
             answer = self._wire.client.files.content(file)
             if "text/html" in answer.response.headers.get("content-type", ""):
-                raise InvalidResponse(f"file {file}: the answer is a page, and not the file's content")
+                raise InvalidResponse(f"file {file}: the response is a web page, not the file's content")
             return bytes(answer.content)
 
     def delete(self, file: str) -> None:
@@ -148,7 +148,7 @@ class Files:
             return str(done["file"]["id"])
 
     def _opened(self, request: dict[str, Any], journal: Journal) -> tuple[str, list[str]]:
-        """The upload that was begun before, if every part sent has surely arrived and there is time; else a new one."""
+        """Return the unfinished upload if every sent part certainly arrived and it has not expired, or a new one."""
         notes = journal.notes
         if (begun := notes.get("upload")) is not None:
             parts = list(notes.get("parts", ()))

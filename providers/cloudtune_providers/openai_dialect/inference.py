@@ -61,7 +61,7 @@ class Answering:
                     end = part
         if end is None:
             size = sum(map(len, told))
-            raise Unavailable(f"model {model}: the answer broke off after {size} characters", hint="ask again")
+            raise Unavailable(f"model {model}: the response was interrupted after {size} characters", hint="try again")
         yield msgspec.structs.replace(end, text="".join(told))
 
     def _call(self, by: str) -> Any:
@@ -110,12 +110,12 @@ def _counted(usage: Any, text: str, reason: str, model: str) -> Generation:
 
 
 def _chat_parts(stream: Any, model: str) -> Iterator[Generation]:
-    """The answer has ended once its reason was told; the usage comes in a chunk of its own, if at all."""
+    """Return whether the answer is complete: its finish reason has arrived. The usage may follow in another chunk."""
     reason, usage, name = "", None, model
     for chunk in stream:
         name = chunk.model or name
         usage = chunk.usage or usage
-        for choice in chunk.choices[:1]:  # Azure's first chunk has none: it tells of its filters
+        for choice in chunk.choices[:1]:  # Azure's first chunk has none: it contains the content filter results
             reason = choice.finish_reason or reason
             if choice.delta.content:
                 yield Generation(text=choice.delta.content, partial=True, model=name)
@@ -135,4 +135,4 @@ def _response_parts(stream: Any, model: str) -> Iterator[Generation]:
 
 def _failure(event: Any) -> str:
     error = getattr(getattr(event, "response", None), "error", None) or event
-    return str(getattr(error, "message", None) or "the service gives no reason")
+    return str(getattr(error, "message", None) or "the service did not give a reason")

@@ -34,7 +34,7 @@ _SDK_FIELDS = frozenset(
     }
 )
 _OLDER_S = 86_400.0
-"""Lists are read back this far before our own first try: the two clocks need not agree."""
+"""Lists are read back this many seconds before the first attempt, because clocks can differ."""
 _PAGE = 100
 _FEW = 20
 """Events of a page when only the newest are wanted."""
@@ -44,9 +44,9 @@ _CSV = "csv/"
 class Jobs:
     """The jobs of one account.
 
-    ``filters`` says whether the list takes a metadata filter (it may yet be ignored), ``named`` whether jobs tell their
-    names; where they do not, the name stands in that of the training file. ``prefix`` stands in
-    front of the ids in references, where the back end has jobs of other kinds too.
+    ``filters``: whether the list supports a metadata filter (which can be ignored). ``named``: whether jobs return
+    their names; otherwise the training file's name contains it. ``prefix``: prefix of the ids in references, if the
+    back end has other kinds of jobs too.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Jobs:
         return Done(outputs=self._made(jobs[0]), duplicates=tuple(str(self._ref(job)) for job in jobs[1:]))
 
     def confirm(self, request: Mapping[str, Any]) -> Probe:
-        """Ready once the list shows the job; the outputs are the job to keep, and its twins."""
+        """Ready when the list shows the job. The outputs are the job to keep, and its duplicates."""
         jobs = self._marked(request["marks"], request["created_at"] - _OLDER_S)
         if request["id"] not in {job["id"] for job in jobs}:
             job = self._retrieve(str(request["id"]))
@@ -99,7 +99,7 @@ class Jobs:
         return [str(self._ref(job)) for job in jobs if not _is_cancelled(job)]
 
     def settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Cancel the job's twins and remove the files'. Doing it again is harmless."""
+        """Cancel the job's duplicates and delete duplicate files. Can be repeated."""
         for twin in request["twins"]:
             self.cancel(JobRef.parse(twin))
         for file in request["spare"]:
@@ -107,10 +107,9 @@ class Jobs:
         return {"ref": request["ref"]}
 
     def _marked(self, marks: Mapping[str, Any], since: float) -> list[dict[str, Any]]:
-        """Jobs with those marks, oldest first, without those that were cancelled as twins; all, if there are only such.
+        """Return jobs with those marks, oldest first, except cancelled duplicates; all, if there are no others.
 
-        The list is read with the filter, and without it as far back as ``since``, in case the filter is not heeded or
-        lags behind.
+        The list is read with the filter, and without it back to ``since``, in case the filter is ignored or delayed.
         """
         found: dict[str, dict[str, Any]] = {}
         queries: list[dict[str, Any]] = [{}]
@@ -165,7 +164,7 @@ class Jobs:
         return self._told(ref, after)
 
     def _told(self, ref: JobRef, back_to: str | None, *, inclusive: bool = False) -> list[Event]:
-        """The service tells the newest first: pages are read back to that event, and turned round."""
+        """The service returns the newest first: pages are read back to that event, and reversed."""
         found: list[Event] = []
         job = self._id(ref)
         call = self._wire.client.fine_tuning.jobs.list_events
@@ -216,7 +215,7 @@ class Jobs:
             kept = self.checkpoints(ref)
             name = kept[-1].uri if kept else None
         if not name:
-            raise InvalidRequest(f"{ref} has no model: it is {job.get('status')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job.get('status')}")
         base = str(job.get("model"))
         ends = retires(base)
         return TunedModel(
@@ -233,11 +232,11 @@ class Jobs:
         return self._steer(ref, self._wire.client.fine_tuning.jobs.cancel, {JobState.CANCELLING})
 
     def pause(self, ref: JobRef) -> None:
-        """Ask it to stand still."""
+        """Pause the job."""
         self._steer(ref, self._wire.client.fine_tuning.jobs.pause, {JobState.PAUSED}, ended=False)
 
     def resume(self, ref: JobRef) -> None:
-        """Let it go on."""
+        """Resume the job."""
         self._steer(ref, self._wire.client.fine_tuning.jobs.resume, {JobState.RUNNING}, ended=False)
 
     def _steer(self, ref: JobRef, call: Callable[[str], Any], there: set[JobState], *, ended: bool = True) -> None:
@@ -258,7 +257,7 @@ class Jobs:
         except JobNotFound:
             return
         if not responses.state_of(str(job.get("status"))).is_terminal:
-            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait until it ends")
         if job.get("fine_tuned_model"):
             self._delete_model(job["fine_tuned_model"])
         for file in (*(job.get("result_files") or ()), *self._own_files(job)):
@@ -289,8 +288,8 @@ class Jobs:
     def _id(self, ref: JobRef) -> str:
         if ref.scope != self._scope:
             raise JobNotFound(
-                f"{ref} lies in another account or at another endpoint than {self._scope}, which is in use",
-                hint="choose the profile that it was submitted with",
+                f"{ref} belongs to another account or endpoint than the current one, {self._scope}",
+                hint="use the profile it was submitted with",
             )
         return ref.id.removeprefix(self._prefix)
 

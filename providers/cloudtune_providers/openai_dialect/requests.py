@@ -1,8 +1,7 @@
-"""The steps of a job in this dialect: encode and upload each split, await it, create the job, look for a twin.
+"""The steps of a job: encode and upload each split, await it, create the job, look for duplicates.
 
-Nothing at the service makes a request happen once, so that every step that sends is `reconciled`: it is looked for
-before it is sent. A file is known by its name (which holds the hash of its rows), size and purpose, a job by what the
-back end puts into it: see ``Traits.marks``.
+The service has no idempotency, so every step that sends is `reconciled`: it looks for the result before it sends. A
+file is identified by its name (which contains the hash of its rows), size and purpose, a job by ``Traits.marks``.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Traits(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str | None
     """Part of the tuned model's name."""
     marks: Mapping[str, Any]
-    """Fields of the created job by which it is found again, as they stand in the request."""
+    """Fields of the request that identify the created job."""
     extra: Mapping[str, Any] = {}
     """Further fields of the create request."""
     file_label: str = ""
@@ -122,16 +121,16 @@ MARK = 12
 
 
 def file_name(sha256: str, form: str, label: str, token: str) -> str:
-    """What a file is called: names of equal rows in the same form begin alike, and end with whose upload it is.
+    """Return a file's name. It starts with the identity of the rows and format, and ends with the submission's mark.
 
-    So it can be told which of two equal files a request that was delivered twice has made.
+    This shows which of two equal files came from a request that was delivered twice.
     """
     rows = f"{sha256[:40]}.{form}"
     return f"{'-'.join(part for part in ('cloudtune', label, rows) if part)}.{token[:MARK]}.jsonl"
 
 
 def label_of(filename: str) -> str:
-    """The label in a file's name, if it is one of ours and has one."""
+    """Return the label in a file's name, if cloudtune created the file and it has one."""
     found = _FILE.fullmatch(filename)
     return (found.group(1) or "") if found else ""
 
@@ -160,14 +159,14 @@ def _job_steps(request: PlanRequest, traits: Traits) -> list[Step]:
             request=create,
             settle_s=traits.timeout_s + traits.list_lag_s,
         ),
-        # A request that a proxy delivers twice makes two jobs or files, and nobody is told.
+        # A request that a proxy delivers twice creates two jobs or files without an error.
         Step(
-            id="confirm", kind="await", title="wait until the job is listed, and look for twins",
+            id="confirm", kind="await", title="wait until the job is listed, and look for duplicates",
             request=marks | {"id": output_ref("create", "id"), "created_at": output_ref("create", "created_at")},
             limit_s=LISTING_LIMIT_S,
         ),
         Step(
-            id="settle", kind="call", title="remove twins of the job and of its files", makes_job=True,
+            id="settle", kind="call", title="delete duplicates of the job and its files", makes_job=True,
             request={"call": "fine_tuning.jobs.cancel", "twins": output_ref("confirm", "twins"),
                      "spare": output_ref("confirm", "spare"), "ref": output_ref("confirm", "ref")},
         ),

@@ -60,9 +60,9 @@ _FIGURES: dict[str, tuple[Split, str]] = {
     "full_valid_mean_reward": ("validation", "full_reward"),
 }
 _HINTS = {
-    "invalid_training_file": "mend the rows that the message names, and submit again",
-    "invalid_validation_file": "mend the rows that the message names, and submit again",
-    "invalid_n_examples": "give more rows",
+    "invalid_training_file": "fix the rows that the message names, and submit again",
+    "invalid_validation_file": "fix the rows that the message names, and submit again",
+    "invalid_n_examples": "add rows",
 }
 
 
@@ -99,7 +99,7 @@ def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot
 def _detail(job: Mapping[str, Any], state: JobState) -> str:
     if state is JobState.PAUSED and (job.get("method") or {}).get("type") == "reinforcement":
         # Azure does so at 5,000 USD of training (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
-        return "a service may pause reinforcement at a budget: resume it to spend more, or use its newest checkpoint"
+        return "the service may pause reinforcement at a budget; resume to spend more, or use the newest checkpoint"
     finish = when(job.get("estimated_finish"))
     return f"expected to finish at {finish:%Y-%m-%d %H:%M} UTC" if finish and not state.is_terminal else ""
 
@@ -108,7 +108,7 @@ def _problem(job: Mapping[str, Any]) -> JobProblem:
     # A healthy job may have an empty error too: only the status says that it failed (openai-scala-client#80).
     error = job.get("error") or {}
     code = error.get("code") or "failed"
-    message = error.get("message") or "the service gives no reason"
+    message = error.get("message") or "the service did not give a reason"
     return JobProblem(message=message, code=code, hint=_HINTS.get(code))
 
 

@@ -76,25 +76,25 @@ class Rules:
         if name.startswith((".", "/", "~")) or name.endswith((".gguf", ".json")):
             return Problem(
                 code="unknown_model", field="model",
-                message=f"{name!r} is a path, and {self._backend} tunes its own models",
-                fix=f"name one of them (`model: {{{self._backend}: ...}}`); known to take {method}: {known}",
+                message=f"{name!r} is a path, but {self._backend} tunes its own models only",
+                fix=f"set one of them (`model: {{{self._backend}: ...}}`); models that support {method}: {known}",
             )  # fmt: skip
         return Problem(
             code="unknown_model", severity="warning", field="model",
-            message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent as it is",
-            fix=f"models known to take {method}: {known}",
+            message=f"{name!r} is not in the catalog of {self._catalog.as_of}; it is sent unchanged",
+            fix=f"models known to support {method}: {known}",
         )  # fmt: skip
 
     def _model(self, model: Model, method: str, today: date) -> Iterator[Problem]:
         others = ", ".join(self._catalog.tunable(method, today)) or "none is left"
         source = self._catalog.cite(model.source)
-        fix = f"models that take {method}: {others}"
+        fix = f"models that support {method}: {others}"
         if method not in model.methods:
-            offered = ", ".join(model.methods) or "nothing any more"
-            message = f"{model.id} cannot be tuned with {method}, but with: {offered} ({source})"
+            offered = ", ".join(model.methods) or "nothing"
+            message = f"{model.id} does not support {method}, only: {offered} ({source})"
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
         for on, what in (
-            (model.no_new_jobs_from, "takes no new jobs"), (model.ends, "and what is tuned on it stop answering")
+            (model.no_new_jobs_from, "accepts no new jobs"), (model.ends, "and its tuned models stop responding")
         ):  # fmt: skip
             if on is not None:
                 yield from self._over(
@@ -132,8 +132,8 @@ class Rules:
         entry = self._catalog.range(name, base_of(model), method)
         if entry is None:
             if any(other.name == name for other in self._catalog.ranges):
-                message = f"{method} has no {name}"
-                yield Problem(code="not_of_method", field=field, message=message, fix="take it out")
+                message = f"{method} does not use {name}"
+                yield Problem(code="not_of_method", field=field, message=message, fix="remove it")
             return
         if fault := entry.fault(value):
             message = f"{name} {fault}, not {value} ({self._catalog.cite(entry.source)})"
@@ -144,12 +144,12 @@ class Rules:
         limit = self._catalog.limit("metadata.pairs.max")
         if limit is not None and len(spec.tags) + own > limit.value:
             most = int(limit.value) - own
-            message = f"{len(spec.tags)} tags, and there is room for {most} beside cloudtune's own"
-            yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep {most} at the most")
+            message = f"{len(spec.tags)} tags; at most {most} are allowed besides cloudtune's own"
+            yield Problem(code="too_many_tags", field="tags", message=message, fix=f"keep at most {most}")
         for key in spec.tags:
             if key.startswith("cloudtune_"):
-                message = "names that begin with cloudtune_ are cloudtune's own"
-                yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="give it another name")
+                message = "names that start with cloudtune_ are reserved"
+                yield Problem(code="reserved_tag", field=f"tags.{key}", message=message, fix="use another name")
 
     def cost(self, spec: JobSpec, data: DataReport, tier: str = "") -> CostEstimate | None:
         """What the job will cost, as far as the catalog has its price."""
@@ -178,11 +178,11 @@ class Rules:
 
 
 def loss(spec: JobSpec) -> Iterator[Problem]:
-    """The dialect has one way of choosing what is learnt."""
+    """The API supports only one choice of trained tokens."""
     if spec.method.loss_on not in (None, "assistant"):
         yield Problem(
-            code="loss_on", field="method.loss_on", message="every assistant turn is learnt there, and nothing else",
-            fix="say assistant, and `weight: 0` on the turns that are not to be learnt",
+            code="loss_on", field="method.loss_on", message="the service trains on all assistant turns only",
+            fix="use assistant, and `weight: 0` on the turns to exclude",
         )  # fmt: skip
 
 

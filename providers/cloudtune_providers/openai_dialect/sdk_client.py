@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import openai
 
 MOST_PAGES = 1000
-_ADDRESS_HINT = "does base_url lead to the API, with its /v1?"
+_ADDRESS_HINT = "check that base_url is the API's address, including /v1"
 
 
 class Wire:
@@ -55,7 +55,7 @@ class Wire:
 
     @contextmanager
     def asking(self, what: str, *, missing: type[CloudtuneError] = JobNotFound) -> Iterator[None]:
-        """What the SDK raises inside comes out as ours, about ``what``."""
+        """Translate the SDK's exceptions to cloudtune errors about ``what``."""
         import httpx2
         import openai
 
@@ -66,7 +66,7 @@ class Wire:
         except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:  # the second: a stream that breaks off
             raise to_error(error, what, missing=missing, secrets=self._secrets) from error
         except (AttributeError, LookupError, TypeError) as error:  # the SDK hands out an answer of any shape
-            message = f"{what}: the answer is not what the API promises ({type(error).__name__}: {error})"
+            message = f"{what}: unexpected response ({type(error).__name__}: {error})"
             raise InvalidResponse(message, hint=_ADDRESS_HINT) from error
 
     def pages(
@@ -78,9 +78,9 @@ class Wire:
         limit: int = 100,
         **query: Any,
     ) -> Iterator[list[dict[str, Any]]]:
-        """The pages of a list as plain JSON, nothing told twice; ends where a page brings nothing new.
+        """Yield the items of a list as plain JSON, without duplicates, until a page has nothing new.
 
-        A 404 on a list means that there is no such API at the address, unless ``missing`` says otherwise.
+        A 404 for a list means that the address does not have this API, unless ``missing`` is set.
         """
         seen: set[str] = set()
         after: str | None = None
@@ -105,15 +105,15 @@ class Wire:
 def _entries(page: Any) -> list[Any]:
     found = getattr(page, "data", None)
     if not isinstance(found, list):
-        raise InvalidResponse(f"the answer is no list: {str(page)[:80]!r}", hint=_ADDRESS_HINT)
+        raise InvalidResponse(f"the response is not a list: {str(page)[:80]!r}", hint=_ADDRESS_HINT)
     return found
 
 
 def plain(answer: Any) -> dict[str, Any]:
     """An object as plain JSON, fields and words that the SDK does not know included. Raises InvalidResponse."""
     if not hasattr(answer, "to_dict"):
-        raise InvalidResponse(f"the answer is not JSON: {str(answer)[:80]!r}", hint=_ADDRESS_HINT)
+        raise InvalidResponse(f"the response is not JSON: {str(answer)[:80]!r}", hint=_ADDRESS_HINT)
     found = dict(answer.to_dict(mode="json", warnings=False, exclude_unset=True))
     if not isinstance(found.get("id"), str) or not found["id"]:
-        raise InvalidResponse(f"the answer names no object: {str(found)[:80]}", hint=_ADDRESS_HINT)
+        raise InvalidResponse(f"the response names no object: {str(found)[:80]}", hint=_ADDRESS_HINT)
     return found

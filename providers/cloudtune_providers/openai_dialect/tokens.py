@@ -28,7 +28,7 @@ _MESSAGE, _NAME, _ROW = 3, 1, 3
 
 
 def encoding_of(model: str | None) -> str | None:
-    """The encoding of a model, or of what was tuned on it; None where it is not known, or cannot be had here."""
+    """Return the encoding of a model or its tuned models, or None if it is unknown or not available."""
     if model is None or not _is_here():
         return None
     base = model.split(":")[1] if model.startswith("ft:") and ":" in model[3:] else model
@@ -58,7 +58,10 @@ class OpenAITokens:
     def __init__(self, encoding: str) -> None:
         self._name = encoding
         if not _is_here():
-            message, fix = f"counting with {encoding} needs bpe-openai", 'pip install "cloudtune[openai-tokens]"'
+            message, fix = (
+                f"counting tokens with {encoding} requires bpe-openai",
+                'pip install "cloudtune[openai-tokens]"',
+            )
             raise DataError([Problem(code="no_tokenizer", message=message, field="tokenizer", fix=fix)])
 
     @property
@@ -80,7 +83,7 @@ class OpenAITokens:
         return "\n".join([words for _, _, words in texts(record)])
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
-        """The words and their tokens; an assistant's are learnt, or all where nobody speaks."""
+        """Return the text and its tokens. Assistant tokens are trained on, or all tokens if there are no turns."""
         whole, found = "", []
         for _, role, words in texts(record):
             if whole:

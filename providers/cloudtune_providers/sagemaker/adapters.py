@@ -38,13 +38,13 @@ _LMI = {
 
 
 def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
-    """The base model on the endpoint ``onto``, unless that stands, and the adapter on it. Raises UnsupportedError."""
+    """Return steps for the base model on endpoint ``onto``, if missing, and the adapter. Raises UnsupportedError."""
     problems = list(_problems(model))
     if problems:
         raise UnsupportedError(problems)
     assert asked.onto is not None
     source = _base_of(model)
-    # Whoever comes to the endpoint with the same base has the same steps, and finds them done.
+    # Every deployment with the same base model has the same steps, and finds them done.
     token = hashlib.sha256(f"base\n{model.scope}\n{asked.onto}\n{source}".encode()).hexdigest()[:32]
     base = aim._replace(name=asked.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
     variant = {"VariantName": "AllTraffic", "InstanceType": asked.instance_type,
@@ -87,15 +87,15 @@ def _model(source: str, asked: SageMakerDeployment, options: SageMakerOptions, i
 
 def _problems(model: TunedModel) -> Iterator[Problem]:
     if model.adapter not in _SERVED:
-        message = f"{model.id} was trained by {model.adapter or 'nobody knows what'}; only LoRA's adapters share a base"
-        yield Problem(code="adapter", field="onto", message=message, fix="deploy it on an endpoint of its own")
+        message = f"{model.id} has the adapter {model.adapter or 'unknown'}; only LoRA adapters can share a base model"
+        yield Problem(code="adapter", field="onto", message=message, fix="deploy it on its own endpoint")
     if not str(model.uri or "").endswith(".tar.gz"):
-        yield Problem(code="adapter", field="onto", message=f"{model.id} is no archive in S3: {model.uri}",
-                      fix="deploy it on an endpoint of its own")  # fmt: skip
+        yield Problem(code="adapter", field="onto", message=f"{model.id} is not an archive in S3: {model.uri}",
+                      fix="deploy it on its own endpoint")  # fmt: skip
     if not _base_of(model):
         yield Problem(
-            code="base", field="onto", message=f"the base model {model.base} lies neither in a folder in S3 nor on the "
-            "hub", fix="train with a model folder or a hub's id as the base",
+            code="base", field="onto", message=f"the base model {model.base} is neither in an S3 folder nor on the "
+            "hub", fix="train from a model folder or a hub id",
         )  # fmt: skip
 
 
@@ -118,6 +118,6 @@ def _tag(text: str) -> str:
 
 
 def _renders(model: TunedModel) -> Problem:
-    message = f"LMI writes conversations by the chat template of {model.base}, and has none where that has none"
+    message = f"LMI uses the chat template of {model.base}, which has none"
     return Problem(code="chat_template", severity="warning", field="onto", message=message,
                    fix="use a base model with a chat template")  # fmt: skip

@@ -69,7 +69,7 @@ class Artifacts:
 
     def _bring(self, model: TunedModel, folder: Path) -> None:
         if not model.uri:
-            raise JobNotFound(f"{model.id} has no artefact")
+            raise JobNotFound(f"{model.id} has no artifact")
         aside = self._root / f".{model.id}.{os.getpid()}.{secrets.token_hex(4)}"
         private_folder(self._root)
         private_folder(aside)
@@ -86,7 +86,7 @@ class Artifacts:
                 if not (folder / TUNED).is_file():  # else another process was faster
                     raise
         except ArchiveError as error:
-            raise ArchiveError(f"{model.uri} cannot be unpacked: {error}") from error
+            raise ArchiveError(f"cannot unpack {model.uri}: {error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -96,7 +96,7 @@ def _note(path: Path, model: TunedModel) -> dict[str, Any]:
     try:
         tuned = read_json_object(path)
     except FileNotFoundError as error:
-        raise InvalidRequest(f"{model.uri} was not made by cloudtune's trainer: it has no {TUNED}") from error
+        raise InvalidRequest(f"{model.uri} was not created by cloudtune's trainer: it has no {TUNED}") from error
     except ValueError as error:
         raise ArchiveError(f"{model.uri}: {TUNED} is damaged: {error}") from error
     base = tuned.get("base")
@@ -104,8 +104,8 @@ def _note(path: Path, model: TunedModel) -> dict[str, Any]:
         raise ArchiveError(f"{model.uri}: {TUNED} names no base model")
     if base.get("path") != model.base:
         raise ArchiveError(
-            f"{model.uri}: {TUNED} names another base model than the job was made with, {model.base}",
-            hint="somebody has changed the files; train the model again",
+            f"{model.uri}: {TUNED} names a different base model than the job, {model.base}",
+            hint="the files have been modified; train the model again",
         )
     return tuned
 

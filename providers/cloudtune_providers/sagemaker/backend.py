@@ -246,7 +246,7 @@ class SageMakerBackend:
         job = self._jobs.describe(self._jobs.name_of(ref))
         if job.get("ServerlessJobConfig"):
             if not job.get("MlflowConfig"):
-                raise UnsupportedError(f"{ref} has no curves: {serverless.NO_CURVES}")
+                raise UnsupportedError(f"{ref} has no metrics: {serverless.NO_CURVES}")
             return self._curves.metrics(job, after)
         return self._jobs.metrics(ref, after, log_lines.read_figures)
 
@@ -263,8 +263,8 @@ class SageMakerBackend:
         url = self._training.artefact(job) if state.is_terminal and state is not JobState.FAILED else None
         if url is None:
             kept = state.is_terminal and self._training.checkpoints(ref)
-            hint = "it has checkpoints: `cloudtune resume` goes on from the newest good one" if kept else None
-            raise InvalidRequest(f"{ref} has no model: it is {job['TrainingJobStatus']}", hint=hint)
+            hint = "it has checkpoints: `cloudtune resume` continues from the newest valid one" if kept else None
+            raise InvalidRequest(f"{ref} has no model; its state is {job['TrainingJobStatus']}", hint=hint)
         given = job.get("HyperParameters") or {}
         return TunedModel(
             id=ref.id,
@@ -319,13 +319,13 @@ class SageMakerBackend:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
-        """See `Generator`. The model's endpoint answers where one stands, else this process."""
+        """See `Generator`. Uses the model's endpoint if there is one, or this process."""
         here = self._is_here or self._options.answers == "here"
         standing = None if here else self._hosts.serving(model.id, model.scope)
         if standing is not None:
             return self._hosting.generate(standing, model, prompts, options or GenerateOptions())
         if self._options.answers == "endpoint" or model.needs_deploy:
-            message = f"{model.id} has no endpoint that answers"
+            message = f"{model.id} has no active endpoint"
             raise InvalidRequest(message, hint="deploy it: cloudtune deploy JOB; or set answers to auto")
         return self._artefacts.generate(model, prompts, options)
 

@@ -1,4 +1,4 @@
-"""What the SageMaker back end can do with our own trainer, and for what it cannot, one sentence why. Pure."""
+"""Capabilities of the SageMaker back end with cloudtune's trainer, with a reason for everything else. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OTHER = {
     "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered here",
     "verb:resume": "nothing can be paused here; an ended job goes on as a new one",
 }
-_HERE = {"verb:deploy": "a rehearsal on this machine has no endpoints: its model answers in process"}
+_HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}
 
 
 def capabilities(options: SageMakerOptions) -> Capabilities:
@@ -37,9 +37,9 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
         supports=frozenset({*spec_features(), *VERBS} - set(reasons)),
         reasons=reasons,
         translated={
-            "data.validation": "its loss chooses the best checkpoint, which becomes the model",
-            "data.test": "measured once, at the end, in the container",
-            "limits.max_time": "MaxRuntimeInSeconds; the trainer stops somewhat earlier, to save the best model so far",
+            "data.validation": "the checkpoint with the lowest validation loss becomes the model",
+            "data.test": "evaluated once, at the end, in the container",
+            "limits.max_time": "MaxRuntimeInSeconds; the trainer stops shortly before, to save the best model so far",
             "tags": "the job's tags",
             "seed": "the trainer's",
         },
@@ -52,8 +52,8 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     own = _own(spec)
     found = [*contradictions(spec, NAME), *_limits(spec), *_precision(spec, own), *places(options)]
     if own.unpacked and options.compute == "local":
-        message, field = "a rehearsal packs what its job leaves, always", f"overrides.{NAME}.unpacked"
-        found.append(Problem(code="unpacked", field=field, message=message, fix="leave it out here"))
+        message, field = "local test runs always pack the job's output", f"overrides.{NAME}.unpacked"
+        found.append(Problem(code="unpacked", field=field, message=message, fix="remove it"))
     return found + list(tag_problems(spec.tags, "tags", others=len(options.tags)))
 
 
@@ -62,20 +62,20 @@ def _own(spec: JobSpec) -> SageMakerOverrides:
 
     try:
         return SageMakerOverrides.model_validate(spec.overrides.get(NAME, {}))
-    except ValidationError:  # core tells of it
+    except ValidationError:  # core reports it
         return SageMakerOverrides()
 
 
 def _limits(spec: JobSpec) -> Iterator[Problem]:
     limit = spec.limits.max_time
     if limit is not None and not LEAST_SECONDS <= limit <= MOST_SECONDS:
-        message = f"SageMaker stops jobs after {LEAST_SECONDS} s to {MOST_SECONDS} s (28 days), not {limit:g} s"
-        yield Problem(code="range", field="limits.max_time", message=message, fix="give another limit")
+        message = f"SageMaker supports limits from {LEAST_SECONDS} s to {MOST_SECONDS} s (28 days), not {limit:g} s"
+        yield Problem(code="range", field="limits.max_time", message=message, fix="use another limit")
 
 
 def _precision(spec: JobSpec, own: SageMakerOverrides) -> Iterator[Problem]:
     if spec.hyperparameters.precision == "fp16" and own.device == "cpu":
-        message = "half precision needs a GPU"
+        message = "fp16 requires a GPU"
         yield Problem(code="range", field="hyperparameters.precision", message=message, fix="use fp32 or bf16")
 
 
@@ -83,10 +83,10 @@ def places(options: SageMakerOptions) -> Iterator[Problem]:
     """Settings without which no job can be made."""
     if options.compute == "local":
         return
-    for name, what in (("bucket", "where rows and models go"), ("role_arn", "the role that the job takes on")):
+    for name, what in (("bucket", "the bucket for data and models"), ("role_arn", "the role that the job assumes")):
         if getattr(options, name) is None:
-            message = f"{what}: SageMaker jobs need it"
+            message = f"{what} is required for SageMaker jobs"
             yield Problem(code="setting", field=f"backends.{NAME}.{name}", message=message, fix="set it")
     if bool(options.subnets) != bool(options.security_groups):
-        message = "a VPC is named by both subnets and security groups"
+        message = "a VPC requires both subnets and security groups"
         yield Problem(code="setting", field=f"backends.{NAME}.subnets", message=message, fix="set both, or neither")

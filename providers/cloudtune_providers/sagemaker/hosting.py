@@ -100,8 +100,8 @@ class Hosting:
         region, kind = self._clients.region, asked.instance_type
         if asked.onto is not None and not has_gpu:
             raise UnsupportedError([Problem(
-                code="instance", field="instance_type", message=f"{kind} has no GPU, which the LMI image needs",
-                fix="choose another instance_type, or name an image in backends.sagemaker.inference_image",
+                code="instance", field="instance_type", message=f"{kind} has no GPU, which the LMI image requires",
+                fix="choose another instance_type, or set an image in backends.sagemaker.inference_image",
             )])  # fmt: skip
         scope: images.Scope = "adapters" if asked.onto is not None else "inference"
         return images.image_uri(scope, region, kind, gpu=has_gpu, setting="inference_image")
@@ -124,8 +124,8 @@ class Hosting:
         elif options.base and model.raw.get("package"):
             if not self._options.base_endpoint:
                 raise InvalidRequest(
-                    f"the base model {model.base} answers only from an endpoint of its own",
-                    hint="deploy it in SageMaker, and name the endpoint in backends.sagemaker.base_endpoint",
+                    f"the base model {model.base} requires its own endpoint",
+                    hint="deploy it in SageMaker, and set the endpoint as backends.sagemaker.base_endpoint",
                 )
             where = {"EndpointName": self._options.base_endpoint}
         elif options.base:
@@ -158,7 +158,7 @@ def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:
 
 
 def _first(asked: SageMakerDeployment) -> int:
-    """How many copies there are to begin with: whoever deploys wants to ask."""
+    """Return the initial number of copies. Starts with one, because a new deployment is used soon."""
     return asked.instances if asked.min_copies is None else max(1, asked.min_copies)
 
 
@@ -186,12 +186,12 @@ def _accelerators(asked: SageMakerDeployment) -> int:
 def _warnings(asked: SageMakerDeployment) -> tuple[Problem, ...]:
     if asked.serverless_memory_mb is not None or asked.endpoint is not None:
         return ()
-    kind, fix = f"{asked.instances} x {asked.instance_type}", "see: cloudtune deployments"
-    message = f"{kind} cost by the hour, idle too, until they are taken down"
+    kind, fix = f"{asked.instances} x {asked.instance_type}", "to list them: cloudtune deployments"
+    message = f"{kind} are billed by the hour, even when idle, until they are deleted"
     if asked.min_copies == 0:
-        message = f"up to {kind} cost by the hour while somebody asks, and for some 25 minutes after"
+        message = f"up to {kind} are billed by the hour while in use, and for about 25 minutes after"
     if asked.onto is not None:
-        message = f"{message}; those of {asked.onto} are shared, and stay when this adapter is taken off them"
+        message = f"{message}; {asked.onto} shares them, and they remain when this adapter is removed"
     return (Problem(code="hosting", severity="warning", field="instance_type", message=message, fix=fix),)
 
 
@@ -199,5 +199,5 @@ def _cost(asked: SageMakerDeployment, region: str) -> CostEstimate | None:
     if asked.endpoint is not None:
         return None
     if asked.serverless_memory_mb is not None:
-        return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB by the second of answering")
+        return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB, billed per second of inference")
     return hourly.hosting(asked.instance_type, asked.instances, region, sleeps=asked.min_copies == 0)

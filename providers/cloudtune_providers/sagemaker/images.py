@@ -62,7 +62,7 @@ def image_uri(scope: Scope, region: str, instance_type: str, *, gpu: bool, setti
     raise ConfigError([Problem(
         code="setting", field=f"backends.sagemaker.{setting}",
         message=f"cloudtune does not know AWS's {scope} image for {region}",
-        fix='name an image, or install what knows more of them: pip install "cloudtune[sagemaker]"',
+        fix='set an image, or install the SDK, which knows more images: pip install "cloudtune[sagemaker]"',
     )])  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def _ask_sdk(kind: tuple[str, str], region: str, instance_type: str) -> str:
         except ValueError as error:
             refused.append(error)
     problem = f"the SDK has no {kind[0]} image for {region}: {refused[0]}"
-    raise ConfigError(problem, hint="name an image") from refused[0]
+    raise ConfigError(problem, hint="set an image") from refused[0]
 
 
 def _telling(processor: str, instance_type: str) -> str:

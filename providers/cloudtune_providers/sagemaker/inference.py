@@ -1,4 +1,4 @@
-"""Asking what stands on an endpoint, in the form that the trainer's own server and the usual images take."""
+"""Calls an endpoint in the format that the trainer's server and the usual images accept."""
 
 from __future__ import annotations
 
@@ -54,4 +54,4 @@ def _answer(content: bytes, model: str) -> Generation:
             prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"),
         )  # fmt: skip
     except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise InvalidResponse(f"the endpoint answered with what is no answer: {content[:200]!r}") from error
+        raise InvalidResponse(f"the endpoint returned an unexpected response: {content[:200]!r}") from error

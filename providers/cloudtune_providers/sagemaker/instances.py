@@ -87,7 +87,7 @@ def memory_of(parameters: int, document: Mapping[str, Any]) -> Memory:
     activations = at_once * each
     total = (weights + learning + activations) * 1.1 / GIB + 1.5
     basis = (
-        f"{parameters / 1e9:.2f} billion parameters: {weights / GIB:.1f} GiB of weights, {learning / GIB:.1f} to learn "
+        f"{parameters / 1e9:.2f} billion parameters: {weights / GIB:.1f} GiB of weights, {learning / GIB:.1f} to train "
         f"{moved / 1e6:.1f} million of them, about {activations / GIB:.1f} for {at_once:,} tokens at once, 1.5 for CUDA"
     )
     return Memory(round(total, 1), basis)

@@ -35,7 +35,7 @@ _ASIDE = ".new"
 _TIMES = ("CreationTime", "TrainingStartTime", "TrainingEndTime", "LastModifiedTime", "StartTime", "EndTime")
 _LOOKED_AT = 5000
 """Lines at the end of a log in which the newest figures are looked for."""
-_GONE = "InternalServerError: the process that looked after the container is gone"
+_GONE = "InternalServerError: the process that managed the container no longer runs"
 _ENDED = ("Completed", "Failed", "Stopped")
 
 
@@ -64,7 +64,7 @@ class LocalJobs:
                 aside.rename(folder)
             except OSError as error:
                 if not folder.exists():
-                    raise BackendError(f"{folder} cannot be made: {error}") from error
+                    raise BackendError(f"cannot create {folder}: {error}") from error
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         self._must_be_ours(folder, body)
@@ -83,7 +83,7 @@ class LocalJobs:
     def _must_be_ours(self, folder: Path, body: Mapping[str, Any]) -> None:
         held = _request(folder)
         if _token(held) != _token(body):
-            raise Conflict(f"{folder} is another job's", hint="give the spec another name")
+            raise Conflict(f"{folder} belongs to another job", hint="use another name in the spec")
 
     def _made(self, name: str) -> dict[str, Any]:
         return {"name": name, "ref": str(JobRef(self._backend, self._scope, name))}
@@ -94,7 +94,7 @@ class LocalJobs:
         """What DescribeTrainingJob would say. Raises JobNotFound."""
         folder = self.root / name
         if not name or "/" in name or name.startswith(".") or not folder.is_dir():
-            raise JobNotFound(f"there is no training job {name!r} in {self.root}")
+            raise JobNotFound(f"no training job {name!r} in {self.root}")
         status = _read(folder / service.STATUS) or {
             "TrainingJobStatus": "InProgress",
             "SecondaryStatus": "Starting",
@@ -173,7 +173,7 @@ class LocalJobs:
         except JobNotFound:
             return None
         if job["TrainingJobStatus"] not in _ENDED:
-            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait until it ends")
         aside = self.root / _ASIDE / f"{ref.id}.{secrets.token_hex(4)}"
         private_folder(aside.parent)
         (self.root / ref.id).rename(aside)
@@ -183,12 +183,12 @@ class LocalJobs:
     def name_of(self, ref: JobRef) -> str:
         """The job's name. Raises JobNotFound for a reference to another folder."""
         if ref.scope != self._scope:
-            raise JobNotFound(f"{ref} does not lie in {self._scope}")
+            raise JobNotFound(f"{ref} is not in {self._scope}")
         return ref.id
 
 
 def _start(folder: Path) -> None:
-    """Start what looks after the job, in a session of its own, and wait until it does. Harmless if somebody does."""
+    """Start the job's service process in a new session, and wait until it is ready. Harmless if it already runs."""
     package = str(Path(service.__file__).resolve().parents[2])
     paths = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     source = (_request(folder).get("HyperParameters") or {}).get("model.source")
@@ -247,5 +247,5 @@ def _dated(value: Any) -> Any:
 def _counts(cursor: str | None) -> tuple[int, int]:
     told, _, lines = (cursor or "0.0").partition(".")
     if not (told.isdecimal() and lines.isdecimal()):
-        raise InvalidRequest(f"{cursor!r} is no cursor of these events")
+        raise InvalidRequest(f"{cursor!r} is not a cursor of these events")
     return int(told), int(lines)

@@ -56,7 +56,7 @@ class Curves:
         self._clients = clients
 
     def metrics(self, job: Mapping[str, Any], after: str | None) -> list[Metric]:
-        """Figures after that cursor, in order of their times; none before the job has begun its run."""
+        """Return the metrics after that cursor, by time; none before the job has started its run."""
         run = (job.get("MlflowDetails") or {}).get("MlflowRunId")
         if not run:
             return []
@@ -97,7 +97,7 @@ class Curves:
             if reply.status_code >= 300:
                 raise _refused(reply.status_code, dict(reply.headers), body, what)
         if body is None:
-            raise InvalidResponse(f"MLflow answered {what} with what is not JSON")
+            raise InvalidResponse(f"MLflow's response to {what} is not JSON")
         return body
 
 

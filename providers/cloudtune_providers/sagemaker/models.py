@@ -50,8 +50,8 @@ def _in_s3(name: str, stores: Stores) -> dict[str, Any]:
     entries = {entry["Key"].removeprefix(key): entry for entry in store.list(key)}
     if "config.json" not in entries or not any(file.endswith((".safetensors", ".bin")) for file in entries):
         raise SpecError([Problem(
-            code="unknown_model", field="model", message=f"{prefix} holds no model: a config.json and its weights",
-            fix="name the prefix of a model folder as transformers writes it",
+            code="unknown_model", field="model", message=f"{prefix} has no model (config.json and weights)",
+            fix="use the prefix of a model folder in the transformers layout",
         )])  # fmt: skip
     try:
         sizes = model_sizes(json_object(store.read(f"{key}config.json")))

@@ -45,7 +45,7 @@ class SageMakerOptions(AwsOptions):
     volume_gb: Safe[Annotated[int, Field(ge=1, le=16384)] | None] = None
     """Disk of each instance; else by the model's size."""
     spot: Safe[bool] = False
-    """Managed spot training: cheaper, and interrupted at times; the job goes on from its checkpoint by itself."""
+    """Managed spot training: cheaper, and interrupted at times; the job continues from its checkpoint by itself."""
     max_wait: Safe[Seconds | None] = None
     """With ``spot``: the most that waiting and running may take together; else twice the longest running time."""
     keep_alive: Safe[Annotated[int, Field(ge=0, le=21600)] | None] = None
@@ -67,7 +67,7 @@ class SageMakerOptions(AwsOptions):
     deploy_limit: Safe[PositiveFloat] = 3600.0
     """Seconds to wait for an endpoint."""
     answers: Safe[Literal["auto", "endpoint", "here"]] = "auto"
-    """Who answers for a tuned model: its endpoint where one stands, else this process with the model brought here."""
+    """Where a tuned model runs: on its endpoint if there is one, or in this process after a download."""
     root: WrittenPath[Path | None] = None
     """For ``compute: local`` and models that were brought here. Default: ``sagemaker`` under CLOUDTUNE_HOME, else under
     this user's state folder."""
@@ -112,7 +112,7 @@ class SageMakerOverrides(BaseModel):
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
     preference: PreferenceOverrides | None = None
-    """Of preference methods by our own trainer: the loss of dpo, label smoothing, SimPO's margin."""
+    """Preference settings of cloudtune's trainer: the loss of dpo, label smoothing, SimPO's margin."""
 
     technique: Literal["SFT", "DPO", "RLVR", "RLAIF"] | None = None
     """For ``serverless``: else by the method."""
@@ -138,11 +138,11 @@ class SageMakerDeployment(BaseModel):
     instance_type: InstanceType = "ml.g5.xlarge"
     instances: PositiveInt = 1
     endpoint: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
-    """An endpoint for inference components that stands already: the model is put on it, beside others. ``instances``
-    is how many copies of it there are then."""
+    """An existing endpoint for inference components, to add the model to. ``instances`` is then the number of
+    copies."""
     onto: Annotated[str, Field(pattern=r"^[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}$")] | None = None
-    """An endpoint whose base model is shared by the adapters of several jobs: made with the base model on it unless it
-    stands, and this job's adapter is put on it. The image is AWS's LMI."""
+    """An endpoint whose base model is shared by adapters of several jobs. It is created with the base model if it does
+    not exist, and this job's adapter is added. The image is AWS's LMI."""
     variant: str = "AllTraffic"
     """With ``endpoint``: its variant."""
     min_copies: NonNegativeInt | None = None
@@ -170,10 +170,10 @@ class SageMakerDeployment(BaseModel):
     def _fits_together(self) -> SageMakerDeployment:
         ways = [name for name in ("endpoint", "onto", "serverless_memory_mb") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise ValueError(f"{' and '.join(ways)} exclude each other: a model is served in one way")
+            raise ValueError(f"{' and '.join(ways)} cannot be combined")
         if self.min_copies is not None:
             if self.onto or self.serverless_memory_mb:
-                raise ValueError(f"min_copies does not go with {ways[0]}")
+                raise ValueError(f"min_copies cannot be combined with {ways[0]}")
             if self.min_copies > self.instances:
-                raise ValueError(f"min_copies {self.min_copies} is more than instances {self.instances}, the most")
+                raise ValueError(f"min_copies {self.min_copies} exceeds instances {self.instances}, the maximum")
         return self

@@ -34,7 +34,7 @@ class Packages:
     # -- groups ----------------------------------------------------------------------------------------------------
 
     def create_group(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create the group; one that stands already is as good: versions in it do not disturb one another."""
+        """Create the group. An existing group is reused, because its versions are independent."""
         name = str(body["ModelPackageGroupName"])
         try:
             with self._clients.asking(f"model package group {name}", missing=InvalidRequest):
@@ -44,7 +44,7 @@ class Packages:
                 raise
         found = self.find_group(body)
         if not isinstance(found, Done):
-            raise InvalidRequest(f"the model package group {name} was made and cannot be found")
+            raise InvalidRequest(f"the model package group {name} was created but cannot be found")
         return found.outputs
 
     def find_group(self, body: Mapping[str, Any]) -> Found:
@@ -63,7 +63,7 @@ class Packages:
         """What the job produced: a package. Raises InvalidRequest while there is none."""
         arn = job.get("OutputModelPackageArn")
         if not arn or job.get("TrainingJobStatus") != "Completed":
-            raise InvalidRequest(f"{ref} has no model: it is {job.get('TrainingJobStatus')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {job.get('TrainingJobStatus')}")
         with self._clients.asking(f"model package {arn}"):
             told = self._client.describe_model_package(ModelPackageName=str(arn))
         container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
@@ -88,9 +88,9 @@ class Packages:
         if is_nova(model.base) or not model.uri:
             raise UnsupportedError(f"the weights of {model.base} stay with AWS")
         if merged and model.adapter != "full":
-            raise UnsupportedError("AWS's recipe merges, not cloudtune: set overrides.sagemaker.recipe.merge_weights")
+            raise UnsupportedError("AWS's recipe merges the weights; set overrides.sagemaker.recipe.merge_weights")
         if to.exists():
-            raise InvalidRequest(f"{to} exists already", hint="name a folder that does not exist yet")
+            raise InvalidRequest(f"{to} already exists", hint="choose a folder that does not exist yet")
         aside = to.with_name(f".{to.name}.{os.getpid()}.{secrets.token_hex(4)}")
         try:
             self._stores.fetch_all(model.uri, aside)

@@ -1,4 +1,4 @@
-"""The least that SageMaker's execution role and whoever submits need, as IAM documents. Written out, never applied."""
+"""Minimal policies for SageMaker's execution role and for the submitting user, as IAM documents. Never applied."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SageMaker developer guide, the data plane's IAM actions of MLflow Apps and of tr
 
 
 def documents(options: SageMakerOptions, *, account: str | None, region: str | None) -> dict[str, str]:
-    """File name -> JSON text. What is not known stands as a word in capitals, for a person to fill in."""
+    """Return file names and JSON texts. Unknown values are placeholders in capitals."""
     account, region = account or "ACCOUNT", region or "REGION"
     made = {
         "sagemaker-role-trust.json": statements.trust(account),
@@ -66,7 +66,7 @@ def role_policy(options: SageMakerOptions, account: str, region: str) -> Documen
 
 
 def caller_policy(options: SageMakerOptions, account: str, region: str) -> Document:
-    """What whoever runs cloudtune may do."""
+    """Return the submitting user's policy."""
     calls = (*CALLER, *(SERVERLESS if options.compute == "serverless" else ()))
     found = statements.of_caller(options, account, region, calls)
     if options.compute == "serverless" and options.mlflow:

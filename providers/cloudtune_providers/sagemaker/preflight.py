@@ -1,4 +1,4 @@
-"""What can be looked at before a job on SageMaker: the account's checks, quotas, the hub's model. Reads only."""
+"""Preflight checks of a SageMaker job: the account's checks, quotas, the hub's model. Read-only."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Preflight:
         self._training = TrainingChecks(clients, options, NAME)
 
     def checks(self, plan: Plan | None) -> Iterator[Check]:
-        """Each thing that was looked at; those of a job by its plan."""
+        """Yield the checks, including those of a job's plan."""
         if self._options.compute == "local":
-            yield Check(what="compute", verdict="good", detail="a rehearsal on this machine: AWS is not asked")
+            yield Check(what="compute", verdict="good", detail="local test run: AWS is not contacted")
             return
         checks = self._training
         yield from checks.account_checks(self._also())
@@ -79,4 +79,4 @@ class Preflight:
             else:
                 told = client.describe_mlflow_tracking_server(TrackingServerName=name)
                 status, takes = str(told["TrackingServerStatus"]), told.get("IsActive") == "Active"
-        return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it takes no curves now")
+        return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it accepts no metrics now")

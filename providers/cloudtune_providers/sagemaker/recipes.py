@@ -1,4 +1,4 @@
-"""What a model of the public hub can be taught by SageMaker's serverless customisation: its document and its recipe."""
+"""What a model of the public hub can be taught by SageMaker's serverless customization: its document and its recipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_recipe(
                 HubName=hub, HubContentType="Model", HubContentName=model
             )
     except JobNotFound as error:
-        fix = "look its name up in SageMaker's hub, e.g. huggingface-reasoning-qwen3-8b"
+        fix = "find its name in the SageMaker hub, e.g. huggingface-reasoning-qwen3-8b"
         raise _wrong("unknown_model", "model", f"{hub} has no model {model!r}", fix) from error
     text = str(told["HubContentDocument"])
     try:
@@ -67,8 +67,8 @@ def _recipe(
     fitting = [one for one in offered if (one["CustomizationTechnique"], one.get("Peft")) == (technique, peft)]
     if not fitting:
         ways = sorted({f"{one['CustomizationTechnique']} ({one.get('Peft') or 'full'})" for one in offered})
-        message = f"{model} is not offered for {technique} with {peft or 'all weights'}"
-        raise _wrong("no_recipe", "method", message, f"it is offered for: {', '.join(ways) or 'nothing'}")
+        message = f"{model} does not support {technique} with {peft or 'all weights'}"
+        raise _wrong("no_recipe", "method", message, f"supported: {', '.join(ways) or 'nothing'}")
     lengths = {str(one["SequenceLength"]) for one in fitting if one.get("SequenceLength")}
     if length is not None and lengths:
         fitting = [one for one in fitting if _tokens(one.get("SequenceLength")) == _tokens(length)]

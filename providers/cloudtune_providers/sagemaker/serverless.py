@@ -1,4 +1,4 @@
-"""From a spec to a plan for SageMaker's serverless customisation: AWS's own trainers, billed by the token. Pure.
+"""From a spec to a plan for SageMaker's serverless customization: AWS's own trainers, billed by the token. Pure.
 
 One CreateTrainingJob without instance and image; what comes of it is a version in a model package group. A recipe's
 parameters are nearly all required, so that its defaults are sent and the spec's values over them
@@ -50,30 +50,28 @@ PARAMETERS = {
     "seed": "seed",
 }
 """The spec's word -> the recipe's."""
-_RECIPES = "AWS's recipe decides this and takes no value for it"
+_RECIPES = "AWS's recipe sets this and accepts no value for it"
 _REFUSED = {
-    "method:cpt": "serverless customisation has no continued pre-training: compute: instances has",
-    "method:distill": "serverless customisation does not offer it: collect the teacher's answers and use sft",
+    "method:cpt": "serverless customization does not support continued pretraining; set compute: instances",
+    "method:distill": "serverless customization does not support it; collect the teacher's answers and use sft",
     "validation.every": _RECIPES,
-    "validation.early_stopping": "a serverless job runs all its epochs",
-    "checkpoints.every": "a serverless job shows no checkpoints",
-    "checkpoints.keep": "a serverless job shows no checkpoints",
-    "limits.max_time": "AWS documents no limit of time for serverless jobs: watch it with a timeout, and cancel it",
-    "limits.max_cost_usd": "cloudtune does not know what a training token costs; the bill is by BillableTokenCount",
-    "verb:checkpoints": "a serverless job shows no checkpoints; its result is a model package",
-    "verb:continue": "a finished job's package is trained on by overrides.sagemaker.continue_from in a new spec",
-    "verb:pause": "a training job cannot stand still",
-    "verb:resume": "a training job cannot stand still",
+    "validation.early_stopping": "serverless jobs run all their epochs",
+    "checkpoints.every": "serverless jobs expose no checkpoints",
+    "checkpoints.keep": "serverless jobs expose no checkpoints",
+    "limits.max_time": "AWS documents no time limit for serverless jobs; use `cloudtune watch --cancel-after`",
+    "limits.max_cost_usd": "the price per training token is unknown; AWS bills by BillableTokenCount",
+    "verb:checkpoints": "serverless jobs expose no checkpoints; its result is a model package",
+    "verb:continue": "to continue from a finished job's package, set overrides.sagemaker.continue_from in a new spec",
+    "verb:pause": "training jobs cannot be paused",
+    "verb:resume": "training jobs cannot be paused",
 }  # fmt: skip
 
 
-NO_CURVES = (
-    "a serverless job writes its curves to MLflow only: set backends.sagemaker.mlflow; its steps are in the status"
-)
+NO_CURVES = "serverless jobs write metrics to MLflow only; set backends.sagemaker.mlflow (the status shows the steps)"
 
 _NO_CURVES = Problem(
-    code="curves", severity="info", field="backends.sagemaker.mlflow", message="no curves will be kept of this job",
-    fix="name an MLflow app or tracking server of yours",
+    code="curves", severity="info", field="backends.sagemaker.mlflow", message="metrics will not be recorded",
+    fix="set an MLflow app or tracking server of your account",
 )  # fmt: skip
 
 
@@ -96,9 +94,9 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
     for feature in spec_features():
         kind, colon, name = feature.partition(":")
         if colon and kind == "method" and name not in TECHNIQUES:
-            reasons.setdefault(feature, "serverless customisation offers sft, dpo and rft")
+            reasons.setdefault(feature, "serverless customization supports sft, dpo and rft")
         elif colon and kind == "adapter" and name not in ("lora", "full"):
-            reasons.setdefault(feature, "serverless customisation offers lora and full")
+            reasons.setdefault(feature, "serverless customization supports lora and full")
         elif not colon and feature not in PARAMETERS and feature not in ("tags", "data.validation", "data.test"):
             reasons.setdefault(feature, _RECIPES)
     return Capabilities(
@@ -106,12 +104,12 @@ def capabilities(options: SageMakerOptions) -> Capabilities:
         reasons=reasons,
         translated={
             **{feature: name for feature, name in PARAMETERS.items() if feature not in reasons},
-            "method:rft": "RLVR, or RLAIF where overrides.sagemaker.technique says so",
+            "method:rft": "RLVR, or RLAIF with overrides.sagemaker.technique",
             "adapter:full": "no Peft in the request",
-            "data.test": "never uploaded: the rows stay here for the evaluation",
-            "data.validation": "a channel of its own",
+            "data.test": "not uploaded; the rows stay on this machine for evaluation",
+            "data.validation": "a separate channel",
             "tags": "the job's tags",
-            **({"verb:metrics": "out of the MLflow that the settings name"} if options.mlflow else {}),
+            **({"verb:metrics": "from the MLflow server in the settings"} if options.mlflow else {}),
         },
         inherent=frozenset({"data.test"}),
     )
@@ -133,18 +131,18 @@ def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
         if field not in asked:
             continue
         if entry is None and name == "adam_beta":
-            fix = "take it out"
-            found.append(Problem(code="not_of_method", field=field, message=f"{method} has no {name}", fix=fix))
+            fix = "remove it"
+            found.append(Problem(code="not_of_method", field=field, message=f"{method} does not use {name}", fix=fix))
         elif entry is not None and (fault := entry.fault(asked[field])):
             message = f"{name} {fault}, not {asked[field]} ({catalog.cite(entry.source)})"
             found.append(Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}"))
     if spec.overrides.get(NAME, {}).get(KEY):
-        message = "AWS's recipe has a loss of its own; compute: instances trains by the one that is asked for"
+        message = "AWS's recipe uses its own loss; set compute: instances to choose one"
         field = f"overrides.{NAME}.{KEY}"
-        found.append(Problem(code="no_effect", field=field, message=message, fix="take it out"))
+        found.append(Problem(code="no_effect", field=field, message=message, fix="remove it"))
     if method not in _NOVA_FORMATS and is_nova(model):
         fix = "use sft or dpo"
-        found.append(Problem(code="method", field="method", message=f"Nova is not taught by {method} here", fix=fix))
+        found.append(Problem(code="method", field="method", message=f"Nova does not support {method} here", fix=fix))
     return found
 
 
@@ -168,7 +166,7 @@ def plan(request: PlanRequest, options: SageMakerOptions, own: SageMakerOverride
         resolved=request.resolved,
         settings=tuple(settings),
         warnings=() if options.mlflow else (_NO_CURVES,),
-        cost=CostEstimate(usd=None, basis="by the training token; what one costs is not known here"),
+        cost=CostEstimate(usd=None, basis="billed per training token; the price is unknown"),
     )
 
 
@@ -181,14 +179,14 @@ def _rows(request: PlanRequest) -> Iterator[Problem]:
     limit = load(NAME).limit("file.bytes.max")
     for split, info in request.data.splits.items():
         if limit is not None and info.bytes > limit.value:
-            message = f"{info.bytes:,} bytes, and a file may have {limit.value:,.0f}"
-            yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="give fewer rows")
+            message = f"{info.bytes:,} bytes, but a file can have at most {limit.value:,.0f}"
+            yield Problem(code="file_too_large", field=f"data.{split}", message=message, fix="use fewer rows")
 
 
 def _terms(facts: Mapping[str, Any], own: SageMakerOverrides) -> Iterator[Problem]:
     if facts["recipe"]["gated"] and not own.accept_eula:
-        message = f"{facts['recipe']['model']} has an end user license agreement, which somebody has to accept"
-        fix = "read it, and set accept_eula: true if you do"
+        message = f"{facts['recipe']['model']} has an end user license agreement that must be accepted"
+        fix = "read it, and set accept_eula: true to accept it"
         yield Problem(code="eula", field=f"overrides.{NAME}.accept_eula", message=message, fix=fix)
 
 
@@ -207,7 +205,7 @@ def _parameters(
     for name, (field, value, source) in given.items():
         if name not in rules:
             message = f"the recipe {recipe['recipe']} of {recipe['model']} has no {name}"
-            problems.append(Problem(code="no_parameter", field=field, message=message, fix="take it out"))
+            problems.append(Problem(code="no_parameter", field=field, message=message, fix="remove it"))
         elif fault := fault_of(rules[name], value):
             problems.append(Problem(code="out_of_range", field=field, message=f"{name} {fault}", fix="change it"))
         else:

@@ -1,4 +1,4 @@
-"""What the service tells of a job whose program is our own trainer says more than of any other. Pure."""
+"""Snapshots of jobs that run cloudtune's trainer, with more detail than other jobs. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REASON = re.compile(r"AlgorithmError: (?P<code>[a-z_]+): (?P<message>.*?)(?:, e
 
 
 def ours(job: JobSnapshot) -> JobSnapshot:
-    """The snapshot with how far the trainer is, its own reason, and a limit of the spec's told from success."""
+    """Return the snapshot with the trainer's progress and error, and distinguish a reached limit from success."""
     kept = _last_figures(job.raw)
     changes: dict[str, Any] = {}
     if kept and job.progress.step is None:
@@ -27,7 +27,7 @@ def ours(job: JobSnapshot) -> JobSnapshot:
         )  # fmt: skip
     if job.state is JobState.SUCCEEDED and kept.get(LIMITED):
         changes["state"] = JobState.EXPIRED
-        message = "the trainer stopped at the limit of time, and saved the best model so far"
+        message = "the trainer stopped at the time limit and saved the best model so far"
         changes["problem"] = JobProblem(message=message, code="stopped_by_limit", hint="raise limits.max_time")
     if job.problem is not None and (found := _REASON.fullmatch(job.problem.message)):
         message, _, hint = found["message"].partition("\n")

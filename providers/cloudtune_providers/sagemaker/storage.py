@@ -100,7 +100,7 @@ class Folder:
         except FileNotFoundError:
             return Absent()
         if found != sha256:
-            raise Conflict(f"{self._root / key} is there, and holds something else", hint="move it away")
+            raise Conflict(f"{self._root / key} already exists with different content", hint="move it")
         there = (self._root / key).stat().st_size
         return Done(outputs={"key": key, "url": self.url(key), "bytes": there, "sha256": sha256})
 
@@ -109,14 +109,14 @@ class Folder:
         try:
             return (self._root / key).read_bytes()
         except FileNotFoundError as error:
-            raise JobNotFound(f"there is no {self._root / key}") from error
+            raise JobNotFound(f"{self._root / key} does not exist") from error
 
     def fetch(self, key: str, path: Path) -> None:
         """See `Storage`."""
         try:
             copy_private(self._root / key, path)
         except FileNotFoundError as error:
-            raise JobNotFound(f"there is no {self._root / key}") from error
+            raise JobNotFound(f"{self._root / key} does not exist") from error
 
     def list(self, prefix: str) -> Sequence[dict[str, Any]]:
         """See `Storage`."""
@@ -151,14 +151,14 @@ class Stores:
             return Objects(self._clients, parts.netloc, self._kms_key), parts.path.lstrip("/")
         if parts.scheme == "file":
             return Folder(Path("/")), unquote(parts.path).lstrip("/")
-        raise InvalidRequest(f"{url} is no address of an object: those begin with s3://")
+        raise InvalidRequest(f"{url} is not an object address: expected s3://...")
 
     def fetch_all(self, url: str, folder: Path) -> None:
         """Write every object below an address into a new folder. Raises JobNotFound where there is none."""
         store, prefix = self.at(f"{url.rstrip('/')}/")
         listed = [entry["Key"] for entry in store.list(prefix) if not entry["Key"].endswith("/")]
         if not listed:
-            raise JobNotFound(f"{url} holds nothing")
+            raise JobNotFound(f"{url} is empty")
         for key in listed:
             path = folder.joinpath(*safe_parts(key.removeprefix(prefix)))
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The steps of a job with our own trainer, and what it leaves: uploads, checkpoints, the artefact."""
+"""The steps of a job with cloudtune's trainer, and its results: uploads, checkpoints, the artifact."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Training:
         if step.id == UPLOAD_CODE:
             code = self._code()
             if code.sha256 != request["sha256"]:
-                raise DataError("the trainer has changed since the plan was made", hint="submit again with --again")
+                raise DataError("the trainer has changed since the plan", hint="submit again with --again")
             store.write(key, code.content, code.sha256)
             return {"key": key, "url": store.url(key), "bytes": len(code.content), "sha256": code.sha256}
         return store.put(key, Path(request["path"]), request["sha256"], journal)
@@ -103,7 +103,7 @@ class Training:
             url = channels[START]["DataSource"]["S3DataSource"]["S3Uri"]
             return {"url": url, "place": job["HyperParameters"]["resume_from"], "step": None}
         raise InvalidRequest(
-            f"{parent} left no good checkpoint to start from", hint="submit it afresh: `cloudtune submit --again`"
+            f"{parent} left no valid checkpoint to start from", hint="start a new attempt: `cloudtune submit --again`"
         )
 
     # -- what a job leaves -----------------------------------------------------------------------------------------

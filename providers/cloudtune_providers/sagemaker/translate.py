@@ -1,7 +1,7 @@
-"""From a spec to a plan for our own trainer on SageMaker: uploads, and one CreateTrainingJob. Pure.
+"""Translates a spec to a plan for cloudtune's trainer on SageMaker: uploads, and one CreateTrainingJob. Pure.
 
-The trainer's whole ``spec.json`` travels as the job's hyperparameters, one JSON text each, so that the console shows
-what is trained with; rows, code and a model of one's own travel as channels out of S3.
+The trainer's ``spec.json`` is sent as the job's hyperparameters, one JSON string each, so the console shows them. Rows,
+code and a custom model are S3 channels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FIND_CHECKPOINT = "find_checkpoint"
 UPLOAD_CODE = "upload_code"
 UPLOAD_MODEL = "upload_model"
 START = "start"
-"""The channel of the checkpoint that a job goes on from."""
+"""The channel of the checkpoint that a job continues from."""
 DEFAULT_RUNTIME_S = 86400
 """The service's own, where the spec gives no limit."""
 RESERVE_S = 600.0
@@ -141,7 +141,7 @@ class _Planning:
             asked = fitting.name if fitting else instances.UNKNOWN
             why = f"proposed: {self.memory.gib} GiB on each GPU, {self.memory.basis}" if self.memory else "proposed"
             if self.memory is None:
-                message = f"how large {self.request.spec.model_for(NAME)} is is not known: {asked} is a guess"
+                message = f"the size of {self.request.spec.model_for(NAME)} is unknown: {asked} is a guess"
                 self.problems.append(warning("model_size", f"backends.{NAME}.instance_type", message, "set it"))
         self.choices.note(f"backends.{NAME}.instance_type", asked, why)
         self.choices.note(f"backends.{NAME}.instances", count, "override" if own.instances else "settings")
@@ -158,19 +158,19 @@ class _Planning:
         field = f"backends.{NAME}.instance_type"
         known = instances.instance_of(name)
         if known is not None and self.memory is not None and known.gpus and known.gpu_gib < self.memory.gib:
-            message = f"{name} has {known.gpu_gib:g} GiB on each GPU, and about {self.memory.gib} are needed"
+            message = f"{name} has {known.gpu_gib:g} GiB per GPU, but about {self.memory.gib} are needed"
             self.problems.append(warning("memory", field, f"{message} ({self.memory.basis})", "choose a larger one"))
         if known is not None and not known.gpus and self.document["hyperparameters"]["precision"] == "fp16":
-            message = f"half precision needs a GPU, and {name} has none"
+            message = f"fp16 requires a GPU, and {name} has none"
             fix = "use fp32 or bf16, or choose another instance"
             self.problems.append(Problem(code="range", field="hyperparameters.precision", message=message, fix=fix))
         if count > 1 and self.model["source"] in ("config", "gguf"):
-            message = f"a {self.model['source']} model is made ready on each instance by itself: it trains on one only"
+            message = f"a {self.model['source']} model is prepared on each instance separately and trains on one only"
             fix = "use one instance, or a model folder"
             self.problems.append(Problem(code="range", field=f"backends.{NAME}.instances", message=message, fix=fix))
         if self.options.network_isolation and self.model["source"] == "hub":
-            message = "a model on the hub cannot be fetched without a network"
-            fix = "give a folder or an s3:// prefix that holds it"
+            message = "a hub model cannot be downloaded without network access"
+            fix = "use a folder or an s3:// prefix with the model"
             self.problems.append(Problem(code="network", field="model", message=message, fix=fix))
 
     def _body(self) -> dict[str, Any]:
@@ -246,7 +246,7 @@ class _Planning:
         kept = self.own.keep_alive if self.own.keep_alive is not None else options.keep_alive
         if kept:
             found["KeepAlivePeriodInSeconds"] = kept
-            message = f"the instances stay for {kept} s after the job and cost as if they ran"
+            message = f"the instances stay for {kept} s after the job and are billed as if they ran"
             self.problems.append(warning("warm_pool", f"backends.{NAME}.keep_alive", message, "set it to 0"))
         return found
 
@@ -257,7 +257,7 @@ class _Planning:
         runtime = self._runtime_s()
         why = "spec" if self.request.spec.limits.max_time is not None else "the service's own limit"
         self.choices.note("MaxRuntimeInSeconds", runtime, why)
-        self.choices.note("CLOUDTUNE_STOP_AFTER", self._trained_s(), "derived: time is left to save the model in")
+        self.choices.note("CLOUDTUNE_STOP_AFTER", self._trained_s(), "derived: leaves time to save the model")
         if not self._spot():
             return {"MaxRuntimeInSeconds": runtime}
         wait = max(runtime, math.ceil(self.options.max_wait or 2 * runtime))
@@ -279,11 +279,11 @@ class _Planning:
     def _sizes(self, body: Mapping[str, Any]) -> None:
         for name, text in body["HyperParameters"].items():
             if isinstance(text, str) and len(text) > MOST_CHARS:
-                message = f"{len(text)} characters, and SageMaker takes {MOST_CHARS} in a hyperparameter"
+                message = f"{len(text)} characters, but SageMaker allows {MOST_CHARS} in a hyperparameter"
                 self.problems.append(Problem(code="too_long", field=name, message=message, fix="make it shorter"))
         for name, text in body["Environment"].items():
             if len(text) > 512:
-                message = f"{name} has {len(text)} characters, and SageMaker takes 512"
+                message = f"{name} has {len(text)} characters, but SageMaker allows 512"
                 self.problems.append(Problem(code="too_long", field="model", message=message, fix="make it shorter"))
 
     def _cost(self) -> CostEstimate | None:
@@ -299,7 +299,7 @@ class _Planning:
         steps = []
         if request.parent is not None:
             # First of all: a job without a good checkpoint is refused before anything is written.
-            title = f"find the newest good checkpoint of {request.parent}"
+            title = f"find the newest valid checkpoint of {request.parent}"
             wanted = {"newest_checkpoint_of": str(request.parent)}
             steps.append(Step(id=FIND_CHECKPOINT, kind="call", title=title, request=wanted))
         for split, info in request.data.splits.items():

@@ -1,7 +1,7 @@
-"""What vendors offer, take, cost and will end, as dated figures: each with its source and the day it was seen.
+"""The catalog: vendors' models, limits, prices and end dates, each with its source and the date it was read.
 
-One JSON file a vendor lies in ``data``; `load` reads it into a `Catalog`, which checks and refusals ask. Nothing here
-calls out, and nothing here decides: a back end says what follows from a figure.
+``data`` has one JSON file per vendor; `load` reads it into a `Catalog`. The catalog makes no network calls and no
+decisions: back ends interpret its values.
 """
 
 from cloudtune.catalog.document import Catalog, Limit, Model, Notice, Price, Range, Rate, Rates, Source

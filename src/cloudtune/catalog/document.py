@@ -1,7 +1,7 @@
-"""The catalog's format: frozen values, as they stand in the data files. Unknown keys are refused.
+"""The catalog's format: frozen values, as in the data files. Unknown keys are rejected.
 
-Every entry names its source by a key of ``sources``. ``models`` of an entry is a list of shell patterns over model ids;
-the first entry that fits wins, so special ones stand before general ones.
+Every entry refers to its source by a key of ``sources``. ``models`` of an entry is a list of shell patterns for model
+ids. The first matching entry wins, so specific entries come before general ones.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Figure(Entry, frozen=True, kw_only=True):
-    """An entry that says where it comes from."""
+    """An entry with a source."""
 
     source: str
     """A key of the catalog's ``sources``."""
 
 
 class Source(Entry, frozen=True, kw_only=True):
-    """Where figures come from."""
+    """The source of an entry."""
 
     title: str
     seen: date
     """When it was read."""
     url: str | None = None
     trust: Trust = "official"
-    """``official``: the vendor's own page, schema or SDK. ``reported``: somebody else's word."""
+    """``official``: the vendor's page, schema or SDK. ``reported``: a third party."""
 
 
 class Model(Figure, frozen=True, kw_only=True):
-    """A base model that can be, or could once be, tuned."""
+    """A base model that can be tuned, or could be in the past."""
 
     id: str
     methods: tuple[MethodName, ...] = ()
     """Empty: it cannot be tuned any more."""
     inputs: tuple[Literal["text", "image", "video"], ...] = ("text",)
     regions: tuple[str, ...] = ()
-    """Where it can be tuned; empty: everywhere, or not known."""
+    """Regions where it can be tuned. Empty means everywhere, or unknown."""
     tiers: tuple[str, ...] = ()
     no_new_customers_from: date | None = None
     no_new_jobs_from: date | None = None
     ends: date | None = None
-    """From then on neither the base nor what was tuned on it answers."""
+    """From this date, neither the base model nor its tuned models are available."""
     note: str = ""
 
 
 class Limit(Figure, frozen=True, kw_only=True):
-    """A number that may not be passed."""
+    """A numeric limit."""
 
     name: str
     """``rows.min``, ``rows.max``, ``file.bytes.max``, ``row.tokens.max`` and the like."""
@@ -69,7 +69,7 @@ class Limit(Figure, frozen=True, kw_only=True):
 
 
 class Range(Figure, frozen=True, kw_only=True):
-    """What a hyperparameter may be, in the vendor's own name for it."""
+    """The allowed values of a hyperparameter, under the vendor's name."""
 
     name: str
     kind: Literal["integer", "number", "choice"]
@@ -81,12 +81,12 @@ class Range(Figure, frozen=True, kw_only=True):
     """The value must be greater than this."""
     choices: tuple[str | int | float, ...] = ()
     auto: bool = False
-    """Whether the word ``auto`` is taken."""
+    """Whether ``auto`` is allowed."""
     default: str | int | float | None = None
     note: str = ""
 
     def fault(self, value: object) -> str | None:
-        """What is wrong with a value, or None."""
+        """Return the problem of a value, or None."""
         if self.auto and value == "auto":
             return None
         if self.kind == "choice":
@@ -106,7 +106,7 @@ class Range(Figure, frozen=True, kw_only=True):
         )
 
     def words(self) -> str:
-        """The range in words."""
+        """Return the range as text."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
         parts = [f"greater than {self.above:g}"] if self.above is not None else []
@@ -129,27 +129,27 @@ class Price(Figure, frozen=True, kw_only=True):
 
 
 class Rates(Figure, frozen=True, kw_only=True):
-    """What an hour of instances costs in a region, by their type."""
+    """Hourly prices of instance types in a region."""
 
     use: Literal["training", "hosting"]
     region: str
     usd: dict[str, float]
-    """Instance type -> price of an hour."""
+    """Maps instance types to hourly prices."""
     as_of: date | None = None
-    """The day of the price list; None where the source does not tell it, and the day it was seen stands for it."""
+    """Date of the price list. None if the source does not give it; then the date it was read applies."""
 
 
 class Rate(Entry, frozen=True, kw_only=True):
-    """One of them, found."""
+    """The hourly price of one instance type."""
 
     usd: float
     as_of: str
     cited: str
-    """Its source in words."""
+    """The source as text."""
 
 
 class Notice(Figure, frozen=True, kw_only=True):
-    """A date from which something of the whole service is over."""
+    """A date on which a part of the service ends."""
 
     what: Literal["no_new_customers", "no_idle_customers", "no_new_jobs", "service_ends", "feature_ends"]
     on: date
@@ -159,12 +159,12 @@ class Notice(Figure, frozen=True, kw_only=True):
 
 
 class Catalog(Entry, frozen=True, kw_only=True):
-    """All that is known of one vendor."""
+    """The catalog of one vendor."""
 
     format: Literal[1]
     vendor: str
     as_of: date
-    """When the file as a whole was last gone through."""
+    """When the whole file was last reviewed."""
     sources: dict[str, Source]
     notices: tuple[Notice, ...] = ()
     models: tuple[Model, ...] = ()
@@ -174,33 +174,33 @@ class Catalog(Entry, frozen=True, kw_only=True):
     rates: tuple[Rates, ...] = ()
 
     def model(self, name: str) -> Model | None:
-        """The model of that id."""
+        """Return the model with that id."""
         return next((model for model in self.models if model.id == name), None)
 
     def tunable(self, method: str, on: date) -> list[str]:
-        """Ids of the models that take new jobs of that method on that day."""
+        """Return the ids of the models that accept new jobs with that method on that day."""
         return [
             model.id for model in self.models
             if method in model.methods and (model.no_new_jobs_from is None or on < model.no_new_jobs_from)
         ]  # fmt: skip
 
     def limit(self, name: str, model: str = "", method: str = "") -> Limit | None:
-        """The limit that holds for that model and method."""
+        """Return the limit for that model and method."""
         return next((limit for limit in self.limits if limit.name == name and _fits(limit, model, method)), None)
 
     def range(self, name: str, model: str = "", method: str = "") -> Range | None:
-        """The range that holds for that model and method."""
+        """Return the range for that model and method."""
         return next((entry for entry in self.ranges if entry.name == name and _fits(entry, model, method)), None)
 
     def price(self, what: str, model: str, method: str = "", tier: str = "") -> Price | None:
-        """The price for that model and method; a price of no tier holds for all."""
+        """Return the price for that model and method. A price without a tier applies to all tiers."""
         return next(
             (price for price in self.prices
              if price.what == what and price.tier in ("", tier) and _fits(price, model, method)), None,
         )  # fmt: skip
 
     def rate(self, use: str, instance: str, region: str) -> Rate | None:
-        """The price of an hour of that instance type; None where no source tells it for that region."""
+        """Return the hourly price of that instance type, or None if no source has it for that region."""
         for rates in self.rates:
             if (rates.use, rates.region) == (use, region) and instance in rates.usd:
                 source = self.sources[rates.source]
@@ -209,7 +209,7 @@ class Catalog(Entry, frozen=True, kw_only=True):
         return None
 
     def cite(self, source: str) -> str:
-        """A source in words, with its date."""
+        """Return a source as text, with its date."""
         entry = self.sources[source]
         return f"{entry.title}, seen {entry.seen}"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LARGEST_BYTES = 64 << 20
 
-_DECODER = msgspec.json.Decoder(Catalog)  # made while importing: threads must not meet in a first decoding
+_DECODER = msgspec.json.Decoder(Catalog)  # created at import, because the first decoding is not thread-safe
 
 
 def vendors() -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def read(path: Path) -> Catalog:
-    """Read a file. Raises ConfigError with every source that is named and not there."""
+    """Read a file. Raises ConfigError with every source that is used but not defined."""
     try:
         catalog = _DECODER.decode(read_regular(path, LARGEST_BYTES))
     except OSError as error:
@@ -63,7 +63,7 @@ def read(path: Path) -> Catalog:
     if unknown:
         raise ConfigError(
             [
-                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is named but not described")
+                Problem(code="catalog_source", file=str(path), message=f"source {name!r} is used but not defined")
                 for name in unknown
             ]
         )

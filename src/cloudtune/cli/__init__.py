@@ -1,1 +1,1 @@
-"""The command line: one file a command. A command parses, calls the public interface and renders; no logic here."""
+"""The command line, one file per command. Commands parse options, call the public API and render the result."""

@@ -1,4 +1,4 @@
-"""``cloudtune backends``: where jobs can run, and what each place can do."""
+"""``cloudtune backends``: list back ends and their capabilities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @command("backends", without=("backend",))
 @click.argument("name", required=False)
 def backends(session: Session, name: str | None) -> None:
-    """List where jobs can run; with NAME, what that back end can do, and why not what it cannot."""
+    """List the back ends. With NAME, show what that back end supports, and why it lacks the rest."""
     from cloudtune.registry import backend_names
 
     found = [inspect(session, one) for one in ([name] if name else backend_names())]
@@ -25,13 +25,13 @@ def backends(session: Session, name: str | None) -> None:
         return
     if name is None:
         _list(found)
-        session.say("`cloudtune backends NAME` shows what one can do, and why not what it cannot")
+        session.say("run `cloudtune backends NAME` to see what a back end supports")
     else:
         _one(session, found[0])
 
 
 def inspect(session: Session, name: str) -> dict[str, Any]:
-    """All about one back end; ``problem`` says why it cannot be used now."""
+    """Describe one back end. ``problem`` says why it cannot be used now."""
     from cloudtune.errors import CloudtuneError
     from cloudtune.registry import describe
 
@@ -48,7 +48,10 @@ def inspect(session: Session, name: str) -> dict[str, Any]:
     except CloudtuneError as error:
         return found | {"problem": error.message, "hint": error.hint}
     except Exception as error:  # noqa: BLE001 - a third party's module may raise anything
-        return found | {"problem": f"{type(error).__name__}: {error}", "hint": f"it comes from {info.origin}"}
+        return found | {
+            "problem": f"{type(error).__name__}: {error}",
+            "hint": f"the back end is provided by {info.origin}",
+        }
     return found | {"usable": True} | _capabilities(capabilities)
 
 
@@ -73,7 +76,7 @@ def _list(found: list[dict[str, Any]]) -> None:
          else one["problem"], one["origin"], one["summary"]]
         for one in found
     ]  # fmt: skip
-    table(["NAME", "STATUS", "ORIGIN", "WHAT IT IS"], rows)
+    table(["NAME", "STATUS", "ORIGIN", "DESCRIPTION"], rows)
 
 
 def _one(session: Session, found: dict[str, Any]) -> None:
@@ -81,10 +84,10 @@ def _one(session: Session, found: dict[str, Any]) -> None:
 
     session.put(f"{found['name']}: {found['summary']}" if found["summary"] else found["name"])
     if not found["usable"]:
-        session.put(f"not usable now: {found['problem']}" + (f"\n{found['hint']}" if found["hint"] else ""))
+        session.put(f"not usable: {found['problem']}" + (f"\n{found['hint']}" if found["hint"] else ""))
         return
-    session.put("\nWhat it can do")
-    table(["FEATURE", "BECOMES THERE"], [[one, found["translated"].get(one, "")] for one in found["supports"]])
+    session.put("\nSupported")
+    table(["FEATURE", "NATIVE NAME"], [[one, found["translated"].get(one, "")] for one in found["supports"]])
     if found["reasons"]:
-        session.put("\nWhat it cannot, and why")
+        session.put("\nNot supported")
         table(["FEATURE", "REASON"], [list(pair) for pair in found["reasons"].items()])

@@ -1,4 +1,4 @@
-"""cloudtune cancel: ask a job to stop."""
+"""``cloudtune cancel``: cancel a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @command("cancel", without=("backend",))
 @ref_argument
 def cancel(session: Session, ref: str) -> None:
-    """Ask a job to stop. Harmless when repeated, and after its end."""
+    """Cancel a job. Has no effect on a job that has already ended."""
     from cloudtune.cli.render_job import job_json
 
     job = session.job(ref)
@@ -21,4 +21,4 @@ def cancel(session: Session, ref: str) -> None:
     snapshot = job.snapshot()
     session.result(job_json(snapshot))
     session.put(str(job.ref))
-    session.say(f"it is {snapshot.state} now")
+    session.say(f"state: {snapshot.state}")

@@ -1,4 +1,4 @@
-"""``cloudtune checkpoints``: what a job has kept."""
+"""``cloudtune checkpoints``: list the checkpoints of a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @command("checkpoints", without=("backend",))
 @ref_argument
 def checkpoints(session: Session, ref: str) -> None:
-    """List what a job has kept: the best, the last, and others."""
+    """List the checkpoints of a job, with the best and the last one marked."""
     from cloudtune.cli.render import figure, table
     from cloudtune.state import to_json
 
@@ -23,7 +23,7 @@ def checkpoints(session: Session, ref: str) -> None:
     if session.json:
         return
     if not kept:
-        session.say("none yet")
+        session.say("no checkpoints yet")
         return
     rows = [
         [one.id, one.step if one.step is not None else "", f"{one.epoch:.2f}" if one.epoch is not None else "",
@@ -31,4 +31,4 @@ def checkpoints(session: Session, ref: str) -> None:
          "  ".join(f"{name} {figure(value)}" for name, value in one.metrics.items()), one.uri or ""]
         for one in kept
     ]  # fmt: skip
-    table(["ID", "STEP", "EPOCH", "WHICH", "FIGURES", "WHERE"], rows, right=("STEP", "EPOCH"))
+    table(["ID", "STEP", "EPOCH", "KIND", "METRICS", "URI"], rows, right=("STEP", "EPOCH"))

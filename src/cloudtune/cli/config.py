@@ -1,4 +1,4 @@
-"""``cloudtune config``: the settings in force, and where each came from."""
+"""``cloudtune config``: show settings and their sources, and trust project files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @click.group("config")
 def config() -> None:
-    """Show the settings in force and where each came from; trust a project's file."""
+    """Show settings and their sources; trust a project's configuration file."""
 
 
 @command("show")
 def show(session: Session) -> None:
-    """Show every setting with its source; secrets are masked.
+    """Show every setting with its source. Secrets are masked.
 
-    Looked for, the first one wins: command line, environment, profile, the project's cloudtune.toml, the user's
-    config.toml, default.
+    Order of precedence: command line, environment, profile, the project's cloudtune.toml, the user's config.toml,
+    defaults.
     """
     from cloudtune.cli.render import table
     from cloudtune.config.config import user_file
@@ -43,13 +43,13 @@ def show(session: Session) -> None:
         return
     table(["KEY", "VALUE", "SOURCE"], rows)
     if not found.files:
-        session.say(f"no configuration file: neither {PROJECT_FILE} in this repository, nor {user_file()}")
+        session.say(f"no configuration file found: looked for {PROJECT_FILE} in this repository and for {user_file()}")
     if found.profiles:
         session.say(f"profiles: {', '.join(found.profiles)}")
     for name in found.ignored:
-        session.say(f"warning: {name} means nothing to cloudtune")
+        session.say(f"warning: {name} is not a cloudtune setting")
     for problem in pending:
-        session.say(f"warning: no effect yet: {problem}")
+        session.say(f"warning: not applied: {problem}")
 
 
 _FILE = click.argument("file", metavar="[FILE]", required=False, type=click.Path(path_type=Path))
@@ -58,10 +58,11 @@ _FILE = click.argument("file", metavar="[FILE]", required=False, type=click.Path
 @command("trust", without=("backend", "ledger", "profile"))
 @_FILE
 def trust(session: Session, file: Path | None) -> None:
-    """Let every setting of a project's cloudtune.toml take effect, as the file is now.
+    """Trust a project's cloudtune.toml, so that all its settings apply.
 
-    Until then, those that choose a program, an endpoint, a credential, a protection or a path have no effect. Read the
-    file first. FILE is the nearest one unless given. Any change of the file ends the trust.
+    Settings of an untrusted file that choose a program, an endpoint, a credential, a protection or a path are not
+    applied. Read the file before you trust it. FILE defaults to the nearest cloudtune.toml. Any change to the file
+    revokes the trust.
     """
     from cloudtune.config import trust as config_trust
     from cloudtune.config.checks import faults
@@ -83,7 +84,7 @@ def trust(session: Session, file: Path | None) -> None:
 @command("untrust", without=("backend", "ledger", "profile"))
 @_FILE
 def untrust(session: Session, file: Path | None) -> None:
-    """Take back the trust in a project's cloudtune.toml. FILE is the nearest one unless given."""
+    """Revoke the trust in a project's cloudtune.toml. FILE defaults to the nearest one."""
     from cloudtune.config import trust as config_trust
 
     path = _project_file(file)
@@ -100,7 +101,10 @@ def _project_file(file: Path | None) -> Path:
         return file.absolute() / PROJECT_FILE if file.is_dir() else file.absolute()
     found = project_file(Path.cwd())
     if found is None:
-        raise InputError(f"there is no {PROJECT_FILE} here or above in this repository", hint="name the file")
+        raise InputError(
+            f"no {PROJECT_FILE} found in this folder or its parents within this repository",
+            hint="pass the path of the file",
+        )
     return found
 
 

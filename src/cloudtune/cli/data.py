@@ -1,4 +1,4 @@
-"""``cloudtune data``: look at rows, and change them, before anything is trained on them."""
+"""``cloudtune data``: check, convert and transform data sets."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from importlib import import_module
 import click
 
 COMMANDS: dict[str, str] = {
-    "check": "Find everything that is wrong with rows, before anything is paid for.",
-    "convert": "Write rows in a vendor's format.",
-    "split": "Hold rows out, by their content.",
-    "dedupe": "Leave out rows that are there already.",
-    "balance": "Even out how often each answer is given.",
-    "preview": "Show rows as the model will see them.",
-    "profile": "Write a page about the data, to look at in a browser.",
+    "check": "Check rows and report every problem.",
+    "convert": "Convert rows to a vendor's format.",
+    "split": "Split rows into training, validation and test sets.",
+    "dedupe": "Remove duplicate rows.",
+    "balance": "Balance how often each label occurs.",
+    "preview": "Show rows as the model sees them.",
+    "profile": "Write an HTML report about the data.",
     "stats": "Count rows, sizes and tokens.",
 }
 
 
 class DataGroup(click.Group):
-    """Its commands are imported when they are named."""
+    """A group that imports a command only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order in which they are used."""
+        """Return all command names, in the order of a typical workflow."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Import the command's own file."""
+        """Import the command's module."""
         if name not in COMMANDS:
             return None
         found = import_module(f"cloudtune.cli.data_{name}").command_
@@ -34,11 +34,11 @@ class DataGroup(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The summaries from the table, so that nothing is loaded."""
+        """Write the summaries from the table, without importing any command."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group("data", cls=DataGroup)
 def data() -> None:
-    """Check, convert and shape rows before anything is trained on them."""
+    """Check, convert, split and inspect training data."""

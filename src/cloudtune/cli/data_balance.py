@@ -1,4 +1,4 @@
-"""``cloudtune data balance``: as many rows of each answer."""
+"""``cloudtune data balance``: the same number of rows for each label."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 @data_command("balance")
-@click.option("--most", type=click.IntRange(1), metavar="N", help="Rows of each label; as the rarest has, if left out.")
+@click.option(
+    "--most", type=click.IntRange(1), metavar="N", help="Maximum rows per label. Default: the count of the rarest."
+)
 @shuffle_option
-@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="As for convert.")
-@click.option("-o", "--out", required=True, metavar="FILE", help="Where to write.")
+@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="See `data convert`.")
+@click.option("-o", "--out", required=True, metavar="FILE", help="Output file.")
 def command_(session: Session, rows: Rows, most: int | None, shuffle: bool, form: str, out: str) -> None:
-    """Even out how often each label (or last answer) is given, by leaving out rows of the frequent ones."""
+    """Balance labels (or final answers) by removing rows of the most frequent ones."""
     from collections import Counter
 
     from cloudtune.data.transform.shaping import label_of

@@ -1,4 +1,4 @@
-"""``cloudtune data dedupe``: leave out rows that are there already."""
+"""``cloudtune data dedupe``: remove duplicate rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 @data_command("dedupe")
-@click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Also leave out rows that have this share "
-              "of their runs of three words in common with an earlier one, e.g. 0.8.")  # fmt: skip
+@click.option("--near", type=click.FloatRange(0.1, 1), metavar="SHARE", help="Also remove near-duplicates: "
+              "rows that share this fraction of their word trigrams with an earlier row, e.g. 0.8.")  # fmt: skip
 @shuffle_option
-@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="As for convert.")
-@click.option("-o", "--out", required=True, metavar="FILE", help="Where to write.")
+@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="See `data convert`.")
+@click.option("-o", "--out", required=True, metavar="FILE", help="Output file.")
 def command_(session: Session, rows: Rows, near: float | None, shuffle: bool, form: str, out: str) -> None:
-    """Leave out rows that are there already: the first of equal ones stays."""
+    """Remove duplicate rows. The first of equal rows is kept."""
     seen = 0
 
     def counted(record: object) -> bool:

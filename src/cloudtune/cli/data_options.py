@@ -1,4 +1,4 @@
-"""Options that the commands on data share, and how their reports are shown."""
+"""Options and reports shared by the ``data`` commands."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
     from cloudtune.spec import Data, Source
 
 SHOWN = 20
-"""Problems of each severity that are printed; --json has them all."""
+"""Maximum problems printed per code. ``--json`` has all of them."""
 
 
 class Rows(NamedTuple):
-    """The rows that a command line names, and what is done with each on the way."""
+    """The rows that a command line selects, and the transforms applied to them."""
 
     source: Source
     changes: Changes
 
     @property
     def change(self) -> Callable[[Batch], Batch] | None:
-        """What is done with each batch; None where nothing is."""
+        """Transform applied to each batch, or None."""
         return self.changes.batch if self.changes else None
 
     def dataset(self) -> Dataset:
-        """The rows as they come out."""
+        """Return the transformed rows."""
         from cloudtune.data.dataset import Dataset
 
         return Dataset.of(self.source, change=self.change)
 
     def sides(self, validation: str | None, test: str | None) -> Data:
-        """The rows with what is held out: shares of them, or files of the same sort."""
+        """Return the rows with their held-out sets: shares of the rows, or files of the same kind."""
         from cloudtune.spec import Data
 
         held_out = {"validation": self._held_out(validation), "test": self._held_out(test)}
         return Data.model_validate({"train": self.source, "split_seed": self.changes.seed, **held_out})
 
     def mixed(self, mixes: tuple[str, ...]) -> Data:
-        """The rows with those of other files, given as FILE=WEIGHT, between them."""
+        """Return the rows mixed with those of other files, given as FILE=WEIGHT."""
         from cloudtune.spec import Data, MixedIn
 
         found = []
@@ -59,7 +59,7 @@ class Rows(NamedTuple):
             try:
                 found.append(MixedIn(path=path, weight=float(weight), format=self.source.format))
             except ValueError as error:  # pydantic's errors are ValueErrors
-                raise click.UsageError(f"--mix wants FILE=WEIGHT with a weight above 0, not {pair!r}") from error
+                raise click.UsageError(f"--mix expects FILE=WEIGHT with a weight above 0, got {pair!r}") from error
         return Data(train=self.source, mix=tuple(found) or None, split_seed=self.changes.seed)
 
     def _held_out(self, written: str | None) -> float | Source | None:
@@ -70,12 +70,12 @@ class Rows(NamedTuple):
         except ValueError:
             return self.source.model_copy(update={"path": written})
         if not 0 < share < 1:
-            raise click.UsageError(f"a share lies between 0 and 1, not at {written}")
+            raise click.UsageError(f"a share must be between 0 and 1, got {written}")
         return share
 
 
 def data_command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command whose function gets the session and the `Rows` that the files and options name."""
+    """Declare a command whose function receives the session and the selected `Rows`."""
 
     def wrap(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
@@ -97,34 +97,34 @@ def data_command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]],
 
 
 _READING = (
-    click.option("--template", "templates", multiple=True, metavar="[KEY=]TEXT", help="Make rows of columns: "
-                 "--template 'prompt=Q: {question}' --template 'completion={answer}'; without a key the text is one of "
-                 "plain text; \\n is a line end; @FILE.json holds several."),
-    click.option("--map", "maps", multiple=True, metavar="THEIRS=OURS", help="A column's name in the file, "
-                 "and ours: --map question=prompt; may be repeated."),
+    click.option("--template", "templates", multiple=True, metavar="[KEY=]TEXT", help="Build rows from columns: "
+                 "--template 'prompt=Q: {question}' --template 'completion={answer}'; without a key, the row is "
+                 "plain text. \\n is a line break. @FILE.json reads several templates."),
+    click.option("--map", "maps", multiple=True, metavar="COLUMN=FIELD", help="Rename a column "
+                 "of the file: --map question=prompt. Repeatable."),
     click.option("--format", "file_format", default="auto", help="jsonl, json, csv, tsv, parquet, arrow, text"),
     click.option("--kind", default="auto", help="chat, prompt_completion, instruction, text, preference, ..."),
     click.argument("files", nargs=-1, required=True, metavar="FILE..."),
 )  # fmt: skip
 _CHANGING = (
-    click.option("--redact", is_flag=True, help="Cover keys, card numbers, bank accounts and e-mail addresses."),
-    click.option("--normalise", is_flag=True, help="Unicode, line ends and blanks of one sort."),
-    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of all "
-                 "that is chosen by hash or by chance."),
-    click.option("--sample", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE", help="Take "
-                 "only about this share of the rows, chosen by content."),
-    click.option("--filter", "filters", multiple=True, metavar="CONDITION", help="Take only rows with chars<=4000, "
-                 "turns=2, label=yes, question~REGEX, answer!~REGEX ...; may be repeated."),
+    click.option("--redact", is_flag=True, help="Mask API keys, card numbers, bank accounts and email addresses."),
+    click.option("--normalise", is_flag=True, help="Normalize Unicode, line endings and whitespace."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed for "
+                 "all random choices."),
+    click.option("--sample", type=click.FloatRange(0, 1, min_open=True, max_open=True), metavar="SHARE", help="Use "
+                 "about this share of the rows, chosen by content."),
+    click.option("--filter", "filters", multiple=True, metavar="CONDITION", help="Use only rows with chars<=4000, "
+                 "turns=2, label=yes, question~REGEX, answer!~REGEX, ... Repeatable."),
 )  # fmt: skip
-shuffle_option = click.option("--shuffle", is_flag=True, help="Write in another order (see --seed), in bounded memory.")
+shuffle_option = click.option("--shuffle", is_flag=True, help="Shuffle the rows (see --seed), in bounded memory.")
 held_out_options = (
-    click.option("--test", metavar="FILE|SHARE", help="Rows of a file, or a share of these, held out for a test."),
-    click.option("--validation", metavar="FILE|SHARE", help="Rows of a file, or a share of these, held out."),
+    click.option("--test", metavar="FILE|SHARE", help="Test set: a file, or a share of the rows."),
+    click.option("--validation", metavar="FILE|SHARE", help="Validation set: a file, or a share of the rows."),
 )
 
 
 def held_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options for what is held out."""
+    """Add the options for held-out sets."""
     for decorator in held_out_options:
         decorator(function)
     return function
@@ -134,7 +134,7 @@ def source_of(
     files: tuple[str, ...], kind: str = "auto", file_format: str = "auto", maps: tuple[str, ...] = (),
     templates: tuple[str, ...] = (),
 ) -> Source:  # fmt: skip
-    """The source that a command line names."""
+    """Return the source that a command line selects."""
     from pydantic import ValidationError
 
     from cloudtune.spec import Source
@@ -143,7 +143,7 @@ def source_of(
     for pair in maps:
         theirs, equals, ours = pair.partition("=")
         if not equals or not theirs or not ours:
-            raise click.UsageError(f"--map wants THEIRS=OURS, not {pair!r}")
+            raise click.UsageError(f"--map expects COLUMN=FIELD, got {pair!r}")
         columns[theirs] = ours
     document: dict[str, Any] = {
         "path": files[0] if len(files) == 1 else files, "kind": kind, "format": file_format, "columns": columns,
@@ -162,7 +162,7 @@ _KEYED = re.compile(r"([a-z_]+)=(.*)", re.DOTALL)
 
 
 def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
-    """Key -> template; a text without a key makes plain text."""
+    """Map each key to its template. A template without a key makes plain text."""
     import json
 
     from cloudtune.files.regular_file import read_regular
@@ -174,7 +174,7 @@ def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
                 found |= json.loads(read_regular(one[1:], _LARGEST_TEMPLATES))
             except (OSError, ValueError, TypeError, RecursionError) as error:
                 raise click.UsageError(
-                    f"--template {one}: a JSON file with a template for each key: {error}"
+                    f"--template {one}: expected a JSON file with a template for each key: {error}"
                 ) from error
             continue
         keyed = _KEYED.fullmatch(one)
@@ -184,7 +184,7 @@ def _templates(written: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def report_json(report: CheckReport) -> dict[str, Any]:
-    """The report as one object; every problem has all its fields."""
+    """Return the report as one JSON object. Every problem has all its fields."""
     import msgspec
 
     from cloudtune.cli.render_errors import problem_json
@@ -194,7 +194,7 @@ def report_json(report: CheckReport) -> dict[str, Any]:
 
 
 def show_report(session: Session, report: CheckReport) -> None:
-    """The report for a person: problems, then counts, then one line that says how it stands."""
+    """Print the report as text: problems, then counts, then one line with the result."""
     shown: dict[str, int] = {}
     for problem in report.problems:
         shown[problem.code] = shown.get(problem.code, 0) + 1
@@ -203,17 +203,17 @@ def show_report(session: Session, report: CheckReport) -> None:
     hidden = {code: count - min(shown.get(code, 0), SHOWN) for code, count in report.counts.items()}
     if any(hidden.values()):
         rest = ", ".join(f"{code} {count:,}" for code, count in hidden.items() if count)
-        session.put(f"and more: {rest} (--json lists up to 1,000)")
+        session.put(f"not shown: {rest} (--json lists up to 1,000)")
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.kinds.items()) or "no"
     warnings = sum(problem.severity == "warning" for problem in report.problems)
-    state = "ok" if report.ok else "not ok"
+    state = "ok" if report.ok else "failed"
     if report.ok and warnings:
         state = "ok, with warnings"
     session.put(f"{state}: {kinds} rows" + (f", for {report.target}" if report.target else ""))
 
 
 def put_written(session: Session, written: dict[str, Encoded], **more: Any) -> None:
-    """Tell of files that were written."""
+    """Print the files that were written."""
     files = {
         name: {"path": str(one.path), "rows": one.rows, "bytes": one.bytes, "sha256": one.sha256}
         for name, one in written.items()

@@ -1,4 +1,4 @@
-"""``cloudtune data preview``: rows as the model will see them."""
+"""``cloudtune data preview``: show rows as the model sees them."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 @data_command("preview")
-@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="The first row to show.")
-@click.option("-n", "--rows", "count", type=click.IntRange(1), default=3, show_default=True, help="How many rows.")
-@click.option("--tokenizer", metavar="FOLDER", help="Render with this tokenizer's chat template, and count tokens.")
-@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Show what is cut off beyond these.")
-@click.option("--html", metavar="FILE", help="Write a page to look at in a browser instead.")
+@click.option("--row", type=click.IntRange(1), default=1, show_default=True, help="First row to show.")
+@click.option(
+    "-n", "--rows", "count", type=click.IntRange(1), default=3, show_default=True, help="Number of rows to show."
+)
+@click.option("--tokenizer", metavar="FOLDER", help="Render with this tokenizer's chat template and count tokens.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), metavar="N", help="Show what is truncated beyond this many tokens."
+)
+@click.option("--html", metavar="FILE", help="Write an HTML page instead.")
 def command_(
     session: Session, rows: Rows, row: int, count: int, tokenizer: str | None, max_tokens: int | None,
     html: str | None,
 ) -> None:  # fmt: skip
-    """Show rows as the model will see them: what is learnt in colour, what is only read dimmed, what is cut struck."""
+    """Show rows as the model sees them: trained text in color, context dimmed, truncated text struck through."""
     from cloudtune.data.write.preview import html_page, summary, view
 
     counter = None
@@ -41,7 +45,7 @@ def command_(
         counter = counter_of(tokenizer)
     chosen = list(islice(_records(rows), row - 1, row - 1 + count))
     if not chosen:
-        raise click.UsageError(f"there is no row {row}")
+        raise click.UsageError(f"row {row} does not exist")
     views = [(f"{place}", view(record, counter, max_tokens)) for place, record in chosen]
     session.result({"rows": [_json(place, one) for place, one in views]})
     if html is not None:

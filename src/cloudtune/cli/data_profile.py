@@ -1,4 +1,4 @@
-"""``cloudtune data profile``: a page about the data."""
+"""``cloudtune data profile``: an HTML report about the data."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 
 
 @data_command("profile")
-@click.option("-o", "--out", required=True, metavar="FILE.html", help="Where to write the page.")
-@click.option("--for", "target", metavar="BACKEND", help="Hold the rows against this back end's rules too.")
-@click.option("--model", help="The base model: some rules are the model's.")
-@click.option("--private", is_flag=True, help="Look for keys, card numbers, bank accounts and e-mail addresses too.")
+@click.option("-o", "--out", required=True, metavar="FILE.html", help="Output file.")
+@click.option("--for", "target", metavar="BACKEND", help="Also check the rules of this back end.")
+@click.option("--model", help="Base model, for rules that depend on it.")
+@click.option(
+    "--private", is_flag=True, help="Also look for API keys, card numbers, bank accounts and email addresses."
+)
 @click.option(
     "--tokenizer",
     metavar="FOLDER",
     help="Count tokens with this tokenizer (a folder, a tokenizer.json, a GGUF file, o200k_base).",
 )
-@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Tokens that a row may have.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Maximum tokens per row.")
 @held_out
 def command_(
     session: Session, rows: Rows, out: str, target: str | None, model: str | None, private: bool,
     tokenizer: str | None, max_tokens: int | None, validation: str | None, test: str | None,
 ) -> int:  # fmt: skip
-    """Write one self-contained page about the data: counts, lengths, answers, and every problem found."""
+    """Write a self-contained HTML report: counts, lengths, labels and every problem found."""
     import msgspec
 
     from cloudtune.data.checks.costs import count, estimates
@@ -39,7 +41,7 @@ def command_(
 
     report = check(rows.sides(validation, test), target=target, model=model, private=private, tokenizer=tokenizer,
                    max_tokens=max_tokens, change=rows.change)  # fmt: skip
-    if "-" not in rows.source.paths:  # the standard input cannot be gone through again
+    if "-" not in rows.source.paths:  # standard input cannot be read twice
         tokens = count(rows.sides(validation, test), method=report.method, change=rows.change)
         costs = estimates(tokens, report.method, target, model)
         report = msgspec.structs.replace(report, costs=costs)

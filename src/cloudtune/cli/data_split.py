@@ -1,4 +1,4 @@
-"""``cloudtune data split``: hold rows out."""
+"""``cloudtune data split``: split rows into training, validation and test sets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 @click.option("--test", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True)
 @shuffle_option
 @click.option("--by", type=click.Choice(["row", "question", "label"]), default="row", show_default=True,
-              help="question: rows of one question stay together; label: each label gives its share.")  # fmt: skip
-@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="As for convert.")
-@click.option("-o", "--out", required=True, metavar="FOLDER", help="Gets train.jsonl, validation.jsonl, test.jsonl.")
+              help="question: keep rows of the same question together. label: split each label evenly.")  # fmt: skip
+@click.option("--to", "form", default="cloudtune", show_default=True, metavar="FORMAT", help="See `data convert`.")
+@click.option(
+    "-o",
+    "--out",
+    required=True,
+    metavar="FOLDER",
+    help="Output folder for train.jsonl, validation.jsonl and test.jsonl.",
+)
 def command_(
     session: Session, rows: Rows, validation: float, test: float, shuffle: bool, by: str, form: str, out: str
 ) -> None:
-    """Hold rows out by their content: equal rows fall on one side, and rows added later move none that are there."""
+    """Split rows by a hash of their content. Equal rows stay together, and adding rows never moves existing ones."""
     from cloudtune.data.transform.shaping import label_of, question_of
 
     if validation + test >= 1:
-        raise click.UsageError("--validation and --test together leave nothing to learn from")
+        raise click.UsageError("--validation and --test leave no training rows")
     seed = rows.changes.seed
     sides = rows.dataset().split(
         validation, test, seed=seed, group=question_of if by == "question" else None,

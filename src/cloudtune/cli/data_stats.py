@@ -1,4 +1,4 @@
-"""``cloudtune data stats``: how many rows, how long, which answers."""
+"""``cloudtune data stats``: row counts, lengths and labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDTH = 40
 def command_(
     session: Session, rows: Rows, tokenizer: str | None, validation: str | None, test: str | None
 ) -> int:  # fmt: skip
-    """Count rows, sizes, answers and, with a tokenizer, tokens."""
+    """Count rows, sizes, labels and, with --tokenizer, tokens."""
     import msgspec
 
     from cloudtune.data.report import check
@@ -53,24 +53,24 @@ def _show(session: Session, report: CheckReport) -> None:
     session.put(fields([
         ("rows", f"{report.rows:,}"),
         ("kind", ", ".join(f"{kind} {count:,}" for kind, count in report.kinds.items())),
-        ("size", f"{size(report.bytes)} as canonical records, {report.mean_bytes:,.0f} bytes a row"),
-        ("tokens", f"{report.tokens:,}, at most {report.largest_tokens:,} a row" if report.tokens else None),
+        ("size", f"{size(report.bytes)} as canonical records, {report.mean_bytes:,.0f} bytes per row"),
+        ("tokens", f"{report.tokens:,}, at most {report.largest_tokens:,} per row" if report.tokens else None),
         ("duplicates", report.duplicates or None), ("conflicts", report.conflicts or None),
         ("fingerprint", report.fingerprint),
         ("problems", ", ".join(f"{code} {count:,}" for code, count in report.counts.items())),
     ]))  # fmt: skip
     if len(report.splits) > 1:
-        session.put("\nsides")
+        session.put("\nsplits")
         for name, side in report.splits.items():
             tokens = f", {side.tokens:,} tokens" if side.tokens is not None else ""
-            session.put(f"  {name:<10}  {side.rows:>9,} rows, {side.mean_bytes:,.0f} bytes a row{tokens}")
+            session.put(f"  {name:<10}  {side.rows:>9,} rows, {side.mean_bytes:,.0f} bytes per row{tokens}")
     for title, buckets in (("bytes", report.sizes), ("tokens", report.token_sizes)):
         if buckets:
-            session.put(f"\n{title} a row")
+            session.put(f"\n{title} per row")
             most = max(count for _, count in buckets)
             for bound, count in buckets:
                 session.put(f"  < {bound:>9,}  {'█' * round(_WIDTH * count / most):<{_WIDTH}} {count:,}")
     if report.labels:
-        session.put("\nanswers")
+        session.put("\nlabels")
         for label, count in list(report.labels.items())[:20]:
             session.put(f"  {count:>9,}  {label}")

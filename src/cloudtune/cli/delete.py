@@ -1,4 +1,4 @@
-"""``cloudtune delete``: remove an ended job."""
+"""``cloudtune delete``: delete a job that has ended."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 @click.option(
     "--contents",
     is_flag=True,
-    help="Only its model, figures and rows, where the vendor keeps the record of every job for ever.",
+    help="Delete only the model, metrics and data, where the vendor keeps job records permanently.",
 )
 @yes_option
 def delete(session: Session, ref: str, contents: bool, yes: bool) -> None:
-    """Remove an ended job and what it holds: its model, checkpoints and records. Asks first."""
+    """Delete a job that has ended, with its model, checkpoints and records. Prompts for confirmation."""
     from cloudtune.cli.run import ask
     from cloudtune.errors import UnsupportedError
 
     job = session.job(ref)
     if not yes:
-        ask(f"Delete {'what is left of ' if contents else ''}{job.ref}, with its model and checkpoints?")
+        ask(f"Delete {'the contents of ' if contents else ''}{job.ref}, with its model and checkpoints?")
     try:
         job.clear() if contents else job.delete()
     except UnsupportedError as error:
         if not contents:
-            error.hint = f"what it holds can be removed: cloudtune delete {job.ref} --contents"
+            error.hint = f"to delete its contents only: cloudtune delete {job.ref} --contents"
         raise
     session.result({"ref": str(job.ref), "deleted": not contents, "cleared": True})
     session.put(str(job.ref))
-    session.say("its contents are deleted; its record stays" if contents else "deleted")
+    session.say("deleted the contents of the job; its record remains" if contents else "deleted")

@@ -1,4 +1,4 @@
-"""``cloudtune deployments``: the models that answer now, and what they cost."""
+"""``cloudtune deployments``: list deployed models and their cost."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @command("deployments")
 def deployments(session: Session) -> None:
-    """List the deployments that stand now, on one back end or on all that were ever used. -q prints ids alone."""
+    """List the deployments on one back end, or on all that have been used. -q prints only ids."""
     from cloudtune.state import to_json
 
     found = session.client.deployments(backend=session.backend)
     session.result({"deployments": [to_json(one) for one in found], "unanswered": found.unanswered})
     for name, reason in found.unanswered.items():
-        session.say(f"{name} was not asked, or did not answer: {reason}", even_quiet=True)
+        session.say(f"warning: deployments of {name} are not listed: {reason}", even_quiet=True)
     if session.json:
         return
     if session.quiet:
@@ -28,7 +28,7 @@ def deployments(session: Session) -> None:
     elif found:
         _show(session, found)
     else:
-        session.say("no deployments: cloudtune deploy JOB makes one")
+        session.say("no deployments; create one with: cloudtune deploy JOB")
 
 
 def _show(session: Session, found: list[Deployment]) -> None:
@@ -39,7 +39,7 @@ def _show(session: Session, found: list[Deployment]) -> None:
          f"${figure(one.hourly_cost_usd)}" if one.hourly_cost_usd is not None else "", one.backend, one.model]
         for one in found
     ]  # fmt: skip
-    table(["ID", "STATE", "SINCE", "AN HOUR", "BACKEND", "MODEL"], rows, right=("AN HOUR",))
+    table(["ID", "STATE", "CREATED", "PER HOUR", "BACKEND", "MODEL"], rows, right=("PER HOUR",))
     for one in found:
         if one.ends:
             at = f", at {clock_time(one.ends_at)}" if one.ends_at else ""

@@ -1,4 +1,4 @@
-"""``cloudtune doctor``: what is installed, reachable and configured. It never prints a secret."""
+"""``cloudtune doctor``: check what is installed, reachable and configured. Never prints a secret."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LITTLE_ROOM = 2 * 1000**3
 
 @command("doctor")
 @click.argument("name", metavar="[BACKEND]", required=False)
-@click.option("--offline", is_flag=True, help="Ask no back end whether it answers.")
+@click.option("--offline", is_flag=True, help="Do not contact any back end.")
 def doctor(session: Session, name: str | None, offline: bool) -> None:
-    """Check what is installed, reachable and configured. Exits with 2 if something that is needed is wrong.
+    """Check what is installed, reachable and configured. Exits with 2 if a required check fails.
 
-    With BACKEND, everything that a job there will need is looked at: identity, permissions, buckets, quotas. What may
-    not be looked at is told apart from what is wrong.
+    With BACKEND, check everything that a job on it needs: identity, permissions, buckets, quotas. Checks that your
+    permissions do not allow are reported as unknown, not as failed.
     """
     findings = [*preflight(session, name)] if name else [*_machine(), *_configured(session)]
     if not name:
@@ -46,20 +46,22 @@ def doctor(session: Session, name: str | None, offline: bool) -> None:
 
 
 def preflight(session: Session, name: str, spec: JobSpec | None = None, plan: Plan | None = None) -> Iterator[Finding]:
-    """What a back end looks at before a job. Raises UnsupportedError where it cannot."""
+    """Run the preflight checks of a back end. Raises UnsupportedError if it has none."""
     from cloudtune.errors import UnsupportedError
     from cloudtune.optional import Preflight
 
     backend = session.client.backend(name)
     if not isinstance(backend, Preflight):
-        raise UnsupportedError(f"{name} has nothing to look at before a job", hint="`cloudtune doctor` checks the rest")
+        raise UnsupportedError(
+            f"{name} has no preflight checks", hint="run `cloudtune doctor` without a back end for the general checks"
+        )
     for check in backend.preflight(spec, plan):
         yield check.what, "bad" if check.verdict == "denied" else check.verdict, check.detail
 
 
 def put_findings(session: Session, findings: list[Finding]) -> None:
-    """One line for each."""
-    marks = {"good": "ok     ", "warning": "warning", "bad": "WRONG  ", "cannot_verify": "unknown"}
+    """Print one line per finding."""
+    marks = {"good": "ok     ", "warning": "warning", "bad": "FAILED ", "cannot_verify": "unknown"}
     width = max(len(what) for what, _, _ in findings)
     for what, verdict, text in findings:
         session.put(f"{marks[verdict]}  {what.ljust(width)}  {text}".rstrip())
@@ -81,9 +83,13 @@ def _machine() -> Iterator[Finding]:
     from cloudtune.data.read.plain_blocks import compiled
 
     if compiled() is not None:
-        yield "data", "good", "rows are checked by the compiled function"
+        yield "data", "good", "the compiled row checker is installed"
     else:
-        yield "data", "warning", "without a C compiler at its installation it checks rows at less than half the speed"
+        yield (
+            "data",
+            "warning",
+            "the compiled row checker is missing (no C compiler at install time); checks run at half speed",
+        )
 
 
 def _configured(session: Session) -> Iterator[Finding]:
@@ -94,11 +100,11 @@ def _configured(session: Session) -> Iterator[Finding]:
     except CloudtuneError as error:
         yield "configuration", "bad", _line(error)
         return
-    yield "configuration", "good", ", ".join(map(str, config.files)) or "no file; defaults and environment"
+    yield "configuration", "good", ", ".join(map(str, config.files)) or "no file; using defaults and environment"
     for problem in config.pending:
-        yield "trust", "warning", f"no effect yet: {problem}"
+        yield "trust", "warning", f"not applied: {problem}"
     for name in config.ignored:
-        yield "environment", "warning", f"{name} means nothing to cloudtune"
+        yield "environment", "warning", f"{name} is not a cloudtune setting"
     try:
         ledger = session.client.ledger
         jobs = len(ledger.refs())
@@ -111,7 +117,7 @@ def _configured(session: Session) -> Iterator[Finding]:
 
     yield "ledger", "good", f"{ledger}: {jobs} jobs"
     yield "disk", "good" if writable else "bad", f"{folder}: {'' if writable else 'not '}writable"
-    yield "room", "good" if free > LITTLE_ROOM else "warning", f"{size(free)} free there"
+    yield "disk space", "good" if free > LITTLE_ROOM else "warning", f"{size(free)} free"
 
 
 def _backends(session: Session, offline: bool) -> Iterator[Finding]:
@@ -125,7 +131,7 @@ def _backends(session: Session, offline: bool) -> Iterator[Finding]:
         return
     names = backend_names()
     if chosen not in names:
-        yield f"back end {chosen}", "bad", f"configured, but not known; known: {', '.join(names)}"
+        yield f"back end {chosen}", "bad", f"configured, but unknown; known back ends: {', '.join(names)}"
     for name in names:
         what, needed = f"back end {name}", name == chosen
         found = inspect(session, name)
@@ -141,8 +147,8 @@ def _reached(session: Session, name: str, what: str, needed: bool) -> Finding:
 
     try:
         jobs: list[Any] = list(islice(session.client.backend(name).list(1), 1))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs in the report
-        return what, "bad" if needed else "warning", f"does not answer: {_line(error)}"
+    except Exception as error:  # noqa: BLE001 - every error belongs in the report
+        return what, "bad" if needed else "warning", f"no response: {_line(error)}"
     return what, "good", "answers" + ("; it has jobs" if jobs else "; it has no jobs yet")
 
 

@@ -1,4 +1,4 @@
-"""``cloudtune emulate``: the vendors' wire APIs on this machine, to rehearse on."""
+"""``cloudtune emulate``: serve the vendors' APIs on this machine."""
 
 from __future__ import annotations
 
@@ -20,51 +20,61 @@ if TYPE_CHECKING:
     from cloudtune.cli.session import Session
 
 MODULE = "cloudtune_emulator"
-"""Reached by name, as core imports no other root."""
+"""Imported by name, because core imports no other top-level package."""
 NEEDS = "uvicorn"
 
 
 @command("emulate", without=("backend", "ledger", "profile"))
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, show_default=True, help="0 takes a free one.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--tls", is_flag=True, help="Serve https, by an authority made for this server; clients are told of it.")
 @click.option(
-    "--beyond-loopback", is_flag=True, help="Listen where other machines can reach it; needs --tls, --api-key."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8787,
+    show_default=True,
+    help="Port to listen on. 0 chooses a free one.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--tls", is_flag=True, help="Serve HTTPS with a generated certificate authority.")
+@click.option(
+    "--beyond-loopback", is_flag=True, help="Allow connections from other machines. Requires --tls and --api-key."
 )
 @click.option(
     "--engine",
     type=click.Choice(["script", "train"]),
     default="script",
     show_default=True,
-    help="Jobs move by the clock, or are really trained on this machine.",
+    help="script: jobs follow a simulated timeline. train: jobs train on this machine.",
 )
 @click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), help="A folder that keeps everything over a restart."
+    "--store", type=click.Path(path_type=Path, file_okay=False), help="Folder for state that persists across restarts."
 )
 @click.option(
     "--models",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="With --engine train: a JSON file that says which local model stands for which of the vendor's.",
+    help="With --engine train: JSON file that maps vendor models to local models.",
 )
-@click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="Seconds that pass in one; 0 stands still.")
-@click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="The OpenAI key to accept. Default: generated.")
-@click.option("--jobs-per-day", type=click.IntRange(min=0), help="Refuse more jobs, with 429.")
-@click.option("--requests-per-minute", type=click.IntRange(min=1), help="Refuse more requests, with 429.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0), default=1.0, help="Simulated seconds per real second. 0 stops the clock."
+)
+@click.option("--api-key", envvar="CLOUDTUNE_EMULATOR_KEY", help="OpenAI API key to accept. Default: generated.")
+@click.option("--jobs-per-day", type=click.IntRange(min=0), help="Maximum active jobs. More are rejected with 429.")
+@click.option(
+    "--requests-per-minute", type=click.IntRange(min=1), help="Maximum requests per minute. More are rejected with 429."
+)
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="KIND[@CALL][:NAME=VALUE,...]",
-    help="Let something go wrong, e.g. lost_reply@jobs.create or list_lag:seconds=30. Repeatable.",
+    help="Inject a fault, e.g. lost_reply@jobs.create or list_lag:seconds=30. Repeatable.",
 )
 def emulate(session: Session, port: int, host: str, speed: float, faults: tuple[str, ...], **options: Any) -> None:
-    """Serve the fine-tuning APIs of OpenAI, Azure OpenAI and AWS on loopback until interrupted.
+    """Serve the fine-tuning APIs of OpenAI, Azure OpenAI and AWS on this machine until interrupted.
 
-    Prints the environment that points any client at it, with credentials that are generated for this start (or kept in
-    the --store folder). Nothing is ever sent to a vendor. The store, the clock and the faults are at
-    URL/_emulator/store, /clock and /faults; send CLOUDTUNE_EMULATOR_ADMIN_TOKEN as a bearer token.
+    Prints the environment variables that point any client at it, with generated credentials. Nothing is sent to a
+    vendor. The admin API is at URL/_emulator/store, /clock and /faults; send CLOUDTUNE_EMULATOR_ADMIN_TOKEN as a
+    bearer token. Credentials persist only with --store.
     """
-    os.umask(0o077)  # this process serves and nothing else: all that it keeps is for this user alone
+    os.umask(0o077)  # The process only serves, so every file it creates is private to this user.
     emulator = _opened(host, port, speed, options)
     stopped = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -85,7 +95,7 @@ def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
 
     if importlib.util.find_spec(NEEDS) is None:
         raise BackendNotInstalled(
-            f"the emulator needs {NEEDS}, which is not installed", hint='run: pip install "cloudtune[emulator]"'
+            f"the emulator requires {NEEDS}, which is not installed", hint='run: pip install "cloudtune[emulator]"'
         )
     module: Any = importlib.import_module(MODULE)
     beyond, tls = options.pop("beyond_loopback"), options.pop("tls")
@@ -93,12 +103,12 @@ def _opened(host: str, port: int, speed: float, options: dict[str, Any]) -> Any:
     try:
         return module.Emulator(settings, host=host, port=port, scale=speed, beyond_loopback=beyond, tls=tls)
     except OSError as error:
-        hint = "another port: --port 0 takes a free one"
-        raise CloudtuneError(f"cannot listen on {host}, port {port}: {error.strerror or error}", hint=hint) from error
+        hint = "choose another port; --port 0 picks a free one"
+        raise CloudtuneError(f"cannot listen on {host} port {port}: {error.strerror or error}", hint=hint) from error
 
 
 def _tell(session: Session, emulator: Any) -> None:
-    """The port is open from here on: whoever reads these lines can connect."""
+    """Print the connection details. The port is open before the first line is printed."""
     environment: dict[str, str] = emulator.environment()
     remarks: tuple[str, ...] = emulator.remarks()
     session.result({"url": emulator.url, "environment": environment, "remarks": remarks})
@@ -106,8 +116,8 @@ def _tell(session: Session, emulator: Any) -> None:
         session.put(f"export {name}={shlex.quote(value)}")
     for remark in remarks:
         session.put(f"# {remark}")
-    sys.stdout.flush()  # into a pipe too: somebody waits for these lines
-    session.say(f"listening on {emulator.url}, engine {emulator.settings.engine}; Ctrl-C stops it")
+    sys.stdout.flush()  # flush in a pipe too: a reader may wait for these lines
+    session.say(f"listening on {emulator.url}, engine {emulator.settings.engine}; press Ctrl-C to stop")
 
 
 def _fault(text: str) -> dict[str, Any]:
@@ -119,7 +129,7 @@ def _fault(text: str) -> dict[str, Any]:
     for pair in filter(None, rest.split(",")):
         name, equals, value = pair.partition("=")
         if not equals:
-            raise click.BadParameter(f"{pair!r} in {text!r} is not NAME=VALUE", param_hint="--fault")
+            raise click.BadParameter(f"expected NAME=VALUE, got {pair!r} in {text!r}", param_hint="--fault")
         found[name] = _number(value)
     return found
 

@@ -1,4 +1,4 @@
-"""``cloudtune export``: take the weights away."""
+"""``cloudtune export``: export the trained weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 @command("export", without=("backend",))
 @ref_argument
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--merged", is_flag=True, help="The whole model with the adapter merged in, as safetensors.")
+@click.option("--merged", is_flag=True, help="Export the full model with the adapter merged, as safetensors.")
 @trust_option
 def export(session: Session, ref: str, folder: Path, merged: bool, trust_remote_code: bool) -> None:
-    """Write the adapter, or the merged weights, into a folder that does not exist yet."""
+    """Export the adapter, or the merged weights, to a new folder."""
     job = session.job(ref)
     files = job.export(folder, merged=merged, trust_remote_code=trust_remote_code)
     session.result({"ref": str(job.ref), "folder": str(folder.absolute()), "files": [str(path) for path in files]})

@@ -1,4 +1,4 @@
-"""Submitting and following, as `run`, `submit`, `watch` and `logs --follow` share it."""
+"""Submit and follow jobs. Shared by `run`, `submit`, `watch` and `logs --follow`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from cloudtune.state import JobSnapshot
 
 DETACHED = 5
-"""Exit code of a watch that was left: the job goes on."""
+"""Exit code when the user stops watching. The job keeps running."""
 STALL_AFTER_S = 600.0
 
 
 def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> Plan:
-    """Plan the spec; what is wrong with it is told with the line of its file."""
+    """Plan the spec. Problems are reported with their line in the file."""
     from cloudtune.errors import InputError
 
     try:
@@ -34,7 +34,7 @@ def planned(session: Session, file: SpecFile, *, again: bool, resume: bool) -> P
 
 
 def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False) -> Job:
-    """Submit the plan, telling of its steps, and print the reference."""
+    """Submit the plan, report its steps and print the job's reference."""
     from cloudtune.cli.render_watch import step_line
 
     begun = False
@@ -47,13 +47,13 @@ def submitted(session: Session, plan: Plan, *, trust_remote_code: bool = False) 
 
     job = session.client.submit(plan, trust_remote_code=trust_remote_code, on_step=tell)
     if not begun:
-        session.say("submitted before: this is the same job (--again makes another one once it has ended)")
+        session.say("already submitted: this is the existing job (after it ends, --again creates a new one)")
     session.put(str(job.ref))
     return job
 
 
 def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
-    """Show the job until it ends well; its other ends are raised. Ctrl-C leaves the job alone and exits."""
+    """Follow the job until it succeeds. Raises if it fails or is cancelled. Ctrl-C exits and leaves the job running."""
     from cloudtune.watch import LOST_AFTER_S
 
     last: JobSnapshot | None = None
@@ -74,7 +74,7 @@ def follow(session: Session, job: Job, waiting: Waiting) -> JobSnapshot:
 
 
 def finished(session: Session, job: Job, snapshot: JobSnapshot) -> None:
-    """Tell of a job that succeeded: where its model is, and what can be done with it."""
+    """Print where the model of a succeeded job is, and the next commands."""
     from cloudtune.cli.render_job import job_json, model_json, next_steps
     from cloudtune.optional import capabilities_of
 
@@ -95,7 +95,7 @@ def _view(session: Session) -> View:
 def _detach(session: Session, job: Job, last: JobSnapshot | None) -> None:
     from cloudtune.cli.render_job import job_json
 
-    session.say(f"\nleft {job.ref}: it goes on\ncome back with: cloudtune watch {job.ref}\n"
-                f"stop it with:   cloudtune cancel {job.ref}", even_quiet=True)  # fmt: skip
+    session.say(f"\n{job.ref} is still running\nwatch it again: cloudtune watch {job.ref}\n"
+                f"cancel it:      cloudtune cancel {job.ref}", even_quiet=True)  # fmt: skip
     session.result((job_json(last) if last else {"ref": str(job.ref)}) | {"detached": True})
     click.get_current_context().exit(DETACHED)

@@ -1,4 +1,4 @@
-"""``cloudtune generate``: ask the tuned model, and the base model beside it."""
+"""``cloudtune generate``: generate text with a tuned model, optionally next to its base model."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 @command("generate", without=("backend",))
 @ref_argument
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
-@click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Prompts: one a line, or JSONL "
-              "with `prompt` or `messages`; - reads the standard input.")  # fmt: skip
-@click.option("--base", is_flag=True, help="Ask the base model too, to compare.")
+@click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Prompts: one per line, or "
+              "JSONL with `prompt` or `messages`. - reads standard input.")  # fmt: skip
+@click.option("--base", is_flag=True, help="Also run the base model, to compare.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 takes the "
-              "likeliest token each time.")  # fmt: skip
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 always "
+              "picks the most likely token.")  # fmt: skip
 @click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="For temperatures above 0.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Random seed, for temperatures above 0.")
 @trust_option
-@click.option("--stream", is_flag=True, help="Print each answer as it comes.")
+@click.option("--stream", is_flag=True, help="Print output as it is generated.")
 def generate(
     session: Session, ref: str, prompts: tuple[str, ...], file: Path | None, base: bool, max_tokens: int,
     temperature: float, top_p: float, seed: int | None, stream: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
-    """Ask the tuned model, and with --base the base model beside it."""
+    """Generate text with a tuned model. With --base, also run the base model to compare."""
     from cloudtune.errors import InputError
     from cloudtune.optional import GenerateOptions
 
     asked: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
     if not asked:
-        raise InputError("there is nothing to ask", hint="give a prompt, or --file with one a line")
+        raise InputError("no prompt given", hint="pass a prompt, or --file with one per line")
     job = session.job(ref)
 
     plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
@@ -59,7 +59,7 @@ def generate(
 
 
 class _Written:
-    """Answers on their way to the terminal."""
+    """Print generations as they arrive."""
 
     def __init__(self, session: Session, asked: Sequence[Prompt], from_base: Sequence[Generation]) -> None:
         self.answers: list[Generation] = []
@@ -69,7 +69,7 @@ class _Written:
         self._begun = False
 
     def add(self, answer: Generation) -> None:
-        """Write an answer, or the piece of one."""
+        """Write a generation, or a part of one."""
         number = len(self.answers)
         base = self._from_base[number] if self._from_base else None
         if answer.partial:
@@ -79,14 +79,14 @@ class _Written:
             self._begun = True
             return
         self.answers.append(answer)
-        if self._begun:  # all of it has been told
+        if self._begun:  # its whole text has been printed
             self._session.put("" if len(self._asked) == 1 and base is None else "\n")
         else:
             _put(self._session, self._asked, number, answer, base)
         self._begun = False
 
     def close(self) -> None:
-        """End the line of an answer that broke off: the error is told below it."""
+        """End the line of an incomplete answer. The error is printed below it."""
         if self._begun:
             self._session.put("")
 
@@ -95,7 +95,7 @@ _LARGEST_FILE = 256 << 20
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a file. Raises InputError with every line that cannot be used."""
+    """Read the prompts of a file. Raises InputError with every invalid line."""
     from cloudtune.errors import InputError, Problem
     from cloudtune.files.regular_file import read_regular
 
@@ -130,10 +130,10 @@ def _prompt(row: Any) -> Prompt:
     if isinstance(row, dict) and isinstance(row.get("messages"), list) and row["messages"]:
         messages = row["messages"]
         if all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in messages):
-            # A row of the training data ends in the answer that is to be found.
+            # A training row ends with the expected answer, which is not part of the prompt.
             kept = messages[:-1] if messages[-1]["role"] == "assistant" and len(messages) > 1 else messages
             return [dict(turn) for turn in kept]
-    raise ValueError("there is no prompt in this row")
+    raise ValueError("this row has no prompt")
 
 
 def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
@@ -150,7 +150,7 @@ def _with_scores(answer: Generation) -> str:
 
 
 def _head(asked: Sequence[Prompt], number: int, base: Generation | None) -> str:
-    """What stands before the tuned model's answer."""
+    """Return the text printed before the tuned model's answer."""
     if base is None:
         return "" if len(asked) == 1 else f"> {words(asked[number])}\n"
     return f"> {words(asked[number])}\nbase:  {_indented(base.text)}\ntuned: "
@@ -161,7 +161,7 @@ def _indented(text: str) -> str:
 
 
 def words(prompt: Prompt) -> str:
-    """What a person would call the prompt: its last turn."""
+    """Return the last turn of the prompt as text."""
     return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
 
 

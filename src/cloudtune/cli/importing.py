@@ -1,4 +1,4 @@
-"""``cloudtune import``: bring a model that was trained elsewhere to a back end that answers from it."""
+"""``cloudtune import``: import a model that was trained elsewhere."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @command("import", without=("backend",))
 @click.argument("source", metavar="JOB|FOLDER|ADDRESS")
-@click.option("--to", "to", metavar="NAME", required=True, help="The back end that is to answer from it: bedrock.")
-@click.option("--name", metavar="NAME", help="What it is to be called; the job's or the folder's name unless given.")
-@click.option("--again", is_flag=True, help="A new attempt, if the last one has ended.")
-@click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
+@click.option("--to", "to", metavar="NAME", required=True, help="Back end to import the model to: bedrock.")
+@click.option("--name", metavar="NAME", help="Name of the imported model. Default: the name of the job or folder.")
+@click.option("--again", is_flag=True, help="Start a new attempt if the last one has ended.")
+@click.option("--requests", is_flag=True, help="Include the exact requests in the plan.")
 @yes_option
 @watch_options
 def import_model(
     session: Session, source: str, to: str, name: str | None, again: bool, requests: bool, yes: bool,
     waiting: Waiting,
 ) -> None:  # fmt: skip
-    """Bring a model that was trained elsewhere to a back end, and follow that to its end.
+    """Import a model that was trained elsewhere to a back end, and wait for the import to finish.
 
-    JOB is one whose weights can be taken away: where they lie within the back end's reach they are handed over by
-    their address, else they are merged and written out first. FOLDER holds safetensors, config.json and the tokenizer,
-    as save_pretrained writes them. ADDRESS is such a folder in S3 (s3://BUCKET/FOLDER/), or the ARN of a model package
-    of SageMaker's: neither is fetched or uploaded. What the back end would refuse is told before anything is sent. The
-    same name and files are the same import.
+    JOB is a job whose weights can be exported. If the back end can read them in place, they are not copied; otherwise
+    they are merged and exported first. FOLDER holds safetensors, config.json and the tokenizer, as save_pretrained
+    writes them. ADDRESS is such a folder in S3 (s3://BUCKET/FOLDER/) or the ARN of a SageMaker model package; neither
+    is downloaded or uploaded. Models that the back end does not accept are rejected before anything is sent. Importing
+    the same files under the same name returns the existing import.
     """
     from cloudtune.cli.follow import finished, follow
     from cloudtune.cli.render_plan import plan_text
@@ -41,7 +41,7 @@ def import_model(
     from cloudtune.cli.run import ask
 
     def exporting(folder: Path) -> None:
-        session.say(f"merging the weights of {source} into {folder}")
+        session.say(f"merging the weights of {source} in {folder}")
 
     def report(update: StepUpdate) -> None:
         if update.what != "begun" or session.verbose:

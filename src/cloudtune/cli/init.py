@@ -1,4 +1,4 @@
-"""``cloudtune init``: a commented spec to start from."""
+"""``cloudtune init``: create a commented spec."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 TEMPLATE = """\
 # A cloudtune job. Check it with: cloudtune plan {file}
 # Run it with:                   cloudtune run {file}
-# What may stand here, with explanations: cloudtune schema
+# All fields, with explanations: cloudtune schema
 version: 1
 name: {name}
 {backend}
-# The base model: a folder, a GGUF file, a hub id or a vendor's name;
-# or one for each back end: {{local: ./weights, openai: gpt-4.1-mini-2025-04-14}}
+# The base model: a folder, a GGUF file, a Hugging Face id or a vendor's model name;
+# or one per back end: {{local: ./weights, openai: gpt-4.1-mini-2025-04-14}}
 model: {model}
 
 data:
-  # JSONL (also .gz), JSON, CSV, TSV, Parquet or text; relative paths count from this file's folder.
+  # JSONL (also .gz), JSON, CSV, TSV, Parquet or text. Paths are relative to this file's folder.
   train: {train}
-  # Rows that are held out: a file, or a share of the training rows.
+  # Validation set: a file, or a share of the training rows.
   validation: {validation}
 {test}
-# What is learnt: sft (answer like the rows), cpt (go on with plain text), dpo (one answer rather than another) ...
+# Training method: sft (supervised fine-tuning), cpt (continued pretraining), dpo (preference pairs), ...
 method: {method}
 
-# Which weights move: lora (a small adapter) or full (all of them).
+# Trained weights: lora (a small adapter) or full (all weights).
 adapter:
   type: {adapter}
   # rank: 8
   # alpha: 16
 
-# What is left out here is the back end's own default; `cloudtune plan` shows it.
+# Fields left out use the back end's defaults; `cloudtune plan` shows them.
 hyperparameters:
   epochs: {epochs}
   # learning_rate: 2e-4
@@ -72,16 +72,16 @@ seed: 0
 @click.option("--method", default=DEFAULT_METHOD, show_default=True)
 @click.option("--adapter", default="lora", show_default=True)
 @click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3, show_default=True)
-@click.option("--name", metavar="NAME", help="The job's name; the file's name if left out.")
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option("--name", metavar="NAME", help="Job name. Default: the name of FILE.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def init(
     session: Session, file: Path, model: str | None, train: str | None, validation: str, test: str | None,
     method: str, adapter: str, epochs: float, name: str | None, force: bool,
 ) -> None:  # fmt: skip
-    """Write a commented spec to FILE (job.yaml), asking for what the options leave open.
+    """Create a commented spec in FILE (job.yaml). Prompts for required values that are not given as options.
 
-    With the name of a back end, as in `cloudtune init bedrock`, write down what has to be set up there first: roles
-    and policies, to look through and apply. Nothing is applied.
+    With the name of a back end, as in `cloudtune init bedrock`, write the setup documents of that back end: the roles
+    and policies to review and apply. Nothing is applied.
     """
     from cloudtune.document.specfile import name_from
 
@@ -91,7 +91,10 @@ def init(
     _refuse_file(file, force)
     given = {"--model": model, "--train": train}
     if sys.stdin.isatty() and sys.stderr.isatty():
-        questions = {"--model": "Base model (folder, file, hub id or vendor's name)", "--train": "File with the rows"}
+        questions = {
+            "--model": "Base model (folder, file, Hugging Face id or vendor's model name)",
+            "--train": "Training data file",
+        }
         given = {flag: value or click.prompt(questions[flag], err=True) for flag, value in given.items()}
     _refuse_missing(given)
     folder = file.absolute().parent
@@ -105,7 +108,7 @@ def init(
     spec = _write(file, text)
     session.result({"file": str(file.absolute()), "spec": spec.model_dump(mode="json", exclude_none=True)})
     session.put(str(file))
-    session.say(f"look at it, then: cloudtune plan {file}")
+    session.say(f"review it, then run: cloudtune plan {file}")
 
 
 def _is_backend(word: str) -> bool:
@@ -115,26 +118,26 @@ def _is_backend(word: str) -> bool:
 
 
 def _documents(session: Session, name: str, force: bool) -> None:
-    """Write the back end's documents into this folder."""
+    """Write the back end's setup documents into this folder."""
     from cloudtune.errors import UnsupportedError
     from cloudtune.optional import SetupDocuments
 
     backend = session.client.backend(name)
     if not isinstance(backend, SetupDocuments):
-        raise UnsupportedError(f"{name} needs nothing set up", hint=f"write a spec: cloudtune init {name}.yaml")
+        raise UnsupportedError(f"{name} requires no setup", hint=f"to create a spec: cloudtune init {name}.yaml")
     texts = {Path(file): text for file, text in backend.documents().items()}
     for file in texts:
         if file.exists() and not force:
-            _refuse("exists", "the file exists", file, "say --force to write over it")
+            _refuse("exists", "the file already exists", file, "pass --force to overwrite it")
     for file, text in texts.items():
         file.write_text(text, encoding="utf-8")
         session.put(str(file))
     session.result({"backend": name, "files": [str(file.absolute()) for file in texts]})
-    session.say("look through them, fill in what stands in capitals, and apply them yourself; nothing was applied")
+    session.say("review the files, replace the placeholders in capitals, and apply them yourself; nothing was applied")
 
 
 def _write(file: Path, text: str) -> JobSpec:
-    """Write the spec aside, read it as `run` would, and only then give it its name."""
+    """Write the spec to a draft file, load it as `run` does, and then rename it."""
     from cloudtune.document.specfile import load_spec
 
     draft = file.with_name(f".{file.name}.draft")
@@ -143,14 +146,14 @@ def _write(file: Path, text: str) -> JobSpec:
         spec = load_spec(draft)
         draft.replace(file)
     except OSError as error:
-        _refuse("not_written", f"it cannot be written: {error.strerror}", file, "choose another folder")
+        _refuse("not_written", f"cannot write the file: {error.strerror}", file, "choose another folder")
     finally:
         draft.unlink(missing_ok=True)
     return spec
 
 
 def scalar(text: str) -> str:
-    """The text as a YAML value."""
+    """Return the text as a YAML value."""
     plain = re.fullmatch(r"[A-Za-z_./~][\w./~@+-]*", text) and text.lower() not in ("null", "true", "false", "~")
     return text if plain else json.dumps(text, ensure_ascii=False)
 
@@ -163,7 +166,7 @@ def _held_out(text: str, folder: Path) -> str:
 
 
 def _from(path: str, folder: Path) -> str:
-    """The path as it must be written in a file in that folder."""
+    """Return the path relative to the folder of the file that names it."""
     if "://" in path or path.startswith(("/", "~")):
         return path
     return os.path.relpath(Path(path).absolute(), folder)
@@ -179,11 +182,16 @@ def _model(model: str, folder: Path) -> str:
 
 def _refuse_file(file: Path, force: bool) -> None:
     if file.suffix.lower() not in (".yaml", ".yml"):
-        _refuse("not_yaml", "init writes YAML, because JSON has no comments", file, "choose a name such as job.yaml")
+        _refuse(
+            "not_yaml",
+            "init writes YAML files only, because JSON has no comments",
+            file,
+            "choose a name such as job.yaml",
+        )
     if file.exists() and not force:
-        _refuse("exists", "the file exists", file, "choose another name, or say --force to write over it")
+        _refuse("exists", "the file already exists", file, "choose another name, or pass --force to overwrite it")
     if not file.absolute().parent.is_dir():
-        _refuse("no_folder", "its folder does not exist", file, f"make it: mkdir -p {file.parent}")
+        _refuse("no_folder", "the folder of the file does not exist", file, f"create it: mkdir -p {file.parent}")
 
 
 def _refuse(code: str, message: str, file: Path, fix: str) -> NoReturn:
@@ -197,5 +205,5 @@ def _refuse_missing(given: dict[str, str | None]) -> None:
 
     missing = [flag for flag, value in given.items() if not value]
     if missing:
-        raise InputError([Problem(code="missing", message=f"{flag} is missing", fix=f"say {flag} ..., or run "
-                                  "this on a terminal, where init asks") for flag in missing])  # fmt: skip
+        raise InputError([Problem(code="missing", message=f"{flag} is missing", fix=f"pass {flag} ..., or run "
+                                  "the command in a terminal to be prompted") for flag in missing])  # fmt: skip

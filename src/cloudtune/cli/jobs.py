@@ -1,4 +1,4 @@
-"""``cloudtune jobs``: the jobs as they stand now."""
+"""``cloudtune jobs``: list jobs and their states."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @command("jobs")
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state; may be repeated.")
-@click.option("--remote", is_flag=True, help="Also jobs that cloudtune did not make, as the back end lists them.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most this many.")
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state. Repeatable.")
+@click.option("--remote", is_flag=True, help="Also list jobs that were not created by cloudtune.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number of jobs.")
+@click.option("--all", "everything", is_flag=True, help="List all jobs.")
 def jobs(session: Session, states: tuple[str, ...], remote: bool, limit: int, everything: bool) -> None:
-    """List jobs as they stand now, newest first. -q prints references alone."""
+    """List jobs with their current state, newest first. -q prints only references."""
     from cloudtune.cli.render_job import job_json
     from cloudtune.state import JobState
 
     wrong = [state for state in states if state not in set(JobState)]
     if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is not one of: {', '.join(JobState)}", param_hint="--state")
+        raise click.BadParameter(f"unknown state {wrong[0]!r}; choose from {', '.join(JobState)}", param_hint="--state")
     most = None if everything or states else limit
     found = session.client.jobs(backend=session.backend, remote=remote, limit=most)
     shown = [job for job in found if not states or job.state in states]
@@ -35,7 +35,7 @@ def jobs(session: Session, states: tuple[str, ...], remote: bool, limit: int, ev
     session.result({"jobs": [job_json(job) for job in shown], "unfinished": [_begun_json(one) for one in begun],
                     "damaged_rows": len(begun.damaged)})  # fmt: skip
     if begun.damaged:
-        session.say(f"warning: skipped {len(begun.damaged)} damaged rows of the ledger; run: cloudtune ledger check",
+        session.say(f"warning: skipped {len(begun.damaged)} damaged ledger rows; run: cloudtune ledger check",
                     even_quiet=True)  # fmt: skip
     if session.json:
         return
@@ -46,10 +46,10 @@ def jobs(session: Session, states: tuple[str, ...], remote: bool, limit: int, ev
     if shown:
         _show(shown)
     else:
-        session.say("no jobs yet: cloudtune run SPEC makes one" if not states else "no jobs in that state")
+        session.say("no jobs yet; create one with: cloudtune run SPEC" if not states else "no jobs match")
     for attempt in begun:
-        session.say(f"{attempt.name} on {attempt.backend}: begun at {attempt.begun_at}, its submission is not "
-                    "finished; the same submit goes on with it")  # fmt: skip
+        session.say(f"{attempt.name} on {attempt.backend}: the submission started at {attempt.begun_at} is not "
+                    "finished; submit again to continue it")  # fmt: skip
 
 
 def _show(jobs: list[JobSnapshot]) -> None:
@@ -62,7 +62,7 @@ def _show(jobs: list[JobSnapshot]) -> None:
         for job in jobs
     ]  # fmt: skip
     columns = ["ID", "STATE", "STEP", "BACKEND", "MODEL", "CREATED", "DETAIL", "REF"]
-    if sys.stdout.isatty():  # the id is enough to name a job, and the reference is long
+    if sys.stdout.isatty():  # an id identifies a job, and references are long
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     table(columns, rows, right=("STEP",))
 

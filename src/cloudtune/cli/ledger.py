@@ -1,4 +1,4 @@
-"""``cloudtune ledger check``: whether every row of the ledger can be read."""
+"""``cloudtune ledger check``: find and repair damaged ledger rows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @click.group("ledger")
 def ledger() -> None:
-    """Check the durable record of jobs, and move damaged rows out of it."""
+    """Check and repair the ledger, the local record of jobs."""
 
 
 @command("check", without=("backend",))
-@click.option("--repair", is_flag=True, help="Move damaged rows into a file beside the ledger.")
+@click.option("--repair", is_flag=True, help="Move damaged rows to a file next to the ledger.")
 def check(session: Session, repair: bool) -> None:
-    """Read every row of the ledger and list the damaged ones. Exits with 1 if any is left.
+    """Read every row of the ledger and list the damaged ones. Exits with 1 if damaged rows remain.
 
-    With --repair damaged rows are moved into a JSON Lines file; nothing is deleted. A job that loses its row is found
-    again when its spec is submitted again.
+    --repair moves damaged rows to a JSON Lines file; nothing is deleted. To find a job whose row was moved, submit its
+    spec again.
     """
     from cloudtune.ledger.check import check_ledger, repair_ledger
     from cloudtune.state import to_json
@@ -45,13 +45,13 @@ def _show(session: Session, report: LedgerReport, name: str) -> None:
         label = f" ({row.name})" if row.name else ""
         session.put(f"{row.table} row {row.row}{label}: {'; '.join(row.problems)}")
     if report.file:
-        session.say(f"restore {name} from a copy, or recover it with: sqlite3 {name} .recover")
+        session.say(f"restore {name} from a backup, or recover it with: sqlite3 {name} .recover")
     elif report.moved_to:
         session.say(f"moved {len(report.rows)} damaged rows to {report.moved_to}")
     elif report.rows:
-        session.say("move them out of the ledger with: cloudtune ledger check --repair")
+        session.say("to move them out of the ledger: cloudtune ledger check --repair")
     else:
-        session.say(f"every row of {name} can be read")
+        session.say(f"all rows of {name} are readable")
 
 
 ledger.add_command(check)

@@ -1,4 +1,4 @@
-"""``cloudtune logs``: what happened to a job."""
+"""``cloudtune logs``: print the events of a job."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 @command("logs", without=("backend",))
 @ref_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends; the exit code says how it ended.")
-@click.option("--after", metavar="CURSOR", help="Only what came after this cursor (see --json).")
-@click.option("--timeout", type=Duration(), metavar="TIME", help="With --follow: stop after this long (exit code 5).")
+@click.option("-f", "--follow", is_flag=True, help="Follow until the job ends. The exit code reports the outcome.")
+@click.option("--after", metavar="CURSOR", help="Only events after this cursor (see --json).")
+@click.option(
+    "--timeout", type=Duration(), metavar="TIME", help="With --follow: stop after this duration (exit code 5)."
+)
 def logs(session: Session, ref: str, follow: bool, after: str | None, timeout: float | None) -> None:
-    """Print what happened to a job, in order."""
+    """Print the events of a job, oldest first."""
     job = session.job(ref)
     if not follow:
         events = job.events(after)
@@ -30,7 +32,7 @@ def logs(session: Session, ref: str, follow: bool, after: str | None, timeout: f
             session.put(line(event))
         return
     if after is not None:
-        raise click.UsageError("--follow begins at the beginning; leave --after out")
+        raise click.UsageError("--follow starts at the first event and cannot be combined with --after")
     seen: list[Event] = []
     try:
         for update in job.watch(timeout=timeout):
@@ -40,13 +42,13 @@ def logs(session: Session, ref: str, follow: bool, after: str | None, timeout: f
     except KeyboardInterrupt:
         from cloudtune.cli.follow import DETACHED
 
-        session.say(f"\nleft {job.ref}: it goes on", even_quiet=True)
+        session.say(f"\n{job.ref} is still running", even_quiet=True)
         click.get_current_context().exit(DETACHED)
     session.result({"ref": str(job.ref), "events": _json(seen)})
 
 
 def line(event: Event) -> str:
-    """Time, level where it is not plain information, and message."""
+    """Return the time, the level unless it is info, and the message."""
     from cloudtune.cli.render import clock_time
     from cloudtune.cli.terminal import indented
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the decorator that makes a command of a function."""
+"""Options shared by several commands, and the decorator that turns a function into a command."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SHARED: dict[str, click.Option] = {
-    "backend": click.Option(["--backend"], metavar="NAME", help="Where: local, openai, ...; wins over the spec."),
-    "ledger": click.Option(["--ledger"], metavar="URL", help="The durable record, e.g. sqlite:///path/ledger.db."),
-    "profile": click.Option(["--profile"], metavar="NAME", help="A profile of the configuration."),
-    "json": click.Option(["--json", "as_json"], is_flag=True, help="One JSON object on stdout, errors included."),
-    "quiet": click.Option(["-q", "--quiet"], count=True, help="Less talk; twice: none."),
-    "verbose": click.Option(["-v", "--verbose"], count=True, help="More talk; twice: tracebacks too."),
+    "backend": click.Option(["--backend"], metavar="NAME", help="Back end: local, openai, ... Overrides the spec."),
+    "ledger": click.Option(["--ledger"], metavar="URL", help="Ledger URL, e.g. sqlite:///path/ledger.db."),
+    "profile": click.Option(["--profile"], metavar="NAME", help="Configuration profile."),
+    "json": click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object to stdout, also for errors."),
+    "quiet": click.Option(["-q", "--quiet"], count=True, help="Print less. Repeat to print results only."),
+    "verbose": click.Option(["-v", "--verbose"], count=True, help="Print more. Repeat to include tracebacks."),
 }
 
 
 def command(
     name: str, *, without: tuple[str, ...] = (), **attributes: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a click command of a function whose first argument is a `Session` made from the shared options."""
+    """Turn a function whose first argument is a `Session` into a click command with the shared options."""
 
     def wrap(function: Callable[..., Any]) -> click.Command:
         shared = [option for key, option in _SHARED.items() if key not in without]
@@ -46,12 +46,12 @@ def command(
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
-    """Seconds, written as people do: 90s, 45m, 1h30m, 2d."""
+    """A duration in seconds, written as 90s, 45m, 1h30m or 2d."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the text."""
+        """Parse the text."""
         if isinstance(value, float):
             return value
         try:
@@ -61,15 +61,15 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in th
 
 
 def spec_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The spec file, and what may be changed in it from the command line."""
+    """The spec file argument, and the options that change it."""
     for decorator in (
-        click.option("--resume", is_flag=True, help="If the last attempt failed or was stopped, go on from its "
-                     "newest good checkpoint."),
-        click.option("--again", is_flag=True, help="A new attempt, if the last one has ended."),
+        click.option("--resume", is_flag=True, help="If the last attempt failed or was stopped, continue from its "
+                     "newest valid checkpoint."),
+        click.option("--again", is_flag=True, help="Start a new attempt if the last one has ended."),
         click.option("--unsupported", type=click.Choice(["refuse", "drop"]), help="What to do with fields that the "
-                     "back end cannot apply; each drop stands in the plan."),
-        click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Change a field of the spec; may be "
-                     "repeated."),
+                     "back end does not support. The plan lists dropped fields."),
+        click.option("--set", "sets", multiple=True, metavar="A.B=VALUE", help="Change a field of the spec. "
+                     "Repeatable."),
         click.argument("spec", metavar="SPEC"),
     ):  # fmt: skip
         function = decorator(function)
@@ -77,12 +77,12 @@ def spec_argument(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def ref_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The job: its reference, its name, its id, or the beginning of its id."""
+    """The job: a reference, a name, an id or an id prefix."""
     return click.argument("ref", metavar="JOB")(function)
 
 
 class Waiting(TypedDict):
-    """How long to wait, in seconds; None is the default."""
+    """How long to wait, in seconds. None means the default."""
 
     timeout: float | None
     stall_after: float | None
@@ -91,15 +91,15 @@ class Waiting(TypedDict):
 
 
 _WAITING = {
-    "timeout": "Stop waiting after this long (exit code 5); the job goes on.",
-    "stall_after": "Say so when a running job shows no step and no event for this long.",
-    "lost_after": "Give up when nothing answers for this long (exit code 6); the job may go on.",
-    "cancel_after": "Cancel the job, if somebody is watching, once it is this old (exit code 8).",
+    "timeout": "Stop waiting after this duration (exit code 5). The job keeps running.",
+    "stall_after": "Warn if a running job reports no progress for this duration.",
+    "lost_after": "Stop if the back end does not respond for this duration (exit code 6).",
+    "cancel_after": "While watching, cancel the job when it has run this long (exit code 8).",
 }
 
 
 def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `Waiting`, handed on together as ``waiting``."""
+    """Add the options of `Waiting` and pass them as ``waiting``."""
 
     @functools.wraps(function)
     def run(*words: Any, **values: Any) -> Any:
@@ -111,8 +111,8 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Skip the confirmation prompt.")
 trust_option = click.option(
-    "--trust-remote-code", is_flag=True, help="Let Python code that comes with the model run. Only for models whose "
-    "authors you trust.",
+    "--trust-remote-code", is_flag=True, help="Allow Python code in the model's repository to run. Use it only for "
+    "models from authors you trust.",
 )  # fmt: skip

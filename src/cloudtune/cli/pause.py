@@ -1,4 +1,4 @@
-"""cloudtune pause: ask a job to stand still."""
+"""``cloudtune pause``: pause a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @command("pause", without=("backend",))
 @ref_argument
 def pause(session: Session, ref: str) -> None:
-    """Ask a job to stand still, keeping its state."""
+    """Pause a job. Its training state is saved."""
     from cloudtune.cli.render_job import job_json
 
     job = session.job(ref)
@@ -21,4 +21,4 @@ def pause(session: Session, ref: str) -> None:
     snapshot = job.snapshot()
     session.result(job_json(snapshot))
     session.put(str(job.ref))
-    session.say(f"it is {snapshot.state} now")
+    session.say(f"state: {snapshot.state}")

@@ -1,4 +1,4 @@
-"""``cloudtune plan``: everything that submit would do, and none of it done."""
+"""``cloudtune plan``: show what submit would do, without doing it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @command("plan")
 @spec_argument
-@click.option("--requests", is_flag=True, help="Show the exact requests too.")
+@click.option("--requests", is_flag=True, help="Include the exact requests.")
 @click.option(
     "--check-remote",
     is_flag=True,
-    help="Ask the vendor whether the job would be let: identity, permissions, "
-    "bucket, model, quota. Exits with 2 if not.",
+    help="Check whether the vendor would accept the job: identity, permissions, "
+    "bucket, model, quota. Exits with 2 if it would not.",
 )
 def plan(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
     requests: bool, check_remote: bool,
 ) -> None:  # fmt: skip
-    """Show everything that submit would do, and do none of it.
+    """Show what submit would do, without doing it.
 
-    SPEC is a YAML, JSON or TOML file; - reads the standard input.
+    SPEC is a YAML, JSON or TOML file. - reads standard input.
     """
     from cloudtune.cli.doctor import preflight, put_findings
     from cloudtune.cli.follow import planned
@@ -41,7 +41,7 @@ def plan(
     session.result(plan_to_json(made) | ({"checks": checks} if check_remote else {}))
     session.put(plan_text(made, requests=requests))
     if findings:
-        session.put("\nAsked of the vendor")
+        session.put("\nPreflight checks")
         put_findings(session, findings)
     if any(verdict == "bad" for _, verdict, _ in findings):
         click.get_current_context().exit(2)

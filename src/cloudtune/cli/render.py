@@ -1,4 +1,4 @@
-"""Tables, times and figures as text: drawn on a terminal, aligned columns in a pipe."""
+"""Format tables, times and numbers: styled in a terminal, aligned columns in a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATE_COLOURS = {
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, right: Sequence[str] = ()) -> None:
-    """Print rows on stdout. In a pipe nothing is wrapped or cut off."""
+    """Print rows to stdout. In a pipe, nothing is wrapped or truncated."""
     if sys.stdout.isatty():
         _drawn(columns, rows, right)
         return
@@ -41,7 +41,7 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequenc
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        # The first column names the row: it stays whole however narrow the terminal is.
+        # The first column identifies the row, so it is never truncated.
         drawn.add_column(
             Text(one_line(column)), justify="right" if column in right else "left", overflow="fold", no_wrap=number == 0
         )
@@ -51,20 +51,20 @@ def _drawn(columns: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequenc
 
 
 def fields(pairs: Sequence[tuple[str, Any]]) -> str:
-    """Names and values, one a line; those without a value are left out."""
+    """Format names and values, one per line. Names without a value are omitted."""
     shown = [(name, str(value)) for name, value in pairs if value not in (None, "", (), {})]
     width = max((len(name) for name, _ in shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {indented(value, width + 2)}" for name, value in shown)
 
 
 def coloured(state: JobState | str) -> str:
-    """The state's word, in its colour on a terminal."""
+    """Return the state, colored in a terminal."""
     word = str(state)
     return styled(word, fg=STATE_COLOURS.get(word)) if sys.stdout.isatty() else word
 
 
 def duration(seconds: float | None) -> str:
-    """45s, 3m20s, 2h05m, 3d4h."""
+    """Format a duration as 45s, 3m20s, 2h05m or 3d4h."""
     if seconds is None:
         return ""
     whole = int(seconds + 0.5)
@@ -78,7 +78,7 @@ def duration(seconds: float | None) -> str:
 
 
 def ago(moment: datetime | None, now: datetime | None = None) -> str:
-    """How long ago."""
+    """Format how long ago the moment was."""
     if moment is None:
         return ""
     past = ((now or datetime.now(UTC)) - moment).total_seconds()
@@ -86,12 +86,12 @@ def ago(moment: datetime | None, now: datetime | None = None) -> str:
 
 
 def clock_time(moment: datetime | None) -> str:
-    """Date and time of day, as the person's own clock has it."""
+    """Format date and time in the local time zone."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else ""
 
 
 def figure(value: Any) -> str:
-    """A number with as many digits as help."""
+    """Format a number with a readable number of digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if isinstance(value, int) or (abs(value) >= 1000 and value == value):  # noqa: PLR0124 - not for nan
@@ -102,7 +102,7 @@ def figure(value: Any) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them."""
+    """Format a number of bytes with a unit."""
     number = float(count)
     for unit in ("B", "kB", "MB"):
         if number < 1000:

@@ -1,4 +1,4 @@
-"""Errors as people read them, or as one JSON object; and the exit code of each."""
+"""Format errors as text or as one JSON object, and map them to exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INTERNAL = 1
 
 
 def report(error: BaseException, words: list[str]) -> int:
-    """Tell of the error, and return the exit code."""
+    """Print the error and return the exit code."""
     code = exit_code(error)
     redactor = Redactor(environment_secrets(os.environ))
     if "--json" in words[: words.index("--")] if "--" in words else "--json" in words:
@@ -32,15 +32,17 @@ def report(error: BaseException, words: list[str]) -> int:
 
 
 def exit_code(error: BaseException) -> int:
-    """See the table in ``cloudtune --help``."""
+    """Return the exit code, as listed in ``cloudtune --help``."""
     if isinstance(error, CloudtuneError | click.ClickException):
         return error.exit_code
     return INTERNAL
 
 
 def as_text(error: BaseException) -> str:
-    """Lines for a person, ending in a newline."""
-    if isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError":  # only newer clicks have it
+    """Format the error as text that ends in a newline."""
+    if (
+        isinstance(error, click.UsageError) and type(error).__name__ == "NoArgsIsHelpError"
+    ):  # only newer versions of click have it
         return f"{error.format_message()}\n"
     if isinstance(error, click.UsageError):
         usage = f"{error.ctx.get_usage()}\n" if error.ctx else ""
@@ -48,7 +50,7 @@ def as_text(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return f"error: {error.format_message()}\n"
     if isinstance(error, click.Abort | KeyboardInterrupt):
-        return "interrupted: run the same command again to go on; a job that was begun is not made twice\n"
+        return "interrupted: run the same command again to continue; no job is created twice\n"
     if isinstance(error, InputError):
         lines = [f"{_severity(problem)}{problem}" for problem in error.problems]
         return "\n".join([*lines, *([error.hint] if error.hint else [])]) + "\n"
@@ -59,7 +61,7 @@ def as_text(error: BaseException) -> str:
         return f"error: {place}{error.strerror}\n"
     return (
         f"internal error: {type(error).__name__}: {error}\n"
-        "this is a fault of cloudtune; -vv shows where it happened\n"
+        "this is a bug in cloudtune; run with -vv for a traceback\n"
     )  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def _severity(problem: Problem) -> str:
 
 
 def as_json(error: BaseException) -> dict[str, Any]:
-    """The error as one object."""
+    """Return the error as one JSON object."""
     found: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "hint": None, "problems": []}
     if isinstance(error, CloudtuneError):
         found |= {"message": error.message, "hint": error.hint}
@@ -87,7 +89,7 @@ def as_json(error: BaseException) -> dict[str, Any]:
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
-    """All fields of a problem, the empty ones as null."""
+    """Return all fields of a problem, with null for empty ones."""
     return {name: getattr(problem, name) for name in problem.__struct_fields__}
 
 

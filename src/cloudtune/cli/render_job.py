@@ -1,4 +1,4 @@
-"""A job as text and as JSON."""
+"""Format a job as text and as JSON."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def job_json(snapshot: JobSnapshot) -> dict[str, Any]:
-    """The snapshot as one object; ``backend`` and ``scope`` stand beside the reference."""
+    """Return the snapshot as one JSON object, with ``backend`` and ``scope`` next to the reference."""
     found: dict[str, Any] = to_json(snapshot)
     return found | {"backend": snapshot.ref.backend, "scope": snapshot.ref.scope, "id": snapshot.ref.id}
 
 
 def model_json(model: TunedModel) -> dict[str, Any]:
-    """The tuned model as one object."""
+    """Return the tuned model as one JSON object."""
     found: dict[str, Any] = to_json(model)
     return found
 
 
 def progress_text(snapshot: JobSnapshot) -> str:
-    """120/400, or what else is known."""
+    """Format the progress as 120/400, or as whatever part of it is known."""
     progress = snapshot.progress
     if progress.step is None:
         return ""
@@ -34,7 +34,7 @@ def progress_text(snapshot: JobSnapshot) -> str:
 
 
 def job_text(snapshot: JobSnapshot) -> str:
-    """Everything that is known of a job, one line each."""
+    """Format everything known about a job, one field per line."""
     problem, progress = snapshot.problem, snapshot.progress
     state = coloured(snapshot.state)
     if snapshot.native_state and snapshot.native_state != str(snapshot.state):
@@ -53,11 +53,11 @@ def job_text(snapshot: JobSnapshot) -> str:
             ("step", progress_text(snapshot)),
             ("epoch", f"{progress.epoch:.2f}" if progress.epoch is not None else None),
             ("tokens", f"{progress.tokens:,}" if progress.tokens is not None else None),
-            ("to go", duration(progress.eta_s) if not snapshot.state.is_terminal else None),
+            ("remaining", duration(progress.eta_s) if not snapshot.state.is_terminal else None),
             ("created", _moment(snapshot.created_at)),
             ("started", _moment(snapshot.started_at)),
             ("finished", _moment(snapshot.finished_at)),
-            ("took", duration(took)),
+            ("duration", duration(took)),
             ("parent", snapshot.parent),
             ("problem", problem.message if problem else None),
             ("code", problem.code if problem else None),
@@ -67,10 +67,10 @@ def job_text(snapshot: JobSnapshot) -> str:
 
 
 def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool]) -> list[str]:
-    """Commands that make sense now, where the back end ``can`` do them."""
+    """Return the commands that apply to the job now and that the back end supports."""
     ref = snapshot.ref
     if snapshot.state is JobState.SUCCEEDED:
-        beside = "" if can("verb:deploy") else " --base"  # where models are deployed, the base model seldom is
+        beside = "" if can("verb:deploy") else " --base"  # where models must be deployed, the base model usually is not
         ways = {
             "verb:deploy": f"cloudtune deploy {ref}", "verb:generate": f"cloudtune generate {ref} 'a prompt'{beside}",
             "verb:export": f"cloudtune export {ref} FOLDER",

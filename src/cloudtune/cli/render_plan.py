@@ -1,4 +1,4 @@
-"""A plan as text: what would be done, with what, where each setting came from, and what it would cost."""
+"""Format a plan as text: steps, data, settings with their sources, and cost."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from cloudtune.errors import Problem
     from cloudtune.plan import Plan, Step
 
-_ONCE = {"atomic": "the vendor makes it happen once", "reconciled": "looked for before it is sent"}
-_PURE = {"encode": "nothing is sent", "await": "it only asks"}
+_ONCE = {"atomic": "idempotent by request token", "reconciled": "idempotent, checked before sending"}
+_PURE = {"encode": "local", "await": "read-only"}
 
 
 def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> str:
-    """The whole plan."""
+    """Format the whole plan."""
     model = plan.spec.get("model")
     model = model.get(plan.backend) if isinstance(model, dict) else model
     verb = "for" if plan.purpose == "job" else f"to {plan.purpose}"
@@ -26,13 +26,13 @@ def plan_text(plan: Plan, *, requests: bool = False, settings: bool = True) -> s
     method = f"method {_method(plan)}, " if plan.purpose == "job" else ""
     parts.append(f"  model {model}, {method}{attempt}token {plan.token[:10]}")
     if plan.parent:
-        parts.append(f"  goes on from the newest good checkpoint of {plan.parent}")
+        parts.append(f"  continues from the newest valid checkpoint of {plan.parent}")
     parts += _section("Data", _data_lines(plan))
     parts += _section("Steps", [line for number, step in enumerate(plan.steps, 1)
                                 for line in _step_lines(number, step, requests)])  # fmt: skip
     if settings:
         parts += _section("Settings", _aligned([(one.field, _value(one.value), one.source) for one in plan.settings]))
-    parts += _section("Left out, because the back end cannot apply it",
+    parts += _section("Dropped fields (not supported by the back end)",
                       [f"{one.field} = {_value(one.value)}: {one.reason}" for one in plan.dropped])  # fmt: skip
     parts += _section("Warnings", [str(problem) for problem in plan.warnings])
     return "\n".join([*parts, "", f"Cost: {_cost(plan)}"])
@@ -61,7 +61,7 @@ def _data_lines(plan: Plan) -> list[str]:
             for name, split in plan.data.splits.items()
         ]
     )
-    # What the data report says about the rows is among the plan's warnings already where core put it there.
+    # Core may already have added the warnings of the data report to the plan.
     known = set(plan.warnings)
     return lines + [str(problem) for problem in plan.data.problems if problem not in known]
 
@@ -75,7 +75,7 @@ def _step_lines(number: int, step: Step, requests: bool) -> list[str]:
 
 
 def _once(step: Step) -> str:
-    return _ONCE.get(step.once) or _PURE.get(step.kind, "sent again it changes nothing")
+    return _ONCE.get(step.once) or _PURE.get(step.kind, "safe to repeat")
 
 
 def _value(value: Any) -> str:
@@ -90,15 +90,15 @@ def _value(value: Any) -> str:
 
 def _cost(plan: Plan) -> str:
     if plan.cost is None:
-        by_hour = "not known here; a deployment may cost by the hour, idle too"
-        return by_hour if plan.purpose == "deploy" else "not estimated yet"
-    dated = f", prices of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
+        by_hour = "unknown; deployments may be billed by the hour, even when idle"
+        return by_hour if plan.purpose == "deploy" else "not estimated"
+    dated = f", prices as of {plan.cost.prices_as_of}" if plan.cost.prices_as_of else ""
     if plan.cost.usd is not None:
         return f"about {_usd(plan.cost.usd)} ({plan.cost.basis}{dated})"
     if plan.cost.at_most_usd is None:
         return plan.cost.basis
     least, most = plan.cost.at_least_usd, _usd(plan.cost.at_most_usd)
-    span = f"{most} at the most" if least is None else f"{_usd(least)} to {most}"
+    span = f"at most {most}" if least is None else f"{_usd(least)} to {most}"
     if least is not None and _usd(least) == most:
         span = most
     return f"{span} ({plan.cost.basis}{dated})"
@@ -109,5 +109,5 @@ def _usd(sum_: float) -> str:
 
 
 def warnings_text(problems: tuple[Problem, ...]) -> str:
-    """Only the warnings, for commands that show no plan."""
+    """Format the warnings, for commands that do not show the plan."""
     return "\n".join(f"warning: {problem}" for problem in problems)

@@ -1,6 +1,6 @@
-"""Curves: drawn with braille dots on a terminal, or as a PNG.
+"""Draw curves with braille dots in a terminal, or as a PNG.
 
-The terminal's curve is drawn here, because the packages that do it differ from one major version to the next.
+Terminal plotting packages change their API between major versions, so the drawing code is here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # braille: two
 
 
 def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, height: int, colour: bool) -> str:
-    """The series over one pair of axes, with a legend; nothing if no series has two finite points."""
+    """Plot the series on shared axes, with a legend. Empty if no series has two finite points."""
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if sum(len(points) for points in kept.values()) < 2:
@@ -50,7 +50,7 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], *, width: int, h
 
 
 class _Canvas:
-    """Dots, eight to a cell."""
+    """A grid of dots, eight per character cell."""
 
     def __init__(self, width: int, height: int, xs: tuple[float, float], ys: tuple[float, float]) -> None:
         self.width, self.height = width, height
@@ -59,7 +59,7 @@ class _Canvas:
         self._owner = [[-1] * width for _ in range(height)]
 
     def draw(self, points: Sequence[tuple[float, float]], number: int) -> None:
-        """Join the points."""
+        """Draw lines between the points."""
         places = [self._place(x, y) for x, y in points]
         for (x0, y0), (x1, y1) in zip(places, places[1:] or places, strict=False):
             count = max(abs(x1 - x0), abs(y1 - y0), 1)
@@ -67,7 +67,7 @@ class _Canvas:
                 self._dot(round(x0 + (x1 - x0) * part / count), round(y0 + (y1 - y0) * part / count), number)
 
     def rows(self, paint: Any) -> list[str]:
-        """The cells as text, row by row from the top."""
+        """Return the cells as text, row by row from the top."""
         return [
             "".join(paint(chr(0x2800 + dots), owner) if dots else " " for dots, owner in zip(line, owners, strict=True))
             for line, owners in zip(self._dots, self._owner, strict=True)
@@ -84,11 +84,11 @@ class _Canvas:
 
 
 def save_png(series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *, title: str) -> None:
-    """Draw the series into a PNG. Raises InputError where matplotlib is not installed or the file cannot be made."""
+    """Draw the series as a PNG. Raises InputError if matplotlib is not installed or the file cannot be written."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("a PNG needs matplotlib, which is not installed",
+        raise InputError("--png requires matplotlib, which is not installed",
                          hint='run: pip install "cloudtune[plot]"') from error  # fmt: skip
     drawn = Figure(figsize=(8, 5), layout="constrained")
     axes = drawn.add_subplot()
@@ -101,4 +101,4 @@ def save_png(series: Mapping[str, Sequence[tuple[float, float]]], path: Path, *,
     try:
         drawn.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""What is seen while a job is followed: a live display on a terminal, plain lines in a pipe, or nothing."""
+"""Output while a job is followed: a live display in a terminal, plain lines in a pipe, or nothing."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ if TYPE_CHECKING:
 PLAIN_EVERY_S = 30.0
 PLAIN_EVERY_SHARE = 0.05
 EARLIER_EVENTS = 10
-"""How many of the events that happened before the watch began are shown."""
+"""Number of earlier events shown when a watch starts."""
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN = ("loss", "perplexity", "token_accuracy", "learning_rate", "tokens_per_s")
 _SHORT = {"token_accuracy": "accuracy", "learning_rate": "lr", "tokens_per_s": "tok/s"}
 
 
 class View(Protocol):
-    """Somewhere to show what a watch brings."""
+    """Displays the updates of a watch."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the display."""
 
     def __exit__(self, *error: object) -> None:
-        """Stop, and leave the last picture standing."""
+        """Stop the display. The last state stays on the screen."""
 
     def update(self, update: Update) -> None:
-        """One look at the job."""
+        """Display an update of the job."""
 
 
 def step_line(update: StepUpdate) -> str:
-    """A step of the submission, in a line."""
+    """Format a submission step as one line."""
     line = f"[{update.number}/{update.of}] {update.step.title}: {update.what}"
     return f"{line} ({update.message})" if update.message else line
 
 
 def figures(metric: Metric) -> str:
-    """The figures that people look at, in a line."""
+    """Format the main metrics as one line."""
     return "  ".join(
         f"{_SHORT.get(name, name)} {figure(metric.values[name])}" for name in _SHOWN if name in metric.values
     )
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The course of a figure in one line of blocks."""
-    kept = [value for value in values if value == value]  # noqa: PLR0124 - not the nans
+    """Draw a metric as a one-line sparkline."""
+    kept = [value for value in values if value == value]  # noqa: PLR0124 - excludes NaN
     if len(kept) < 2:
         return ""
     step = max(len(kept) / width, 1.0)
@@ -67,13 +67,13 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 
 def worth_telling(update: Update, *, first: bool) -> list[Event]:
-    """The events to show: no figures, which have their own place, and of the past only the end."""
+    """Select the events to show: no metrics, and only the latest of the earlier events."""
     events = [event for event in update.events if event.type != "metrics"]
     return events[-EARLIER_EVENTS:] if first else events
 
 
 class PlainView:
-    """One line for each thing worth a line."""
+    """Print one line per relevant update."""
 
     def __init__(self, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         self._say = say
@@ -90,7 +90,7 @@ class PlainView:
         return
 
     def update(self, update: Update) -> None:
-        """One look at the job."""
+        """Display an update of the job."""
         snapshot, first, self._first = update.snapshot, self._first, False
         for event in worth_telling(update, first=first):
             level = "" if event.level == "info" else f"{event.level}  "
@@ -102,7 +102,7 @@ class PlainView:
         word = f"{snapshot.state}: {snapshot.detail}" if snapshot.detail else str(snapshot.state)
         if word != self._word:
             self._word = word
-            if not update.events:  # what events tell need not be told twice
+            if not update.events:  # do not repeat what the events say
                 self._say(word)
         if update.note:
             self._say(f"note: {update.note}")
@@ -126,7 +126,7 @@ class PlainView:
         place = f"step {metric.step}/{total}" if total else f"step {metric.step}"
         split = "" if metric.split == "train" else f"  {metric.split}"
         eta = duration(snapshot.progress.eta_s) if with_eta and not snapshot.state.is_terminal else ""
-        return f"{place}{split}  {figures(metric)}" + (f"  to go {eta}" if eta else "")
+        return f"{place}{split}  {figures(metric)}" + (f"  remaining {eta}" if eta else "")
 
 
 def _time(event: Event) -> str:
@@ -134,7 +134,7 @@ def _time(event: Event) -> str:
 
 
 class LiveView:
-    """State, bar, figures and the course of the loss, redrawn in place; events scroll by above."""
+    """Redraw the state, progress bar, metrics and loss curve in place. Events scroll above."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console
@@ -158,7 +158,7 @@ class LiveView:
         self._live.stop()
 
     def update(self, update: Update) -> None:
-        """One look at the job."""
+        """Display an update of the job."""
         from rich.text import Text
 
         for event in worth_telling(update, first=self._snapshot is None):
@@ -181,7 +181,7 @@ class LiveView:
 
         snapshot = self._snapshot
         if snapshot is None:
-            return Text("waiting for the first answer ...", style="dim")
+            return Text("waiting for the first response ...", style="dim")
         lines: list[RenderableType] = [self._head(snapshot)]
         if snapshot.progress.step is not None and snapshot.progress.total_steps:
             lines.append(self._bar(snapshot))
@@ -191,7 +191,7 @@ class LiveView:
         if course := sparkline(self._losses, max(self._console.width - 14, 10)):
             lines.append(Text.assemble(("loss      ", "dim"), "  ", (course, "cyan")))
         if not snapshot.state.is_terminal:
-            lines.append(Text("Ctrl-C leaves; the job goes on", style="dim"))
+            lines.append(Text("press Ctrl-C to stop watching; the job keeps running", style="dim"))
         return Group(*lines)
 
     def _head(self, snapshot: JobSnapshot) -> RenderableType:
@@ -216,7 +216,7 @@ class LiveView:
         if progress.epoch is not None:
             parts.append(f"epoch {progress.epoch:.2f}")
         if progress.eta_s is not None and snapshot.state is JobState.RUNNING:
-            parts.append(f"to go {duration(max(progress.eta_s - (self._now() - self._seen_at), 0))}")
+            parts.append(f"remaining {duration(max(progress.eta_s - (self._now() - self._seen_at), 0))}")
         line = Table.grid(padding=(0, 2), expand=False)
         line.add_row(ProgressBar(total=progress.total_steps, completed=progress.step, width=40), Text("  ".join(parts)))
         return line

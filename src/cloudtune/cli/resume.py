@@ -1,4 +1,4 @@
-"""``cloudtune resume``: let a paused job go on, or continue an ended one."""
+"""``cloudtune resume``: resume a paused job, or continue one that has ended."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 @command("resume", without=("backend",))
 @ref_argument
 def resume(session: Session, ref: str) -> None:
-    """Let a paused job go on, or continue an ended one.
+    """Resume a paused job, or continue one that has ended.
 
-    An ended job is continued from its newest good checkpoint by a new job, whose reference is printed.
+    To continue a job that has ended, a new job starts from its newest valid checkpoint. The reference of the new job
+    is printed.
     """
     from cloudtune.cli.render_job import job_json
 
@@ -24,5 +25,5 @@ def resume(session: Session, ref: str) -> None:
     snapshot = going.snapshot()
     session.result(job_json(snapshot))
     session.put(str(going.ref))
-    how = "a new job goes on from its newest good checkpoint" if going.ref != job.ref else f"it is {snapshot.state} now"
+    how = "a new job continues from its newest valid checkpoint" if going.ref != job.ref else f"state: {snapshot.state}"
     session.say(f"{how}\nfollow it with: cloudtune watch {going.ref}")

@@ -1,4 +1,4 @@
-"""``cloudtune run``: plan, ask, submit, watch."""
+"""``cloudtune run``: plan, confirm, submit and watch a job."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 @trust_option
 @yes_option
 @watch_options
-@click.option("--requests", is_flag=True, help="Show the exact requests in the plan.")
+@click.option("--requests", is_flag=True, help="Include the exact requests in the plan.")
 def run(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool, yes: bool,
     waiting: Waiting, requests: bool, trust_remote_code: bool,
 ) -> None:  # fmt: skip
-    """Plan, ask, submit, and watch to the end.
+    """Plan a job, ask for confirmation, submit it and watch it until it ends.
 
-    SPEC is a YAML, JSON or TOML file; - reads the standard input. Ctrl-C leaves the job running; the same command
-    comes back to it.
+    SPEC is a YAML, JSON or TOML file. - reads standard input. Ctrl-C stops watching and leaves the job running; run
+    the same command again to watch it again.
     """
     from cloudtune.cli.follow import finished, follow, planned, submitted
     from cloudtune.cli.render_plan import plan_text
@@ -47,21 +47,24 @@ def run(
     try:
         snapshot = follow(session, job, waiting)
     except (JobFailed, JobCancelled, JobExpired) as error:
-        retry = f"cloudtune run {spec} --resume goes on from its newest good checkpoint; --again starts over"
+        retry = f"to continue from its newest valid checkpoint: cloudtune run {spec} --resume; to start over: --again"
         error.hint = f"{error.hint}\n{retry}" if error.hint else retry
         raise
     finished(session, job, snapshot)
 
 
 def ask(question: str) -> None:
-    """Let the person decide. Raises PolicyRefused on a no, and where nobody can be asked."""
+    """Prompt for confirmation. Raises PolicyRefused if the user declines or there is no terminal."""
     from cloudtune.errors import PolicyRefused
 
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise PolicyRefused("nothing was done: this is not a terminal, so nobody can be asked", hint="say --yes")
+        raise PolicyRefused(
+            "confirmation is required, but this is not an interactive terminal; nothing was done",
+            hint="pass --yes to skip the prompt",
+        )
     try:
         agreed = click.confirm(one_line(question), err=True)
     except click.Abort:
         agreed = False
     if not agreed:
-        raise PolicyRefused("nothing was done: you said no")
+        raise PolicyRefused("aborted; nothing was done")

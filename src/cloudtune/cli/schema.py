@@ -1,4 +1,4 @@
-"""``cloudtune schema``: the JSON Schema of a spec."""
+"""``cloudtune schema``: print the JSON Schema of a job spec."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 @command("schema", without=("ledger", "profile"))
 def schema(session: Session) -> None:
-    """Print the JSON Schema of a spec; editors complete and check with it.
+    """Print the JSON Schema of a job spec, for completion and validation in editors.
 
-    With --backend the schema also knows what that back end's own `overrides` may hold.
+    With --backend, the schema also describes the `overrides` of that back end.
     """
     document = job_schema(session.backend)
     write_raw(json.dumps(document, indent=2) + "\n")
 
 
 def job_schema(backend: str | None = None) -> dict[str, Any]:
-    """JSON Schema 2020-12 of a spec file."""
+    """Return the JSON Schema 2020-12 of a spec file."""
     from cloudtune.spec import JobSpec
 
     document: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cloudtune job"}

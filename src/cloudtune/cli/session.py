@@ -1,4 +1,4 @@
-"""What one call of a command needs: configuration, client, and the two voices: results on stdout, talk on stderr."""
+"""State of one command invocation: configuration, client, results on stdout and messages on stderr."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from cloudtune.job import Job
 
 SCHEMA_VERSION = 1
-"""Of the JSON that the commands print."""
+"""Version of the JSON that the commands print."""
 
 
 class Session:
-    """One call of a command."""
+    """One invocation of a command."""
 
     def __init__(
         self,
@@ -42,22 +42,22 @@ class Session:
         if not verbose and not sys.warnoptions:
             import warnings
 
-            warnings.simplefilter("ignore")  # warnings of other packages' code are no news to who runs a command
+            warnings.simplefilter("ignore")  # warnings from other packages' code do not help CLI users
         if verbose:
             _log_to_stderr(debug=verbose > 1)
 
-    # -- what there is to work with --------------------------------------------------------------------------------
+    # -- configuration and client ----------------------------------------------------------------------------------
 
     @cached_property
     def config(self) -> Config:
-        """The configuration, with what the command line said on top."""
+        """The configuration, with command-line options applied."""
         from cloudtune.config.config import load_config
 
         return load_config(profile=self._profile, flags={"backend": self.backend, "ledger": self._ledger})
 
     @cached_property
     def client(self) -> Client:
-        """The way into the library."""
+        """The client of this invocation."""
         from cloudtune.client import Client
 
         return Client(config=self.config)
@@ -68,49 +68,49 @@ class Session:
             self.client.close()
 
     def open_spec(self, path: str, sets: tuple[str, ...], unsupported: str | None) -> SpecFile:
-        """The spec file, with what the command line changes in it."""
+        """Load the spec file and apply the command-line changes."""
         from cloudtune.document.specfile import open_spec
 
         return open_spec(path, (*sets, *((f"unsupported={unsupported}",) if unsupported else ())))
 
     def job(self, ref: str) -> Job:
-        """The job that a person named. An empty word, as an unset variable leaves it, names none."""
+        """Return the job that the user named. Rejects an empty string, which an unset shell variable produces."""
         if not ref.strip():
             from cloudtune.errors import InputError
 
-            raise InputError("no job is named", hint="`cloudtune jobs` lists them")
+            raise InputError("the job name is empty", hint="run `cloudtune jobs` to list jobs")
         return self.client.attach(ref)
 
-    # -- speaking --------------------------------------------------------------------------------------------------
+    # -- output ----------------------------------------------------------------------------------------------------
 
     @property
     def live(self) -> bool:
-        """Whether to draw: somebody looks at the terminal and wants to be talked to."""
+        """Whether to use the live display: stderr is a terminal and output is not reduced."""
         return sys.stderr.isatty() and not self.quiet and not self.json
 
     def say(self, text: str = "", *, even_quiet: bool = False) -> None:
-        """Talk, on stderr."""
+        """Print a message to stderr."""
         if self.quiet < (2 if even_quiet else 1):
             write(text, err=True)
 
     def put(self, text: str, *, end: str = "\n") -> None:
-        """A result, on stdout, at once; nothing under ``--json``, where one object is all there is."""
+        """Print a result to stdout and flush. Does nothing with ``--json``, which prints one object only."""
         if not self.json:
             write(text, end=end)
 
     def answer(self, text: str, *, end: str = "\n") -> None:
-        """What a model said, on stdout: as it came in a file or a pipe, escaped on a terminal."""
+        """Print model output to stdout: unchanged in a file or pipe, escaped in a terminal."""
         if not self.json:
             write(text, end=end) if sys.stdout.isatty() else write_raw(text + end)
 
     def result(self, document: dict[str, Any]) -> None:
-        """The one JSON object of the command, if JSON was asked for."""
+        """Print the command's JSON object, with ``--json``."""
         if self.json:
             put_json(document)
 
 
 def _log_to_stderr(*, debug: bool) -> None:
-    """Show log records. Those of the SDKs quote whole requests, with their credentials."""
+    """Show log records, except those of the SDKs: they contain whole requests with credentials."""
     import logging
 
     from cloudtune.redaction.redactor import RedactingFormatter, Redactor, environment_secrets
@@ -125,7 +125,7 @@ def _log_to_stderr(*, debug: bool) -> None:
 
 
 def put_json(document: dict[str, Any]) -> None:
-    """One JSON object on stdout; in an encoding that knows few letters, the others are escaped as JSON does."""
+    """Print one JSON object to stdout. Characters that the encoding lacks are escaped as in JSON."""
     only_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps({"schema_version": SCHEMA_VERSION} | document, ensure_ascii=only_ascii, indent=2)
     write_raw(json_escaped(text) + "\n")

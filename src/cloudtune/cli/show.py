@@ -1,4 +1,4 @@
-"""``cloudtune show``: one job, everything that is known of it."""
+"""``cloudtune show``: show the details of a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @command("show", without=("backend",))
 @ref_argument
 def show(session: Session, ref: str) -> None:
-    """Show one job: state, progress, times, and what went wrong if anything did."""
+    """Show the details of a job: state, progress, times and, if it failed, the error."""
     from cloudtune.cli.render_job import job_json, job_text, next_steps
     from cloudtune.optional import capabilities_of
 

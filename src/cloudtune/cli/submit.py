@@ -1,4 +1,4 @@
-"""``cloudtune submit``: make the job and leave."""
+"""``cloudtune submit``: submit a job without waiting for it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def submit(
     session: Session, spec: str, sets: tuple[str, ...], unsupported: str | None, again: bool, resume: bool,
     trust_remote_code: bool,
 ) -> None:  # fmt: skip
-    """Make the job, print its reference, and leave.
+    """Submit a job and print its reference.
 
-    The same spec and rows submitted twice are the same job. SPEC is a YAML, JSON or TOML file; - reads the standard
-    input.
+    Submitting the same spec and data again returns the existing job. SPEC is a YAML, JSON or TOML file. - reads
+    standard input.
     """
     from cloudtune.cli.follow import planned, submitted
     from cloudtune.cli.render_job import job_json
@@ -32,4 +32,4 @@ def submit(
     job = submitted(session, made, trust_remote_code=trust_remote_code)
     if session.json:
         session.result(job_json(job.snapshot()))
-    session.say(f"follow it with: cloudtune watch {job.ref}")
+    session.say(f"watch it with: cloudtune watch {job.ref}")

@@ -1,7 +1,7 @@
-"""The one way to the terminal: control characters in foreign text are shown escaped, our own styling passes.
+"""Write text to the terminal. Control characters in untrusted text are escaped; the CLI's own styling is kept.
 
-Rows, file names, settings and a vendor's words can hold escape sequences that clear the screen, set the clipboard or
-reverse the order of letters. `write` escapes them all, in a pipe too, since what is piped is often shown later.
+Rows, file names, settings and vendor messages can contain escape sequences that clear the screen, set the clipboard
+or reverse the text direction. `write` escapes them, in a pipe too, because piped output is often displayed later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _CONTROLS = re.compile(f"[{_HIDDEN}]|(?<![^\x00-\x7f])[\u200c\u200d]")
 """Joiners after a letter of another script, or after an emoji, are part of ordinary text."""
 _JSON_CONTROLS = re.compile(f"[{_HIDDEN}\u200c\u200d]")
 _STYLING = f"\x00{secrets.token_hex(8)}"
-"""Stands for the ESC of our own styling until `write`. Random, so that no foreign text can hold it."""
+"""Placeholder for the ESC of the CLI's own styling until `write`. Random, so untrusted text cannot contain it."""
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -32,33 +32,33 @@ def escaped(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text as one line of a table: newlines and tabs are shown escaped too."""
+    """Return the text as one line, with newlines and tabs escaped too."""
     return escaped(re.sub("[\n\r\t]", lambda found: _NAMED[found.group()], text))
 
 
 def indented(text: str, width: int) -> str:
-    """The text with its later lines set in, so that none of them looks like a line of its own."""
+    """Indent the lines after the first, so that they do not look like separate entries."""
     return text.replace("\r\n", "\n").replace("\n", "\n" + " " * width)
 
 
 def json_escaped(document: str) -> str:
-    """A JSON document with the characters escaped that JSON allows in strings and a terminal obeys. Lossless."""
+    """Escape the characters of a JSON document that JSON allows and a terminal interprets. Lossless."""
     return _JSON_CONTROLS.sub(lambda found: _json(found.group()), document)
 
 
 def styled(text: str, **style: Any) -> str:
-    """The text, escaped, in that style (see `click.style`); it goes through `write`."""
+    """Return the escaped text in a style (see `click.style`), to pass to `write`."""
     return click.style(escaped(text), **style).replace("\x1b", _STYLING)
 
 
 def write(text: str, *, err: bool = False, end: str = "\n") -> None:
-    """Print text, with everything escaped but our own styling."""
+    """Print text with everything escaped except the CLI's own styling."""
     shown = "\x1b".join(escaped(part) for part in text.split(_STYLING))
     click.echo(shown + end, err=err, nl=False)
 
 
 def write_raw(text: str) -> None:
-    """Print text as it is: JSON that is escaped already, or an answer for a file or a pipe."""
+    """Print text unchanged: JSON that is already escaped, or model output for a file or pipe."""
     sys.stdout.write(text)  # click would take escape sequences out
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""``cloudtune undeploy``: take a deployment down."""
+"""``cloudtune undeploy``: delete a deployment."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 @click.argument("deployment", metavar="ID")
 @yes_option
 def undeploy(session: Session, deployment: str, yes: bool) -> None:
-    """Take a deployment down. The tuned model stays, and can be deployed again. Asks first.
+    """Delete a deployment. The tuned model is kept and can be deployed again. Prompts for confirmation.
 
-    One that cloudtune has made, and that is not there any more, counts as taken down.
+    Succeeds if cloudtune created the deployment and it no longer exists.
     """
     from cloudtune.cli.run import ask
     from cloudtune.state import to_json
@@ -28,28 +28,31 @@ def undeploy(session: Session, deployment: str, yes: bool) -> None:
     if found is None:
         session.result({"id": deployment, "removed": True, "already": True})
         session.put(deployment)
-        session.say("it is not there any more: nothing to take down")
+        session.say("the deployment no longer exists; nothing to delete")
         return
     if not yes:
-        ask(f"Take {found.id} on {found.backend} ({found.scope}) down, which serves {found.model}?")
+        ask(f"Delete deployment {found.id} on {found.backend} ({found.scope}), which serves {found.model}?")
     session.client.remove(found)
     session.result(to_json(found) | {"removed": True})
     session.put(found.id)
-    session.say("taken down")
+    session.say("deleted")
 
 
 def _named(session: Session, name: str) -> Deployment | None:
-    """The one deployment of that id, or None if it was there once. Raises InputError."""
+    """Return the deployment with that id, or None if it no longer exists. Raises InputError."""
     from cloudtune.errors import InputError
 
     standing = session.client.deployments(backend=session.backend)
     found = [one for one in standing if one.id == name]
     if len(found) > 1:
-        raise InputError(f"{name!r} stands on {' and on '.join(one.backend for one in found)}", hint="say --backend")
+        raise InputError(
+            f"{name!r} exists on several back ends: {', '.join(one.backend for one in found)}",
+            hint="choose one with --backend",
+        )
     if found:
         return found[0]
     known = session.client.ledger.hosted(name, backend=session.backend)
     if known is not None and known.backend not in standing.unanswered:
         return None
-    silent = "".join(f"\n{other} did not answer: {why}" for other, why in standing.unanswered.items())
-    raise InputError(f"no deployment is called {name!r}{silent}", hint="`cloudtune deployments` lists them")
+    silent = "".join(f"\n{other} did not respond: {why}" for other, why in standing.unanswered.items())
+    raise InputError(f"no deployment named {name!r}{silent}", hint="run `cloudtune deployments` to list deployments")

@@ -1,4 +1,4 @@
-"""``cloudtune watch``: follow a job to its end."""
+"""``cloudtune watch``: watch a job until it ends."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 @ref_argument
 @watch_options
 def watch(session: Session, ref: str, waiting: Waiting) -> None:
-    """Follow a job to its end; the exit code says how it ended.
+    """Watch a job until it ends. The exit code reports the outcome.
 
-    JOB is a reference, a name, an id or the beginning of one. Ctrl-C leaves the job running (exit code 5).
+    JOB is a reference, a name, an id or an id prefix. Ctrl-C stops watching and leaves the job running (exit code 5).
     """
     from cloudtune.cli.follow import finished, follow
 

@@ -1,1 +1,1 @@
-"""Configuration files: settings of back ends, profiles and the place of the ledger."""
+"""Configuration files: back-end settings, profiles and the ledger's URL."""

@@ -1,4 +1,4 @@
-"""What may be wrong with a configuration file: unknown keys, wrong shapes, back ends that do not exist, secrets."""
+"""Checks configuration files for unknown keys, wrong types, unknown back ends and secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IN_PROFILE = ("backend", "ledger", "backends")
 
 
 def faults(document: Document) -> list[Problem]:
-    """Everything that is wrong with a configuration file."""
+    """Return all problems of a configuration file."""
     problems = [*document.duplicates, *_unknown(document, document.values, _TOP, ())]
     profiles = document.values.get("profiles", {})
     problems += _sections(document, document.values, ())
@@ -27,21 +27,21 @@ def faults(document: Document) -> list[Problem]:
             problems += _unknown(document, values, _IN_PROFILE, ("profiles", name))
             problems += _sections(document, values, ("profiles", name))
         else:
-            problems.append(_problem(document, ("profiles", name), "shape", "a table is needed",
+            problems.append(_problem(document, ("profiles", name), "shape", "must be a table",
                                      f"write [profiles.{name}] above its values"))  # fmt: skip
     problems += [problem for path, value in leaves(document.values) for problem in _literal(document, path, value)]
     return problems
 
 
 def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> list[Problem]:
-    """The shape of one level: words where words belong, tables where tables belong, back ends that exist."""
+    """Check the types of one level, and that back ends exist."""
     found = [
-        _problem(document, (*above, key), "shape", f"text is needed, not {values[key]!r}")
+        _problem(document, (*above, key), "shape", f"must be a string, not {values[key]!r}")
         for key in ("backend", "ledger", "profile")
         if key in values and not (isinstance(values[key], str) and values[key])
     ]
     found += [
-        _problem(document, (*above, key), "shape", "a table is needed", f"write [{key}.NAME]")
+        _problem(document, (*above, key), "shape", "must be a table", f"write [{key}.NAME]")
         for key in ("backends", "profiles")
         if not isinstance(values.get(key, {}), dict)
     ]
@@ -49,7 +49,7 @@ def _sections(document: Document, values: Mapping[str, Any], above: Path_) -> li
     for name, settings in backends.items() if isinstance(backends, dict) else ():
         if not isinstance(settings, dict):
             fix = f"write [backends.{name}] above its settings"
-            found.append(_problem(document, (*above, "backends", name), "shape", "a table is needed", fix))
+            found.append(_problem(document, (*above, "backends", name), "shape", "must be a table", fix))
         else:
             found += _unknown_backend(document, (*above, "backends", name), name)
     return found
@@ -60,7 +60,7 @@ def _unknown(document: Document, values: Mapping[str, Any], known: tuple[str, ..
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, n=1)
-            fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            fix = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
             found.append(_problem(document, (*above, key), "unknown_key", "unknown key", fix))
     return found
 
@@ -72,11 +72,11 @@ def _unknown_backend(document: Document, path: Path_, name: str) -> list[Problem
         return []
     near = get_close_matches(name, known, n=1)
     fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return [_problem(document, path, "unknown_backend", "no back end has this name", fix)]
+    return [_problem(document, path, "unknown_backend", "unknown back end", fix)]
 
 
 def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
-    """Secrets must not stand in a file that is easily committed: only references to the environment."""
+    """Check that the file has no literal secrets, because it is easily committed. References are allowed."""
     name = str(path[-1])
     for text in texts(value):
         rest = REFERENCE.sub("", text)
@@ -87,15 +87,15 @@ def _literal(document: Document, path: Path_, value: Any) -> list[Problem]:
         has_default = any(found[2] for found in REFERENCE.finditer(text))
         if is_secret_shape(text) or literal_password or (is_secret_name(name) and (rest or has_default)):
             variable = "".join(char if char.isalnum() else "_" for char in name).upper()
-            fix = f'put it into an environment variable and write {name} = "${{{variable}}}"'
-            return [_problem(document, path, "literal_secret", "this looks like a secret written out", fix)]
+            fix = f'put it in an environment variable and write {name} = "${{{variable}}}"'
+            return [_problem(document, path, "literal_secret", "this looks like a literal secret", fix)]
     return []
 
 
 def url_reference(file: str, line: int | None, path: Path_) -> Problem:
-    """A variable of the environment must not become part of an address: it may hold a secret."""
-    fix = f"write the address out, or set it in the environment as CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
-    message = "an address takes no ${NAME}: the variable would be sent to it"
+    """Check that no environment variable is part of an address, because it may contain a secret."""
+    fix = f"write the full address, or set the environment variable CLOUDTUNE_{'__'.join(map(str, path)).upper()}"
+    message = "an address cannot contain ${NAME}: the variable would be sent to it"
     return Problem(code="url_reference", message=message, file=file, line=line, field=dotted(path), fix=fix)
 
 
@@ -106,7 +106,7 @@ def _problem(document: Document, path: Path_, code: str, message: str, fix: str 
 
 
 def texts(value: Any) -> Iterable[str]:
-    """The texts of a value that is no table: itself, or those in a list, that are not empty."""
+    """Return the non-empty strings of a value that is not a table: the value, or those in a list."""
     if isinstance(value, list):
         for item in value:
             yield from texts(item)
@@ -115,7 +115,7 @@ def texts(value: Any) -> Iterable[str]:
 
 
 def leaves(values: Mapping[str, Any], above: Path_ = ()) -> Iterable[tuple[Path_, Any]]:
-    """Every value that is not a table, with its path."""
+    """Yield every value that is not a table, with its path."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from leaves(value, (*above, key))

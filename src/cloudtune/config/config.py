@@ -1,16 +1,16 @@
-"""Where to train: settings of the back ends, profiles, the ledger's place; and where each value came from.
+"""The configuration: back-end settings, profiles and the ledger's URL, each with its source.
 
-Looked for, the first one wins: command line, environment (``CLOUDTUNE_BACKEND``, ``CLOUDTUNE_LEDGER``,
-``CLOUDTUNE_PROFILE``, ``CLOUDTUNE_BACKENDS__LOCAL__ROOT``), the chosen profile, the project's ``cloudtune.toml`` (see
-`trust`), the user's ``config.toml``, the defaults. A profile of the project wins over one of the same name of
-the user.
+Order of precedence: command line, environment (``CLOUDTUNE_BACKEND``, ``CLOUDTUNE_LEDGER``,
+``CLOUDTUNE_PROFILE``, ``CLOUDTUNE_BACKENDS__LOCAL__ROOT``), the selected profile, the project's ``cloudtune.toml`` (see
+`trust`), the user's ``config.toml``, the defaults. A profile of the project overrides one of the user with the same
+name.
 
-The project's file may come from somebody else. Until the user trusts it, its settings that choose a program, an
-endpoint, a credential, a protection or a path that is written (see `option_types`), or that read the environment, have
-no effect: asking for one is an error, never a silent default.
+The project's file can come from other people. Until the user trusts it, its settings that choose a program, an
+endpoint, a credential, a protection or an output path (see `option_types`), or that read environment variables, are
+not applied: using one is an error, never a silent default.
 
-Secrets are not written into these files but referred to: ``api_key = "${OPENAI_API_KEY}"``, or with a default
-``${NAME:-default}``. A reference is filled when a back end's settings are asked for, and not before. URLs take none.
+Files contain references instead of secrets: ``api_key = "${OPENAI_API_KEY}"``, or with a default
+``${NAME:-default}``. References are resolved only when a back end's settings are read. URLs cannot contain references.
 """
 
 from __future__ import annotations
@@ -63,56 +63,56 @@ class Entry:
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration in force. Values are kept as written: references are filled by `settings` and `ledger`."""
+    """The effective configuration. Values are stored as written; `settings` and `ledger` resolve references."""
 
     entries: Mapping[Path_, Entry]
-    """``("backend",)``, ``("ledger",)``, ``("backends", "local", "root")`` ... -> value and source."""
+    """``("backend",)``, ``("ledger",)``, ``("backends", "local", "root")`` ... mapped to value and source."""
     home: Path
-    """Where cloudtune keeps its state: the ledger and local runs."""
+    """The folder for cloudtune's state: the ledger and local runs."""
     files: tuple[Path, ...] = ()
     """The files that were read, the project's first."""
     profiles: tuple[str, ...] = ()
     """The names of all profiles."""
     ignored: tuple[str, ...] = ()
-    """Variables of the environment that look like ours and mean nothing."""
+    """Environment variables that look like cloudtune settings but are unknown."""
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     untrusted: Document | None = field(default=None, repr=False)
-    """The project's file, if there is one that the user does not trust."""
+    """The project's file, if it exists and the user does not trust it."""
 
     @property
     def backend(self) -> str:
-        """The back end to use where neither the call nor the spec names one."""
+        """The back end to use if neither the call nor the spec sets one."""
         return str(self.entries["backend",].value)
 
     @property
     def insisted_backend(self) -> str | None:
-        """The back end that the command line or the environment insists on, whatever a spec says."""
+        """The back end set by the command line or the environment, which overrides the spec."""
         entry = self.entries["backend",]
         return self.backend if entry.file is None and entry.source != DEFAULT_SOURCE else None
 
     @property
     def profile(self) -> str | None:
-        """The profile in force."""
+        """The selected profile."""
         entry = self.entries.get(("profile",))
         return None if entry is None else str(entry.value)
 
     @property
     def ledger(self) -> str:
-        """The ledger's URL. Raises ConfigError on one that a file chooses which is not trusted."""
+        """Return the ledger's URL. Raises ConfigError if an untrusted file sets it."""
         return str(self._filled({("ledger",): self.entries["ledger",]})["ledger",])
 
     @property
     def pending(self) -> tuple[Problem, ...]:
-        """The settings that have no effect until the user trusts the project's file, those of its profiles included."""
+        """The settings that are not applied until the user trusts the project's file, including its profiles."""
         return () if self.untrusted is None else sensitive_settings(self.untrusted)
 
     def source(self, *path: str) -> str | None:
-        """Where a value came from."""
+        """Return the source of a value."""
         entry = self.entries.get(path)
         return None if entry is None else entry.source
 
     def settings(self, backend: str) -> dict[str, Any]:
-        """A back end's settings with every reference filled.
+        """Return a back end's settings with all references resolved.
 
         Raises:
             ConfigError: A setting needs trust, refers to a variable that is not set, or has a reference in a URL.
@@ -128,7 +128,7 @@ class Config:
         return settings
 
     def shown(self) -> list[tuple[str, Any, str]]:
-        """Dotted key, value and source of every entry, with secrets masked and references as they were written."""
+        """Return dotted key, value and source of every entry, with secrets masked and references as written."""
         return [
             (dotted(path), shown(str(entry.value)) if path == ("ledger",) else masked(str(path[-1]), entry.value),
              entry.source)
@@ -158,7 +158,7 @@ class Config:
     def _fill(self, value: Any, path: Path_, entry: Entry, problems: list[Problem]) -> Any:
         if isinstance(value, list):
             return [self._fill(item, path, entry, problems) for item in value]
-        if not isinstance(value, str) or entry.file is None:  # what the environment says is meant as it is
+        if not isinstance(value, str) or entry.file is None:  # values of the environment are literal
             return value
 
         def fill(found: Any) -> str:
@@ -179,10 +179,10 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read the configuration, looking for the project's file from ``start`` (the working directory).
+    """Read the configuration, searching for the project's file from ``start`` (the working directory).
 
-    ``flags`` holds what the command line says (``backend``, ``ledger``); what is None there was not said. Raises
-    ConfigError with every fault of every file.
+    ``flags`` has the command-line values (``backend``, ``ledger``); None means not set. Raises ConfigError with all
+    problems of all files.
     """
     env = os.environ if environ is None else environ
     path, user = project_file(start or Path.cwd()), user_file()
@@ -215,13 +215,13 @@ def load_config(
 
 
 def read_project(path: Path) -> tuple[Document, bytes]:
-    """A project's file, and the very bytes that were parsed. Raises ConfigError."""
+    """Return a project's file, and the bytes that were parsed. Raises ConfigError."""
     content = read_project_file(path)
     return parse_document(content, str(path), path.absolute().parent, error=ConfigError, what=_WHAT), content
 
 
 def user_file() -> Path:
-    """Where the user's own configuration lies, whether it exists or not."""
+    """Return the path of the user's configuration, whether it exists or not."""
     from platformdirs import user_config_dir
 
     return Path(user_config_dir("cloudtune", appauthor=False)) / USER_FILE
@@ -234,7 +234,7 @@ def _home(env: Mapping[str, str]) -> Path:
 
 
 def _layer(document: Document, profile: str | None) -> dict[Path_, Entry]:
-    """The values of a file's top, or of one of its profiles."""
+    """Return the values of a file's top level, or of one of its profiles."""
     values, note = document.values, ""
     above: Path_ = ()
     if profile is not None:
@@ -249,7 +249,7 @@ def _layer(document: Document, profile: str | None) -> dict[Path_, Entry]:
 
 
 def _from_folder(path: Path_, value: Any, folder: Path) -> Any:
-    """A relative path in a back end's settings counts from the file's folder."""
+    """Resolve relative paths in back-end settings against the file's folder."""
     if path[0] == "backends" and isinstance(value, str):
         if value.startswith(("./", "../")) or value in (".", ".."):
             return os.path.normpath(folder / value)
@@ -259,7 +259,7 @@ def _from_folder(path: Path_, value: Any, folder: Path) -> Any:
 
 
 def _merged(layers: list[Mapping[Path_, Entry]]) -> dict[Path_, Entry]:
-    """The first layer that has a value wins; a plain value also hides what later ones have beneath it."""
+    """Merge the layers. The first layer with a value wins; a plain value also hides nested values of later layers."""
     found: dict[Path_, Entry] = {}
     tables: set[Path_] = set()
     for layer in layers:
@@ -277,7 +277,7 @@ def _merged(layers: list[Mapping[Path_, Entry]]) -> dict[Path_, Entry]:
 
 
 def sensitive_settings(document: Document) -> tuple[Problem, ...]:
-    """The settings of a project's file that take effect only once the user trusts it."""
+    """Return the settings of a project's file that require trust."""
     found, effects = [], _Effects()
     for path, value in leaves(document.values):
         meant = path[2:] if path[0] == "profiles" else path
@@ -302,7 +302,7 @@ def _needs_trust(effect: Effect, path: Path_, entry: Entry) -> Problem | None:
 
 
 class _Effects:
-    """What settings can do. Each back end is looked up once: a file may hold thousands of settings."""
+    """Returns the effect of settings. Each back end is looked up once; a file can have thousands of settings."""
 
     def __init__(self) -> None:
         self._options: dict[str, type[BaseModel] | None] = {}
@@ -314,7 +314,10 @@ class _Effects:
         if name not in self._options:
             try:
                 self._options[name] = backend_class(name).Options
-            except (CloudtuneError, AttributeError):  # what cannot be loaded, or has no Options, cannot tell
+            except (
+                CloudtuneError,
+                AttributeError,
+            ):  # a back end that cannot be loaded, or has no Options, declares nothing
                 self._options[name] = None
         options = self._options[name]
         return "unclassified" if options is None else effect_of(options, str(path[2]))
@@ -358,9 +361,9 @@ def _profile(flag: str | None, env: Mapping[Path_, Entry], documents: list[Docum
         return entry
     near = get_close_matches(str(entry.value), known, n=1)
     fix = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}" if known else (
-        f"write [profiles.{entry.value}] into {PROJECT_FILE}"
+        f"add [profiles.{entry.value}] to {PROJECT_FILE}"
     )  # fmt: skip
-    message = f"no profile is called {entry.value!r}"
+    message = f"no profile named {entry.value!r}"
     raise ConfigError([Problem(code="unknown_profile", message=message, file=entry.source, fix=fix)])
 
 

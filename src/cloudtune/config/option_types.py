@@ -1,7 +1,7 @@
-"""Types for the fields of a back end's ``Options``: each one says what a value of that field can do.
+"""Types for the fields of a back end's ``Options``. Each type declares the effect of the field.
 
-A project's ``cloudtune.toml`` may come from somebody else. Its ``Safe`` fields take effect at once; every other field
-takes effect only after the user runs ``cloudtune config trust``. A field without one of these types needs trust too::
+A project's ``cloudtune.toml`` can come from other people. Its ``Safe`` fields apply immediately; all other fields
+apply only after the user runs ``cloudtune config trust``. A field without one of these types requires trust too::
 
     class Options(BaseModel):
         timeout: Safe[PositiveFloat] = 60.0
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SettingEffect:
-    """Field metadata: what a value of the field can do."""
+    """Field metadata: the effect of the field."""
 
     effect: Effect
 
@@ -36,22 +36,22 @@ Endpoint = Annotated[T, SettingEffect("endpoint")]
 Credential = Annotated[T, SettingEffect("credential")]
 """Chooses a key, a token, an identity or a role."""
 Protection = Annotated[T, SettingEffect("protection")]
-"""Can switch off a protection, or agrees to terms in the user's name."""
+"""Can disable a protection, or accepts terms for the user."""
 WrittenPath = Annotated[T, SettingEffect("path")]
-"""Chooses where files are written, and read again later."""
+"""Chooses where files are written and later read."""
 
 REASONS: dict[Effect, str] = {
     "program": "chooses a program that runs",
     "endpoint": "chooses where requests and data are sent",
     "credential": "chooses a credential",
-    "protection": "can switch off a protection or accept terms",
+    "protection": "can disable a protection or accept terms",
     "path": "chooses where files are written",
     "unclassified": "is not declared safe by its back end",
 }
 
 
 def effect_of(options: type[BaseModel], key: str) -> Effect:
-    """What a value of that field can do; ``unclassified`` for a field without a declaration, and for no field."""
+    """Return the effect of that field; ``unclassified`` for an undeclared or unknown field."""
     field = options.model_fields.get(key)
     marks = [mark.effect for mark in field.metadata if isinstance(mark, SettingEffect)] if field else []
     return marks[0] if len(marks) == 1 else "unclassified"

@@ -1,8 +1,8 @@
-"""Which project file counts, and whether the user trusts it.
+"""Finds the project file, and records whether the user trusts it.
 
-A project file may come from a cloned repository. It counts only inside the repository (or in the working directory
-where there is none), and only if nobody else can change it. Trust is recorded for one path with one content: one
-empty file per pair, below the user's state folder. Any change of the project file ends it.
+A project file can come from a cloned repository. It is used only inside the repository (or, without one, in the
+working directory), and only if no other user can change it. Trust is recorded for one path with one content: one
+empty file per pair, in the user's state folder. Any change to the project file revokes it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _NO_FILE = "it is not a regular file"
 
 
 def project_file(start: Path) -> Path | None:
-    """The nearest ``cloudtune.toml`` from a folder up to the root of its repository.
+    """Return the nearest ``cloudtune.toml`` from a folder up to the root of its repository.
 
-    The root is the first folder that holds ``.git``. Without one only the folder itself counts.
+    The root is the first folder with ``.git``. Without one, only the folder itself is searched.
     """
     start = start.absolute()
     folders = (start, *start.parents)
@@ -33,18 +33,18 @@ def project_file(start: Path) -> Path | None:
 
 
 def read_project_file(path: Path) -> bytes:
-    """The file's content, if nobody but the user and root can change it.
+    """Return the file's content, if only the user and root can change it.
 
     Owner and mode are those of the opened file, so they cannot change between the check and the read.
 
     Raises:
-        ConfigError: The file is missing, is no regular file, belongs to another user, or is writable by others.
+        ConfigError: The file is missing, not a regular file, belongs to another user, or is writable by others.
 
     """
     try:
         file = open(path, "rb", opener=_open_directly)  # noqa: SIM115 - closed below
     except IsADirectoryError as error:
-        raise _refused(path, _NO_FILE, "remove it, or run in another folder") from error
+        raise _refused(path, _NO_FILE, "delete it, or run in another folder") from error
     except (OSError, ValueError) as error:
         if path.is_symlink():
             raise _refused(path, "it is a symbolic link", "replace it with the file itself") from error
@@ -53,9 +53,9 @@ def read_project_file(path: Path) -> bytes:
     with file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise _refused(path, _NO_FILE, "remove it, or run in another folder")
+            raise _refused(path, _NO_FILE, "delete it, or run in another folder")
         if found.st_uid not in (os.geteuid(), 0):
-            fix = f"if you trust its content, take it over: chown {os.geteuid()} {path}"
+            fix = f"if you trust its content, take ownership: chown {os.geteuid()} {path}"
             raise _refused(path, f"it belongs to another user ({_user(found.st_uid)})", fix)
         if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _is_own_group(found.st_gid)):
             raise _refused(path, "other users can change it", f"chmod go-w {path}")
@@ -63,12 +63,12 @@ def read_project_file(path: Path) -> bytes:
 
 
 def _open_directly(path: str, flags: int) -> int:
-    """Follow no link, and do not wait until somebody writes into a pipe."""
+    """Open without following links and without waiting for a pipe's writer."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def is_trusted(path: Path, content: bytes) -> bool:
-    """Whether the user trusts this file with this content."""
+    """Return whether the user trusts this file with this content."""
     try:
         found = os.lstat(_record(path, content))
     except OSError:
@@ -89,11 +89,11 @@ def trust(path: Path, content: bytes) -> None:
         record.parent.mkdir(mode=0o700, exist_ok=True)
         os.close(os.open(record, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        raise ConfigError(f"the trust in {path} cannot be recorded: {error}") from error
+        raise ConfigError(f"cannot record the trust in {path}: {error}") from error
 
 
 def untrust(path: Path) -> bool:
-    """Forget the trust in a file, whatever its content. Returns whether there was any."""
+    """Revoke the trust in a file, for any content. Returns whether there was any."""
     folder = _folder(path)
     if not folder.is_dir():
         return False
@@ -102,7 +102,7 @@ def untrust(path: Path) -> bool:
 
 
 def _folder(path: Path) -> Path:
-    # Not CLOUDTUNE_HOME: a ledger may lie in a folder that a group shares, and trust is one user's decision.
+    # Not CLOUDTUNE_HOME: a ledger may be in a shared folder, but trust is one user's decision.
     from platformdirs import user_state_dir
 
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
@@ -123,7 +123,7 @@ def _user(number: int) -> str:
 
 
 def _is_own_group(number: int) -> bool:
-    """Whether it is the user's private group, as distributions create one per user: nobody else is in it."""
+    """Return whether it is the user's private group without other members, as distributions create it."""
     import grp
     import pwd
 
@@ -136,6 +136,6 @@ def _is_own_group(number: int) -> bool:
 
 
 def _refused(path: Path, why: str, fix: str) -> ConfigError:
-    problem = Problem(code="unsafe_file", message=f"the project's configuration is refused: {why}", file=str(path),
+    problem = Problem(code="unsafe_file", message=f"cannot use the project's configuration: {why}", file=str(path),
                       fix=fix)  # fmt: skip
     return ConfigError([problem])

@@ -1,6 +1,6 @@
-"""Data: any file becomes canonical records, checked, split and fingerprinted, and any back end's format.
+"""Data: converts files to canonical records, checks, splits and fingerprints them, and writes back-end formats.
 
-What stands here is loaded when it is named: the processes that share the work of large files need little of it.
+Names are imported on first use, because worker processes for large files need few of them.
 """
 
 from __future__ import annotations

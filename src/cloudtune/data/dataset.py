@@ -41,7 +41,7 @@ _SPAN = 1 << 64
 
 
 class Dataset:
-    """Records of files, read anew each time it is gone through. Every method gives another Dataset; none reads yet.
+    """Records of files, read again on each iteration. Every method returns a new Dataset without reading.
 
     Bad rows raise DataError, with all of them, when the end is reached.
     """
@@ -110,7 +110,7 @@ class Dataset:
     def balance(
         self, label: Callable[[Record], str] = label_of, *, most: int | None = None, seed: int = 0
     ) -> Dataset:  # fmt: skip
-        """As many records of each label as of the rarest, or ``most`` at the most."""
+        """Return at most ``most`` records per label, by default the count of the rarest label."""
         return Dataset(lambda: balanced(self._stream, seed, label, most))
 
     def redact(self) -> Dataset:
@@ -137,7 +137,7 @@ class Dataset:
         ``group``: records with the same group fall on one side. ``stratify``: each label gives just its share.
         """
         if group is not None and stratify is not None:
-            raise ValueError("group and stratify exclude each other")
+            raise ValueError("group and stratify cannot be combined")
         cut = _Cut(self, validation, test, seed, group, stratify)
         names = ["train", "validation"] + (["test"] if test else [])
         return {name: Dataset(lambda name=name: cut.side(name)) for name in names}  # type: ignore[misc]

@@ -143,7 +143,7 @@ def _refuse_change(data: Data, split: str) -> None:
     named = sources(data)
     source = named.get(split, named["train"])
     problem = Problem(
-        code="data_changed", message=f"the {split} rows are not those that were checked", file=", ".join(source.paths),
-        fix="plan again: the files have changed since",
+        code="data_changed", message=f"the {split} rows have changed since the check", file=", ".join(source.paths),
+        fix="plan again",
     )  # fmt: skip
     raise DataError([problem])

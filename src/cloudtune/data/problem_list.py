@@ -53,7 +53,7 @@ class Faults:
             self._counts[severity, code] += count  # type: ignore[index]
         for problem in problems:
             if problem.code == "unused_key":
-                self._counts[problem.severity, problem.code] -= 1  # counted anew, where it is new
+                self._counts[problem.severity, problem.code] -= 1  # counted again if it is new
                 self._once(problem)
             else:
                 self._keep_if_room(problem)
@@ -65,7 +65,7 @@ class Faults:
             return
         named.add(problem.field)
         if len(named) > MAX_UNUSED_KEYS:
-            message = f"more than {MAX_UNUSED_KEYS} keys are not used, the others are not named"
+            message = f"more than {MAX_UNUSED_KEYS} keys are not used; the rest are not listed"
             problem = structs.replace(problem, message=message, line=None, row=None, field=None)
         self._counts[problem.severity, problem.code] += 1
         self._keep_if_room(problem)
@@ -96,7 +96,7 @@ class Faults:
             return tuple(kept)
         by_code = ", ".join(f"{code} {n}" for (sev, code), n in self._counts.most_common() if sev == severity)
         rest = Problem(
-            code="more_problems", severity=severity, message=f"and {total - len(kept)} more; in all: {by_code}"
+            code="more_problems", severity=severity, message=f"and {total - len(kept)} more; totals: {by_code}"
         )
         return (*kept, rest)
 
@@ -114,7 +114,7 @@ def _shortened(problem: Problem) -> Problem:
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
-    """As they stand in the files, in the order in which the files were met; what concerns no line comes last."""
+    """Sort key: the order of files and lines, with problems without a line last."""
     files: dict[str | None, int] = {}
     for problem in problems:
         files.setdefault(problem.file, len(files) if problem.file is not None else 1 << 30)

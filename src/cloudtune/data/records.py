@@ -108,7 +108,7 @@ class Chat(Record):
 
 
 class Text(Record):
-    """A piece of plain text, learnt whole."""
+    """A plain text. Every token is trained on."""
 
     text: str
 
@@ -153,7 +153,7 @@ class Tagged(Record):
 
 
 class Answers(Record):
-    """Where the answer stands in the context; empty lists where it does not."""
+    """Positions of the answer in the context. Empty lists if it does not occur."""
 
     text: list[str]
     answer_start: list[int]

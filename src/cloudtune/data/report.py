@@ -183,7 +183,7 @@ def _beside(form: Format, folder: Path) -> list[str]:
 
 
 def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch]) -> None:
-    """Rows that nearly repeat an earlier one, of any side; equal rows are told of already."""
+    """Report rows that nearly repeat an earlier one, in any split. Equal rows are already reported."""
     from cloudtune.data.transform.near import NearDuplicates
 
     known = NearDuplicates(threshold)

@@ -89,13 +89,13 @@ _TEMPLATE = (
 )  # fmt: skip
 STANDARD: tuple[Rule, ...] = (
     Rule("template_token", "warning", (b"<|", b"<start_of", b"<end_of", b"INST]", b"<<SYS>>", b"</s>"),
-         re.compile("|".join(map(re.escape, _TEMPLATE))), "{} is a token of chat templates",
-         "remove it: the template is added in training"),
+         re.compile("|".join(map(re.escape, _TEMPLATE))), "{} is a chat template token",
+         "remove it: training adds the template"),
     Rule("control_character", "warning", (b"\\",), re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]"),
          "{} is a control character", "remove it", hint=re.compile(rb"\\[ubf]"), escaped=True),
     Rule("control_character", "warning", (b"\x7f",), re.compile("\x7f"), "{} is a control character", "remove it"),
     Rule("broken_text", "warning", (b"\xef\xbf\xbd", b"\xc3\x83"), re.compile("\ufffd|\u00c3[\u0080-\u00bf]"),
-         "{} is what broken encoding leaves behind", "read the source with its own encoding"),
+         "{} is a sign of a wrong encoding", "read the source with its original encoding"),
 )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def forbidden(words: tuple[str, ...], target: str) -> Rule:
     """The rule that a vendor's forbidden words make."""
     return Rule(
         "forbidden_text", "error", tuple(word.encode() for word in words), re.compile("|".join(map(re.escape, words))),
-        f"{target} fails on {{}} in what the system or the user says", "write it another way",
+        f"{target} rejects {{}} in system and user messages", "write it another way",
         frozenset({"system", "user"}),
     )  # fmt: skip
 
@@ -128,11 +128,11 @@ PRIVATE: tuple[Rule, ...] = (
     *(Rule("secret", "error", tuple(word.encode() for word in shape.words), shape.pattern,
            "a key or token stands here", "take it out, and make it invalid", hidden=True) for shape in TOKENS),
     Rule("card_number", "warning", _DIGITS, re.compile(r"(?<![\d.-])\d(?:[ -]?\d){12,18}(?![\d-])"),
-         "a card number stands here (its checksum is right)", "redact it", accept=_luhn, hidden=True,
+         "contains a card number (with a valid checksum)", "redact it", accept=_luhn, hidden=True,
          hint=re.compile(rb"\d(?:[ -]?\d){12}")),
     Rule("iban", "warning", _DIGITS, re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
-         "a bank account stands here (its checksum is right)", "redact it", accept=_iban, hidden=True,
+         "contains a bank account number (with a valid checksum)", "redact it", accept=_iban, hidden=True,
          hint=re.compile(rb"[A-Z]{2}\d{2} ?[A-Z0-9]{4}")),
     Rule("email", "warning", (b"@",), re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b"),
-         "an e-mail address stands here", "redact it", hidden=True),
+         "contains an email address", "redact it", hidden=True),
 )  # fmt: skip

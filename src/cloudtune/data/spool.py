@@ -37,7 +37,7 @@ class Spool:
         try:
             private_folder(self.folder)
         except OSError as error:
-            raise LedgerError(f"the folder of encoded rows cannot be used: {error}") from error
+            raise LedgerError(f"cannot use the folder of encoded rows: {error}") from error
         final = self._place(step)
         aside = self.folder / f".{final.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -58,7 +58,7 @@ class Spool:
         return self.folder / f"{step.request['sha256'][:32]}.{step.request['format']}.jsonl"
 
     def forget(self, plan: Plan) -> None:
-        """Remove what was encoded for that plan. Whoever still needs one of these files encodes it again."""
+        """Delete the encoded files of that plan. Other jobs that need one encode it again."""
         for step in plan.steps:
             if step.kind == "encode":
                 self._place(step).unlink(missing_ok=True)

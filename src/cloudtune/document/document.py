@@ -1,8 +1,7 @@
-"""Reads a YAML, JSON or TOML file into plain values, and remembers on which line each of them stands.
+"""Reads a YAML, JSON or TOML file into plain values with line numbers.
 
-What is wrong with the file itself (missing, empty, a folder, not UTF-8, a syntax error) is raised at once; duplicate
-keys are collected, so that they can be told together with whatever else is wrong. What the values mean is no concern
-of this module.
+Problems of the file itself (missing, empty, a folder, not UTF-8, a syntax error) are raised immediately. Duplicate
+keys are collected, to be reported with other problems. This module does not interpret the values.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ _DATA_SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", ".gz", ".ndjson"
 
 @dataclass(frozen=True)
 class Document:
-    """The values of a file, and where they stand."""
+    """The values of a file, with their locations."""
 
     file: str
-    """As the person named it, for messages."""
+    """The name as the user gave it, for messages."""
     folder: Path
-    """What relative paths in it count from."""
+    """The base folder of relative paths."""
     values: dict[str, Any]
     lines: Mapping[Path_, int] = field(default_factory=dict)
     duplicates: tuple[Problem, ...] = ()
 
     def line(self, path: Path_) -> int | None:
-        """The line of the value, or of the nearest thing around it that has one."""
+        """Return the line of the value, or of the nearest enclosing value with a line."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return self.lines[path[:end]]
@@ -63,26 +62,30 @@ def read_document(path: str | Path, *, error: type[InputError], what: str) -> Do
 
 
 def parse_document(raw: bytes, label: str, folder: Path, *, error: type[InputError], what: str) -> Document:
-    """Parse a file that is already read; ``label`` names it in messages, relative paths count from ``folder``."""
+    """Parse the content of a file. ``label`` is its name in messages, ``folder`` the base of relative paths."""
 
     def fail(code: str, message: str, fix: str | None = None, line: int | None = None) -> NoReturn:
         raise error([Problem(code=code, message=message, file=label, line=line, fix=fix)])
 
     text = _decoded(raw, what, fail)
     if not text.strip():
-        fail("empty", f"the file is empty, {what} is needed", "`cloudtune init` writes one to start from")
+        fail("empty", f"the file is empty; expected {what}", "create one with `cloudtune init`")
     try:
         parsed = _parser(label, text)(text)
     except SyntaxFault as fault:
         fail("syntax", str(fault), fault.fix, fault.line)
     except RecursionError:
-        fail("too_deep", "it is nested too deeply to be read")
+        fail("too_deep", "it is nested too deeply")
     values = parsed.values
     if values is None:
-        fail("empty", f"it holds nothing but comments, {what} is needed", "`cloudtune init` writes one to start from")
+        fail("empty", f"the file contains only comments; expected {what}", "create one with `cloudtune init`")
     if not isinstance(values, dict):
         kind = "a list" if isinstance(values, list) else "a single value"
-        fail("not_a_mapping", f"it holds {kind}, but {what} is a mapping", "begin with a line such as `model: ...`")
+        fail(
+            "not_a_mapping",
+            f"the file contains {kind}, but {what} is a mapping",
+            "start with a line such as `model: ...`",
+        )
     duplicates = tuple(_duplicate(label, *found) for found in parsed.duplicates)
     document = Document(label, folder, values, parsed.lines, duplicates)
     if problems := [_problem(document, *found) for found in _unusable(values)]:
@@ -96,7 +99,7 @@ def parse_value(text: str) -> Any:
 
 
 def dotted(path: Path_) -> str:
-    """The path as people write it."""
+    """Return the path in dotted form."""
     return ".".join(str(part) for part in path)
 
 
@@ -109,24 +112,24 @@ def _read(path: str | Path, fail: Callable[..., NoReturn]) -> bytes:
                 os.set_blocking(file.fileno(), True)
             return file.read(LARGEST_BYTES + 1)
     except FileNotFoundError:
-        fail("no_file", "no such file", "check the path, or let `cloudtune init` write one")
+        fail("no_file", "no such file", "check the path, or create one with `cloudtune init`")
     except IsADirectoryError:
-        fail("directory", "this is a folder, not a file", "name the file in it")
+        fail("directory", "this is a folder, not a file", "specify a file in it")
     except PermissionError:
-        fail("no_permission", "no permission to read it", "check the file's owner and mode")
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, or the home folder of nobody
-        fail("unreadable", f"it cannot be read: {getattr(error, 'strerror', None) or error}")
+        fail("no_permission", "no permission to read it", "check the file's owner and permissions")
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name, or the home folder of an unknown user
+        fail("unreadable", f"cannot read the file: {getattr(error, 'strerror', None) or error}")
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A pipe that nobody writes into is opened without waiting, and reads as empty."""
+    """Open without waiting for a pipe's writer; a pipe without one reads as empty."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _decoded(raw: bytes, what: str, fail: Callable[..., NoReturn]) -> str:
     if len(raw) > LARGEST_BYTES:
-        fail("too_large", f"it is larger than {LARGEST_BYTES // 1024} KiB, too large for {what}",
-             "if these are the rows, name them in a spec under `data.train`")  # fmt: skip
+        fail("too_large", f"it is larger than {LARGEST_BYTES // 1024} KiB, which is too large for {what}",
+             "if this is a data file, reference it in a spec under `data.train`")  # fmt: skip
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -137,8 +140,8 @@ def _decoded(raw: bytes, what: str, fail: Callable[..., NoReturn]) -> str:
 def _parser(label: str, text: str) -> Callable[[str], Parsed]:
     suffix = Path(label).suffix.lower()
     if suffix in _DATA_SUFFIXES:
-        raise SyntaxFault("this is the name of a data file; YAML, JSON or TOML is needed",
-                          fix="name the rows in a spec: `data: {train: ...}`; `cloudtune init` writes one")  # fmt: skip
+        raise SyntaxFault("this looks like a data file; expected YAML, JSON or TOML",
+                          fix="reference it in a spec: `data: {train: ...}`; see `cloudtune init`")  # fmt: skip
     if suffix == ".toml":
         return parse_toml
     if suffix == ".json" or (suffix not in (".yaml", ".yml") and text.lstrip()[:1] == "{"):
@@ -147,11 +150,11 @@ def _parser(label: str, text: str) -> Callable[[str], Parsed]:
 
 
 def _unusable(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str, str]]:
-    """Texts and numbers that no field can hold: their path, what is wrong, and what to do."""
+    """Yield strings and numbers that no field accepts: path, problem and fix."""
     if isinstance(value, dict):
         for key, item in value.items():
             if found := _UNUSABLE.search(key):
-                yield path, f"the key {key!r} holds the character U+{ord(found[0]):04X}", "remove it"
+                yield path, f"the key {key!r} contains the character U+{ord(found[0]):04X}", "remove it"
             else:
                 yield from _unusable(item, (*path, key))
     elif isinstance(value, list):
@@ -159,9 +162,9 @@ def _unusable(value: Any, path: Path_ = ()) -> Iterator[tuple[Path_, str, str]]:
             yield from _unusable(item, (*path, number))
     elif isinstance(value, str):
         if found := _UNUSABLE.search(value):
-            yield path, f"the text holds the character U+{ord(found[0]):04X}", "remove it"
+            yield path, f"the text contains the character U+{ord(found[0]):04X}", "remove it"
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        yield path, "the number needs more than 64 bits", "write a smaller one"
+        yield path, "the number does not fit in 64 bits", "use a smaller number"
 
 
 def _problem(document: Document, path: Path_, message: str, fix: str) -> Problem:
@@ -171,6 +174,6 @@ def _problem(document: Document, path: Path_, message: str, fix: str) -> Problem
 
 def _duplicate(label: str, path: Path_, line: int, first: int) -> Problem:
     return Problem(
-        code="duplicate_key", message=f"the key stands here a second time, first in line {first}", file=label,
+        code="duplicate_key", message=f"duplicate key, first defined in line {first}", file=label,
         line=line, field=dotted(path), fix="keep one of the two",
     )  # fmt: skip

@@ -1,7 +1,7 @@
-"""The three formats that `document` reads: values, the line of each, and keys that stand twice.
+"""The three formats that `document` reads: values, their lines, and duplicate keys.
 
-YAML is 1.2: ``2e-4`` is a number, ``no`` is a word, and a tag that makes objects is refused. JSON and TOML are read by
-Python's own parsers; a second walk over the text finds the lines.
+YAML is version 1.2: ``2e-4`` is a number, ``no`` is a string, and tags that create objects are rejected. Python's
+parsers read JSON and TOML; a second pass over the text finds the lines.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from cloudtune.document.parsed import DEEPEST, Parsed, Path_, SyntaxFault
 
 MOST_VALUES = 10_000
-"""Values in one document, each use of an alias counted. A few aliases of aliases can make billions."""
+"""Maximum values in one document, counting each use of an alias. A few nested aliases can create billions."""
 MOST_DUPLICATES = 100
-"""More keys that stand twice are not reported."""
+"""Maximum duplicate keys that are reported."""
 
 
 # -- YAML ----------------------------------------------------------------------------------------------------------
@@ -33,7 +33,7 @@ def parse_yaml(text: str) -> Parsed:
     from ruamel.yaml.reader import ReaderError
 
     class LimitedParser(Parser):
-        """Stops at the limits before the whole document is read: that takes minutes for the largest ones."""
+        """Stops at the limits before the whole document is parsed, which can take minutes."""
 
         events = depth = 0
 
@@ -46,7 +46,7 @@ def parse_yaml(text: str) -> Parsed:
 
     yaml = YAML(typ="safe", pure=True)
     yaml.Parser = LimitedParser
-    yaml.composer.warn_double_anchors = False  # YAML 1.2 allows to reuse an anchor
+    yaml.composer.warn_double_anchors = False  # YAML 1.2 allows reusing an anchor
     try:
         node = yaml.compose(text)
     except MarkedYAMLError as error:
@@ -65,21 +65,21 @@ def _yaml_fault(error: Any) -> SyntaxFault:
     message = str(error.problem or error.context)
     fix = None
     if r"'\t'" in message:
-        message, fix = "a tab stands where YAML wants spaces", "indent with spaces"
+        message, fix = "a tab is used for indentation", "indent with spaces"
     elif "mapping values are not allowed" in message:
-        fix = "put a value that holds a colon in quotes, and check the indentation"
+        fix = "quote values that contain a colon, and check the indentation"
     elif "another document" in message:
-        message, fix = "a second document begins here (`---`)", "keep one document in a file"
+        message, fix = "a second document starts here (`---`)", "keep one document per file"
     elif "cannot start any token" in message:
-        fix = "put the value in quotes"
+        fix = "quote the value"
     if begun is not None and mark is not None and begun.line != mark.line and error.context:
-        message += f", {error.context} that begins in line {begun.line + 1}"
+        message += f", {error.context} that starts in line {begun.line + 1}"
     place = f"column {mark.column + 1}: " if mark is not None else ""
     return SyntaxFault(f"not valid YAML: {place}{message}", line=mark.line + 1 if mark is not None else None, fix=fix)
 
 
 class _YamlReader:
-    """Turns YAML's nodes into values."""
+    """Converts YAML nodes to values."""
 
     def __init__(self, constructor: Any) -> None:
         self._constructor = constructor
@@ -90,7 +90,7 @@ class _YamlReader:
     def value(self, node: Any, path: Path_, inside: tuple[int, ...]) -> Any:
         self._nodes += 1
         if id(node) in inside:
-            raise SyntaxFault("an alias refers to itself", line=_line(node), fix="write the value out")
+            raise SyntaxFault("an alias refers to itself", line=_line(node), fix="write the value itself")
         _check_limits(self._nodes, len(path), _line(node))
         self.lines.setdefault(path, _line(node))
         tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
@@ -109,7 +109,7 @@ class _YamlReader:
                 merged |= self._merged(value_node, path, inside)
                 continue
             if not isinstance(key_node.value, str):
-                raise SyntaxFault("a key must be a word", line=_line(key_node))
+                raise SyntaxFault("a key must be a string", line=_line(key_node))
             key = key_node.value
             place = (*path, key)
             if key in found:
@@ -119,11 +119,11 @@ class _YamlReader:
         return merged | found
 
     def _merged(self, node: Any, path: Path_, inside: tuple[int, ...]) -> dict[str, Any]:
-        """What ``<<:`` brings in: a mapping, or a list of them of which the first wins."""
+        """Return the values of ``<<:``: a mapping, or a list of mappings of which the first wins."""
         value = self.value(node, (*path, "<<"), inside)
         parts = value if isinstance(value, list) else [value]
         if not all(isinstance(part, dict) for part in parts):
-            raise SyntaxFault("`<<` needs a mapping", line=_line(node))
+            raise SyntaxFault("`<<` requires a mapping", line=_line(node))
         return {key: item for part in reversed(parts) for key, item in part.items()}
 
     def _scalar(self, node: Any, tag: str) -> Any:
@@ -140,7 +140,7 @@ class _YamlReader:
                 case "str" | "timestamp" | "value":
                     return node.value
         except ValueError as error:
-            raise SyntaxFault(f"{node.value!r} cannot be read: {error}", line=_line(node)) from error
+            raise SyntaxFault(f"invalid value {node.value!r}: {error}", line=_line(node)) from error
         raise SyntaxFault(f"the tag {node.tag} is not allowed", line=_line(node), fix="write the plain value")
 
 
@@ -152,7 +152,7 @@ def _line(node: Any) -> int:
 
 
 def _check_size(values: Any) -> None:
-    """Refuse what holds too many values, or holds them too deep. Recursion is safe after it."""
+    """Reject documents with too many values or levels. Recursion is safe afterwards."""
     count = 0
     waiting = [(values, 1)]
     while waiting:
@@ -167,12 +167,12 @@ def _check_limits(count: int, depth: int, line: int | None = None) -> None:
     if depth > DEEPEST:
         raise _too_deep(line)
     if count > MOST_VALUES:
-        fix = "name many files by a pattern such as `rows/*.jsonl`"
-        raise SyntaxFault(f"it holds more than {MOST_VALUES:,} values", line=line, fix=fix)
+        fix = "use a pattern such as `rows/*.jsonl` for many files"
+        raise SyntaxFault(f"it contains more than {MOST_VALUES:,} values", line=line, fix=fix)
 
 
 def _too_deep(line: int | None) -> SyntaxFault:
-    return SyntaxFault(f"it is nested more than {DEEPEST} levels deep", line=line, fix="write flatter values")
+    return SyntaxFault(f"it is nested more than {DEEPEST} levels deep", line=line, fix="use fewer levels")
 
 
 # -- JSON ----------------------------------------------------------------------------------------------------------
@@ -187,14 +187,14 @@ def parse_json(text: str) -> Parsed:
     except json.JSONDecodeError as error:
         message = f"not valid JSON: column {error.colno}: {error.msg}"
         raise SyntaxFault(message, line=error.lineno) from error
-    except ValueError as error:  # an integer of more digits than Python converts
+    except ValueError as error:  # an integer with more digits than Python converts
         raise SyntaxFault(f"not valid JSON: {error}") from error
     _check_size(values)
     return _json_lines(text, Parsed(values, {}))
 
 
 def _json_lines(text: str, parsed: Parsed) -> Parsed:
-    """Walk over the marks of valid JSON, to learn the line of each key and item."""
+    """Scan the tokens of valid JSON to find the line of each key and item."""
     starts = [match.end() for match in re.finditer("\n", text)]
     holders: list[tuple[str, Path_]] = []  # the open brackets, each with the path of its value
     here: Path_ = ()
@@ -255,14 +255,14 @@ def parse_toml(text: str) -> Parsed:
             raise SyntaxFault(f"not valid TOML: {error}", line=len(text.splitlines())) from error
         message = f"not valid TOML: column {found[3]}: {found[1]}"
         raise SyntaxFault(message, line=int(found[2])) from error
-    except ValueError as error:  # an integer of more digits than Python converts
+    except ValueError as error:  # an integer with more digits than Python converts
         raise SyntaxFault(f"not valid TOML: {error}") from error
     _check_size(values)
     return Parsed(_plain(values), _toml_lines(text))
 
 
 def _toml_lines(text: str) -> dict[Path_, int]:
-    """The line of each table and of each key that begins a line; good enough to lead the eye."""
+    """Return the line of each table and of each key that starts a line, which is good enough for messages."""
     lines: dict[Path_, int] = {}
     table: Path_ = ()
     tables: dict[Path_, int] = {}

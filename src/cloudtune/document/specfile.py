@@ -1,7 +1,7 @@
-"""Reads a JobSpec from a YAML, JSON or TOML file, from the standard input, or from a mapping.
+"""Reads a JobSpec from a YAML, JSON or TOML file, from standard input, or from a mapping.
 
-Every fault is told at once, with its file, line and field. Relative paths count from the spec's folder. A spec is
-stored, printed and sent: so it holds no secrets, and no references to environment variables either.
+All problems are reported at once, with file, line and field. Paths are relative to the spec's folder. A spec is
+stored, printed and sent, so it must not contain secrets or references to environment variables.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SET = "--set"
 
 @dataclass(frozen=True)
 class _Places:
-    """Where each field was written: in the file, or on the command line."""
+    """The location of each field: in the file, or on the command line."""
 
     document: Document
     overridden: frozenset[Path_] = frozenset()
@@ -66,13 +66,13 @@ class _Places:
 
 @dataclass(frozen=True)
 class SpecFile:
-    """A spec, and where each of its fields stands in its file."""
+    """A spec, with the location of each field in its file."""
 
     spec: JobSpec
     _places: _Places
 
     def placed(self, problem: Problem) -> Problem:
-        """The problem with the place of its field, where it names a field and no place."""
+        """Return the problem with the location of its field, if it has a field and no location."""
         if problem.file is not None or not problem.field:
             return problem
         path = tuple(int(part) if part.isdigit() else part for part in problem.field.split("."))
@@ -81,28 +81,28 @@ class SpecFile:
 
 
 def load_spec(path: str | Path, *, set: Sequence[str] = ()) -> JobSpec:  # noqa: A002 - the option is called --set
-    """Read a spec file; ``-`` is the standard input. ``set`` holds ``a.b=value`` texts that win over the file.
+    """Read a spec file. ``-`` is standard input. ``set`` has ``a.b=value`` strings that override the file.
 
-    Raises SpecError with every fault.
+    Raises SpecError with all problems.
     """
     return open_spec(path, set).spec
 
 
 def open_spec(path: str | Path, changes: Sequence[str] = ()) -> SpecFile:
-    """As `load_spec`, with the places kept for later messages."""
+    """As `load_spec`, with the locations for later messages."""
     document = read_document(path, error=SpecError, what="a job spec")
     name = "job" if str(path) == STDIN else name_from(Path(path).stem)
     return _checked(document, changes, name)
 
 
 def parse_spec(values: Mapping[str, Any], *, folder: Path | None = None, changes: Sequence[str] = ()) -> JobSpec:
-    """A spec from plain values, as a file would hold them; relative paths count from ``folder``, else from here."""
+    """Create a spec from plain values, as in a file. Paths are relative to ``folder`` or the working directory."""
     document = Document("", (folder or Path.cwd()).absolute(), dict(values))
     return _checked(document, changes, "job").spec
 
 
 def name_from(text: str) -> str:
-    """A valid name that resembles the text."""
+    """Return a valid name that resembles the text."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9]+", "-", plain).strip("-")[:40].rstrip("-") or "job"
 
@@ -130,18 +130,18 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 
 
 def _refuse_newer(values: Mapping[str, Any], places: _Places) -> None:
-    """A newer version's keys are not ours to judge: say only that."""
+    """Report only the version of a newer spec, whose keys are unknown."""
     version = values.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version <= SPEC_VERSION:
         return
     file, line = places(("version",))
-    message = f"the spec is of version {version}; this cloudtune reads version {SPEC_VERSION}"
+    message = f"the spec has version {version}; this cloudtune supports version {SPEC_VERSION}"
     fix = 'upgrade: pip install -U "cloudtune"'
     raise SpecError([Problem(code="newer_version", message=message, file=file, line=line, field="version", fix=fix)])
 
 
 def _pruned(values: Mapping[str, Any], above: Path_ = ()) -> dict[str, Any]:
-    """Without the keys that were left empty: an empty section means what a missing one means."""
+    """Return the values without empty keys: an empty section is the same as a missing one."""
     if above[:1] == ("overrides",):
         return dict(values)
     return {
@@ -163,8 +163,8 @@ def _with_overrides(
         name, equals, written = text.partition("=")
         path = tuple(name.strip().split("."))
         if not equals or not all(path) or len(path) > DEEPEST:
-            fix = "write for example --set hyperparameters.epochs=5"
-            problems.append(Problem(code="set", message=f"{text!r} is not of the form a.b=value", file=_SET, fix=fix))
+            fix = "for example: --set hyperparameters.epochs=5"
+            problems.append(Problem(code="set", message=f"expected a.b=value, got {text!r}", file=_SET, fix=fix))
             continue
         try:
             _put(found, path, parse_value(written) if written.strip() else None)
@@ -209,13 +209,13 @@ def _texts(value: Any, path: Path_ = ()) -> list[tuple[Path_, str]]:
 
 
 def _secrets(path: Path_, value: str, places: _Places) -> list[Problem]:
-    why = "a spec is stored with the job and shown in plans"
+    why = "specs are stored with the job and shown in plans"
     if "${" in value:
-        code, message = "reference", f"a spec takes no ${{...}} references: {why}"
-        fix = "write the value itself; secrets belong in the vendor's credentials or in `cloudtune.toml`"
+        code, message = "reference", f"a spec cannot contain ${{...}} references: {why}"
+        fix = "write the value itself; put secrets in the vendor's credentials or in `cloudtune.toml`"
     elif looks_secret(tuple(str(part) for part in path), value):
         code, message = "secret", f"this looks like a secret: {why}"
-        fix = "take it out; secrets belong in the vendor's credentials, or as ${NAME} in `cloudtune.toml`"
+        fix = "remove it; put secrets in the vendor's credentials, or reference them as ${NAME} in `cloudtune.toml`"
     else:
         return []
     file, line = places(path)
@@ -226,7 +226,7 @@ def _secrets(path: Path_, value: str, places: _Places) -> list[Problem]:
 
 
 def _with_paths(values: dict[str, Any], places: _Places) -> dict[str, Any]:
-    """Data and model paths made absolute: from the spec's folder, or from here for what the command line gave."""
+    """Make data and model paths absolute: from the spec's folder, or the working directory for command-line values."""
 
     def base(path: Path_) -> Path:
         return Path.cwd() if places.is_overridden(path) else places.document.folder
@@ -259,7 +259,7 @@ def _source_path(value: Any, path: Path_, base: Callable[[Path_], Path]) -> Any:
 
 
 def _model_path(model: str, folder: Path) -> str:
-    """A path if it looks like one, or if something stands there; else a name for the back end to know."""
+    """Return a path if it looks like one or exists. Otherwise it is a name for the back end."""
     if "://" in model or not model:
         return model
     there = _absolute(model, folder)
@@ -270,7 +270,7 @@ def _model_path(model: str, folder: Path) -> str:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except (OSError, ValueError):  # too long for a file's name, or a NUL in it
+    except (OSError, ValueError):  # too long for a file name, or contains a NUL
         return False
 
 

@@ -1,7 +1,7 @@
-"""Turns pydantic's faults into Problems that a person can act on: where it stands, what is wrong, what to write.
+"""Converts pydantic's errors to Problems with location, message and fix.
 
-pydantic reports every branch of a union apart and names the branches in its paths; here they become one fault at the
-place that stands in the file.
+pydantic reports every branch of a union separately, with the branch in the path. Here they become one problem at the
+location in the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Path_ = tuple[str | int, ...]
 
 _A = "a mapping of keys and values"
 MOST_PROBLEMS = 200
-"""More faults of one document are counted, not listed."""
+"""Maximum problems listed for one document. Others are counted."""
 _TYPES = {
     "string_type": "text", "int_type": "a whole number", "int_parsing": "a whole number", "float_type": "a number",
     "float_parsing": "a number", "bool_type": "true or false", "bool_parsing": "true or false", "list_type": "a list",
@@ -46,10 +46,10 @@ def problems_of(
     aliases: Mapping[str, str] | None = None,
     examples: Mapping[str, str] | None = None,
 ) -> list[Problem]:
-    """Each fault once.
+    """Return each problem once.
 
-    ``values`` is what was validated; ``place`` gives file and line of a path; ``aliases`` maps a key that people write
-    to the field that is meant; ``examples`` shows how to write a field that is missing.
+    ``values`` was validated; ``place`` returns file and line of a path; ``aliases`` maps common wrong keys to the
+    intended field; ``examples`` shows how to write a missing field.
     """
     groups: dict[Path_, list[tuple[Path_, ErrorDetails]]] = {}
     for fault in error.errors(include_url=False):
@@ -63,13 +63,13 @@ def problems_of(
         field = ".".join(map(str, path)) or None
         found.append(Problem(code=fault["type"], message=message, file=file, line=line, field=field, fix=fix))
     if len(settled) > MOST_PROBLEMS:
-        more = f"{len(settled) - MOST_PROBLEMS:,} more faults are not listed"
+        more = f"{len(settled) - MOST_PROBLEMS:,} more problems are not listed"
         found.append(Problem(code="more", message=more, file=place(())[0]))
     return found
 
 
 def quoted(value: Any) -> str:
-    """A value as it may stand in a message: short, and never a whole section."""
+    """Return a value for a message: short, and never a whole section."""
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):
@@ -83,7 +83,7 @@ def quoted(value: Any) -> str:
 
 
 def _in_file(loc: Sequence[str | int], values: Any, *, missing: bool) -> tuple[Path_, Path_]:
-    """The path as it stands in the file, and the path at which a union's branches part."""
+    """Return the path in the file, and the path at which a union's branches diverge."""
     path: list[str | int] = []
     branch: Path_ | None = None
     here = values
@@ -104,7 +104,7 @@ def _has(holder: Any, part: str | int) -> bool:
 
 
 def _settled(faults: list[tuple[Path_, ErrorDetails]]) -> Iterator[tuple[Path_, ErrorDetails, tuple[str, ...]]]:
-    """Of the faults of one union, those of the branch that was meant, and what else would have been right."""
+    """Select the errors of the intended branch of a union, and the other accepted types."""
     if len(faults) == 1:
         yield *faults[0], ()
         return
@@ -118,7 +118,7 @@ def _settled(faults: list[tuple[Path_, ErrorDetails]]) -> Iterator[tuple[Path_, 
             yield path, fault, also if fault["type"] == "literal_error" else ()
         return
     deepest = max(len(path) for path, _ in faults)
-    if deepest > min(len(path) for path, _ in faults):  # the branch that fits so well that only a part of it is wrong
+    if deepest > min(len(path) for path, _ in faults):  # the branch of which only a part is wrong
         for path, fault in faults:
             if len(path) == deepest:
                 yield path, fault, ()
@@ -152,10 +152,10 @@ def _worded(
         return f"must be {word} {context[key]}, not {quoted(value)}", None
     if kind in _TYPES:
         needed = " or ".join(dict.fromkeys((_TYPES[kind], *also)))
-        fix = "put it in quotes" if needed == "text" and isinstance(value, int | float) else None
+        fix = "quote it" if needed == "text" and isinstance(value, int | float) else None
         if needed == _A and (example := examples.get(".".join(map(str, path)))):
-            fix = f"write for example `{example}`"
-        return f"{needed} is needed, not {quoted(value)}", fix
+            fix = f"for example: `{example}`"
+        return f"expected {needed}, got {quoted(value)}", fix
     if kind == "string_too_short":
         return "must not be empty", None
     message = str(fault["msg"]).removeprefix("Value error, ")
@@ -183,11 +183,11 @@ def _nearest_keys(path: Path_, model: type[BaseModel], aliases: Mapping[str, str
     far = [field for field in _all_fields(model) if get_close_matches(key, [field.rpartition(".")[2]], cutoff=0.8)]
     if far:
         return f"did you mean {far[0]}?"
-    return f"known here: {', '.join(known)}" if known else "remove it"
+    return f"known keys: {', '.join(known)}" if known else "remove it"
 
 
 def _model_at(model: type[BaseModel], path: Path_) -> type[BaseModel] | None:
-    """The model that describes the mapping at that path."""
+    """Return the model that describes the mapping at that path."""
     here: type[BaseModel] | None = model
     for part in path:
         field = here.model_fields.get(str(part)) if here else None

@@ -1,1 +1,1 @@
-"""Read files that others made, and write files that only the user can read."""
+"""Read untrusted files, and write files that only the user can read."""

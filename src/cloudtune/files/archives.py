@@ -1,10 +1,10 @@
-"""Read tar archives that strangers made: the one place that unpacks them.
+"""Reads untrusted tar archives. All archives are extracted here.
 
-An archive holds regular files and folders; links, devices, FIFOs, sparse files and odd names are refused. Sizes are
-counted while bytes are decompressed, because a header may lie. Nothing of a refused archive is left on the disk.
+Archives can contain regular files and folders; links, devices, FIFOs, sparse files and unusual names are rejected.
+Sizes are counted during decompression, because headers can be wrong. A rejected archive leaves nothing on the disk.
 
-``tarfile`` parses the headers, as a stream that cannot seek. Its own extraction is never used: its filters have let
-files escape (CVE-2025-4517).
+``tarfile`` parses the headers, as a stream without seeking. Its extraction is never used, because its filters have
+allowed files to escape (CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 _BLOCK = 512
 _CHUNK = 1 << 16
 _HEADERS = 1 << 20
-"""Bytes that the headers of one entry may take."""
+"""Maximum header bytes of one entry."""
 _PARSING = (tarfile.TarError, zlib.error, ValueError, EOFError, OverflowError, RecursionError, gzip.BadGzipFile)
-"""What ``tarfile`` and ``gzip`` raise for damaged content."""
+"""Exceptions of ``tarfile`` and ``gzip`` for damaged content."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories of characters that do not show, or that change how others show."""
+"""Unicode categories of invisible characters, and of characters that change how others are displayed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much an archive may hold. Sizes are in bytes."""
+    """Limits of an archive. Sizes are in bytes."""
 
     entries: int = 20_000
     ratio: int = 50
-    """Content may be this many times larger than the archive. Model weights compress to about half."""
+    """Maximum ratio of content to archive size. Model weights compress to about half."""
     free: int = 64 << 20
-    """Content of up to this size is allowed whatever the ratio."""
+    """Content up to this size is allowed at any ratio."""
     total: int = 1 << 40
 
     def allowed(self, compressed: int) -> int:
-        """The most bytes that an archive of that size may decompress to."""
+        """Return the maximum decompressed bytes for an archive of that size."""
         return min(self.total, max(self.free, self.ratio * compressed))
 
 
@@ -60,7 +60,7 @@ class Readable(Protocol):
     """The content of one file in an archive."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that are left where it is negative; none at the end."""
+        """Return up to ``size`` bytes, or all remaining bytes if it is negative; empty at the end."""
 
 
 def extract_tar(source: Path | BinaryIO, to: Path, *, limits: Limits | None = None) -> list[Path]:
@@ -70,7 +70,7 @@ def extract_tar(source: Path | BinaryIO, to: Path, *, limits: Limits | None = No
     `ArchiveError` for an archive that is damaged, too large, or holds something other than plain files and folders.
     """
     if to.exists():
-        raise FileExistsError(f"{to} exists already")
+        raise FileExistsError(f"{to} already exists")
     if not to.parent.exists():
         private_folder(to.parent)
     aside = to.with_name(f".{to.name}.{secrets.token_hex(8)}")
@@ -100,8 +100,8 @@ def _make_folders(root: Path, parts: tuple[str, ...]) -> None:
 def read_tar(source: Path | BinaryIO, *, limits: Limits | None = None) -> Iterator[tuple[str, Readable]]:
     """Yield the files of a .tar or .tar.gz, each with its name and content, in the archive's order.
 
-    A content is readable until the next file is asked for. Raises `ArchiveError` as `extract_tar` does, at the latest
-    after the last file.
+    The content is readable until the next file is requested. Raises `ArchiveError` as `extract_tar` does, at the
+    latest after the last file.
     """
     for parts, content in _entries(source, limits or Limits()):
         if content is not None:
@@ -109,28 +109,28 @@ def read_tar(source: Path | BinaryIO, *, limits: Limits | None = None) -> Iterat
 
 
 def safe_parts(name: str) -> tuple[str, ...]:
-    """The parts of a relative path from an untrusted source, such as an archive member or an object key.
+    """Return the parts of a relative path from an untrusted source, such as an archive member or an object key.
 
-    Raises `ArchiveError` for a name that leads out of its folder, or that not every file system can hold.
+    Raises `ArchiveError` for a name that points outside its folder, or that some file systems do not support.
     """
     text = name.removeprefix("./").removesuffix("/")
     parts = tuple(text.split("/"))
     reason = None
     if any(part in ("", ".", "..") for part in parts):
-        reason = "it is absolute, empty, or leads out of its folder"
+        reason = "it is absolute, empty, or points outside its folder"
     elif "\\" in text or _DRIVE.match(text):
-        reason = "it has a backslash or a drive letter"
+        reason = "it contains a backslash or a drive letter"
     elif any(unicodedata.category(character) in _HIDDEN for character in text):
-        reason = "it has characters that do not show"
+        reason = "it contains invisible characters"
     elif len(parts) > 32 or len(text.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
         reason = "it is too long"
     if reason:
-        raise ArchiveError(f"the name {text[:200]!a} is refused: {reason}")
+        raise ArchiveError(f"the name {text[:200]!a} is not allowed: {reason}")
     return parts
 
 
 class _Names:
-    """The names seen so far. File systems that ignore case or normalize Unicode see some of them as one."""
+    """The names so far. File systems that ignore case or normalize Unicode treat some of them as equal."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, bool]] = {}
@@ -142,14 +142,14 @@ class _Names:
         path = "/".join(parts)
         self._note(path, folder=folder)
         if path in self._given:
-            raise ArchiveError(f"the name {path!a} is there twice")
+            raise ArchiveError(f"duplicate name {path!a}")
         self._given.add(path)
 
     def _note(self, path: str, *, folder: bool) -> None:
         key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
         earlier = self._seen.setdefault(key, (path, folder))
         if earlier != (path, folder):
-            raise ArchiveError(f"the names {earlier[0]!a} and {path!a} would be one file")
+            raise ArchiveError(f"the names {earlier[0]!a} and {path!a} refer to the same file")
 
 
 class _Stream:
@@ -162,13 +162,15 @@ class _Stream:
         self.zeros = 0
         """Zero bytes at the end of what was read."""
         self.header_end: int | None = None
-        """Where the headers that are being parsed have to end, or None within a file's content."""
+        """Where the current headers must end, or None within a file's content."""
 
     def read(self, size: int) -> bytes:
         block = self._file.read(size)
         self.size += len(block)
         if self.size > self._allowed:
-            raise ArchiveError(f"its content is larger than {self._allowed} bytes, the most for an archive of its size")
+            raise ArchiveError(
+                f"its content is larger than {self._allowed} bytes, the limit for an archive of its size"
+            )
         if self.header_end is not None and self.size > self.header_end:
             raise ArchiveError("the headers of an entry are too long")
         kept = len(block.rstrip(b"\0"))
@@ -195,7 +197,7 @@ def _entries(source: Path | BinaryIO, limits: Limits) -> Iterator[tuple[tuple[st
 
 
 def _damaged(error: BaseException) -> ArchiveError:
-    return ArchiveError(f"it is damaged, or no tar archive: {str(error) or type(error).__name__}")
+    return ArchiveError(f"it is damaged or not a tar archive: {str(error) or type(error).__name__}")
 
 
 def _parsed(stream: _Stream, limits: Limits) -> Iterator[tuple[tuple[str, ...], Readable | None]]:
@@ -227,21 +229,21 @@ def _parsed(stream: _Stream, limits: Limits) -> Iterator[tuple[tuple[str, ...], 
             content.finish()
     while stream.read(_CHUNK):  # also checks gzip's checksum
         pass
-    # `tarfile` takes a header that it cannot read for the end.
+    # `tarfile` treats an unreadable header as the end.
     rest = stream.size - end
     if rest < 2 * _BLOCK or stream.zeros < rest:
-        raise ArchiveError("it is cut off, or has something else after its end")
+        raise ArchiveError("it is truncated, or has data after its end")
 
 
 def _refuse_special(entry: tarfile.TarInfo) -> None:
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or entry.issparse():
         raise ArchiveError(f"{entry.name!a} is a link, a device or another special file")
     if entry.size < 0 or (entry.isdir() and entry.size):
-        raise ArchiveError(f"{entry.name!a} has an impossible size")
+        raise ArchiveError(f"{entry.name!a} has an invalid size")
 
 
 class _Content:
-    """A file's content, which has to be as long as its header says."""
+    """A file's content, whose length must match its header."""
 
     def __init__(self, file: Readable, size: int) -> None:
         self._file = file
@@ -253,7 +255,7 @@ class _Content:
         except _PARSING as error:  # raised in the caller's frame, not in the generator's
             raise _damaged(error) from error
         if not block and self._left and size:
-            raise ArchiveError("it is cut off within a file")
+            raise ArchiveError("it is truncated within a file")
         self._left -= len(block)
         return block
 

@@ -1,6 +1,6 @@
-"""Read the small parts of model files that strangers made: JSON documents and the heads of safetensors files.
+"""Reads small parts of untrusted model files: JSON documents and the headers of safetensors files.
 
-Each reader raises ValueError that says what is wrong, for any content, and needs memory in proportion to the file.
+Each reader raises ValueError with the problem, for any content, and uses memory in proportion to the file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LARGEST_JSON = 64 << 20
 LARGEST_HEAD = 100 << 20
-"""safetensors itself reads no longer head (github.com/huggingface/safetensors, MAX_HEADER_SIZE, seen 2026-11-28)."""
+"""safetensors reads no longer header (github.com/huggingface/safetensors, MAX_HEADER_SIZE, seen 2026-11-28)."""
 LARGEST_COUNT = 1 << 48
 """No model has so many weights, tokens or positions."""
 _BITS = {
@@ -28,7 +28,7 @@ _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "s
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """The JSON object in ``content``. Raises ValueError, also for keys that are there twice, NaN and deep nesting."""
+    """Return the JSON object in ``content``. Raises ValueError, also for duplicate keys, NaN and deep nesting."""
     if len(content) > LARGEST_JSON:
         raise ValueError(f"it is larger than {LARGEST_JSON} bytes")
     return _object(content)
@@ -40,7 +40,7 @@ def _object(content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if not isinstance(found, dict):
-        raise ValueError("it is not a JSON object")  # noqa: TRY004 - bad content, not a wrong type in Python
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - invalid content, not a wrong Python type
     return found
 
 
@@ -49,7 +49,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice[:100]!a} is there twice")
+        raise ValueError(f"duplicate key {twice[:100]!a}")
     return found
 
 
@@ -70,59 +70,59 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 class Sizes(NamedTuple):
-    """The sizes of a model that its config.json says; None for those that it does not."""
+    """The sizes in a model's config.json; None for missing ones."""
 
     context_length: int | None
     vocab_size: int | None
 
 
 def model_sizes(config: Mapping[str, Any]) -> Sizes:
-    """Read the sizes out of config.json, or out of its ``text_config``. Raises ValueError for what is no size."""
+    """Read the sizes from config.json, or from its ``text_config``. Raises ValueError for invalid sizes."""
     text = config.get("text_config")
     if text is not None and not isinstance(text, dict):
         raise ValueError("text_config is not a JSON object")
-    inner = {**config, **(text or {})}  # vision-language models keep the language part apart
+    inner = {**config, **(text or {})}  # vision-language models have a separate language part
     context = next((inner[name] for name in _CONTEXT if inner.get(name) is not None), None)
     return Sizes(size_of("the context length", context), size_of("vocab_size", inner.get("vocab_size")))
 
 
 def size_of(what: str, value: Any) -> int | None:
-    """A size out of a model's file, or None where it is not said. Raises ValueError for what is no size."""
+    """Return a size from a model's file, or None if it is missing. Raises ValueError for an invalid size."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < LARGEST_COUNT:
-        raise ValueError(f"{what} is not a possible size")
+        raise ValueError(f"{what} is not a valid size")
     return value
 
 
 class Tensor(NamedTuple):
-    """One tensor in the head of a safetensors file."""
+    """One tensor in the header of a safetensors file."""
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
-    """Where its bytes begin and end, counted behind the head."""
+    """Start and end of its bytes, relative to the end of the header."""
     end: int
 
 
 def safetensors_head(read: Callable[[int, int], bytes], size: int) -> dict[str, Tensor]:
-    """The tensors that a safetensors file of ``size`` bytes holds; ``read(start, length)`` gives its bytes.
+    """Return the tensors of a safetensors file of ``size`` bytes. ``read(start, length)`` returns its bytes.
 
-    Raises ValueError for a damaged head, and for a file that does not end with the last tensor.
+    Raises ValueError for a damaged header, and for a file that does not end with the last tensor.
     """
     length = int.from_bytes(read(0, 8), "little")
     if not 2 <= length <= min(LARGEST_HEAD, size - 8):
-        raise ValueError("it is not a safetensors file, or it is cut short")
+        raise ValueError("it is not a safetensors file, or it is truncated")
     document = _object(read(8, length))
     document.pop("__metadata__", None)
     found = {name: _tensor(name, entry) for name, entry in document.items()}
     place = 0
     for tensor in sorted(found.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != place:
-            raise ValueError("its tensors overlap, or there is something between them")
+            raise ValueError("its tensors overlap, or have gaps between them")
         place = tensor.end
     if 8 + length + place != size:
-        raise ValueError("it is cut short, or has something after its tensors")
+        raise ValueError("it is truncated, or has data after its tensors")
     return found
 
 
@@ -134,13 +134,13 @@ def _tensor(name: str, entry: Any) -> Tensor:
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise ValueError(f"{label} has an unknown dtype")
     if not _are_counts(shape) or len(shape) > 16:
-        raise ValueError(f"{label} has an impossible shape")
+        raise ValueError(f"{label} has an invalid shape")
     if not _are_counts(offsets) or len(offsets) != 2:
-        raise ValueError(f"{label} has impossible data_offsets")
+        raise ValueError(f"{label} has invalid data_offsets")
     begin, end = offsets
     tensor = Tensor(dtype, tuple(shape), begin, end)
     if (tensor.end - tensor.begin) * 8 != math.prod(shape) * _BITS[dtype]:
-        raise ValueError(f"{label} has data_offsets that do not fit its shape")
+        raise ValueError(f"{label} has data_offsets that do not match its shape")
     return tensor
 
 

@@ -1,8 +1,8 @@
-"""Folders and files that only the user can read: mode 0700 and 0600, whatever the umask.
+"""Folders and files that only the user can read: mode 0700 and 0600, regardless of the umask.
 
-Everything that cloudtune keeps (rows, specs, answers, weights, state, logs, caches) is written through this module.
-Files that a user asks for at a path of their own, such as ``data convert --out``, are not covered by it.
-`cloudtune_trainer.private_files` holds the same rule for the trainer, which ships without this package.
+All files that cloudtune stores (rows, specs, output, weights, state, logs, caches) are written through this module.
+Files at a path that the user chooses, such as ``data convert --out``, are not.
+`cloudtune_trainer.private_files` does the same for the trainer, which ships without this package.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _OTHERS = 0o077
 
 
 def private_folder(path: Path) -> Path:
-    """Create a folder with mode 0700, and each missing parent; narrow the mode of one that exists. Returns ``path``.
+    """Create a folder with mode 0700, and each missing parent; correct the mode of an existing one. Returns ``path``.
 
     Raises PermissionError if the folder, or the symbolic link in its place, belongs to another user: on a shared disk
-    that user could have planted it.
+    that user could have created it.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         try:
             folder.mkdir(FOLDER_MODE)
-        except FileExistsError:  # another process was first, or a dangling link stands there
+        except FileExistsError:  # another process was first, or there is a dangling link
             if not folder.is_dir():
                 raise
     _check_owner(path)
@@ -41,7 +41,7 @@ def private_folder(path: Path) -> Path:
 
 def _check_owner(path: Path) -> None:
     me = os.geteuid()
-    if me == 0:  # root may work in any user's folder, for example in a container
+    if me == 0:  # root can work in any user's folder, for example in a container
         return
     for status in (path.lstat(), path.stat()):
         if status.st_uid not in (me, 0):
@@ -49,9 +49,9 @@ def _check_owner(path: Path) -> None:
 
 
 def narrow(path: Path) -> None:
-    """Take the permissions of group and others away from a file or folder of this user.
+    """Remove the permissions of group and others from a file or folder of this user.
 
-    A folder with the sticky bit, such as /tmp, is shared on purpose and stays as it is.
+    A folder with the sticky bit, such as /tmp, is shared on purpose and is not changed.
     """
     try:
         status = path.stat()
@@ -79,6 +79,6 @@ def write_private(path: Path, content: bytes | str) -> None:
 
 
 def copy_private(source: Path | str, target: Path) -> None:
-    """Copy a file's content; the copy has mode 0600 whatever the mode of the source."""
+    """Copy a file's content. The copy has mode 0600 regardless of the source's mode."""
     with open(source, "rb") as content, open_private(target) as file:
         shutil.copyfileobj(content, file, 1 << 20)

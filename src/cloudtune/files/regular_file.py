@@ -1,7 +1,7 @@
-"""Opening files that a user, a spec or a downloaded folder names: regular files only, so that no read can wait forever.
+"""Opens files from untrusted paths: regular files only, so no read can block forever.
 
-A FIFO waits for a writer, ``/dev/zero`` never ends, and a socket or a folder cannot be read at all. The type is taken
-from the open descriptor, so another file cannot be put in its place between the check and the read.
+A FIFO waits for a writer, ``/dev/zero`` never ends, and a socket or a folder cannot be read. The type is read from the
+open descriptor, so the file cannot be replaced between the check and the read.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _TYPES = {
 
 
 class NotRegularFile(OSError):
-    """The path names something that is not a regular file, or no file can have that name."""
+    """The path is not a regular file, or not a valid path."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader | io.BytesIO:
     """Open a regular file, or a symbolic link to one, for reading.
 
-    A file whose size is 0 reads as empty. Files under ``/proc`` report that size whatever they hold.
+    A file whose size is 0 reads as empty. Files under ``/proc`` always report that size.
 
     Raises:
         NotRegularFile: The path is a FIFO, a socket or a device, or it is not a valid path.
@@ -66,7 +66,7 @@ def _refuse_others(mode: int, name: str) -> None:
 
 
 def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
-    """The content of a regular file.
+    """Return the content of a regular file.
 
     Raises:
         NotRegularFile: As `open_regular`.
@@ -81,7 +81,7 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def invalid_path(name: str) -> str | None:
-    """Why no file can have this name; None if one can."""
+    """Return why no file can have this name, or None."""
     if not name:
         return "the path is empty"
     if "\0" in name:

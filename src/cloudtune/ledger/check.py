@@ -1,8 +1,8 @@
-"""Finds damaged rows of a ledger, and moves them out of it into a file.
+"""Finds damaged rows of a ledger, and moves them to a file.
 
-A damaged attempt that was moved is made again by the next submit of its spec, under the same token: the back end then
-finds the job that exists. A damaged step is replaced by one that says "a request may just have been sent": the next run
-waits, and looks at the vendor before it sends anything.
+The next submission of the spec recreates a moved attempt with the same token, and the back end then finds the existing
+job. A damaged step is replaced by one that means "a request may just have been sent": the next run waits, and checks
+with the vendor before it sends anything.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ FOLDER = "damaged"
 
 
 class LedgerReport(Value, frozen=True, kw_only=True):
-    """What a check of the ledger found."""
+    """The result of a ledger check."""
 
     file: tuple[str, ...] = ()
-    """What the database finds wrong with its own file."""
+    """Problems that the database reports for its file."""
     rows: tuple[DamagedRow, ...] = ()
     moved_to: str | None = None
-    """The file that holds the damaged rows, if they were moved."""
+    """The file with the damaged rows, if they were moved."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is damaged now."""
+        """Whether no damage remains."""
         return not self.file and (not self.rows or self.moved_to is not None)
 
 
 def check_ledger(ledger: Ledger) -> LedgerReport:
-    """Read every row, and ask the database about its file. Writes nothing."""
+    """Read every row, and run the database's check of its file. Writes nothing."""
     file = ledger.store.file_problems()
     try:
         rows = [damaged for query in _queries(ledger.store) for _, damaged in _damaged(ledger.store.read(query, ()))]
@@ -54,9 +54,9 @@ def check_ledger(ledger: Ledger) -> LedgerReport:
 
 
 def repair_ledger(ledger: Ledger, clock: Clock) -> LedgerReport:
-    """Move every damaged row into a file beside the ledger. The file is on disk before a row is removed.
+    """Move every damaged row to a file next to the ledger. The file is on disk before a row is removed.
 
-    Moves nothing if the database's own file is damaged, which the report then says: its rows cannot be trusted.
+    Moves nothing if the database file itself is damaged, because its rows cannot be trusted; the report says so.
     """
     report = check_ledger(ledger)
     if report.file or not report.rows:
@@ -104,7 +104,7 @@ def _save(target: Path, found: list[tuple[dict[str, Any], DamagedRow]]) -> None:
     with open_private(target, "xb") as file:
         for row, damaged in found:
             document = {"table": damaged.table, "problems": damaged.problems, "row": row}
-            # ASCII: what is not UTF-8 in the ledger stands as a lone surrogate, which JSON can hold.
+            # ASCII: bytes that are not UTF-8 are lone surrogates, which JSON can represent.
             file.write(json.dumps(document, default=_plain).encode("ascii") + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -1,10 +1,10 @@
-"""The durable record: every attempt at a job, or at hosting a model, every step's intent and outcome.
+"""The ledger: every attempt to create a job or host a model, with the intent and outcome of every step.
 
-SQLite by default, PostgreSQL by URL. A step's row is its lease: whoever holds it works on it, and another process
-takes it over only when the holder is dead. What is written is on disk before the act that it announces. Reads never
-write, and never create anything.
+SQLite by default, PostgreSQL by URL. A step's row is its lease: the holder works on it, and another process takes it
+over only when the holder is dead. Records are on disk before the action that they describe. Reads never write or
+create anything.
 
-Not here: what the vendor knows. The ledger says what we meant and did; the job's state is asked of the back end.
+The ledger records intents and actions, not the job's state, which comes from the back end.
 """
 
 from __future__ import annotations
@@ -44,42 +44,42 @@ if TYPE_CHECKING:
     from cloudtune.processes.identity import Owner
 
 FOREIGN_HOST_GRACE_S = 900.0
-"""A lease held on another host, whose processes cannot be seen, is believed dead after this long without a write."""
+"""A lease on another host, whose processes are not visible, expires after this many seconds without a write."""
 _URL_HINT = "use sqlite:///path/to/ledger.db or postgresql://host/database"
 RENEW_EVERY_S = 60.0
-"""How often the holder of a lease shows that it lives while it does a step."""
+"""Interval in seconds at which the holder renews its lease during a step."""
 
 
 class Connection(Protocol):
-    """What a store's transaction offers; placeholders are question marks."""
+    """The transaction of a store. Placeholders are question marks."""
 
     def execute(self, query: str, values: tuple[Any, ...] = (), /) -> Any:
-        """A cursor whose rows are read by column name."""
+        """Run a statement. Rows are accessed by column name."""
 
 
 class Store(Protocol):
-    """Where a ledger is kept."""
+    """The storage of a ledger."""
 
     @property
     def folder(self) -> Path:
-        """Where this machine keeps what goes with the ledger."""
+        """The local folder for files that belong to the ledger."""
 
     @property
     def row_id(self) -> str:
         """The expression for a row's number within its table, as SQL."""
 
     def file_problems(self) -> list[str]:
-        """What the database itself finds wrong with its file."""
+        """Return problems that the database reports for its file."""
 
     def write(self) -> AbstractContextManager[Connection]:
-        """A transaction that excludes every other writer from its beginning, and is durable at its end."""
+        """A transaction that excludes all other writers from its start, and is durable at its end."""
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        """Rows, without writing anything; none where there is no ledger yet."""
+        """Return rows without writing anything; none if there is no ledger yet."""
 
 
 class Claim(Value, frozen=True, kw_only=True):
-    """What came of asking for a step."""
+    """The result of a claim for a step."""
 
     state: Literal["ours", "done", "held"]
     intent: Intent | None = None
@@ -88,7 +88,7 @@ class Claim(Value, frozen=True, kw_only=True):
 
 
 class Ledger:
-    """The record at one place. Opening one touches nothing."""
+    """A ledger at one location. Creating the object accesses nothing."""
 
     def __init__(self, store: Store, clock: Clock, trace: Callable[[str], None] | None = None) -> None:
         self._store = store
@@ -97,9 +97,9 @@ class Ledger:
 
     @classmethod
     def open(cls, url: str, clock: Clock, trace: Callable[[str], None] | None = None) -> Ledger:
-        """From ``sqlite:///absolute/path``, a plain path, or ``postgresql://user@host/database``.
+        """Open ``sqlite:///absolute/path``, a plain path, or ``postgresql://user@host/database``.
 
-        Raises LedgerError on another scheme, and on a URL that holds a password.
+        Raises LedgerError for another scheme, and for a URL with a password.
         """
         try:
             parts = urlsplit(url)
@@ -107,8 +107,8 @@ class Ledger:
             raise LedgerError(f"{shown(url)!r} is not a URL", hint=_URL_HINT) from error
         if parts.scheme != "sqlite" and holds_password(url):
             raise LedgerError(
-                "a password in the ledger's URL would end up in process lists and logs",
-                hint="put it into PGPASSWORD or ~/.pgpass and leave it out of the URL",
+                "a password in the ledger's URL would be visible in process lists and logs",
+                hint="put it in PGPASSWORD or ~/.pgpass, and remove it from the URL",
             )
         if url.startswith(("postgresql://", "postgres://")):
             from cloudtune.ledger.postgres import PostgresStore
@@ -116,14 +116,16 @@ class Ledger:
             return cls(PostgresStore(url), clock, trace)
         if len(parts.scheme) > 1 and parts.scheme != "sqlite":
             raise LedgerError(
-                f"a ledger of the kind {parts.scheme!r} is not supported",
+                f"unsupported ledger URL scheme {parts.scheme!r}",
                 hint=_URL_HINT,
             )
         if parts.scheme == "sqlite" and parts.netloc:
-            raise LedgerError(f"{shown(url)!r} names a host", hint="write three slashes: sqlite:///path/to/ledger.db")
+            raise LedgerError(
+                f"{shown(url)!r} contains a host", hint="write three slashes: sqlite:///path/to/ledger.db"
+            )
         from cloudtune.ledger.sqlite import SqliteStore
 
-        # Three slashes and four mean the same absolute path: both are in use for SQLite URLs.
+        # Three and four slashes mean the same absolute path; both are common in SQLite URLs.
         text = "/" + unquote(parts.path).lstrip("/") if parts.scheme == "sqlite" else url
         try:
             path = Path(text).expanduser().absolute()
@@ -138,18 +140,18 @@ class Ledger:
 
     @property
     def folder(self) -> Path:
-        """Where this machine keeps what goes with the ledger: encoded data on their way."""
+        """The local folder for files that belong to the ledger, such as encoded data."""
         return self._store.folder
 
     @property
     def store(self) -> Store:
-        """Where the ledger is kept, for `cloudtune.ledger.check`."""
+        """The storage, for `cloudtune.ledger.check`."""
         return self._store
 
     # -- writing -------------------------------------------------------------------------------------------------
 
     def begin(self, plan: Plan) -> Attempt:
-        """Journal an attempt, or find the one that stands under the same key and number."""
+        """Record an attempt, or return the existing one with the same key and number."""
         row = (
             plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
             str(plan.spec.get("model", "")), self._stamp(), msgspec.json.encode(plan_to_json(plan)).decode(),
@@ -166,7 +168,7 @@ class Ledger:
         return whole(read_attempt(found))
 
     def claim(self, token: str, step: str, owner: Owner) -> Claim:
-        """Ask for a step: it is ours now, done already, or held by a living process."""
+        """Claim a step: it is now held by this process, already done, or held by a running process."""
         with self._write(f"claim {step}") as db:
             row = self._step(db, token, step)
             if row and row["outputs"] is not None:
@@ -181,33 +183,33 @@ class Ledger:
             return Claim(state="ours", intent=self._intent(db, token, step))
 
     def sending(self, token: str, step: str, owner: Owner) -> Intent:
-        """Write down that the step is being sent now; durable before the send."""
+        """Record that the step is being sent. Durable before the send."""
         with self._write(f"sending {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = sends + 1", self._stamp())
             return self._intent(db, token, step)
 
     def not_sent(self, token: str, step: str, owner: Owner, before: Intent) -> Intent:
-        """Take ``sending`` back: the vendor surely did not act on it."""
+        """Undo ``sending``: the request certainly had no effect."""
         sent = before.sent_at.isoformat() if before.sent_at else None
         with self._write(f"not-sent {step}") as db:
             self._touch(db, token, step, owner, "sent_at = ?, sends = ?", sent, before.sends)
             return self._intent(db, token, step)
 
     def note(self, token: str, step: str, owner: Owner, name: str, value: Any) -> None:
-        """Keep a note of a step."""
+        """Store a note of a step."""
         with self._write(f"note {step}") as db:
             notes = dict(self._intent(db, token, step).notes) | {name: value}
             self._touch(db, token, step, owner, "notes = ?", msgspec.json.encode(notes).decode())
 
     def renew(self, token: str, step: str, owner: Owner) -> None:
-        """Show that the holder of the lease lives. Raises LedgerError if it is another's by now."""
+        """Renew the lease. Raises LedgerError if another process has taken it over."""
         with self._store.write() as db:
             self._touch(db, token, step, owner, "owner = owner")
 
     def done(self, token: str, step: str, outputs: dict[str, Any], ref: JobRef | None = None) -> dict[str, Any]:
-        """Write a step's outcome, and the job's reference if the step made the job. Returns the outcome that stands.
+        """Record a step's outcome, and the job's reference if the step created the job. Returns the valid outcome.
 
-        That is another one if somebody who took the lease over was quicker.
+        That is another process's outcome if it took over the lease and was faster.
         """
         with self._write(f"done {step}") as db:
             written = db.execute(
@@ -225,50 +227,50 @@ class Ledger:
             return outputs
 
     def undo(self, token: str, step: str) -> None:
-        """Forget the outcome of a step whose product is gone, so that it is done again."""
+        """Delete the outcome of a step whose result no longer exists, so it runs again."""
         with self._write(f"undo {step}") as db:
             db.execute("UPDATE steps SET outputs = NULL, done_at = NULL WHERE token = ? AND step = ?", (token, step))
 
     def release(self, token: str, step: str, owner: Owner) -> None:
-        """Give the lease up without an outcome."""
+        """Release the lease without an outcome."""
         with self._write(f"release {step}") as db:
             db.execute(
                 "UPDATE steps SET owner = NULL WHERE token = ? AND step = ? AND owner = ?", (token, step, owner.dump())
             )
 
     def gone(self, ref: JobRef) -> None:
-        """The job was deleted: it is listed no more, and the same spec makes a new attempt."""
+        """Record that the job was deleted: it is no longer listed, and the same spec creates a new attempt."""
         with self._write("gone") as db:
             db.execute("UPDATE attempts SET gone_at = ? WHERE ref = ?", (self._stamp(), str(ref)))
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     def latest(self, key: str) -> Attempt | None:
-        """The newest attempt under that key."""
+        """Return the newest attempt with that key."""
         rows = self._store.read(f"{_SELECT} WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
         return whole(read_attempt(rows[0])) if rows else None
 
     def attempts(self, *, backend: str | None = None, limit: int | None = None) -> Rows[Attempt]:
-        """Those at jobs, newest first. Damaged rows are skipped, and named in ``damaged``."""
+        """Return the attempts to create jobs, newest first. Damaged rows are skipped and listed in ``damaged``."""
         return sorted_out([read_attempt(row) for row in self._newest(f"{_SELECT} WHERE {_JOBS}", backend, limit)])
 
     def is_done(self, token: str, step: str) -> bool:
-        """Whether that step of that attempt has an outcome."""
+        """Return whether that step of that attempt has an outcome."""
         query = "SELECT 1 FROM steps WHERE token = ? AND step = ? AND outputs IS NOT NULL"
         return bool(self._store.read(query, (token, step)))
 
     def backends(self) -> list[str]:
-        """Names of all back ends on which something was ever begun."""
+        """Return the names of all back ends with an attempt."""
         rows = self._store.read("SELECT DISTINCT backend FROM attempts ORDER BY backend", ())
         return [row["backend"] for row in rows if isinstance(row["backend"], str) and row["backend"].isprintable()]
 
     def refs(self, *, backend: str | None = None, limit: int | None = None) -> Rows[JobRef]:
-        """References alone, newest first: cheap where there are thousands. Damaged ones are skipped, as above."""
+        """Return only references, newest first, which is fast for thousands of jobs. Damaged rows are skipped."""
         query = "SELECT seq, ref FROM attempts WHERE purpose = 'job' AND ref IS NOT NULL AND gone_at IS NULL"
         return sorted_out([read_ref(row) for row in self._newest(query, backend, limit)])
 
     def named(self, text: str) -> Rows[Attempt]:
-        """Attempts whose job has that reference, id or name, or whose id begins so. Newest first."""
+        """Return attempts whose job has that reference, id, id prefix or name, newest first."""
         escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
         rows = self._store.read(
             rf"{_SELECT} WHERE purpose = 'job' AND (ref = ? OR name = ? OR ref LIKE ? ESCAPE '\') ORDER BY seq DESC",
@@ -277,7 +279,7 @@ class Ledger:
         return sorted_out([read_attempt(row) for row in rows])
 
     def hosted(self, name: str, *, backend: str | None = None) -> Attempt | None:
-        """The newest attempt to deploy a model under that name, or to take it down."""
+        """Return the newest attempt to deploy or undeploy a model with that name."""
         query = f"{_SELECT} WHERE purpose <> 'job' AND name = ?"
         values = (name,) if backend is None else (name, backend)
         query += "" if backend is None else " AND backend = ?"
@@ -285,11 +287,11 @@ class Ledger:
         return whole(read_attempt(rows[0])) if rows else None
 
     def of_ref(self, ref: JobRef) -> Attempt | None:
-        """The attempt that made that job, if it was ours."""
+        """Return the attempt that created that job, if it is in this ledger."""
         rows = self._store.read(f"{_SELECT} WHERE ref = ?", (str(ref),))
         return whole(read_attempt(rows[0])) if rows else None
 
-    # -- inside --------------------------------------------------------------------------------------------------
+    # -- internal ------------------------------------------------------------------------------------------------
 
     def _newest(self, query: str, backend: str | None, limit: int | None) -> list[dict[str, Any]]:
         values: tuple[Any, ...] = ()
@@ -328,7 +330,7 @@ class Ledger:
         ).rowcount
         if not changed:
             raise LedgerError(
-                f"step {step} was taken over by another process", hint="run the same command again to follow it"
+                f"step {step} was taken over by another process", hint="run the same command again to watch it"
             )
 
     @contextmanager
@@ -340,4 +342,4 @@ class Ledger:
 
 
 _SELECT = f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts"  # noqa: S608
-_JOBS = "purpose NOT IN ('deploy', 'remove')"  # one whose purpose is damaged is told of here
+_JOBS = "purpose NOT IN ('deploy', 'remove')"  # reports rows whose purpose is damaged

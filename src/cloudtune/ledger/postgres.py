@@ -1,7 +1,7 @@
-"""Keeps the ledger in a PostgreSQL database, shared by several machines (extra ``postgres``).
+"""Stores the ledger in a PostgreSQL database shared by several machines (extra ``postgres``).
 
-Two machines that share no ledger can both create a job on a vendor that has no token; this is the ledger to share.
-Each write takes one advisory lock for its transaction, as SQLite has one writer: submitting is rare, and correct.
+Two machines without a shared ledger can create the same job twice if the vendor has no token. Each write takes one
+advisory lock for its transaction, like SQLite's single writer: submissions are rare and must be correct.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MIGRATIONS = migrations(serial="BIGSERIAL PRIMARY KEY")
-_LOCK = 0x636C6F7564  # any number that all of us agree on
+_LOCK = 0x636C6F7564  # an arbitrary number that all processes use
 _CONNECT_TIMEOUT_S = 15
 
 
 class _Connection:
-    """psycopg's connection, spoken to with the placeholders that the ledger writes."""
+    """A psycopg connection that accepts the ledger's placeholders."""
 
     def __init__(self, db: Any) -> None:
         self._db = db
@@ -33,7 +33,7 @@ class _Connection:
 
 
 class PostgresStore:
-    """One database. Making the object touches nothing."""
+    """One database. Creating the object accesses nothing."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -47,26 +47,26 @@ class PostgresStore:
         return "ctid::text"
 
     def file_problems(self) -> list[str]:
-        """None: the server looks after its files."""
+        """None: the server manages its files."""
         return []
 
     @property
     def folder(self) -> Path:
-        """Where this machine keeps what need not be shared."""
+        """The local folder for files that are not shared."""
         from platformdirs import user_cache_dir
 
         return Path(user_cache_dir("cloudtune"))
 
     @contextmanager
     def write(self) -> Iterator[_Connection]:
-        """A transaction that holds the ledger's lock from its beginning; it is durable when the block is left."""
+        """A transaction that has the ledger's lock from its start, and is durable when the block ends."""
         with self._connected("written") as db:
             db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
             self._migrate(db)
             yield _Connection(db)
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
-        """The rows; none if there is no ledger yet."""
+        """Return the rows; none if there is no ledger yet."""
         with self._connected("read") as db:
             db.execute("SET TRANSACTION READ ONLY")
             version = self._version(db)
@@ -74,8 +74,8 @@ class PostgresStore:
                 return []
             if version < len(_MIGRATIONS):
                 raise LedgerError(
-                    f"the ledger {self} has the older schema {version}",
-                    hint="the next submission brings it up to date; older versions of cloudtune cannot use it then",
+                    f"the ledger {self} has the old schema version {version}",
+                    hint="the next submission upgrades it; older versions of cloudtune cannot use it afterwards",
                 )
             rows: list[dict[str, Any]] = _Connection(db).execute(query, values).fetchall()
             return rows
@@ -87,7 +87,7 @@ class PostgresStore:
             from psycopg.rows import dict_row
         except ImportError as error:
             raise LedgerError(
-                "a PostgreSQL ledger needs psycopg, which is not installed",
+                "a PostgreSQL ledger requires psycopg, which is not installed",
                 hint='run: pip install "cloudtune[postgres]"',
             ) from error
         try:
@@ -96,7 +96,7 @@ class PostgresStore:
         except psycopg.Error as error:
             raise LedgerError(
                 f"the ledger {self} cannot be {what}: {str(error).strip().replace(self.url, str(self))}",
-                hint="check that the server runs and that this user may use the database",
+                hint="check that the server is running and that this user can access the database",
             ) from error
 
     def _version(self, db: Any) -> int:

@@ -1,7 +1,7 @@
-"""Rows of the ledger as values, checked. A row that cannot be read is a `DamagedRow`, and never another error.
+"""Converts ledger rows to checked values. An unreadable row is a `DamagedRow`, never another error.
 
-A disk, a copy that was cut short or an editor can damage a row. Lists skip such rows and name them. A question about
-one job raises LedgerError, because to ignore the row could mean to make the job twice.
+A disk error, an incomplete copy or an editor can damage a row. Lists skip and report such rows. A lookup of one job
+raises LedgerError, because ignoring the row could create the job twice.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class DamagedRow(Value, frozen=True, kw_only=True):
 
     table: Literal["attempts", "steps"]
     row: str
-    """The row's number in the table, as the database has it."""
+    """The row's number in the table."""
     name: str
-    """What the row is about, as far as that can be read."""
+    """The subject of the row, as far as it is readable."""
     problems: tuple[str, ...]
-    """What is wrong, one text for each column."""
+    """The problems, one string per column."""
 
     def error(self) -> LedgerError:
-        """The error for a question that needs this row."""
+        """Return the error for a lookup that needs this row."""
         message = f"row {self.row} of the ledger's table {self.table} is damaged: {'; '.join(self.problems)}"
         return LedgerError(message, hint=REMEDY)
 
 
 class Rows(list[T]):
-    """What could be read, and in ``damaged`` the rows that were skipped."""
+    """The readable rows, with the skipped rows in ``damaged``."""
 
     def __init__(self, good: list[T] | None = None, damaged: tuple[DamagedRow, ...] = ()) -> None:
         super().__init__(good or [])
@@ -54,7 +54,7 @@ class Rows(list[T]):
 
 
 class Attempt(Value, frozen=True, kw_only=True):
-    """One attempt at a job, or at a deployment or its removal, as the ledger has it."""
+    """One attempt to create a job, or to create or delete a deployment."""
 
     key: str
     attempt: int
@@ -65,16 +65,16 @@ class Attempt(Value, frozen=True, kw_only=True):
     scope: str
     model: str
     ref: JobRef | None
-    """None until the step that makes the job has an outcome."""
+    """None until the step that creates the job has an outcome."""
     gone_at: str | None
-    """When the job was deleted; there is nothing to come back to then."""
+    """When the job was deleted."""
     begun_at: str
     plan: Plan
-    """As it was when the attempt was begun."""
+    """The plan when the attempt started."""
 
 
 def read_attempt(row: Mapping[str, Any]) -> Attempt | DamagedRow:
-    """The attempt of a row with ``ATTEMPT_COLUMNS`` and ``seq``."""
+    """Return the attempt of a row with ``ATTEMPT_COLUMNS`` and ``seq``."""
     found = dict(row)
     number = found.pop("seq")
     columns = _Columns(found)
@@ -92,7 +92,7 @@ def read_attempt(row: Mapping[str, Any]) -> Attempt | DamagedRow:
 
 
 def read_step(row: Mapping[str, Any]) -> dict[str, Any] | DamagedRow:
-    """The columns of a step, with ``notes``, ``outputs`` and ``owner`` decoded. The row has ``row_id``."""
+    """Return the columns of a step, with ``notes``, ``outputs`` and ``owner`` decoded. The row has ``row_id``."""
     found = dict(row)
     number = found.pop("row_id")
     columns = _Columns(found)
@@ -112,43 +112,43 @@ def read_step(row: Mapping[str, Any]) -> dict[str, Any] | DamagedRow:
 
 
 def read_ref(row: Mapping[str, Any]) -> JobRef | DamagedRow:
-    """The reference of a row with ``seq`` and ``ref``."""
+    """Return the reference of a row with ``seq`` and ``ref``."""
     columns = _Columns(row)
     columns.read("ref", _ref)
     return columns.damaged("attempts", row["seq"], "ref") if columns.problems else columns.values["ref"]
 
 
 def to_intent(step: Mapping[str, Any]) -> Intent:
-    """What a step's row says of its sends."""
+    """Return a step's record of its sends."""
     return msgspec.convert({name: step[name] for name in ("begun_at", "sent_at", "sends", "notes")}, Intent)
 
 
 def spec_of(plan: Plan) -> JobSpec:
-    """The spec of a plan that the ledger kept. Raises LedgerError if it is damaged."""
+    """Return the spec of a stored plan. Raises LedgerError if it is damaged."""
     from cloudtune.spec import JobSpec
 
     try:
         return JobSpec.model_validate(plan.spec)
-    except ValueError as error:  # pydantic's own error is one
+    except ValueError as error:  # pydantic's error is a ValueError
         message = f"the spec of {plan.name}, attempt {plan.attempt}, is damaged in the ledger"
         raise LedgerError(message, hint="submit its spec file with --again") from error
 
 
 def whole(found: T | DamagedRow) -> T:
-    """The value. Raises LedgerError for a damaged row."""
+    """Return the value. Raises LedgerError for a damaged row."""
     if isinstance(found, DamagedRow):
         raise found.error()
     return found
 
 
 def sorted_out(found: list[T | DamagedRow]) -> Rows[T]:
-    """The good rows, with the damaged ones beside them."""
+    """Return the readable rows, with the damaged ones separately."""
     good = [one for one in found if not isinstance(one, DamagedRow)]
     return Rows(good, tuple(one for one in found if isinstance(one, DamagedRow)))
 
 
 class _Columns:
-    """The columns of one row as they are read, with everything that is wrong."""
+    """The columns of one row, with all problems found."""
 
     def __init__(self, row: Mapping[str, Any]) -> None:
         self._row = row
@@ -175,13 +175,13 @@ def _shown(error: BaseException) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"text expected, {type(value).__name__} found")
-    value.encode()  # raises for what is not UTF-8 in the file
+    value.encode()  # raises for bytes that are not UTF-8
     return value
 
 
 def _purpose(value: Any) -> str:
     if value not in ("job", "deploy", "remove"):
-        raise ValueError("it is none of job, deploy, remove")
+        raise ValueError("must be job, deploy or remove")
     return str(value)
 
 
@@ -215,7 +215,7 @@ def _plan(value: Any, row: Mapping[str, Any]) -> Plan:
     plan = plan_from_json(msgspec.json.decode(_text(value)))
     differing = [name for name in ("key", "attempt", "purpose", "token", "backend") if getattr(plan, name) != row[name]]
     if differing:
-        raise ValueError(f"it does not agree with the row in {', '.join(differing)}")
+        raise ValueError(f"it differs from the row in {', '.join(differing)}")
     if plan.parent is not None:
         JobRef.parse(plan.parent)
     return plan

@@ -1,4 +1,4 @@
-"""The ledger's schema, as the migrations that led to it. Never change one that was released: append."""
+"""The ledger's schema, as a list of migrations. Never change a released migration; append a new one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ Migration = tuple[str, ...]
 
 
 def migrations(serial: str) -> tuple[Migration, ...]:
-    """All of them, oldest first, with the words that a database uses for a number that counts up."""
+    """Return all migrations, oldest first, with the database's type for an auto-incremented number."""
     return (
         (
             f"""
             CREATE TABLE attempts (
-                seq       {serial},                 -- in the order in which they were begun
+                seq       {serial},                 -- in order of creation
                 key       TEXT    NOT NULL,         -- (spec, data content, back end, scope)
                 attempt   INTEGER NOT NULL,
                 purpose   TEXT    NOT NULL,         -- job, deploy or remove
@@ -34,12 +34,12 @@ def migrations(serial: str) -> tuple[Migration, ...]:
                 token      TEXT    NOT NULL,
                 step       TEXT    NOT NULL,
                 begun_at   TEXT    NOT NULL,
-                sent_at    TEXT,                        -- of the last send; NULL: surely never sent
+                sent_at    TEXT,                        -- of the last send; NULL: never sent
                 sends      INTEGER NOT NULL DEFAULT 0,
                 notes      TEXT    NOT NULL DEFAULT '{}',
                 outputs    TEXT,                        -- JSON; NULL until it is done
                 done_at    TEXT,
-                owner      TEXT,                        -- who works on it now
+                owner      TEXT,                        -- the process that works on it
                 touched_at TEXT    NOT NULL,
                 PRIMARY KEY (token, step)
             )
@@ -49,8 +49,8 @@ def migrations(serial: str) -> tuple[Migration, ...]:
 
 
 def newer(place: object, version: int, known: int) -> LedgerError:
-    """The error for a ledger that a later version has written."""
+    """Return the error for a ledger that a newer version wrote."""
     return LedgerError(
-        f"the ledger {place} was written by a newer cloudtune (schema {version}; this one knows {known})",
+        f"the ledger {place} was written by a newer cloudtune (schema {version}; this version supports {known})",
         hint="run: pip install -U cloudtune",
     )

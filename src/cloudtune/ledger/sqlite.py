@@ -1,7 +1,7 @@
-"""Keeps the ledger in one SQLite file in WAL mode, shared by all processes of a machine.
+"""Stores the ledger in one SQLite file in WAL mode, shared by all processes of a machine.
 
-Reading opens the file read-only: it never creates, migrates or writes it. WAL mode needs memory shared between the
-processes, which network file systems do not give: there the ledger refuses to be made.
+Reading opens the file read-only: it never creates, migrates or writes it. WAL mode needs shared memory, which network
+file systems do not provide, so creating a ledger there is an error.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smbfs", "smb3", "afs", "afpfs", "fuse.sshfs", "fuse.glusterfs", "lustre", "beegfs"}
 )
 _DAMAGE = (sqlite3.Error, UnicodeDecodeError)
-"""What sqlite3 raises over a damaged file. Names in the schema that are not UTF-8 come out as UnicodeDecodeError."""
+"""Exceptions for a damaged file. sqlite3 raises UnicodeDecodeError for names in the schema that are not UTF-8."""
 
 
 class SqliteStore:
-    """One file. Making the object touches nothing."""
+    """One file. Creating the object accesses nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,7 +67,7 @@ class SqliteStore:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that holds the write lock from its beginning; it is on disk when the block is left."""
+        """A transaction that has the write lock from its start, and is on disk when the block ends."""
         try:
             if not self._exists():
                 self._create()
@@ -80,7 +80,7 @@ class SqliteStore:
         except (*_DAMAGE, OSError) as error:
             raise LedgerError(
                 f"the ledger {self.path} cannot be written: {error}",
-                hint="check that the disk has room and that the file may be written",
+                hint="check the free disk space and the permissions of the file",
             ) from error
 
     def read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
@@ -99,12 +99,12 @@ class SqliteStore:
         try:
             version = self._version(db)
         except sqlite3.OperationalError:
-            # A folder that we may not write in has no room for WAL's index; nobody else can be writing there either.
+            # WAL's index needs a writable folder; in a read-only folder there is no other writer either.
             db.close()
             db = _connect(f"{uri}&immutable=1")
             version = self._version(db)
         if version < len(_MIGRATIONS):
-            # An older ledger is brought up to date in memory: reading does not write.
+            # Migrate an older ledger in memory, because reading must not write.
             with closing(db) as old:
                 db = _settled(sqlite3.connect(":memory:", isolation_level=None))
                 old.backup(db)
@@ -112,14 +112,14 @@ class SqliteStore:
         return db
 
     def _create(self) -> None:
-        """Make the file aside and link it into place: the switch to WAL mode does not wait for other processes."""
+        """Create a temporary file and link it into place: the switch to WAL mode does not wait for other processes."""
         if not self.folder.is_dir():
-            private_folder(self.folder)  # a folder that is there may hold more than the ledger
+            private_folder(self.folder)  # an existing folder may contain other files
         kind = _file_system(self.folder)
         if kind in _NETWORK_FILE_SYSTEMS:
             raise LedgerError(
-                f"{self.folder} lies on a network file system ({kind}), where SQLite's WAL mode is not safe",
-                hint="put the ledger on a local disk (--ledger sqlite:///path, or CLOUDTUNE_LEDGER), or into "
+                f"{self.folder} is on a network file system ({kind}), where SQLite's WAL mode is not safe",
+                hint="put the ledger on a local disk (--ledger sqlite:///path, or CLOUDTUNE_LEDGER), or in "
                 "PostgreSQL (--ledger postgresql://host/database)",
             )
         aside = self.folder / f".{self.path.name}.{uuid.uuid4().hex}"
@@ -140,7 +140,7 @@ class SqliteStore:
     def _version(self, db: sqlite3.Connection) -> int:
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version < 0:
-            raise sqlite3.DatabaseError(f"its schema has the version {version}, which no cloudtune has written")
+            raise sqlite3.DatabaseError(f"unknown schema version {version}")
         if version > len(_MIGRATIONS):
             raise newer(self.path, version, len(_MIGRATIONS))
         return version
@@ -149,7 +149,7 @@ class SqliteStore:
         if self._version(db) == len(_MIGRATIONS):
             return
         db.execute("BEGIN IMMEDIATE")
-        for statements in _MIGRATIONS[self._version(db) :]:  # asked again: another process may just have done it
+        for statements in _MIGRATIONS[self._version(db) :]:  # checked again: another process may have done it
             for statement in statements:
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
@@ -157,7 +157,7 @@ class SqliteStore:
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    # Autocommit: transactions are begun by hand, so that the write lock is taken before the first read.
+    # Autocommit: transactions are started explicitly, so the write lock is taken before the first read.
     return _settled(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None))
 
 
@@ -168,7 +168,7 @@ def _settled(db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _text(content: bytes) -> str:
-    """A damaged text must not make the rows beside it unreadable: `rows` finds what is not UTF-8."""
+    """Decode text so that a damaged value does not make other rows unreadable; `rows` reports it."""
     return content.decode("utf-8", "surrogateescape")
 
 

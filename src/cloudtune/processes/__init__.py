@@ -1,1 +1,1 @@
-"""Processes: which one this is, and the environment of those that are started."""
+"""Process identity, and the environment of child processes."""

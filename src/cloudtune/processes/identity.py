@@ -12,7 +12,7 @@ import msgspec
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """A process, told apart from every other that has lived: host, boot, pid and start."""
+    """Identifies a process uniquely: host, boot, pid and start time."""
 
     host: str
     boot: str
@@ -61,7 +61,7 @@ def start_mark(pid: int) -> str | None:
         return _start_mark_elsewhere(pid) if not Path("/proc/self/stat").exists() else None
     except ProcessLookupError:
         return None
-    # The command's name stands in brackets and may hold anything; after it: state, then the start in clock ticks
+    # The command name is in brackets and can contain anything; after it: state, then the start in clock ticks
     # since boot, which a change of the wall clock does not touch (psutil's create_time it does).
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]

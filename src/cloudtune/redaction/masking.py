@@ -1,7 +1,7 @@
-"""What looks like a secret, and how it is shown: by names of keys, and by the shapes that vendors give their keys.
+"""Detects and masks secrets, by key names and by the formats of vendors' keys.
 
-Secrets belong in the vendor's own chain of credentials or in environment variables. They are never written to a file
-of ours, and what is printed passes through `masked`.
+Secrets belong in the vendor's credential chain or in environment variables. cloudtune never writes them to a file,
+and `masked` is applied to all printed values.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Redactor:
 
 
 class RedactedError(Exception):
-    """Stands for an exception whose own text holds a secret: its type and the redacted text."""
+    """Replaces an exception whose text contains a secret: its type and the redacted text."""
 
 
 class RedactingFormatter(logging.Formatter):
@@ -174,7 +174,7 @@ def _encoded(value: str) -> set[str]:
 
 
 def _in_base64(raw: bytes) -> set[str]:
-    """The letters that stand for it in base64 of a longer text, such as ``user:password``, wherever it begins."""
+    """Return its base64 forms within a longer text, such as ``user:password``, at any offset."""
     forms: set[str] = set()
     for offset in range(3):
         core = base64.b64encode(b"\0" * offset + raw)[(0, 2, 3)[offset] : (offset + len(raw)) * 8 // 6].decode()

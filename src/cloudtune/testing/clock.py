@@ -1,7 +1,7 @@
-"""A clock that tests drive: sleeping takes no time, it only moves the hands.
+"""A clock for tests: sleeping takes no time and only advances the clock.
 
-With ``path`` the hands are kept in a small file, so that several processes live in the same time: what one sleeps, all
-have slept. That is how a test kills a submitting process and goes on in the next one.
+With ``path``, the time is stored in a small file and shared by several processes: if one sleeps, time advances for
+all. A test can kill a submitting process and continue in the next one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class FakeClock:
             self._set(wall + seconds, monotonic)
 
     def call_at(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Run ``action`` when that much time has passed, from within whoever lets it pass. This process only."""
+        """Run ``action`` after that many seconds, in the call that advances the clock. This process only."""
         with self._lock:
             self._due.append((self.monotonic() + delay_s, action))
             self._due.sort(key=lambda entry: entry[0])

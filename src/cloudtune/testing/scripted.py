@@ -117,7 +117,7 @@ class ScriptedBackend:
         try:
             self._ask(call, body)
         except JobNotFound:
-            if call != "delete_deployment":  # what is not there is taken down
+            if call != "delete_deployment":  # a missing deployment counts as deleted
                 raise
         return {"name": body["name"]}
 
@@ -147,7 +147,7 @@ class ScriptedBackend:
         try:
             job = self._ask("create_job", body)
         except Conflict:
-            # The name is taken: by this very request, delivered before, or by somebody else.
+            # The name is taken: by this request, delivered before, or by another client.
             found = self._found_by_name(body) if self._vendor.personality == "unique_names" else None
             if found is None:
                 raise
@@ -178,7 +178,7 @@ class ScriptedBackend:
         return Done(outputs=self._made(jobs[0]), duplicates=twins)
 
     def _find_deployment(self, call: str, body: dict[str, Any]) -> Found:
-        """What stands under the name; of another model than ours, the vendor itself refuses ours."""
+        """Return the deployment with that name. If it serves another model, the vendor rejects the request."""
         models = {entry["name"]: entry["model"] for entry in self._ask("list_deployments", {})}
         done = models.get(body["name"]) == body.get("model")  # a removal names none
         return Done(outputs={"name": body["name"]}) if done else Absent()
@@ -282,7 +282,7 @@ class ScriptedBackend:
         try:
             made = self._ask("get_model", {"id": self._id(ref)})
         except Conflict as error:
-            raise InvalidRequest(f"{ref} has no model: it is {job['status']}") from error
+            raise InvalidRequest(f"{ref} has no model; its state is {job['status']}") from error
         return TunedModel(
             id=made["model"], base=job["model"], backend=self.name, scope=ref.scope, ref=ref, call="api", raw=made
         )

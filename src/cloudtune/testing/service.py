@@ -116,7 +116,7 @@ def _keep_file(vendor: ScriptedVendor, name_id: str, name: str, payload: bytes, 
 def _file_view(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> dict[str, Any]:
     status = "processed" if now >= row["created_at"] + vendor.processing_s else "processing"
     view = {name: row[name] for name in ("id", "name", "bytes", "created_at")}
-    if vendor.personality != "neither":  # there, as on some real ones, a file's hash is not told
+    if vendor.personality != "neither":  # as on some real services, a file's hash is not returned
         view["sha256"] = row["sha256"]
     return view | {"status": "error" if row["fault"] else status, "message": row["fault"] or ""}
 
@@ -201,12 +201,12 @@ def cancel_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now
 
 
 def pause_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Let a training job stand still."""
+    """Pause a training job."""
     return _change(vendor, body, now, "pause", {Word.TRAINING})
 
 
 def resume_job(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Let a paused job go on."""
+    """Resume a paused job."""
     return _change(vendor, body, now, "resume", {Word.PAUSED})
 
 
@@ -284,7 +284,7 @@ def create_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: byt
 
 
 def delete_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """Take a model down."""
+    """Delete a deployment."""
     with vendor.store.transaction() as db:
         if not db.execute("DELETE FROM deployments WHERE name = ?", (body["name"],)).rowcount:
             raise VendorError(404, f"no deployment {body['name']}")
@@ -292,7 +292,7 @@ def delete_deployment(vendor: ScriptedVendor, body: dict[str, Any], payload: byt
 
 
 def list_deployments(vendor: ScriptedVendor, body: dict[str, Any], payload: bytes, now: float) -> Any:
-    """What stands."""
+    """List the deployments."""
     return vendor.store.rows("SELECT * FROM deployments ORDER BY name")
 
 
@@ -332,7 +332,7 @@ def view_of(vendor: ScriptedVendor, row: dict[str, Any], now: float) -> dict[str
 
 
 def spoilt(answer: Any, kind: FaultKind) -> Any:
-    """A list with its newest entries missing, or with an entry told twice."""
+    """Return a list without its newest entries, or with a duplicate entry."""
     if kind == "partial" and isinstance(answer, dict):
         return answer | {"data": answer["data"][1:]}
     if kind == "partial" and isinstance(answer, list):

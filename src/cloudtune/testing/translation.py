@@ -1,6 +1,6 @@
-"""From our words to the scripted vendor's and back: pure functions, as every back end's ``translate`` is.
+"""Translates between cloudtune and the scripted vendor with pure functions, like every back end's ``translate``.
 
-What the back end can do stands here too, with a reason for each thing that it cannot.
+It also declares the back end's capabilities, with a reason for everything that is not supported.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def refuse_long_rows(spec: JobSpec) -> None:
     """Raise DataError for every row that is over the model's limit, with its line."""
     faults = Faults()
     for source in sources(spec.data).values():
-        for batch in read(source, Faults()):  # what else is wrong with the rows is told by whoever prepares them
+        for batch in read(source, Faults()):  # data preparation reports other problems of the rows
             for line, record in zip(batch.lines, batch.records, strict=True):
                 if (length := _length(record)) > ROW_LIMIT_CHARS:
                     message = f"{length} characters, and the model takes {ROW_LIMIT_CHARS}"
@@ -169,12 +169,12 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
     return [
         create,
         Step(
-            id="confirm", kind="await", title="wait until the job is listed, and look for a twin",
+            id="confirm", kind="await", title="wait until the job is listed, and look for a duplicate",
             request={"call": "list_jobs", "id": output_ref("create", "id"), "token": request.token},
             limit_s=600.0 + list_lag_s,
         ),
         Step(
-            id="settle", kind="call", title="cancel the twin, if there is one", makes_job=True,
+            id="settle", kind="call", title="cancel the duplicate, if there is one", makes_job=True,
             request={"call": "cancel_job"} | {part: output_ref("confirm", part) for part in ("twins", "ref")},
         ),
     ]  # fmt: skip
@@ -227,7 +227,7 @@ def when(seconds: float | None) -> datetime | None:
 
 
 def to_snapshot(job: dict[str, Any], name: str, scope: str) -> JobSnapshot:
-    """The vendor's job as ours."""
+    """Translate the vendor's job."""
     state = STATES.get(job["status"], JobState.UNKNOWN)
     problem = None
     if state in (JobState.FAILED, JobState.EXPIRED):
@@ -243,7 +243,7 @@ def to_snapshot(job: dict[str, Any], name: str, scope: str) -> JobSnapshot:
 
 
 def to_event(entry: dict[str, Any]) -> Event:
-    """The vendor's event as ours."""
+    """Translate the vendor's event."""
     return Event(
         cursor=entry["id"], time=datetime.fromtimestamp(entry["at"], UTC), message=entry["message"],
         type=entry["type"], level=entry["level"],
@@ -251,12 +251,12 @@ def to_event(entry: dict[str, Any]) -> Event:
 
 
 def to_metric(entry: dict[str, Any]) -> Metric:
-    """The vendor's figures as ours."""
+    """Translate the vendor's metrics."""
     return Metric(cursor=entry["id"], step=entry["step"], values={"loss": entry["loss"]}, time=when(entry["at"]))
 
 
 def to_error(error: VendorError, what: str, secret: str) -> CloudtuneError:
-    """The vendor's error as ours. Some vendors repeat the key that they refuse: it is cut out."""
+    """Translate the vendor's error. Some vendors quote the rejected key, which is removed."""
     message = f"{what}: {error}".replace(secret, "***") if secret else f"{what}: {error}"
     if error.status == 0 or error.status >= 500:
         return Unavailable(message, acted=None if error.sent else False)

@@ -1,16 +1,16 @@
-"""A vendor that follows a script: everything a cloud's fine-tuning service does, and everything that goes wrong.
+"""A scripted vendor: the operations of a cloud fine-tuning service, and its failures.
 
-It plays one of three personalities, which differ in what stops a request from making two jobs:
+It has one of three personalities, which differ in how they prevent a request from creating two jobs:
 
 ``token``
     create takes an idempotency token, and answers a repeated one with the same job. Files lie under keys.
 ``unique_names``
     a second job of a name is a conflict. Files lie under keys, and arrive in parts.
 ``neither``
-    nothing is enforced, files and jobs are simply made, and lists lag. Whoever wants one job must look first.
+    nothing is enforced, files and jobs are always created, and lists lag. Clients must check before they send.
 
-Time comes from a `Clock`; with a `FakeClock` a job's whole life takes no time. The store may be a file that several
-processes share. What a client may call goes through `request`, as over a wire; everything else is for tests.
+Time comes from a `Clock`; with a `FakeClock` a job takes no real time. The store can be a file that several processes
+share. Client calls go through `request`; everything else is for tests.
 """
 
 from __future__ import annotations

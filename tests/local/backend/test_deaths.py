@@ -72,7 +72,7 @@ def test_a_crash_tells_the_last_line_of_the_log(backend):
 
 
 def test_an_end_without_a_word_is_a_crash(backend):
-    assert "without saying how" in failure(backend, submit(backend, "one", "exit 0")).message
+    assert "unknown status" in failure(backend, submit(backend, "one", "exit 0")).message
 
 
 def test_an_interpreter_that_does_not_exist_is_a_crash(backend):
@@ -150,7 +150,7 @@ def test_submitting_to_a_full_disk_says_so_and_leaves_nothing(small_disk, tmp_pa
     from tests.local.backend.submitting import Notes, create_step
 
     step = create_step(backend, "one", "steps 1 0", rows)
-    with pytest.raises(QuotaExceeded, match="no space left"):
+    with pytest.raises(QuotaExceeded, match="no disk space left"):
         backend.do(step, Notes())
     assert list(backend.list()) == []
     (small_disk / "big").unlink()
@@ -166,14 +166,14 @@ def test_no_permission_to_write(tmp_path):
     backend = scripted_backend(locked / "runs", tmp_path)
     step = create_step(backend, "one", "steps 1 0", tmp_path / "spool" / "rows.jsonl")
     if os.getuid():
-        with pytest.raises(PermissionDenied, match="may not write"):
+        with pytest.raises(PermissionDenied, match="no permission to write"):
             backend.do(step, Notes())
         return
     # root may write anywhere: ask as somebody else
     tmp_path.chmod(0o755)
     os.seteuid(65534)
     try:
-        with pytest.raises(PermissionDenied, match="may not write") as raised:
+        with pytest.raises(PermissionDenied, match="no permission to write") as raised:
             backend.do(step, Notes())
     finally:
         os.seteuid(0)

@@ -145,13 +145,13 @@ def test_a_description(tmp_path):
 
 
 def test_what_is_no_model(tmp_path):
-    assert "no file or folder" in refusal(tmp_path / "nothing")
-    assert "no file or folder" in refusal("./nothing")
-    assert "no file or folder" in refusal("nothing.gguf")
+    assert "no such file or folder" in refusal(tmp_path / "nothing")
+    assert "no such file or folder" in refusal("./nothing")
+    assert "no such file or folder" in refusal("nothing.gguf")
     (tmp_path / "empty").mkdir()
     assert "config.json" in refusal(tmp_path / "empty")
     (tmp_path / "file.txt").write_text("")
-    assert "is no model" in refusal(tmp_path / "file.txt")
+    assert "is not a model" in refusal(tmp_path / "file.txt")
     folder = model_folder(tmp_path / "m")
     (folder / "config.json").write_text("{")
     assert "not valid JSON" in refusal(folder)
@@ -234,15 +234,15 @@ def test_the_hub(hub, monkeypatch):
 
 def test_the_hub_says_no(hub):
     assert "no such model" in refusal("org/nothing")
-    assert "does not show it" in refusal("org/private")
+    assert "denies access to it" in refusal("org/private")
     assert "500" in refusal("org/broken")
-    assert "something else" in refusal("org/odd")
+    assert "unexpected response" in refusal("org/odd")
 
 
 def test_the_hub_cannot_be_reached(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert "cannot be reached" in refusal("org/name")
+    assert "cannot connect to the hub" in refusal("org/name")
 
 
 def test_a_path_has_no_revision(tmp_path):

@@ -37,9 +37,9 @@ def test_every_term_in_force_has_its_source(tmp_path: Path) -> None:
     assert told["method.beta"] == (0.3, "spec")
     assert told["overrides.local.preference.loss"] == ("hinge", "override")
     assert "overrides.local.preference.label_smoothing" not in told
-    assert "adapter switched off" in told["reference"][1]
+    assert "adapter disabled" in told["reference"][1]
     full = sources(planned(tmp_path, method="ipo", adapter="full"))
-    assert "measured once" in full["reference"][1]
+    assert "computed before the first step" in full["reference"][1]
     assert full["method.beta"] == (0.1, "default of local for ipo")
     other = sources(planned(tmp_path, method="simpo"))
     assert "reference" not in other

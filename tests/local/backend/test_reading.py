@@ -108,7 +108,7 @@ def test_metrics_with_odd_lines(backend, run, ref):
 
 
 def test_a_cursor_of_another_back_end(backend, run, ref):
-    with pytest.raises(InvalidRequest, match="line numbers"):
+    with pytest.raises(InvalidRequest, match="line number"):
         backend.events(ref, "ftevent-abc")
 
 
@@ -135,7 +135,7 @@ def test_resolve_does_not_run_the_interpreter(tmp_path, root):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\ntouch {tmp_path / 'executed'}\n")
     python.chmod(0o755)
-    with pytest.raises(SpecError, match="no file or folder"):
+    with pytest.raises(SpecError, match="no such file or folder"):
         LocalBackend(Options(root=root, python=python)).resolve(spec("./nothing"))
     assert not (tmp_path / "executed").exists()
 
@@ -148,10 +148,10 @@ def test_resolve_names_what_is_missing(tmp_path, root, monkeypatch):
         with pytest.raises(BackendNotInstalled, match="torch, peft, not installed") as refused:
             LocalBackend(Options(root=root)).resolve(spec("x"))
     assert f"{sys.executable} -m pip install" in refused.value.hint
-    with pytest.raises(SpecError, match="cannot be used"):
+    with pytest.raises(SpecError, match="cannot use"):
         LocalBackend(Options(root=root, python=tmp_path / "nothing")).resolve(spec("x"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(SpecError, match="no file or folder"):
+    with pytest.raises(SpecError, match="no such file or folder"):
         LocalBackend(Options(root=root)).resolve(spec("./nothing"))
 
 

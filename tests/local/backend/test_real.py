@@ -125,7 +125,7 @@ def test_generate_refuses_bad_options_before_anything_is_loaded(base, open_clien
     gone = TunedModel(id="x", base="b", backend="local", scope="s", uri="/nowhere")
     with pytest.raises(InvalidRequest, match=r"max_tokens.*temperature.*top_p"):
         backend.generate(gone, ["?"], GenerateOptions(max_tokens=0, temperature=-1, top_p=0))
-    with pytest.raises(LookupError, match="no longer there"):
+    with pytest.raises(LookupError, match="no longer exists"):
         backend.generate(gone, ["?"])
-    with pytest.raises(LookupError, match="no longer there"):
+    with pytest.raises(LookupError, match="no longer exists"):
         backend.export(gone, Path("/nowhere/else"))

@@ -34,7 +34,7 @@ def test_each_gpu_takes_one_job_and_the_cpu_one_beside_them(backend):
     on_cpu = submit(backend, "on-cpu", LONG, device="cpu")
     for ref in (refs[0], refs[1], on_cpu):
         wait_state(backend, ref, "running")
-    assert backend.get(refs[2]).detail == "next in line"
+    assert backend.get(refs[2]).detail == "next in the queue"
     seen = {line.split()[0] for ref in refs[:2] for line in shown(ref)}
     assert seen == {"CUDA_VISIBLE_DEVICES=5", "CUDA_VISIBLE_DEVICES=7"}
     backend.cancel(refs[1])

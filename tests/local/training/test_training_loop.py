@@ -177,12 +177,12 @@ def test_a_loss_that_is_no_number_is_called_diverged(runs: Runs) -> None:
 
 
 def test_norms_and_biases_are_not_decayed(runs: Runs) -> None:
-    from cloudtune_trainer.optimizer import optimiser_for
+    from cloudtune_trainer.optimizer import optimizer_for
     from cloudtune_trainer.run_spec import Hyperparameters
 
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    optimiser = optimiser_for(model, Hyperparameters(weight_decay=0.1), torch.device("cpu"))
-    decayed = [tuple(p.shape) for g in optimiser.param_groups if g["weight_decay"] for p in g["params"]]
+    optimizer = optimizer_for(model, Hyperparameters(weight_decay=0.1), torch.device("cpu"))
+    decayed = [tuple(p.shape) for g in optimizer.param_groups if g["weight_decay"] for p in g["params"]]
     assert decayed == [(3, 3)]
 
 

@@ -108,7 +108,7 @@ def test_training_from_a_gguf_file(runs: Runs, gguf_file: Path) -> None:
 
 def test_a_file_that_is_no_gguf(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUX" * 100)
-    with pytest.raises(TrainingProblem, match="cannot be read as a GGUF model"):
+    with pytest.raises(TrainingProblem, match="as a GGUF model"):
         dequantised(tmp_path / "model.gguf")
 
 
@@ -148,7 +148,7 @@ def test_two_processes_build_the_same_configuration(tmp_path: Path, monkeypatch:
 def test_a_configuration_that_is_wrong(tmp_path: Path) -> None:
     document = tmp_path / "tiny.json"
     document.write_text(json.dumps({"colour": "red"}))
-    with pytest.raises(TrainingProblem, match="a model configuration is an object") as caught:
+    with pytest.raises(TrainingProblem, match="a model configuration must be an object") as caught:
         models.locate(ModelSource(source="config", path=str(document)), scratch=tmp_path / "base")
     assert caught.value.code == "bad_spec"
 
@@ -253,13 +253,13 @@ def test_the_adapter_is_exported_as_it_is(learnt: dict[str, Path], tmp_path: Pat
 
 
 def test_export_never_overwrites(learnt: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(FileExistsError, match="exists already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         export(learnt["lora"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_tuned_model(tmp_path: Path) -> None:
-    with pytest.raises(TrainingProblem, match="holds no tuned model"):
+    with pytest.raises(TrainingProblem, match="has no tuned model"):
         Model.open(tmp_path)
 
 

@@ -99,12 +99,12 @@ def test_slow_tokenizers_encode_by_parts() -> None:
     ("line", "words"),
     [
         ("{", "line 2: Expecting"),
-        ("[1]", "line 2: a record is an object"),
+        ("[1]", "line 2: a record must be an object"),
         ('{"prompt": "x"}', 'line 2: a record has "text" or'),
         ('{"text": ""}', "line 2: the text is empty"),
         ('{"messages": []}', "line 2: a record has"),
-        ('{"messages": [{"content": "x"}]}', "line 2: a message is an object with a role"),
-        ('{"messages": [{"role": "user", "content": 3}]}', "line 2: a message's content is text"),
+        ('{"messages": [{"content": "x"}]}', "line 2: a message must be an object with a role"),
+        ('{"messages": [{"role": "user", "content": 3}]}', "line 2: a message's content must be a string"),
         ('{"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]}', "line 2: a message's weight"),
     ],
 )
@@ -125,7 +125,7 @@ def test_all_bad_lines_are_told_at_once(tmp_path) -> None:
 
 def test_no_rows(tmp_path) -> None:
     (tmp_path / "train.jsonl").write_text("\n\n")
-    with pytest.raises(TrainingProblem, match="holds no record"):
+    with pytest.raises(TrainingProblem, match="has no records"):
         read_records(tmp_path / "train.jsonl")
     with pytest.raises(TrainingProblem, match="does not exist"):
         read_records(tmp_path / "none.jsonl")

@@ -219,10 +219,11 @@ def test_missing_columns_are_told_by_line(tmp_path: Path, table: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["--template", "{question"], "expected '}'"), (["--template", "{}"], "names no column"),
-    (["--template", "completion={tema}"], "make no row"), (["--template", "no places"], "names no column"),
-    (["--template", "{q}", "--map", "q=prompt"], "no columns"), (["--template", "@nowhere.json"], "nowhere.json"),
-    (["--template", "{q!r}"], "stands for a column"),
+    (["--template", "{question"], "expected '}'"), (["--template", "{}"], "no column"),
+    (["--template", "completion={tema}"], "complete row"), (["--template", "no places"], "no column"),
+    (["--template", "{q}", "--map", "q=prompt"], "cannot be combined"),
+    (["--template", "@nowhere.json"], "nowhere.json"),
+    (["--template", "{q!r}"], "must be a column name"),
 ])  # fmt: skip
 def test_bad_templates(table: str, words: list[str], said: str) -> None:
     result = CliRunner().invoke(cli, ["data", "check", table, *words])

@@ -216,7 +216,7 @@ def test_an_object_that_is_replaced_while_it_is_read_is_refused(s3: Any) -> None
     uri = put(s3, "rows.jsonl", LINES)
     (file,) = remote.find(uri)
     put(s3, "rows.jsonl", LINES + LINES)
-    with pytest.raises(DataError, match="replaced while it was read"), remote.opened(file) as stream:
+    with pytest.raises(DataError, match="replaced during the read"), remote.opened(file) as stream:
         stream.read()
 
 
@@ -228,7 +228,7 @@ def test_the_command_line_reads_uris(s3: Any, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["rows"] == 200
     result = CliRunner().invoke(cli, ["data", "check", "s3://rows/gone.jsonl"])
     assert result.exit_code == 2
-    assert "s3://rows/gone.jsonl: no object is found there" in result.output
+    assert "s3://rows/gone.jsonl: no such object" in result.output
 
 
 def test_without_the_sdk_the_pip_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

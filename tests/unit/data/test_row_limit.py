@@ -62,9 +62,9 @@ def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, tokenizer: str) -> N
     report = prepare(data, method="dpo", limit=RowLimit(tokens=100, tokenizer=tokenizer, cut=True))
     found = [(problem.line, problem.message) for problem in report.problems if problem.code == "too_long"]
     assert found == [
-        (2, "101 tokens, the limit is 100: the answer would be cut"),
-        (3, "101 tokens, the limit is 100: the answer would be cut"),
-        (5, "406 tokens, the limit is 100: the answer would be cut"),
+        (2, "101 tokens, the limit is 100; the answer would be truncated"),
+        (3, "101 tokens, the limit is 100; the answer would be truncated"),
+        (5, "406 tokens, the limit is 100; the answer would be truncated"),
     ]
 
 

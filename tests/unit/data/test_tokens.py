@@ -81,8 +81,8 @@ def test_rows_over_the_limit_are_told_with_what_would_be_cut(folder: Path, tmp_p
     report = check(str(path), tokenizer=str(folder), max_tokens=60)
     long = [(p.line, p.message) for p in report.problems if p.code == "too_long"]
     assert [line for line, _ in long] == [2, 3]
-    assert "nothing of the answer" in long[0][1]
-    assert "would be cut" in long[1][1]
+    assert "whole answer would be truncated" in long[0][1]
+    assert "would be truncated" in long[1][1]
     counts = TokenCounter(str(folder)).count([chat(*row) for row in rows])
     assert (report.tokens, report.largest_tokens) == (sum(counts), max(counts))
 

@@ -64,7 +64,7 @@ def test_an_empty_error_makes_no_problem(error):
     snapshot = responses.to_snapshot(JOB | {"error": error}, "openai", "here")
     assert (snapshot.state, snapshot.problem) == (JobState.RUNNING, None)
     failed = responses.to_snapshot(JOB | {"error": error, "status": "failed"}, "openai", "here")
-    assert failed.problem.message == "the service gives no reason"
+    assert failed.problem.message == "the service did not give a reason"
 
 
 def test_a_snapshot_of_next_to_nothing():

@@ -326,7 +326,7 @@ def test_epochs_that_the_service_chooses_are_not_guessed(tmp_path, rows):
     assert one is not None
     assert auto is not None
     assert (auto.usd, auto.at_most_usd) == (None, one.usd)
-    assert "in each epoch, and the service chooses how many" in auto.basis
+    assert "per epoch, whose number the service chooses" in auto.basis
 
 
 def test_rows_that_are_held_out_cost_nothing(tmp_path, rows):

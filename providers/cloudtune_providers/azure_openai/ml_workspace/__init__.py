@@ -1,5 +1,5 @@
-"""The second route: fine-tuning jobs of catalogue models in an Azure Machine Learning workspace, through azure-ai-ml.
+"""The second route: fine-tuning jobs for catalog models in an Azure Machine Learning workspace, with azure-ai-ml.
 
-Other than in a Foundry resource a job has a name that the client gives, so that making it twice is the same job; rows
-lie in the workspace's blob store; a tuned model is registered in the workspace.
+Unlike in a Foundry resource, the client names the job, so creating it twice is the same job. Rows are in the
+workspace's blob store, and tuned models are registered in the workspace.
 """

@@ -60,7 +60,7 @@ class Connection:
             close_workspace(client)
 
     def asking(self, what: str, *secrets: str) -> AbstractContextManager[None]:
-        """What the SDK raises inside comes out as ours, about ``what``."""
+        """Translate the SDK's exceptions to cloudtune errors about ``what``."""
         token = self._options.management_token
         return errors.asking(what, (*secrets, *((token.get_secret_value(),) if token else ())))
 
@@ -76,7 +76,7 @@ class Connection:
             return getattr(generated.jobs, call)(**place, **arguments)
 
     def run(self, job: str) -> Run:
-        """The record of a job's run: the job's resource tells neither its times nor why it failed."""
+        """Return the record of a job's run. The job's resource has neither its times nor the reason of a failure."""
         with self.asking(f"run {job}"):
             told = self.client.jobs._runs_operations.get_run_details(job)
         reason = getattr(getattr(told, "error", None), "error", None)

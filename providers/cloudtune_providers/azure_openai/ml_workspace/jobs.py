@@ -1,4 +1,4 @@
-"""Fine-tuning jobs of a workspace: made under a name of ours, followed, cancelled and deleted."""
+"""Fine-tuning jobs of a workspace: create by name, read, cancel and delete."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_BEGUN = (JobState.QUEUED, JobState.PREPARING, JobState.UNKNOWN)
 
 
 class WorkspaceJobs:
-    """The jobs of one workspace that fine-tune, whoever made them."""
+    """All fine-tuning jobs of one workspace."""
 
     def __init__(self, connection: Connection, storage: Storage, datastore: str, scope: str) -> None:
         self._connection = connection
@@ -48,7 +48,7 @@ class WorkspaceJobs:
             return Absent()
         token = request["body"]["properties"]["tags"][TOKEN_KEY]
         if ((job.get("properties") or {}).get("tags") or {}).get(TOKEN_KEY) != token:
-            raise Conflict(f"a job called {request['name']!r} is in the workspace, and cloudtune did not make it so")
+            raise Conflict(f"a job named {request['name']!r} exists in the workspace, but cloudtune did not create it")
         return Done(outputs=self._made(job))
 
     def _made(self, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class WorkspaceJobs:
         return translate.to_snapshot(job, self._scope, self._run(bare))
 
     def _run(self, job: JobSnapshot) -> Run:
-        """The record of the job's run, which costs a question: asked until it tells all that it will."""
+        """Return the record of the job's run. It costs a request, so it is read only until it is complete."""
         name = job.ref.id
         kept = self._runs.get(name)
         if kept is not None and (kept.ended_at if job.state.is_terminal else kept.started_at):
@@ -107,7 +107,7 @@ class WorkspaceJobs:
         seen = translate.to_snapshot(job, self._scope)
         output = (job["properties"].get("outputs") or {}).get(translate.OUTPUT) or {}
         if seen.state is not JobState.SUCCEEDED or not output.get("assetName"):
-            raise InvalidRequest(f"{ref} has no model: it is {seen.native_state}")
+            raise InvalidRequest(f"{ref} has no model; its state is {seen.native_state}")
         version = output.get("assetVersion")
         named = f"azureml:{output['assetName']}" + (f":{version}" if version else "@latest")
         return TunedModel(
@@ -145,7 +145,7 @@ class WorkspaceJobs:
             return
         state = translate.to_snapshot(job, self._scope).state
         if not state.is_terminal:
-            raise InvalidRequest(f"{ref} is {state}", hint="cancel it first, or wait for its end")
+            raise InvalidRequest(f"{ref} is {state}", hint="cancel it first, or wait until it ends")
         used = {uri for other in self._each() if other["name"] != job["name"] for uri in translate.inputs_of(other)}
         ours = translate.blob_uri(self._datastore, f"{translate.FOLDER}/")
         for uri in sorted(translate.inputs_of(job) - used):
@@ -161,9 +161,9 @@ class WorkspaceJobs:
     def _retrieve(self, name: str) -> dict[str, Any]:
         job = self._connection.jobs("get", f"job {name}", id=name).as_dict()
         if not job.get("name"):
-            raise InvalidResponse(f"job {name}: the answer names no job")
+            raise InvalidResponse(f"job {name}: the response names no job")
         if not translate.is_tuning(job):
-            raise JobNotFound(f"{name} is a job of the workspace, but not one of fine-tuning")
+            raise JobNotFound(f"{name} is a workspace job, but not a fine-tuning job")
         return dict(job)
 
     def _each(self) -> Iterator[dict[str, Any]]:
@@ -176,7 +176,7 @@ class WorkspaceJobs:
     def _id(self, ref: JobRef) -> str:
         if ref.scope != self._scope:
             raise JobNotFound(
-                f"{ref} lies in another place than {self._scope}, which is in use",
-                hint="choose the profile that it was submitted with",
+                f"{ref} belongs to another workspace than the current one, {self._scope}",
+                hint="use the profile it was submitted with",
             )
         return ref.id

@@ -74,7 +74,7 @@ class Workspace:
 
     def probe(self, step: Step) -> Probe:
         """See `cloudtune.backend.Backend`. No step waits."""
-        raise BackendError(f"{step.id}: a workspace's plan awaits nothing")
+        raise BackendError(f"{step.id}: workspace plans have no wait steps")
 
     def model(self, ref: JobRef) -> TunedModel:
         """What is registered in the workspace."""

@@ -23,7 +23,7 @@ SECRETS_KEPT_S = 1800.0
 
 
 class Storage:
-    """One datastore. It tells by itself in which account and container it lies, and how to sign in there."""
+    """One datastore. Its resource has the account, the container and the credentials."""
 
     def __init__(self, connection: Connection, datastore: str, account_url: str | None) -> None:
         self._connection = connection
@@ -50,7 +50,7 @@ class Storage:
                     content, length=request["bytes"], overwrite=False, validate_content=True, max_concurrency=1,
                     timeout=None, read_timeout=request["timeout_s"],
                 )  # fmt: skip
-            except ResourceExistsError:  # another request was quicker; whether it is the same is looked at
+            except ResourceExistsError:  # another request was faster; check whether it is the same
                 self._check(request, self.size(request["blob"]))
         return self._outputs(request)
 
@@ -68,7 +68,7 @@ class Storage:
             with self._asking(f"blob {blob}"):
                 told = self._made().get_blob_client(blob).get_blob_properties()
                 if not told.etag:
-                    raise InvalidResponse(f"blob {blob}: the answer names no ETag: it is not Azure Storage's")
+                    raise InvalidResponse(f"blob {blob}: the response has no ETag, so it is not from Azure Storage")
                 return int(told.size)
         except JobNotFound:
             return None
@@ -85,8 +85,8 @@ class Storage:
     def _check(request: Mapping[str, Any], size: int | None) -> None:
         if size != request["bytes"]:
             raise Conflict(
-                f"the blob {request['blob']!r} has {size} bytes, and the rows of that name have {request['bytes']}",
-                hint="something else wrote it: remove it, and run the same command again",
+                f"the blob {request['blob']!r} has {size} bytes, but the rows with that name have {request['bytes']}",
+                hint="another program wrote it: delete it, and run the same command again",
             )
 
     def _outputs(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,7 +120,9 @@ class Storage:
             hint = "check `workspace` and `datastore` in the settings: cloudtune config show"
             raise InvalidRequest(error.message, hint=hint) from error.__cause__
         if not hasattr(store, "container_name"):
-            raise UnsupportedError(f"the datastore {self._datastore} is no blob store", hint="name one as `datastore`")
+            raise UnsupportedError(
+                f"the datastore {self._datastore} is not a blob store", hint="set one as `datastore`"
+            )
         url = self._account_url or f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
         key, token = getattr(store.credentials, "account_key", None), getattr(store.credentials, "sas_token", None)
         self._secrets = tuple(secret for secret in (key, token) if secret)

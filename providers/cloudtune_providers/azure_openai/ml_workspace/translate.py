@@ -44,29 +44,29 @@ STATES: dict[str, JobState] = {
     "failed": JobState.FAILED,
     "canceled": JobState.CANCELLED,
 }
-_DETAILS = {"finalizing": "collecting the outputs", "notresponding": "the run gives no sign of life"}
-_ITSELF = "the model's training component decides this: say overrides.azure_openai.hyperparameters, in its own words"
-_WEIGHTS = "the model's training component decides which weights move: leave it out, or say it in the component's words"
-_STUDIO = "a workspace does not do it through this route; Azure's studio and azure-ai-ml do"
+_DETAILS = {"finalizing": "collecting the outputs", "notresponding": "the run does not respond"}
+_ITSELF = "set by the model's training component; use overrides.azure_openai.hyperparameters with its names"
+_WEIGHTS = "the model's training component chooses the trained weights; remove it, or use the component's setting"
+_STUDIO = "not supported by this route; use Azure's studio or azure-ai-ml"
 REFUSED = {
-    "hyperparameters.batch_size": "a training component counts rows on each device, and how many there are is not "
-    "known: say overrides.azure_openai.hyperparameters.per_device_train_batch_size",
-    "limits.max_time": "the workspace stops no fine-tuning job by its time: watch it with a timeout, and cancel it",
-    "limits.max_cost_usd": "cloudtune does not know a workspace's prices well enough yet to keep a cap",
-    "method.loss_on": "the model's training component decides which tokens are learnt",
-    "verb:checkpoints": "a workspace registers the finished model, and shows no checkpoints by this route",
-    "verb:continue": "a workspace cannot finish an ended job: name its registered model as the model of a new job",
+    "hyperparameters.batch_size": "training components count rows per device, and the number of devices is unknown; "
+    "set overrides.azure_openai.hyperparameters.per_device_train_batch_size",
+    "limits.max_time": "the workspace has no time limit for fine-tuning jobs; use `cloudtune watch --cancel-after`",
+    "limits.max_cost_usd": "cloudtune does not know a workspace's prices well enough to enforce a cost limit",
+    "method.loss_on": "the model's training component chooses the trained tokens",
+    "verb:checkpoints": "this route registers the finished model and exposes no checkpoints",
+    "verb:continue": "a workspace cannot continue a job that has ended; start a new job from its registered model",
     "verb:deploy": f"to an endpoint of the workspace: {_STUDIO}",
-    "verb:events": "a workspace keeps no events of a job, only its state",
-    "verb:export": "the model is registered in the workspace: `az ml model download` fetches it",
-    "verb:generate": "a registered model answers only behind an endpoint, which cloudtune does not ask",
-    "verb:metrics": "they are in the workspace's MLflow, which azure-ai-ml does not read: see the studio",
-    "verb:pause": "a workspace cannot pause a fine-tuning job",
-    "verb:resume": "a workspace cannot pause a fine-tuning job, and so has none to let go on",
+    "verb:events": "workspaces record no job events, only the state",
+    "verb:export": "the model is registered in the workspace; download it with `az ml model download`",
+    "verb:generate": "registered models require an endpoint, which cloudtune does not manage",
+    "verb:metrics": "metrics are in the workspace's MLflow, which azure-ai-ml does not read; see the studio",
+    "verb:pause": "workspaces cannot pause fine-tuning jobs",
+    "verb:resume": "workspaces cannot pause fine-tuning jobs, so there is nothing to resume",
 }  # fmt: skip
 INHERENT = frozenset({"data.test"})
 TRANSLATED = {
-    "data.test": "never uploaded: the rows stay here for the evaluation",
+    "data.test": "not uploaded; the rows stay on this machine for evaluation",
     "hyperparameters.epochs": "num_train_epochs",
     "hyperparameters.learning_rate": "learning_rate",
     "method:sft": "the task chatCompletion",
@@ -83,7 +83,7 @@ def capabilities() -> Capabilities:
     adapters = {feature: _WEIGHTS for feature in spec_features() if feature.startswith("adapter:")}
     return complete(
         ["method:sft", *fields], refused=REFUSED | adapters, inherent=INHERENT, translated=TRANSLATED,
-        no_choice="a workspace does not offer it by this route", no_value=_ITSELF,
+        no_choice="not supported by this route", no_value=_ITSELF,
     )  # fmt: skip
 
 
@@ -101,7 +101,7 @@ def _settings(options: AzureOpenAIOptions) -> Iterator[Problem]:
     for name, value in needed.items():
         if not value:
             yield Problem(
-                code="setting", field=f"backends.{NAME}.{name}", message="route: ml_workspace needs it", fix="set it"
+                code="setting", field=f"backends.{NAME}.{name}", message="required by route: ml_workspace", fix="set it"
             )
 
 
@@ -109,15 +109,15 @@ def _model(spec: JobSpec) -> Iterator[Problem]:
     model = spec.model_for(NAME)
     if model is not None and not model.startswith(("azureml://", "/subscriptions/")):
         yield Problem(
-            code="model_uri", field="model", message=f"{model!r} is no model of a registry or a workspace",
-            fix="name it as azureml://registries/<registry>/models/<model>/versions/<version>",
+            code="model_uri", field="model", message=f"{model!r} is not a model of a registry or workspace",
+            fix="write azureml://registries/<registry>/models/<model>/versions/<version>",
         )  # fmt: skip
 
 
 def _held_out(spec: JobSpec) -> Iterator[Problem]:
     if spec.data.validation is None:
-        message = "a workspace's fine-tuning job needs validation rows"
-        yield Problem(code="no_validation", field="data.validation", message=message, fix="hold out a share, say 0.1")
+        message = "fine-tuning jobs in a workspace require validation rows"
+        yield Problem(code="no_validation", field="data.validation", message=message, fix="hold out a share, e.g. 0.1")
 
 
 def _overrides(spec: JobSpec) -> Iterator[Problem]:
@@ -126,7 +126,7 @@ def _overrides(spec: JobSpec) -> Iterator[Problem]:
         if given.get(name) is not None:
             yield Problem(
                 code="other_route", field=f"overrides.{NAME}.{name}", message="route: ml_workspace has no such setting",
-                fix=f"take it out, or say it under overrides.{NAME}.hyperparameters",
+                fix=f"remove it, or set it under overrides.{NAME}.hyperparameters",
             )  # fmt: skip
 
 
@@ -134,11 +134,11 @@ def _overrides(spec: JobSpec) -> Iterator[Problem]:
 
 
 def plan(request: PlanRequest, options: AzureOpenAIOptions) -> Plan:
-    """The steps. Raises DataError for rows that cannot be learnt from there."""
+    """Return the steps. Raises DataError for rows that the route does not support."""
     spec = request.spec
     if (kind := request.data.splits["train"].kind) != "chat":
-        message = f"{spec.method.name} learns from chat rows there, and these are {kind}"
-        raise DataError([Problem(code="kind", field="data.train", message=message, fix="give other rows")])
+        message = f"{spec.method.name} requires chat rows; these are {kind}"
+        raise DataError([Problem(code="kind", field="data.train", message=message, fix="use another kind of rows")])
     steps = [step for split in ("train", "validation") for step in _upload(request, split, options)]
     create = Step(
         id="create", kind="call", title="create the fine-tuning job", once="atomic", token=request.token,
@@ -252,7 +252,7 @@ def to_snapshot(job: Mapping[str, Any], scope: str, run: Run | None = None) -> J
 
 
 def _problem(reason: str | None) -> JobProblem:
-    return JobProblem(message=reason or "the workspace gives no reason", hint="its logs are in the workspace's studio")
+    return JobProblem(message=reason or "the workspace did not give a reason", hint="see its logs in the studio")
 
 
 def _moment(text: Any) -> datetime | None:

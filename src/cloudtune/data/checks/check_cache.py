@@ -109,7 +109,7 @@ class Verdicts:
 
 
 def _files(data: Data) -> dict[str, list[File]] | None:
-    """Every file of the data by origin; None where the bytes cannot be gone through twice, or not at all."""
+    """Return every file of the data by origin, or None if the bytes cannot be read twice, or not at all."""
     found: dict[str, list[File]] = {}
     for origin, source in sources(data).items():
         faults = Faults()

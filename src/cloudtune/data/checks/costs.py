@@ -1,7 +1,7 @@
-"""What one pass over the training rows would cost at each vendor, from the catalog's dated prices.
+"""The cost of one epoch over the training rows at each vendor, from the catalog's dated prices.
 
-Tokens are counted exactly where a vendor's tokenizer can be had, and lie between two bounds where it cannot: no token
-spans two words, and none has less than a byte.
+Tokens are counted exactly if the vendor's tokenizer is available. Otherwise they are bounded: no token spans two
+words, and every token has at least one byte.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = 4 << 20
 _AT_ONCE = 1_000_000
-"""Hashes that are compared in memory at the same time: more of them are gone through in several turns."""
+"""Hashes compared in memory at the same time. More hashes are compared in several rounds."""
 _REPEATED = 200_000
 _LOOKED_AT = 256
 """Rows that are passed over at once where none of them is like another."""
@@ -86,7 +86,7 @@ class _Numbers:
 
 
 class Place(NamedTuple):
-    """Where a record stands."""
+    """The location of a record."""
 
     file: str
     line: int
@@ -270,15 +270,15 @@ class Survey:
     def _same(self, one: Place, other: Place) -> None:
         if one.origin != other.origin and {one.origin, other.origin} & _HELD_OUT:
             self.leaks += 1
-            code, message = "leak", f"this {other.origin} row is also in {one.origin}, at {one}"
+            code, message = "leak", f"this {other.origin} row is also in the {one.origin} set, at {one}"
         else:
             self.duplicates += 1
-            code, message = "duplicate", f"the same row as {one}"
-        self._warn(code, message, other, "remove one: cloudtune data dedupe")
+            code, message = "duplicate", f"duplicate of {one}"
+        self._warn(code, message, other, "remove duplicates with cloudtune data dedupe")
 
     def _conflict(self, one: Place, other: Place) -> None:
         self.conflicts += 1
-        self._warn("conflict", f"the same question has another answer at {one}", other, "keep the right one")
+        self._warn("conflict", f"the same prompt has a different answer at {one}", other, "keep the correct one")
 
     def _warn(self, code: str, message: str, place: Place, fix: str) -> None:
         where = {"row": place.line} if place.by_row else {"line": place.line}
@@ -291,5 +291,5 @@ class Survey:
             return
         (most, many), (least, few) = self.labels.most_common(1)[0], self.labels.most_common()[-1]
         if many > 10 * few:
-            message = f"{many} rows answer {most!r}, and {few} {least!r}"
-            self.faults.warn("imbalance", message, fix="cloudtune data balance, or more rows of the rare ones")
+            message = f"imbalanced labels: {many} rows have {most!r}, {few} have {least!r}"
+            self.faults.warn("imbalance", message, fix="run cloudtune data balance, or add rows of the rare labels")

@@ -20,25 +20,25 @@ def length_problem(line: bytes, limit: int) -> Problem:
     bounds.add(line, 1)
     least = bounds.least(unread=unread(line))
     if least > limit:
-        message = f"{least:,} tokens at the very least, the limit is {limit:,}"
+        message = f"at least {least:,} tokens; the limit is {limit:,}"
         return Problem(code="too_long", message=message, fix="shorten the row, or remove it")
-    message = f"up to {len(line):,} tokens (upper bound: its bytes), the limit is {limit:,}"
-    fix = "count with a tokenizer, or shorten it"
+    message = f"up to {len(line):,} tokens (upper bound: its bytes); the limit is {limit:,}"
+    fix = "count with a tokenizer, or shorten the row"
     return Problem(code="maybe_too_long", severity="warning", message=message, fix=fix)
 
 
 def hold(place: Target, rows: Mapping[str, int], sizes: Mapping[str, int], faults: Faults) -> None:
     """Hold numbers of rows, and of bytes as they are uploaded, by side, against what the place takes."""
     train = rows.get("train", 0) + (rows.get("validation", 0) if place.together else 0)
-    what = "rows to learn and to validate" if place.together else "rows"
+    what = "training and validation rows" if place.together else "rows"
     if train and train < place.min_rows:
-        message = f"{place.name} wants at least {place.min_rows:,} {what}, there are {train:,}"
-        faults.error("too_few_rows", message + place.words("min_rows"), field="data.train", fix="give more rows")
+        message = f"{place.name} requires at least {place.min_rows:,} {what}, found {train:,}"
+        faults.error("too_few_rows", message + place.words("min_rows"), field="data.train", fix="add rows")
     if place.max_rows is not None and train > place.max_rows:
-        message = f"{place.name} takes at most {place.max_rows:,} {what}, there are {train:,}"
-        fix = "take a sample (cloudtune data convert --sample), or have the quota raised"
+        message = f"{place.name} accepts at most {place.max_rows:,} {what}, found {train:,}"
+        fix = "use a sample (cloudtune data convert --sample), or request a higher quota"
         faults.error("too_many_rows", message + place.words("max_rows"), field="data.train", fix=fix)
     for side, size in sizes.items():
         if side != "test" and place.max_bytes is not None and size > place.max_bytes:
-            message = f"{place.name} takes at most {place.max_bytes:,} bytes in a file, these are {size:,}"
-            faults.error("too_large", message + place.words("max_bytes"), field=f"data.{side}", fix="take a sample")
+            message = f"{place.name} accepts at most {place.max_bytes:,} bytes per file, found {size:,}"
+            faults.error("too_large", message + place.words("max_bytes"), field=f"data.{side}", fix="use a sample")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudtune.errors import Severity
 
 TEMPLATE_TOKENS = 256
-"""What a chat template may add to a record at the most: a system's words of its own, marks around turns."""
+"""Maximum tokens that a chat template adds to a record: a default system message, markers around turns."""
 
 
 class Measure:
@@ -43,7 +43,7 @@ class Measure:
         return self.counter is not None and self.longer == "count"
 
     def tokens(self, at: Located, records: Sequence[Record], lines: list[bytes], problems: list[Problem]) -> bytes:
-        """Tokens of each record, 4 bytes each, where all are to be counted; records over the limit are told."""
+        """Return the tokens of each record, 4 bytes each, if all are counted. Records over the limit are reported."""
         if self.counter is not None and self.counts_all:
             return self._counted(self.counter, at, records, problems)
         if self.limit is not None and self.counter is not None:
@@ -107,7 +107,7 @@ def _longer_side(counter: Counter, record: Record) -> Record:
     sides: list[Record] = [Chat([*record.messages, *turns], record.tools) for turns in (record.chosen, record.rejected)]
     try:
         one, other = counter.count(sides)
-    except ValueError:  # told where the record is counted
+    except ValueError:  # reported where the record is counted
         return sides[0]
     return sides[0] if one >= other else sides[1]
 
@@ -125,8 +125,8 @@ def _one_by_one(counter: Counter, at: Located, records: list[Record], problems: 
 
 
 def _too_long(counter: Counter, record: Record, count: int, limit: int) -> Problem:
-    message = f"{count:,} tokens, the limit is {limit:,}"
+    message = f"{count:,} tokens; the limit is {limit:,}"
     if isinstance(record, Chat):
         asked = len(counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0
-        message += ": nothing of the answer would be left" if asked >= limit else ": the answer would be cut"
+        message += "; the whole answer would be truncated" if asked >= limit else "; the answer would be truncated"
     return Problem(code="too_long", message=message, fix="shorten the row, or remove it")

@@ -57,7 +57,7 @@ def sources(data: Data) -> dict[str, Source]:
 def prepare(
     data: Data, *, method: str = DEFAULT_METHOD, limit: RowLimit | None = None, target: Target | None = None
 ) -> DataReport:
-    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with every fault found.
+    """Read, check, split and fingerprint the data in one streaming pass. Raises DataError with all problems.
 
     With a ``limit``, rows over it are found by the model's own tokenizer and told with their lines. With a ``target``
     the rows are held against what that place takes: its format for the method, its words, numbers and sizes. Their
@@ -130,7 +130,7 @@ def go_through(
     named = sources(data)
     remote = any(is_remote(path) for source in named.values() for path in source.paths)
     if change is not None or remote or any(source.template for source in named.values()):
-        workers = 0  # only blocks as they stand in their files go to other processes
+        workers = 0  # only unchanged blocks of files are sent to other processes
     workers = workers_for(named.values()) if workers is None else workers
     keep_memory()
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
@@ -259,20 +259,20 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
     """What is wrong with the sides as wholes."""
     for name, count in sorted(survey.lost.items()):
         fix = "choose another format to keep them" if task.format else None
-        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot carry them, and that is "
-                    "allowed", field=name, fix=fix)  # fmt: skip
+        faults.warn("lost", f"{count:,} rows lose {FEATURES[name]}: {task.format} cannot hold them, and dropping them "
+                    "is allowed", field=name, fix=fix)  # fmt: skip
     if faults.total("error"):
         return
     for split, side in survey.sides.items():
         if not side.rows:
             share = getattr(data, split)
-            fix = "hold out a smaller share, or give more rows"
+            fix = "hold out a smaller share, or add rows"
             if isinstance(share, float):
-                fix = f"give more rows, a larger share than {share}, or a file of its own"
-            what = f"of {survey.rows} rows, none falls into {split}"
+                fix = f"add rows, use a larger share than {share}, or use a separate file"
+            what = f"none of the {survey.rows} rows was assigned to {split}"
             faults.error("empty_split", what, field=f"data.{split}", fix=fix)
     if len(survey.kinds) > 1:
-        each = ", ".join(f"{name} is {'/'.join(sorted(kinds))}" for name, kinds in survey.kinds_by_origin.items())
+        each = ", ".join(f"{name} has {'/'.join(sorted(kinds))} rows" for name, kinds in survey.kinds_by_origin.items())
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
     method = METHODS.get(task.method)
     if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):

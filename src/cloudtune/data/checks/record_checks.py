@@ -22,7 +22,7 @@ _NEXT: dict[str, frozenset[str]] = {
 }
 
 
-_END = "end the conversation with the answer to learn"
+_END = "end the conversation with an assistant turn"
 
 
 def _fault(code: str, field: str, message: str, fix: str) -> Problem:
@@ -62,7 +62,7 @@ def _of_other(record: Record) -> list[Problem]:
         for name, answer in sides.items():
             found += _turns(answer, name, before="user")
             if answer and answer[-1].role != "assistant":
-                found.append(_fault("last_not_assistant", name, f"the last turn is {answer[-1].role}'s", _END))
+                found.append(_fault("last_not_assistant", name, f"the last turn has the role {answer[-1].role}", _END))
         if isinstance(record, Preference) and record.chosen == record.rejected:
             found.append(_fault("same_answers", "rejected", "both answers are the same", "remove the row"))
         return found
@@ -82,14 +82,16 @@ def _lengths(record: Tagged | Question) -> list[Problem]:
         one, other, names = len(record.answers.text), len(record.answers.answer_start), "answers and {} places"
     if one == other:
         return []
-    return [_fault("lengths", record.__struct_fields__[-1], f"{one} {names.format(other)}", "give as many of each")]
+    return [
+        _fault("lengths", record.__struct_fields__[-1], f"{one} {names.format(other)}", "use the same number of each")
+    ]
 
 
 def _asked(messages: list[Message]) -> list[Problem]:
     found = _turns(messages)
     if messages and messages[-1].role not in {"user", "tool"}:
         found.append(
-            _fault("last_not_user", "messages", "the question ends with an answer", "end it with the user's turn")
+            _fault("last_not_user", "messages", "the prompt ends with an assistant turn", "end it with a user turn")
         )
     return found
 
@@ -97,13 +99,16 @@ def _asked(messages: list[Message]) -> list[Problem]:
 def _turns(messages: list[Message], field: str = "messages", before: str = "") -> list[Problem]:
     """What is wrong turn by turn."""
     if not messages:
-        return [_fault("no_messages", field, "there are no messages", "remove the row, or give it turns")]
+        return [_fault("no_messages", field, "there are no messages", "remove the row, or add messages")]
     found: list[Problem] = []
     for i, message in enumerate(messages):
         place = f"{field}[{i}]"
         if message.role not in _NEXT[before]:
             where = f"after {before}" if before else "as the first turn"
-            what, fix = f"{message.role} may not stand {where}", f"{' or '.join(sorted(_NEXT[before]))} belongs here"
+            what, fix = (
+                f"the role {message.role} is not allowed {where}",
+                f"expected {' or '.join(sorted(_NEXT[before]))} here",
+            )
             found.append(_fault("role_order", f"{place}.role", what, fix))
         found += _turn(message, place)
         before = message.role
@@ -120,7 +125,7 @@ def _turn(message: Message, place: str) -> list[Problem]:
         for name in ("weight", "tool_calls", "reasoning_content"):
             if getattr(message, name) is not UNSET:
                 code = "weight_role" if name == "weight" else "assistant_only"
-                found.append(_fault(code, f"{place}.{name}", f"only an assistant's turn may have {name}", "remove it"))
+                found.append(_fault(code, f"{place}.{name}", f"only an assistant turn can have {name}", "remove it"))
     return found
 
 
@@ -147,11 +152,11 @@ def _ending(messages: list[Message], method: str) -> list[Problem]:
     last = messages[-1].role if messages else "assistant"
     if last not in _last_roles(method):
         where = f"messages[{len(messages) - 1}].role"
-        found.append(_fault("last_not_assistant", where, f"the last turn is {last}'s", _END))
+        found.append(_fault("last_not_assistant", where, f"the last turn has the role {last}", _END))
     answers = [message for message in messages if message.role == "assistant"]
     if answers and all(message.weight == 0 for message in answers):
-        fix = "give one of them weight 1, or none a weight"
-        found.append(_fault("nothing_to_learn", "messages", "every answer has weight 0", fix))
+        fix = "set weight 1 for at least one, or remove all weights"
+        found.append(_fault("nothing_to_learn", "messages", "every assistant turn has weight 0", fix))
     return found
 
 

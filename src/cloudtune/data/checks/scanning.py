@@ -1,7 +1,6 @@
-"""One batch of records gone through: faults, canonical lines, sides, hashes, words, and the lines to write.
+"""Scans one batch of records: problems, canonical lines, splits, hashes, text lengths, and the lines to write.
 
-This is the work that can be done for each batch apart, so it may run in another process: what goes in and what comes
-out are plain values.
+Each batch is independent, so the work can run in another process: inputs and outputs are plain values.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class _Good(NamedTuple):
     """What they were read from, where its rows are in the format that is asked for already."""
 
     def as_bytes(self) -> PlainRows:
-        """What can be told of the lines without their records."""
+        """Facts about the lines that need no records."""
         return self.records if isinstance(self.records, PlainRows) else PlainRows(self.joined, self.lines)
 
     def chars(self, index: int) -> int:

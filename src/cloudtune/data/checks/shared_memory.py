@@ -11,7 +11,7 @@ PLACE_BYTES = 3 << 19
 
 
 def file_in_memory(size: int) -> int | None:
-    """The descriptor of a file without a name that another process can be given; None where that cannot be had."""
+    """Return the descriptor of an unnamed file to share with another process, or None if it is not supported."""
     if os.name != "posix":
         return None
     with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ class Target(NamedTuple):
     max_tokens: int | None = None
     """Of one row."""
     forbidden: tuple[str, ...] = ()
-    """Words that make the job fail when they stand in what the system or the user says."""
+    """Text that makes the job fail in system or user messages."""
     tokenizer: str | None = None
     """What counts the model's tokens exactly, if it is installed: see ``tokens.counter_of``."""
     cited: dict[str, str] = {}
@@ -51,7 +51,7 @@ class Target(NamedTuple):
             return self.formats[method]
         problem = Problem(
             code="method", field="method", message=f"{self.name} has no format for {method}",
-            fix=f"it learns {', '.join(self.formats)}",
+            fix=f"it supports {', '.join(self.formats)}",
         )  # fmt: skip
         raise DataError([problem])
 

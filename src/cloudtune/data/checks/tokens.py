@@ -68,21 +68,21 @@ def counter_of(source: str) -> Counter:
 
 
 GGUF_TOKENIZER = "cloudtune_trainer.gguf_tokenizer:save_tokenizer"
-"""What takes a tokenizer out of a GGUF file; it stands on transformers, and is loaded when it is asked for."""
+"""Return the function that reads a tokenizer from a GGUF file. It needs transformers and is imported on use."""
 
 
 def _of_gguf(file: Path) -> TokenCounter:
     if not file.is_file():
-        raise _refusal(file, "no such file", "name a GGUF file, or a folder that holds tokenizer.json")
+        raise _refusal(file, "no such file", "use a GGUF file, or a folder with a tokenizer.json")
     module, _, name = GGUF_TOKENIZER.partition(":")
     with tempfile.TemporaryDirectory(prefix="cloudtune-tokenizer-") as folder:
         try:
             getattr(importlib.import_module(module), name)(file.absolute(), Path(folder))
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
-            raise _refusal(file, f"a GGUF file's tokenizer needs {error.name}", fix) from error
+            raise _refusal(file, f"reading the tokenizer of a GGUF file requires {error.name}", fix) from error
         except Exception as error:  # the trainer's own kind of problem, which this room does not know
-            raise _refusal(file, str(error), "take another file") from error
+            raise _refusal(file, str(error), "use another file") from error
         counter = TokenCounter(folder)
         counter.load()
     return counter
@@ -122,12 +122,12 @@ class TokenCounter:
             from tokenizers import Tokenizer
         except ImportError as error:
             fix = 'pip install "cloudtune[local]"'
-            raise _refusal(self.file, "counting tokens needs the tokenizers package", fix) from error
+            raise _refusal(self.file, "counting tokens requires the tokenizers package", fix) from error
         try:
             with panics_as_errors():
                 self._tokenizer: Any = Tokenizer.from_file(str(self.file))
         except Exception as error:  # the package raises bare Exception
-            raise _refusal(self.file, f"this is no tokenizer: {error}", "take another file") from error
+            raise _refusal(self.file, f"not a valid tokenizer: {error}", "use another file") from error
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
@@ -139,7 +139,7 @@ class TokenCounter:
         """How many tokens each record has."""
         if len(records) <= _TOGETHER:
             return self._lengths([self.text(record) for record in records])
-        # The tokenizer lets go of the interpreter: meanwhile the next records are rendered.
+        # The tokenizer releases the GIL, so the next records are rendered meanwhile.
         with ThreadPoolExecutor(1) as aside:
             parts = [aside.submit(self._lengths, [self.text(record) for record in records[start : start + _TOGETHER]])
                      for start in range(0, len(records), _TOGETHER)]  # fmt: skip
@@ -172,10 +172,10 @@ class TokenCounter:
                 add_generation_prompt=prompt, **self._special,
             )  # fmt: skip
         except Exception as error:
-            raise ValueError(f"messages: the chat template refuses them: {error}") from error
+            raise ValueError(f"messages: rejected by the chat template: {error}") from error
 
     def spans(self, record: Record) -> tuple[str, list[Span]]:
-        """The rendered text and its tokens: those of the assistant's turns are learnt, or all where there are none."""
+        """Return the rendered text and its tokens. Assistant tokens are trained on, or all if there are no turns."""
         text = self.text(record)
         with panics_as_errors():
             encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
@@ -206,7 +206,7 @@ class TokenCounter:
         except OSError as error:
             raise _refusal(file, f"it cannot be read: {error.strerror}", "fetch the model again") from error
         except ValueError as error:
-            raise _refusal(file, f"this is not valid JSON: {error}", "fetch the model again") from error
+            raise _refusal(file, f"not valid JSON: {error}", "download the model again") from error
 
     @cached_property
     def _special(self) -> dict[str, str]:
@@ -238,7 +238,7 @@ class TokenCounter:
             return compiled(str(source))
         except Exception as error:  # a template can make the compiler raise whatever it likes
             raise _refusal(
-                self.file.parent, f"its chat template is damaged: {error}", "fetch the model again"
+                self.file.parent, f"its chat template is damaged: {error}", "download the model again"
             ) from error
 
 

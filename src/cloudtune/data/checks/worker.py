@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """Scans block after block; what it learnt of a file's keys it keeps for the file's next block."""
+    """Scans blocks, and keeps the detected keys of a file for its next block."""
 
     def __init__(self, task: Task) -> None:
         self.scanner = Scanner(task)

@@ -121,8 +121,8 @@ class Pool:
     def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:
         code = worker.wait()
         return CloudtuneError(
-            f"a process that was checking data ended with code {code}",
-            hint="it may have been killed for want of memory; workers=0 does the work in one process",
+            f"a data checking process exited with code {code}",
+            hint="it may have run out of memory; workers=0 checks in a single process",
         )
 
 

@@ -48,15 +48,15 @@ class ColumnarReader:
     def tables(self, path: Path, kind: str, faults: Faults, name: str) -> Iterator[Table]:
         """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
         if find_spec("pyarrow") is None:
-            faults.error("not_installed", f"reading {kind} needs pyarrow", file=name,
+            faults.error("not_installed", f"reading {kind} requires pyarrow", file=name,
                          fix='pip install "cloudtune[data]"')  # fmt: skip
             return
         with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             is_right = _looks_right(file, kind, size)
         if not is_right:
-            faults.error(f"broken_{kind}", f"this is not a good {kind} file: its first or last bytes are wrong",
-                         file=name, fix="make it again, or name its format")  # fmt: skip
+            faults.error(f"broken_{kind}", f"not a valid {kind} file: its first or last bytes are wrong",
+                         file=name, fix="create it again, or set its format")  # fmt: skip
             return
         worker = self._worker or _started()
         self._worker = None  # it serves again only if it comes to the end of this file
@@ -105,7 +105,7 @@ def _tables(
         found = _frame(cast("IO[bytes]", worker.stdout))
         if found is None:
             faults.error(f"broken_{kind}", _crash(worker, kind, number), file=name,
-                         fix="make it again, or write its rows as JSONL")  # fmt: skip
+                         fix="create it again, or write its rows as JSONL")  # fmt: skip
             return False
         first, content = found
         if first == END:
@@ -119,9 +119,9 @@ def _tables(
         number += len(rows)
         total += len(content) + ROW_OVERHEAD * len(rows)
         if total > max(FREE_BYTES, MAX_RATIO * size):
-            message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times the file's size"
+            message = f"its content is larger than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times the file size"
             faults.error("decompressed_too_large", message, file=name,
-                         fix="if that is right, write its rows as JSONL")  # fmt: skip
+                         fix="if that is correct, write its rows as JSONL")  # fmt: skip
             return False
 
 
@@ -138,12 +138,12 @@ def _frame(stream: IO[bytes]) -> tuple[bytes, bytes] | None:
 def _crash(worker: subprocess.Popen[bytes], kind: str, number: int) -> str:
     code = worker.wait()
     if hasattr(signal, "SIGALRM") and code == -signal.SIGALRM:
-        return f"this {kind} file is damaged: the rows from {number:,} on took longer than {BATCH_SECONDS} seconds"
+        return f"this {kind} file is damaged: reading the rows from {number:,} took more than {BATCH_SECONDS} seconds"
     how = f"exit code {code}"
     if code < 0:
         with contextlib.suppress(ValueError):
             how = signal.Signals(-code).name
-    return f"this {kind} file is damaged: the process that read it crashed at row {number:,} or behind it ({how})"
+    return f"this {kind} file is damaged: the process that read it crashed at or after row {number:,} ({how})"
 
 
 def _looks_right(file: IO[bytes], kind: str, size: int) -> bool:
@@ -176,14 +176,14 @@ class _State(msgspec.Struct):
 
 
 def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
-    """The Arrow files of a folder that ``Dataset.save_to_disk`` wrote; None if it is no such folder."""
+    """Return the Arrow files of a folder written by ``Dataset.save_to_disk``, or None for other folders."""
     path = folder / "dataset_dict.json"
     try:
         if path.is_file():
             splits = msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_Splits).splits
             faults.error(
-                "is_directory", f"this folder holds the splits {', '.join(splits[:20]) or 'none'}", file=str(folder),
-                fix=f"name one: {folder / splits[0]}" if splits else "name the files in it",
+                "is_directory", f"this folder contains the splits {', '.join(splits[:20]) or 'none'}", file=str(folder),
+                fix=f"choose one: {folder / splits[0]}" if splits else "specify the files in it",
             )  # fmt: skip
             return []
         path = folder / "state.json"
@@ -191,12 +191,12 @@ def dataset_files(folder: Path, faults: Faults) -> list[Path] | None:
             return None
         state = msgspec.json.decode(read_regular(path, _LARGEST_INDEX), type=_State)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
-        faults.error("bad_index", f"this does not say which files make up the dataset: {error}", file=str(path),
-                     fix="save the dataset again, or name its files")  # fmt: skip
+        faults.error("bad_index", f"cannot find the files of the dataset: {error}", file=str(path),
+                     fix="save the dataset again, or specify its files")  # fmt: skip
         return []
     names = [one.filename for one in state.data_files]
     if outside := [name for name in names if name in {"", ".", ".."} or any(mark in name for mark in "/\\\0")]:
         faults.error("bad_index", f"{outside[0][:200]!r} is not the name of a file in this folder", file=str(path),
-                     fix="save the dataset again, or name its files")  # fmt: skip
+                     fix="save the dataset again, or specify its files")  # fmt: skip
         return []
     return [folder / name for name in names]

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from cloudtune.data.problem_list import Faults
 
 BLOCK_BYTES = 1 << 19
-"""Of lines that are gone through at once: what is done for each block, and what is sent, is done seldom enough."""
+"""Bytes of lines per block, large enough that the overhead per block is small."""
 PART_BYTES = 1 << 16
-"""Of rows that are decoded at once: what fits a core's cache is gone through fastest."""
+"""Bytes of rows decoded at once. Data that fits a core's cache is decoded fastest."""
 MAX_ROW_BYTES = 64 << 20
 MAX_SKIP_BYTES = 1 << 30
 MAX_BROKEN = 1000
@@ -21,14 +21,14 @@ MAX_BROKEN = 1000
 _KEPT_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
-TOO_LONG_FIX = f"no row may be longer than {MAX_ROW_BYTES >> 20} MiB: is this really one JSON object per line?"
+TOO_LONG_FIX = f"a row can be at most {MAX_ROW_BYTES >> 20} MiB; check that the file has one JSON object per line"
 
 
 def keep_memory() -> None:
-    """Let the process keep the memory of blocks that it is done with, for the next ones.
+    """Make the process reuse the memory of finished blocks.
 
-    The C library gives pieces of that size back to the system and asks for them anew each time, which costs more than
-    what is done with them, until it has seen a larger one freed.
+    The C library returns allocations of that size to the system and requests them again each time, which costs more
+    than the work on them, until a larger one has been freed.
     """
     bytes(_KEPT_BYTES)
 
@@ -95,7 +95,7 @@ def line_blocks(stream: IO[bytes], file: str, faults: Faults, head: bytes = b"")
             held.append(more)
             size += len(more)
         else:
-            faults.error("row_too_long", "this row does not end", file=file, line=line, fix=TOO_LONG_FIX)
+            faults.error("row_too_long", "unterminated row", file=file, line=line, fix=TOO_LONG_FIX)
             held, size, line, more = [], 0, line + 1, _skip_line(stream)
             continue
         more = stream.read(BLOCK_BYTES)
@@ -155,7 +155,7 @@ class _Splitter:
         return not self.ended
 
     def step(self, end: int) -> None:
-        """Go on to this place in the buffer."""
+        """Move to this position in the buffer."""
         self.line += self.buffer.count(b"\n", self.at, end)
         self.at = end
 
@@ -178,12 +178,12 @@ class _Splitter:
             if in_array and byte == b"]":
                 self.step(self.at + 1)
                 if self.peek():
-                    self.fault("something follows the end of the array", "remove it, or use one object per line")
+                    self.fault("unexpected content after the end of the array", "remove it, or use one object per line")
                 return
             if in_array and comma_due != (byte == b","):
                 self.fault(f"a comma {'is missing' if comma_due else 'too many'} here", "correct the array's commas")
                 if self.found >= MAX_BROKEN:
-                    self.fault("the rest of the array is not read: too much of it is broken", "write one row per line")
+                    self.fault("the rest of the array was not read: too many errors", "write one row per line")
                     return
             comma_due = False
             if in_array and byte == b",":
@@ -197,7 +197,7 @@ class _Splitter:
                 yield start, row
             comma_due = in_array
         if in_array:
-            self.fault("the array is not closed", "end it with ], or look whether the file is cut off")
+            self.fault("the array is not closed", "end it with ], or check whether the file is truncated")
 
     def element(self) -> bytes | None:
         """The bytes of the element that begins here; empty if it is too long, None if it has no end: both reported."""
@@ -209,10 +209,12 @@ class _Splitter:
                 self.step(end)
                 return row
             if len(self.buffer) - self.at > MAX_ROW_BYTES:
-                self.fault("this row does not end", TOO_LONG_FIX, "row_too_long")
+                self.fault("unterminated row", TOO_LONG_FIX, "row_too_long")
                 return None
             if not self.more():
-                self.fault("the file ends in the middle of this row", "is it cut off, or a quote or brace left open?")
+                self.fault(
+                    "the file ends in the middle of this row", "check for a truncated file, or an open quote or brace"
+                )
                 return None
 
     def end_of_element(self) -> int:

@@ -69,13 +69,13 @@ def _answer(kind: str, path: bytes, out: IO[bytes]) -> None:
     except Refused as refused:
         end = FAULT, _encoder.encode(refused.args)
     except MemoryError:
-        message = "reading this file needs more memory than it may take"
-        end = FAULT, _encoder.encode(("too_large", message, "write it again in smaller row groups"))
+        message = "reading this file requires more memory than allowed"
+        end = FAULT, _encoder.encode(("too_large", message, "write it again with smaller row groups"))
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - pyarrow raises many types of its own and of Python's
-        message = f"this is not a good {kind} file: {type(error).__name__}: {error}"[:500]
-        end = FAULT, _encoder.encode((f"broken_{kind}", message, "make it again"))
+        message = f"not a valid {kind} file: {type(error).__name__}: {error}"[:500]
+        end = FAULT, _encoder.encode((f"broken_{kind}", message, "create it again"))
     _watch(0)
     send(out, *end)
 
@@ -167,7 +167,7 @@ def _check_schema(schema: Any) -> None:
         raise Refused("bad_header", f"the file has {len(schema):,} columns", f"keep {MAX_COLUMNS:,} or fewer")
     names = schema.names
     if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise Refused("bad_header", f"column {twice[0][:80]} is there twice", "rename one")
+        raise Refused("bad_header", f"duplicate column {twice[0][:80]}", "rename one of them")
     for field in schema:
         if message := _unfit(field.type):
             raise Refused("column_type", f"column {field.name[:80]} {message}", _CONVERT_FIX)

@@ -88,7 +88,7 @@ class FileRows:
         # There are blank lines, or rows over several lines, or several in one: JSON, but not one object a line.
         lines = [(line, data.strip()) for line, data in block.rows()]
         if len(lines) != len(rows) or not all(data[:1] == b"{" and data[-1:] == b"}" for _, data in lines):
-            raise ValueError("not one object a line")
+            raise ValueError("not one object per line")
         return Batch(self.file, [line for line, _ in lines], records(rows, how))
 
     def _one_by_one(self, block: Block) -> Batch:
@@ -217,8 +217,8 @@ class FileRows:
         """Whether too many rows of the file are bad to read on, which is reported once."""
         if self.bad > MAX_BAD_ROWS and not self._given_up:
             self._given_up = True
-            message = f"more than {MAX_BAD_ROWS:,} rows cannot be used, the rest is not read"
-            self.faults.error("too_many_bad_rows", message, file=self.file, fix="correct these first")
+            message = f"more than {MAX_BAD_ROWS:,} rows are invalid; the rest was not read"
+            self.faults.error("too_many_bad_rows", message, file=self.file, fix="fix these first")
         return self._given_up
 
     def _bad(self, line: int, problem: Problem, by_row: bool = False) -> None:

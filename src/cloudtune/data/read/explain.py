@@ -46,16 +46,16 @@ def syntax(row: bytes) -> Problem | None:
 
 
 def _malformed(text: str, message: str) -> Problem:
-    """Ask a second parser: it knows the place, and tells NaN and lone surrogates from nonsense."""
+    """Use a second parser, which reports the position and recognizes NaN and unpaired surrogates."""
     try:
         json.loads(text, parse_constant=_constant)
     except _ConstantError as error:
-        return Problem(code="not_json_number", message=f"{error} is not JSON", fix="write null or a number")
+        return Problem(code="not_json_number", message=f"{error} is not valid JSON", fix="write null or a number")
     except json.JSONDecodeError as error:
         return Problem(
             code="invalid_json",
-            message=f"this is not JSON: {_lower(error.msg)}, at character {error.colno} of the row",
-            fix="one JSON object per line, keys and texts in double quotes",
+            message=f"not valid JSON: {_lower(error.msg)}, at character {error.colno} of the row",
+            fix="write one JSON object per line, with keys and strings in double quotes",
         )  # fmt: skip
     except RecursionError:
         return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
@@ -64,10 +64,10 @@ def _malformed(text: str, message: str) -> Problem:
     else:
         if re.search(r"\\u[dD][89a-fA-F]", text):
             return Problem(
-                code="lone_surrogate", message="half of a character pair (\\ud800 to \\udfff) stands alone",
+                code="lone_surrogate", message="unpaired surrogate (\\ud800 to \\udfff)",
                 fix="write the whole character",
             )  # fmt: skip
-    return Problem(code="invalid_json", message=f"this is not JSON: {message}", fix="correct the row")
+    return Problem(code="invalid_json", message=f"not valid JSON: {message}", fix="correct the row")
 
 
 def _lower(text: str) -> str:
@@ -90,7 +90,7 @@ def _plain(message: str) -> tuple[str, str | None]:
 
 
 def validation(message: str) -> Problem:
-    """The problem that a failed typed decoding tells of."""
+    """Return the problem of a failed typed decoding."""
     text, field = _plain(message)
     fix, code = "correct the value", "wrong_type"
     if field and field.endswith("role") and text.startswith("invalid enum value"):
@@ -102,17 +102,17 @@ def validation(message: str) -> Problem:
     elif found := re.match(r"object missing required field `(.*)`", text):
         code, text, fix = "missing_key", f"the key {found.group(1)!r} is missing", "add it"
     elif found := re.match(r"object contains unknown field `(.*)`", text):
-        code, text, fix = "unknown_key", f"the key {found.group(1)!r} is not known here", "remove it"
+        code, text, fix = "unknown_key", f"unknown key {found.group(1)!r}", "remove it"
     elif text.startswith("expected"):
-        fix = "give it that type"
+        fix = "change it to that type"
     return Problem(code=code, message=text, field=field, fix=fix)
 
 
 def not_an_object(value: object) -> Problem:
     """A row that is JSON, but not an object."""
-    names = {list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+    names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     what = names.get(type(value), "a number")
-    return Problem(code="not_an_object", message=f"a row is a JSON object, this is {what}", fix="write {...}")
+    return Problem(code="not_an_object", message=f"a row must be a JSON object, not {what}", fix="write {...}")
 
 
 def conversion(error: Exception) -> Problem:
@@ -128,8 +128,8 @@ def conversion(error: Exception) -> Problem:
 def mixed(other: Kind, kind: Kind) -> Problem:
     """A row of another kind than the file's."""
     return Problem(
-        code="mixed_kinds", message=f"this row is {other.name}, {kind.name} is wanted or came before it",
-        fix="put each kind into a file of its own",
+        code="mixed_kinds", message=f"this row is {other.name}, but the file or setting requires {kind.name}",
+        fix="put each kind in a separate file",
     )  # fmt: skip
 
 
@@ -152,17 +152,17 @@ def keys(
         return mixed(other, kind)
     fix = _rename(present, kind) if suggest("unknown_keys" if kind is None else "missing_key") else None
     if unmapped:
-        fix = f"columns names {', '.join(_few(unmapped))}, which is not there"
+        fix = f"columns maps {', '.join(_few(unmapped))}, which does not exist"
     if kind is None:
         fix = fix or _as_pair(row)
         wanted = "; ".join(" + ".join(KINDS[name].required) for name in COMMON)
         return Problem(
-            code="unknown_keys", message=f"no kind of row has these keys: {shown}",
-            fix=fix or f"rows have {wanted}; map other names with columns",
+            code="unknown_keys", message=f"unknown kind of row; its keys are: {shown}",
+            fix=fix or f"expected {wanted}; rename other keys with columns",
         )  # fmt: skip
     missing = [name for name in kind.required if name not in present]
     return Problem(
-        code="missing_key", message=f"a {kind.name} row needs {', '.join(missing)}; this one has {shown}",
+        code="missing_key", message=f"a {kind.name} row requires {', '.join(missing)}; this row has {shown}",
         field=missing[0] if missing else None, fix=fix or "add the key, or remove the row",
     )  # fmt: skip
 
@@ -173,7 +173,7 @@ def _as_pair(row: Mapping[str, Any]) -> str | None:
         return None
     one, other = row
     return (
-        f"if they are question and answer: columns: {{{one}: prompt, {other}: completion}} "
+        f"if they are prompt and completion: columns: {{{one}: prompt, {other}: completion}} "
         f"(--map {one}=prompt --map {other}=completion)"
     )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MAX_EXTRA = 32
-"""Keys that a row type lists beside those of its kind. A type is made anew for each of them."""
+"""Maximum extra keys of a row type. A new type is created for each of them."""
 
 
 def fits_a_field(key: str) -> bool:
@@ -43,7 +43,7 @@ class Kind(NamedTuple):
     canonical: type[Record] | None = None
     """The record's type, where the row has its very fields."""
     tell: Callable[[Mapping[str, Any]], bool] | None = None
-    """Tells it from other kinds with the same keys."""
+    """Distinguishes it from other kinds with the same keys."""
     keeps_extra: bool = False
     """Keys that it does not know are part of the record."""
 
@@ -62,7 +62,7 @@ class RowType(NamedTuple):
 
     kind: Kind
     columns: dict[str, str]
-    """The file's key -> ours."""
+    """Maps the file's keys to field names."""
     extra: tuple[str, ...]
     """Keys of the file that the kind does not know."""
     struct: type[Any]

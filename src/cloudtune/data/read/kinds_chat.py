@@ -86,7 +86,7 @@ def _from_sharegpt(row: Any) -> Chat:
     messages = []
     for i, turn in enumerate(row.conversations):
         if turn.who not in SHAREGPT_ROLES:
-            raise ValueError(f"conversations[{i}].from: {turn.who!r} is not known; use {', '.join(SHAREGPT_ROLES)}")
+            raise ValueError(f"conversations[{i}].from: unknown role {turn.who!r}; use {', '.join(SHAREGPT_ROLES)}")
         messages.append(Message(cast("Any", SHAREGPT_ROLES[turn.who]), turn.value, turn.weight))
     return Chat(opened(row.system, messages), row.tools)
 

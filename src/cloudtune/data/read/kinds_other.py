@@ -49,7 +49,7 @@ def _from_pair(row: Any) -> Preference:
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1
     if not shared:
-        raise ValueError("prompt: it is missing, and chosen and rejected do not begin with the same turns")
+        raise ValueError("prompt: missing, and chosen and rejected do not start with the same turns")
     return Preference(opened(row.system, chosen[:shared]), chosen[shared:], rejected[shared:])
 
 

@@ -32,7 +32,7 @@ def unnested(key: str, cell: Any, how: RowType) -> Any:
     data = cell.encode(errors="surrogatepass")
     problem = explain.syntax(data)
     value = msgspec.json.decode(data) if problem is None else None
-    if str in getattr(wanted, "__args__", ()):  # a text may be JSON too: only messages are told from it
+    if str in getattr(wanted, "__args__", ()):  # a string can be JSON too: only messages are distinguished
         return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else cell
     if problem is not None:
         raise NestedError(msgspec.structs.replace(problem, field=key))

@@ -46,7 +46,7 @@ def files_of(source: Source, faults: Faults) -> list[File]:
     found: list[File] = []
     for name in source.paths:
         if problem := invalid_path(name):
-            faults.error("bad_path", problem, file=name, fix="correct the path")
+            faults.error("bad_path", problem, file=name, fix="fix the path")
         elif is_remote(name):
             found += _remote(name, faults)
         elif name == STDIN:
@@ -66,7 +66,7 @@ def _matching(pattern: str, faults: Faults) -> list[Path]:
     try:
         return sorted(map(Path, glob.glob(pattern, recursive=True)))
     except (re.error, RecursionError, OSError) as error:
-        faults.error("bad_path", f"this is not a valid pattern: {error}", file=pattern, fix="correct the pattern")
+        faults.error("bad_path", f"not a valid pattern: {error}", file=pattern, fix="fix the pattern")
         return []
 
 
@@ -77,11 +77,11 @@ def _remote(name: str, faults: Faults) -> list[RemoteFile]:
         faults.add(remote.problem_of(error, name))
         return []
     if not found:
-        fix = f"name the files, e.g. {name}*.jsonl" if name.endswith("/") else "check bucket, key and account"
-        faults.error("no_file", "no object is found there", file=name, fix=fix)
+        fix = f"specify the files, e.g. {name}*.jsonl" if name.endswith("/") else "check bucket, key and account"
+        faults.error("no_file", "no such object", file=name, fix=fix)
     for one in found:
         if not one.size:
-            faults.error("empty_file", "the file is empty", file=one.uri, fix="write at least one row into it")
+            faults.error("empty_file", "the file is empty", file=one.uri, fix="add at least one row")
     return [one for one in found if one.size]
 
 
@@ -92,13 +92,15 @@ def _readable(path: Path, faults: Faults) -> list[Path]:
         if path.is_dir():
             files = dataset_files(path, faults)
             if files is None:
-                faults.error("is_directory", "this is a folder", file=name, fix=f"name the files, e.g. {name}/*.jsonl")
+                faults.error(
+                    "is_directory", "this is a folder", file=name, fix=f"specify the files, e.g. {name}/*.jsonl"
+                )
             return files or []
         # Asking for permission beforehand would answer for the real user, not the effective one.
         with open_regular(path) as file:
             is_empty = not file.read(1)
         if is_empty:
-            faults.error("empty_file", "the file is empty", file=name, fix="write at least one row into it")
+            faults.error("empty_file", "the file is empty", file=name, fix="add at least one row")
             return []
     except FileNotFoundError:
         faults.error("no_file", "no such file", file=name, fix=_nearest(path))
@@ -117,7 +119,7 @@ def _nearest(path: Path) -> str:
         return f"the folder {path.parent} does not exist either"
     names = [entry.name for entry in islice(path.parent.iterdir(), _NAMES_COMPARED)]
     near = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent.resolve()}"
+    return f"did you mean {path.parent / near[0]}?" if near else f"check {path.parent.resolve()}"
 
 
 def format_of(path: File, wanted: str) -> str | None:
@@ -185,7 +187,7 @@ def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
         from pyarrow import input_stream
     except ImportError as error:
         fix = 'pip install "cloudtune[data]"'
-        problem = Problem(code="not_installed", message="reading .zst needs pyarrow", file=str(path), fix=fix)
+        problem = Problem(code="not_installed", message="reading .zst requires pyarrow", file=str(path), fix=fix)
         raise DataError([problem]) from error
     return cast("IO[bytes]", input_stream(raw, compression="zstd"))
 
@@ -193,18 +195,22 @@ def _unzstd(raw: IO[bytes], path: File) -> IO[bytes]:
 def unreadable(error: Exception) -> tuple[str, str, str] | None:
     """Code, message and fix for an exception from reading a file; None if it is not about the file."""
     if isinstance(error, DecompressedTooLarge):
-        message = f"it holds more than {FREE_BYTES >> 20} MiB, and more than {MAX_RATIO} times its compressed size"
-        return "decompressed_too_large", message, "if that is right, decompress it first (gunzip, unzstd)"
+        message = f"its content is larger than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times its compressed size"
+        return "decompressed_too_large", message, "if that is correct, decompress it first (gunzip, unzstd)"
     if isinstance(error, NotRegularFile):
-        return "not_a_regular_file", str(error.strerror), "name a regular file, or write - for standard input"
+        return "not_a_regular_file", str(error.strerror), "use a regular file, or - for standard input"
     if isinstance(error, IsADirectoryError):
-        return "is_directory", "this is a folder", "name the files in it"
+        return "is_directory", "this is a folder", "specify the files in it"
     if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
-        return "broken_gzip", f"the compressed file is broken: {error}", "make the file again, or decompress it by hand"
+        return (
+            "broken_gzip",
+            f"the compressed file is broken: {error}",
+            "create the file again, or decompress it manually",
+        )
     if isinstance(error, OSError) and error.errno is None:  # pyarrow's, which unpacks zstd
-        return "broken_zstd", f"the compressed file is broken: {error}", "make the file again"
+        return "broken_zstd", f"the compressed file is broken: {error}", "create the file again"
     if isinstance(error, PermissionError):
-        return "no_permission", "this file may not be read", "change its permissions"
+        return "no_permission", "no permission to read this file", "change its permissions"
     if isinstance(error, OSError):
         return "cannot_read", f"the file cannot be read: {error.strerror or error}", "check the disk and the path"
     return None

@@ -1,6 +1,6 @@
-"""Plain conversations of a block: what is asked of all of them is told from their lines, without their records.
+"""Plain conversations of a block, processed from their lines without creating records.
 
-Plain is what ``record_checks.is_plain`` says: turns of words in good order, an answer last, nothing beside them.
+``record_checks.is_plain`` defines plain: text-only messages in valid order, ending with an assistant message.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _text_decoder = msgspec.json.Decoder(str)
 
 
 class Told(NamedTuple):
-    """What is told of rows besides their canonical lines: of each in turn, as ``PlainRows`` has it."""
+    """Facts about rows besides their canonical lines, in the order of the rows: see ``PlainRows``."""
 
     woven: bytes | None
     hashes: bytes

@@ -1,7 +1,7 @@
-"""Which lines of a block are plain conversations, as nearly all lines are, told in a few steps for all of them.
+"""Finds the plain conversations of a block, which are nearly all lines, in a few steps for all lines.
 
-They are read, checked and written anew by a compiled function (``_conversations.c``). Where that was not built, they
-decode as the structs here, which know no other keys, and need no check one by one; the outcome is the same.
+A compiled function (``_conversations.c``) reads, checks and rewrites them. If it was not built, they are decoded as
+the structs here, which have no other keys and need no further check; the result is the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _encoder = msgspec.json.Encoder()
 
 
 class PlainBlocks:
-    """Tells the plain lines of a file. Where it has met many that are not, it looks at fewer of them."""
+    """Finds the plain lines of a file. After many other lines, it tries less often."""
 
     def __init__(self) -> None:
         self._passed = self._to_pass = 0

@@ -58,7 +58,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
                 _report(error, path, faults)
             how = rows.how  # files of one source hold one kind
             if not rows.seen and faults.total("error") == errors:
-                faults.error("empty_file", "there are no rows in this file", file=str(path), fix="write at least one")
+                faults.error("empty_file", "this file has no rows", file=str(path), fix="write at least one")
 
 
 def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:
@@ -90,8 +90,8 @@ def _chunks(path: File, wanted: str, faults: Faults, columnar: ColumnarReader) -
         looks, head = sniff(stream.read(_HEAD))
         if kind is None and head.lstrip()[:1] not in b"{[":
             faults.error(
-                "unknown_format", "neither name nor content tell the format", file=file,
-                fix="say it: format: jsonl, json, csv, tsv, parquet, arrow or text",
+                "unknown_format", "unknown format: neither the name nor the content identifies it", file=file,
+                fix="set format: jsonl, json, csv, tsv, parquet, arrow or text",
             )  # fmt: skip
         elif kind in _TABULAR:
             yield from csv_tables(stream, file, faults, _TABULAR[kind], head)

@@ -81,7 +81,7 @@ def find(name: str, clock: Clock | None = None) -> list[RemoteFile]:
 
 
 def _asked(clock: Clock, call: Callable[[], T]) -> T:
-    from cloudtune.retry import reading  # what it stands on is loaded where it is needed: few rows lie elsewhere
+    from cloudtune.retry import reading  # imported on use, because remote rows are rare
 
     return reading(clock, call)
 
@@ -127,7 +127,7 @@ def opened(file: RemoteFile, clock: Clock | None = None) -> IO[bytes]:
 
 
 class _Resuming(io.RawIOBase):
-    """A stream over a store that goes on after a broken connection."""
+    """A stream from a store that resumes after a broken connection."""
 
     def __init__(self, store: Store, file: RemoteFile, clock: Clock) -> None:
         self._store, self._file, self._clock = store, file, clock
@@ -162,7 +162,7 @@ class _Resuming(io.RawIOBase):
                 if data:
                     return data  # an object that ends too early is a connection that broke
             self._drop()
-        raise DataError([Problem(code="cut_off", message=f"only {self._at:,} of {self._file.size:,} bytes came",
+        raise DataError([Problem(code="cut_off", message=f"received only {self._at:,} of {self._file.size:,} bytes",
                                  file=self._file.uri, fix="try again")])  # fmt: skip
 
     def _drop(self) -> None:

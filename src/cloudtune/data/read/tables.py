@@ -49,12 +49,12 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
                 broken += 1
                 faults.error(
                     "wrong_columns", f"{len(cells)} cells under {len(names)} column names", file=file, line=start,
-                    fix="quote cells that contain the separator or a line end",
+                    fix="quote cells that contain the separator or a line break",
                 )  # fmt: skip
             start = reader.line_num + 1
             if broken > MAX_BROKEN_ROWS:
-                faults.error("broken_csv", "the rest is not read: too many rows have a wrong number of cells",
-                             file=file, line=start, fix="correct these first")  # fmt: skip
+                faults.error("broken_csv", "the rest was not read: too many rows have the wrong number of cells",
+                             file=file, line=start, fix="fix these first")  # fmt: skip
                 break
             if len(rows) >= BATCH_ROWS:
                 yield Table(lines, rows)
@@ -63,8 +63,8 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
             yield Table(lines, rows)
     except csv.Error as error:
         faults.error(
-            "broken_csv", f"broken CSV in the row that begins here: {error}", file=file, line=start,
-            fix='put cells with quotes into quotes, and write each quote inside twice: "say ""hi"""',
+            "broken_csv", f"invalid CSV in the row that starts here: {error}", file=file, line=start,
+            fix='quote cells that contain quotes, and double each inner quote: "say ""hi"""',
         )  # fmt: skip
 
 
@@ -84,16 +84,18 @@ def _text_lines(stream: IO[bytes], file: str, faults: Faults, head: bytes) -> It
 def _good_header(names: list[str], file: str, faults: Faults) -> bool:
     if len(names) > MAX_COLUMNS:
         faults.error("bad_header", f"the header line has {len(names):,} columns", file=file, line=1,
-                     fix=f"keep {MAX_COLUMNS:,} or fewer; is this the right separator?")  # fmt: skip
+                     fix=f"keep {MAX_COLUMNS:,} or fewer, and check the separator")  # fmt: skip
         return False
     blank = [str(i) for i, name in enumerate(names, 1) if not name.strip()]
     twice = sorted(name for name, times in Counter(names).items() if times > 1 and name)
     if not names:
-        faults.error("empty_file", "the file has no header line", file=file, fix="name the columns in the first line")
+        faults.error(
+            "empty_file", "the file has no header line", file=file, fix="put the column names in the first line"
+        )
     if blank:
-        faults.error("bad_header", f"column {_some(blank)} has no name", file=file, line=1, fix="name it")
+        faults.error("bad_header", f"column {_some(blank)} has no name", file=file, line=1, fix="add a name")
     if twice:
-        faults.error("bad_header", f"column {_some(twice)} is there twice", file=file, line=1, fix="rename one")
+        faults.error("bad_header", f"duplicate column {_some(twice)}", file=file, line=1, fix="rename one of them")
     return bool(names) and not blank and not twice
 
 

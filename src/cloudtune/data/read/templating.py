@@ -79,7 +79,7 @@ class TemplateRows(FileRows):
                 self._bad(line, explain.not_an_object(value))
 
     def of_table(self, table: Table) -> Batch | None:
-        """Records of a table's rows; None if columns are missing, which is told once."""
+        """Return the records of a table's rows, or None if columns are missing, which is reported once."""
         self.seen = self.seen or bool(table.rows)
         if missing := self._missing(table.rows[0]):
             self.hopeless = True
@@ -95,8 +95,8 @@ class TemplateRows(FileRows):
         near = difflib.get_close_matches(gone[0], names, n=1) if self._may_suggest("missing_column") else ()
         shown = ", ".join(names[:8]) or "none"
         return Problem(
-            code="missing_column", field=gone[0], message=f"the template names {', '.join(gone)}; there are {shown}",
-            fix=f"did you mean {{{near[0]}}}?" if near else "name columns that are there",
+            code="missing_column", field=gone[0], message=f"unknown columns {', '.join(gone)}; the file has {shown}",
+            fix=f"did you mean {{{near[0]}}}?" if near else "use existing columns",
         )  # fmt: skip
 
     def _made(self, rows: Iterable[tuple[int, Mapping[str, Any]]], *, by_row: bool) -> Batch:
@@ -119,11 +119,13 @@ class TemplateRows(FileRows):
         return Batch(self.file, lines, found, by_row)
 
     def _recognised(self, filled: Mapping[str, str]) -> RowType | None:
-        """How the first row that was made is read; None if it is of no kind, which is told."""
+        """Return the decoder of the first row, or None if its kind is unknown, which is reported."""
         kind = recognise(filled)
         if kind is not None and kind.keys.issuperset(filled):
             return row_type(kind, {})
         self.hopeless = True
-        fix = "give text, or prompt and completion, or other keys that make a kind of row"
-        self.faults.error("template", f"{' and '.join(filled)} make no row", file=self.file, field="template", fix=fix)
+        fix = "set text, or prompt and completion, or other keys of a known kind of row"
+        self.faults.error(
+            "template", f"{' and '.join(filled)} do not make a complete row", file=self.file, field="template", fix=fix
+        )
         return None

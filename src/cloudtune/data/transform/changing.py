@@ -35,7 +35,7 @@ class Changes(NamedTuple):
         return self.sample is None or is_sampled(record, self.sample, self.seed)
 
     def change(self, record: Record) -> Record:
-        """The row as it goes on."""
+        """Return the changed row."""
         if self.normalise:
             record = normalised(record)
         return redacted(record) if self.redact else record

@@ -61,23 +61,23 @@ def condition(written: str) -> Callable[[Record], bool]:
     """The test that a condition is. Raises DataError for one that makes no sense."""
     found = _FORM.fullmatch(written)
     if found is None:
-        raise _refusal(written, "this is no condition")
+        raise _refusal(written, "not a condition")
     name, sign, value = found.groups()
     if name in _NUMBERS:
         if sign not in _ORDER or not value.strip().isdecimal():
             raise _refusal(written, f"{name} is a number")
         return _than(_NUMBERS[name], _ORDER[sign], int(value))
     if name not in _WORDS:
-        raise _refusal(written, f"{name!r} is not known")
+        raise _refusal(written, f"unknown field {name!r}")
     if sign in ("~", "!~"):
         try:
             pattern = re.compile(value)
         except re.error as error:
-            raise _refusal(written, f"{value!r} is no regular expression: {error}") from error
+            raise _refusal(written, f"{value!r} is not a valid regular expression: {error}") from error
         get, wanted = _WORDS[name], sign == "~"
         return lambda record: (pattern.search(get(record)) is not None) == wanted
     if sign not in ("=", "!="):
-        raise _refusal(written, f"{name} is a text")
+        raise _refusal(written, f"{name} is a string")
     return _than(_WORDS[name], _ORDER[sign], value)
 
 

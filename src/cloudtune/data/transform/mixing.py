@@ -1,8 +1,8 @@
-"""Rows of other sources between the training rows: replay of general data, so that it is not forgotten.
+"""Mixes rows of other sources into the training rows, such as general data that preserves the model's abilities.
 
-For each training row come so many rows of another source as its weight says: with 0.25 one after every fourth. They
-are taken in the order of their seeded hashes, so that rows which are added to a source later change few of those taken,
-and the same files always give the same mixture. A source that is used up begins again, which is told.
+The weight of a source is its rows per training row: 0.25 adds one after every fourth. Rows are used in the order of
+their seeded hashes, so adding rows to a source changes few of the selected rows, and the same files always give the
+same mixture. An exhausted source starts over, which is reported.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ class Mixture:
             where, field = ", ".join(source.paths), f"data.{name}"
             if not pile.drawn and pile.asked:
                 faults.warn("mix_empty", f"no row of {where} is mixed in: weight {pile.weight:g}, {pile.asked:,} rows",
-                            field=field, fix="give a larger weight, or more rows")  # fmt: skip
+                            field=field, fix="use a larger weight, or add rows")  # fmt: skip
                 continue
             message = f"{pile.drawn:,} rows of {where} are mixed in, of {len(pile):,} (weight {pile.weight:g})"
             faults.add(Problem(code="mix", severity="info", field=field, message=message))
             if pile.drawn > len(pile):
                 times = -(-pile.drawn // len(pile))
-                faults.warn("mix_repeats", f"some rows of {where} are learnt {times} times in an epoch", field=field,
-                            fix="give more rows, or a smaller weight")  # fmt: skip
+                faults.warn("mix_repeats", f"some rows of {where} occur {times} times in an epoch", field=field,
+                            fix="add rows, or use a smaller weight")  # fmt: skip
 
     def close(self) -> None:
         """Give back what is held on disk."""

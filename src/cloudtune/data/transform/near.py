@@ -26,7 +26,7 @@ class NearDuplicates:
             import rensa
         except ImportError as error:
             fix = 'pip install "cloudtune[data]"'
-            message = "finding near duplicates needs the rensa package"
+            message = "finding near-duplicates requires the rensa package"
             raise DataError([Problem(code="not_installed", message=message, fix=fix)]) from error
         self.threshold = threshold
         self._make: Any = rensa.RMinHash.from_token_sets

@@ -83,7 +83,7 @@ def is_sampled(record: Record, share: float, seed: int) -> bool:
 def balanced(
     read: Callable[[], Iterable[Record]], seed: int, label: Callable[[Record], str] = label_of, most: int | None = None
 ) -> Iterator[Record]:
-    """As many records of each label as the rarest has, or ``most`` at the most; chosen by content. Reads twice."""
+    """Return at most ``most`` records per label (default: the rarest label's count), by content. Reads twice."""
     places: dict[str, list[int]] = {}
     for record in read():
         places.setdefault(label(record), []).append(digest(record, seed))

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from cloudtune.data.records import ImageUrl, Part, VideoUrl
 
 FEATURES: dict[str, str] = {
-    "system": "the system's words",
-    "turns": "more than one question and answer",
-    "tools": "tools, calls and their results",
-    "images": "images within turns",
-    "videos": "videos within turns",
-    "bucket_owners": "the accounts that own images' and videos' buckets",
-    "media_formats": "formats of images and videos that their addresses do not tell",
-    "parts": "several pieces of text in one turn",
-    "weights": "weights of answers",
-    "thoughts": "what the assistant thought before it answered",
-    "names": "names of speakers",
-    "fields": "what the grader needs to know",
-    "unanswered": "no answer: a teacher is asked for it",
+    "system": "system messages",
+    "turns": "multiple turns",
+    "tools": "tools, tool calls and their results",
+    "images": "images in messages",
+    "videos": "videos in messages",
+    "bucket_owners": "the bucket owners of images and videos",
+    "media_formats": "image and video formats that their addresses do not show",
+    "parts": "several text parts in one message",
+    "weights": "weights of assistant messages",
+    "thoughts": "reasoning before the answer",
+    "names": "participant names",
+    "fields": "reference data for the grader",
+    "unanswered": "rows without an answer, which a teacher model answers",
 }
 ALL = frozenset(FEATURES)
 _AnyRecord = TypeVar("_AnyRecord", bound=Record)
@@ -108,7 +108,7 @@ def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
                 kept = _last_turns(kept)
             learnt = name != "messages" or (isinstance(record, Chat) and _is_answered(record.messages))
             if not kept or "unanswered" in lost or (learnt and kept[-1].role != "assistant"):
-                raise ValueError(f"{name}: nothing to learn is left without {', '.join(sorted(lost))}")
+                raise ValueError(f"{name}: no training content is left without {', '.join(sorted(lost))}")
             changes[name] = kept
     for name in ("tools", "parallel_tool_calls"):
         if "tools" in lost and name in record.__struct_fields__:
@@ -181,7 +181,7 @@ def _last_turns(messages: list[Message]) -> list[Message]:
 def _fewer_parts(content: list[Part], lost: set[str] | frozenset[str]) -> str | list[Part]:
     words = [part.text for part in content if isinstance(part, TextPart)]
     if not words:
-        raise ValueError("messages: a turn holds nothing but images or videos")
+        raise ValueError("messages: a turn contains only images or videos")
     joined: list[Part] = [TextPart("\n".join(words))] if "parts" in lost else [TextPart(text) for text in words]
     gone = tuple(sort for name, sort in (("images", ImagePart), ("videos", VideoPart)) if name in lost)
     joined += [part for part in content if not isinstance(part, (TextPart, *gone))]

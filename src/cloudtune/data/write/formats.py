@@ -75,6 +75,6 @@ def loss_problem(format_name: str, lost: frozenset[str]) -> Problem:
     """The problem that a loss is, without its place."""
     names = ",".join(sorted(lost))
     return Problem(
-        code="loss", message=f"{format_name} cannot carry {names.replace(',', ', ')}", field=names,
-        fix=f"allow it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
+        code="loss", message=f"{format_name} cannot hold {names.replace(',', ', ')}", field=names,
+        fix=f"drop it with allow_dropped={names} (--allow-dropped {names}), or choose another format",
     )  # fmt: skip

@@ -10,7 +10,7 @@ _IN_SCRIPT = re.compile("[<>&\u2028\u2029]")
 
 
 def script_safe(document: str) -> str:
-    """A JSON document that may stand in a script element: nothing in it ends or opens markup. It is the same JSON."""
+    """Return the JSON document, escaped for a script element: no part of it ends or opens markup."""
     return _IN_SCRIPT.sub(lambda found: f"\\u{ord(found.group()):04x}", document)
 
 

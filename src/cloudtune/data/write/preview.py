@@ -1,4 +1,4 @@
-"""A record as the model will see it: what is learnt, what is only read, and what is cut off."""
+"""A record as the model sees it: trained text, context and truncated text."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ h2{font-size:1em;margin:2em 0 .3em}.note{color:#666}
 
 
 _LEGEND = (
-    "<span class=learnt>learnt</span>",
-    "<span class=read>only read</span>",
-    "<span class=cut>cut off</span>",
+    "<span class=learnt>trained</span>",
+    "<span class=read>context</span>",
+    "<span class=cut>truncated</span>",
 )
 
 
@@ -104,4 +104,4 @@ def summary(one: View) -> str:
     """How many tokens, in a line."""
     if one.tokens is None:
         return ""
-    return f"{one.tokens:,} tokens, {one.learnt:,} learnt" + (f", {one.cut:,} cut off" if one.cut else "")
+    return f"{one.tokens:,} tokens, {one.learnt:,} trained" + (f", {one.cut:,} truncated" if one.cut else "")

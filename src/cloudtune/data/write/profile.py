@@ -28,7 +28,7 @@ _LISTED = 200
 
 
 def profile_page(report: CheckReport, title: str) -> str:
-    """The page; the whole report stands in it as JSON too."""
+    """Return the page, which also contains the report as JSON."""
     data = script_safe(msgspec.json.encode(report).decode())
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8>{policy(_STYLE)}",
@@ -36,8 +36,8 @@ def profile_page(report: CheckReport, title: str) -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>",
         _cards(report),
         _sides(report),
-        _histogram("Tokens a row", report.token_sizes),
-        _histogram("Bytes a row", report.sizes),
+        _histogram("Tokens per row", report.token_sizes),
+        _histogram("Bytes per row", report.sizes),
         _answers(report),
         _costs(report),
         _problems(report),
@@ -72,8 +72,8 @@ def _sides(report: CheckReport) -> str:
         f"<td class=n>{side.largest_bytes:,}<td class=n>{'' if side.tokens is None else format(side.tokens, ',')}"
         for name, side in report.splits.items()
     )
-    head = "<tr><th>side<th>rows<th>bytes<th>a row<th>longest<th>tokens"
-    leaks = f"<p class=warning>{report.leaks:,} rows stand on two sides.</p>" if report.leaks else ""
+    head = "<tr><th>split<th>rows<th>bytes<th>mean<th>longest<th>tokens"
+    leaks = f"<p class=warning>{report.leaks:,} rows are in two splits.</p>" if report.leaks else ""
     return f"<h2>Sides</h2>{leaks}<table>{head}{rows}</table>"
 
 
@@ -116,7 +116,7 @@ def _costs(report: CheckReport) -> str:
     return f"<h2>Cost of one pass over the training rows</h2><table>{head}{rows}</table>"
 
 
-_COUNTED = {"exact": "exactly, with the vendor's tokenizer", "bounds": "lower and upper bound"}
+_COUNTED = {"exact": "exact, with the vendor's tokenizer", "bounds": "lower and upper bound"}
 
 
 def _span(pair: tuple[float, float], form: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows written from the texts of their turns: what stands between two texts depends on who speaks and where, alone."""
+"""Writes rows from their texts: what comes between two texts depends only on the roles and positions."""
 
 from __future__ import annotations
 

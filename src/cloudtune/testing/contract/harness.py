@@ -1,4 +1,4 @@
-"""What the clauses stand on: fixtures, what a clause needs, and the pinned number of skips."""
+"""Shared parts of the clauses: fixtures, requirements of a clause, and the pinned number of skips."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class LifeClauses(Harness):
 
     @needs("words")
     def test_06_an_unseen_word_is_unknown_and_not_the_end(self, world: World, client: Client) -> None:
-        """6: it becomes unknown, is kept, and a wait goes on through it."""
+        """6: it becomes unknown, is kept, and a wait continues through it."""
         job = submitted(client, world, S.RUNNING)
         world.show(job.ref, INVENTED)
         seen = job.snapshot()
@@ -100,7 +100,7 @@ class LifeClauses(Harness):
     def test_07_the_end_is_final(self, world: World, backend: Backend, client: Client, end: JobState) -> None:
         """7: neither resume nor time changes an ended job."""
         job = submitted(client, world, S.RUNNING)
-        world.reach(job.ref, end, message="told by the vendor")
+        world.reach(job.ref, end, message="reported by the vendor")
         seen = backend.get(job.ref)
         assert seen.state is end
         if isinstance(backend, Pausable):
@@ -114,7 +114,7 @@ class LifeClauses(Harness):
     def test_07_an_ended_job_is_continued_by_a_new_one(self, world: World, client: Client) -> None:
         """7: resuming it makes a new reference with a parent, once, and leaves the ended one as it is."""
         job = submitted(client, world, S.RUNNING)
-        world.reach(job.ref, S.FAILED, message="told by the vendor")
+        world.reach(job.ref, S.FAILED, message="reported by the vendor")
         child = job.resume()
         assert child.ref != job.ref
         assert child.snapshot().parent == job.ref
@@ -143,7 +143,7 @@ class LifeClauses(Harness):
     ) -> None:
         """8: the state, the end's time and the result stay."""
         job = submitted(client, world, S.RUNNING)
-        world.reach(job.ref, end, message="told by the vendor")
+        world.reach(job.ref, end, message="reported by the vendor")
         before = backend.get(job.ref)
         backend.cancel(job.ref)
         world.clock.sleep(0.1)
@@ -178,7 +178,7 @@ class LifeClauses(Harness):
 
     @needs("paused", "verb:pause")
     def test_09_waiting_ends_where_a_pause_does_not(self, world: World, backend: Backend, client: Client) -> None:
-        """9: WaitTimeout too: a paused job does not go on by itself."""
+        """9: WaitTimeout too: a paused job does not continue by itself."""
         job = submitted(client, world, S.RUNNING, S.PAUSED)
         _ends(world, backend, job.ref, WaitTimeout, 5, S.PAUSED, paused_after=1.0)
         assert job.state is S.PAUSED
@@ -200,7 +200,7 @@ class LifeClauses(Harness):
 
     def test_10_a_failure_has_the_vendors_words(self, world: World, backend: Backend, client: Client) -> None:
         """10: in the snapshot, and in JobFailed, exit code 3."""
-        message = "row 7 made the loss NaN (told by the vendor)"
+        message = "row 7 made the loss NaN (reported by the vendor)"
         job = submitted(client, world, S.RUNNING)
         world.reach(job.ref, S.FAILED, message=message)
         problem = job.snapshot().problem

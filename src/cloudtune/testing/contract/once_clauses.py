@@ -85,7 +85,7 @@ class OnceClauses(Harness):
         """13: ``again`` after an end makes a new attempt; a second ``again`` while that one lives continues it."""
         job = submitted(client, world, JobState.RUNNING)
         assert client.submit(world.spec(), again=True) == job
-        world.reach(job.ref, JobState.FAILED, message="told by the vendor")
+        world.reach(job.ref, JobState.FAILED, message="reported by the vendor")
         second = client.submit(world.spec(), again=True)
         assert second != job
         assert client.submit(world.spec(), again=True) == second

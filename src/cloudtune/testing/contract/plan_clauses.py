@@ -92,7 +92,7 @@ class PlanClauses(Harness):
 
     @needs("wire")
     def test_01_what_is_sent_is_what_was_planned(self, world: World, client: Client) -> None:
-        """1: every body that the vendor received stands in the plan, with its places filled."""
+        """1: every body that the vendor received is in the plan, with output references replaced."""
         plan = client.plan(world.spec())
         client.submit(plan)
         received = world.received()
@@ -214,7 +214,7 @@ class PlanClauses(Harness):
         assert not world.uploads()
 
     def test_21_changed_fields_are_reported(self, world: World, client: Client) -> None:
-        """21: a field of the rows that is not learnt from is named in the plan, with its place."""
+        """21: the plan reports a field of the rows that is not used, with its location."""
         spec = world.spec()
         lines = [
             json.dumps({"prompt": f"{n}?", "completion": f"{n}!", "difficulty": n}, separators=(",", ":"))

@@ -46,7 +46,7 @@ class VerbClauses(Harness):
 
     @needs("verb:pause", "paused")
     def test_15_pause(self, world: World, client: Client) -> None:
-        """15: a running job stands still."""
+        """15: a running job can be paused."""
         job = submitted(client, world, S.RUNNING)
         job.pause()
         world.settle(job.ref)
@@ -54,7 +54,7 @@ class VerbClauses(Harness):
 
     @needs("verb:pause", "verb:resume", "paused")
     def test_15_resume(self, world: World, client: Client) -> None:
-        """15: a paused job goes on, as the same job, and ends."""
+        """15: a paused job resumes, as the same job, and ends."""
         job = submitted(client, world, S.RUNNING, S.PAUSED)
         assert job.resume() == job
         world.settle(job.ref)
@@ -174,7 +174,7 @@ class VerbClauses(Harness):
 
 
 def _joined(told: Iterable[Generation]) -> list[str]:
-    """The whole answers; the pieces told before each, if any, make it up."""
+    """Return the complete answers, after checking that the parts before each add up to it."""
     whole, pieces = [], ""
     for answer in told:
         if answer.partial:

@@ -73,7 +73,7 @@ def test_every_error_of_bedrocks_model_has_a_class_of_its_own() -> None:
 
 
 def test_a_model_that_sleeps_is_told_to_be_asked_again() -> None:
-    assert "ask again" in str(translated(_answer("ModelNotReadyException", 429), "model m"))
+    assert "try again" in str(translated(_answer("ModelNotReadyException", 429), "model m"))
 
 
 def test_retry_after_is_kept() -> None:

@@ -40,7 +40,7 @@ def test_endpoints_have_prices_of_their_own() -> None:
     price = hourly.hosting_prices("us-east-1")
     assert (price("ml.m5.xlarge"), price("ml.p5.48xlarge"), price("")) == (0.23, None, None)
     told = hourly.hosting("ml.m5.xlarge", 3, "us-east-1", sleeps=False)
-    assert "3 x ml.m5.xlarge by the hour idle too, until taken down: 0.69 USD an hour" in told.basis
+    assert "3 x ml.m5.xlarge by the hour even when idle, until deleted: 0.69 USD an hour" in told.basis
     assert "prices of 2026-09-28" in told.basis
     assert "up to 1 x" in hourly.hosting("ml.m5.xlarge", 1, "us-east-1", sleeps=True).basis
     assert hourly.NOT_KNOWN in hourly.hosting("ml.m5.xlarge", 1, "eu-west-1", sleeps=False).basis

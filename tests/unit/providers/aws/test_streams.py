@@ -41,12 +41,12 @@ def test_one_that_breaks_off_is_no_short_answer(content: bytes, kept: int) -> No
     pieces = Pieces("a-model")
     told = [*pieces.read(content[:kept]), *pieces.rest()]
     size = sum(len(one.text) for one in told)
-    with pytest.raises(Unavailable, match=f"broke off after {size} characters"):
+    with pytest.raises(Unavailable, match=f"interrupted after {size} characters"):
         pieces.whole()
 
 
 def test_an_error_on_the_way_is_told() -> None:
     with pytest.raises(Unavailable, match="no memory left"):
         list(Pieces("a-model").read(b'data: {"error": {"message": "no memory left"}}\n'))
-    with pytest.raises(BackendError, match="no JSON"):
+    with pytest.raises(BackendError, match="invalid JSON"):
         list(Pieces("a-model").read(b"data: nonsense\n"))

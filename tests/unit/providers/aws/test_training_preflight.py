@@ -155,13 +155,13 @@ def test_without_a_job_the_types_that_may_train_are_named(asked: Asked) -> None:
         ("ml.m5.xlarge for training job usage", 9.0), (f"{G5} for training job usage", 2.0),
         (f"{G5} for spot training job usage", 7.0), ("ml.p5.48xlarge for training job usage", 0.0),
     )  # fmt: skip
-    assert asked.quota(None) == ("good", f"may train on {G5} (2), ml.m5.xlarge (9)")
+    assert asked.quota(None) == ("good", f"quota available for {G5} (2), ml.m5.xlarge (9)")
     asked.quotas((f"{G5} for training job usage", 0.0))
     asked.defaults((f"{G5} for training job usage", 9.0), ("ml.m5.xlarge for training job usage", 0.0))
     assert asked.quota(None)[0] == "denied", "the account's own value wins over AWS's"
     asked.quotas((f"{G5} for training job usage", 0.0))
     asked.defaults(("ml.m5.xlarge for training job usage", 4.0))
-    assert asked.quota(None) == ("good", "may train on ml.m5.xlarge (4)")
+    assert asked.quota(None) == ("good", "quota available for ml.m5.xlarge (4)")
     asked.quotas()
     asked.defaults()
     assert asked.quota(None)[0] == "cannot_verify"

@@ -53,9 +53,9 @@ def test_videos_are_for_models_that_are_tuned_on_them(tmp_path: Path) -> None:
     assert "the bucket of the rows, rows" in said.message
     assert "s3://rows/cloudtune/media/" in str(said.fix)
     found = problems(path, model=MICRO)["data"]
-    assert "1 rows have videos within turns" in found
+    assert "1 rows have videos in messages" in found
     assert f"{MICRO} is not tuned on videos" in found
-    assert f"models that are: {NOVA}, amazon.nova-pro-v1:0:300k, amazon.nova-2-lite-v1:0:256k" in found
+    assert f"use one of {NOVA}, amazon.nova-pro-v1:0:300k, amazon.nova-2-lite-v1:0:256k" in found
     assert "is not tuned on videos" in problems(path, backend_of("us-west-2"), model=VISION)["data"]
 
 
@@ -65,7 +65,7 @@ def test_images_are_for_models_that_see(tmp_path: Path) -> None:
     assert problems(path, backend_of("us-west-2"), model=VISION) == {}
     assert "is not tuned on images" in problems(path, backend_of("us-west-2"), model=LLAMA)["data"]
     both = rows(tmp_path, IMAGE, VIDEO)
-    assert "images and videos may not stand in one set of rows" in problems(both)["data"]
+    assert "images and videos cannot be mixed in one dataset" in problems(both)["data"]
 
 
 def test_a_row_that_the_service_refuses_is_told_with_its_line(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_questions_alone_are_distilled_and_the_plan_says_who_answers(tmp_path: P
     whole = plan(rows(tmp_path), **asked)
     assert "teacher_answers" not in {problem.code for problem in whole.warnings}
     assert "at least" in str(problems(rows(tmp_path, count=99, answered=0), **asked))
-    assert "distillation is of text alone" in problems(rows(tmp_path, IMAGE), **asked)["data"]
+    assert "distillation supports text only" in problems(rows(tmp_path, IMAGE), **asked)["data"]
 
 
 # -- the documents for the OpenAI-shaped API ---------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_a_plan_that_is_right_has_nothing_to_say(rows: Path) -> None:
 
 def test_a_retired_base_and_its_parameters_are_refused_together(rows: Path) -> None:
     found = problems(rows, model="anthropic.claude-3-haiku-20240307-v1:0", hyperparameters={"epochs": 3})
-    assert "takes no new jobs since 2026-09-10" in found["model"]
+    assert "accepts no new jobs since 2026-09-10" in found["model"]
     assert NOVA in found["model"]
 
 
@@ -99,7 +99,7 @@ def test_the_portable_batch_size_may_stay_where_the_override_stands(rows: Path) 
 
 
 def test_continued_pre_training_is_refused_with_its_reason(rows: Path) -> None:
-    assert "no base model left" in problems(rows, method="cpt")["method.name"]
+    assert "no base model" in problems(rows, method="cpt")["method.name"]
 
 
 def test_a_model_of_another_region_is_refused(rows: Path) -> None:
@@ -142,7 +142,7 @@ def test_without_bucket_role_and_half_a_vpc(rows: Path) -> None:
 
 def test_methods_need_their_own_settings_and_no_others(rows: Path) -> None:
     assert "ARN" in problems(rows, method="rft", model="amazon.nova-2-lite-v1:0:256k")["overrides.bedrock.grader"]
-    assert "name the model" in problems(rows, method="distill")["overrides.bedrock.teacher"]
+    assert "set the teacher model" in problems(rows, method="distill")["overrides.bedrock.teacher"]
     assert "sft has no teacher" in problems(rows, overrides={"bedrock": {"teacher": "x"}})["overrides.bedrock.teacher"]
 
 

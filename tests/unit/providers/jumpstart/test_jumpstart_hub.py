@@ -68,5 +68,5 @@ def test_nothing_of_that_name_is_a_fault_of_the_spec_even_if_the_manifest_is_clo
 def test_a_torn_document_is_told() -> None:
     hub, stubber = hub_of("SageMakerPublicHub")
     stubber.add_response("describe_hub_content", told("Model", json.dumps({"a": 1})[:-1]))
-    with pytest.raises(BackendError, match="cannot be read"):
+    with pytest.raises(BackendError, match="cannot read"):
         hub.facts("a-model", None)

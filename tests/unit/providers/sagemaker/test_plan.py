@@ -126,7 +126,7 @@ def test_spot_instances_and_a_warm_pool() -> None:
     )
     kept = planned(options={"keep_alive": 600})
     assert body_of(kept)["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
-    assert "cost as if they ran" in warnings(kept)["warm_pool"].message
+    assert "billed as if they ran" in warnings(kept)["warm_pool"].message
 
 
 def test_network_and_keys() -> None:
@@ -171,7 +171,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     assert "no instance has a GPU that large" in refusals(model=FOLDER | {"parameters": 70 * 10**9})["model"]
     config = HUB | {"source": "config", "path": "/m.json", "channel_path": "model/m.json"}
     assert "one only" in refusals(model=config, options={"instances": 2})["backends.sagemaker.instances"]
-    assert "without a network" in refusals(options={"network_isolation": True})["model"]
+    assert "without network access" in refusals(options={"network_isolation": True})["model"]
     assert "4096" in refusals(hyperparameters={"max_length": 9999})["hyperparameters.max_length"]
     many = {"targets": [f"module_{n}" for n in range(400)]}
     assert "SageMaker takes 2500" in refusals(adapter=many)["adapter.targets"]

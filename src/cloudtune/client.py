@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from cloudtune.backend import Backend
 from cloudtune.capability_check import fit, row_rules
 from cloudtune.clock import SystemClock
-from cloudtune.errors import (
-    CloudtuneError,
-    InputError,
-    InvalidRequest,
-    JobNotFound,
-    SpecError,
-    UnsupportedError,
-)  # fmt: skip
+from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.importing import Importing, is_address
@@ -223,7 +215,8 @@ class Client:
                 f"{ref} was not submitted with this ledger, so its spec is not known",
                 hint="submit its spec file with --resume, or use the ledger that it was submitted with",
             )
-        child = self._child_of(ref, made.key)
+        last = self.ledger.latest(made.key)
+        child = last if last is not None and last.plan.parent == str(ref) else None
         if child is not None and child.gone_at is None:
             if child.ref is not None and self._runner(backend).state(child.ref) is not None:
                 return Job(self, child.ref)
@@ -239,10 +232,6 @@ class Client:
         attempt = (last.attempt if last else made.attempt) + 1
         plan = self._planned(spec, backend, resolved, data, made.key, attempt, ref)
         return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
-
-    def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
-        last = self.ledger.latest(key)
-        return last if last is not None and last.plan.parent == str(ref) else None
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
@@ -382,7 +371,7 @@ class Client:
         jobs = [found[ref] for ref in refs]
         if remote:
             chosen = self.backend(backend)
-            jobs += [job for job in reading(self._clock, _listed, chosen, limit) if job.ref not in found]
+            jobs += [job for job in reading(self._clock, lambda: list(chosen.list(limit))) if job.ref not in found]
             jobs.sort(key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
         return jobs[:limit]
 
@@ -407,7 +396,3 @@ class Client:
 def connect(backend: str, **settings: Any) -> Client:
     """A client whose back end has these settings, instead of those in the configuration files."""
     return Client(open_backend(backend, settings))
-
-
-def _listed(backend: Backend, limit: int | None) -> list[JobSnapshot]:
-    return list(backend.list(limit))

@@ -12,14 +12,7 @@ import msgspec
 from cloudtune.backend import Backend
 from cloudtune.capability_check import Fitted, fit, row_rules
 from cloudtune.clock import SystemClock
-from cloudtune.errors import (
-    CloudtuneError,
-    InputError,
-    InvalidRequest,
-    JobNotFound,
-    SpecError,
-    UnsupportedError,
-)  # fmt: skip
+from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.identity import job_key, job_token
 from cloudtune.importing import Importing, is_address
@@ -236,7 +229,8 @@ class Client:
                 f"{ref} was not submitted with this ledger, so its spec is unknown",
                 hint="submit its spec file with --resume, or use the ledger it was submitted with",
             )
-        child = self._child_of(ref, made.key)
+        last = self.ledger.latest(made.key)
+        child = last if last is not None and last.plan.parent == str(ref) else None
         if child is not None and child.gone_at is None:
             if child.ref is not None and self._runner(backend).state(child.ref) is not None:
                 return Job(self, child.ref)
@@ -254,10 +248,6 @@ class Client:
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
         plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
         return self.submit(plan, trust_remote_code=True, on_step=on_step)  # confirmed when ``ref`` was submitted
-
-    def _child_of(self, ref: JobRef, key: str) -> Attempt | None:
-        last = self.ledger.latest(key)
-        return last if last is not None and last.plan.parent == str(ref) else None
 
     # -- hosting ---------------------------------------------------------------------------------------------------
 
@@ -413,7 +403,7 @@ class Client:
         jobs = [found[ref] for ref in refs]
         if remote:
             chosen = self.backend(backend)
-            jobs += [job for job in reading(self._clock, _listed, chosen, limit) if job.ref not in found]
+            jobs += [job for job in reading(self._clock, lambda: list(chosen.list(limit))) if job.ref not in found]
             jobs.sort(key=lambda job: job.created_at.timestamp() if job.created_at else 0.0, reverse=True)
         return jobs[:limit]
 
@@ -438,7 +428,3 @@ class Client:
 def connect(backend: str, **settings: Any) -> Client:
     """Return a client whose back end uses these settings instead of those in the configuration files."""
     return Client(open_backend(backend, settings))
-
-
-def _listed(backend: Backend, limit: int | None) -> list[JobSnapshot]:
-    return list(backend.list(limit))

@@ -197,15 +197,14 @@ def test_reads_leave_the_store_as_it_is(kept: tuple[Path, dict[str, dict[str, st
     folder, ids = kept
     shutil.copytree(folder, tmp_path / "store")
     with Emulator(Settings(store=tmp_path / "store"), scale=0) as emulator:
-        for seconds in (110.0, 5000.0):
-            emulator.clock.advance(seconds)
-            emulator.settle()
-            before = held(emulator)
-            told = {}
-            for route in reads(emulator, ids):
-                told[name_of(route)] = ask(emulator, route)
-                assert held(emulator) == before, route
-            assert {name_of(route): ask(emulator, route) for route in reads(emulator, ids)} == told
+        emulator.clock.advance(110.0)  # some jobs have ended, and others go on
+        emulator.settle()
+        before = held(emulator)
+        told = {}
+        for route in reads(emulator, ids):
+            told[name_of(route)] = ask(emulator, route)
+            assert held(emulator) == before, route
+        assert {name_of(route): ask(emulator, route) for route in reads(emulator, ids)} == told
         missing = sorted(name for name, (status, _, _) in told.items() if status >= 300)
         assert len(missing) < 5, missing
 

@@ -115,7 +115,7 @@ class OnceClauses(Harness):
         trace = ask(fork_server, world, "submit", spec=world.spec()).trace
         assert len(trace) > 8, f"only {trace} were reached"
         sends = [number for number, point in enumerate(trace, 1) if point.startswith("step ")]
-        for number in sends[:2] + sends[-2:] if failpoints == "steps" else range(1, len(trace) + 1):
+        for number in sorted({*sends[:2], *sends[-2:]}) if failpoints == "steps" else range(1, len(trace) + 1):
             jobs, files = len(world.jobs()), len(world.uploads())
             first = ask(fork_server, world, "submit", spec=world.spec(number), kill_at=number)
             assert (first.killed, first.trace) == (True, trace[:number])

@@ -2,7 +2,7 @@
 
 Importing them takes most of the time of a run over a few rows. ``sitecustomize.py`` is the client. A child has the
 client's arguments, environment, folder, descriptors and umask, and leads a process group of its own. Usage:
-``server.py SOCKET``. The server ends when its standard input does, and imports nothing before the first order.
+``server.py SOCKET``. The server ends when its standard input does, and imports nothing before a client needs it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ MODULES = (
 _MOST_FDS = 64
 
 
+@cache
 def _import_all() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the trainer sets it
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -41,6 +43,11 @@ def _import_all() -> None:
             importlib.import_module(name)
     gc.freeze()
     gc.enable()
+
+
+def _forked() -> int:
+    _import_all()
+    return os.fork()
 
 
 class _Client:
@@ -62,7 +69,6 @@ def main() -> None:
     looking.register(sys.stdin.fileno(), selectors.EVENT_READ, "end")
     looking.register(listener, selectors.EVENT_READ, "listen")
     children: set[int] = set()
-    is_warm = False
     while True:
         for key, _ in looking.select():
             if key.data == "end":
@@ -78,9 +84,6 @@ def main() -> None:
             elif key.data.has_ended:
                 continue
             elif key.data.child is None:
-                if not is_warm:
-                    _import_all()
-                    is_warm = True
                 _begin(looking, children, key.data, here)
             else:
                 _pass_on(looking, key.data)
@@ -99,7 +102,7 @@ def _begin(looking: selectors.BaseSelector, children: set[int], client: _Client,
         if body:
             client.connection.send(b"cold")
         _end(looking, client)
-    elif (child := os.fork()) == 0:
+    elif (child := _forked()) == 0:
         _live(order, list(fds))
     else:
         with contextlib.suppress(OSError):

@@ -28,10 +28,9 @@ def _program() -> tuple[str, bool] | None:
         return None
     everything = bool(os.environ.get("PYTHON_WARM_ALL"))
     if words[0] == "-m" and len(words) > 1:
-        wanted = (
-            (everything and words[1] == "cloudtune") or words[1] in PROGRAMS or words[1].rpartition(".")[0] in PROGRAMS
-        )
-        return (words[1], True) if wanted else None
+        programs = (*PROGRAMS, "cloudtune") if everything else PROGRAMS
+        is_warm = words[1] in programs or words[1].rpartition(".")[0] in PROGRAMS
+        return (words[1], True) if is_warm else None
     return (words[0], False) if everything and not words[0].startswith("-") else None
 
 
@@ -81,8 +80,7 @@ def _hand_over(program: str, *, is_module: bool) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHON_WARM_ALL"}
     order = {
         "facts": facts(), "program": program, "is_module": is_module, "argv": sys.argv[1:], "path": sys.path,
-        "safe": sys.flags.safe_path,
-        "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
+        "safe": sys.flags.safe_path, "cwd": str(Path.cwd()), "env": environment, "umask": mask, "fds": open_ones,
         "ignored": [number for number in handled if signal.getsignal(number) is signal.SIG_IGN],
     }  # fmt: skip
     for number in handled:

@@ -44,7 +44,8 @@ def no_io() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in _UNAUDITED:
             patch.setattr(os, name, _refusing(f"os.{name}", getattr(os, name)))
-        _watch.seen = seen = []
+        seen: list[str] = []
+        _watch.seen = seen
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cloudtune.data import prepare
@@ -90,7 +90,7 @@ def bounds_of(lines: bytes, rows: int = 1) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(record=RECORDS)
 def test_bounds_contain_the_exact_count(encoding: str, record: Any) -> None:
     (count,) = COUNTERS[encoding].count([record])

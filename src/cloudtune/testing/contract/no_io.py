@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any
-
-import pytest
+from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +40,10 @@ def no_io() -> Iterator[None]:
     The code under test may catch the error that stops it, so the block also fails at its end.
     """
     _install()
-    with pytest.MonkeyPatch.context() as patch:
+    with ExitStack() as patched:
         for name in _UNAUDITED:
-            patch.setattr(os, name, _refusing(f"os.{name}", getattr(os, name)))
+            refusing = _refusing(f"os.{name}", getattr(os, name))
+            patched.enter_context(mock.patch.object(os, name, refusing))
         seen: list[str] = []
         _watch.seen = seen
         try:

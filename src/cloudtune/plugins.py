@@ -18,13 +18,14 @@ from functools import cached_property
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from cloudtune.errors import BackendNotInstalled, CloudtuneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -54,17 +55,20 @@ class PluginTable:
         }
         return self._built_in | {name: plugin for name, plugin in others.items() if name not in self._built_in}
 
-    def load(self, name: str) -> Any:
+    def load(self, name: str, expected: type[T]) -> T:
         """Import the object of that name. Raises KeyError for an unknown name, BackendNotInstalled."""
         module, _, attribute = self._plugin(name).target.partition(":")
         with self._translated(name):
-            return getattr(importlib.import_module(module), attribute)
+            found = getattr(importlib.import_module(module), attribute)
+            if not isinstance(found, expected):
+                raise TypeError(f"{module}:{attribute} is not a {expected.__name__}")
+            return found
 
     def make(self, name: str, *arguments: Any) -> Any:
         """Call the object of that name. Raises as `load`, also for what the call itself has to import."""
-        made = self.load(name)
+        made = self.load(name, object)
         with self._translated(name):
-            return made(*arguments)
+            return made(*arguments)  # type: ignore[operator]
 
     def _plugin(self, name: str) -> Plugin:
         return self._built_in.get(name) or self.plugins[name]
@@ -85,11 +89,11 @@ class PluginTable:
             message = f"{name} ({self.group}) cannot be loaded: {type(error).__name__}: {error}"
             raise BackendNotInstalled(message, hint=f"report this to the maintainers of {plugin.install}") from error
 
-    def load_all(self) -> Iterator[tuple[str, Any]]:
-        """Every name with its object. Logs a warning for a plugin of another distribution that cannot be loaded."""
+    def load_all(self, expected: type[T]) -> Iterator[T]:
+        """Every object. Logs a warning for a plugin of another distribution that cannot be loaded."""
         for name, plugin in self.plugins.items():
             try:
-                yield name, self.load(name)
+                yield self.load(name, expected)
             except BackendNotInstalled:
                 if plugin.is_built_in:
                     raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -102,7 +102,7 @@ def kind_named(name: str) -> Kind:
     if name in KINDS:
         return KINDS[name]
     if name in ROW_KINDS.plugins:
-        return cast("Kind", ROW_KINDS.load(name))
+        return ROW_KINDS.load(name, Kind)
     message = f"there is no kind of rows called {name!r}"
     fix = f"use one of auto, {', '.join([*KINDS, *ROW_KINDS.plugins])}"
     raise DataError([Problem(code="unknown_kind", message=message, field="kind", fix=fix)])
@@ -111,7 +111,7 @@ def kind_named(name: str) -> Kind:
 @cache
 def all_kinds() -> tuple[Kind, ...]:
     """The core's kinds and those of plugins, in the order in which rows are compared with them."""
-    return (*_RECORDS, *(kind for _, kind in ROW_KINDS.load_all()), *_OTHERS)
+    return (*_RECORDS, *ROW_KINDS.load_all(Kind), *_OTHERS)
 
 
 def recognise(row: Mapping[str, Any]) -> Kind | None:

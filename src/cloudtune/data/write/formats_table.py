@@ -12,7 +12,7 @@ from cloudtune.data.records import Pair
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.turns import TALK, Json, question_and_answer, short, to_pairs, to_prompt
-from cloudtune.errors import ConfigError, DataError, Problem
+from cloudtune.errors import DataError, Problem
 from cloudtune.plugins import FORMATS as PLUGINS
 
 if TYPE_CHECKING:
@@ -74,15 +74,11 @@ def format_names() -> list[str]:
 
 @cache
 def find_format(name: str) -> Format:
-    """The format of that name. Raises DataError for an unknown name, BackendNotInstalled, ConfigError."""
+    """The format of that name. Raises DataError for an unknown name, BackendNotInstalled."""
     if name in FORMATS:
         return FORMATS[name]
     if name in PLUGINS.plugins:
-        found = PLUGINS.load(name)
-        if not isinstance(found, Format):
-            message = f"{PLUGINS.plugins[name].target} is not a Format"
-            raise ConfigError([Problem(code="no_format", message=message, field=f"{PLUGINS.group}.{name}")])
-        return found
+        return PLUGINS.load(name, Format)
     names = format_names()
     near = difflib.get_close_matches(name, names, n=1)
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"

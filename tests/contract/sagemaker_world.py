@@ -26,6 +26,7 @@ from cloudtune.state import JobState
 from cloudtune.testing.clock import FakeClock
 from cloudtune_emulator.aws import buckets
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE
+from cloudtune_trainer.folder import SPEC_VERSION
 from cloudtune_trainer.submit.preference import PAIRED
 from cloudtune_trainer.tiny import write_tiny_model
 
@@ -206,8 +207,8 @@ def trained_run(folder: Path) -> Path:
             for n in range(8)]  # fmt: skip
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     spec = {
-        "version": 1, "model": {"source": "folder", "path": str(folder / "base")}, "device": "cpu", "threads": 1,
-        "data": {"train": "rows.jsonl", "validation": "rows.jsonl"},
+        "version": SPEC_VERSION, "model": {"source": "folder", "path": str(folder / "base")}, "device": "cpu",
+        "threads": 1, "data": {"train": "rows.jsonl", "validation": "rows.jsonl"},
     }  # fmt: skip
     (folder / "spec.json").write_text(json.dumps(spec))
     subprocess.run([sys.executable, "-m", "cloudtune_trainer", str(folder)], check=True, timeout=110)

@@ -28,7 +28,7 @@ class CausalLM:
     best_metric = BestMetric("loss", higher_is_better=False)
     metric_sums = 1
     peft_task_type = "CAUSAL_LM"
-    labels = ()
+    labels: tuple[str, ...] = ()
     can_pack = True
     needs_reference = False
 

@@ -51,8 +51,6 @@ class Task(Protocol):
     """One task. See ``causal_lm`` for the simplest."""
 
     best_metric: BestMetric
-    metric_sums: int
-    """How many sums `forward` returns beside the loss."""
     peft_task_type: str
     """peft's name for what the model is used for."""
     labels: tuple[str, ...]
@@ -63,6 +61,10 @@ class Task(Protocol):
     """Whether they do. Loading sets it once it knows what the model and the adapter allow."""
     needs_reference: bool
     """Whether `Pairs.reference` is needed: what the untrained weights say of every sample."""
+
+    @property
+    def metric_sums(self) -> int:
+        """How many sums `forward` returns beside the loss."""
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,

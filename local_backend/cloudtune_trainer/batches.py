@@ -56,7 +56,7 @@ class Schedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in one pass; the last one of a pass may be smaller."""
+        """Optimizer steps in one pass; the last one of a pass may be smaller."""
         return math.ceil(len(self.sequences) / self.batch_size)
 
     def epoch_at(self, step: int) -> float:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def train_support_bot(backend: Backend, tickets: Path, ledger: str) -> str:
-    """Fine-tune a model on yesterday's tickets, wait for it, and return its name. Trains once, even if it runs twice."""
+    """Fine-tune a model on yesterday's tickets, wait for it, and return its name. Running it twice trains once."""
     spec = JobSpec.model_validate(
         {
             "name": "support-bot",

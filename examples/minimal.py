@@ -1,4 +1,4 @@
-"""The shortest whole program: train a spec on this machine, watch the loss, ask the result."""
+"""A minimal program: train a spec on this machine, watch the loss, and generate text with the result."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A program that tunes a model on Bedrock, written so that it can be tested without an account: its client comes in."""
+"""A program that fine-tunes a model on Bedrock. Its client is a parameter, so tests need no account."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def submit_nightly(client: Client, rows: Path) -> Job:
-    """Tune on last night's rows. Called twice with the same rows it is the same job."""
+    """Fine-tune on last night's rows. The same rows always give the same job."""
     spec = JobSpec.model_validate(
         {
             "name": "nightly",

@@ -1,4 +1,4 @@
-"""The program against moto in this process: S3 and the job are moto's, every request is botocore's own."""
+"""Tests the program with moto in this process: moto emulates S3 and the job, and botocore sends real requests."""
 
 from __future__ import annotations
 

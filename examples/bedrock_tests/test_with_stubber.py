@@ -38,7 +38,7 @@ class Aws:
 
 
 def told(status: str, **more: Any) -> dict[str, Any]:
-    """What Bedrock answers when it is asked for the job."""
+    """Bedrock's response to a request for the job."""
     role = "arn:aws:iam::123456789012:role/tuning"
     base = "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-micro-v1:0:128k"
     return {
@@ -71,7 +71,7 @@ def test_a_failure_is_told_in_bedrocks_words(tmp_path: Path, monkeypatch: pytest
     said = "Input data at train.jsonl is too strange"
     for _ in range(2):
         aws.stubs["bedrock"].add_response("get_model_customization_job", told("Failed", failureMessage=said))
-    aws.stubs["s3"].add_response("list_objects_v2", {})  # the figures, of which a failed job has left none
+    aws.stubs["s3"].add_response("list_objects_v2", {})  # the metrics, which a failed job does not have
     options = BedrockOptions(bucket="my-rows", role_arn="arn:aws:iam::123456789012:role/tuning")
     backend = BedrockBackend(options, factory=aws.clients.__getitem__)
     job = submit_nightly(Client(backend, ledger=f"sqlite:///{tmp_path}/ledger.db"), rows)

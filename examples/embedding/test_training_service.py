@@ -22,7 +22,7 @@ from cloudtune_providers.openai.options import OpenAIOptions
 
 
 class Service:
-    """A file is ready at once, a job has succeeded at once, and every request is remembered."""
+    """Files are ready and jobs succeed immediately. Records every request."""
 
     def __init__(self) -> None:
         self.files: list[dict[str, Any]] = []

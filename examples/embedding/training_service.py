@@ -1,4 +1,4 @@
-"""A few lines of somebody's own program that trains with cloudtune: what `test_training_service.py` tests."""
+"""A small program that trains with cloudtune. `test_training_service.py` tests it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def train_support_bot(backend: Backend, tickets: Path, ledger: str) -> str:
-    """Tune a model on yesterday's tickets, wait for it, and return its name. Run twice, it trains once."""
+    """Fine-tune a model on yesterday's tickets, wait for it, and return its name. Running it twice trains once."""
     spec = JobSpec.model_validate(
         {
             "name": "support-bot",

@@ -1,8 +1,8 @@
-"""Derives the example's pairs from ``../rehearsal/airports.jsonl``: the code alone is liked better than talk around it.
+"""Generates the example's preference pairs from ``../rehearsal/airports.jsonl``: the code alone is preferred.
 
     python examples/preference/make_pairs.py
 
-The same seed writes the same bytes. A city is on one side only: what is held out asks about airports never seen.
+The same seed writes the same bytes. Each city is in one split only, so held-out prompts are about unseen airports.
 """
 
 from __future__ import annotations

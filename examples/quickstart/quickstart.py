@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # no bars between the lines; read when transformers is imported
+os.environ.setdefault("TQDM_DISABLE", "1")  # disables progress bars; read when transformers is imported
 
 import cloudtune
 from cloudtune import GenerateOptions, Job, Plan
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 SHOWN = 8
-"""Held-out headlines whose answers are printed."""
+"""Number of held-out headlines whose answers are printed."""
 
 
 class Row(NamedTuple):
-    """One held-out headline: what is asked, and the right answer."""
+    """One held-out headline: the prompt and the correct answer."""
 
     question: list[dict[str, str]]
     topic: str
@@ -58,9 +58,9 @@ class Interval(NamedTuple):
 
 
 def main() -> None:
-    """Run the whole story; stops with the error's own exit code if a part of it fails."""
+    """Run the quickstart. Exits with the error's exit code if a part fails."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--again", action="store_true", help="train once more, even if the job has run before")
+    parser.add_argument("--again", action="store_true", help="train again, even if the job has already run")
     again = parser.parse_args().again
     started = time.monotonic()
 
@@ -78,11 +78,11 @@ def main() -> None:
     show_gain(rows, base, tuned)
     memory_mb = max(memory_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _rss_unit())
     print(f"\n{time.monotonic() - started:.0f} s in all, at most {memory_mb / 1000:.1f} GB of memory in one process.")
-    print(f"Ask it yourself: cloudtune generate {plan.name} 'Rovers held to draw in derby'")
+    print(f"Try it: cloudtune generate {plan.name} 'Rovers held to draw in derby'")
 
 
 def show_plan(plan: Plan) -> None:
-    """What will be done, before it is done."""
+    """Print the plan."""
     train = plan.data.splits["train"]
     print(f"{plan.name}: {train.rows} rows to learn from, on {plan.backend}")
     for number, step in enumerate(plan.steps, 1):
@@ -90,7 +90,7 @@ def show_plan(plan: Plan) -> None:
 
 
 def follow(job: Job) -> float:
-    """Show the loss as it falls, until the job has ended; returns the trainer's peak memory in MB."""
+    """Show the loss until the job ends. Returns the trainer's peak memory in MB."""
     first, peak, said = None, 0.0, ""
     for update in job.watch():
         total = update.snapshot.progress.total_steps or 0
@@ -111,7 +111,7 @@ def follow(job: Job) -> float:
 
 
 def held_out(path: Path) -> list[Row]:
-    """The rows that training never saw."""
+    """Return the held-out rows."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines():
         *question, answer = json.loads(line)["messages"]
@@ -120,26 +120,26 @@ def held_out(path: Path) -> list[Row]:
 
 
 def answers(job: Job, rows: Sequence[Row], *, base: bool) -> list[str]:
-    """What the model says of every row: the base model as it came, or the tuned one."""
+    """Return the answers of the base or the tuned model to all rows."""
     print(f"\nasking the {'base' if base else 'tuned'} model about {len(rows)} held-out headlines ...", flush=True)
     options = GenerateOptions(max_tokens=8, base=base)
     return [" ".join(answer.text.split()) for answer in job.generate([row.question for row in rows], options)]
 
 
 def named_topic(answer: str) -> str | None:
-    """The first topic that an answer names. Generous to the base model, which likes to talk."""
+    """Return the first topic in an answer. This favors the base model, which writes long answers."""
     return next((word for word in re.findall("[a-z]+", answer.lower()) if word in TOPICS), None)
 
 
 def show_answers(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) -> None:
-    """A few answers side by side."""
+    """Print a few answers side by side."""
     print(f"\n{'headline':40} {'right':14} {'tuned model':14} base model")
     for row, before, after in list(zip(rows, base, tuned, strict=True))[:SHOWN]:
         print(f"{row.headline[:39]:40} {row.topic:14} {after[:13]:14} {before[:60]}")
 
 
 def show_gain(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) -> None:
-    """How often each model is right, and how sure the difference is."""
+    """Print the accuracy of both models, and the gain with its interval."""
     before = [named_topic(answer) == row.topic for row, answer in zip(rows, base, strict=True)]
     after = [named_topic(answer) == row.topic for row, answer in zip(rows, tuned, strict=True)]
     commonest = max(sum(row.topic == topic for row in rows) for topic in TOPICS) / len(rows)
@@ -150,7 +150,7 @@ def show_gain(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) ->
 
 
 def share(right: Sequence[bool]) -> Interval:
-    """The share of right answers, with Wilson's interval."""
+    """Return the accuracy with its Wilson interval."""
     n, p, z = len(right), sum(right) / len(right), 1.96
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -158,7 +158,7 @@ def share(right: Sequence[bool]) -> Interval:
 
 
 def gain(before: Sequence[bool], after: Sequence[bool], resamples: int = 4000) -> Interval:
-    """The difference on the same rows, with a bootstrap interval over the rows."""
+    """Return the difference on the same rows, with a bootstrap interval."""
     differences = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
     chance = random.Random(0)
     means = sorted(_mean(chance.choices(differences, k=len(differences))) for _ in range(resamples))

@@ -1,4 +1,4 @@
-"""A script as one writes it for OpenAI's service: nothing in it knows of cloudtune or of the emulator."""
+"""A script for OpenAI's service. It does not use cloudtune or know about the emulator."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""SageMaker's own SDK (``pip install "sagemaker>=3,<4"``), as it is, before the emulator or AWS itself.
+"""SageMaker's SDK (``pip install "sagemaker>=3,<4"``), unmodified, with the emulator or with AWS.
 
     cloudtune emulate --engine train > env.sh &
     . ./env.sh

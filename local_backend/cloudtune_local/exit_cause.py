@@ -37,7 +37,7 @@ class ProcessExit(NamedTuple):
     memory_bytes: int = 0
     """What the machine, or the control group, has."""
     oom_kills: int = 0
-    """Processes that the kernel killed for want of memory while the trainer lived."""
+    """Processes that the kernel killed because memory ran out while the trainer ran."""
     disk_free_bytes: int | None = None
     log_tail: str = ""
 
@@ -128,7 +128,7 @@ def disk_free(folder: Path) -> int | None:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has killed for want of memory since it started, as far as can be seen from here."""
+    """Return how many processes the kernel has killed because memory ran out, as far as this process can see."""
     return _field("/proc/vmstat", "oom_kill") or 0
 
 

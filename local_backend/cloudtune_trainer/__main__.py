@@ -1,7 +1,7 @@
 """The trainer's entry: ``python -m cloudtune_trainer RUN_DIR``. Exit status 0 unless the run failed.
 
-Whatever happens, the last word stands in ``status.json``; the whole story of a failure goes to standard error, which
-the worker keeps in ``log.txt``.
+The final status is always in ``status.json``. The details of a failure are written to standard error, which the worker
+saves in ``log.txt``.
 """
 
 from __future__ import annotations

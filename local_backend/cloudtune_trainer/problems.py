@@ -38,7 +38,7 @@ _MEMORY_HINT = (
 
 
 def classify(error: BaseException, log: Path) -> TrainingProblem:
-    """The problem behind an exception; what is not recognised is ``error``, with the place of the whole story."""
+    """Return the problem of an exception. Unknown exceptions are ``error``, with the path of the log."""
     for link in _chain(error):
         found = recognized(link)
         if found is not None:

@@ -31,7 +31,7 @@ def test_a_model_is_deployed_asked_listed_and_taken_down(desk: Desk) -> None:
     name = made.out.strip()
     assert standing(desk) == [name]
     for words in (f"Plan to deploy {name} on scripted", "[call: idempotent by request token]", "token ",
-                  "Cost: unknown; deployments may be billed by the hour, even when idle", "ready; ask it",
+                  "Cost: unknown; deployments may be billed by the hour, even when idle", "ready; next:",
                   f"cloudtune generate {ref}", f"cloudtune undeploy {name} --backend scripted"):  # fmt: skip
         assert words in made.err
     assert "method" not in made.err
@@ -95,7 +95,7 @@ def test_what_cannot_be_deployed_is_told(desk: Desk) -> None:
     assert both.err.count("KEY=VALUE") == 2
     local = desk.run("deploy", str(JobRef(backend="local", scope=str(desk.folder), id="job-1")), "--yes")
     assert local.code == 2
-    assert "local cannot deploy a model: " in local.err
+    assert "local cannot deploy models: " in local.err
     assert standing(desk) == []
 
 
@@ -114,7 +114,7 @@ def test_an_unknown_deployment_is_told_with_who_did_not_answer(desk: Desk) -> No
     trained(desk)
     unknown = desk.run("undeploy", "nothing", "--yes")
     assert unknown.code == 2
-    assert "no deployment is called 'nothing'" in unknown.err
+    assert "no deployment named 'nothing'" in unknown.err
     desk.vendor.fail("list_deployments", faults.forbidden(times=9))
     silent = desk.run("undeploy", "nothing", "--yes")
     assert silent.code == 2

@@ -175,7 +175,7 @@ def test_commands_skip_a_damaged_row_and_say_so(desk: Desk, kept: Path) -> None:
     ledger_with(kept, "attempts", "plan", "{")
     listed = desk.run("jobs")
     assert listed.code == 0
-    assert "skipped 1 damaged rows of the ledger; run: cloudtune ledger check" in listed.err
+    assert "skipped 1 damaged ledger rows; run: cloudtune ledger check" in listed.err
     assert desk.run("jobs", "--json").json["damaged_rows"] == 1
     resubmitted = desk.run("submit", "job.yaml")
     assert resubmitted.code == 1

@@ -243,7 +243,7 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
     )
     assert "1. cancel twins  [call: safe to repeat]" in harmless
     assert "2. wait  [await: read-only]" in harmless
-    assert "local" not in harmless
+    assert "encode" not in harmless
     assert '"ñ"' in plan_text(_plan(), requests=True)
     fuller = plan_text(
         _plan(

@@ -274,7 +274,7 @@ def chat(n: int, variant: int) -> dict[str, Any]:
 
 
 class BedrockWorld(AwsWorld):
-    """Customisation jobs on Nova."""
+    """Customization jobs on Nova."""
 
     face = "bedrock"
     recipe_target = "tests.contract.emulated_aws:open_bedrock"

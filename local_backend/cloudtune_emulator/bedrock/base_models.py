@@ -75,7 +75,7 @@ def unfit(name: str, kind: str, region: str, now: float) -> str | None:
     day, method = today(now), METHODS[kind]
     ended = inference(name)
     if ended is not None and ended.ends is not None and day >= ended.ends:
-        # The service's own words for customisation are not documented; these are its runtime's.
+        # The service's own words for customization are not documented; these are its runtime's.
         return f"The model {name} has reached the end of its life and can no longer be customized."
     found = known(name)
     if found is None and ended is not None:

@@ -1,4 +1,4 @@
-"""Customisation jobs: look at, list, stop; what they leave when they have ended.
+"""Customization jobs: look at, list, stop; what they leave when they have ended.
 
 Shapes: botocore 1.44.5. The three phases of ``statusDetails``, and the metric files below the output location:
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html (seen 2026-11-21).

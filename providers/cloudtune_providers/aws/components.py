@@ -51,7 +51,7 @@ class Components:
             try:
                 with self._clients.asking(f"inference component {request['name']}"):
                     self._client.delete_inference_component(InferenceComponentName=request["name"])
-            except JobNotFound:  # what is not there is deleted
+            except JobNotFound:  # a missing resource counts as deleted
                 pass
             return {"name": request["name"]}
         body = request["body"]

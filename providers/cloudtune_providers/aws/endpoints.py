@@ -155,7 +155,7 @@ class Endpoints:
         try:
             with self._clients.asking(f"{call} {name}"):
                 getattr(self._client, f"delete_{call}")(**{field: name})
-        except JobNotFound:  # what is not there is deleted
+        except JobNotFound:  # a missing resource counts as deleted
             return
 
     @property

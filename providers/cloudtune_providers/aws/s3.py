@@ -175,7 +175,7 @@ class Objects:
                 more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
     def abort(self, key: str, upload: str) -> None:
-        """Give a multipart upload up, and its parts; one that is not there is given up."""
+        """Abort a multipart upload and its parts. Succeeds if it does not exist."""
         try:
             with self._clients.asking(f"end of an upload to {self.url(key)}"):
                 self._s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)

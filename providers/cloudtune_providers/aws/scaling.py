@@ -131,7 +131,7 @@ class Scaling:
         except JobNotFound:
             if not call.startswith(("delete_", "deregister_")):
                 raise
-            return {"name": _named(body)}  # what is not there is deleted
+            return {"name": _named(body)}  # a missing resource counts as deleted
         return _outputs(body, told.get("PolicyARN"))
 
     def find(self, request: Mapping[str, Any]) -> Found:

@@ -96,7 +96,7 @@ class Deployments:
         return (Problem(code="deployment", severity="warning", field="sku", message=f"{sku}: {limit.note}"),)
 
     def _end(self, sku: str) -> Limit | None:
-        """When the service takes such a deployment down by itself."""
+        """When the service deletes such a deployment automatically."""
         name = "deployment.developer.seconds.max" if sku == DEVELOPER else "deployment.idle.seconds.max"
         return self._catalog.limit(name)
 

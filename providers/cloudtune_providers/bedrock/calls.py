@@ -71,7 +71,7 @@ def says_taken(error: Exception) -> bool:
 
 
 def delete_model(clients: Clients, arn: str) -> None:
-    """Remove a custom or an imported model; one that is not there is removed.
+    """Delete a custom or imported model, if it exists.
 
     Raises Conflict while a deployment uses it.
     """

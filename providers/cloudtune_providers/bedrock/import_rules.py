@@ -54,7 +54,7 @@ def is_adapter(files: ModelFiles) -> bool:
 
 
 def config_of(files: ModelFiles) -> dict[str, Any] | None:
-    """What config.json says, or None if it is not there or says nothing."""
+    """Return the content of config.json, or None if it is missing or invalid."""
     if "config.json" not in files.sizes:
         return None
     try:

@@ -100,7 +100,7 @@ class Files:
         return Probe(state=state, outputs={"file": file["id"]}, message=word)  # type: ignore[arg-type]
 
     def name(self, file: str) -> str:
-        """What a file is called; empty if it is not there any more. Names never change: each is asked for once."""
+        """What a file is called; empty if it no longer exists. Names never change, so each is read once."""
         if not self._names:
             entries = self._wire.each(self._wire.client.files.list, "list of files", limit=_PAGE, purpose="fine-tune")
             self._names |= {entry["id"]: str(entry.get("filename") or "") for entry in entries}
@@ -121,7 +121,7 @@ class Files:
             return bytes(answer.content)
 
     def delete(self, file: str) -> None:
-        """Remove a file; one that is not there is removed."""
+        """Delete a file. Succeeds if it does not exist."""
         try:
             with self._wire.asking(f"file {file}"):
                 plain(self._wire.client.files.delete(file))

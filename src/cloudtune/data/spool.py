@@ -1,6 +1,6 @@
-"""Where encoded data wait for their upload: one file for each (content, format), named by the content's hash.
+"""Encoded data before the upload: one file for each (content, format), named by the content's hash.
 
-Several jobs and several processes share them: a file is written aside and renamed, so it is whole or not there.
+Jobs and processes share the files. A file is written under a temporary name and renamed, so it is always complete.
 """
 
 from __future__ import annotations

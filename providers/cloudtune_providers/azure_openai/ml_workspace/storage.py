@@ -74,7 +74,7 @@ class Storage:
             return None
 
     def delete(self, blob: str) -> None:
-        """Remove a blob; one that is not there is removed."""
+        """Delete a blob. Succeeds if it does not exist."""
         try:
             with self._asking(f"blob {blob}"):
                 self._made().delete_blob(blob)
@@ -116,7 +116,7 @@ class Storage:
         try:
             with self._connection.asking(f"datastore {self._datastore}"):
                 store = client.datastores.get(self._datastore, include_secrets=True)
-        except JobNotFound as error:  # which would be taken for a blob that is not there
+        except JobNotFound as error:  # which would look like a missing blob
             hint = "check `workspace` and `datastore` in the settings: cloudtune config show"
             raise InvalidRequest(error.message, hint=hint) from error.__cause__
         if not hasattr(store, "container_name"):

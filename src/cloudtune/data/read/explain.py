@@ -136,7 +136,7 @@ def mixed(other: Kind, kind: Kind) -> Problem:
 def keys(
     row: Mapping[str, Any], kind: Kind | None, unmapped: set[str], suggest: Callable[[str], bool] = lambda _: True
 ) -> Problem:
-    """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that are not there.
+    """Why these keys do not make a row of the kind, or of any kind. ``unmapped``: mapped columns that do not exist.
 
     ``suggest`` says whether to look for the names that may be meant in a problem of that code.
     """

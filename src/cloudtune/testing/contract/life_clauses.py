@@ -212,7 +212,7 @@ class LifeClauses(Harness):
             job.wait()
 
     def test_11_an_unknown_id_is_not_found(self, world: World, backend: Backend, client: Client) -> None:
-        """11: JobNotFound from every question and from cancel; what is not there is deleted already."""
+        """11: JobNotFound from every question and from cancel; deleting a missing job succeeds."""
         ref = submitted(client, world).ref
         unknown = JobRef(ref.backend, ref.scope, f"{ref.id[:-4]}zzzz")
         can = backend.capabilities.can

@@ -94,7 +94,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     task.packed = can_pack and models.enable_packed_attention(network)
     if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
-    spec = _fitted(spec, network, report)
+    task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type)
     report.state("loading", "tokens")
     splits = {}

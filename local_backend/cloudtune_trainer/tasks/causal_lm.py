@@ -33,7 +33,7 @@ class CausalLM:
     needs_reference = False
 
     def __init__(self, spec: RunSpec, *, packed: bool = False) -> None:
-        self._spec = spec
+        self.spec = spec
         self.packed = packed
 
     def load_model(
@@ -48,9 +48,9 @@ class CausalLM:
         return encode_records(
             records,
             tokenizer,
-            loss_on=self._spec.loss_on,
-            max_length=self._spec.hyperparameters.max_length,
-            whole=self._spec.method == "cpt",
+            loss_on=self.spec.loss_on,
+            max_length=self.spec.hyperparameters.max_length,
+            whole=self.spec.method == "cpt",
         )
 
     def collate(self, samples: Samples, chosen: Sequence[int]) -> SequenceBatch:

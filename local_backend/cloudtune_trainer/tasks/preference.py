@@ -60,7 +60,7 @@ class Preferences:
     def __init__(self, spec: RunSpec) -> None:
         terms = spec.preference
         assert terms is not None  # `read_spec` checks it
-        self._spec = spec
+        self.spec = spec
         self._terms = terms
         self.packed = False
         self._kind = terms.loss if spec.method == "dpo" else spec.method
@@ -78,7 +78,7 @@ class Preferences:
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Pairs:
         """See `Task.encode`."""
         return encode_pairs(
-            records, tokenizer, loss_on=self._spec.loss_on, max_length=self._spec.hyperparameters.max_length
+            records, tokenizer, loss_on=self.spec.loss_on, max_length=self.spec.hyperparameters.max_length
         )
 
     def collate(self, samples: Pairs, chosen: Sequence[int]) -> PairBatch:

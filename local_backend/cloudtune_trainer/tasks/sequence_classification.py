@@ -46,7 +46,7 @@ class SequenceClassification:
     needs_reference = False
 
     def __init__(self, spec: RunSpec) -> None:
-        self._spec = spec
+        self.spec = spec
         self.labels: tuple[str, ...] = ()
         self._padding = 0
 
@@ -64,7 +64,7 @@ class SequenceClassification:
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
         self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self._spec.seed)  # the same head at every start
+        torch.manual_seed(self.spec.seed)  # the same head at every start
         head = models.ClassificationHead(self.labels, self._padding)
         return models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head)
 
@@ -78,10 +78,10 @@ class SequenceClassification:
                 raise TrainingProblem("bad_data", what, f"The labels are {', '.join(self.labels)}.")
             texts.append(record["text"])
             labels.append(self.labels.index(label))
-        ids, cuts = _encoded(texts, tokenizer, self._spec.hyperparameters.max_length)
+        ids, cuts = _encoded(texts, tokenizer, self.spec.hyperparameters.max_length)
         kept = [place for place, row in enumerate(ids) if row]
         if not kept:
-            raise nothing_left(cuts, self._spec.hyperparameters.max_length)
+            raise nothing_left(cuts, self.spec.hyperparameters.max_length)
         cuts.unlearnt += [place + 1 for place, row in enumerate(ids) if not row]
         starts = np.zeros(len(kept) + 1, dtype=np.int64)
         np.cumsum([len(ids[place]) for place in kept], out=starts[1:])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cloudtune_trainer.models import BaseModel
     from cloudtune_trainer.records import Record
+    from cloudtune_trainer.run_spec import RunSpec
     from cloudtune_trainer.samples import Samples
 
 
@@ -50,6 +51,8 @@ class BestMetric(NamedTuple):
 class Task(Protocol):
     """One task. See ``causal_lm`` for the simplest."""
 
+    spec: RunSpec
+    """The run's settings. Loading replaces them by what the model allows."""
     best_metric: BestMetric
     peft_task_type: str
     """peft's name for what the model is used for."""

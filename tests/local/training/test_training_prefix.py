@@ -18,7 +18,7 @@ from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import check_adapter
 
-from .conftest import Runs, metrics, same_bits, sums, weights
+from .conftest import Runs, events, metrics, same_bits, sums, weights
 from .test_training_preferences import pairs
 from .test_training_preferences import spec_of as preference_spec
 
@@ -136,3 +136,18 @@ def test_every_method_trains_a_prefix(runs: Runs, method: str) -> None:
 def test_settings_that_do_not_fit_are_refused(runs: Runs, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainingProblem, match=message):
         runs.train(runs.make(**{"adapter": PREFIX} | changes))
+
+
+def test_rows_leave_positions_to_the_prefix(runs: Runs) -> None:
+    tokenizer = models.load_tokenizer(models.BaseModel(str(runs.base)))
+    text = "12 follows. "
+    while (length := len(tokenizer(text)["input_ids"])) <= 1024:  # as many positions as the model has
+        text += "12 follows. "
+    run = runs.make(
+        rows=[{"text": text}], method="cpt", adapter=PREFIX, hyperparameters={**HYPER, "max_length": 2000, "epochs": 1}
+    )
+    assert runs.train(run) == "succeeded"
+    (warning,) = events(run, "warning")
+    assert warning["data"]["max_length"] == 1019
+    (made,) = [event["data"] for event in events(run, "message") if "samples" in event["data"]]
+    assert made["samples"] == 2, length

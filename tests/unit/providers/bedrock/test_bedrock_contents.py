@@ -63,7 +63,7 @@ def test_images_are_for_models_that_see(tmp_path: Path) -> None:
     path = rows(tmp_path, IMAGE)
     assert problems(path) == {}
     assert problems(path, backend_of("us-west-2"), model=VISION) == {}
-    assert "is not tuned on images" in problems(path, backend_of("us-west-2"), model=LLAMA)["data"]
+    assert "cannot be tuned on images" in problems(path, backend_of("us-west-2"), model=LLAMA)["data"]
     both = rows(tmp_path, IMAGE, VIDEO)
     assert "images and videos cannot be mixed in one dataset" in problems(both)["data"]
 

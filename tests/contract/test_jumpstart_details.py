@@ -256,7 +256,7 @@ def test_a_job_over_its_time_keeps_its_model(world: JumpStartWorld) -> None:
     job = client_of(world).submit(world.spec(limits={"max_time": 100.0}))
     world.reach(job.ref, JobState.RUNNING)
     world.emulator.clock.advance(200)
-    with pytest.raises(JobExpired, match="longest running time"):
+    with pytest.raises(JobExpired, match="maximum run time"):
         job.wait()
     assert str(job.model().uri).endswith("model.tar.gz")
 

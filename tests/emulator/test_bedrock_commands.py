@@ -101,7 +101,7 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, monkeypatch: pytest.Mon
     monkeypatch.setenv("CLOUDTUNE_BACKENDS__BEDROCK__BUCKET", "surely-not-there")
     wrong = desk.run("plan", "job.yaml", "--backend", "bedrock", "--check-remote", code=2).stdout
     assert "there is no bucket surely-not-there" in wrong
-    assert "WRONG" in desk.run("doctor", "bedrock", code=2).stdout
+    assert "FAILED" in desk.run("doctor", "bedrock", code=2).stdout
     assert desk.json("doctor", "local", code=2)["error"]
 
 

@@ -182,7 +182,7 @@ def test_several_processes_create_the_ledger_and_share_the_steps(url: str) -> No
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ("mysql://host/db", "not supported"),
+        ("mysql://host/db", "unsupported"),
         ("postgresql://me:secret@host/db", "PGPASSWORD"),
         ("sqlite://host/file.db", "three slashes"),
     ],

@@ -186,8 +186,8 @@ def test_plain_values_are_checked_in_the_same_way(tmp_path: Path) -> None:
         ("", None, "the file is empty"),
         ("  \n\n", None, "the file is empty"),
         ("# only a comment\n", None, "only comments"),
-        ("- a\n- b\n", None, "holds a list"),
-        ("just words\n", None, "holds a single value"),
+        ("- a\n- b\n", None, "contains a list"),
+        ("just words\n", None, "contains a single value"),
         ("model: x\ndata:\n\ttrain: a\n", 3, "a tab is used for indentation"),
         ("model: a: b\n", 1, "column 9: mapping values are not allowed here"),
         ("model: 'x\nseed: 3\n", 3, "that starts in line 1"),
@@ -305,7 +305,7 @@ def test_every_fault_is_told_at_once_in_the_order_of_the_file(file: Path) -> Non
     assert "did you mean test?" in words["data.tset"]
     assert "not true or false" in words["hyperparameters.epochs"]
     assert "finite number, not nan" in words["hyperparameters.learning_rate"]
-    assert "a whole number is needed, not 1.5" in words["hyperparameters.max_length"]
+    assert "expected a whole number, got 1.5" in words["hyperparameters.max_length"]
     assert "did you mean 'cosine'?" in words["hyperparameters.scheduler"]
     assert "did you mean 'sft'?" in words["method"]
     assert "epoch or a whole number" in words["checkpoints.every"]
@@ -357,7 +357,7 @@ def test_a_key_that_stands_twice_is_told_beside_the_other_faults(tmp_path: Path)
     found = _refused(tmp_path / "a.json", text)
     assert _places(yaml) == [(3, "seed"), (4, "model")]
     assert _places(found) == [(2, "data.train"), (3, "seed"), (4, "model")]
-    assert "first in line 1" in yaml[1].message
+    assert "first defined in line 1" in yaml[1].message
 
 
 def test_a_newer_version_is_only_told_to_upgrade(file: Path) -> None:
@@ -458,7 +458,7 @@ def test_faults_of_the_command_line_say_so(file: Path) -> None:
         ("--set", None), ("--set", "hyperparameters.epochs"), ("--set", "limits.max_tim"),
     ]  # fmt: skip
     by_field = {problem.field: problem for problem in problems}
-    assert by_field["hyperparameters.epochs"].message == "a number is needed, not 'many'"
+    assert by_field["hyperparameters.epochs"].message == "expected a number, got 'many'"
     assert by_field["model.y"].message == "model is 'x', which has no field 'y'"
     assert by_field["limits.max_tim"].fix == "did you mean max_time?"
     assert "column" in by_field["tags.a"].message

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @command("jobs")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="Only jobs in this state. Repeatable.")
-@click.option("--remote", is_flag=True, help="Also list jobs that were not created by cloudtune.")
+@click.option("--remote", is_flag=True, help="Also list jobs that cloudtune did not create.")
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Maximum number of jobs.")
 @click.option("--all", "everything", is_flag=True, help="List all jobs.")
 def jobs(session: Session, states: tuple[str, ...], remote: bool, limit: int, everything: bool) -> None:

@@ -118,7 +118,7 @@ def test_pairs_that_teach_nothing_are_left_out(tiny_model: Path) -> None:
 
 def test_each_method_refuses_the_others_rows(runs: Runs) -> None:
     for name, given in (
-        ("dialogues", spec_of(FULL)),
+        ("conversations", spec_of(FULL)),
         ("pairs", {"rows": pairs(4), "method": "sft"}),
         ("halves", {"rows": [{k: v for k, v in DIALOGUE.items() if k != "rejected"}], **spec_of(FULL)}),
     ):

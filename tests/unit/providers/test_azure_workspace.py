@@ -115,5 +115,5 @@ def test_answers_may_leave_out_anything() -> None:
     seen = translate.to_snapshot({"name": "job-1", "properties": {"status": "Failed"}}, "s", Run())
     assert (seen.state, seen.name, seen.model, seen.created_at) == (JobState.FAILED, "job-1", "", None)
     assert seen.problem is not None
-    assert "no reason" in seen.problem.message
+    assert "did not give a reason" in seen.problem.message
     assert translate.to_snapshot({"name": "job-1"}, "s").state is JobState.UNKNOWN

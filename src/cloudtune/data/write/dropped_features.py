@@ -31,7 +31,7 @@ FEATURES: dict[str, str] = {
     "thoughts": "reasoning before the answer",
     "names": "participant names",
     "fields": "reference data for the grader",
-    "unanswered": "rows without an answer, which a teacher model answers",
+    "unanswered": "no answer (the teacher model answers them)",
 }
 ALL = frozenset(FEATURES)
 _AnyRecord = TypeVar("_AnyRecord", bound=Record)

@@ -14,7 +14,7 @@ from cloudtune_providers.aws.instances import accelerators
 def test_a_job_costs_its_longest_time_at_the_most() -> None:
     cost = hourly.training("ml.g5.12xlarge", 2, 5400, "us-west-2", spot=False)
     assert (cost.usd, cost.at_least_usd, cost.at_most_usd) == (None, None, 21.27)
-    assert "up to 1.5 h of 2 x ml.g5.12xlarge at 7.09 USD an hour in us-west-2" in cost.basis
+    assert "up to 1.5 h of 2 x ml.g5.12xlarge at 7.09 USD per hour in us-west-2" in cost.basis
     assert "as reported" in cost.basis
     assert "spot" not in cost.basis
     assert cost.prices_as_of == "2026-11-21"
@@ -40,7 +40,7 @@ def test_endpoints_have_prices_of_their_own() -> None:
     price = hourly.hosting_prices("us-east-1")
     assert (price("ml.m5.xlarge"), price("ml.p5.48xlarge"), price("")) == (0.23, None, None)
     told = hourly.hosting("ml.m5.xlarge", 3, "us-east-1", sleeps=False)
-    assert "3 x ml.m5.xlarge by the hour even when idle, until deleted: 0.69 USD an hour" in told.basis
+    assert "3 x ml.m5.xlarge by the hour even when idle, until deleted: 0.69 USD per hour" in told.basis
     assert "prices of 2026-09-28" in told.basis
     assert "up to 1 x" in hourly.hosting("ml.m5.xlarge", 1, "us-east-1", sleeps=True).basis
     assert hourly.NOT_KNOWN in hourly.hosting("ml.m5.xlarge", 1, "eu-west-1", sleeps=False).basis

@@ -114,14 +114,14 @@ def test_the_simulator_is_told_what_conditions_look_at(asked: Asked) -> None:
 def test_a_quota_is_found_on_a_later_page(asked: Asked) -> None:
     asked.quotas((f"{G5} for endpoint usage", 0.0), more="2")
     asked.quotas((f"{G5} for training job usage", 3.0))
-    assert asked.quota(Wanted(G5, 2)) == ("good", f"{G5} for training job usage: 3, over all jobs at once")
+    assert asked.quota(Wanted(G5, 2)) == ("good", f"{G5} for training job usage: 3, for all concurrent jobs")
 
 
 def test_too_small_a_quota_denies_and_says_where_to_ask(asked: Asked) -> None:
     asked.quotas((f"{G5} for training job usage", 1.0))
     verdict, detail = asked.quota(Wanted(G5, 2))
     assert verdict == "denied"
-    assert "1, and 2 are needed" in detail
+    assert "1, but 2 are needed" in detail
     assert "Service Quotas" in detail
     assert "L-1" in detail
 

@@ -54,16 +54,16 @@ def test_videos_are_for_models_that_are_tuned_on_them(tmp_path: Path) -> None:
     assert "s3://rows/cloudtune/media/" in str(said.fix)
     found = problems(path, model=MICRO)["data"]
     assert "1 rows have videos in messages" in found
-    assert f"{MICRO} is not tuned on videos" in found
+    assert f"{MICRO} cannot be tuned on videos" in found
     assert f"use one of {NOVA}, amazon.nova-pro-v1:0:300k, amazon.nova-2-lite-v1:0:256k" in found
-    assert "is not tuned on videos" in problems(path, backend_of("us-west-2"), model=VISION)["data"]
+    assert "cannot be tuned on videos" in problems(path, backend_of("us-west-2"), model=VISION)["data"]
 
 
 def test_images_are_for_models_that_see(tmp_path: Path) -> None:
     path = rows(tmp_path, IMAGE)
     assert problems(path) == {}
     assert problems(path, backend_of("us-west-2"), model=VISION) == {}
-    assert "is not tuned on images" in problems(path, backend_of("us-west-2"), model=LLAMA)["data"]
+    assert "cannot be tuned on images" in problems(path, backend_of("us-west-2"), model=LLAMA)["data"]
     both = rows(tmp_path, IMAGE, VIDEO)
     assert "images and videos cannot be mixed in one dataset" in problems(both)["data"]
 

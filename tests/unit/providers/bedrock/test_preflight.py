@@ -127,7 +127,10 @@ def test_a_bucket_of_another_region_and_a_role_of_another_service(stubs: Stubs) 
             "AssumeRolePolicyDocument": other}  # fmt: skip
     stubs.stubs["iam"]._queue.appendleft(_queued(stubs, {"Role": role}))
     found = verdicts(stubs, _spec())
-    assert found["bucket"] == ("denied", "rows lies in eu-west-1, and jobs in us-east-1 read only buckets there")
+    assert found["bucket"] == (
+        "denied",
+        "rows is in eu-west-1, but jobs in us-east-1 can only read buckets in that region",
+    )
     assert found["role"][0] == "denied"
     assert "cloudtune init bedrock" in found["role"][1]
 
@@ -160,7 +163,7 @@ def test_a_full_quota_is_a_warning(stubs: Stubs) -> None:
            "baseModelArn": "arn:aws:bedrock:us-east-1::foundation-model/x.y", "jobName": "j", "status": "InProgress",
            "creationTime": 0}  # fmt: skip
     stubs.stubs["bedrock"].add_response("list_model_customization_jobs", {"modelCustomizationJobSummaries": [job, job]})
-    assert verdicts(stubs, _spec())["quota"] == ("warning", "2 jobs run, and 2 may")
+    assert verdicts(stubs, _spec())["quota"] == ("warning", "2 of at most 2 jobs running")
 
 
 def test_whose_policies_can_be_simulated() -> None:

@@ -133,7 +133,7 @@ def test_answers_in_the_usual_forms_are_read(content: bytes, text: str, reason: 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b"[]", b'"text"'])
 def test_other_answers_are_errors(content: bytes) -> None:
-    with pytest.raises(Exception, match="answered"):
+    with pytest.raises(Exception, match="returned"):
         answer(content, "an-endpoint")
 
 

@@ -160,7 +160,7 @@ def test_the_instance_is_proposed_with_its_reason() -> None:
 def test_an_instance_of_one_s_own_choice_is_judged() -> None:
     large = FOLDER | {"parameters": 30 * 10**9}
     plan = planned(model=large, options={"instance_type": "ml.g5.xlarge"})
-    assert "24 GiB on each GPU" in warnings(plan)["memory"].message
+    assert "24 GiB per GPU" in warnings(plan)["memory"].message
     own = planned(
         options={"instance_type": "ml.g5.xlarge"}, overrides={"sagemaker": {"instance_type": "ml.p5.48xlarge"}}
     )
@@ -174,7 +174,7 @@ def test_what_cannot_work_is_refused_at_once() -> None:
     assert "without network access" in refusals(options={"network_isolation": True})["model"]
     assert "4096" in refusals(hyperparameters={"max_length": 9999})["hyperparameters.max_length"]
     many = {"targets": [f"module_{n}" for n in range(400)]}
-    assert "SageMaker takes 2500" in refusals(adapter=many)["adapter.targets"]
+    assert "SageMaker allows 2500" in refusals(adapter=many)["adapter.targets"]
 
 
 def test_what_goes_on_from_another_job_reads_its_checkpoints() -> None:

@@ -68,7 +68,7 @@ def test_one_that_needs_no_subscription_comes_first(desk: Desk) -> None:
 def test_one_for_clusters_is_not_taken(desk: Desk) -> None:
     cluster = recipe("cluster", HpEksPayloadTemplateS3Uri="s3://a/b") | {"SmtjRecipeTemplateS3Uri": None}
     assert desk.find(cluster, recipe("job"))["recipe"] == "job"
-    with pytest.raises(SpecError, match="offered for: nothing"):
+    with pytest.raises(SpecError, match="supported: nothing"):
         desk.find(cluster)
 
 

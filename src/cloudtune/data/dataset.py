@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from cloudtune.data.transform.shaping import (
 )
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
+from cloudtune.data.write.output_file import temporary_file
 from cloudtune.methods import DEFAULT_METHOD
 from cloudtune.spec import Source
 
@@ -147,8 +147,7 @@ class Dataset:
     ) -> Encoded:  # fmt: skip
         """Write the records in a format, aside first and then renamed. Raises DataError on losses not allowed."""
         out, form, allowed, faults = Path(path), find_format(format), frozenset(allow_dropped), Faults()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+        handle, aside = temporary_file(out)
         rows, size, hashed = 0, 0, hashlib.sha256()
         try:
             with os.fdopen(handle, "wb") as stream:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +13,7 @@ from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import Piles
 from cloudtune.data.write.formats_table import find_format
+from cloudtune.data.write.output_file import temporary_file
 from cloudtune.errors import DataError, Problem
 from cloudtune.methods import DEFAULT_METHOD
 
@@ -57,8 +57,7 @@ def encode(
     form = find_format(format)
     if split != "train":
         data = data.model_copy(update={"mix": None})  # nothing is mixed into what is held out
-    to.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
+    handle, aside = temporary_file(to)
     try:
         with os.fdopen(handle, "wb") as out:
             file = Hashed(out, split, BOM if form.bom else b"")

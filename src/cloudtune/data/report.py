@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import digest
 from cloudtune.data.write.formats_table import find_format
+from cloudtune.data.write.output_file import temporary_file
 from cloudtune.errors import Problem
 from cloudtune.methods import DEFAULT_METHOD, method_for
 from cloudtune.spec import Data, Source
@@ -156,8 +156,7 @@ def convert(
                     forbidden=place.forbidden if place else (), allow_dropped=allowed, private=private,
                     max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    handle, aside = temporary_file(out)
     try:
         with os.fdopen(handle, "wb") as stream:
             head = BOM if form.bom else b""

@@ -23,12 +23,13 @@ from cloudtune.data.checks.check_cache import Verdicts
 from cloudtune.data.checks.preparing import prepare
 from cloudtune.data.checks.tokens import TokenCounter
 from cloudtune.data.dataset import Dataset
+from cloudtune.data.encoding import encode
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import arrow, decoding, kinds, plain_blocks
 from cloudtune.data.read.remote import _pattern
 from cloudtune.data.report import check, convert, source_data
 from cloudtune.document.document import read_document
-from cloudtune.errors import CloudtuneError, InputError
+from cloudtune.errors import CloudtuneError, DataError, InputError
 from cloudtune.files.archives import extract_tar
 from cloudtune.ledger.check import check_ledger
 from cloudtune.ledger.ledger import Ledger
@@ -154,6 +155,33 @@ def test_no_command_waits_for_a_fifo(command: str, specials: dict[str, str], tmp
     result = CliRunner().invoke(cli, ["data", command, specials["fifo"], *more.get(command, [])])
     assert result.exit_code == 2, result.output
     assert "named pipe" in result.output or command in {"profile", "stats"}  # these show the report in their own way
+
+
+def _convert(rows: Path, out: Path) -> object:
+    return convert(str(rows), to="openai", out=out, workers=0)
+
+
+def _encode(rows: Path, out: Path) -> object:
+    return encode(Data(train=str(rows)), split="train", format="openai", to=out)
+
+
+def _write(rows: Path, out: Path) -> object:
+    return Dataset.read(str(rows)).write(out)
+
+
+@pytest.mark.parametrize("write", [_convert, _encode, _write])
+def test_only_regular_files_are_replaced(write: Callable[[Path, Path], object], tmp_path: Path) -> None:
+    rows, fifo, link = tmp_path / "rows.jsonl", tmp_path / "fifo", tmp_path / "link"
+    rows.write_bytes(ROW)
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for out in (fifo, link, tmp_path):
+        with pytest.raises(DataError, match=f"{out} exists and is not a regular file"):
+            write(rows, out)
+    assert fifo.is_fifo()
+    assert link.is_symlink()
+    write(rows, tmp_path / "new" / "out.jsonl")
+    assert (tmp_path / "new" / "out.jsonl").is_file()
 
 
 def test_links_to_files_are_read(tmp_path: Path) -> None:

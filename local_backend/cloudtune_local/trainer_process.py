@@ -53,7 +53,7 @@ class Trainer:
         argv = command(python, run)
         self._port = hold_port() if processes > 1 else None
         common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes, self._port)}
-        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not whoever submitted it
+        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not the environment of the submitter
         self._pids: list[int] = []
         with open(run.log, "ab", opener=opener) as log:
             for rank in range(processes):

@@ -136,7 +136,7 @@ class Adapter(Part):
     targets: Literal["all-linear"] | tuple[str, ...] | None = None
     """Names of the modules that get an adapter, or ``all-linear``."""
     virtual_tokens: PositiveInt | None = None
-    """For ``prefix``: how many learnt tokens every attention layer sees before the row."""
+    """For ``prefix``: how many trained tokens every attention layer sees before the row."""
 
 
 class Hyperparameters(Part):
@@ -325,10 +325,9 @@ def _name(value: str) -> str:
 
 
 class JobSpec(Part):
-    """One fine-tuning job: model, data, method and hyperparameters.
+    """One fine-tuning job: model, data, method and hyperparameters, with the same meaning on every back end.
 
-    The same spec means the same training on every back end. Settings specific to a back end are in
-    ``overrides[back end]`` and are validated against that back end's schema.
+    Settings of one back end are in ``overrides[back end]``. They are validated against that back end's schema.
     """
 
     version: Literal[1] = 1

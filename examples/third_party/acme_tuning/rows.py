@@ -70,9 +70,9 @@ class QuarterTokens:
         """The text that is counted, and its tokens; what the assistant says is trained on."""
         whole, spans = "", []
         for _, role, text in texts(record):
-            begin, learnt = len(whole), role == "assistant"
+            begin, trained = len(whole), role == "assistant"
             whole += text
-            spans += [Span(at, min(at + 4, len(whole)), learnt) for at in range(begin, len(whole), 4)]
+            spans += [Span(at, min(at + 4, len(whole)), trained) for at in range(begin, len(whole), 4)]
         return whole, spans
 
 

@@ -197,9 +197,9 @@ def _refuse_many(messages: list[Message]) -> None:
     parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
     images, videos = (sum([isinstance(part, sort) for part in parts]) for sort in (ImagePart, VideoPart))
     if videos and images:
-        raise ValueError("messages: Bedrock takes images or videos, not both in one set of rows")
+        raise ValueError("messages: Bedrock accepts images or videos, but not both in one data set")
     if videos > 1 or images > _MOST_IMAGES:
-        raise ValueError(f"messages: Bedrock takes one video or {_MOST_IMAGES} images in a row at the most")
+        raise ValueError(f"messages: Bedrock accepts at most one video or {_MOST_IMAGES} images per row")
 
 
 def _converse(system: str, turns: list[Json]) -> Json:

@@ -102,7 +102,7 @@ def close_workspace(client: MLClient) -> None:
 
 
 def _credential(options: AzureOpenAIOptions, url: str, sign_in: SignIn) -> tuple[Any, dict[str, Any]]:
-    """Who signs in to the management plane at that address, and what its client must be told beside it."""
+    """The credential for the management plane at that address, and more arguments for its client."""
     if options.management_token is None:
         return sign_in.credential, {}
     credential = _Given(options.management_token.get_secret_value())

@@ -20,12 +20,12 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "a cap in money is not kept here: say `limits.max_time`; the plan shows what that costs",
-    "verb:pause": "a training job cannot stand still: cancel it, and `cloudtune resume` goes on from its checkpoint",
+    "limits.max_cost_usd": "SageMaker does not enforce a cost limit: use `limits.max_time`; the plan shows what that costs",
+    "verb:pause": "training jobs cannot be paused; cancel the job, then `cloudtune resume` continues from its checkpoint",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
-    "adapter.virtual_tokens": "it belongs to prefix adapters, which are not offered here",
-    "verb:resume": "nothing can be paused here; an ended job goes on as a new one",
+    "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",
+    "verb:resume": "jobs cannot be paused; an ended job continues as a new one",
 }
 _HERE = {"verb:deploy": "local test runs have no endpoints; the model runs in this process"}
 

@@ -55,7 +55,7 @@ class Tokens(msgspec.Struct):
 
 
 def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch], Batch] | None = None) -> Tokens:
-    """Go through the rows that would be learnt and count what they have, by each tokenizer of a model with a price."""
+    """Count the tokens of the training rows with the tokenizer of each model that has a price."""
     found, keep = Tokens(), shares(data)
     names = {_tokenizer(vendor, model, method) for vendor, model, _, _ in _priced(method)}
     counters = {name: counter_of(name) for name in sorted(name for name in names if name is not None)}

@@ -123,7 +123,7 @@ class SideTotal:
         self.hash = hashlib.sha256()
         self.sizes, self.tokens = Histogram(), Histogram()
         self.classes: set[str] = set()
-        """Different labels, for methods that learn one for each row; some more than ``MAX_CLASSES`` at the most."""
+        """Distinct labels, for methods with one label per row. Counting stops soon after ``MAX_CLASSES``."""
 
 
 class Survey:

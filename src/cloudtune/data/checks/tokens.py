@@ -43,7 +43,7 @@ def tokenizer_files(source: str) -> list[Path]:
 
 
 class Span(NamedTuple):
-    """One token: its place in the text that is counted, and whether it is learnt."""
+    """One token: its place in the text that is counted, and whether the model is trained on it."""
 
     start: int
     end: int

@@ -1,6 +1,6 @@
 """Rows in remote stores, such as ``s3://bucket/rows.jsonl``. The plugin table `STORES` has a store for each scheme.
 
-A store finds objects and opens them from a byte on; retrying and going on after a broken connection is done here, for
+A store finds objects and opens them at a byte offset. This module retries, and continues after a broken connection, for
 all of them.
 """
 

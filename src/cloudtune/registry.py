@@ -40,7 +40,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     """Modules that must be importable before it can work."""
     origin: str = "built-in"
-    """``built in``, or the distribution that brings it."""
+    """``built-in``, or the distribution that brings it."""
 
     @property
     def missing(self) -> tuple[str, ...]:

@@ -178,7 +178,7 @@ def test_a_third_party_is_found_opened_and_used(used: tuple[dict[str, Any], str]
 
 def test_a_bundled_back_end_wins_over_the_same_name(used: tuple[dict[str, Any], str]) -> None:
     found, _ = used
-    assert found["origins"]["local"] == "built in"
+    assert found["origins"]["local"] == "built-in"
     assert str(found["local"]).startswith("cloudtune_local.")
 
 
@@ -277,9 +277,9 @@ def _contract(installed: Path, tmp_path: Path, *options: str) -> str:
 
 def test_a_third_party_keeps_the_contract(installed: Path, tmp_path: Path) -> None:
     # The longest clause, a kill at every step, is in the soak run.
-    assert "52 passed" in _contract(installed, tmp_path, "-k", "not kill_anywhere")
+    assert "54 passed" in _contract(installed, tmp_path, "-k", "not kill_anywhere")
 
 
 @pytest.mark.soak
 def test_a_third_party_keeps_the_whole_contract(installed: Path, tmp_path: Path) -> None:
-    assert "53 passed" in _contract(installed, tmp_path)
+    assert "56 passed" in _contract(installed, tmp_path)

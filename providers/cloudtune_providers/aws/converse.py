@@ -169,7 +169,7 @@ def _blocks(message: Message) -> list[Json]:
         if isinstance(part, TextPart):
             blocks.append({"text": part.text})
         elif message.role != "user":
-            raise ValueError(f"messages: Bedrock takes images and videos in user's turns, not in {message.role}'s")
+            raise ValueError(f"messages: Bedrock accepts images and videos in user's turns, not in {message.role}'s")
         elif isinstance(part, ImagePart):
             blocks.append({"image": _on_s3(part.image_url, "images", _IMAGES)})
         else:
@@ -187,7 +187,7 @@ def _on_s3(at: ImageUrl | VideoUrl, what: str, formats: tuple[str, ...]) -> Json
     form = _format_of(at.url) if at.format is UNSET else at.format
     if not at.url.startswith("s3://") or form not in formats:
         *some, last = formats
-        raise ValueError(f"messages: Bedrock takes {what} only as s3://.../name.{', .'.join(some)} or .{last}")
+        raise ValueError(f"messages: Bedrock accepts {what} only as s3://.../name.{', .'.join(some)} or .{last}")
     place = {"uri": at.url} if at.bucket_owner is UNSET else {"uri": at.url, "bucketOwner": at.bucket_owner}
     return {"format": form, "source": {"s3Location": place}}
 
@@ -217,7 +217,7 @@ def _to_converse(chat: Chat) -> Json:
 
 def _to_nova_preference(row: Preference) -> Json:
     if len(row.chosen) != 1 or len(row.rejected) != 1:
-        raise ValueError("chosen: Nova takes one turn for each answer")
+        raise ValueError("chosen: Nova accepts one turn per answer")
     _refuse_many(row.messages)
     system, messages = split_system(row.messages)
     turns: list[Json] = [{"role": message.role, "content": _blocks(message)} for message in messages]

@@ -20,8 +20,8 @@ NAME = "sagemaker"
 MOST_SECONDS = 28 * 86400
 LEAST_SECONDS = 60
 _OTHER = {
-    "limits.max_cost_usd": "SageMaker does not enforce a cost limit: use `limits.max_time`; the plan shows what that costs",
-    "verb:pause": "training jobs cannot be paused; cancel the job, then `cloudtune resume` continues from its checkpoint",
+    "limits.max_cost_usd": "SageMaker enforces no cost limit: use `limits.max_time`; the plan shows what that costs",
+    "verb:pause": "training jobs cannot be paused: cancel; `cloudtune resume` continues from the last checkpoint",
     "method:classification": "its endpoints serve models that write text: train classifiers on the local back end",
     "adapter:prefix": "its endpoints load LoRA adapters and whole models: use lora, or train on the local back end",
     "adapter.virtual_tokens": "only prefix adapters use it, and they are not supported here",

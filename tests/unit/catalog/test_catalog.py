@@ -103,7 +103,7 @@ def test_a_fault_in_a_file_names_file_and_place(tmp_path):
     with pytest.raises(ConfigError) as caught:
         read(path)
     assert [problem.message for problem in caught.value.problems] == [
-        "source 'here' is named but not described", "source 'there' is named but not described",
+        "source 'here' is used but not defined", "source 'there' is used but not defined",
     ]  # fmt: skip
     path.write_text(json.dumps(document | {"limits": [], "extra": 1}))
     with pytest.raises(ConfigError, match="extra"):

@@ -106,7 +106,7 @@ def test_faults_of_a_mixed_source_have_their_places(files: dict[str, str]) -> No
         prepare(mix(files))
     assert [(p.code, p.file, p.line) for p in caught.value.problems][:1] == [("invalid_json", files["general"], 2)]
     Path(files["general"]).write_text('{"text":"a"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match=r"mix\[0\] is text, train is chat"):
+    with pytest.raises(DataError, match=r"mix\[0\] has text rows, train has chat rows"):
         prepare(mix(files))
 
 

@@ -40,7 +40,7 @@ def test_rows_over_the_limit_are_refused_with_their_lines_and_exact_counts(tmp_p
     data = rows(tmp_path / "a.jsonl", [94, 95, 3, 400])  # "say n" and four marks are six more tokens
     with pytest.raises(DataError) as told:
         prepare(data, limit=RowLimit(tokens=100, tokenizer=tokenizer))
-    assert [(problem.line, problem.message.split(",")[0]) for problem in told.value.problems] == [
+    assert [(problem.line, problem.message.split(";")[0]) for problem in told.value.problems] == [
         (2, "101 tokens"), (4, "406 tokens"),
     ]  # fmt: skip
 
@@ -62,9 +62,9 @@ def test_of_a_pair_the_longer_answer_counts(tmp_path: Path, tokenizer: str) -> N
     report = prepare(data, method="dpo", limit=RowLimit(tokens=100, tokenizer=tokenizer, cut=True))
     found = [(problem.line, problem.message) for problem in report.problems if problem.code == "too_long"]
     assert found == [
-        (2, "101 tokens, the limit is 100; the answer would be truncated"),
-        (3, "101 tokens, the limit is 100; the answer would be truncated"),
-        (5, "406 tokens, the limit is 100; the answer would be truncated"),
+        (2, "101 tokens; the limit is 100; the answer would be truncated"),
+        (3, "101 tokens; the limit is 100; the answer would be truncated"),
+        (5, "406 tokens; the limit is 100; the answer would be truncated"),
     ]
 
 

@@ -81,7 +81,7 @@ def test_split_by_group_and_by_label() -> None:
     assert counts == {
         "train": {"often": 343, "rare": 7}, "validation": {"often": 49, "rare": 1}, "test": {"often": 98, "rare": 2},
     }  # fmt: skip
-    with pytest.raises(ValueError, match="exclude"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         rows.split(0.1, group=question_of, stratify=label_of)
 
 

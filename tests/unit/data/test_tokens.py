@@ -117,7 +117,7 @@ PANICS = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
 def test_a_panic_of_the_tokenizers_package_is_an_error(folder: Path, tmp_path: Path) -> None:
     document = json.loads((folder / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(document | {"normalizer": PANICS}))
-    with pytest.raises(DataError, match="no tokenizer"):
+    with pytest.raises(DataError, match="not a valid tokenizer"):
         TokenCounter(str(tmp_path))
 
 
@@ -131,7 +131,7 @@ def test_a_panic_of_the_tokenizers_package_is_an_error(folder: Path, tmp_path: P
 def test_no_operation_of_a_template_takes_all_memory(template: str, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((folder / "tokenizer.json").read_bytes())
     (tmp_path / "chat_template.jinja").write_text(template)
-    with pytest.raises(ValueError, match="chat template refuses"):
+    with pytest.raises(ValueError, match="rejected by the chat template"):
         TokenCounter(str(tmp_path)).count([chat("a", "b")])
 
 

@@ -134,7 +134,7 @@ def test_a_tuned_model_ends_with_its_base(tmp_path, rows):
 
 def test_too_few_rows(tmp_path, rows):
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:9]))
-    with pytest.raises(DataError, match="openai wants at least 10 rows, there are 9"):
+    with pytest.raises(DataError, match="openai requires at least 10 rows, found 9"):
         client_at(tmp_path).plan(spec_of(rows))
 
 

@@ -53,7 +53,7 @@ _CHAT, _NONE = frozenset({"chat"}), frozenset[str]()
 FORMATS: dict[str, Format] = {
     one.name: one
     for one in (
-        # Canonical records name no kind that reads them: they are always encoded again, since they are what is compared.
+        # Canonical records name no kind that reads them: they are always encoded again.
         Format("cloudtune", "cloudtune's own canonical records", _NONE, ALL),
         Format("prompt-completion", "prompt and completion", _CHAT, _NONE, to_prompt, own="prompt_completion"),
         Format("alpaca", "instruction, input, output", _CHAT, _NONE, _to_alpaca, own="instruction"),

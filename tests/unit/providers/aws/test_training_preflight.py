@@ -171,10 +171,10 @@ def test_the_price_list_is_held_against_the_plan(asked: Asked) -> None:
     asked.prices(("Hosting", 9.0), more="2")
     asked.prices(("SpotTraining", 3.0), ("Training", 1.5))
     verdict, detail = asked.price(1.5)
-    assert (verdict, detail.startswith("1.5 USD an hour since 2026-11-01: 1.50 USD at the most")) == ("good", True)
+    assert (verdict, detail.startswith("1.5 USD per hour since 2026-11-01: at most 1.50 USD")) == ("good", True)
     asked.prices(("Training", 2.0))
     verdict, detail = asked.price(1.5)
-    assert (verdict, "the plan counted with 1.50 USD" in detail) == ("warning", True)
+    assert (verdict, "the plan assumed 1.50 USD" in detail) == ("warning", True)
     asked.prices(("Training", 2.0))
     assert asked.price(None)[0] == "good", "where the plan had no figure, the list's is told"
 

@@ -81,10 +81,10 @@ def test_questions_alone_are_distilled_and_the_plan_says_who_answers(tmp_path: P
     made = plan(path, **asked)
     said = {problem.code: problem.message for problem in made.warnings}
     assert said["feature"].startswith("110 rows have no answer")
-    assert said["teacher_answers"].startswith("amazon.nova-pro-v1:0 answers the rows that have no answer")
+    assert said["teacher_answers"].startswith("amazon.nova-pro-v1:0 answers the rows without an answer")
     (encode,) = [step for step in made.steps if step.kind == "encode"]
     assert encode.request["format"] == "bedrock-converse"
-    assert "last turn is user's" in str(problems(path))
+    assert "the last turn has the role user" in str(problems(path))
     whole = plan(rows(tmp_path), **asked)
     assert "teacher_answers" not in {problem.code for problem in whole.warnings}
     assert "at least" in str(problems(rows(tmp_path, count=99, answered=0), **asked))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from cloudtune.catalog import load
 from cloudtune.client import Client
 from cloudtune.errors import DataError, InputError
 from cloudtune.spec import JobSpec
 from cloudtune.testing.clock import FakeClock
 from cloudtune_providers.bedrock.backend import BedrockBackend
 from cloudtune_providers.bedrock.options import BedrockOptions
+from cloudtune_providers.bedrock.rules import Rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +71,7 @@ def test_a_retired_base_and_its_parameters_are_refused_together(rows: Path) -> N
 
 
 def test_the_id_without_its_context_length_is_answered_with_the_one_that_has_it(rows: Path) -> None:
-    assert f"write {NOVA}" in problems(rows, model="amazon.nova-lite-v1:0")["model"]
+    assert f"use {NOVA}" in problems(rows, model="amazon.nova-lite-v1:0")["model"]
     arn = f"arn:aws:bedrock:us-east-1::foundation-model/{NOVA}"
     assert problems(rows, model=arn) == {}
 
@@ -120,7 +124,18 @@ def test_open_weight_models_go_by_the_api_that_tunes_them(rows: Path) -> None:
     spec |= {"overrides": {"bedrock": {"learning_rate_multiplier": 2.0}}, "tags": {f"t{n}": "x" for n in range(15)}}
     assert sorted(problems(rows, west, **spec)) == ["overrides.bedrock.grader", "tags"]
     found = problems(rows, west, model="qwen.qwen3-32b", method="sft")
-    assert "cannot be tuned with sft" in found["model"]
+    assert "does not support sft" in found["model"]
+
+
+def test_notes_in_the_catalog_decide_nothing() -> None:
+    catalog, day = load("bedrock"), date(2026, 11, 21)
+    reworded = msgspec.structs.replace(
+        catalog, models=tuple(msgspec.structs.replace(model, note="reworded") for model in catalog.models)
+    )
+    for known in (catalog, reworded):
+        rules = Rules(known, BedrockOptions(), day)
+        found = {model.id for model in known.models if rules.is_open_weight(model.id)}
+        assert found == {"openai.gpt-oss-20b", "qwen.qwen3-32b"}
 
 
 def test_only_they_take_a_multiplier_and_only_there(rows: Path) -> None:

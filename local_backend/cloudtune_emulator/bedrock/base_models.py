@@ -84,7 +84,7 @@ def unfit(name: str, kind: str, region: str, now: float) -> str | None:
         return f"The provided model identifier is invalid: {name}."
     if found.no_new_jobs_from is not None and day >= found.no_new_jobs_from:
         return f"The model {name} is legacy and takes no new customization jobs."
-    if method not in found.methods or found.note:
+    if method not in found.methods or found.api:
         return f"The model {name} does not support {kind}."
     if found.regions and region not in found.regions:
         return f"The model {name} cannot be customized in {region}, but in {', '.join(found.regions)}."
@@ -157,7 +157,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListFoundationModels. Not paged."""
-    shown = [_view(call, model.id, model) for model in catalog().models if not model.note]
+    shown = [_view(call, model.id, model) for model in catalog().models if not model.api]
     query = call.query
     if (provider := query.get("byProvider")) is not None:
         shown = [one for one in shown if one["providerName"].lower() == provider.lower()]

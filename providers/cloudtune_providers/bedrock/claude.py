@@ -117,7 +117,7 @@ def _holds_results(turn: Json) -> bool:
 def _claude_blocks(message: Message) -> list[Json]:
     if message.role == "tool":
         if not message.tool_call_id:
-            raise ValueError("messages: a tool's turn needs tool_call_id")
+            raise ValueError("messages: a tool message requires tool_call_id")
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}]
     blocks: list[Json] = []
     if message.reasoning_content:
@@ -132,7 +132,7 @@ def _claude_blocks(message: Message) -> list[Json]:
         try:
             given = msgspec.json.decode(call.function.arguments)
         except msgspec.DecodeError as error:
-            raise ValueError("messages: the arguments of a tool call are not JSON") from error
+            raise ValueError("messages: the arguments of a tool call are not valid JSON") from error
         blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": given})
     return blocks
 

@@ -47,8 +47,8 @@ PREFIX = "rft/"
 """In front of the id in the reference of such a job."""
 KEY = "AWS_BEARER_TOKEN_BEDROCK"
 """Where AWS's own SDKs look for a Bedrock API key (botocore 1.44.5)."""
-MARK = "only through the OpenAI-compatible API"
-"""How the catalog notes models of this route."""
+API = "openai_compatible"
+"""The API of the models of this route, in the catalog."""
 FORMATS = {"rft": "bedrock-rft"}
 LIST_LAG_S = 30.0
 MOST_METADATA = 16
@@ -126,7 +126,7 @@ class OpenWeight:
 
 def regions() -> list[str]:
     """Where open-weight models are tuned."""
-    return sorted({region for model in load(NAME).models if MARK in model.note for region in model.regions})
+    return sorted({region for model in load(NAME).models if model.api == API for region in model.regions})
 
 
 def region_for(region: str) -> str:

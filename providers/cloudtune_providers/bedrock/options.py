@@ -23,8 +23,8 @@ class BedrockOptions(AwsOptions):
     answers: Safe[Literal["converse", "invoke"]] = "converse"
     """How a model is asked: by Converse, or by InvokeModel with chat messages (imported Qwen3 takes no other)."""
     open_weight_url: Endpoint[str | None] = None
-    """Where the OpenAI-shaped API answers, with its ``/v1``, which tunes open-weight models; else the region's own
-    ``bedrock-mantle`` address. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
+    """The address of the OpenAI-compatible API that tunes open-weight models, with its ``/v1``. Default: the region's
+    own ``bedrock-mantle`` address. Its key comes from AWS_BEARER_TOKEN_BEDROCK."""
     subnets: Protection[Annotated[tuple[str, ...], Field(max_length=16)]] = ()
     """Of the VPC that jobs reach the bucket through; together with ``security_groups``."""
     security_groups: Protection[Annotated[tuple[str, ...], Field(max_length=5)]] = ()

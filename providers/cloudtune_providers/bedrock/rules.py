@@ -114,9 +114,9 @@ class Rules:
             yield Problem(code="method_not_offered", field="model", message=message, fix=fix)
 
     def is_open_weight(self, name: str | None) -> bool:
-        """Whether only the OpenAI-shaped API tunes that model."""
+        """Whether only the OpenAI-compatible API tunes that model."""
         model = self.model(name or "")
-        return model is not None and open_weight.MARK in model.note
+        return model is not None and model.api == open_weight.API
 
     def model(self, name: str) -> Model | None:
         """The catalog's entry for an id with or without its context length."""
@@ -172,11 +172,11 @@ class Rules:
         model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
         train = data.splits["train"]
         if train.kind != (wanted := METHODS[method].kinds[0]):
-            message = f"{method} learns from {wanted} rows there, and these are {train.kind}"
-            yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+            message = f"{method} requires {wanted} rows; these are {train.kind}"
+            yield Problem(code="kind", field="data.train", message=message, fix="use another kind of rows")
         least = self._catalog.limit("rows.min", model, method)
         most = self._catalog.limit("rows.max", model, method)
-        together = least is not None and "together" in least.note
+        together = least is not None and least.together
         rows = sum(data.splits[split].rows for split in ("train", "validation")
                    if split in data.splits and (together or split == "train"))  # fmt: skip
         for limit, wrong, word in ((least, least and rows < least.value, "at least"),

@@ -53,6 +53,8 @@ class Model(Figure, frozen=True, kw_only=True):
     no_new_jobs_from: date | None = None
     ends: date | None = None
     """From this date, neither the base model nor its tuned models are available."""
+    api: str = ""
+    """The API that tunes it, if the vendor has more than one. Empty: the vendor's main API."""
     note: str = ""
 
 
@@ -65,6 +67,8 @@ class Limit(Figure, frozen=True, kw_only=True):
     models: tuple[str, ...] = ("*",)
     methods: tuple[MethodName, ...] = ()
     """Empty: all."""
+    together: bool = False
+    """Whether training and validation rows count together."""
     note: str = ""
 
 

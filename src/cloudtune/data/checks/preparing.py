@@ -276,14 +276,14 @@ def whole(data: Data, survey: Survey, task: Task, faults: Faults) -> None:
         faults.error("mixed_kinds", each, field="data", fix="use one kind of rows in all splits")
     method = METHODS.get(task.method)
     if method is not None and (wrong := sorted(set(survey.kinds).difference(method.kinds))):
-        what = f"{task.method} learns from {' or '.join(method.kinds)}, these rows are {', '.join(wrong)}"
-        faults.error("kind_not_for_method", what, field="data.train", fix="give other rows, or another method")
+        what = f"{task.method} requires {' or '.join(method.kinds)} rows; these rows are {', '.join(wrong)}"
+        faults.error("kind_not_for_method", what, field="data.train", fix="use another kind of rows, or another method")
     elif method is not None and method.labels:
         _check_classes(survey, faults)
     rows = survey.sides["train"].rows
     if 0 < rows < FEW_ROWS:
-        fix = f"{FEW_ROWS} at least are advised, 1,000 to 10,000 are good"
-        faults.warn("few_rows", f"{rows} rows to learn from", field="data.train", fix=fix)
+        fix = f"use at least {FEW_ROWS}; 1,000 to 10,000 work well"
+        faults.warn("few_rows", f"only {rows} training rows", field="data.train", fix=fix)
 
 
 def _check_classes(survey: Survey, faults: Faults) -> None:

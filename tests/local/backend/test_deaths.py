@@ -150,7 +150,7 @@ def test_submitting_to_a_full_disk_says_so_and_leaves_nothing(small_disk, tmp_pa
     from tests.local.backend.submitting import Notes, create_step
 
     step = create_step(backend, "one", "steps 1 0", rows)
-    with pytest.raises(QuotaExceeded, match="no disk space left"):
+    with pytest.raises(QuotaExceeded, match="no space left in"):
         backend.do(step, Notes())
     assert list(backend.list()) == []
     (small_disk / "big").unlink()

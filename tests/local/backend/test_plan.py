@@ -141,7 +141,7 @@ def test_longer_than_the_context_is_refused_with_all_else(tmp_path):
 
 def test_more_processes_than_gpus_are_refused(tmp_path):
     changes = {"gpus": 2, "overrides": {"local": {"processes": 4}}}
-    with pytest.raises(SpecError, match="4 processes need as many GPUs"):
+    with pytest.raises(SpecError, match="4 processes require as many GPUs"):
         planned(tmp_path, **changes)
     assert planned(tmp_path, **{**changes, "gpus": 0}).steps[-1].request["job"]["processes"] == 4
 
@@ -203,7 +203,7 @@ def test_what_the_trainer_cannot_read_is_refused_and_what_it_does_not_show_is_to
         notes = tuple(Problem(code="feature", severity="info", field=name, message=f"2 rows: {name}") for name in names)
         return msgspec.structs.replace(made, data=msgspec.structs.replace(made.data, problems=notes))
 
-    with pytest.raises(SpecError, match="2 rows: images; the trainer reads text only"):
+    with pytest.raises(SpecError, match="2 rows: images; the trainer supports text only"):
         LocalBackend(Options(root=tmp_path)).plan(noted("images", "tools"))
     plan = LocalBackend(Options(root=tmp_path)).plan(noted("tools", "turns"))
     assert [problem.code for problem in plan.warnings] == ["not_shown"]

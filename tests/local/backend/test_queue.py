@@ -69,7 +69,11 @@ def test_twenty_jobs_run_one_after_another_in_order_though_the_submitter_is_gone
 def test_jobs_tell_how_many_are_ahead(backend):
     refs = [submit(backend, f"job-{i}", "steps 1000 0.02") for i in range(4)]
     wait_state(backend, refs[0], "running")
-    assert [backend.get(ref).detail for ref in refs[1:]] == ["next in the queue", "1 ahead in line", "2 ahead in line"]
+    assert [backend.get(ref).detail for ref in refs[1:]] == [
+        "next in the queue",
+        "1 ahead in the queue",
+        "2 ahead in the queue",
+    ]
     # The running job moves on between two reads; those in line do not.
     assert backend.get_many(refs[1:]) == {found.ref: found for found in backend.list() if found.ref != refs[0]}
 

@@ -114,7 +114,7 @@ def test_a_cursor_of_another_back_end(backend, run, ref):
 
 def test_deploying_is_refused_with_the_reason(backend, root):
     model = TunedModel(id="x", base="b", backend="local", scope="s")
-    with pytest.raises(UnsupportedError, match="in process"):
+    with pytest.raises(UnsupportedError, match="local models need no deployment"):
         Client(backend, ledger=str(root / "ledger.db")).plan_deploy(model)
 
 

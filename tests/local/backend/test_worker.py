@@ -34,7 +34,7 @@ def test_a_job_runs_to_its_end(backend):
     assert (snapshot.name, snapshot.model) == ("one", "scripted")
     assert snapshot.created_at <= snapshot.started_at <= snapshot.finished_at
     assert (snapshot.progress.step, snapshot.progress.total_steps) == (3, 3)
-    assert messages(backend, ref)[:2] == ["queued as number 1", "starting"]
+    assert messages(backend, ref)[:2] == ["queued at position 1", "starting"]
     assert [metric.step for metric in backend.metrics(ref)] == [1, 2, 3]
     worker = read_json(run_of(ref).worker)
     wait_until(lambda: not processes.is_alive(worker), what="the worker's end")
@@ -115,7 +115,7 @@ def test_an_ended_job_can_be_neither_paused_nor_resumed(backend):
     ref = submit(backend, "one")
     wait_state(backend, ref, "succeeded")
     for verb in (backend.pause, backend.resume):
-        with pytest.raises(InvalidRequest, match="has ended"):
+        with pytest.raises(InvalidRequest, match="has already ended"):
             verb(ref)
 
 

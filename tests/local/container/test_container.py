@@ -189,7 +189,7 @@ def test_two_instances_are_as_one_with_the_whole_batch(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"version": "1", "seed": "{"}, "bad_spec: the hyperparameter seed is no JSON"),
+        ({"version": "1", "seed": "{"}, "bad_spec: the hyperparameter seed is not valid JSON"),
         ({"version": "9"}, "bad_spec: spec.json has version 9"),
     ],
 )

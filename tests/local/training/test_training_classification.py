@@ -199,5 +199,5 @@ def test_a_long_text_loses_its_end_and_is_named(runs: Runs) -> None:
     data = [*rows(6), {"text": "the good number " * 60, "label": "positive"}]
     run = runs.make(rows=data, **spec_of(LORA, max_steps=1, max_length=64))
     assert runs.train(run) == "succeeded"
-    warnings = [line for line in run.events.read_text().splitlines() if "1 rows cut at max_length: 7" in line]
+    warnings = [line for line in run.events.read_text().splitlines() if "1 rows truncated at max_length: 7" in line]
     assert len(warnings) == 1

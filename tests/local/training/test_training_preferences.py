@@ -98,7 +98,7 @@ def test_the_prompt_is_kept_and_the_answers_are_cut(tiny_model: Path) -> None:
     assert cut.cuts.lost_tokens == int(whole.learn.sum()) - 8
     short = {**DIALOGUE, "messages": [{"role": "user", "content": "?"}]}
     assert encoded([DIALOGUE, short], asked).cuts.dropped == [1]
-    with pytest.raises(TrainingProblem, match="1 rows are longer than max_length"):
+    with pytest.raises(TrainingProblem, match="1 rows exceed max_length"):
         encoded([DIALOGUE], asked)
     longer = {**DIALOGUE, "rejected": [{"role": "assistant", "content": DIALOGUE["chosen"][0]["content"] + " Yes!"}]}
     # nothing tells the two apart in what is left of them: the pair would teach nothing
@@ -112,7 +112,7 @@ def test_pairs_that_teach_nothing_are_left_out(tiny_model: Path) -> None:
     found = encode_pairs([same, DIALOGUE, mute], tokenizer, loss_on="assistant", max_length=999)
     assert len(found) == 1
     assert found.cuts.unlearnt == [1, 3]
-    with pytest.raises(TrainingProblem, match='row 2: a pair has "messages", "chosen" and "rejected"'):
+    with pytest.raises(TrainingProblem, match='row 2: a preference pair requires "messages", "chosen" and "rejected"'):
         encode_pairs([DIALOGUE, {"messages": DIALOGUE["messages"]}], tokenizer, loss_on="assistant", max_length=99)
 
 

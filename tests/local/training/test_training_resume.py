@@ -116,7 +116,7 @@ def test_a_torn_checkpoint_is_passed_over(runs: Runs) -> None:
     _tear(broken, 4)
     (broken.checkpoints / checkpoints.name_of(5) / checkpoints.MARKER).unlink()
     assert runs.train(broken) == "succeeded"
-    assert "going on from step 2" in [e["message"] for e in events(broken, "message")]
+    assert "resuming from step 2" in [e["message"] for e in events(broken, "message")]
     assert same_bits(weights(unbroken.model), weights(broken.model))
 
 

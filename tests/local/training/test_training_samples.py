@@ -52,7 +52,7 @@ def test_long_dialogues_are_cut_or_dropped_and_told() -> None:
 
 
 def test_nothing_left_is_an_error() -> None:
-    with pytest.raises(TrainingProblem, match="1 rows are longer than max_length") as caught:
+    with pytest.raises(TrainingProblem, match="1 rows exceed max_length") as caught:
         encode_records([chat("q" * 100, "a")], TOKENIZER, loss_on="assistant", max_length=40)
     assert caught.value.code == "bad_data"
 
@@ -100,9 +100,9 @@ def test_slow_tokenizers_encode_by_parts() -> None:
     [
         ("{", "line 2: Expecting"),
         ("[1]", "line 2: a record must be an object"),
-        ('{"prompt": "x"}', 'line 2: a record has "text" or'),
+        ('{"prompt": "x"}', 'line 2: a record requires "text" or'),
         ('{"text": ""}', "line 2: the text is empty"),
-        ('{"messages": []}', "line 2: a record has"),
+        ('{"messages": []}', "line 2: a record requires"),
         ('{"messages": [{"content": "x"}]}', "line 2: a message must be an object with a role"),
         ('{"messages": [{"role": "user", "content": 3}]}', "line 2: a message's content must be a string"),
         ('{"messages": [{"role": "assistant", "content": "x", "weight": 0.5}]}', "line 2: a message's weight"),

@@ -65,7 +65,7 @@ def census(context: EmulatorContext) -> dict[str, Any]:
     kept = {f"{kind}s": context.store.count(kind) for kind in ("job", "upload", "part")}
     files = context.store.all("file")
     jobs = context.store.all("job")
-    words = Counter(context.engine.status(job, context.clock.now()).word for job in jobs)
+    words = Counter(context.status(job, context.clock.now()).word for job in jobs)
     return kept | {
         "files": sum(file["purpose"] != "fine-tune-results" for file in files),
         "result_files": sum(file["purpose"] == "fine-tune-results" for file in files),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_emulator import job_timeline
 
 if TYPE_CHECKING:
     from cloudtune_emulator.aws.moto_app import MotoApp
     from cloudtune_emulator.clock import EmulatorClock
     from cloudtune_emulator.engines import Engine
     from cloudtune_emulator.faults import Faults
+    from cloudtune_emulator.job_timeline import JobStatus
     from cloudtune_emulator.sagemaker.engines import Trainer
     from cloudtune_emulator.settings import Settings
     from cloudtune_emulator.store import Store
@@ -28,6 +31,14 @@ class EmulatorContext:
     aws: MotoApp
     sagemaker: Trainer
     """What moves SageMaker's training jobs."""
+
+    def status(self, job: dict[str, Any], now: float) -> JobStatus:
+        """A job of the engine, as a request sees it: it has succeeded once its results are recorded, not before.
+
+        A run may end between the settlement that precedes a request and the request's own look at it.
+        """
+        seen = self.engine.status(job, now)
+        return seen if job["settled"] or seen.word != "succeeded" else job_timeline.before_success(seen)
 
     def stamp(self, moment: float) -> int:
         """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""

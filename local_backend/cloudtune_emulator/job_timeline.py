@@ -88,6 +88,17 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
+SUCCESS = ("New fine-tuned model created", "The job has successfully completed")
+"""The last events of a job that has succeeded."""
+
+
+def before_success(seen: JobStatus) -> JobStatus:
+    """A job that has succeeded, as it was before: the last checkpoint is the tuned model, and not there yet."""
+    return msgspec.structs.replace(
+        seen, word="running", finished_at=None, trained_tokens=None,
+        events=tuple(event for event in seen.events if event.message not in SUCCESS),
+        checkpoints=tuple(kept for kept in seen.checkpoints if not kept.is_last),
+    )  # fmt: skip
 
 
 class Actions(msgspec.Struct, frozen=True):
@@ -220,8 +231,7 @@ def _future(running: float, seed: int, script: Script, course: TrainingPlan, act
     if end is not None and script.fail_at is not None:
         events.append(Occurrence(at=end, message=script.error_message, level="error"))
     elif end is not None:
-        events += [Occurrence(at=end, message="New fine-tuned model created"),
-                   Occurrence(at=end, message="The job has successfully completed")]  # fmt: skip
+        events += [Occurrence(at=end, message=message) for message in SUCCESS]
     # The sort is stable and acts come last: what was told before an act keeps its place when the act is told.
     events = sorted([*events, *_pauses(acts)], key=_moment)
     return _Future(tuple(events), tuple(kept), end)

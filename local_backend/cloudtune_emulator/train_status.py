@@ -15,7 +15,7 @@ from cloudtune.errors import InvalidRequest
 from cloudtune.files.model_files import read_json_object
 from cloudtune.state import JobState, TunedModel
 from cloudtune_emulator.engines import text_of
-from cloudtune_emulator.job_timeline import Actions, EmulatedCheckpoint, JobStatus, Occurrence
+from cloudtune_emulator.job_timeline import SUCCESS, Actions, EmulatedCheckpoint, JobStatus, Occurrence
 from cloudtune_trainer.submit.run_folder import TUNED, write_json
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ def _kept(one: Checkpoint, rows: Mapping[int, dict[str, Any]], snapshot: JobSnap
 
 def _ending(word: str, at: float, error: dict[str, Any] | None) -> list[Occurrence]:
     if word == "succeeded":
-        return [Occurrence(at=at, message="New fine-tuned model created"),
-                Occurrence(at=at, message="The job has successfully completed")]  # fmt: skip
+        return [Occurrence(at=at, message=message) for message in SUCCESS]
     return [Occurrence(at=at, message=error["message"], level="error")] if error else []
 
 

@@ -37,7 +37,7 @@ def test_a_model_is_deployed_asked_listed_and_taken_down(desk: Desk) -> None:
     assert "method" not in made.err
     assert desk.run("generate", ref, "abc").out.startswith("cba says ")
     listed = desk.run("deployments")
-    assert listed.out.splitlines()[0].split() == ["ID", "STATE", "SINCE", "AN", "HOUR", "BACKEND", "MODEL"]
+    assert listed.out.splitlines()[0].split() == ["ID", "STATE", "CREATED", "PER", "HOUR", "BACKEND", "MODEL"]
     assert listed.out.splitlines()[1].split()[:2] == [name, "ready"]
     assert " ago " in listed.out
     assert desk.run("deployments", "-q").out == f"{name}\n"
@@ -118,10 +118,10 @@ def test_an_unknown_deployment_is_told_with_who_did_not_answer(desk: Desk) -> No
     desk.vendor.fail("list_deployments", faults.forbidden(times=9))
     silent = desk.run("undeploy", "nothing", "--yes")
     assert silent.code == 2
-    assert "scripted did not answer" in silent.err
+    assert "scripted did not respond" in silent.err
     listed = desk.run("deployments")
     assert listed.code == 0
-    assert "scripted was not asked, or did not answer" in listed.err
+    assert "deployments of scripted are not listed: " in listed.err
     assert desk.run("deployments", "--backend", "scripted").code == 2
 
 

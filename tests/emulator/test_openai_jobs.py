@@ -8,6 +8,8 @@ import openai
 import pytest
 from tests.emulator.conftest import MODEL, chat_rows
 
+from cloudtune_emulator import app
+
 if TYPE_CHECKING:
     from cloudtune_emulator import Emulator
 
@@ -25,6 +27,24 @@ def test_a_job_goes_through_its_phases(emulator: Emulator, client: openai.OpenAI
         if status != seen[-1]:
             seen.append(status)
     assert seen == ["validating_files", "queued", "running", "succeeded"]
+
+
+def test_a_job_has_succeeded_once_its_results_are_recorded(
+    emulator: Emulator, client: openai.OpenAI, training_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it ended while a request is answered, after the store was settled for that request."""
+    job = create(client, training_file)
+    settle = app.settle
+    monkeypatch.setattr(app, "settle", lambda context, now: None)
+    emulator.clock.advance(1000)
+    found = client.fine_tuning.jobs.retrieve(job)
+    assert (found.status, found.fine_tuned_model, found.result_files, found.finished_at) == ("running", None, [], None)
+    assert client.fine_tuning.jobs.list_events(job).data[0].type == "metrics"
+    assert [kept.step_number for kept in client.fine_tuning.jobs.checkpoints.list(job)] == [24, 12]
+    monkeypatch.setattr(app, "settle", settle)
+    found = client.fine_tuning.jobs.retrieve(job)
+    assert found.status == "succeeded"
+    assert client.files.content(found.result_files[0]).content
 
 
 def test_auto_is_told_resolved_once_the_files_are_validated(

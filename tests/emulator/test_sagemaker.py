@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.emulator.access import aws_keys
 
-from cloudtune_emulator import Emulator
+from cloudtune_emulator import Emulator, app
 from cloudtune_emulator.aws.shapes import ShapeValidator, model
 from cloudtune_emulator.job_timeline import Script
 from cloudtune_emulator.sagemaker import shapes
@@ -104,6 +104,21 @@ def test_a_job_goes_through_its_states_and_leaves_a_model(aws: Account) -> None:
     with tarfile.open(fileobj=io.BytesIO(aws.s3.get_object(Bucket=aws.bucket, Key=key)["Body"].read())) as archive:
         assert archive.getnames() == ["scripted.json"]
     assert [entry["MetricName"] for entry in job["FinalMetricDataList"]] == ["train:loss"]
+
+
+def test_a_job_has_ended_once_what_it_leaves_is_recorded(aws: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it ended while a request is answered, after the store was settled for that request."""
+    aws.sagemaker.create_training_job(**aws.request())
+    settle = app.settle
+    monkeypatch.setattr(app, "settle", lambda context, now: None)
+    aws.emulator.clock.advance(1000)
+    job = aws.job()
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("InProgress", "Uploading")
+    assert "TrainingEndTime" not in job
+    monkeypatch.setattr(app, "settle", settle)
+    job = aws.job()
+    assert job["TrainingJobStatus"] == "Completed"
+    assert "S3ModelArtifacts" in job["ModelArtifacts"]
 
 
 def test_the_log_grows_with_the_job(aws: Account) -> None:

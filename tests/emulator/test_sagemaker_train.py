@@ -234,12 +234,14 @@ def test_a_job_goes_on_when_the_server_is_started_again(tmp_path: Path) -> None:
             boto3.client("sagemaker").create_training_job(**body)
         ended("before")
         trainer = first.context.sagemaker
-        job = first.store.get("training_job", "sagemaker/us-east-1", "never-begun")
         assert isinstance(trainer, TrainTrainer)
-        assert job is not None
         ended("never-begun")
+        job = first.store.get("training_job", "sagemaker/us-east-1", "never-begun")
+        assert job is not None
         folder = trainer._containers.folder(job)
     shutil.rmtree(folder)  # as if its thread had not come to it
+    del job["artefact"]
+    job["settled"] = False
     with closing(Store(kept.store)) as store:
         store.save("training_job", "sagemaker/us-east-1", job)
     with Emulator(kept) as second, pytest.MonkeyPatch.context() as patch:

@@ -77,7 +77,7 @@ def refuse_full(context: EmulatorContext, call: Call) -> None:
 
 def refuse_busy(context: EmulatorContext, call: Call) -> None:
     """No more jobs than may run and wait. The words, and the status, are not documented."""
-    going = sum(context.engine.status(job, call.now).finished_at is None for job in context.store.all("job", call.face))
+    going = sum(context.status(job, call.now).finished_at is None for job in context.store.all("job", call.face))
     if going >= MOST_GOING:
         message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."
         raise ApiError(429, message, code="quota_exceeded", type="requests")

@@ -64,7 +64,7 @@ def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
         return True
     held = context.store.get("model_name", FACE, f"{call.region}/{name}")
     job = None if held is None else context.store.get("job", FACE, held["job"])
-    return job is not None and word(job, context.engine.status(job, call.now), call.now) not in ENDED
+    return job is not None and word(job, context.status(job, call.now), call.now) not in ENDED
 
 
 def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]], at: float) -> None:
@@ -97,7 +97,7 @@ def _csv(rows: list[dict[str, Any]], column: str, name: str, per_epoch: int) -> 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """GetModelCustomizationJob."""
     job = find(context, call)
-    return Reply(body=_view(context, job, context.engine.status(job, call.now), call))
+    return Reply(body=_view(context, job, context.status(job, call.now), call))
 
 
 def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
     """StopModelCustomizationJob. A job that has ended is a conflict (botocore 1.44.5: ConflictException is listed)."""
     with context.store.alone():
         job = find(context, call)
-        said = word(job, context.engine.status(job, call.now), call.now)
+        said = word(job, context.status(job, call.now), call.now)
         if said in ENDED:
             raise conflict(f"The job {job['name']} is {said} and cannot be stopped.")
         if said == "InProgress":
@@ -179,7 +179,7 @@ def _details(
 
 
 def _summary(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[str, Any]:
-    seen = context.engine.status(job, call.now)
+    seen = context.status(job, call.now)
     said = word(job, seen, call.now)
     shown = _common(context, job, seen, call, said)
     shown |= {"customizationType": job["kind"], "customModelName": job["request"]["customModelName"]}

@@ -104,7 +104,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         job["course"]["error"] = _UNSAFE
     context.engine.begin(job, *paths)
     context.store.add("job", call.face, job)
-    return Reply(body=jobs.view(context, job, context.engine.status(job, call.now), call.now))
+    return Reply(body=jobs.view(context, job, context.status(job, call.now), call.now))
 
 
 def _fields(call: Call) -> None:

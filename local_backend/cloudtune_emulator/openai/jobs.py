@@ -110,7 +110,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _shown(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[str, Any]:
-    return view(context, job, context.engine.status(job, call.now), call.now)
+    return view(context, job, context.status(job, call.now), call.now)
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
@@ -152,7 +152,7 @@ def resume(context: EmulatorContext, call: Call) -> Reply:
 def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str]) -> Reply:
     with context.store.alone():
         job = find(context, call)
-        word = context.engine.status(job, call.now).word
+        word = context.status(job, call.now).word
         if word not in allowed:
             # Which words the vendor uses is not documented; the status is a 4xx
             # (published OpenAPI description, pauseFineTuningJob, seen 2026-11-21).
@@ -166,7 +166,7 @@ def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str
 def events(context: EmulatorContext, call: Call) -> Reply:
     """What happened, newest first."""
     job = find(context, call)
-    told = context.engine.status(job, call.now).events
+    told = context.status(job, call.now).events
     views = [_event(context, job, event) for event in told][::-1]
     body = page(views, call, default=20, most=1000)
     if body["data"] and context.faults.condition("duplicate_event", call.name):
@@ -186,7 +186,7 @@ def _event(context: EmulatorContext, job: dict[str, Any], event: Occurrence) -> 
 def checkpoints(context: EmulatorContext, call: Call) -> Reply:
     """Usable models of the last three epochs, newest first (.../guides/supervised-fine-tuning, seen 2026-11-21)."""
     job = find(context, call)
-    kept = context.engine.status(job, call.now).checkpoints[-3:]
+    kept = context.status(job, call.now).checkpoints[-3:]
     views = [_checkpoint(context, job, one) for one in reversed(kept)]
     return Reply(body=page(views, call, default=10, most=1000, ends=True))
 

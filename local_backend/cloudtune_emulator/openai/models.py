@@ -103,7 +103,7 @@ def _tuned(context: EmulatorContext, call: Call, like: str | None = None) -> lis
     for job in context.store.all("job", call.face):
         if like is not None and not like.startswith(job["fine_tuned_model"]):
             continue
-        seen = context.engine.status(job, call.now)
+        seen = context.status(job, call.now)
         training = context.store.content(job["request"]["training_file"])
         names: dict[str, int | None] = {}
         if seen.word == "succeeded":

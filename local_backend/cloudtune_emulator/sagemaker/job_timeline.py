@@ -62,6 +62,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it will change no more."""
         return self.now.status in TERMINAL
 
+    def before_end(self) -> Seen:
+        """As it was before it ended."""
+        going = tuple(phase for phase in self.phases if phase.status not in TERMINAL)
+        return msgspec.structs.replace(self, phases=going, reason=None)
+
     @property
     def started(self) -> float | None:
         """When training began."""

@@ -71,10 +71,19 @@ def _output(job: dict[str, Any]) -> buckets.Place:
     return base.under("model/" if out.get("CompressionType") == "NONE" else "model.tar.gz")
 
 
+def _shown(context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
+    """The job as a request sees it: it has ended once what it leaves is recorded, not before.
+
+    Its container may end between the settlement that precedes a request and the request's own look at it.
+    """
+    seen = context.sagemaker.seen(context, job, now)
+    return seen.before_end() if seen.has_ended and not job["settled"] else seen
+
+
 def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeTrainingJob."""
     job = find(context, call, call.body["TrainingJobName"])
-    return Reply(body=view(context, call, job, context.sagemaker.seen(context, job, call.now)))
+    return Reply(body=view(context, call, job, _shown(context, job, call.now)))
 
 
 def view(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
@@ -183,7 +192,7 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
     for job in context.store.all(KIND, naming.shelf(call)):
         if lag and job["created"] > call.now - lag.seconds:
             continue
-        seen = context.sagemaker.seen(context, job, call.now)
+        seen = _shown(context, job, call.now)
         entry = {
             "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
             "CreationTime": naming.told(context, job["created"]), "LastModifiedTime": naming.told(context, seen.now.at),
@@ -205,7 +214,7 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
     """
     with context.store.alone():
         job = find(context, call, call.body["TrainingJobName"])
-        seen = context.sagemaker.seen(context, job, call.now)
+        seen = _shown(context, job, call.now)
         if seen.has_ended:
             message = f"The request was rejected because the training job is in status {seen.now.status}."
             raise shapes.refused(message)
@@ -219,7 +228,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
     """DeleteTrainingJob: of an ended job; its name is free again."""
     with context.store.alone():
         job = find(context, call, call.body["TrainingJobName"])
-        seen = context.sagemaker.seen(context, job, call.now)
+        seen = _shown(context, job, call.now)
         if not seen.has_ended:
             message = f"The training job {job['id']} is {seen.now.status} and cannot be deleted."
             raise shapes.failed("ResourceInUse", message)

@@ -52,7 +52,8 @@ def fit(spec: JobSpec, backend: Backend) -> Fitted:
     problems += _model_problems(spec, backend.name) + _override_problems(spec, backend) + _secrets(spec)
     fitted = without(spec, [drop.field for drop in dropped])
     found = backend.check(fitted)
-    problems += [problem for problem in found if problem.severity == "error"]
+    refused = {problem.field for problem in problems if problem.code == "unsupported"}
+    problems += [problem for problem in found if problem.severity == "error" and problem.field not in refused]
     if problems:
         raise UnsupportedError(problems)
     return Fitted(fitted, tuple(dropped), tuple(found))

@@ -203,6 +203,6 @@ def test_a_model_that_the_hub_does_not_teach_is_refused(customised: ServerlessWo
     client = client_of(customised)
     with pytest.raises(SpecError, match="has no model 'llama-of-nobody'"):
         client.plan(customised.spec(model="llama-of-nobody"))
-    with pytest.raises(SpecError, match="not offered for DPO"):
+    with pytest.raises(SpecError, match=r"does not support DPO with all weights \(supported: DPO \(LORA\)"):
         client.plan(customised.spec(method={"name": "dpo"}, adapter={"type": "full"}))
     assert not customised.jobs()

@@ -105,7 +105,7 @@ def test_what_it_tells(place: Path, job: Job) -> None:
     assert all(Path(checkpoint.uri.removeprefix("file://")).is_dir() for checkpoint in kept if checkpoint.uri)
     assert here(place).submit(spec(place)).ref == job.ref
     assert [one.ref for one in here(place).jobs(backend="sagemaker", remote=True)] == [job.ref]
-    with pytest.raises(UnsupportedError, match="rehearsal"):
+    with pytest.raises(UnsupportedError, match="local test runs have no endpoints"):
         here(place).plan_deploy(job.result())
 
 
@@ -177,7 +177,7 @@ def test_a_failure_comes_with_the_trainer_s_own_reason(place: Path, tmp_path: Pa
         time.sleep(0.05)
     problem = job.snapshot().problem
     assert problem is not None
-    assert (problem.code, problem.hint) == ("model_not_found", "Fdownload the model again.")
+    assert (problem.code, problem.hint) == ("model_not_found", "Download the model again.")
     assert "unheard-of" in problem.message
 
 

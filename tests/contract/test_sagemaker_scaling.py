@@ -134,7 +134,7 @@ def test_copies_may_also_stay(customised: TrainingWorld) -> None:
 
 def test_what_does_not_fit_together_is_refused(world: TrainingWorld) -> None:
     client, job = tuned(world)
-    with pytest.raises(InputError, match="more than instances 1"):
+    with pytest.raises(InputError, match="min_copies 2 exceeds instances 1"):
         client.plan_deploy(job.result(), min_copies=2)
     model = job.result()
     if model.backend == "sagemaker":

@@ -98,7 +98,7 @@ def test_an_endpoint_is_told_of_the_folder(world: Unpacked) -> None:
 
 def test_a_rehearsal_packs_what_it_leaves(world: Unpacked) -> None:
     world.options |= {"compute": "local"}
-    with pytest.raises(SpecError, match="rehearsal"):
+    with pytest.raises(SpecError, match="local test runs always pack"):
         client_of(world).plan(world.spec(overrides={"sagemaker": {"unpacked": True}}))
 
 

@@ -49,7 +49,7 @@ pytestmark = [
 # What the page does, and what the object that it stores does once it is opened. Names and places are the defaults,
 # which anybody knows; no key is.
 PAGE = r"""<!doctype html><title>page</title><body><script>
-const [target, bucket, object] = @GIVEN@;
+const [target, bucket, object, patience] = @GIVEN@;
 const day = new Date().toISOString().slice(0, 10).replaceAll('-', '');
 const scope = service => `x/${day}/us-east-1/${service}/aws4_request`;
 const query = service => 'X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=' + encodeURIComponent(scope(service))
@@ -82,7 +82,7 @@ async function form() {
   it.submit(); await answered;
 }
 async function open() {
-  const said = within(new Promise(done => addEventListener('message', event => done(event.data))), 3000);
+  const said = within(new Promise(done => addEventListener('message', event => done(event.data))), patience);
   const it = frame('opened'), answered = loaded(it, 'frame');
   it.src = `${target}/${bucket}/page.html?${query('s3')}`;
   await answered; found.object = await said;
@@ -186,10 +186,11 @@ def document(emulator: Emulator, marker: Path) -> str:
     return OBJECT.replace("@JOB@", json.dumps(job(emulator, f"touch {marker}")))
 
 
-def attacked(emulator: Emulator, folder: Path, host: str, marker: Path) -> dict[str, Any]:
-    """Let the page try all that it knows, and return what it has seen."""
+def attacked(emulator: Emulator, folder: Path, host: str, marker: Path, *, patience_s: float = 3.0) -> dict[str, Any]:
+    """Let the page try all that it knows, and return what it has seen. An object that is opened gets ``patience_s``."""
     target = emulator.url.replace("127.0.0.1", host)
-    given = json.dumps([target, emulator.settings.aws_bucket, document(emulator, marker)]).replace("</", "<\\/")
+    attempt = [target, emulator.settings.aws_bucket, document(emulator, marker), 1000 * patience_s]
+    given = json.dumps(attempt).replace("</", "<\\/")
     page = PAGE.replace("@GIVEN@", given)
     with Attacker(page) as attacker:
         thread = threading.Thread(target=attacker.serve_forever, kwargs={"poll_interval": 0.05})
@@ -283,7 +284,7 @@ def test_without_the_checks_the_page_runs_a_command(
         stored = document(emulator, tmp_path / "marker").encode()
         s3 = emulator.context.aws.backend("s3")
         s3.put_object(emulator.settings.aws_bucket, "page.html", stored).metadata["Content-Type"] = "text/html"
-        found = attacked(emulator, tmp_path, "127.0.0.1", tmp_path / "marker")
+        found = attacked(emulator, tmp_path, "127.0.0.1", tmp_path / "marker", patience_s=LIMIT_S)
         _arrived(found, seen, emulator.settings.aws_bucket)
         assert KEPT in found["simple get"]
         assert found["image"] == "loaded"

@@ -42,8 +42,8 @@ def main() -> None:
     )
     seen = [client.jobs.create_or_update(job("one")).status]
     client.jobs.create_or_update(job("one"))
-    for _ in range(70):
-        advance(1)
+    for seconds in (1, 1, 1, 1, 1, 30, 25, 5):  # each phase of the script, and both sides of its ends
+        advance(seconds)
         status = client.jobs.get("one").status
         if status != seen[-1]:
             seen.append(status)

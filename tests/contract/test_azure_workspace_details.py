@@ -129,7 +129,7 @@ def test_a_failure_is_told_also_where_the_record_of_the_run_is_closed(world: Wor
     world.emulator.faults.add("forbidden", "mlruns.get", times=1)
     closed = job.snapshot()
     assert closed.problem is not None
-    assert "no reason" in closed.problem.message
+    assert "did not give a reason" in closed.problem.message
     opened = job.snapshot()
     assert opened.problem is not None
     assert opened.problem.message == "row 3 is broken"

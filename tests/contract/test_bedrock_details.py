@@ -61,14 +61,14 @@ def sent(world: BedrockWorld, name: str) -> list[dict[str, Any]]:
 
 def test_provisioned_throughput_only_for_who_agrees_to_its_price(world: BedrockWorld, client: Client) -> None:
     model = tuned(world, client).result()
-    with pytest.raises(PolicyRefused, match=r"60\.5 USD an hour"):
+    with pytest.raises(PolicyRefused, match=r"60\.5 USD per hour"):
         client.plan_deploy(model, kind="provisioned")
-    with pytest.raises(PolicyRefused, match=r"60\.5 USD an hour|30\.25 USD an hour"):
+    with pytest.raises(PolicyRefused, match=r"60\.5 USD per hour|30\.25 USD per hour"):
         client.plan_deploy(model, kind="provisioned", commitment="SixMonths")
     assert standing(world) == []
     plan = client.plan_deploy(model, kind="provisioned", units=2, agree=True)
     assert plan.cost is not None
-    assert "121 USD an hour, idle too" in plan.cost.basis
+    assert "121 USD per hour, even when idle" in plan.cost.basis
     made = client.deploy(plan)
     assert (made.id.startswith("provisioned/"), made.state, made.hourly_cost_usd) == (True, "ready", 121.0)
     assert made.created_at is not None

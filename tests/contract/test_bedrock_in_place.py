@@ -171,7 +171,7 @@ def test_what_cannot_be_taken_from_where_it_lies(world: BedrockWorld, importing:
     other.put_object(Bucket="far-away", Key="m/config.json", Body=b"{}")
     for address, reason in (
         (f"s3://{BUCKET}/out/model.tar.gz", "an archive"), (f"s3://{BUCKET}/adapter/", "an adapter"),
-        ("s3://far-away/m/", "lies in eu-west-1"),
+        ("s3://far-away/m/", "is in eu-west-1, but the settings select us-east-1"),
         (f"arn:aws:sagemaker:{REGION}:999999999999:model-package/g/1", "999999999999"),
     ):  # fmt: skip
         assert isinstance(importing.locate(address), Elsewhere)
@@ -250,7 +250,7 @@ def test_novas_package_becomes_a_custom_model(world: BedrockWorld, client: Clien
     assert plan.warnings[1].file == "arn:aws:s3:::customer-escrow-123456789012-*"
     assert "stay with AWS" in plan.warnings[0].message
     assert plan.cost is not None
-    assert "1.95 USD for each model and month, deployed or not" in plan.cost.basis
+    assert "1.95 USD per model and month, deployed or not" in plan.cost.basis
     ref = importing.submit(plan)
     assert ref.id.startswith("registration/mine-")
     (sent,) = called(world, "bedrock.CreateCustomModel")
@@ -311,7 +311,7 @@ def test_full_weights_answer_from_provisioned_throughput_only(
     assert "provisioned" in str(refused.value.problems[0].fix)
     plan = client.plan_deploy(model, kind="provisioned", agree=True)
     assert plan.cost is not None
-    assert "60.5 USD an hour" in plan.cost.basis
+    assert "60.5 USD per hour" in plan.cost.basis
     made = client.deploy(plan)
     assert client.backend("bedrock").generate(model, ["hello"])  # type: ignore[attr-defined]
     client.remove(made)

@@ -409,7 +409,7 @@ def test_a_model_answers_once_it_is_deployed_and_not_after(slow: AzureWorld) -> 
         backend.generate(model, ["What is 3 plus 1?"])  # type: ignore[attr-defined]
     plan = backend.plan_deploy(model)  # type: ignore[attr-defined]
     assert any("15 days" in warning.message for warning in plan.warnings)
-    assert plan.cost.basis.startswith("1.7 USD an hour, idle too")
+    assert plan.cost.basis.startswith("1.7 USD per hour, even when idle")
     carry_out(slow, plan)
     (standing,) = [one for one in backend.deployments() if one.model == model.id]  # type: ignore[attr-defined]
     assert (standing.state, standing.native_state, standing.hourly_cost_usd) == ("ready", "Succeeded", 1.7)

@@ -25,11 +25,12 @@ def test_the_rows_are_those_that_the_script_writes() -> None:
     assert len(set(texts)) == len(texts)
 
 
+@pytest.mark.starts_trainer
 @pytest.mark.timeout(400)
 def test_the_job_learns_the_teams_and_answers(tmp_path: Path) -> None:
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "cloudtune", *words]
-        environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path), "PYTHON_WARM_ALL": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

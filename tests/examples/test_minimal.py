@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = REPOSITORY / "examples" / "minimal.py"
 
@@ -30,6 +32,7 @@ def _spec(folder: Path) -> Path:
     return folder / "job.json"
 
 
+@pytest.mark.starts_trainer
 def test_it_trains_and_answers(tmp_path: Path) -> None:
     environment = {**os.environ, "CLOUDTUNE_HOME": str(tmp_path / "home"), "PYTHON_WARM_ALL": "1"}
     done = subprocess.run(

@@ -31,6 +31,7 @@ STEPS = {"bedrock": 16}
 PARAMETERS = ("model", "method", "adapter", "hyperparameters", "seed")
 ASKED = [{"role": "system", "content": "Sort the news."}, {"role": "user", "content": "A derby today"}]
 LIMIT_S = 1500
+pytestmark = pytest.mark.starts_trainer
 
 
 class Place:

@@ -58,6 +58,7 @@ def weights(job: Job, to: Path) -> bytes:
     return (to / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.starts_trainer
 @pytest.mark.timeout(600)  # several processes that import torch: on a busy machine that is minutes
 def test_one_file_of_pairs_and_one_word(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trained, followed, the artefact back, an answer read: to the bit what is trained here."""

@@ -48,6 +48,7 @@ def _gain(printed: str) -> tuple[float, float, float]:
     return value, low, high
 
 
+@pytest.mark.starts_trainer
 def test_the_whole_story(quickstart) -> None:
     printed = quickstart.run()
     losses = _losses(printed)
@@ -58,6 +59,7 @@ def test_the_whole_story(quickstart) -> None:
     assert low <= value <= high
 
 
+@pytest.mark.starts_trainer
 def test_a_job_that_has_run_is_found_again(quickstart) -> None:
     def ref(printed: str) -> str:
         (found,) = re.findall(r"^job (\S+)$", printed, re.MULTILINE)

@@ -13,6 +13,7 @@ import pytest
 from cloudtune import Client, Job, JobSpec, PolicyRefused
 from cloudtune.registry import open_backend
 
+pytestmark = pytest.mark.starts_trainer
 TINY = {"model": {"hidden_size": 64, "intermediate_size": 128}, "tokenizer": {"vocab_size": 300}}
 
 

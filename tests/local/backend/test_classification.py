@@ -14,7 +14,7 @@ from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.tiny import write_tiny_model
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.starts_trainer]
 VERBS = {"up": ("rises", "gains"), "down": ("falls", "sinks")}
 
 

@@ -17,7 +17,7 @@ from cloudtune_local.options import Options
 from cloudtune_trainer.folder import read_json
 from cloudtune_trainer.tiny import write_tiny_model
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.starts_trainer]
 PATIENCE = 180
 
 

@@ -21,7 +21,7 @@ from .test_training_preferences import pairs, spec_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(400)  # programs start slowly on a busy machine
+pytestmark = [pytest.mark.timeout(400), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 LIMIT_S = 120
 
 

@@ -292,6 +292,7 @@ def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str
 
 
 @pytest.mark.soak
+@pytest.mark.starts_trainer
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("adapter", [LORA, FULL], ids=["lora", "full"])
 def test_killed_and_started_again_is_equal_to_the_bit(runs: Runs, adapter: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from .conftest import Runs, events, metrics, same_bits, sums, weights
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.timeout(400)  # programs start slowly on a busy machine
+pytestmark = [pytest.mark.timeout(400), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 LIMIT_S = 120
 
 LONG = {"hyperparameters": {"max_steps": 3000}, "checkpoints": {"every": 10}}

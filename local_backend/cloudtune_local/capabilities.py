@@ -28,8 +28,8 @@ def capabilities() -> Capabilities:
         reasons=reasons,
         translated={
             "data.validation": "the loss or a classifier's macro F1 on it chooses the checkpoint to keep",
-            "data.test": "measured once, at the end",
-            "limits.max_time": "training stops with a checkpoint and the best model so far; time in line is free",
+            "data.test": "evaluated once, at the end",
+            "limits.max_time": "training stops with a checkpoint and the best model so far; queue time is free",
             "tags": "kept in job.json",
         },
         remote=False,

@@ -93,7 +93,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
     task.packed = can_pack and models.enable_packed_attention(network)
     if spec.hyperparameters.packing and not task.packed:
-        report.warning("packing is off: this model's attention cannot be shown to keep packed records apart")
+        report.warning("packing is disabled: this model's attention may not separate packed records")
     task.spec = spec = _fitted(spec, network, report)
     model = models.make_trainable(network, spec, base, start, task.peft_task_type)
     report.state("loading", "tokens")

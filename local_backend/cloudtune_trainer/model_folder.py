@@ -55,4 +55,4 @@ def _leaves(name: str) -> bool:
 
 
 def _refused(path: Path, reason: str) -> TrainingProblem:
-    return TrainingProblem("model_not_found", f"{path} cannot be used: {reason}", "Fetch the model again.")
+    return TrainingProblem("model_not_found", f"cannot use {path}: {reason}", "Download the model again.")

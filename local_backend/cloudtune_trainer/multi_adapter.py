@@ -43,7 +43,7 @@ class MultiAdapterModel:
 
         tuned = read_tuned(folder)
         if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
-            raise TrainingProblem("bad_spec", f"{folder.name} holds no adapter: it moved the weights themselves")
+            raise TrainingProblem("bad_spec", f"{folder.name} has no adapter: it is a full fine-tune")
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
         with self._lock, models.found(models.BaseModel(str(folder))):

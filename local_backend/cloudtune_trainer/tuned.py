@@ -59,11 +59,11 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     for name, value in texts.items():
         if not isinstance(value, str) or "\0" in value:
-            raise _damaged(path, f"{name} is not a text")
+            raise _damaged(path, f"{name} is not a string")
     if revision is not None and not _REVISION.fullmatch(str(revision)):
         raise _damaged(path, "base.revision is not the name of a revision")
     if not isinstance(tuned.get("merged"), bool):
-        raise _damaged(path, "merged is not true or false")
+        raise _damaged(path, "merged is not a boolean")
     labels, max_length = tuned.get("labels", []), tuned.get("max_length", 1)
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise _damaged(path, "labels is not a list of texts")

@@ -92,7 +92,7 @@ def _folder(path: Path) -> ModelFacts:
             "use its base model, or merge it with `cloudtune export --merged`",
         )
     if not (path / "config.json").exists():
-        raise _unknown(f"{path} has no config.json", "name a model folder as transformers writes it")
+        raise _unknown(f"{path} has no config.json", "use a model folder in the transformers layout")
     for file in sorted(path.rglob("*")):
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise _unknown(f"{file} is not a regular file", "fetch the model again")

@@ -262,7 +262,7 @@ def _of_adapter(spec: JobSpec) -> Iterator[Problem]:
             yield Problem(code="no_effect", field=f"adapter.{name}", message=f"{kind} training has no {name}", fix=fix)
     if hyper.packing and not ADAPTERS[kind].can_pack:
         message = f"rows with a {kind} adapter are not packed: a step is `batch_size` rows"
-        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if hyper.gradient_checkpointing and not ADAPTERS[kind].can_checkpoint:
         field, message = "hyperparameters.gradient_checkpointing", f"it is not possible with a {kind} adapter"
         yield Problem(code="contradiction", field=field, message=message, fix="take it out, or use lora")
@@ -272,13 +272,13 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
     method = METHODS[spec.method.name]
     if method.labels and spec.method.loss_on is not None:
         message = "of a text to classify only the label is learnt"
-        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out")
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it")
     if method.labels and spec.hyperparameters.packing:
         message = "texts to classify are not packed: a step is `batch_size` texts"
-        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="take it out")
+        yield Problem(code="no_effect", field="hyperparameters.packing", message=message, fix="remove it")
     if method.every_token and spec.method.loss_on not in (None, "all"):
-        message = "continued pre-training learns every token"
-        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="take it out, or use sft")
+        message = "continued pretraining trains on every token"
+        yield Problem(code="no_effect", field="method.loss_on", message=message, fix="remove it, or use sft")
 
 
 def _of_validation(spec: JobSpec) -> Iterator[Problem]:

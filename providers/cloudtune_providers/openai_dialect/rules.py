@@ -101,7 +101,7 @@ class Rules:
                     "model_ends", "model", on, today, f"{model.id} {what} from {on} on ({source})", fix
                 )
         if model.no_new_customers_from is not None and today >= model.no_new_customers_from and not self._rehearsal:
-            message = f"only customers from before {model.no_new_customers_from} may tune {model.id} ({source})"
+            message = f"only customers from before {model.no_new_customers_from} can tune {model.id} ({source})"
             yield Problem(code="no_new_customers", severity="warning", field="model", message=message, fix=fix)
 
     def retires(self, base: str) -> date | None:
@@ -162,8 +162,8 @@ class Rules:
         model, method = base_of(spec.model_for(self._backend) or ""), spec.method.name
         train = data.splits["train"]
         if train.kind != kind:
-            message = f"{method} learns from {kind} rows there, and these are {train.kind}"
-            yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+            message = f"{method} requires {kind} rows; these are {train.kind}"
+            yield Problem(code="kind", field="data.train", message=message, fix="use another kind of rows")
         if train.tokens is not None:
             yield from self._whole_job(spec, train.tokens.most, model, method)
 
@@ -173,7 +173,7 @@ class Rules:
         if limit is not None and tokens * epochs > limit.value:
             most = f"{limit.value:,.0f} ({self._catalog.cite(limit.source)})"
             message = f"up to {tokens * epochs:,.0f} tokens in {epochs:g} epochs, and a job may have {most}"
-            fix = "give fewer rows or epochs"
+            fix = "use fewer rows or epochs"
             yield Problem(code="many_tokens", severity="warning", field="data.train", message=message, fix=fix)
 
 

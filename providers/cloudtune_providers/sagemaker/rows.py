@@ -33,12 +33,12 @@ def _to_rlvr(row: Item) -> Json:
     else:
         name = next((name for name in GRADER_KEYS if name in fields), None)
         if name is None:
-            raise ValueError("reward_model: neither it nor reference_answer is there")
+            raise ValueError("reward_model: both it and reference_answer are missing")
         reward = {"style": "rule", "ground_truth": compact(fields.pop(name))}
     more = {key: fields.pop(key) for key in _RLVR & fields.keys()}
     if fields:
         if not isinstance(more.setdefault("extra_info", {}), dict):
-            raise ValueError("extra_info: it must be an object, where other fields are to be kept in it")
+            raise ValueError("extra_info: must be an object, because other fields are stored in it")
         more["extra_info"] = {**more["extra_info"], **fields}
     return {
         "data_source": "cloudtune", "ability": "general", **dict(sorted(more.items())), "prompt": row.messages,

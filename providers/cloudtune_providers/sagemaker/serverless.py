@@ -174,8 +174,8 @@ def _rows(request: PlanRequest) -> Iterator[Problem]:
     method = request.spec.method.name
     kind = request.data.splits["train"].kind
     if kind != (wanted := METHODS[method].kinds[0]):
-        message = f"{method} learns from {wanted} rows there, and these are {kind}"
-        yield Problem(code="kind", field="data.train", message=message, fix="give other rows")
+        message = f"{method} requires {wanted} rows; these are {kind}"
+        yield Problem(code="kind", field="data.train", message=message, fix="use another kind of rows")
     limit = load(NAME).limit("file.bytes.max")
     for split, info in request.data.splits.items():
         if limit is not None and info.bytes > limit.value:

@@ -36,7 +36,7 @@ def load(vendor: str) -> Catalog:
         return _BUNDLED[vendor]
     path = _file_of(vendor)
     if path is None:
-        message = f"there is no catalog of {vendor!r}"
+        message = f"no catalog for {vendor!r}"
         raise ConfigError([Problem(code="no_catalog", message=message, fix=f"known: {', '.join(vendors())}")])
     return read(path)
 

@@ -136,8 +136,10 @@ class _Guarded:
         """The error as the caller sees it."""
         self._learn()
         if self._is_unreadable(error, name):
-            message = f"{self._backend.name}: the answer cannot be read ({type(error).__name__}: {error})"
-            invalid = InvalidResponse(message, hint="check that the endpoint leads to the API; -vv shows what failed")
+            message = f"{self._backend.name}: cannot read the response ({type(error).__name__}: {error})"
+            invalid = InvalidResponse(
+                message, hint="check that the endpoint is the vendor's API; run with -vv for details"
+            )
             invalid.__cause__ = error
             error = invalid
         self._all.error(error)

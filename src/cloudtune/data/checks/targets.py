@@ -76,7 +76,7 @@ def find_target(backend: str, model: str | None = None, method: str | None = Non
         return target
     near = difflib.get_close_matches(name, known, n=1) if name not in known else []
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(known)}"
-    message = f"no rules are known for {backend!r}"
+    message = f"no data rules for {backend!r}"
     raise DataError([Problem(code="unknown_target", field="for", message=message, fix=fix)])
 
 

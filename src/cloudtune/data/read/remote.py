@@ -185,7 +185,7 @@ def store_of(name: str) -> Store:
 def _store(scheme: str) -> Store:
     if scheme not in STORES.plugins:
         fix = f"copy the file here, or name one that begins with {', '.join(f'{one}://' for one in STORES.plugins)}"
-        message = f"nobody here reads {scheme}:// addresses"
+        message = f"{scheme}:// addresses are not supported"
         raise DataError([Problem(code="unknown_scheme", message=message, field="path", fix=fix)])
     return cast("Store", STORES.make(scheme))
 

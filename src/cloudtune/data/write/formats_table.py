@@ -82,4 +82,4 @@ def find_format(name: str) -> Format:
     names = format_names()
     near = difflib.get_close_matches(name, names, n=1)
     fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
-    raise DataError([Problem(code="unknown_format", message=f"there is no format {name!r}", field="format", fix=fix)])
+    raise DataError([Problem(code="unknown_format", message=f"unknown format {name!r}", field="format", fix=fix)])

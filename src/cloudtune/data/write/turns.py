@@ -22,7 +22,7 @@ def split_system(messages: list[Message]) -> tuple[str, list[Message]]:
 def question_and_answer(messages: list[Message]) -> tuple[str, str]:
     """The texts of the one question and its answer. Raises ValueError for a conversation of another form."""
     if [message.role for message in messages] != ["user", "assistant"]:
-        raise ValueError("messages: one question and one answer are needed")
+        raise ValueError("messages: exactly one prompt and one answer are required")
     return messages[0].text, messages[1].text
 
 

@@ -276,5 +276,5 @@ print(openai.AzureOpenAI().chat.completions.create(model="base", messages=asked)
             [sys.executable, "-c", f"import urllib.request; urllib.request.urlopen('{emulator.url}/_emulator/store')"],
             env=environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-    assert done.stdout.splitlines() == ["Succeeded", f"{MODEL} was asked: hello"], done.stderr[-3000:]
+    assert done.stdout.splitlines() == ["Succeeded", f"{MODEL} received: hello"], done.stderr[-3000:]
     assert "CERTIFICATE_VERIFY_FAILED" in untrusting.stderr

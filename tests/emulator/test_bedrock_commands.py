@@ -56,7 +56,7 @@ def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
     assert f"cloudtune deploy {ref}" in ran.stderr
     assert desk.json("metrics", ref)["metrics"]
     assert "0.035 and 0.14 USD for 1M tokens" in desk.run("deploy", ref, code=7).stderr
-    assert "60.5 USD an hour" in desk.run("deploy", ref, "--option", "kind=provisioned", "--yes", code=7).stderr
+    assert "60.5 USD per hour" in desk.run("deploy", ref, "--option", "kind=provisioned", "--yes", code=7).stderr
     name = desk.run("deploy", ref, "--yes").stdout.strip()
     assert desk.run("generate", ref, "question 3").stdout.strip()
     (standing,) = desk.json("deployments", "--backend", "bedrock")["deployments"]
@@ -100,7 +100,7 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, monkeypatch: pytest.Mon
     assert "checks" not in desk.json("plan", "job.yaml", "--backend", "bedrock")
     monkeypatch.setenv("CLOUDTUNE_BACKENDS__BEDROCK__BUCKET", "surely-not-there")
     wrong = desk.run("plan", "job.yaml", "--backend", "bedrock", "--check-remote", code=2).stdout
-    assert "there is no bucket surely-not-there" in wrong
+    assert "the bucket surely-not-there does not exist" in wrong
     assert "FAILED" in desk.run("doctor", "bedrock", code=2).stdout
     assert desk.json("doctor", "local", code=2)["error"]
 

@@ -66,7 +66,7 @@ def test_what_a_sagemaker_job_made_of_nova_is_registered(desk: Desk) -> None:
     before = puts(desk.emulator)
     told = desk.run("import", job, "--to", "bedrock", code=7).stderr
     assert "register arn:aws:sagemaker:us-east-1:123456789012:model-package/" in told
-    assert "CreateCustomModel is told of SageMaker's model of amazon.nova-2-lite-v1:0" in told
+    assert "CreateCustomModel references SageMaker's model of amazon.nova-2-lite-v1:0" in told
     assert desk.emulator.store.all("custom_model", "bedrock") == []
     made = desk.run("import", job, "--to", "bedrock", "--yes")
     ref = made.stdout.split()[0]
@@ -89,7 +89,7 @@ def test_addresses_are_imported_or_told_why_not(desk: Desk) -> None:
     address = put(desk, model_folder(desk.folder, 1), "brought/weights/")
     before = puts(desk.emulator)
     told = desk.run("import", address, "--to", "bedrock", "--name", "brought", code=7).stderr
-    assert "CreateModelImportJob is told where the 4 files lie: nothing is downloaded or uploaded" in told
+    assert "CreateModelImportJob references the 4 files in place: nothing is downloaded or uploaded" in told
     ref = desk.run("import", address, "--to", "bedrock", "--name", "brought", "--yes").stdout.split()[0]
     assert ":import/brought-" in ref
     assert puts(desk.emulator) == before

@@ -168,7 +168,7 @@ def distilling(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("body", "changes", "said"), [
-    (questions(), {}, "no weights stand for the teacher amazon.nova-pro-v1:0"),
+    (questions(), {}, "no local weights are configured for the teacher amazon.nova-pro-v1:0"),
     (questions(100, {"image": {"format": "png", "source": {"s3Location": {"uri": "s3://BUCKET/k.png"}}}}),
      {"customizationType": None, "customizationConfig": None}, "the trainer supports text only"),
 ], ids=["teacher", "images"])  # fmt: skip

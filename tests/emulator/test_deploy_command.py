@@ -80,7 +80,12 @@ def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: P
     assert quick.store.all("deployment", "azure") == []
 
     name, told = shell.run("deploy", ref, "--option", "sku=Standard", "--option", "capacity=2", "--yes")
-    for words in (f"Plan to deploy {name} on azure_openai", "15 days", "Cost: 1.7 USD an hour, idle too", "ready"):
+    for words in (
+        f"Plan to deploy {name} on azure_openai",
+        "15 days",
+        "Cost: 1.7 USD per hour, even when idle",
+        "ready",
+    ):
         assert words in told
     (kept,) = quick.store.all("deployment", "azure")
     assert (kept["id"], kept["sku"]) == (name, {"name": "Standard", "capacity": 2})

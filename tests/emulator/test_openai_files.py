@@ -117,7 +117,7 @@ def test_models(client: openai.OpenAI) -> None:
 def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
     asked: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "a b"}]}]
     whole = client.chat.completions.create(model=MODEL, messages=asked)
-    text = f"{MODEL} was asked: a b"
+    text = f"{MODEL} received: a b"
     assert whole.choices[0].message.content == text
     assert whole.choices[0].finish_reason == "stop"
     chunks = list(
@@ -130,7 +130,7 @@ def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
 
 
 def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
-    text = f"{MODEL} was asked: a b"
+    text = f"{MODEL} received: a b"
     assert client.responses.create(model=MODEL, input="a b").output_text == text
     with client.responses.stream(
         model=MODEL, instructions="be kind", input=[{"role": "user", "content": "a b"}]

@@ -49,12 +49,12 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, name: str, monkeypatch:
     assert checks["quota"]["detail"] == "ml.g5.2xlarge for training job usage: 1, over all jobs at once"
     assert checks["price"]["verdict"] == "good"
     assert planned["cost"]["at_most_usd"] == 36.36
-    assert "1.515 USD an hour since 2026-08-20: 36.36 USD at the most" in checks["price"]["detail"]
+    assert "1.515 USD per hour since 2026-08-20: at most 36.36 USD" in checks["price"]["detail"]
     big = ("--set", f"overrides.{name}.instance_type=ml.p5.48xlarge")
     wrong = desk.run("plan", "job.yaml", "--backend", name, "--check-remote", *big, code=2).stdout
-    assert "ml.p5.48xlarge for training job usage: 0, and 1 are needed" in wrong
+    assert "ml.p5.48xlarge for training job usage: 0, but 1 are needed" in wrong
     monkeypatch.setenv(f"CLOUDTUNE_BACKENDS__{name.upper()}__BUCKET", "surely-not-there")
-    assert "there is no bucket surely-not-there" in desk.run("doctor", name, code=2).stdout
+    assert "the bucket surely-not-there does not exist" in desk.run("doctor", name, code=2).stdout
 
 
 def test_the_models_document_and_its_terms_are_looked_at(desk: Desk) -> None:

@@ -148,7 +148,7 @@ def test_the_time_limit_expires_the_run_and_leaves_a_model(runs: Runs) -> None:
     status = read_json(run.status)
     step = status["step"]
     assert 0 < step < 100_000
-    assert status["detail"] == f"max_time of 0.5 s was used up at step {step}"
+    assert status["detail"] == f"max_time of 0.5 s was reached at step {step}"
     assert read_json(run.model / "tuned.json")["step"] in {m["step"] for m in metrics(run, "validation")}
 
 

@@ -15,6 +15,8 @@ from cloudtune_local.options import Options
 from cloudtune_trainer.folder import read_json, read_lines
 from cloudtune_trainer.tiny import write_tiny_model
 
+pytestmark = pytest.mark.starts_trainer
+
 STEPS = 60
 EVERY = 7
 

@@ -29,7 +29,7 @@ from cloudtune_trainer.tiny import write_tiny_model
 if TYPE_CHECKING:
     from cloudtune.job import Job
 
-pytestmark = pytest.mark.timeout(300)  # programs start slowly on a busy machine
+pytestmark = [pytest.mark.timeout(300), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
     assert chunks[-1].usage == whole.usage
     cut = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=2)
-    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (f"{MODEL} was", "length")
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (f"{MODEL} received:", "length")
 
 
 def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
@@ -146,8 +146,8 @@ def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
 
 def test_stop_sequences_cut_and_what_is_not_emulated_is_refused(client: openai.OpenAI) -> None:
     asked: Any = [{"role": "user", "content": "a b"}]
-    cut = client.chat.completions.create(model=MODEL, messages=asked, stop=[" asked", "b"])
-    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (f"{MODEL} was", "stop")
+    cut = client.chat.completions.create(model=MODEL, messages=asked, stop=[" received", "b"])
+    assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (MODEL, "stop")
     client.chat.completions.create(model=MODEL, messages=asked, n=1, stop=None)
     for fields in ({"logprobs": True}, {"presence_penalty": 1}, {"response_format": {"type": "json_object"}}):
         with pytest.raises(openai.BadRequestError) as refused:

@@ -46,7 +46,7 @@ def test_what_a_job_needs_is_looked_at_first(desk: Desk, name: str, monkeypatch:
     planned = desk.json("plan", "job.yaml", "--backend", name, "--check-remote")
     checks = {one["what"]: one for one in planned["checks"]}
     assert checks["quota"]["verdict"] == "good"
-    assert checks["quota"]["detail"] == "ml.g5.2xlarge for training job usage: 1, over all jobs at once"
+    assert checks["quota"]["detail"] == "ml.g5.2xlarge for training job usage: 1, for all concurrent jobs"
     assert checks["price"]["verdict"] == "good"
     assert planned["cost"]["at_most_usd"] == 36.36
     assert "1.515 USD per hour since 2026-08-20: at most 36.36 USD" in checks["price"]["detail"]

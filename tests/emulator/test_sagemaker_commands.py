@@ -61,7 +61,7 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     emulator.clock.scale = 0
     deployed = run("deploy", ref, "--option", "min_copies=0", "--yes")
     name = deployed.stdout.strip()
-    for words in ("wake", "while in use", "ready"):
+    for words in ("the first request starts one", "while in use", "ready"):
         assert words in deployed.stderr
     asked = ("generate", ref, "question 3", "--stream")
     assert run(*asked).stdout.strip() == "answer 3"

@@ -19,6 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
 Graph = dict[str, set[str]]
 
+
 class Graphs(NamedTuple):
     """Module -> the modules that it imports."""
 

@@ -55,7 +55,7 @@ def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
     assert ref.startswith("bedrock:123456789012/us-east-1@")
     assert f"cloudtune deploy {ref}" in ran.stderr
     assert desk.json("metrics", ref)["metrics"]
-    assert "0.035 and 0.14 USD for 1M tokens" in desk.run("deploy", ref, code=7).stderr
+    assert "0.035 and 0.14 USD per 1M tokens" in desk.run("deploy", ref, code=7).stderr
     assert "60.5 USD per hour" in desk.run("deploy", ref, "--option", "kind=provisioned", "--yes", code=7).stderr
     name = desk.run("deploy", ref, "--yes").stdout.strip()
     assert desk.run("generate", ref, "question 3").stdout.strip()

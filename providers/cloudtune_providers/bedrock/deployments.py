@@ -126,7 +126,7 @@ class Deployments:
             return CostEstimate(usd=None, basis=f"{text} ({self._catalog.cite(price.source)})")
         storage = self._catalog.price("storage", model.base)
         given, told = self._catalog.price("input", model.base), self._catalog.price("output", model.base)
-        by_token = f"{given.usd:g} and {told.usd:g} USD for 1M tokens in and out" if given and told else "per token"
+        by_token = f"{given.usd:g} and {told.usd:g} USD per 1M tokens in and out" if given and told else "per token"
         kept = f"; model storage {storage.usd:g} USD per {storage.per}" if storage else ""
         return CostEstimate(usd=None, basis=f"nothing while idle, {by_token}{kept}")
 

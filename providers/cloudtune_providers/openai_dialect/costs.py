@@ -31,13 +31,13 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
     is_known = asked not in (None, "auto")
     tokens = data.splits["train"].tokens
     if tokens is None:
-        basis = f"{price.usd:g} USD for {price.per}, and how many tokens the rows have is not known: {cited}"
+        basis = f"{price.usd:g} USD per {price.per}, and how many tokens the rows have is not known: {cited}"
         return CostEstimate(usd=None, basis=basis, prices_as_of=as_of)
     least, most = (round(number * epochs * price.usd / unit, 4) for number in (tokens.least, tokens.most))
     times = f"in {epochs:g} epochs" if is_known else "per epoch, whose number the service chooses,"
     return CostEstimate(
         usd=most if tokens.counted_by and is_known else None, at_least_usd=least or None, at_most_usd=most,
-        basis=f"{_words(tokens)} {times} at {price.usd:g} USD for {price.per}: {cited}", prices_as_of=as_of,
+        basis=f"{_words(tokens)} {times} at {price.usd:g} USD per {price.per}: {cited}", prices_as_of=as_of,
     )  # fmt: skip
 
 

@@ -271,7 +271,7 @@ def test_the_cost_is_counted_and_told_with_the_prices_date(tmp_path, rows):
     assert cost is not None
     # Of each row: 3 for the row, 3 for each of two turns, their roles, and `0` `?` and `0` `!` or the like.
     tokens = sum(3 + 2 * (3 + 1) + 2 + 2 for _ in range(12))
-    assert cost.basis.startswith(f"{tokens} tokens, counted with o200k_base, in 3 epochs at 5 USD for 1M tokens")
+    assert cost.basis.startswith(f"{tokens} tokens, counted with o200k_base, in 3 epochs at 5 USD per 1M tokens")
     assert cost.usd == cost.at_most_usd == cost.at_least_usd == round(tokens * 3 * 5 / 1e6, 4)
     assert cost.prices_as_of == "2026-11-21"
     assert "weakly sourced" in cost.basis
@@ -317,7 +317,7 @@ def test_images_have_no_estimate(tmp_path, rows):
     plan = client_at(tmp_path).plan(spec_of(rows))
     assert plan.data.splits["train"].tokens is None
     assert plan.cost.usd is plan.cost.at_least_usd is plan.cost.at_most_usd is None
-    assert plan.cost.basis.startswith("5 USD for 1M tokens, and how many tokens the rows have is not known")
+    assert plan.cost.basis.startswith("5 USD per 1M tokens, and how many tokens the rows have is not known")
 
 
 def test_epochs_that_the_service_chooses_are_not_guessed(tmp_path, rows):

@@ -24,6 +24,7 @@ KEPT_BY_CALLER = {
     "src/cloudtune/cli/data_profile.py": "writes the page at the path that the user names",
     "src/cloudtune/cli/data_preview.py": "writes the page at the path that the user names",
     "src/cloudtune/data/report.py": "writes beside the rows, at the path that the user names",
+    "src/cloudtune/data/encoding.py": "copies a hash, not a file",
     "src/cloudtune/data/write/output_file.py": "creates the folder of an output file that the user names",
     "providers/cloudtune_providers/aws/s3.py": "writes below a private folder, or at the path that the user names",
     "providers/cloudtune_providers/sagemaker/artifacts.py": "writes into a folder of mode 0700",

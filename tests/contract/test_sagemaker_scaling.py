@@ -138,7 +138,7 @@ def test_what_does_not_fit_together_is_refused(world: TrainingWorld) -> None:
         client.plan_deploy(job.result(), min_copies=2)
     model = job.result()
     if model.backend == "sagemaker":
-        with pytest.raises(InputError, match="min_copies does not go with serverless_memory_mb"):
+        with pytest.raises(InputError, match="min_copies cannot be combined with serverless_memory_mb"):
             client.plan_deploy(model, min_copies=0, serverless_memory_mb=2048)
     name = str(client.plan_deploy(model, min_copies=0).name)
     watching: dict[str, Any] = {"AlarmName": f"{name}-waking", "MetricName": "m", "Namespace": "n", "Period": 60,

@@ -166,21 +166,28 @@ def read_spec(document: Any) -> RunSpec:
             f"spec.json has version {version!r}; this trainer supports version {SPEC_VERSION}",
             "Use the trainer of the cloudtune version that wrote it.",
         )
-    faults: list[str] = []
+    faults = _unknown_names(document)
     spec = _read(RunSpec, {key: value for key, value in document.items() if key != "raw"}, "", faults)
-    if spec is not None:
-        faults += _faults(spec)
+    if spec is not None and not faults:
+        faults = _faults(spec)
     if faults:
         raise TrainingProblem("bad_spec", "spec.json: " + "; ".join(faults))
     return dataclasses.replace(spec, raw=document)  # type: ignore[no-any-return]
 
 
+def _unknown_names(document: dict[str, Any]) -> list[str]:
+    """Faults of a method or an adapter that this trainer does not have."""
+    adapter = document.get("adapter")
+    kind = adapter.get("type") if isinstance(adapter, dict) else None
+    return [
+        f"{field}: {value!r} is not one of {', '.join(known)}"
+        for field, value, known in (("method", document.get("method"), TASKS), ("adapter.type", kind, ADAPTERS))
+        if isinstance(value, str) and value not in known
+    ]
+
+
 def _faults(spec: RunSpec) -> list[str]:
     """What types cannot say."""
-    if spec.method not in TASKS:
-        return [f"method: {spec.method!r} is not one of {', '.join(TASKS)}"]
-    if spec.adapter.type not in ADAPTERS:
-        return [f"adapter.type: {spec.adapter.type!r} is not one of {', '.join(ADAPTERS)}"]
     found = []
     hyper = spec.hyperparameters
     at_least_one = {

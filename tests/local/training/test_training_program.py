@@ -14,7 +14,7 @@ import pytest
 
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.__main__ import main
-from cloudtune_trainer.folder import FINAL_STATES, RunFolder, read_json, read_lines
+from cloudtune_trainer.folder import FINAL_STATES, SPEC_VERSION, RunFolder, read_json, read_lines
 from cloudtune_trainer.problems import classify
 
 from .conftest import Runs, events, metrics, same_bits, sums, weights
@@ -159,14 +159,18 @@ def test_bad_rows(runs: Runs) -> None:
 
 
 def test_a_spec_from_a_newer_version(runs: Runs) -> None:
-    run = runs.make(version=2)
+    run = runs.make(version=SPEC_VERSION + 1)
     assert problem(run)["code"] == "bad_spec"
 
 
 def test_every_fault_of_a_spec_at_once(runs: Runs) -> None:
-    run = runs.make(colour="red", method="kto", hyperparameters={"batch_size": "8", "scheduler": "wavy"})
+    adapter = {"type": "prompt"}
+    run = runs.make(
+        colour="red", method="kto", adapter=adapter, hyperparameters={"batch_size": "8", "scheduler": "wavy"}
+    )
     message = problem(run)["message"]
-    for words in ("colour: unknown key", "method: 'kto'", "batch_size: '8'", "hyperparameters.scheduler: 'wavy'"):
+    for words in ("colour: unknown key", "method: 'kto' is not one of sft", "adapter.type: 'prompt' is not one of full",
+                  "batch_size: invalid value '8'", "hyperparameters.scheduler: invalid value 'wavy'"):  # fmt: skip
         assert words in message
 
 
@@ -195,7 +199,7 @@ def test_dropout_where_the_model_has_none(runs: Runs, tmp_path) -> None:
     assert problem(runs.make("dropout", hyperparameters={"dropout": 0.5}, **spec))["code"] == "bad_spec"
     run = runs.make("padded", hyperparameters={"max_steps": 2, "packing": True}, **spec)
     assert main([str(run.path)]) == 0
-    assert any("packing is off" in e["message"] for e in events(run, "warning"))
+    assert any("packing is disabled" in e["message"] for e in events(run, "warning"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")

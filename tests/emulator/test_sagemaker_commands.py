@@ -61,7 +61,7 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     emulator.clock.scale = 0
     deployed = run("deploy", ref, "--option", "min_copies=0", "--yes")
     name = deployed.stdout.strip()
-    for words in ("the first request starts one", "while in use", "ready"):
+    for words in ("to scale up from zero", "while in use", "ready"):
         assert words in deployed.stderr
     asked = ("generate", ref, "question 3", "--stream")
     assert run(*asked).stdout.strip() == "answer 3"
@@ -73,7 +73,7 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     emulator.clock.advance(capacity.IDLE_S + capacity.RELEASE_S + 1)
     told = run("deployments")
     assert "$0" in told.stdout
-    assert f"{name}: no instance, and nothing to pay, while nobody asks" in told.stdout + told.stderr
+    assert f"{name}: no instances and no cost while idle" in told.stdout + told.stderr
     assert (standing()["state"], standing()["hourly_cost_usd"]) == ("asleep", 0.0)
     assert "try again in about ten minutes" in run(*asked, code=6).stderr
     emulator.clock.advance(61)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import openai
     from azure.ai.ml import MLClient
+    from azure.core.pipeline.transport import RequestsTransport
     from azure.identity import DefaultAzureCredential
     from azure.mgmt.cognitiveservices import CognitiveServicesManagementClient
 
@@ -77,23 +78,44 @@ def managed(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> Cogni
 
     credential, more = _credential(options, options.management_url, sign_in or SignIn())
     return CognitiveServicesManagementClient(
-        credential, options.place()[0], retry_total=0, base_url=options.management_url, **more
+        credential,
+        options.place()[0],
+        retry_total=0,
+        base_url=options.management_url,
+        transport=closing_transport(options.timeout),
+        **more,
     )
 
 
 def workspace_client(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> MLClient:
     """azure-ai-ml's client, with the SDK's retries and telemetry switched off; `close_workspace` closes it."""
     from azure.ai.ml import MLClient
-    from azure.core.pipeline.transport import RequestsTransport
 
     url = os.environ.get("AZUREML_DEV_URL_MFE", "")  # the SDK's own switch
     credential, more = _credential(options, url, sign_in or SignIn())
     subscription, group, _ = options.place()
-    transport = RequestsTransport(connection_timeout=options.timeout, read_timeout=options.timeout)
     return MLClient(
         credential, subscription, group, options.workspace, enable_telemetry=False, show_progress=False, retry_total=0,
-        transport=transport, **more,
+        transport=closing_transport(options.timeout), **more,
     )  # fmt: skip
+
+
+def closing_transport(timeout: float) -> RequestsTransport:
+    """A transport whose `close` closes all its connections.
+
+    The SDK's own `close` only drops the connection pools: a pool closes its connections once Python collects it.
+    """
+    from azure.core.pipeline.transport import RequestsTransport
+
+    class ClosingTransport(RequestsTransport):  # type: ignore[misc]
+        def close(self) -> None:
+            for adapter in self.session.adapters.values() if self.session else ():
+                pools = adapter.poolmanager.pools
+                for key in pools.keys():  # noqa: SIM118 - the container cannot be iterated
+                    pools[key].close()
+            super().close()
+
+    return ClosingTransport(connection_timeout=timeout, read_timeout=timeout)
 
 
 def close_workspace(client: MLClient) -> None:

@@ -41,7 +41,7 @@ class Workspace:
         self.has_row_rules = False  # what a model's training component takes is not known
         self._options = options
         self._connection = connection = Connection(options, connect)
-        self._storage = Storage(connection, options.datastore, options.storage_url)
+        self._storage = Storage(connection, options)
         self.jobs = WorkspaceJobs(connection, self._storage, options.datastore, options.scope())
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:

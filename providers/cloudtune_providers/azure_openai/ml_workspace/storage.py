@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.errors import Conflict, InvalidRequest, InvalidResponse, JobNotFound, UnsupportedError
 from cloudtune_providers.azure_openai.ml_workspace import translate
+from cloudtune_providers.azure_openai.signing import closing_transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
     from cloudtune_providers.azure_openai.ml_workspace.connection import Connection
+    from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
 SECRETS_KEPT_S = 1800.0
 """The workspace gives secrets for an hour."""
@@ -25,10 +27,11 @@ SECRETS_KEPT_S = 1800.0
 class Storage:
     """One datastore. Its resource has the account, the container and the credentials."""
 
-    def __init__(self, connection: Connection, datastore: str, account_url: str | None) -> None:
+    def __init__(self, connection: Connection, options: AzureOpenAIOptions) -> None:
         self._connection = connection
-        self._datastore = datastore
-        self._account_url = account_url
+        self._datastore = options.datastore
+        self._account_url = options.storage_url
+        self._timeout = options.timeout
         self._lock = threading.Lock()
         self._container: ContainerClient | None = None
         self._connections = ExitStack()
@@ -129,5 +132,7 @@ class Storage:
         credential: Any = token or client._credential
         if key:
             credential = {"account_name": store.account_name, "account_key": key}
-        service = self._connections.enter_context(BlobServiceClient(url, credential=credential, retry_total=0))
+        service = self._connections.enter_context(
+            BlobServiceClient(url, credential=credential, retry_total=0, transport=closing_transport(self._timeout))
+        )
         return service.get_container_client(str(store.container_name))

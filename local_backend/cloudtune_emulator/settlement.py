@@ -2,7 +2,7 @@
 
 State changes here and by writes, and nowhere else. The server settles the store before it acts on a request, so that
 what handlers read depends on the records and on the time, and not on what was read before. Beside the engine that
-trains it also settles once a second, since such jobs go on without requests.
+trains it also settles once a second, because such jobs run without requests.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Ticker:
         while not self._stopped.wait(self._every_s):
             try:
                 settle(self._context, self._context.clock.now())
-            except Exception:  # noqa: BLE001 - the next time it may go well
+            except Exception:  # noqa: BLE001 - logged, and tried again in a second
                 _LOG.exception("the store could not be settled")
 
     def close(self) -> None:

@@ -50,11 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if read_json(run.status)["state"] != "failed" else 1
         # The libraries allocate about a million objects that stay: collecting among them takes a fifth of the start.
         gc.disable()
-        from cloudtune_trainer.program import import_libraries, run_training
+        try:
+            from cloudtune_trainer.program import import_libraries, run_training
 
-        import_libraries(spec)
-        gc.freeze()
-        gc.enable()
+            import_libraries(spec)
+            gc.freeze()
+        finally:
+            gc.enable()
         report.state(*run_training(run, spec, report, told.is_set))
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
         traceback.print_exc()

@@ -239,9 +239,9 @@ def test_a_plan_shows_every_part_that_it_has() -> None:
     assert "Warnings" not in text
     assert "Dropped fields" not in text
     harmless = plan_text(
-        _plan(steps=(Step(id="c", kind="call", title="cancel twins"), Step(id="d", kind="await", title="wait")))
+        _plan(steps=(Step(id="c", kind="call", title="cancel duplicates"), Step(id="d", kind="await", title="wait")))
     )
-    assert "1. cancel twins  [call: safe to repeat]" in harmless
+    assert "1. cancel duplicates  [call: safe to repeat]" in harmless
     assert "2. wait  [await: read-only]" in harmless
     assert "encode" not in harmless
     assert '"ñ"' in plan_text(_plan(), requests=True)

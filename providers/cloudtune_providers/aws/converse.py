@@ -64,7 +64,7 @@ class Converse(Foreign):
 
 
 def _converse_messages(turn: Converse) -> list[Message]:
-    """The turns that one of Converse's stands for: results of tools are turns of their own here."""
+    """The messages of one Converse turn. Each tool result becomes a message of its own."""
     parts: list[Part] = []
     calls: list[ToolCall] = []
     results: list[Message] = []

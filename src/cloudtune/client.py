@@ -232,7 +232,7 @@ class Client:
         last = self.ledger.latest(made.key)
         child = last if last is not None and last.plan.parent == str(ref) else None
         if child is not None and child.gone_at is None:
-            if child.ref is not None and self._runner(backend).state(child.ref) is not None:
+            if child.ref is not None and self._runner(backend).snapshot(child.ref) is not None:
                 return Job(self, child.ref)
             return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
         spec = spec_of(made.plan)

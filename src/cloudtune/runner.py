@@ -13,7 +13,7 @@ from cloudtune.errors import JobNotFound, LedgerError
 from cloudtune.execute import Executor
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.retry import reading
-from cloudtune.state import JobRef, JobState
+from cloudtune.state import JobRef, JobSnapshot, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,10 +51,10 @@ class Runner:
         parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
         if last.ref is None or not (again or resume):
             return last.attempt, parent
-        state = self.state(last.ref)
-        if state is not None and (not state.is_terminal or (resume and state is JobState.SUCCEEDED)):
+        job = self.snapshot(last.ref)
+        if job is not None and (not job.has_ended or (resume and job.state is JobState.SUCCEEDED)):
             return last.attempt, parent
-        return last.attempt + 1, last.ref if resume and state is not None else None
+        return last.attempt + 1, last.ref if resume and job is not None else None
 
     def next_deployment(self, key: str) -> int:
         """The attempt that a new plan to deploy or to remove is: the last one, or a new one once that has ended."""
@@ -80,10 +80,10 @@ class Runner:
         """Execute a plan that deploys or removes, and return the outputs of its last step."""
         return self._executor(on_step).host(self.ledger.begin(plan).plan)
 
-    def state(self, ref: JobRef) -> JobState | None:
-        """The job's state now; None if the back end has no such job."""
+    def snapshot(self, ref: JobRef) -> JobSnapshot | None:
+        """The job now; None if the back end has no such job."""
         try:
-            return reading(self.clock, self.backend.get, ref).state
+            return reading(self.clock, self.backend.get, ref)
         except JobNotFound:
             return None
 

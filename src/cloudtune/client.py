@@ -216,7 +216,12 @@ class Client:
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Continue a job that has ended: a new job starts from its newest valid checkpoint, with it as the parent.
 
-        While the new job is unfinished, the same call returns it again.
+        The same call returns the new job again. If that has failed, resume it instead.
+
+        Raises:
+            UnsupportedError: The back end cannot continue a job that has ended.
+            InvalidRequest: The job has no valid checkpoint, its data or model has changed, or a newer attempt of its
+                spec has not ended.
         """
         backend = self.backend(ref.backend)
         capabilities = capabilities_of(backend, ref)
@@ -229,12 +234,15 @@ class Client:
                 f"{ref} was not submitted with this ledger, so its spec is unknown",
                 hint="submit its spec file with --resume, or use the ledger it was submitted with",
             )
-        last = self.ledger.latest(made.key)
-        child = last if last is not None and last.plan.parent == str(ref) else None
-        if child is not None and child.gone_at is None:
-            if child.ref is not None and self._runner(backend).snapshot(child.ref) is not None:
-                return Job(self, child.ref)
-            return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
+        last = self.ledger.latest(made.key) or made
+        if last.ref is not None and last.ref != ref and last.gone_at is None:
+            newest = self._runner(backend).snapshot(last.ref)
+            if newest is not None and last.plan.parent == str(ref):
+                return Job(self, last.ref)
+            if newest is not None and not newest.has_ended:
+                raise InvalidRequest(
+                    f"{last.ref}, a newer attempt of the same spec, has not ended", hint="watch it, or cancel it first"
+                )
         spec = spec_of(made.plan)
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
@@ -242,8 +250,7 @@ class Client:
                 f"the data or the model of {ref} has changed since it was submitted",
                 hint="submit its spec file as a new job",
             )
-        last = self.ledger.latest(made.key)
-        attempt = (last.attempt if last else made.attempt) + 1
+        attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
         plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)

@@ -370,7 +370,7 @@ class Client:
         """Return the handle of a job, from any process. Sends no request.
 
         Args:
-            ref: A reference, or a name, id or id prefix of a job in the ledger.
+            ref: A reference, or an id, name or id prefix of a job in the ledger. An exact id or name is preferred.
 
         Raises:
             JobNotFound: The ledger has no such job.
@@ -384,16 +384,19 @@ class Client:
             return Job(self, self._named(ref))
 
     def _named(self, text: str) -> JobRef:
-        found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None and not attempt.gone_at]
-        if not found:
-            raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
-        exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
-        found = exact or found
-        if len({attempt.key for attempt in found}) > 1:
-            refs = ", ".join(str(attempt.ref) for attempt in found[:5])
-            raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
-        assert found[0].ref is not None
-        return found[0].ref  # prefer the newest of several attempts
+        known = [(attempt.ref, attempt) for attempt in self.ledger.named(text) if attempt.ref is not None]
+        by_id = [(ref, attempt) for ref, attempt in known if text in (ref.id, str(ref))]
+        by_name = [(ref, attempt) for ref, attempt in known if attempt.name == text]
+        for matches in (by_id, by_name, known):
+            found = {ref: attempt.key for ref, attempt in matches if not attempt.gone_at}
+            if len(set(found.values())) > 1:
+                refs = ", ".join(map(str, list(found)[:5])) + (", ..." if len(found) > 5 else "")
+                raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
+            if found:
+                return next(iter(found))  # the newest of several attempts
+            if matches:  # the name of a deleted job must not be taken for the beginning of another one's id
+                raise JobNotFound(f"the job {text!r} was deleted", hint="run `cloudtune jobs` to list jobs")
+        raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
 
     def jobs(self, *, backend: str | None = None, remote: bool = False, limit: int | None = None) -> list[JobSnapshot]:
         """List the ledger's jobs with their current state, newest first.

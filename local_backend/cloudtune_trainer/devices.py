@@ -97,6 +97,22 @@ class Devices:
         if self.world > 1:
             torch.distributed.barrier()
 
+    def leave(self) -> None:
+        """End the group in order, once nothing is left to do together: the first process is the last to go.
+
+        The others need it until then, for example to receive the last sum. What goes wrong here changes no result.
+        """
+        if self.world == 1:
+            return
+        word = torch.zeros(1, device=self.device)
+        with contextlib.suppress(RuntimeError):  # a process that is gone already
+            self.barrier()
+            if self.rank:
+                torch.distributed.send(word, 0)
+            for other in range(1, self.world) if self.rank == 0 else ():
+                torch.distributed.recv(word, other)
+            word.item()  # on a GPU, wait until it has arrived
+
     def spread(self, parameters: Sequence[Tensor]) -> None:
         """Give all processes the first one's weights."""
         if self.world > 1:

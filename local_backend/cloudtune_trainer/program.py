@@ -60,6 +60,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     outcome = loop.train(job)
     if outcome in ("succeeded", "expired") and job.progress.step:
         _finish(job, loaded)
+    devices.leave()
     if outcome == "expired":
         limit = "the external time limit" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
         return outcome, f"{limit} was reached at step {job.progress.step}"

@@ -193,14 +193,15 @@ def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event, dead
         lines.tell()
         lines.end()
         _keep(tree, run)
+    if code == 0:  # finished: a signal that comes from now on changes nothing, nor does one that came too late
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if first:
+            _deliver(tree, run)
+        return 0
     if told.is_set():
         return TERMINATED
-    if code:
-        fail(tree, group.problem())
-        return 1
-    if first:
-        _deliver(tree, run)
-    return 0
+    fail(tree, group.problem())
+    return 1
 
 
 def _keep(tree: Tree, run: RunFolder) -> None:

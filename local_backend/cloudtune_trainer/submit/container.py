@@ -70,6 +70,7 @@ class Containers:
         self.hosts = tuple(f"algo-{number}" for number in range(1, job.instances + 1))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopped_at: float | None = None
+        self._failed: int | None = None
         self._port: socket.socket | None = None
 
     def tree(self, host: str = "algo-1") -> Tree:
@@ -138,17 +139,22 @@ class Containers:
                 )  # fmt: skip
 
     def poll(self) -> int | None:
-        """The exit status once all hosts have ended: the first that is not 0. After the grace nothing is left alive."""
+        """The exit status once all hosts have ended: that of the first to fail, else 0.
+
+        After the grace nothing is left alive.
+        """
         if self._stopped_at is not None and time.monotonic() - self._stopped_at > GRACE_S:
             self.kill()
         codes = [process.poll() for process in self._processes]
-        if any(code not in (None, 0) for code in codes) and None in codes:
+        if self._failed is None:
+            self._failed = next((code for code in codes if code), None)
+        if self._failed is not None and None in codes:
             self.stop()  # a job whose one host fails fails: the others are not let run on
         if None in codes:
             return None
         if self._port is not None:
             self._port.close()
-        return next((code for code in codes if code), 0)
+        return self._failed or 0
 
     def stop(self) -> None:
         """SIGTERM, and after 120 seconds SIGKILL."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.local.backend import forked
 
 from cloudtune_trainer.folder import RunFolder, append_line
 from cloudtune_trainer.generate import Answer
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.sagemaker import serving
+from cloudtune_trainer.sagemaker import entrypoint, serving
 from cloudtune_trainer.sagemaker.entrypoint import (
     TOKEN_SECRET_VARIABLE,
     Deadline,
@@ -98,6 +101,77 @@ def test_the_trainer_is_told_before_the_service_stops_it(tmp_path: Path) -> None
     for _ in range(2):
         deadline.look()
         assert run.asked("expire")
+
+
+TRAINER = """#!/bin/sh
+mkdir "$4/model"
+cat > "$4/model/tuned.json" <<END
+{"adapter": "lora", "method": "sft", "merged": false, "base_folder": "base", "base": {"source": "hub", "path": "a/b"}}
+END
+echo '{"state": "succeeded", "step": 3}' > "$4/status.json"
+"""
+"""In the place of the interpreter: a trainer that has succeeded."""
+
+
+def run_container(root: Path, at: tuple[str, int] | None = None) -> tuple[int, list[tuple[str, int]]]:
+    """Run the container's program in a child. Returns its exit code, and the lines that it ran after the trainer's end.
+
+    It receives SIGTERM when it first reaches the line ``at``.
+    """
+    tree_of(root, {"version": "2"})
+    python = root / "python"
+    python.write_text(TRAINER)
+    python.chmod(0o755)
+    lines: list[tuple[str, int]] = []
+
+    def follow(frame: types.FrameType, event: str, _: Any) -> Any:
+        here = (frame.f_code.co_name, frame.f_lineno)
+        if frame.f_code.co_filename != entrypoint.__file__:
+            return None
+        if event == "line" and here not in lines:
+            lines.append(here)
+            if here == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return follow
+
+    class Group(entrypoint.Group):
+        def wait(self, *arguments: Any) -> int:
+            code = super().wait(*arguments)
+            sys.settrace(follow)
+            frame: types.FrameType | None = sys._getframe(1)
+            while frame is not None:
+                frame.f_trace = follow
+                frame = frame.f_back
+            return code
+
+    def main() -> int:
+        os.environ["SAGEMAKER_BASE_DIR"] = str(root)
+        sys.executable = str(python)
+        entrypoint.Group = Group  # type: ignore[misc]
+        code = entrypoint.main()
+        sys.settrace(None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN, "at its exit, Python resets any other handler"
+        (root / "lines.json").write_text(json.dumps(lines))
+        return code
+
+    status = os.waitpid(forked.fork(main), 0)[1]
+    path = root / "lines.json"
+    return os.waitstatus_to_exitcode(status), [tuple(x) for x in json.loads(path.read_text())] if path.exists() else []
+
+
+def test_a_signal_after_the_success_changes_nothing(tmp_path: Path) -> None:
+    """At each line that runs after the trainers have ended."""
+    code, lines = run_container(tmp_path / "none")
+    assert code == 0
+    assert {"_train", "_keep", "_deliver"} <= {name for name, _ in lines}
+    for number, line in enumerate(lines):
+        root = tmp_path / str(number)
+        assert run_container(root, line)[0] == 0, line
+        assert not (root / "output" / "failure").exists()
+        made = {path.relative_to(root / "model") for path in (root / "model").rglob("*")}
+        assert made == {
+            path.relative_to(tmp_path / "none" / "model") for path in (tmp_path / "none" / "model").rglob("*")
+        }
 
 
 def test_gguf_is_installed_for_such_models_only() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ import torch
 from cloudtune_trainer import checkpoints
 from cloudtune_trainer.folder import RunFolder, read_json
 from cloudtune_trainer.launch import processes_for
+from cloudtune_trainer.ports import hold_port
 from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 
 from .conftest import Runs, metrics, same_bits, sums, texts, weights
@@ -88,6 +92,37 @@ def test_a_group_is_stopped_together(runs: Runs) -> None:
     assert (status["state"], status["problem"]["code"]) == ("failed", "killed")
     assert status["problem"]["interrupted"]
     assert checkpoints.newest_good(run.checkpoints).step == status["step"]
+
+
+_LEAVES = """
+import time
+from cloudtune_trainer.devices import Devices
+
+devices = Devices("cpu", "fp32")
+devices.totals(1.0)
+if devices.rank:
+    time.sleep(0.5)
+before = time.monotonic()
+devices.leave()
+print(before, time.monotonic())
+"""
+
+
+@pytest.mark.soak
+def test_the_first_process_leaves_last() -> None:
+    """The others may still be receiving the last sum from it."""
+    with hold_port() as held:
+        group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(held.getsockname()[1])}
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _LEAVES], stdout=subprocess.PIPE, text=True,
+                env={**os.environ, **group, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
+            )
+            for rank in range(2)
+        ]  # fmt: skip
+        (_, left), (late, _) = (map(float, process.communicate(timeout=LIMIT_S)[0].split()) for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert left >= late
 
 
 @pytest.mark.usefixtures("_two")

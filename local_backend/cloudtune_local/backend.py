@@ -25,11 +25,11 @@ from cloudtune_local import (
     snapshots,
 )
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting, run_status_of
+from cloudtune_local.rundir import UNREADABLE, Run, is_waiting, run_status_of
 from cloudtune_local.translate import CREATE, FIND_CHECKPOINT, NAME, to_plan
 from cloudtune_local.tuned_model import tuned_model
 from cloudtune_trainer.submit import inference, rows
-from cloudtune_trainer.submit.locks import take_lock
+from cloudtune_trainer.submit.locks import is_held, take_lock
 from cloudtune_trainer.submit.model_facts import find_model
 from cloudtune_trainer.submit.plan import row_limit
 from cloudtune_trainer.submit.run_folder import checkpoints, read_json, read_lines
@@ -270,8 +270,8 @@ class LocalBackend:
         if lock is None:
             return  # a worker has come up meanwhile, and will see what is asked
         try:
-            status, job = read_json(run.status) or {"state": "queued"}, read_json(run.job) or {}
-            if is_waiting(status):
+            status, job = run.recorded_status(), run.recorded_job()
+            if is_waiting(status) or status["state"] == UNREADABLE:
                 Queue(run.path.parent).leave(job.get("pool", devices.CPU), Place(int(job.get("number", 0)), run.slug))
                 act()
         finally:
@@ -284,9 +284,9 @@ class LocalBackend:
         except JobNotFound:
             return
         run_status = run.run_status()
-        if not run_status.is_final:
+        if not run_status.is_final and (run_status.state != UNREADABLE or is_held(run.lock)):
             raise InvalidRequest(f"{ref} has not ended ({run_status.state})", hint="cancel it first")
-        children = [str(job.ref) for job in self._others(ref) if job.parent == ref and not job.state.is_terminal]
+        children = [str(job.ref) for job in self._others(ref) if job.parent == ref and not job.has_ended]
         if children:
             message = f"{', '.join(children)} started from a checkpoint of {ref} and has not ended"
             raise InvalidRequest(message, hint="wait for it, or cancel it first")

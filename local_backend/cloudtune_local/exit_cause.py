@@ -9,7 +9,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cloudtune_trainer.submit.run_folder import DISK_FULL_ERRNOS
+from cloudtune_trainer.submit.run_folder import DISK_FULL_ERRNOS, RESUME_HINT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,11 @@ _MEMORY_HINT = (
     "gradient_checkpointing, or an adapter instead of full training; `cloudtune resume` continues from a checkpoint"
 )
 _DISK_HINT = "free disk space, then `cloudtune resume` continues from the newest valid checkpoint"
-_KILLED_HINT = "`cloudtune resume` continues from the newest valid checkpoint"
+_FROM_OUTSIDE = (
+    signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGALRM, signal.SIGXCPU,
+)  # fmt: skip
+"""Signals that a user, a scheduler or the kernel sends. The others report a fault of the program itself."""
 
 
 class ProcessExit(NamedTuple):
@@ -56,6 +60,11 @@ def cause(death: ProcessExit) -> dict[str, Any]:
     return _problem("crashed", f"the trainer {how}: {last or 'its log is empty'}", "see log.txt for details")
 
 
+def interrupted(message: str) -> dict[str, Any]:
+    """The problem to report when a signal from outside, or the loss of the machine, ended the run."""
+    return {**_problem("killed", message, RESUME_HINT), "interrupted": True}
+
+
 def own_fault(error: Exception) -> dict[str, Any]:
     """The problem to report when the worker itself failed."""
     message = f"the worker failed: {error}" if isinstance(error, OSError) else f"the worker failed: {error!r}"
@@ -68,16 +77,16 @@ def _by_signal(number: int, death: ProcessExit) -> dict[str, Any]:
     name = _signal_name(number)
     if number == signal.SIGKILL and death.oom_kills:
         message = f"the kernel killed the trainer because memory ran out{_memory(death)}"
-        return _problem("out_of_memory", message, _MEMORY_HINT)
+        return {**_problem("out_of_memory", message, _MEMORY_HINT), "interrupted": True}
     if number == signal.SIGKILL and death.memory_bytes and death.peak_bytes >= MEMORY_SHARE * death.memory_bytes:
         message = f"the trainer was killed ({name}) while using nearly all memory{_memory(death)}"
-        return _problem("out_of_memory", message, _MEMORY_HINT)
+        return {**_problem("out_of_memory", message, _MEMORY_HINT), "interrupted": True}
     if number == signal.SIGXFSZ:
         return _problem("disk_full", "a file exceeded this user's file size limit", _DISK_HINT)
     if number == signal.SIGBUS and _is_full(death):  # a mapped file that the disk has no room for
         return _problem("disk_full", "the disk is full", _DISK_HINT)
-    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        return _problem("killed", f"another process killed the trainer ({name})", _KILLED_HINT)
+    if number in _FROM_OUTSIDE:
+        return interrupted(f"another process killed the trainer ({name})")
     last = _last_line(death.log_tail)
     return _problem("crashed", f"the trainer crashed ({name}){': ' + last if last else ''}", "see log.txt")
 

@@ -126,7 +126,7 @@ def start(run: Run) -> bool:
     lock = take_lock(run.lock)
     if lock is None:
         return False
-    if run.orphaned(read_json(run.status) or {"state": "queued"}).is_final:
+    if run.orphaned(run.recorded_status()).is_final:
         os.close(lock)
         return False
     _spawn(run, lock)

@@ -11,10 +11,12 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune_local import processes
+from cloudtune_local.exit_cause import interrupted
 from cloudtune_trainer.submit.locks import is_held
 from cloudtune_trainer.submit.run_folder import (
     DISK_FULL_ERRNOS,
     FINAL_STATES,
+    STATES,
     RunFolder,
     append_line,
     now,
@@ -50,7 +52,7 @@ class RunStatus(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Whether it will never change again."""
-        return self.state in FINAL_STATES
+        return has_ended(self.status) or self.state in FINAL_STATES
 
 
 class Run(RunFolder):
@@ -71,13 +73,21 @@ class Run(RunFolder):
         """Whether there is such a run."""
         return self.spec.is_file()
 
+    def recorded_status(self) -> dict[str, Any]:
+        """Return what status.json says. If it is damaged, the state is ``UNREADABLE``."""
+        return _document(f"{self.path}/status.json") or {"state": "queued"}
+
+    def recorded_job(self) -> dict[str, Any]:
+        """Return what job.json says; nothing if it is damaged."""
+        job = _document(f"{self.path}/job.json") or {}
+        return {} if job.get("state") == UNREADABLE else job
+
     def run_status(self) -> RunStatus:
         """Return the current status."""
-        job, status = _document(f"{self.path}/job.json"), _document(f"{self.path}/status.json")
-        return self._run_status(job or {}, status or {"state": "queued"})
+        return self._run_status(self.recorded_job(), self.recorded_status())
 
     def _run_status(self, job: dict[str, Any], status: dict[str, Any]) -> RunStatus:
-        if status["state"] in FINAL_STATES:
+        if has_ended(status):
             return _as_written(status, job, None)
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
@@ -85,13 +95,13 @@ class Run(RunFolder):
                 return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
-            status = _document(f"{self.path}/status.json") or status  # it may have ended between our two looks
+            status = self.recorded_status()  # it may have ended between our two looks
         return self.orphaned(status, job)
 
     def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> RunStatus:
         """Return the status of a run with that recorded status and no worker."""
-        job = job if job is not None else read_json(self.job) or {}
-        if status["state"] in FINAL_STATES:
+        job = job if job is not None else self.recorded_job()
+        if has_ended(status):
             return _as_written(status, job, None)
         return _orphan(status, job, self.asked("pause"))
 
@@ -105,7 +115,14 @@ class Run(RunFolder):
 
     def tell(self, state: str, detail: str = "", *, durable: bool = True, **changes: Any) -> None:
         """Write the status, keeping what it says otherwise."""
-        status = {**(read_json(self.status) or {}), **changes, "state": state, "detail": detail, "updated_at": now()}
+        before = self.recorded_status()
+        status = {
+            **(before if before["state"] != UNREADABLE else {}),
+            **changes,
+            "state": state,
+            "detail": detail,
+            "updated_at": now(),
+        }
         if state in FINAL_STATES:
             status.setdefault("problem", None)
             status["finished_at"] = status["updated_at"]
@@ -161,7 +178,7 @@ def run_status_of(folder: str) -> RunStatus | None:
     For a run that has ended, as most have, only two small files are read, so listing a thousand runs is fast.
     """
     job, status = _document(f"{folder}/job.json"), _document(f"{folder}/status.json")
-    if job is not None and status is not None and status["state"] in FINAL_STATES:
+    if job is not None and status is not None and has_ended(status):
         return _as_written(status, job, None)
     run = Run(folder)
     return run._run_status(job or {}, status or {"state": "queued"}) if run.exists() else None
@@ -182,6 +199,11 @@ def _document(path: str) -> dict[str, Any] | None:
         return json.loads(content.decode())  # type: ignore[no-any-return]
     except ValueError as error:  # writers rename whole files: this is the disk's doing, or a person's
         return {"state": UNREADABLE, "detail": f"{path} is damaged: {error}"}
+
+
+def has_ended(status: dict[str, Any]) -> bool:
+    """Whether a recorded status is the last one. One that this version does not know is, if it has an end time."""
+    return status["state"] in FINAL_STATES or (status["state"] not in STATES and bool(status.get("finished_at")))
 
 
 def is_waiting(status: dict[str, Any]) -> bool:
@@ -206,9 +228,5 @@ def _orphan(status: dict[str, Any], job: dict[str, Any], pause: bool) -> RunStat
             "cancelled", "its worker exited while the job was being cancelled", None, status, job, None, True
         )
     was = status.get("detail") or state
-    problem = {
-        "code": "killed",
-        "message": f"the worker was killed or the machine shut down while the job was {state} ({was})",
-        "hint": "`cloudtune resume` continues from the newest valid checkpoint",
-    }
-    return RunStatus("failed", problem["message"], problem, status, job, None, True)
+    message = f"the worker was killed or the machine shut down while the job was {state} ({was})"
+    return RunStatus("failed", message, interrupted(message), status, job, None, True)

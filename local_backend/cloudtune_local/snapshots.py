@@ -69,7 +69,8 @@ def to_snapshot(ref: JobRef, run_status: RunStatus, ahead: int | None = None) ->
 
 def _problem(document: dict[str, Any]) -> JobProblem:
     message = str(document.get("message", "")) or "the trainer gave no reason"
-    return JobProblem(message=message, code=str(document.get("code", "failed")), hint=document.get("hint"))
+    return JobProblem(message=message, code=str(document.get("code", "failed")), hint=document.get("hint"),
+                      interrupted=document.get("interrupted") is True)  # fmt: skip
 
 
 def to_events(lines: Iterable[tuple[int, Any]]) -> list[Event]:

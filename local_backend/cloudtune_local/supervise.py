@@ -25,7 +25,7 @@ class SignalWaiter:
     """Wakes a waiting worker when a signal arrives; none is lost between two looks."""
 
     def __init__(self) -> None:
-        self.told_to_stop = False
+        self.stop_signal: int | None = None
         self._reader, writer = os.pipe()
         for end in (self._reader, writer):
             os.set_blocking(end, False)
@@ -46,7 +46,12 @@ class SignalWaiter:
         pass
 
     def _stop(self, number: int, frame: Any) -> None:
-        self.told_to_stop = True
+        self.stop_signal = number
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether a signal to stop has arrived."""
+        return self.stop_signal is not None
 
 
 def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
@@ -65,9 +70,9 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
         run.reserve.unlink(missing_ok=True)
     elif run.asked("cancel"):
         run.end("cancelled", "cancelled" if ended.code >= 0 else "cancelled; the trainer had to be killed")
-    elif bell.told_to_stop:
-        problem = {"code": "killed", "message": "the worker received SIGTERM", "hint": "`cloudtune resume`"}
-        run.end("failed", problem["message"], problem)
+    elif bell.stop_signal is not None:
+        message = f"the worker received {signal.Signals(bell.stop_signal).name}"
+        run.end("failed", message, exit_cause.interrupted(message))
     else:
         death = exit_cause.ProcessExit(
             returncode=ended.code,

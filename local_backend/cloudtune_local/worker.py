@@ -18,11 +18,11 @@ from typing import Any
 from cloudtune_local import devices, exit_cause
 from cloudtune_local import processes as procs
 from cloudtune_local.queue import Place, Queue
-from cloudtune_local.rundir import Run, is_waiting
+from cloudtune_local.rundir import Run, has_ended, is_waiting
 from cloudtune_local.supervise import SignalWaiter, supervise
 from cloudtune_local.trainer_process import Trainer
 from cloudtune_trainer.submit.locks import take_lock
-from cloudtune_trainer.submit.run_folder import FINAL_STATES, keep_private, now, read_json, write_json
+from cloudtune_trainer.submit.run_folder import keep_private, now, read_json, write_json
 
 POLL_S = 0.2
 TAKEN = 3
@@ -64,8 +64,8 @@ def main(arguments: list[str]) -> int:
 
 def look_after(run: Run, lock: int, bell: SignalWaiter) -> None:
     """Continue the run to its end."""
-    status = read_json(run.status) or {"state": "queued"}
-    if status["state"] in FINAL_STATES:
+    status = run.recorded_status()
+    if has_ended(status):
         return
     if not is_waiting(status):
         _record_orphan_failure(run, status)

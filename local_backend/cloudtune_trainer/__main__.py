@@ -1,5 +1,8 @@
 """The trainer's entry: ``python -m cloudtune_trainer RUN_DIR``. Exit status 0 unless the run failed.
 
+SIGTERM and SIGINT interrupt the run: it saves a checkpoint, and fails as ``killed`` with the exit status 128 plus the
+signal's number, unless it was also asked to cancel. After the last step they change nothing.
+
 The final status is always in ``status.json``. The details of a failure are written to standard error, which the worker
 saves in ``log.txt``.
 """
@@ -10,13 +13,12 @@ import gc
 import os
 import signal
 import sys
-import threading
 import traceback
 from typing import TYPE_CHECKING
 
 from cloudtune_trainer.folder import RunFolder, read_json
 from cloudtune_trainer.launch import leave_note, processes_for, run_group
-from cloudtune_trainer.problems import classify
+from cloudtune_trainer.problems import RESUME_HINT, TrainingProblem, classify
 from cloudtune_trainer.reporting import Report
 from cloudtune_trainer.run_spec import read_spec
 
@@ -34,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not run.path.is_dir():
         sys.stderr.write(f"{run.path} is not a folder\n")
         return 2
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    received: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.append(number))
     rank = int(os.environ.get("RANK", "0"))
     report = Report(run, silent=rank != 0)
     try:
@@ -46,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         if (count := processes_for(spec)) > 1:
-            run_group(run, count, told.is_set)
+            run_group(run, count, lambda: bool(received))
             return 0 if read_json(run.status)["state"] != "failed" else 1
         # The libraries allocate about a million objects that stay: collecting among them takes a fifth of the start.
         gc.disable()
@@ -57,7 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gc.freeze()
         finally:
             gc.enable()
-        report.state(*run_training(run, spec, report, told.is_set))
+        outcome, detail = run_training(run, spec, report, lambda: bool(received))
+        if outcome == "interrupted":
+            message = f"the trainer received {signal.Signals(received[0]).name} {detail}"
+            report.failed(TrainingProblem("killed", message, RESUME_HINT, interrupted=True))
+            return 128 + received[0]
+        report.state(outcome, detail)
     except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
         traceback.print_exc()
         problem = classify(error, run.log)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
-_REQUESTS = (None, "pause", "cancelled", "expired")
+_REQUESTS = (None, "pause", "cancelled", "interrupted", "expired")
 
 
 class Devices:

@@ -51,7 +51,8 @@ class Job:
     write: Callable[[Path, dict[str, torch.Tensor]], None]
     """Puts weights, optimizer and these random states into a checkpoint's folder."""
     stopping: Callable[[], bool]
-    """Whether the process was told to stop (SIGTERM)."""
+    """Whether the process has received a signal to stop (SIGTERM, SIGINT). Without a request to cancel, the run was
+    interrupted: nobody wants it to end."""
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -131,7 +132,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
             report.state("training")
 
     if outcome == "succeeded" and _owes_evaluation(job):
-        outcome = "cancelled"
+        outcome = devices.agree(_request(job, clock)) or "cancelled"
     if outcome == "cancelled":
         report.state("cancelling", "saving a checkpoint")
     if saved != job.progress.step:
@@ -141,14 +142,15 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
 
 
 class Interrupted(Exception):
-    """The run was cancelled while a split was measured."""
+    """The run was cancelled or interrupted while a split was measured."""
 
 
 def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str, float]:
     """The figures of a split, over all its samples, with dropout off.
 
     Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
-    `Interrupted` when cancelled. A time limit waits, because the model is chosen by what is measured here.
+    `Interrupted` when cancelled or interrupted by a signal. A time limit waits, because the model is chosen by what is
+    measured here.
     """
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
@@ -173,7 +175,7 @@ def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str,
 
 def _give_way(job: Job, clock: Clock) -> None:
     request = job.devices.agree(_request(job, clock))
-    if request == "cancelled":
+    if request in ("cancelled", "interrupted"):
         raise Interrupted
     if request == "pause":
         with clock.standing():
@@ -248,8 +250,10 @@ def _save(job: Job, clock: Clock, *, best: bool) -> int:
 
 def _request(job: Job, clock: Clock) -> str | None:
     limit = job.spec.limits.max_time
-    if job.stopping() or job.run.asked("cancel"):
+    if job.run.asked("cancel"):
         return "cancelled"
+    if job.stopping():
+        return "interrupted"
     if (limit is not None and clock.seconds() >= limit) or job.run.asked("expire"):
         return "expired"
     return "pause" if job.run.asked("pause") else None

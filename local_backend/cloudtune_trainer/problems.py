@@ -14,11 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class TrainingProblem(Exception):
-    """A failure that is understood: ``code`` is stable, ``hint`` says what to do about it."""
+RESUME_HINT = "`cloudtune resume` continues from the newest valid checkpoint; without one, submit with --again"
 
-    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+
+class TrainingProblem(Exception):
+    """A failure that is understood: ``code`` is stable, ``hint`` says what to do about it.
+
+    ``interrupted``: a signal from outside ended the run, and not the run itself.
+    """
+
+    def __init__(self, code: str, message: str, hint: str | None = None, *, interrupted: bool = False) -> None:
         super().__init__(message)
+        self.interrupted = interrupted
         self.code = code
         self.message = message
         self.hint = hint

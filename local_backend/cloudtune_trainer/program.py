@@ -31,7 +31,10 @@ def import_libraries(spec: RunSpec) -> None:
 
 
 def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
-    """Train, and write the model. Returns the final state's word and what is to be said of it; the caller writes it."""
+    """Train, and write the model. Returns the outcome and what is to be said of it; the caller writes it.
+
+    The outcome is a final state, or ``interrupted`` if ``stopping`` ended the run and nobody asked to cancel it.
+    """
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # the log is a file; how far things are stands in the status
@@ -43,7 +46,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     try:
         loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
     except Cancelled:
-        return "cancelled", ""
+        return ("cancelled", "") if run.asked("cancel") else ("interrupted", "before the first step")
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout draws from here, whatever loading has drawn; each process of a group draws its own
     torch.manual_seed(spec.seed + devices.rank)
@@ -60,6 +63,8 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     if outcome == "expired":
         limit = "the external time limit" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
         return outcome, f"{limit} was reached at step {job.progress.step}"
+    if outcome == "interrupted":
+        return outcome, f"at step {job.progress.step}, and saved a checkpoint"
     return outcome, ""
 
 

@@ -80,7 +80,9 @@ class Report:
 
     def failed(self, problem: TrainingProblem) -> None:
         """The end, with its reason; also where the disk takes no event any more."""
-        reason = {"code": problem.code, "message": problem.message, "hint": problem.hint}
+        reason: dict[str, Any] = {"code": problem.code, "message": problem.message, "hint": problem.hint}
+        if problem.interrupted:
+            reason["interrupted"] = True
         self._status |= {"problem": reason}
         self._reserve.unlink(missing_ok=True)  # should the disk be full, this is the room for the last word
         self._try_event("error", problem.message, level="error", code=problem.code, hint=problem.hint)

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from cloudtune.errors import JobEnded as JobEnded
     from cloudtune.errors import JobExpired as JobExpired
     from cloudtune.errors import JobFailed as JobFailed
+    from cloudtune.errors import JobInterrupted as JobInterrupted
     from cloudtune.errors import JobNotFound as JobNotFound
     from cloudtune.errors import LedgerError as LedgerError
     from cloudtune.errors import LostContact as LostContact
+    from cloudtune.errors import OutcomeUnknown as OutcomeUnknown
     from cloudtune.errors import PermissionDenied as PermissionDenied
     from cloudtune.errors import PolicyRefused as PolicyRefused
     from cloudtune.errors import Problem as Problem
@@ -71,9 +73,9 @@ _HOMES = {
     "errors": (
         "ArchiveError", "BackendError", "BackendNotInstalled", "CloudtuneError", "ConfigError", "Conflict",
         "CredentialsError", "DataError", "InputError", "InvalidRequest", "JobCancelled", "JobEnded", "JobExpired",
-        "JobFailed", "JobNotFound", "LedgerError", "LostContact", "PermissionDenied", "PolicyRefused", "Problem",
-        "QuotaExceeded", "RateLimited", "SpecError", "TransientError", "Unavailable", "UnknownBackend",
-        "UnsupportedError", "WaitTimeout",
+        "JobFailed", "JobInterrupted", "JobNotFound", "LedgerError", "LostContact", "OutcomeUnknown",
+        "PermissionDenied", "PolicyRefused", "Problem", "QuotaExceeded", "RateLimited", "SpecError", "TransientError",
+        "Unavailable", "UnknownBackend", "UnsupportedError", "WaitTimeout",
     ),
     "execute": ("StepUpdate",),
     "job": ("Job",),
@@ -118,6 +120,7 @@ __all__ = [
     "JobEnded",
     "JobExpired",
     "JobFailed",
+    "JobInterrupted",
     "JobNotFound",
     "JobRef",
     "JobSnapshot",
@@ -126,6 +129,7 @@ __all__ = [
     "LedgerError",
     "LostContact",
     "Metric",
+    "OutcomeUnknown",
     "PermissionDenied",
     "Plan",
     "PolicyRefused",

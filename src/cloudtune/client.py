@@ -215,7 +215,12 @@ class Client:
     def resume(self, ref: JobRef, *, on_step: Callable[[StepUpdate], None] | None = None) -> Job:
         """Continue a job that has ended: a new job starts from its newest valid checkpoint, with it as the parent.
 
-        While the new job is unfinished, the same call returns it again.
+        The same call returns the new job again. If that has failed, resume it instead.
+
+        Raises:
+            UnsupportedError: The back end cannot continue a job that has ended.
+            InvalidRequest: The job has no valid checkpoint, its data or model has changed, or a newer attempt of its
+                spec has not ended.
         """
         backend = self.backend(ref.backend)
         capabilities = capabilities_of(backend, ref)
@@ -228,12 +233,15 @@ class Client:
                 f"{ref} was not submitted with this ledger, so its spec is unknown",
                 hint="submit its spec file with --resume, or use the ledger it was submitted with",
             )
-        last = self.ledger.latest(made.key)
-        child = last if last is not None and last.plan.parent == str(ref) else None
-        if child is not None and child.gone_at is None:
-            if child.ref is not None and self._runner(backend).state(child.ref) is not None:
-                return Job(self, child.ref)
-            return self.submit(child.plan, trust_remote_code=True, on_step=on_step)
+        last = self.ledger.latest(made.key) or made
+        if last.ref is not None and last.ref != ref and last.gone_at is None:
+            newest = self._runner(backend).snapshot(last.ref)
+            if newest is not None and last.plan.parent == str(ref):
+                return Job(self, last.ref)
+            if newest is not None and not newest.has_ended:
+                raise InvalidRequest(
+                    f"{last.ref}, a newer attempt of the same spec, has not ended", hint="watch it, or cancel it first"
+                )
         spec = spec_of(made.plan)
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
@@ -241,8 +249,7 @@ class Client:
                 f"the data or the model of {ref} has changed since it was submitted",
                 hint="submit its spec file as a new job",
             )
-        last = self.ledger.latest(made.key)
-        attempt = (last.attempt if last else made.attempt) + 1
+        attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
         fitted = Fitted(spec, (), advice)  # what it dropped was left out of the recorded spec
         plan = self._planned(fitted, backend, resolved, data, made.key, attempt, ref)
@@ -362,7 +369,7 @@ class Client:
         """Return the handle of a job, from any process. Sends no request.
 
         Args:
-            ref: A reference, or a name, id or id prefix of a job in the ledger.
+            ref: A reference, or an id, name or id prefix of a job in the ledger. An exact id or name is preferred.
 
         Raises:
             JobNotFound: The ledger has no such job.
@@ -376,16 +383,19 @@ class Client:
             return Job(self, self._named(ref))
 
     def _named(self, text: str) -> JobRef:
-        found = [attempt for attempt in self.ledger.named(text) if attempt.ref is not None and not attempt.gone_at]
-        if not found:
-            raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
-        exact = [attempt for attempt in found if attempt.ref and text in (attempt.ref.id, str(attempt.ref))]
-        found = exact or found
-        if len({attempt.key for attempt in found}) > 1:
-            refs = ", ".join(str(attempt.ref) for attempt in found[:5])
-            raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
-        assert found[0].ref is not None
-        return found[0].ref  # prefer the newest of several attempts
+        known = [(attempt.ref, attempt) for attempt in self.ledger.named(text) if attempt.ref is not None]
+        by_id = [(ref, attempt) for ref, attempt in known if text in (ref.id, str(ref))]
+        by_name = [(ref, attempt) for ref, attempt in known if attempt.name == text]
+        for matches in (by_id, by_name, known):
+            found = {ref: attempt.key for ref, attempt in matches if not attempt.gone_at}
+            if len(set(found.values())) > 1:
+                refs = ", ".join(map(str, list(found)[:5])) + (", ..." if len(found) > 5 else "")
+                raise InputError(f"{text!r} matches several jobs: {refs}", hint="use the full reference of one of them")
+            if found:
+                return next(iter(found))  # the newest of several attempts
+            if matches:  # the name of a deleted job must not be taken for the beginning of another one's id
+                raise JobNotFound(f"the job {text!r} was deleted", hint="run `cloudtune jobs` to list jobs")
+        raise JobNotFound(f"no job named {text!r} in {self.ledger}", hint="run `cloudtune jobs` to list jobs")
 
     def jobs(self, *, backend: str | None = None, remote: bool = False, limit: int | None = None) -> list[JobSnapshot]:
         """List the ledger's jobs with their current state, newest first.

@@ -26,10 +26,12 @@
     │           └── InvalidResponse                  a response that does not match the API
     └── JobEnded                                     the ways in which waiting ends without success
         ├── JobFailed                            3
+        │   └── JobInterrupted                   9   a signal or a lost machine ended it; it can be resumed
         ├── JobCancelled                         4
         ├── WaitTimeout (TimeoutError)           5   the job is still running
         ├── LostContact                          6   the job may still be running
-        └── JobExpired                           8   stopped by a limit; a usable model may exist
+        ├── JobExpired                           8   stopped by a limit; a usable model may exist
+        └── OutcomeUnknown                      10   it has ended in a state that this version does not know
 
 To add an error, subclass the nearest class above (and a builtin where callers expect one), set ``exit_code`` if it
 differs, keep it picklable, add it to the tree above, and list it in ``cloudtune.__all__`` if users should catch it.
@@ -237,6 +239,12 @@ class JobFailed(JobEnded):
     exit_code = 3
 
 
+class JobInterrupted(JobFailed):
+    """A signal from outside or a lost machine ended the job. It can be resumed from its newest checkpoint."""
+
+    exit_code = 9
+
+
 class JobCancelled(JobEnded):
     """The job was cancelled."""
 
@@ -259,3 +267,9 @@ class JobExpired(JobEnded):
     """A limit stopped the job. Its best checkpoint may be usable."""
 
     exit_code = 8
+
+
+class OutcomeUnknown(JobEnded):
+    """The job has an end time, but the vendor's state is not known to this version. It may have a usable model."""
+
+    exit_code = 10

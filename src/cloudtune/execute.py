@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cloudtune.backend import Done, Intent, Unsettled
-from cloudtune.errors import BackendError, JobNotFound, LedgerError, RateLimited, TransientError
+from cloudtune.errors import (
+    BackendError,
+    Conflict,
+    CredentialsError,
+    InvalidRequest,
+    JobNotFound,
+    LedgerError,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    TransientError,
+)
 from cloudtune.ledger.ledger import RENEW_EVERY_S
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.plan import Step, filled
@@ -39,6 +50,8 @@ LONGEST_SETTLE_WAIT_S = 60.0
 FIRST_PROBE_S = 0.5
 LONGEST_PROBE_S = 15.0
 DEFAULT_AWAIT_LIMIT_S = 3600.0
+_REFUSALS = (InvalidRequest, PermissionDenied, CredentialsError, QuotaExceeded, JobNotFound, Conflict)
+"""The back end understood the request and refused it."""
 
 
 class StepUpdate(Value, frozen=True, kw_only=True):
@@ -228,8 +241,10 @@ class _StepRun:
                 outputs = self._x._backend.do(step, notes)
         except TransientError as error:
             if isinstance(error, RateLimited) or getattr(error, "acted", None) is False:
-                self._intent = self._ledger.not_sent(token, step.id, self._owner, before)
-                self._sent_at = sent_before
+                self._undo_send(before, sent_before)
+            raise
+        except _REFUSALS:
+            self._undo_send(before, sent_before)
             raise
         finally:
             self._intent = msgspec.structs.replace(self._intent, notes=dict(notes.notes))  # the next run sees them
@@ -240,6 +255,11 @@ class _StepRun:
             if isinstance(again, Done):
                 outputs = self._adopt(_beside(again, outputs.get("ref")))
         return outputs
+
+    def _undo_send(self, before: Intent, sent_before: float | None) -> None:
+        """Record that the request certainly had no effect."""
+        self._intent = self._ledger.not_sent(self._plan.token, self._step.id, self._owner, before)
+        self._sent_at = sent_before
 
     def _adopt(self, found: Done, *, journaled: bool = True) -> dict[str, Any]:
         """Accept what was found, cancel duplicates from late requests, and record it while the lease is valid."""

@@ -164,6 +164,8 @@ class Job:
 
         Raises:
             JobFailed, JobCancelled, JobExpired: The job ended without success.
+            JobInterrupted: A signal or a lost machine ended the job, a kind of JobFailed.
+            OutcomeUnknown: The job ended in a state that this version does not know.
             WaitTimeout: The time is over, or the job is paused.
             LostContact: The back end does not respond.
         """
@@ -177,7 +179,7 @@ class Job:
     def cancel(self) -> None:
         """Cancel the job. Has no effect if it is repeated or the job has ended."""
         self._need("verb:cancel")
-        if not self.state.is_terminal:
+        if not self.snapshot().has_ended:
             reading(self._client.clock, self._backend.cancel, self.ref)
 
     def pause(self) -> None:
@@ -186,7 +188,7 @@ class Job:
 
     def resume(self) -> Job:
         """Resume a paused job, or continue one that has ended from its newest valid checkpoint, as a new job."""
-        if self.state.is_terminal:
+        if self.snapshot().has_ended:
             return self._client.resume(self.ref)
         reading(self._client.clock, self._able(Pausable, "verb:resume").resume, self.ref)
         return self

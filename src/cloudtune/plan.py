@@ -191,6 +191,20 @@ def output_ref(step: str, output: str) -> dict[str, str]:
     return {"$step": step, "output": output}
 
 
+def stale_steps(recorded: Plan, plan: Plan) -> set[str]:
+    """Return the ids of recorded steps whose outcome is not valid for another plan of the same attempt.
+
+    A step is stale if the other plan has no equal step, or if it uses the output of a stale step.
+    """
+    wanted = {step.id: msgspec.json.encode(step, order="deterministic") for step in plan.steps}
+    stale: set[str] = set()
+    for step in recorded.steps:
+        text = msgspec.json.encode(step, order="deterministic")
+        if text != wanted.get(step.id) or any(f'"$step":"{other}"'.encode() in text for other in stale):
+            stale.add(step.id)
+    return stale
+
+
 def plan_to_json(plan: Plan) -> dict[str, Any]:
     """Convert the plan to plain JSON types."""
     return msgspec.to_builtins(plan, enc_hook=_encode)  # type: ignore[no-any-return]

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data.spool import Spool
-from cloudtune.errors import JobNotFound, LedgerError
+from cloudtune.errors import BackendError, JobNotFound, LedgerError, TransientError
 from cloudtune.execute import Executor
 from cloudtune.ledger.rows import REMEDY
 from cloudtune.retry import reading
-from cloudtune.state import JobRef, JobState
+from cloudtune.state import JobRef, JobSnapshot, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ class Runner:
         """The attempt that a new plan of a job or an import is, and the job whose checkpoint it starts from.
 
         That is the last attempt, unless it was deleted, or it has ended and ``again`` or ``resume`` ask for a new one.
-        A job that succeeded is not resumed.
+        A job that succeeded is not resumed. An attempt without a job is planned anew: see `submit`.
         """
         last = self.ledger.latest(key)
         if last is None:
@@ -85,12 +85,20 @@ class Runner:
         if last.gone_at is not None:
             return last.attempt + 1, None
         parent = JobRef.parse(last.plan.parent) if last.plan.parent else None
-        if last.ref is None or not (again or resume):
+        if last.ref is None:
+            if parent is None and resume and (made := self.ledger.latest(key, made=True)) and not made.gone_at:
+                parent = made.ref
+            return last.attempt, parent if parent and not again and self._is_resumable(parent) else None
+        if not (again or resume):
             return last.attempt, parent
-        state = self.state(last.ref)
-        if state is not None and (not state.is_terminal or (resume and state is JobState.SUCCEEDED)):
+        job = self.snapshot(last.ref)
+        if job is not None and (not job.has_ended or (resume and job.state is JobState.SUCCEEDED)):
             return last.attempt, parent
-        return last.attempt + 1, last.ref if resume and state is not None else None
+        return last.attempt + 1, last.ref if resume and job is not None else None
+
+    def _is_resumable(self, ref: JobRef) -> bool:
+        job = self.snapshot(ref)
+        return job is not None and job.has_ended and job.state is not JobState.SUCCEEDED
 
     def next_deployment(self, key: str) -> int:
         """The attempt that a new plan to deploy or to remove is: the last one, or a new one once that has ended."""
@@ -108,18 +116,29 @@ class Runner:
 
         ``spec`` says where the rows of its ``encode`` steps are. Raises what the back end raises once its retries are
         used up; the same call then continues from there.
+
+        An attempt whose job was never requested follows the new plan, for example one that starts over instead of
+        resuming. If a resumed attempt is refused before that, it is forgotten, so nothing has changed.
         """
         attempt = self.ledger.begin(plan)
-        return attempt.ref or self._executor(on_step).run(attempt.plan, spec)
+        if attempt.ref is not None:
+            return attempt.ref
+        attempt = self.ledger.revise(plan)
+        try:
+            return self._executor(on_step).run(attempt.plan, spec)
+        except BackendError as error:
+            if attempt.plan.parent is not None and not isinstance(error, TransientError):
+                self.ledger.withdraw(attempt.plan)
+            raise
 
     def run_deployment(self, plan: Plan, on_step: Callable[[StepUpdate], None] | None = None) -> dict[str, Any]:
         """Execute a plan that deploys or removes, and return the outputs of its last step."""
         return self._executor(on_step).host(self.ledger.begin(plan).plan)
 
-    def state(self, ref: JobRef) -> JobState | None:
-        """The job's state now; None if the back end has no such job."""
+    def snapshot(self, ref: JobRef) -> JobSnapshot | None:
+        """The job now; None if the back end has no such job."""
         try:
-            return reading(self.clock, self.backend.get, ref).state
+            return reading(self.clock, self.backend.get, ref)
         except JobNotFound:
             return None
 

@@ -27,7 +27,8 @@ class JobState(StrEnum):
     EXPIRED = "expired"
     """Stopped by a limit. It may have a usable model."""
     UNKNOWN = "unknown"
-    """A vendor state that this version does not know. Not terminal: the job may still be running."""
+    """A vendor state that this version does not know. Not terminal: the job may still be running. With an end time, the
+    job has ended (`JobSnapshot.has_ended`)."""
 
     @property
     def is_terminal(self) -> bool:
@@ -85,6 +86,8 @@ class JobProblem(Value, frozen=True, kw_only=True):
     code: str = "failed"
     """``killed``, ``out_of_memory``, ``disk_full``, ``data``, ``stopped_by_limit``, ... or the vendor's code."""
     hint: str | None = None
+    interrupted: bool = False
+    """True if a signal or a lost machine ended the training, and not the training itself."""
 
 
 class JobSnapshot(Value, frozen=True, kw_only=True):
@@ -108,6 +111,11 @@ class JobSnapshot(Value, frozen=True, kw_only=True):
     """The job that this one resumes or retries."""
     raw: dict[str, Any] = {}
     """The vendor's response, for details without a field."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job has ended: its state is final, or unknown to this version with an end time."""
+        return self.state.is_terminal or (self.state is JobState.UNKNOWN and self.finished_at is not None)
 
 
 class Event(Value, frozen=True, kw_only=True):

@@ -1,8 +1,9 @@
 """The only wait loop: watches a job until it ends, for every back end.
 
-Waiting ends in one of six ways: it returns (succeeded), or raises JobFailed, JobCancelled, JobExpired, WaitTimeout
-(the job is still running, or paused) or LostContact. Leaving the loop early, for example with Ctrl-C, does not affect
-the job. Time comes from the Clock; the delay grows while nothing changes, with jitter.
+Waiting ends in one of eight ways: it returns (succeeded), or raises JobFailed, JobInterrupted, JobCancelled,
+JobExpired, OutcomeUnknown, WaitTimeout (the job is still running, or paused) or LostContact. Leaving the loop early,
+for example with Ctrl-C, does not affect the job. Time comes from the Clock; the delay grows while nothing changes, with
+jitter.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from cloudtune.errors import (
     JobCancelled,
     JobExpired,
     JobFailed,
+    JobInterrupted,
     LostContact,
+    OutcomeUnknown,
     RateLimited,
     TransientError,
     WaitTimeout,
@@ -75,7 +78,7 @@ def watch(
         update = state.look()
         if update is not None:
             yield update
-            if update.snapshot.state.is_terminal:
+            if update.snapshot.has_ended:
                 return conclude(update.snapshot, capped=state.capped)
             state.mind_the_pause(update.snapshot, paused_after)
             moved = min(max(SHORTEST_POLL_S, backend.capabilities.poll_s), longest_poll)
@@ -117,7 +120,7 @@ def watch_many(
         for snapshot in changed:
             seen[snapshot.ref] = snapshot
             yield snapshot
-        open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].state.is_terminal]
+        open_refs = [ref for ref in open_refs if ref not in seen or not seen[ref].has_ended]
         if not open_refs:
             return
         if any(seen[ref].native_state for ref in open_refs if ref in seen):
@@ -151,8 +154,15 @@ def conclude(snapshot: JobSnapshot, *, capped: str | None = None) -> None:
             raise JobExpired(f"{ref} reached a limit and was stopped: {capped}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.CANCELLED:
             raise JobCancelled(f"{ref} was cancelled", ref=ref, snapshot=snapshot)
+        case JobState.FAILED if problem and problem.interrupted:
+            raise JobInterrupted(f"{ref} was interrupted: {message}", ref=ref, snapshot=snapshot, hint=hint)
         case JobState.FAILED:
             raise JobFailed(f"{ref} failed: {message}", ref=ref, snapshot=snapshot, hint=hint)
+        case JobState.UNKNOWN if snapshot.has_ended:
+            raise OutcomeUnknown(
+                f"{ref} has ended in the state {snapshot.native_state!r}, which is not known to this cloudtune",
+                ref=ref, snapshot=snapshot, hint=f"see what it left: cloudtune show {ref}",
+            )  # fmt: skip
         case _:
             raise WaitTimeout(f"{ref} has not ended; its state is {snapshot.state}", ref=ref, snapshot=snapshot)
 
@@ -179,6 +189,7 @@ class _Watch:
         self._lost_since: float | None = None
         self._paused_since: float | None = None
         self._told_stall = False
+        self._named_state: str | None = None
         self.last: JobSnapshot | None = None
         self.capped: str | None = None
         self.asked_to_wait = 0.0
@@ -194,7 +205,7 @@ class _Watch:
         if update.events or update.metrics or self._has_moved(update.snapshot):
             self._moved_at, self._told_stall = self._clock.monotonic(), False
         self.last = update.snapshot
-        note = self._stalled(update.snapshot) or self._enforce(update.snapshot)
+        note = self._unknown(update.snapshot) or self._stalled(update.snapshot) or self._enforce(update.snapshot)
         return Update(snapshot=update.snapshot, events=update.events, metrics=update.metrics, note=note)
 
     def _ask(self) -> Update:
@@ -211,7 +222,7 @@ class _Watch:
 
     def _may_have_metrics(self, snapshot: JobSnapshot) -> bool:
         """Reading metrics costs a request, so they are read rarely while a job makes no progress."""
-        if self._metrics_at is None or snapshot.state.is_terminal or self._has_moved(snapshot):
+        if self._metrics_at is None or snapshot.has_ended or self._has_moved(snapshot):
             return True
         return self._clock.monotonic() - self._metrics_at >= QUIET_METRICS_S
 
@@ -233,6 +244,16 @@ class _Watch:
             ) from error  # fmt: skip
         return None
 
+    def _unknown(self, snapshot: JobSnapshot) -> str:
+        """Name a state that this version does not know, once."""
+        word = snapshot.native_state
+        if snapshot.state is not JobState.UNKNOWN or word == self._named_state:
+            return ""
+        self._named_state = word
+        return (
+            f"the state {word!r} is not known to this version of cloudtune; the wait ends when the job has an end time"
+        )
+
     def _stalled(self, snapshot: JobSnapshot) -> str:
         still_s = self._clock.monotonic() - self._moved_at
         if self._stall_after is None or still_s < self._stall_after or self._told_stall:
@@ -248,7 +269,7 @@ class _Watch:
         )  # fmt: skip
 
     def _enforce(self, snapshot: JobSnapshot) -> str:
-        if self._cap is None or self.capped or snapshot.state.is_terminal:
+        if self._cap is None or self.capped or snapshot.has_ended:
             return ""
         reason = self._cap(snapshot)
         if not reason:
@@ -282,7 +303,7 @@ def events_of(backend: Backend, snapshot: JobSnapshot, after: str | None) -> lis
         except TransientError:
             raise
         except BackendError:
-            if snapshot.state.is_terminal:  # some vendors drop a job's events with time; its end is what counts
+            if snapshot.has_ended:  # some vendors drop a job's events with time; its end is what counts
                 return []
             raise
     return observed_events(snapshot, after)

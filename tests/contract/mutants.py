@@ -189,6 +189,12 @@ class LacksAWord(Reworded):
     WORDS = {"TimedOut": S.UNKNOWN}
 
 
+class UnseenHasNoEnd(ScriptedBackend):
+    def _snapshot(self, job: dict[str, Any]) -> JobSnapshot:
+        seen = super()._snapshot(job)
+        return replace(seen, finished_at=None) if seen.state is S.UNKNOWN else seen
+
+
 class UnseenIsFailed(Reworded):
     UNSEEN = S.FAILED
 

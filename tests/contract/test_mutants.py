@@ -42,6 +42,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("UnseenIsFailed", "test_06_an_unseen_word_is_unknown_and_not_the_end", {}),
     ("UnseenIsRunning", "test_06_an_unseen_word_is_unknown_and_not_the_end", {}),
     ("LosesTheWord", "test_06_an_unseen_word_is_unknown_and_not_the_end", {}),
+    ("UnseenHasNoEnd", "test_06_an_unseen_word_with_an_end_time_ends_the_wait", {}),
     ("LosesTheWord", "test_05_every_word_of_the_sdk_is_known", {}),
     ("ResumesTheEnded", "test_07_the_end_is_final", {"end": mutants.S.FAILED}),
     ("ResumesTheEndedSilently", "test_07_the_end_is_final", {"end": mutants.S.CANCELLED}),

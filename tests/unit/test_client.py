@@ -212,6 +212,31 @@ def test_attach_by_any_word_that_fits_one_job(client: Client, world: ScriptedWor
             client.attach(bad)
 
 
+@pytest.mark.parametrize("last", ["heads", "heads-v2"])
+def test_an_exact_name_is_preferred_to_a_prefix(client: Client, world: ScriptedWorld, last: str) -> None:
+    jobs = {}
+    for number, name in enumerate(sorted(("heads", "heads-v2"), key=lambda name: name == last)):
+        jobs[name] = client.submit(world.spec(number, name=name))
+    assert client.attach("heads") == jobs["heads"]
+    assert client.attach("heads-v2") == jobs["heads-v2"]
+    refs = [client.submit(world.spec(number, name="twice")).ref for number in (2, 3)]
+    with pytest.raises(InputError, match="matches several jobs") as several:
+        client.attach("twice")
+    assert all(str(ref) in str(several.value) for ref in refs)
+
+
+def test_the_name_of_a_deleted_job_finds_no_other_job(client: Client, world: ScriptedWorld) -> None:
+    """Not by the beginning of an id either: what is deleted next would be another job."""
+    other = client.submit(world.spec(1, name="other"))
+    gone = client.submit(world.spec(name=other.ref.id[:4]))
+    world.reach(gone.ref, JobState.RUNNING)
+    world.reach(gone.ref, JobState.FAILED)
+    gone.delete()
+    for text in (other.ref.id[:4], gone.ref.id):
+        with pytest.raises(JobNotFound, match="was deleted"):
+            client.attach(text)
+
+
 def test_of_several_attempts_the_newest_is_meant(client: Client, world: ScriptedWorld) -> None:
     first = ended(client, world, JobState.FAILED)
     second = client.submit(world.spec(), again=True)

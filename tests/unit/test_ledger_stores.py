@@ -16,7 +16,7 @@ import pytest
 from cloudtune.clock import SystemClock
 from cloudtune.errors import LedgerError
 from cloudtune.ledger.ledger import Ledger
-from cloudtune.plan import DataReport, Plan, Resolved
+from cloudtune.plan import DataReport, Plan, Resolved, Step, output_ref
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef
 
@@ -89,6 +89,48 @@ def test_an_attempt_is_begun_once_and_kept_as_it_was(url: str) -> None:
     second = ledger.begin(plan(attempt=2))
     assert ledger.latest("k") == second
     assert [attempt.attempt for attempt in ledger.attempts()] == [2, 1]
+
+
+def revisable(*requests: str) -> Plan:
+    """A plan whose last step makes the job and uses what the first one gives."""
+    steps = [
+        Step(id=f"upload_{text}", kind="upload", title="", request={"text": text}, once="atomic") for text in requests
+    ]
+    used = {"file": output_ref(steps[0].id, "file")}
+    create = Step(id="create", kind="call", title="", request=used, once="atomic", makes_job=True)
+    return msgspec.structs.replace(plan(), steps=(*steps, create))
+
+
+def test_a_plan_whose_job_was_not_requested_is_replaced(url: str) -> None:
+    ledger, owner = Ledger.open(url, CLOCK), Owner.here()
+    ledger.begin(revisable("a", "b"))
+    for step in ("upload_a", "upload_b"):
+        ledger.claim("k-1", step, owner)
+        ledger.done("k-1", step, {"file": step})
+    ledger.claim("k-1", "create", owner)
+    assert ledger.revise(revisable("c", "b")).plan == revisable("a", "b"), "somebody is at work"
+    ledger.release("k-1", "create", owner)
+    assert ledger.revise(revisable("c", "b")).plan == revisable("c", "b")
+    assert [ledger.is_done("k-1", step) for step in ("upload_a", "upload_b")] == [False, True]
+    assert ledger.latest("k").plan == revisable("c", "b")
+
+
+@pytest.mark.parametrize("step", ["upload_a", "create"])
+def test_a_plan_that_may_have_taken_effect_is_kept(url: str, step: str) -> None:
+    ledger, owner = Ledger.open(url, CLOCK), Owner.here()
+    ledger.begin(revisable("a"))
+    before = ledger.claim("k-1", step, owner).intent
+    ledger.sending("k-1", step, owner)
+    ledger.release("k-1", step, owner)
+    assert ledger.revise(revisable("b")).plan == revisable("a")
+    ledger.withdraw(revisable("a"))
+    assert ledger.latest("k") is not None
+    ledger.claim("k-1", step, owner)
+    ledger.not_sent("k-1", step, owner, before)  # refused
+    ledger.release("k-1", step, owner)
+    assert ledger.revise(revisable("b")).plan == revisable("b")
+    ledger.withdraw(revisable("b"))
+    assert ledger.latest("k") is None
 
 
 def test_a_step_is_leased_done_and_answered(url: str) -> None:

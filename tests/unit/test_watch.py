@@ -1,4 +1,4 @@
-"""The one wait loop. Its six ends are clause 9 of the contract; here is what happens on the way."""
+"""The one wait loop. Its ends are clause 9 of the contract; here is what happens on the way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from cloudtune.client import Client
-from cloudtune.errors import JobExpired, JobFailed, LostContact, PermissionDenied, WaitTimeout
+from cloudtune.errors import JobExpired, JobFailed, JobInterrupted, LostContact, PermissionDenied, WaitTimeout
 from cloudtune.job import Job
-from cloudtune.state import JobSnapshot, JobState, Progress
+from cloudtune.state import JobProblem, JobRef, JobSnapshot, JobState, Progress
 from cloudtune.testing import FakeClock, Script, ScriptedBackend, ScriptedVendor, faults
-from cloudtune.watch import LONGEST_POLL_S, QUIET_METRICS_S, Update, watch
+from cloudtune.watch import LONGEST_POLL_S, QUIET_METRICS_S, Update, conclude, watch
 
 
 class Stage:
@@ -49,6 +49,26 @@ def test_a_whole_life(stage: Stage) -> None:
     assert [state for state, _ in itertools.groupby(states)] == [
         JobState.QUEUED, JobState.PREPARING, JobState.RUNNING, JobState.SUCCEEDED,
     ]  # fmt: skip
+
+
+def test_an_interrupted_job_ends_in_its_own_way() -> None:
+    ref = JobRef("local", "/runs", "one")
+    problem = JobProblem(message="received SIGTERM", code="killed", hint="resume it", interrupted=True)
+    with pytest.raises(JobInterrupted, match=r"interrupted: received SIGTERM\nresume it") as ended:
+        conclude(JobSnapshot(ref=ref, state=JobState.FAILED, native_state="failed", problem=problem))
+    assert ended.value.exit_code == 9
+
+
+def test_an_unknown_state_is_named_once(stage: Stage) -> None:
+    job = stage.job(steps=3, step_s=400.0)
+    stage.vendor.show(job.ref.id, "archived")
+    notes = []
+    with pytest.raises(WaitTimeout):
+        for update in job.watch(timeout=30):
+            notes.append(update.note)  # noqa: PERF401 - the watch raises
+    assert len(notes) > 1
+    assert [note for note in notes if note] == notes[:1]
+    assert "'archived'" in notes[0]
 
 
 def test_nothing_is_asked_after_the_end(stage: Stage) -> None:

@@ -7,6 +7,7 @@ from cloudtune_trainer.checkpoints import Saved
 from cloudtune_trainer.folder import (
     DISK_FULL_ERRNOS,
     FINAL_STATES,
+    STATES,
     RunFolder,
     append_line,
     now,
@@ -16,11 +17,14 @@ from cloudtune_trainer.folder import (
     write_json,
 )
 from cloudtune_trainer.private_files import keep_private, opener, private_folder
+from cloudtune_trainer.problems import RESUME_HINT
 from cloudtune_trainer.tuned import TUNED
 
 __all__ = [
     "DISK_FULL_ERRNOS",
     "FINAL_STATES",
+    "RESUME_HINT",
+    "STATES",
     "TUNED",
     "RunFolder",
     "Saved",

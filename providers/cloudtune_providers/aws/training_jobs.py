@@ -186,8 +186,7 @@ class TrainingJobs:
             job = self.describe(name)
         except JobNotFound:
             return None
-        state = answers.state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
-        if not state.is_terminal and job["TrainingJobStatus"] != "Deleting":
+        if not answers.to_snapshot(job, "", "").has_ended and job["TrainingJobStatus"] != "Deleting":
             raise InvalidRequest(f"{ref} is {job['TrainingJobStatus']}", hint="cancel it first, or wait until it ends")
         if job["TrainingJobStatus"] != "Deleting":
             try:

@@ -93,7 +93,7 @@ def to_snapshot(job: Mapping[str, Any], backend: str, scope: str) -> JobSnapshot
         detail=_detail(job, secondary, state),
         created_at=when(job.get("CreationTime")),
         started_at=when(job.get("TrainingStartTime")),
-        finished_at=_finished(job) if state.is_terminal else None,
+        finished_at=_finished(job, state),
         progress=_progress(job),
         problem=_problem(job, state, secondary),
         parent=JobRef.parse(parent) if parent else None,
@@ -118,8 +118,10 @@ def _detail(job: Mapping[str, Any], secondary: str, state: JobState) -> str:
     return f"{words}: {message}" if message and message != secondary else words
 
 
-def _finished(job: Mapping[str, Any]) -> datetime | None:
-    return when(job.get("TrainingEndTime") or job.get("LastModifiedTime"))
+def _finished(job: Mapping[str, Any], state: JobState) -> datetime | None:
+    if state is JobState.UNKNOWN:  # only its end time proves that it has ended
+        return when(job.get("TrainingEndTime"))
+    return when(job.get("TrainingEndTime") or job.get("LastModifiedTime")) if state.is_terminal else None
 
 
 def _progress(job: Mapping[str, Any]) -> Progress:

@@ -81,7 +81,7 @@ class Imports:
 
     def stop(self, name: str) -> None:
         """Bedrock has no call that stops an import; one that has ended needs none."""
-        if not self.get(name).state.is_terminal:
+        if not self.get(name).has_ended:
             raise UnsupportedError(f"import job {name}: Bedrock cannot stop an import; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
@@ -90,7 +90,7 @@ class Imports:
             job = self.read(name)
         except JobNotFound:
             return
-        if not responses.to_import_snapshot(job, "").state.is_terminal:
+        if not responses.to_import_snapshot(job, "").has_ended:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="wait until it ends")
         if arn := job.get("importedModelArn"):
             calls.delete_model(self._clients, str(arn))

@@ -80,7 +80,7 @@ class Jobs:
     def metrics(self, name: str) -> list[Metric]:
         """From the result files, which Bedrock writes when the job has ended."""
         job = self.read(name)
-        if not responses.to_snapshot(job, "").state.is_terminal:
+        if not responses.to_snapshot(job, "").has_ended:
             return []
         objects, prefix = self._output(job)
         if objects is None:
@@ -117,8 +117,8 @@ class Jobs:
                 self._bedrock.stop_model_customization_job(jobIdentifier=name)
         except (Conflict, InvalidRequest):
             # What a job in the wrong state is answered with is not documented: its state decides.
-            state = self.get(name).state
-            if state is not JobState.CANCELLING and not state.is_terminal:
+            seen = self.get(name)
+            if seen.state is not JobState.CANCELLING and not seen.has_ended:
                 raise
 
     def clear(self, ref: JobRef, name: str) -> None:
@@ -127,7 +127,7 @@ class Jobs:
             job = self.read(name)
         except JobNotFound:
             return
-        if not responses.to_snapshot(job, "").state.is_terminal:
+        if not responses.to_snapshot(job, "").has_ended:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait until it ends")
         if arn := job.get("outputModelArn"):
             calls.delete_model(self._clients, str(arn))

@@ -107,7 +107,7 @@ class Registrations:
 
     def stop(self, name: str) -> None:
         """Bedrock has no call for that; one that has ended needs none."""
-        if not self.get(name).state.is_terminal:
+        if not self.get(name).has_ended:
             raise UnsupportedError(f"model {name}: Bedrock cannot stop a registration; it ends by itself")
 
     def clear(self, ref: JobRef, name: str) -> None:
@@ -116,6 +116,6 @@ class Registrations:
             snapshot = self.get(name)
         except JobNotFound:
             return
-        if not snapshot.state.is_terminal:
+        if not snapshot.has_ended:
             raise InvalidRequest(f"{ref} is {snapshot.native_state}", hint="wait until it ends")
         calls.delete_model(self._clients, str(snapshot.raw["modelArn"]))

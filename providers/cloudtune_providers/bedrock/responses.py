@@ -87,7 +87,7 @@ def _snapshot(
         model=model,
         detail=detail if not state.is_terminal else "",
         created_at=utc(told.get("creationTime")),
-        finished_at=utc(told.get("endTime")) if state.is_terminal else None,
+        finished_at=utc(told.get("endTime")) if state.is_terminal or state is JobState.UNKNOWN else None,
         problem=_problem(told) if state is JobState.FAILED else None,
         raw=plain(told),
     )

@@ -21,7 +21,7 @@ from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.s3 import Objects
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.aws.training_responses import plain, state_of
+from cloudtune_providers.aws.training_responses import plain, to_snapshot
 from cloudtune_providers.jumpstart import (
     artifact,
     layouts,
@@ -206,11 +206,10 @@ class JumpStartBackend:
     def model(self, ref: JobRef) -> TunedModel:
         """See `Backend`. Of a job that a limit or a person stopped, what it had uploaded."""
         job = self._jobs.describe(self._jobs.name_of(ref))
-        state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
+        snapshot = to_snapshot(job, self.name, ref.scope)
         uri = (job.get("ModelArtifacts") or {}).get("S3ModelArtifacts")
-        if not state.is_terminal or not uri:
+        if not snapshot.has_ended or not uri:
             raise InvalidRequest(f"{ref} has no model; its state is {job['TrainingJobStatus']}")
-        snapshot = self._jobs.get(ref)
         return TunedModel(
             id=ref.id, base=snapshot.model, backend=self.name, scope=ref.scope, ref=ref, call="api", needs_deploy=True,
             adapter="lora", uri=str(uri), files=(str(uri),), raw=plain(job),

@@ -193,7 +193,7 @@ class Jobs:
 
     def _of_result_files(self, ref: JobRef) -> list[Metric]:
         job = self._retrieve(self._id(ref))
-        if not responses.state_of(str(job.get("status"))).is_terminal:
+        if not responses.to_snapshot(job, self._backend, self._scope).has_ended:
             return []
         contents = [self._files.content(file) for file in job.get("result_files") or ()]
         return [metric for content in contents for metric in responses.result_metrics(content)]
@@ -246,8 +246,8 @@ class Jobs:
                 plain(call(job))
         except InvalidRequest:
             # What a job in the wrong state is answered with is not documented: its state decides.
-            state = self.get(ref).state
-            if state not in there and not (ended and state.is_terminal):
+            seen = self.get(ref)
+            if seen.state not in there and not (ended and seen.has_ended):
                 raise
 
     def clear(self, ref: JobRef) -> None:
@@ -256,7 +256,7 @@ class Jobs:
             job = self._retrieve(self._id(ref))
         except JobNotFound:
             return
-        if not responses.state_of(str(job.get("status"))).is_terminal:
+        if not responses.to_snapshot(job, self._backend, self._scope).has_ended:
             raise InvalidRequest(f"{ref} is {job.get('status')}", hint="cancel it first, or wait until it ends")
         if job.get("fine_tuned_model"):
             self._delete_model(job["fine_tuned_model"])
@@ -275,7 +275,7 @@ class Jobs:
         files = {job.get("training_file"), job.get("validation_file")} - {None}
         for page in self._pages({}):
             for other in page:
-                if not responses.state_of(str(other.get("status"))).is_terminal:
+                if not responses.to_snapshot(other, self._backend, self._scope).has_ended:
                     files -= {other.get("training_file"), other.get("validation_file")}
         return sorted(str(file) for file in files)
 

@@ -19,7 +19,7 @@ from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
 from cloudtune_providers.aws.training_jobs import TrainingJobs
-from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, state_of
+from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, to_snapshot
 from cloudtune_providers.sagemaker import (
     capabilities,
     images,
@@ -259,10 +259,10 @@ class SageMakerBackend:
         job = self._jobs.describe(self._jobs.name_of(ref))
         if job.get("ServerlessJobConfig"):
             return self._packages.model(ref, job)
-        state = state_of(str(job["TrainingJobStatus"]), str(job.get("SecondaryStatus") or ""))
-        url = self._training.artefact(job) if state.is_terminal and state is not JobState.FAILED else None
+        seen = to_snapshot(job, self.name, ref.scope)
+        url = self._training.artefact(job) if seen.has_ended and seen.state is not JobState.FAILED else None
         if url is None:
-            kept = state.is_terminal and self._training.checkpoints(ref)
+            kept = seen.has_ended and self._training.checkpoints(ref)
             hint = "it has checkpoints: `cloudtune resume` continues from the newest valid one" if kept else None
             raise InvalidRequest(f"{ref} has no model; its state is {job['TrainingJobStatus']}", hint=hint)
         given = job.get("HyperParameters") or {}

@@ -157,7 +157,7 @@ class Training:
         """Jobs that have not ended and started from a checkpoint of this one."""
         return [
             job.ref for job in self._jobs.listed()
-            if not job.state.is_terminal and _variable(job.raw, PARENT_VARIABLE) == str(ref)
+            if not job.has_ended and _variable(job.raw, PARENT_VARIABLE) == str(ref)
         ]  # fmt: skip
 
     def clear(self, job: Mapping[str, Any]) -> None:

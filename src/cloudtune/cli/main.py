@@ -59,6 +59,8 @@ Exit codes:
   6  lost connection; the job may still be running
   7  refused by a limit, a policy or the user
   8  the job reached one of its limits and was stopped
+  9  the job was interrupted by a signal or a lost machine; it can be resumed
+  10 the job has ended in a state that this version does not know
 
 \b
 Get started:

@@ -53,7 +53,7 @@ def job_text(snapshot: JobSnapshot) -> str:
             ("step", progress_text(snapshot)),
             ("epoch", f"{progress.epoch:.2f}" if progress.epoch is not None else None),
             ("tokens", f"{progress.tokens:,}" if progress.tokens is not None else None),
-            ("remaining", duration(progress.eta_s) if not snapshot.state.is_terminal else None),
+            ("remaining", duration(progress.eta_s) if not snapshot.has_ended else None),
             ("created", _moment(snapshot.created_at)),
             ("started", _moment(snapshot.started_at)),
             ("finished", _moment(snapshot.finished_at)),
@@ -78,7 +78,7 @@ def next_steps(snapshot: JobSnapshot, can: Callable[[str], bool]) -> list[str]:
         return [line for verb, line in ways.items() if can(verb)]
     if snapshot.state is JobState.PAUSED:
         return [f"cloudtune resume {ref}"]
-    if snapshot.state.is_terminal:
+    if snapshot.has_ended:
         return [f"cloudtune logs {ref}", *([f"cloudtune resume {ref}"] if can("verb:continue") else [])]
     return [f"cloudtune watch {ref}"]
 

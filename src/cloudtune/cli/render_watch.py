@@ -125,7 +125,7 @@ class PlainView:
         total = snapshot.progress.total_steps
         place = f"step {metric.step}/{total}" if total else f"step {metric.step}"
         split = "" if metric.split == "train" else f"  {metric.split}"
-        eta = duration(snapshot.progress.eta_s) if with_eta and not snapshot.state.is_terminal else ""
+        eta = duration(snapshot.progress.eta_s) if with_eta and not snapshot.has_ended else ""
         return f"{place}{split}  {figures(metric)}" + (f"  remaining {eta}" if eta else "")
 
 
@@ -190,7 +190,7 @@ class LiveView:
                 lines.append(Text.assemble((title, "dim"), "  ", figures(metric)))
         if course := sparkline(self._losses, max(self._console.width - 14, 10)):
             lines.append(Text.assemble(("loss      ", "dim"), "  ", (course, "cyan")))
-        if not snapshot.state.is_terminal:
+        if not snapshot.has_ended:
             lines.append(Text("press Ctrl-C to stop watching; the job keeps running", style="dim"))
         return Group(*lines)
 

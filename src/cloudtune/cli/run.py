@@ -32,7 +32,7 @@ def run(
     """
     from cloudtune.cli.follow import finished, follow, planned, submitted
     from cloudtune.cli.render_plan import plan_text
-    from cloudtune.errors import JobCancelled, JobExpired, JobFailed
+    from cloudtune.errors import JobCancelled, JobExpired, JobFailed, OutcomeUnknown
     from cloudtune.trust import check_trust
 
     file = session.open_spec(spec, sets, unsupported)
@@ -46,7 +46,7 @@ def run(
     waiting["stall_after"] = waiting["stall_after"] or file.spec.limits.stall_after
     try:
         snapshot = follow(session, job, waiting)
-    except (JobFailed, JobCancelled, JobExpired) as error:
+    except (JobFailed, JobCancelled, JobExpired, OutcomeUnknown) as error:
         retry = f"to continue from its newest valid checkpoint: cloudtune run {spec} --resume; to start over: --again"
         error.hint = f"{error.hint}\n{retry}" if error.hint else retry
         raise

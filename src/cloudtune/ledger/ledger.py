@@ -33,7 +33,7 @@ from cloudtune.ledger.rows import (
     whole,
 )
 from cloudtune.ledger.url import holds_password, shown
-from cloudtune.plan import Plan, plan_to_json
+from cloudtune.plan import Plan, plan_to_json, stale_steps
 from cloudtune.processes.identity import Owner
 from cloudtune.state import JobRef, Value
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cloudtune.clock import Clock
-    from cloudtune.processes.identity import Owner
 
 FOREIGN_HOST_GRACE_S = 900.0
 """A lease on another host, whose processes are not visible, expires after this many seconds without a write."""
@@ -154,7 +153,7 @@ class Ledger:
         """Record an attempt, or return the existing one with the same key and number."""
         row = (
             plan.key, plan.attempt, plan.purpose, plan.token, plan.name, plan.backend, plan.scope,
-            str(plan.spec.get("model", "")), self._stamp(), msgspec.json.encode(plan_to_json(plan)).decode(),
+            str(plan.spec.get("model", "")), self._stamp(), _plan_text(plan),
         )  # fmt: skip
         with self._write("begin") as db:
             db.execute(
@@ -162,10 +161,33 @@ class Ledger:
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 row,
             )
-            found = db.execute(f"{_SELECT} WHERE key = ? AND attempt = ?", (plan.key, plan.attempt)).fetchone()
-        if found is None:
-            raise LedgerError(f"the ledger has another key for the token of {plan.name}: it is damaged", hint=REMEDY)
-        return whole(read_attempt(found))
+            return self._attempt(db, plan)
+
+    def revise(self, plan: Plan) -> Attempt:
+        """Replace the recorded plan of an attempt, unless a step that differs may have taken effect.
+
+        Steps that both plans have keep their outcomes. Returns the attempt with the plan that is valid.
+        """
+        with self._write("revise") as db:
+            recorded = self._attempt(db, plan)
+            stale = stale_steps(recorded.plan, plan)
+            differs = bool(stale) or len(plan.steps) != len(recorded.plan.steps)
+            if differs and self._is_replaceable(db, recorded, stale):
+                for step in sorted(stale):
+                    db.execute("DELETE FROM steps WHERE token = ? AND step = ?", (plan.token, step))
+                db.execute(
+                    "UPDATE attempts SET plan = ?, name = ?, model = ? WHERE token = ?",
+                    (_plan_text(plan), plan.name, str(plan.spec.get("model", "")), plan.token),
+                )
+            return self._attempt(db, plan)
+
+    def withdraw(self, plan: Plan) -> None:
+        """Forget an attempt that was refused before its job was requested, so that the next one is planned anew."""
+        with self._write("withdraw") as db:
+            recorded = self._attempt(db, plan)
+            if self._is_replaceable(db, recorded, {step.id for step in recorded.plan.steps}):
+                db.execute("DELETE FROM steps WHERE token = ?", (plan.token,))
+                db.execute("DELETE FROM attempts WHERE token = ?", (plan.token,))
 
     def claim(self, token: str, step: str, owner: Owner) -> Claim:
         """Claim a step: it is now held by this process, already done, or held by a running process."""
@@ -223,7 +245,9 @@ class Ledger:
                     raise LedgerError(f"step {step} is no longer in the ledger", hint=REMEDY)
                 return dict(stands["outputs"])
             if ref is not None:
-                db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token))
+                known = db.execute("UPDATE attempts SET ref = ? WHERE token = ?", (str(ref), token)).rowcount
+                if not known:
+                    raise LedgerError("the attempt is no longer in the ledger", hint=REMEDY)
             return outputs
 
     def undo(self, token: str, step: str) -> None:
@@ -245,9 +269,10 @@ class Ledger:
 
     # -- reading -------------------------------------------------------------------------------------------------
 
-    def latest(self, key: str) -> Attempt | None:
-        """Return the newest attempt with that key."""
-        rows = self._store.read(f"{_SELECT} WHERE key = ? ORDER BY attempt DESC LIMIT 1", (key,))
+    def latest(self, key: str, *, made: bool = False) -> Attempt | None:
+        """Return the newest attempt with that key; with ``made``, the newest one that has created a job."""
+        only = " AND ref IS NOT NULL" if made else ""
+        rows = self._store.read(f"{_SELECT} WHERE key = ?{only} ORDER BY attempt DESC LIMIT 1", (key,))
         return whole(read_attempt(rows[0])) if rows else None
 
     def attempts(self, *, backend: str | None = None, limit: int | None = None) -> Rows[Attempt]:
@@ -302,6 +327,29 @@ class Ledger:
             query, values = f"{query} LIMIT ?", (*values, limit)
         return self._store.read(query, values)
 
+    def _attempt(self, db: Connection, plan: Plan) -> Attempt:
+        found = db.execute(f"{_SELECT} WHERE key = ? AND attempt = ?", (plan.key, plan.attempt)).fetchone()
+        if found is None:
+            raise LedgerError(f"the ledger has another key for the token of {plan.name}: it is damaged", hint=REMEDY)
+        return whole(read_attempt(found))
+
+    def _is_replaceable(self, db: Connection, recorded: Attempt, stale: set[str]) -> bool:
+        """Return whether no job was requested, nobody is at work, and no stale step's outcome is uncertain."""
+        if recorded.ref is not None:
+            return False
+        me = Owner.here()
+        for step in recorded.plan.steps:
+            row = self._step(db, recorded.token, step.id)
+            if row is None:
+                continue
+            if row["owner"] and self._still_holds(row["owner"], me, row["touched_at"]):
+                return False
+            if step.makes_job and row["sends"]:
+                return False
+            if step.id in stale and step.once != "pure" and row["sends"] and row["outputs"] is None:
+                return False
+        return True
+
     def _step(self, db: Connection, token: str, step: str) -> dict[str, Any] | None:
         query = f"SELECT {self._store.row_id} AS row_id, steps.* FROM steps WHERE token = ? AND step = ?"  # noqa: S608
         row = db.execute(query, (token, step)).fetchone()
@@ -339,6 +387,10 @@ class Ledger:
         with self._store.write() as db:
             yield db
         self._trace(f"ledger after {what}")
+
+
+def _plan_text(plan: Plan) -> str:
+    return msgspec.json.encode(plan_to_json(plan)).decode()
 
 
 _SELECT = f"SELECT seq, {ATTEMPT_COLUMNS} FROM attempts"  # noqa: S608

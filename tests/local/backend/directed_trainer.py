@@ -36,8 +36,12 @@ class Trainer:
         done = 0
         self.done(0)
         while True:
-            if self.told or self.run.asked("cancel"):
+            if self.run.asked("cancel"):
                 self.end("cancelled")
+                return
+            if self.told:
+                problem = {"code": "killed", "message": "received SIGTERM", "hint": None, "interrupted": True}
+                self.end("failed", problem=problem)
                 return
             self.heed_pause()
             orders = self.orders.read_text().splitlines() if self.orders.exists() else []

@@ -16,6 +16,7 @@ from pathlib import Path
 from cloudtune_trainer.folder import RunFolder, append_line, now, read_json, write_json
 
 NOTE = {"code": "out_of_memory", "message": "rank 1 ran out of memory", "hint": "use less"}
+INTERRUPTED = {"code": "killed", "message": "received SIGTERM", "hint": "resume it", "interrupted": True}
 SHOWN = ("CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")
 
 
@@ -64,8 +65,11 @@ class Trainer:
                 if self.status["state"] != "paused":
                     self.state("paused", f"at step {step}")
                 time.sleep(0.02)
-            if (self.run.asked("cancel") or self.told) and not self.deaf:
+            if self.run.asked("cancel") and not self.deaf:
                 return False
+            if self.told and not self.deaf:
+                self.state("failed", finished_at=now(), problem=INTERRUPTED)
+                os._exit(143)
             if self.status["state"] == "paused":
                 self.state("training")
             time.sleep(pause)

@@ -256,7 +256,7 @@ def test_a_worker_that_is_told_to_stop_stops_its_trainer(backend):
     ref = submit(backend, "one", "steps 1000 0.02")
     wait_state(backend, ref, "running")
     os.kill(read_json(run_of(ref).worker)["pid"], signal.SIGTERM)
-    wait_state(backend, ref, "cancelled")  # the trainer's own word: it saved and stopped
+    assert wait_state(backend, ref, "failed").problem.interrupted  # nobody has cancelled it
 
 
 def test_what_the_trainer_leaves_behind_is_ended(backend):

@@ -101,7 +101,8 @@ class Runs:
 
         report = Report(run)
         outcome, detail = run_training(run, read_spec(read_json(run.spec)), report, stopping)
-        report.state(outcome, detail)
+        if outcome != "interrupted":  # the program reports that as a failure
+            report.state(outcome, detail)
         return outcome
 
     def start(self, run: RunFolder, **options: Any) -> subprocess.Popen[bytes]:

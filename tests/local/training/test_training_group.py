@@ -83,9 +83,10 @@ def test_a_group_is_stopped_together(runs: Runs) -> None:
         assert time.monotonic() < limit
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(LIMIT_S) == 0
+    assert process.wait(LIMIT_S) == 1
     status = read_json(run.status)
-    assert status["state"] == "cancelled"
+    assert (status["state"], status["problem"]["code"]) == ("failed", "killed")
+    assert status["problem"]["interrupted"]
     assert checkpoints.newest_good(run.checkpoints).step == status["step"]
 
 

@@ -134,7 +134,7 @@ def test_a_run_that_is_asked_to_expire_keeps_its_model(runs: Runs) -> None:
     assert runs.train(run) == "expired"
     assert not run.model.exists(), "there is nothing yet to make it of"
     run.withdraw("expire")
-    assert runs.train(run, stop_after=2) == "cancelled"
+    assert runs.train(run, stop_after=2) == "interrupted"
     run.ask("expire")
     assert runs.train(run) == "expired"
     assert (run.model / "tuned.json").is_file()

@@ -279,7 +279,7 @@ def test_resumed_in_the_middle_is_equal_to_the_bit(runs: Runs, adapter: dict[str
     spec = spec_of(adapter, **hyper) | {"held_out": pairs(5, seed=5), "validation": {"every": 4}}
     unbroken, broken = (runs.make(name, rows=pairs(10), **spec) for name in ("unbroken", "broken"))
     assert runs.train(unbroken) == "succeeded"
-    assert runs.train(broken, stop_after=3) == "cancelled"
+    assert runs.train(broken, stop_after=3) == "interrupted"
     assert runs.train(broken) == "succeeded"
     assert same_bits(weights(unbroken.model), weights(broken.model))
     for split in ("train", "validation"):
@@ -379,7 +379,7 @@ def test_swapped_labels_are_the_control(runs: Runs) -> None:
     assert good["loss"] < math.log(2) < bad["loss"]
 
 
-def test_a_cancel_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
+def test_a_signal_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
     run = runs.make(rows=pairs(12), **spec_of(FULL))
     from cloudtune_trainer.program import run_training
     from cloudtune_trainer.reporting import Report
@@ -388,7 +388,7 @@ def test_a_cancel_is_heard_while_the_base_model_is_measured(runs: Runs) -> None:
     report = Report(run)
     stopping = lambda: read_json(run.status).get("detail") == "reference"  # noqa: E731
     outcome, _ = run_training(run, read_spec(read_json(run.spec)), report, stopping)
-    assert outcome == "cancelled"
+    assert outcome == "interrupted"
     assert not metrics(run)
 
 

@@ -64,7 +64,7 @@ def test_a_resumed_prefix_is_equal_to_the_bit(runs: Runs) -> None:
     spec = {"adapter": PREFIX, "seed": 7, "hyperparameters": {**HYPER, "batch_size": 3, "dropout": 0.1}}
     unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)
     assert runs.train(unbroken) == "succeeded"
-    assert runs.train(broken, stop_after=3) == "cancelled"
+    assert runs.train(broken, stop_after=3) == "interrupted"
     assert [saved.step for saved in checkpoints.saved_in(broken.checkpoints)] == [3]
     assert runs.train(broken) == "succeeded"
     assert weights(broken.model).keys() == {"prompt_embeddings"}

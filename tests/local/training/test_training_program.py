@@ -80,7 +80,7 @@ def test_sigterm_saves_and_sigkill_loses_only_what_was_not_saved(runs: Runs) -> 
         try:
             wait_for(lambda until=until: metrics(run) and metrics(run)[-1]["step"] >= until)
             process.send_signal(signal_number)
-            assert process.wait(LIMIT_S) == (0 if signal_number == signal.SIGTERM else -signal.SIGKILL)
+            assert process.wait(LIMIT_S) == (143 if signal_number == signal.SIGTERM else -signal.SIGKILL)
         finally:
             process.kill()
     assert state(run) not in FINAL_STATES

@@ -34,7 +34,7 @@ def test_resumed_mid_epoch_is_equal_to_the_bit(runs: Runs, adapter: dict[str, An
     spec = spec_of(adapter, packing=packing, gradient_accumulation_steps=2, batch_size=3)
     unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)
     assert runs.train(unbroken) == "succeeded"
-    assert runs.train(broken, stop_after=3) == "cancelled"
+    assert runs.train(broken, stop_after=3) == "interrupted"
     (saved,) = checkpoints.saved_in(broken.checkpoints)
     assert saved.step == 3
     assert saved.epoch != int(saved.epoch), "the stop must fall inside an epoch for this test to mean anything"
@@ -49,7 +49,7 @@ def test_an_evaluation_that_was_broken_off_is_made_up_for(runs: Runs, step: int)
     spec = spec_of(FULL, max_steps=8) | {"held_out": sums(6, seed=3), "validation": {"every": 4}}
     unbroken, broken = runs.make("unbroken", rows=sums(30), **spec), runs.make("broken", rows=sums(30), **spec)
     assert runs.train(unbroken) == "succeeded"
-    assert runs.train(broken, stop_evaluating=step) == "cancelled"
+    assert runs.train(broken, stop_evaluating=step) == "interrupted"
     assert [m["step"] for m in metrics(broken, "validation")] == list(range(4, step, 4))
     assert runs.train(broken) == "succeeded"
     figures = [[(m["step"], m["values"]["loss"]) for m in metrics(run, "validation")] for run in (unbroken, broken)]
@@ -96,7 +96,7 @@ def test_the_best_of_before_the_interruption_is_delivered(runs: Runs) -> None:
     }
     unbroken, parent = runs.make("unbroken", **spec), runs.make("parent", **spec)
     assert runs.train(unbroken) == "succeeded"
-    assert runs.train(parent, stop_after=5) == "cancelled"
+    assert runs.train(parent, stop_after=5) == "interrupted"
     best = read_json(unbroken.model / "tuned.json")["step"]
     start = checkpoints.newest_good(parent.checkpoints)
     assert start is not None

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from cloudtune_providers.azure_openai.ml_workspace.storage import Storage
 
 MOST_RUNS = 10_000
-_NOT_BEGUN = (JobState.QUEUED, JobState.PREPARING, JobState.UNKNOWN)
+_NOT_BEGUN = (JobState.QUEUED, JobState.PREPARING)
+_MAY_HAVE_ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, JobState.UNKNOWN)
 
 
 class WorkspaceJobs:
@@ -90,7 +91,7 @@ class WorkspaceJobs:
         """Return the record of the job's run. It costs a request, so it is read only until it is complete."""
         name = job.ref.id
         kept = self._runs.get(name)
-        if kept is not None and (kept.ended_at if job.state.is_terminal else kept.started_at):
+        if kept is not None and (kept.ended_at if job.state in _MAY_HAVE_ENDED else kept.started_at):
             return kept
         try:
             told = self._connection.run(name)
@@ -134,7 +135,7 @@ class WorkspaceJobs:
         try:
             self._connection.jobs("begin_cancel", f"job {ref.id}", id=self._id(ref), polling=False)
         except InvalidRequest:  # what one that has ended is answered with is not documented: its state decides
-            if not self.get(ref).state.is_terminal:
+            if not self.get(ref).has_ended:
                 raise
 
     def clear(self, ref: JobRef) -> None:
@@ -143,9 +144,9 @@ class WorkspaceJobs:
             job = self._retrieve(self._id(ref))
         except JobNotFound:
             return
-        state = translate.to_snapshot(job, self._scope).state
-        if not state.is_terminal:
-            raise InvalidRequest(f"{ref} is {state}", hint="cancel it first, or wait until it ends")
+        seen = self._seen(job)
+        if not seen.has_ended:
+            raise InvalidRequest(f"{ref} is {seen.state}", hint="cancel it first, or wait until it ends")
         used = {uri for other in self._each() if other["name"] != job["name"] for uri in translate.inputs_of(other)}
         ours = translate.blob_uri(self._datastore, f"{translate.FOLDER}/")
         for uri in sorted(translate.inputs_of(job) - used):

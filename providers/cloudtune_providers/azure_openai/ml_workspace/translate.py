@@ -246,7 +246,8 @@ def to_snapshot(job: Mapping[str, Any], scope: str, run: Run | None = None) -> J
         name=str(tags.get(NAME_KEY) or properties.get("displayName") or job["name"]),
         model=str(((properties.get("fineTuningDetails") or {}).get("model") or {}).get("uri") or ""),
         detail=_DETAILS.get(word.lower(), ""), created_at=_moment((job.get("systemData") or {}).get("createdAt")),
-        started_at=run.started_at if run else None, finished_at=run.ended_at if run and state.is_terminal else None,
+        started_at=run.started_at if run else None,
+        finished_at=run.ended_at if run and (state.is_terminal or state is JobState.UNKNOWN) else None,
         problem=_problem(run.reason if run else None) if state is JobState.FAILED else None, raw=dict(job),
     )  # fmt: skip
 

@@ -13,8 +13,10 @@ from cloudtune.errors import (
     JobEnded,
     JobExpired,
     JobFailed,
+    JobInterrupted,
     JobNotFound,
     LostContact,
+    OutcomeUnknown,
     UnsupportedError,
     WaitTimeout,
 )
@@ -95,6 +97,19 @@ class LifeClauses(Harness):
         with pytest.raises(WaitTimeout):
             job.wait(timeout=0.5)
         assert client.jobs()[0].native_state == INVENTED
+
+    @needs("words")
+    def test_06_an_unseen_word_with_an_end_time_ends_the_wait(
+        self, world: World, backend: Backend, client: Client
+    ) -> None:
+        """6: OutcomeUnknown, exit code 10, with the word; cancel does nothing, and a new attempt can be made."""
+        job = submitted(client, world, S.RUNNING, S.SUCCEEDED)
+        world.show(job.ref, INVENTED)
+        error = _ends(world, backend, job.ref, OutcomeUnknown, 10, S.UNKNOWN)
+        assert repr(INVENTED) in str(error)
+        job.cancel()
+        assert job.snapshot().has_ended
+        assert client.plan(world.spec(), again=True).attempt == 2
 
     @pytest.mark.parametrize("end", [S.SUCCEEDED, S.FAILED, S.CANCELLED])
     def test_07_the_end_is_final(self, world: World, backend: Backend, client: Client, end: JobState) -> None:
@@ -194,9 +209,9 @@ class LifeClauses(Harness):
         world.heal()
 
     def test_09_the_ways_are_told_apart(self) -> None:
-        """9: six ways, six exit codes."""
-        codes = [error.exit_code for error in (JobFailed, JobCancelled, WaitTimeout, LostContact, JobExpired)]
-        assert len({0, *codes}) == 6
+        """9: eight ways, eight exit codes."""
+        ways = (JobFailed, JobInterrupted, JobCancelled, JobExpired, OutcomeUnknown, WaitTimeout, LostContact)
+        assert len({0, *(error.exit_code for error in ways)}) == 8
 
     def test_10_a_failure_has_the_vendors_words(self, world: World, backend: Backend, client: Client) -> None:
         """10: in the snapshot, and in JobFailed, exit code 3."""

@@ -19,6 +19,7 @@ from cloudtune_trainer.rendering import set_plain_template, turn_end
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
+from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,14 +168,16 @@ def load_tuned(
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype, head=head)
+    network = models.load_model(origin, dtype=dtype, head=head, new_head=head is not None)
     if base:
         return network
     from peft import PeftModel
 
     check_adapter(folder)
     with models.found(models.BaseModel(str(folder))):
-        return PeftModel.from_pretrained(network, folder)
+        adapted = PeftModel.from_pretrained(network, folder)
+        check_adapter_weights(adapted, folder)
+        return adapted
 
 
 def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:

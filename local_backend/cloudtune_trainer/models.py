@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cloudtune_trainer.adapters import ADAPTERS
-from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.model_folder import check_model_folder
@@ -24,6 +23,7 @@ from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.tiny import write_model_from_config
+from cloudtune_trainer.weights import check_adapter_weights, load_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -176,11 +176,12 @@ class ClassificationHead:
 
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None,
+    head: ClassificationHead | None = None, new_head: bool = False,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or with a head a classifier.
+    """The model, on the CPU: a causal LM, or with a head a classifier. All its weights come from the files.
 
-    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's.
+    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's. With ``new_head`` the weights of
+    the classifier's head are random.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -195,7 +196,7 @@ def load_model(
         place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        return auto.from_pretrained(source, config=config, dtype=dtype, **place)
+        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
 
 
 def _check_folder(path: str) -> None:
@@ -281,49 +282,8 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     if adapted:
         from peft import set_peft_model_state_dict
 
+        check_adapter_weights(model, folder)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
-    kept = type(model).from_pretrained(folder, dtype=model.dtype)
+    kept = load_checked(type(model), str(folder), dtype=model.dtype)
     model.load_state_dict(kept.state_dict())
-
-
-def enable_packed_attention(model: Any) -> bool:
-    """Let the model take documents end to end (``attention``), if it provably keeps them apart; else leave it alone.
-
-    The proof is a comparison: two short documents together, and each alone as the model itself does it. Models that
-    mix tokens otherwise than by attention, or whose attention takes what ours cannot, fail it and get padded rows.
-    """
-    from transformers import AttentionInterface
-
-    if getattr(model.config, "attention_chunk_size", None) is not None:
-        return False  # the short documents below would not show it
-    AttentionInterface.register(ATTENTION, documents_attention)
-    before = model.config._attn_implementation
-    vocabulary = model.get_input_embeddings().num_embeddings
-    documents = [torch.arange(1, 6) % vocabulary, torch.arange(7, 10) % vocabulary, torch.arange(3, 8) % vocabulary]
-    lengths = [len(ids) for ids in documents]
-    device = model.get_input_embeddings().weight.device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            alone = [model(input_ids=ids[None].to(device), use_cache=False).logits[0] for ids in documents]
-            model.set_attn_implementation(ATTENTION)
-            together = model(
-                input_ids=torch.cat(documents)[None].to(device),
-                position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
-                documents=layout_of(lengths).to(device),
-                use_cache=False,
-                logits_to_keep=torch.arange(sum(lengths), device=device),
-            ).logits[0]
-        expected = torch.cat(alone).float()
-        tolerance = 1e-3 if expected.numel() and model.dtype == torch.float32 else 5e-2
-        right = together.shape == expected.shape and bool(
-            (together.float() - expected).norm() <= tolerance * expected.norm()
-        )
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError):
-        right = False
-    if not right:
-        model.set_attn_implementation(before)
-    model.train(was_training)
-    return right

@@ -99,10 +99,10 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     elif start is None:
         report.event("message", f"these weights start from random values: {', '.join(head_weights(network))}")
     task.spec = spec = _fitted(spec, network, report)
+    model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
     task.packed = can_pack and enable_packed_attention(network, spec.hyperparameters.max_length)
     if spec.hyperparameters.packing and not task.packed:
         report.warning("packing is disabled: this model's layers may not separate packed records")
-    model = models.make_trainable(network, spec, base, start, task.peft_task_type)
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():

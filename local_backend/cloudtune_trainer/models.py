@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.adapter_targets import choose_targets, report_coverage
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
@@ -28,8 +29,10 @@ from cloudtune_trainer.weights import check_adapter_weights, load_checked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cloudtune_trainer.adapter_targets import Skipped
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.records import Record
+    from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import Adapter, ModelSource, RunSpec
 
 _DROPOUTS = (
@@ -231,26 +234,41 @@ def _set_dropout(config: Any, dropout: float) -> None:
         setattr(config, name, dropout)
 
 
-def add_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
-    """The peft model around it; the base's weights are frozen."""
+def add_adapter(
+    model: Any, adapter: Adapter, base: BaseModel, task_type: str, report: Report | None = None
+) -> Any:  # fmt: skip
+    """The peft model around it; the base's weights are frozen. What it covers goes to ``report``.
+
+    Raises:
+        TrainingProblem: ``bad_spec``, for targets that the model does not have or that peft cannot change.
+
+    """
     from peft import get_peft_model
 
-    make_config = ADAPTERS[adapter.type].config
-    assert make_config is not None
-    config = make_config(adapter, task_type=task_type, base_model_name_or_path=base.path)
+    kind = ADAPTERS[adapter.type]
+    assert kind.config is not None
+    chosen: dict[str, Any] = {}
+    skipped: dict[str, Skipped] = {}
+    if "targets" in kind.settings and adapter.targets == "all-linear":
+        targets = choose_targets(model, dropout=adapter.dropout)
+        chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
+        skipped = targets.skipped
+    config = kind.config(adapter, task_type=task_type, base_model_name_or_path=base.path, **chosen)
     try:
-        return get_peft_model(model, config)
+        tuned = get_peft_model(model, config)
     except ValueError as error:
-        if "target modules" not in str(error).lower():
-            raise
-        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        good = ", ".join(choose_targets(model).modules)
         raise TrainingProblem(
-            "bad_spec", f"adapter.targets: {error}", f"The linear modules of this model are: {', '.join(names)}."
+            "bad_spec", f"adapter.targets: {error}", f"Targets that this model has: {good}; or use all-linear."
         ) from error
+    if report is not None and "targets" in kind.settings:
+        report_coverage(report, tuned, skipped)
+    return tuned
 
 
 def make_trainable(
-    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM"
+    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM",
+    report: Report | None = None,
 ) -> Any:  # fmt: skip
     """Decide which weights move. Returns what is trained: the model itself, or the peft model around it."""
     if spec.hyperparameters.gradient_checkpointing:
@@ -261,7 +279,7 @@ def make_trainable(
         model.requires_grad_(True)
         return model
     torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
-    tuned = add_adapter(model, spec.adapter, base, task_type)
+    tuned = add_adapter(model, spec.adapter, base, task_type, report)
     if start is not None:
         restore_weights(start.weights, tuned, adapted=True)
     return tuned

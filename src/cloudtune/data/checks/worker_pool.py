@@ -91,17 +91,17 @@ class Pool:
 
     def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
         """What the workers make of the requests and their lines."""
-        asked: deque[tuple[subprocess.Popen[bytes], bytes]] = deque()
+        asked: deque[subprocess.Popen[bytes]] = deque()
         under_way = AHEAD * len(self._workers)
         for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
             request.place = number % under_way  # free again: the request that had it has been answered
             self._send(worker, request, data)
-            asked.append((worker, data))
+            asked.append(worker)
             if len(asked) >= under_way:
-                yield self._receive(*asked.popleft())
+                yield self._receive(asked.popleft())
         while asked:
-            yield self._receive(*asked.popleft())
+            yield self._receive(asked.popleft())
 
     def _send(self, worker: subprocess.Popen[bytes], message: Begin | Request, *blobs: bytes) -> None:
         place = message.place if isinstance(message, Request) else 0
@@ -110,12 +110,12 @@ class Pool:
         except BrokenPipeError as error:
             raise self._died(worker) from error
 
-    def _receive(self, worker: subprocess.Popen[bytes], data: bytes) -> Reply:
+    def _receive(self, worker: subprocess.Popen[bytes]) -> Reply:
         received = receive(cast("IO[bytes]", worker.stdout), Reply, self._places)
         if received is None:
             raise self._died(worker)
         reply, lines = received
-        reply.load(lines, data)
+        reply.load(lines)
         return reply
 
     def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:

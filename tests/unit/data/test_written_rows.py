@@ -35,9 +35,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "input_text": {"input": "A"},
     "openai_preference": {"input": {"messages": [Q]}, "preferred_output": [A],
                           "non_preferred_output": [{"role": "assistant", "content": "B"}]},
-    "nova_preference": {"schemaVersion": "bedrock-conversation-2024", "messages": [QB, {"role": "assistant", "candidates": [
-        {"content": [{"text": "A"}], "preferenceLabel": "preferred"},
-        {"content": [{"text": "B"}], "preferenceLabel": "non-preferred"}]}]},
+    "nova_preference": {"schemaVersion": "bedrock-conversation-2024", "messages": [QB, {
+        "role": "assistant", "candidates": [{"content": [{"text": "A"}], "preferenceLabel": "preferred"},
+                                            {"content": [{"text": "B"}], "preferenceLabel": "non-preferred"}]}]},
 }  # fmt: skip
 """A row of each kind that some format is read as."""
 OWN = {name: own for name in format_names() if (own := find_format(name).own) in ROWS}

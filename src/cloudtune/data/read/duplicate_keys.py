@@ -37,8 +37,8 @@ def duplicate_key(raw: bytes) -> Problem | None:
         return None
     field, key = place
     return Problem(
-        code="duplicate_key", message=f"the key {key[:_SHOWN_CHARS]!r} occurs more than once in one object", field=field,
-        fix="keep one: some programs read the first value, others the last",
+        code="duplicate_key", message=f"the key {key[:_SHOWN_CHARS]!r} occurs more than once in one object",
+        field=field, fix="keep one: some programs read the first value, others the last",
     )  # fmt: skip
 
 

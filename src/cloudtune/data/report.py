@@ -154,7 +154,7 @@ def convert(
     def task_for(first: Record | None) -> Task:
         return Task(method or method_of(first), shares(data), target=place.name if place else "", format=to,
                     forbidden=place.forbidden if place else (), allow_dropped=allowed, private=private,
-                    max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
+                    max_tokens=place.max_tokens if place else None)  # fmt: skip
 
     handle, aside = temporary_file(out)
     try:

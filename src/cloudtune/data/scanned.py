@@ -37,8 +37,6 @@ class Task(msgspec.Struct, frozen=True):
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
-    as_they_are: bool = False
-    """Rows that are in the format already are written byte for byte as the file has them, not from their records."""
 
 
 class Side(msgspec.Struct):
@@ -54,8 +52,6 @@ class Side(msgspec.Struct):
     """Which of the batch's records these are, 4 bytes each, where the batch has several sides."""
     classes: set[str] = set()
     """The labels of these records, for methods that learn one for each row."""
-    as_it_was: bool = False
-    """``written`` is the very bytes of the block that was scanned."""
 
 
 class Scanned(msgspec.Struct):

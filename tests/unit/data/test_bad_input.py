@@ -151,8 +151,8 @@ def test_invalid_utf8_and_utf16(tmp_path: Path) -> None:
     problem = problems(path)[0]
     assert (problem.code, problem.line) == ("invalid_utf8", 2)
     assert "0xf1" in problem.message
-    path.write_bytes(GOOD.encode("utf-16"))
-    assert only(path).code == "invalid_utf8"
+    path.write_bytes(GOOD.encode("utf-16") + b"\x00\xd8\x00\xd8")
+    assert only(path).code == "invalid_encoding"
     table = tmp_path / "rows.csv"
     table.write_bytes("prompt,completion\na,b\nñ,d\n".encode("latin-1"))
     problem = only(table)

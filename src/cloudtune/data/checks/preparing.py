@@ -174,8 +174,8 @@ def _here(
 
     def stream() -> Generator[Scanned]:
         if first:
-            origin, rows, chunk, batch = first
-            yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
+            origin, _, _, batch = first
+            yield scanner.scan(batch, origin)
         for origin, rows, chunk in _larger(chunks) if scanner.measure.counts_all else chunks:
             if change is None and isinstance(chunk, Block):
                 yield from scanner.scan_block(rows, chunk, origin)

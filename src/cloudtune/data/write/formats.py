@@ -34,7 +34,7 @@ class Format(NamedTuple):
     weave: Weave | None = None
     """How conversations of words alone are written, many at once."""
     own: str | None = None
-    """The kind of rows that may be in the format already."""
+    """The kind of rows that reads the format."""
     beside: tuple[tuple[str, str], ...] = ()
     """Names and contents of files that belong beside the rows."""
 

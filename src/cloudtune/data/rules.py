@@ -113,15 +113,6 @@ STANDARD: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def forbidden(words: tuple[str, ...], target: str) -> Rule:
-    """The rule that a vendor's forbidden words make."""
-    return Rule(
-        "forbidden_text", "error", tuple(word.encode() for word in words), re.compile("|".join(map(re.escape, words))),
-        f"{target} rejects {{}} in system and user messages", "write it another way",
-        frozenset({"system", "user"}),
-    )  # fmt: skip
-
-
 def _luhn(digits: str) -> bool:
     """The checksum of card numbers."""
     numbers = [int(digit) for digit in digits if digit.isdigit()]

@@ -23,8 +23,8 @@ class Task(msgspec.Struct, frozen=True):
     shares: Shares = Shares(0.0, 0.0, 0)
     target: str = ""
     """The name of what the rows are meant for, for messages."""
-    forbidden: tuple[str, ...] = ()
-    """Words that the target fails on in what the system or the user says."""
+    rules_of: tuple[str, str | None, str | None] | None = None
+    """Back end, model and method whose row rules apply."""
     format: str | None = None
     allow_dropped: frozenset[str] = frozenset()
     private: bool = False

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
+from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
 from cloudtune.data.read.plain import ANSWER, PlainRows
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
-from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
+from cloudtune.data.row_rules import RowRule
+from cloudtune.data.rules import PRIVATE, STANDARD, Rule, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.data.write.dropped_features import features
@@ -69,9 +71,9 @@ class Scanner:
         rules: list[Rule] = [*STANDARD] if task.words else []
         if task.private:
             rules += PRIVATE
-        if task.forbidden:
-            rules.append(forbidden(task.forbidden, task.target))
         self.rules = rules
+        own = row_rules(task.rules_of)
+        self.row_rules = [*(self.format.rules if self.format else ()), *(r for r in own if isinstance(r, RowRule))]
         self.measure = Measure(task)
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
@@ -110,9 +112,10 @@ class Scanner:
                 for index, line in enumerate(lines):
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        broken = self._vendor_rules(good, problems)
         told = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
-        written = self._written(good, problems)
+        written = self._written(good, problems, broken)
         return Scanned(
             file=at.file, by_row=at.by_row, origin=origin, problems=problems,
             sides=self._sides(origin, good, written), kinds=_kinds(records),
@@ -123,6 +126,30 @@ class Scanner:
             labels=self._labels(records, origin), features={} if good.plain else _features(records),
             lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip
+
+    def _vendor_rules(self, good: _Good, problems: list[Problem]) -> set[int]:
+        """Report records that break a rule of the format or the vendor, and return their positions.
+
+        What the format cannot hold of a record breaks no rule: its loss is reported where the record is written.
+        """
+        broken: set[int] = set()
+        rules = [rule for rule in self.row_rules
+                 if (rule.quick.search(good.joined) if rule.quick else not good.plain)]  # fmt: skip
+        for index, line in enumerate(good.lines if rules else ()):
+            suspects = [rule for rule in rules if rule.quick is None or rule.quick.search(line)]
+            if not suspects:
+                continue
+            record = good.records[index]
+            if self.format is not None:
+                try:
+                    record = self.format.carried(record)
+                except ValueError:
+                    continue  # reported where the record is written
+            found = [good.at.locate(problem, index) for rule in suspects for problem in rule.problems(record)]
+            problems += found
+            if any(problem.severity == "error" for problem in found):
+                broken.add(index)
+        return broken
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
         method = self.task.method
@@ -139,7 +166,7 @@ class Scanner:
                 numbers.append(number)
         return records, numbers
 
-    def _written(self, good: _Good, problems: list[Problem]) -> list[bytes] | bytes | None:
+    def _written(self, good: _Good, problems: list[Problem], broken: set[int]) -> list[bytes] | bytes | None:
         """The lines in the format that is asked for; None if they are the canonical ones."""
         form = self.format
         if form is None:
@@ -151,9 +178,9 @@ class Scanner:
                 return good.as_bytes().woven(form.weave)
         elif form.write is None and form.carries_all:
             return None
-        return self._one_by_one(form, good, problems)
+        return self._one_by_one(form, good, problems, broken)
 
-    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem]) -> list[bytes]:
+    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem], broken: set[int]) -> list[bytes]:
         allowed = self.task.allow_dropped
         written: list[bytes] = []
         for index, (record, line) in enumerate(zip(good.records, good.lines, strict=True)):
@@ -163,7 +190,8 @@ class Scanner:
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
             except ValueError as error:
-                problems.append(good.at.locate(explain.conversion(error), index))
+                if index not in broken:  # whose fault is already reported
+                    problems.append(good.at.locate(explain.conversion(error), index))
             written.append(said)
         return written
 

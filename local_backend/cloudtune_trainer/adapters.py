@@ -22,6 +22,7 @@ _SAVED_BY_LORA: dict[str, tuple[type, ...]] = {
     "rank_pattern": (dict,), "alpha_pattern": (dict,), "exclude_modules": (str, list),
     "layers_to_transform": (int, list), "layers_pattern": (str, list), "use_qalora": (bool,),
     "qalora_group_size": (int,), "lora_bias": (bool,), "ensure_weight_tying": (bool,), "megatron_core": (str,),
+    "target_parameters": (list,),
 }  # fmt: skip
 _SAVED_BY_PREFIX: dict[str, tuple[type, ...]] = {
     "num_virtual_tokens": (int,), "token_dim": (int,), "num_transformer_submodules": (int,),
@@ -53,10 +54,11 @@ class AdapterType(NamedTuple):
     """It works with gradient checkpointing."""
 
 
-def _lora(adapter: Adapter, **more: Any) -> Any:
+def _lora(adapter: Adapter, *, target_modules: list[str] | None = None, **more: Any) -> Any:
     from peft import LoraConfig
 
-    targets = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    given = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
+    targets = given if target_modules is None else target_modules
     # peft says that alpha is an int, but only divides by it
     return LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets, **more

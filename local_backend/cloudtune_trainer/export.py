@@ -41,12 +41,13 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
     from transformers import AutoConfig
 
     from cloudtune_trainer.generate import base_of, load_tuned
+    from cloudtune_trainer.merging import merge_into
     from cloudtune_trainer.models import BaseModel, found, load_tokenizer
 
     base = base_of(tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
-    network.merge_and_unload().to(stored).save_pretrained(to)
+    merge_into(to, network, stored)
     load_tokenizer(BaseModel(str(folder))).save_pretrained(to)
     write_json(to / TUNED, {**tuned, "merged": True})

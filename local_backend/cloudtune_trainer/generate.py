@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 
 from cloudtune_trainer import models
+from cloudtune_trainer.batching import answers_in_batches
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template, turn_end
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
+from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +52,7 @@ class Model:
         self._ends = _ends(network, tokenizer)
         self._lock = lock or threading.Lock()
         self._adapted = adapted
+        self._can_batch: bool | None = None
 
     @classmethod
     def open(
@@ -86,10 +89,24 @@ class Model:
         in the same batches draw the same answers.
         """
         texts = [self._text(prompt) for prompt in prompts]
-        for first in range(0, len(texts), batch_size):
+        size = batch_size if len(texts) == 1 or batch_size == 1 or self.can_batch else 1
+        for first in range(0, len(texts), size):
             with self._alone(None if seed is None else seed + first):
-                answers = self._batch(texts[first : first + batch_size], max_tokens, temperature, top_p)
+                answers = self._batch(texts[first : first + size], max_tokens, temperature, top_p)
             yield from answers  # outside the lock: whoever reads them may take their time
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether several prompts at once get the answers that each gets alone. Checked at the first use."""
+        if self._can_batch is None:
+            with self._alone(None):
+                self._can_batch = answers_in_batches(self._network, self._padding)
+        return self._can_batch
+
+    @property
+    def _padding(self) -> int:
+        found = self._tokenizer.pad_token_id
+        return int(found if found is not None else self._ends[0])
 
     def stream(
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
@@ -137,7 +154,7 @@ class Model:
         if not all(ids):
             raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
         width = max(map(len, ids))
-        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._ends[0]
+        pad = self._padding
         rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # on the left: answers begin together
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
@@ -167,14 +184,16 @@ def load_tuned(
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
     origin = base_of(tuned, trust_remote_code=trust_remote_code)
-    network = models.load_model(origin, dtype=dtype, head=head)
+    network = models.load_model(origin, dtype=dtype, head=head, new_head=head is not None)
     if base:
         return network
     from peft import PeftModel
 
     check_adapter(folder)
     with models.found(models.BaseModel(str(folder))):
-        return PeftModel.from_pretrained(network, folder)
+        adapted = PeftModel.from_pretrained(network, folder)
+        check_adapter_weights(adapted, folder)
+        return adapted
 
 
 def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead | None:

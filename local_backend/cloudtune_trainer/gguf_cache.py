@@ -37,15 +37,18 @@ def _convert(path: Path, to: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    from cloudtune_trainer.weights import load_checked
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent,
+        model = load_checked(
+            AutoModelForCausalLM,
+            str(path.parent),
             gguf_file=path.name,
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
         )
-    except (MemoryError, ImportError, OSError):
+    except (TrainingProblem, MemoryError, ImportError, OSError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever they like
         raise TrainingProblem(

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.adapters import ADAPTERS
+from cloudtune_trainer.causality import check_causal
+from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.tasks.table import task_for
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, read_object
+from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -91,11 +94,15 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         raise TrainingProblem("bad_checkpoint", what, "Resume with rows that have the same labels.")
     network.to(devices.device)
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
-    task.packed = can_pack and models.enable_packed_attention(network)
-    if spec.hyperparameters.packing and not task.packed:
-        report.warning("packing is disabled: this model's attention may not separate packed records")
+    if task.peft_task_type == "CAUSAL_LM":
+        check_causal(network)
+    elif start is None:
+        report.event("message", f"these weights start from random values: {', '.join(head_weights(network))}")
     task.spec = spec = _fitted(spec, network, report)
-    model = models.make_trainable(network, spec, base, start, task.peft_task_type)
+    model = models.make_trainable(network, spec, base, start, task.peft_task_type, report)
+    task.packed = can_pack and enable_packed_attention(network, spec.hyperparameters.max_length)
+    if spec.hyperparameters.packing and not task.packed:
+        report.warning("packing is disabled: this model's layers may not separate packed records")
     report.state("loading", "tokens")
     splits = {}
     for name, part in rows.items():
@@ -214,7 +221,7 @@ def _measured(
 
 
 def _check_vocabulary(name: str, samples: Samples, network: Any) -> None:
-    size = network.get_input_embeddings().num_embeddings
+    size = network.get_input_embeddings().weight.shape[0]
     highest = int(samples.ids.max())
     if highest >= size:
         raise TrainingProblem(

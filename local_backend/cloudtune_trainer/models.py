@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cloudtune_trainer.adapter_targets import choose_targets, report_coverage
 from cloudtune_trainer.adapters import ADAPTERS
-from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
 from cloudtune_trainer.model_folder import check_model_folder
@@ -24,12 +24,15 @@ from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.tiny import write_model_from_config
+from cloudtune_trainer.weights import check_adapter_weights, load_checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cloudtune_trainer.adapter_targets import Skipped
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.records import Record
+    from cloudtune_trainer.reporting import Report
     from cloudtune_trainer.run_spec import Adapter, ModelSource, RunSpec
 
 _DROPOUTS = (
@@ -176,11 +179,12 @@ class ClassificationHead:
 
 def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
-    head: ClassificationHead | None = None,
+    head: ClassificationHead | None = None, new_head: bool = False,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or with a head a classifier.
+    """The model, on the CPU: a causal LM, or with a head a classifier. All its weights come from the files.
 
-    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's.
+    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's. With ``new_head`` the weights of
+    the classifier's head are random.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -195,7 +199,7 @@ def load_model(
         place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
-        return auto.from_pretrained(source, config=config, dtype=dtype, **place)
+        return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
 
 
 def _check_folder(path: str) -> None:
@@ -230,26 +234,41 @@ def _set_dropout(config: Any, dropout: float) -> None:
         setattr(config, name, dropout)
 
 
-def add_adapter(model: Any, adapter: Adapter, base: BaseModel, task_type: str) -> Any:
-    """The peft model around it; the base's weights are frozen."""
+def add_adapter(
+    model: Any, adapter: Adapter, base: BaseModel, task_type: str, report: Report | None = None
+) -> Any:  # fmt: skip
+    """The peft model around it; the base's weights are frozen. What it covers goes to ``report``.
+
+    Raises:
+        TrainingProblem: ``bad_spec``, for targets that the model does not have or that peft cannot change.
+
+    """
     from peft import get_peft_model
 
-    make_config = ADAPTERS[adapter.type].config
-    assert make_config is not None
-    config = make_config(adapter, task_type=task_type, base_model_name_or_path=base.path)
+    kind = ADAPTERS[adapter.type]
+    assert kind.config is not None
+    chosen: dict[str, Any] = {}
+    skipped: dict[str, Skipped] = {}
+    if "targets" in kind.settings and adapter.targets == "all-linear":
+        targets = choose_targets(model, dropout=adapter.dropout)
+        chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
+        skipped = targets.skipped
+    config = kind.config(adapter, task_type=task_type, base_model_name_or_path=base.path, **chosen)
     try:
-        return get_peft_model(model, config)
+        tuned = get_peft_model(model, config)
     except ValueError as error:
-        if "target modules" not in str(error).lower():
-            raise
-        names = sorted({name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)})
+        good = ", ".join(choose_targets(model).modules)
         raise TrainingProblem(
-            "bad_spec", f"adapter.targets: {error}", f"The linear modules of this model are: {', '.join(names)}."
+            "bad_spec", f"adapter.targets: {error}", f"Targets that this model has: {good}; or use all-linear."
         ) from error
+    if report is not None and "targets" in kind.settings:
+        report_coverage(report, tuned, skipped)
+    return tuned
 
 
 def make_trainable(
-    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM"
+    model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM",
+    report: Report | None = None,
 ) -> Any:  # fmt: skip
     """Decide which weights move. Returns what is trained: the model itself, or the peft model around it."""
     if spec.hyperparameters.gradient_checkpointing:
@@ -260,7 +279,7 @@ def make_trainable(
         model.requires_grad_(True)
         return model
     torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
-    tuned = add_adapter(model, spec.adapter, base, task_type)
+    tuned = add_adapter(model, spec.adapter, base, task_type, report)
     if start is not None:
         restore_weights(start.weights, tuned, adapted=True)
     return tuned
@@ -281,49 +300,8 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
     if adapted:
         from peft import set_peft_model_state_dict
 
+        check_adapter_weights(model, folder)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
-    kept = type(model).from_pretrained(folder, dtype=model.dtype)
+    kept = load_checked(type(model), str(folder), dtype=model.dtype)
     model.load_state_dict(kept.state_dict())
-
-
-def enable_packed_attention(model: Any) -> bool:
-    """Let the model take documents end to end (``attention``), if it provably keeps them apart; else leave it alone.
-
-    The proof is a comparison: two short documents together, and each alone as the model itself does it. Models that
-    mix tokens otherwise than by attention, or whose attention takes what ours cannot, fail it and get padded rows.
-    """
-    from transformers import AttentionInterface
-
-    if getattr(model.config, "attention_chunk_size", None) is not None:
-        return False  # the short documents below would not show it
-    AttentionInterface.register(ATTENTION, documents_attention)
-    before = model.config._attn_implementation
-    vocabulary = model.get_input_embeddings().num_embeddings
-    documents = [torch.arange(1, 6) % vocabulary, torch.arange(7, 10) % vocabulary, torch.arange(3, 8) % vocabulary]
-    lengths = [len(ids) for ids in documents]
-    device = model.get_input_embeddings().weight.device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            alone = [model(input_ids=ids[None].to(device), use_cache=False).logits[0] for ids in documents]
-            model.set_attn_implementation(ATTENTION)
-            together = model(
-                input_ids=torch.cat(documents)[None].to(device),
-                position_ids=torch.cat([torch.arange(n) for n in lengths])[None].to(device),
-                documents=layout_of(lengths).to(device),
-                use_cache=False,
-                logits_to_keep=torch.arange(sum(lengths), device=device),
-            ).logits[0]
-        expected = torch.cat(alone).float()
-        tolerance = 1e-3 if expected.numel() and model.dtype == torch.float32 else 5e-2
-        right = together.shape == expected.shape and bool(
-            (together.float() - expected).norm() <= tolerance * expected.norm()
-        )
-    except (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError):
-        right = False
-    if not right:
-        model.set_attn_implementation(before)
-    model.train(was_training)
-    return right

@@ -15,6 +15,7 @@ from cloudtune_trainer.generate import Model
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template
 from cloudtune_trainer.tuned import ADAPTER_CONFIG, check_adapter, check_mergeable, read_tuned
+from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +54,7 @@ class MultiAdapterModel:
                 self._network.load_adapter(folder, adapter_name=_key(name))
             else:
                 self._network = PeftModel.from_pretrained(self._network, folder, adapter_name=_key(name))
+            check_adapter_weights(self._network, folder, _key(name))
             self._network.eval()
             self._adapted[name] = self._model(folder, name, continues=tuned["method"] == "cpt")
 

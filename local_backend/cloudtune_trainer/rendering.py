@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}{{ 'Assistant: ' + message['content'] + eos_token + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{{ 'Assistant: ' + message['content'] + (eos_token or '') + '\n' }}"
     "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
     "{% else %}{{ message['content'] + '\n' }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """For tokenizers that bring no template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, a line each.
-It is saved with the tuned model, so that answers are asked for in the same words."""
+It is saved with the tuned model, so that answers are asked for in the same words. `set_plain_template` puts the tokens
+before it with which the tokenizer starts a text."""
 
 
 class Dialogue(NamedTuple):
@@ -46,6 +48,10 @@ class Rendered:
 
     text: str
     spans: tuple[tuple[int, int], ...] | None
+    turns: tuple[int, ...] = ()
+    """The message of each span."""
+    unasked: str = ""
+    """What the template adds when it asks for an answer, but leaves out before the answer of this sample."""
 
 
 class Renderer:
@@ -56,6 +62,7 @@ class Renderer:
         self._loss_on = loss_on
         self._marked = "{% generation" in _template(tokenizer) or "{%- generation" in _template(tokenizer)
         self._ends = tuple(token for token in _special_tokens(tokenizer) if token)
+        self._stops = tuple(token for token in (tokenizer.eos_token, turn_end(tokenizer)) if token)
 
     def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[Rendered]:
         """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it.
@@ -92,7 +99,10 @@ class Renderer:
             return self._by_difference(dialogue, turns)
         text = self._closed(texts[0])
         learnt = [span for i, span in zip(assistant, marks[0], strict=True) if i in turns]
-        return Rendered(text, tuple((begin, self._with_end(text, begin, end)) for begin, end in learnt))
+        spans = [(begin, self._with_end(text, begin, end)) for begin, end in learnt]
+        if turns[-1] == len(dialogue.messages) - 1 and len(text) > len(texts[0]):  # the end was appended
+            spans[-1] = (spans[-1][0], len(text))
+        return Rendered(text, tuple(spans), tuple(turns))
 
     def _by_difference(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
         whole = self._text(dialogue)
@@ -107,13 +117,13 @@ class Renderer:
         text = self._closed(whole)
         if spans[-1][1] >= len(whole):
             spans[-1] = (spans[-1][0], len(text))
-        return Rendered(text, tuple(spans))
+        return Rendered(text, tuple(spans), tuple(turns))
 
     def _alone(self, dialogue: Dialogue, turn: int) -> Rendered:
-        prompt = self._before(dialogue, turn)
+        asked = prompt = self._before(dialogue, turn)
         text = self._trimmed(self._text(dialogue.first(turn + 1)))
         if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
-            prompt = self._text(dialogue.first(turn))
+            prompt = self._opened(self._text(dialogue.first(turn)), asked, text, dialogue.messages[turn])
         if not text.startswith(prompt) or len(text) <= len(prompt):
             raise TrainingProblem(
                 "bad_data",
@@ -121,7 +131,19 @@ class Renderer:
                 "Use loss_on: all, or a template with {% generation %} marks.",
             )
         text = self._closed(text)
-        return Rendered(text, ((len(prompt), len(text)),))
+        unasked = asked[len(prompt) :] if asked.startswith(prompt) else ""
+        return Rendered(text, ((len(prompt), len(text)),), (turn,), unasked)
+
+    def _opened(self, before: str, asked: str, text: str, message: dict[str, Any]) -> str:
+        """The beginning of the text that is no part of the answer: what the template also writes when it asks."""
+        if not (text.startswith(before) and asked.startswith(before)):
+            return before
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(asked, text, strict=False)) if a != b), min(len(asked), len(text))
+        )
+        words = message["content"].strip()
+        answer = text.find(words, len(before)) if words else -1
+        return text[: shared if answer < 0 else min(shared, answer)]
 
     def _before(self, dialogue: Dialogue, turn: int) -> str:
         """All that stands before the words of that turn."""
@@ -158,12 +180,17 @@ class Renderer:
         return trimmed if end is None or trimmed.endswith(self._ends) else trimmed + end
 
     def _with_end(self, text: str, begin: int, end: int) -> int:
-        """Marks often stop short of the token that ends the turn; it must be learnt too."""
-        if text[begin:end].rstrip().endswith(self._ends):
-            return end
+        """Marks often stop short of the token that ends the turn, or after it; it must be learnt, and no more."""
+        marked = text[begin:end].rstrip()
+        if marked.endswith(self._ends):
+            return begin + len(marked)
+        rest = text[end:]
         for token in self._ends:
-            if text.startswith(token, end):
+            if rest.startswith(token):
                 return end + len(token)
+        for token in self._stops:
+            if rest.lstrip().startswith(token):
+                return text.index(token, end) + len(token)
         return end
 
 
@@ -171,8 +198,17 @@ def set_plain_template(tokenizer: Any) -> bool:
     """Give a tokenizer without a chat template the plain one; True if it was needed."""
     if _template(tokenizer):
         return False
-    tokenizer.chat_template = PLAIN_TEMPLATE
+    start = text_start(tokenizer)
+    opening = "{{ bos_token }}" if start and start == tokenizer.bos_token else f"{{{{ {json.dumps(start)} }}}}"
+    tokenizer.chat_template = opening + PLAIN_TEMPLATE if start else PLAIN_TEMPLATE
     return True
+
+
+def text_start(tokenizer: Any) -> str:
+    """The special tokens that the tokenizer puts before every text, such as ``<s>``. Many put none."""
+    ids, bare = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
+    count = next((n for n in range(len(ids)) if ids[n : n + len(bare)] == bare), 0)
+    return "".join(tokenizer.convert_ids_to_tokens(ids[:count]))
 
 
 def turn_end(tokenizer: Any) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Rendered, Renderer
+from cloudtune_trainer.token_spans import SpanEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -123,7 +124,7 @@ def encode_records(
     ``whole``: every token of a dialogue is learnt, and long ones are split, as texts are.
     """
     collector = _Collector(max_length)
-    renderer = Renderer(tokenizer, loss_on="all" if whole else loss_on)
+    renderer, spans = Renderer(tokenizer, loss_on="all" if whole else loss_on), SpanEncoder(tokenizer)
     left, first = iter(records), 0
     while chunk := list(itertools.islice(left, _BATCH)):
         texts = [(i, record["text"]) for i, record in enumerate(chunk) if "text" in record]
@@ -138,7 +139,7 @@ def encode_records(
                 collector.cuts.unlearnt.append(first + i + 1)
             chats += [(i, sample) for sample in found]
         text_ids = dict(zip((i for i, _ in texts), _encode_texts([t for _, t in texts], tokenizer), strict=True))
-        chat_ids = encode_rendered([sample for _, sample in chats], tokenizer)
+        chat_ids = spans.encode([sample for _, sample in chats])
         by_row: dict[int, list[tuple[Rendered, list[int], list[tuple[int, int]]]]] = {}
         for (i, sample), (ids, learnt) in zip(chats, chat_ids, strict=True):
             by_row.setdefault(i, []).append((sample, ids, learnt))
@@ -168,47 +169,3 @@ def _encode_texts(texts: list[str], tokenizer: Any) -> Iterator[list[int]]:
     end = tokenizer.eos_token_id
     for ids in tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"]:
         yield [*ids, end] if end is not None and (not ids or ids[-1] != end) else ids
-
-
-def encode_rendered(samples: list[Rendered], tokenizer: Any) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """Token ids of each text, with the ranges of tokens to learn."""
-    if not samples:
-        return
-    if not tokenizer.is_fast:
-        yield from (_encode_by_parts(sample, tokenizer) for sample in samples)
-        return
-    encoded = tokenizer(
-        [sample.text for sample in samples], add_special_tokens=False, return_attention_mask=False, verbose=False
-    )
-    for sample, encoding in zip(samples, encoded.encodings, strict=True):
-        ids = encoding.ids
-        if sample.spans is None:
-            yield ids, [(0, len(ids))]
-        else:
-            yield ids, [_token_range(encoding, begin, end) for begin, end in sample.spans]
-
-
-def _token_range(encoding: Any, begin: int, end: int) -> tuple[int, int]:
-    """The tokens that cover those characters, one that straddles the border included.
-
-    Some tokenizers leave spaces out of every token's range, so look for the nearest character that has one.
-    """
-    first = next((t for c in range(begin, end) if (t := encoding.char_to_token(c)) is not None), None)
-    last = next((t for c in range(end - 1, begin - 1, -1) if (t := encoding.char_to_token(c)) is not None), None)
-    return (0, 0) if first is None or last is None else (first, last + 1)
-
-
-def _encode_by_parts(sample: Rendered, tokenizer: Any) -> tuple[list[int], list[tuple[int, int]]]:
-    """For tokenizers that cannot tell where a token lies in the text: each stretch is encoded by itself."""
-    spans = sample.spans if sample.spans is not None else ((0, len(sample.text)),)
-    ids: list[int] = []
-    learnt = []
-    place = 0
-    for begin, end in spans:
-        ids += tokenizer.encode(sample.text[place:begin], add_special_tokens=False) if begin > place else []
-        words = tokenizer.encode(sample.text[begin:end], add_special_tokens=False)
-        learnt.append((len(ids), len(ids) + len(words)))
-        ids += words
-        place = end
-    ids += tokenizer.encode(sample.text[place:], add_special_tokens=False) if place < len(sample.text) else []
-    return ids, learnt

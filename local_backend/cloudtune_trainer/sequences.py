@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cloudtune_trainer.attention import Layout, layout_of
+from cloudtune_trainer.rope import logits_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,5 +99,4 @@ def next_token_logits(model: Any, batch: SequenceBatch) -> Tensor:
     if batch.layout is not None:
         out = model(**batch.inputs, documents=batch.layout, use_cache=False, logits_to_keep=batch.kept)
         return out.logits[0]  # type: ignore[no-any-return]
-    out = model(**batch.inputs, use_cache=False)
-    return out.logits.flatten(0, 1)[batch.kept]  # type: ignore[no-any-return]
+    return logits_by_length(model, batch.inputs, use_cache=False).flatten(0, 1)[batch.kept]

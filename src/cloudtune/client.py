@@ -14,7 +14,6 @@ from cloudtune.capability_check import Fitted, fit, row_rules
 from cloudtune.clock import SystemClock
 from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError
 from cloudtune.hosting import Deployments, Hosting, hosts
-from cloudtune.identity import job_key, job_token
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
 from cloudtune.ledger.ledger import Ledger
@@ -24,7 +23,7 @@ from cloudtune.plan import DataReport, Plan, PlanRequest, Resolved
 from cloudtune.redaction.boundary import guarded
 from cloudtune.registry import open_backend
 from cloudtune.retry import reading
-from cloudtune.runner import Runner
+from cloudtune.runner import Runner, job_key, job_token
 from cloudtune.snapshots import snapshots_of
 from cloudtune.state import Deployment, JobRef, JobSnapshot, TunedModel
 from cloudtune.trust import check_trust, trust_warnings

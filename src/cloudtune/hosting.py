@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.errors import BackendError, InputError, TransientError, UnsupportedError
-from cloudtune.identity import job_token
 from cloudtune.optional import Host
 from cloudtune.retry import reading
+from cloudtune.runner import job_token
 from cloudtune.state import Deployment
 
 if TYPE_CHECKING:

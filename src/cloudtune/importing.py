@@ -19,9 +19,9 @@ import msgspec
 from cloudtune.errors import InputError, Problem, UnsupportedError
 from cloudtune.files.private_files import narrow, private_folder
 from cloudtune.files.regular_file import open_regular
-from cloudtune.identity import job_token
 from cloudtune.optional import Elsewhere, Importer, ImportRequest, InPlace, InPlaceImporter, ModelFile
 from cloudtune.retry import reading
+from cloudtune.runner import job_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -17,6 +17,7 @@ from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, TunedMo
 if TYPE_CHECKING:
     from cloudtune.backend import Backend, Capabilities
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.spec import JobSpec
 
 
@@ -62,7 +63,7 @@ class Closeable(Protocol):
 
 @runtime_checkable
 class DataRules(Protocol):
-    """A back end with rules for its rows: the format that each method trains on, limits, forbidden words."""
+    """A back end that says what rows it accepts: the format that each method trains on, and limits."""
 
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
@@ -70,6 +71,15 @@ class DataRules(Protocol):
 
     def data_target(self, spec: JobSpec) -> Target | None:
         """The rules for a job under this back end's settings; None = no rules. No I/O."""
+
+
+@runtime_checkable
+class RowRules(Protocol):
+    """A back end with rules of its own for rows and datasets, besides those of the formats."""
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """The rules for a base model and a method. They apply where `Target.rules_of` names them. No I/O."""
 
 
 class GenerateOptions(Value, frozen=True, kw_only=True):

@@ -127,6 +127,7 @@ FORMATS = PluginTable(
         "azure-openai-preference": "cloudtune_providers.azure_openai.rows:PREFERENCE",
         "azure-openai-rft": "cloudtune_providers.azure_openai.rows:ITEMS",
         "bedrock-converse": "cloudtune_providers.aws.converse:CONVERSE",
+        "bedrock-nova-2": "cloudtune_providers.aws.converse:NOVA_2",
         "nova-preference": "cloudtune_providers.aws.converse:NOVA_PREFERENCE",
         "bedrock-prompt": "cloudtune_providers.bedrock.rows:PROMPT",
         "bedrock-rft": "cloudtune_providers.bedrock.rows:ITEMS",

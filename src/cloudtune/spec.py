@@ -35,7 +35,7 @@ Feature = Literal[
     "system", "turns", "tools", "images", "videos", "bucket_owners", "media_formats", "parts", "weights", "thoughts",
     "names", "fields",
 ]  # fmt: skip
-FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "text"]
+FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "text"]
 
 
 def _not_bool(value: Any) -> Any:
@@ -239,6 +239,8 @@ class Source(Part):
     path: str | tuple[str, ...]
     """One or several files. Paths are relative to the spec file's folder."""
     format: FileFormat = "auto"
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """What separates the cells of a CSV file. Default: a comma, semicolon, tab or bar, as the first line shows."""
     kind: Annotated[str, AfterValidator(_known_kind), Field(examples=list(DATA_KINDS))] = "auto"
     columns: dict[str, str] = {}
     """Maps columns of the file to field names, e.g. ``{question: prompt, answer: completion}``."""

@@ -227,3 +227,22 @@ def _refs_to_text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_refs_to_text(item) for item in value]
     return value
+
+
+def observed_events(snapshot: JobSnapshot, after: str | None = None) -> list[Event]:
+    """Return the events that follow from the snapshot, in order, after that cursor, marked as observed.
+
+    Used for vendors without events.
+
+    Cursors do not depend on the time of the call, so a reader that resumes misses nothing and repeats nothing.
+    """
+    marks = (
+        ("1-created", snapshot.created_at, "created"),
+        ("2-started", snapshot.started_at, "started"),
+        ("3-ended", snapshot.finished_at, f"ended: {snapshot.native_state}"),
+    )
+    return [
+        Event(cursor=cursor, time=time, message=message, type="state", observed=True)
+        for cursor, time, message in marks
+        if time is not None and (after is None or cursor > after)
+    ]

@@ -23,9 +23,8 @@ from cloudtune.errors import (
     TransientError,
     WaitTimeout,
 )
-from cloudtune.observed import observed_events
 from cloudtune.optional import capabilities_of
-from cloudtune.state import Event, JobRef, JobSnapshot, JobState, Metric, Value
+from cloudtune.state import Event, JobRef, JobSnapshot, JobState, Metric, Value, observed_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -220,7 +220,7 @@ def test_row_rules_come_from_the_third_party(rows_found: tuple[dict[str, Any], s
     found, _ = rows_found
     assert found["before"] is False
     errors = {(code, line): message for code, line, message in found["small"] if code != "few_rows"}
-    assert set(errors) == {("too_long", 5), ("forbidden_text", 10)}
+    assert set(errors) == {("too_long", 5), ("reserved_word", 10)}
     assert errors["too_long", 5].startswith("4,028 tokens"), "counted with the third party's own tokenizer"
     assert found["shared"] == found["small"], "processes that share the work find the same"
     large = {code: message for code, _, message in found["large"]}

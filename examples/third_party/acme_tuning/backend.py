@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from acme_tuning.rows import target_of
+from acme_tuning.rows import RULES, target_of
 from cloudtune.backend import VERBS, Absent, Capabilities, Done, Found, Intent, Journal, Probe
 from cloudtune.config.option_types import Credential, WrittenPath
 from cloudtune.errors import Conflict, InvalidRequest, JobNotFound
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.spec import JobSpec
 
@@ -77,6 +78,11 @@ class AcmeBackend:
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
         return target_of(model, method)
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """See `RowRules`."""
+        return RULES
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""

@@ -5,6 +5,7 @@ A row is ``{"acme": 1, "system": "...", "turns": [{"ask": "...", "answer": "..."
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,14 @@ from cloudtune.data.checks.targets import Target
 from cloudtune.data.checks.tokens import Span
 from cloudtune.data.read.kinds import Kind
 from cloudtune.data.records import Chat, Message
+from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.rules import texts
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.turns import TALK, split_system
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cloudtune.data.records import Record
 
 # -- the format, and the kind that reads it
@@ -79,11 +83,26 @@ class QuarterTokens:
 # -- the rules
 
 _CATALOG = read(Path(__file__).with_name("catalog.json"))
-_SMALL = Target("acme", {"sft": "acme-turns"}, max_tokens=4_000, forbidden=("<acme>",), tokenizer="acme-quarters")
+_SMALL = Target("acme", {"sft": "acme-turns"}, max_tokens=4_000, tokenizer="acme-quarters")
 _LARGE = _SMALL._replace(name="acme-large", max_tokens=16_000)
 
 
 def target_of(model: str | None, method: str | None) -> Target:
     """The rules for that base model: its family's, with the catalog's limits."""
     family = _LARGE if (model or "").startswith("acme-large-") else _SMALL
-    return family.with_limits(_CATALOG, model, method)
+    return family._replace(rules_of=("acme", model, method)).with_limits(_CATALOG, model, method)
+
+
+def _reserved(record: Record) -> Iterator[tuple[str, str]]:
+    for field, _, text in texts(record):
+        if "<acme>" in text:
+            yield field, "the text contains <acme>"
+
+
+RULES = (
+    RowRule(
+        "reserved_word", "No text contains <acme>.", Source("https://acme.example/guide", "2026-11-29"),
+        '{"ask": "What is <acme>?"}', "write it another way", _reserved, re.compile(b"<acme>"),
+    ),
+)  # fmt: skip
+"""What rows of every model keep besides."""

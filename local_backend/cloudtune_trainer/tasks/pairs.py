@@ -10,7 +10,8 @@ import numpy as np
 
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Rendered, Renderer
-from cloudtune_trainer.samples import Cuts, Samples, encode_rendered, nothing_left, rendered
+from cloudtune_trainer.samples import Cuts, Samples, nothing_left, rendered
+from cloudtune_trainer.token_spans import Encoded, SpanEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cloudtune_trainer.records import Record
 
 _BATCH = 500
-_Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Collector:
         self._learn: list[NDArray[np.bool_]] = []
         self.cuts = Cuts()
 
-    def add(self, row: int, sides: tuple[_Encoded, _Encoded]) -> None:
+    def add(self, row: int, sides: tuple[Encoded, Encoded]) -> None:
         """One pair, or a line among the cuts."""
         ids = [np.asarray(side[0], dtype=np.int32) for side in sides]
         learn = [_learnt(side) for side in sides]
@@ -83,7 +83,7 @@ class _Collector:
 def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int) -> Pairs:
     """Tokens of all pairs; the records are gone through once. Only the answers are learnt."""
     collector = _Collector(max_length)
-    renderer = Renderer(tokenizer, loss_on=loss_on)
+    renderer, spans = Renderer(tokenizer, loss_on=loss_on), SpanEncoder(tokenizer)
     left, first = iter(records), 0
     while chunk := list(itertools.islice(left, _BATCH)):
         rows, texts = [], []
@@ -94,7 +94,7 @@ def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
             else:
                 rows.append(row)
                 texts += sides
-        encoded = encode_rendered([text for text in texts if text is not None], tokenizer)
+        encoded = spans.encode([text for text in texts if text is not None])
         for row, chosen in zip(rows, encoded, strict=False):
             collector.add(row, (chosen, next(encoded)))
         first += len(chunk)
@@ -116,7 +116,7 @@ def _side(renderer: Renderer, record: Record, name: str, row: int) -> Rendered |
     return samples[0] if samples else None
 
 
-def _learnt(side: _Encoded) -> NDArray[np.bool_]:
+def _learnt(side: Encoded) -> NDArray[np.bool_]:
     ids, ranges = side
     found = np.zeros(len(ids), dtype=np.bool_)
     for begin, end in ranges:

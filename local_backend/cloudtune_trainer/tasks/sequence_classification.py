@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from cloudtune_trainer import models
 from cloudtune_trainer.generate import Answer, load_tuned
 from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.rope import logits_by_length
 from cloudtune_trainer.samples import Cuts, Samples, nothing_left
 from cloudtune_trainer.sequences import Batch
 from cloudtune_trainer.tasks.task import BestMetric, Sums
@@ -66,7 +67,9 @@ class SequenceClassification:
         self._padding = models.padding_of(tokenizer)
         torch.manual_seed(self.spec.seed)  # the same head at every start
         head = models.ClassificationHead(self.labels, self._padding)
-        return models.load_model(base, dtype=dtype, weights=weights, dropout=dropout, head=head)
+        return models.load_model(
+            base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
+        )
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
         """See `Task.encode`. A text that is too long loses its end."""
@@ -98,7 +101,7 @@ class SequenceClassification:
 
     def forward(self, model: Any, batch: Batch) -> Sums:
         """See `Task.forward`."""
-        logits = model(**batch.inputs).logits.float()
+        logits = logits_by_length(model, batch.inputs).float()
         loss = F.cross_entropy(logits, batch.labels, reduction="sum")
         predicted = F.one_hot(logits.detach().argmax(-1), len(self.labels))
         actual = F.one_hot(batch.labels, len(self.labels))
@@ -160,7 +163,7 @@ class Classifier:
             raise TrainingProblem("bad_data", "a text is empty", "Give at least one word.")
         inputs = padded([np.asarray(row) for row in ids], models.padding_of(self._tokenizer))
         device = next(self._network.parameters()).device
-        logits = self._network(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+        logits = logits_by_length(self._network, {name: tensor.to(device) for name, tensor in inputs.items()})
         answers = []
         for row, scores in zip(ids, torch.softmax(logits.float(), -1).tolist(), strict=True):
             by_label = dict(sorted(zip(self._labels, scores, strict=True), key=lambda item: -item[1]))

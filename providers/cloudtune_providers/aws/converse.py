@@ -6,10 +6,12 @@ docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, s
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from cloudtune.data.conversation_rules import not_alternating, turns_of
 from cloudtune.data.read.kinds import Kind
 from cloudtune.data.read.kinds_chat import Foreign, blocks_of, opened, spoken
 from cloudtune.data.records import (
@@ -25,17 +27,16 @@ from cloudtune.data.records import (
     VideoUrl,
     compact,
 )
+from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.row_template import Weave
 from cloudtune.data.write.turns import TALK, Json, split_system
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from cloudtune.data.records import Part
-
-NOVA_FORBIDDEN = ("User:", "Bot:", "Assistant:", "System:", "<image>", "<video>", "[EOS]")
-"""Text that makes a job on a Nova model fail when the system or the user says it."""
+    from cloudtune.data.records import Part, Record
+    from cloudtune.data.row_rules import Finding
 
 # -- reading
 
@@ -48,6 +49,11 @@ def _format_of(url: str) -> str:
     """The format that the end of an address tells."""
     suffix = url.rpartition("/")[2].rpartition(".")[2].lower()
     return _SUFFIXES.get(suffix, suffix)
+
+
+def format_of(at: ImageUrl | VideoUrl) -> str:
+    """The format of an image or a video."""
+    return _format_of(at.url) if at.format is UNSET else at.format
 
 
 class ConverseText(Foreign):
@@ -161,45 +167,30 @@ def _is_converse(row: Mapping[str, Any]) -> bool:
 
 
 def _blocks(message: Message) -> list[Json]:
-    """Bedrock's content: text, and images and videos that lie on S3."""
-    if not isinstance(message.content, list):
-        return [{"text": message.content}]
+    """Bedrock's content: reasoning, text, and images and videos on S3."""
     blocks: list[Json] = []
+    if message.reasoning_content is not UNSET:
+        blocks.append({"reasoningContent": {"reasoningText": {"text": message.reasoning_content}}})
+    if not isinstance(message.content, list):
+        return [*blocks, {"text": message.content}]
     for part in message.content:
         if isinstance(part, TextPart):
             blocks.append({"text": part.text})
-        elif message.role != "user":
-            raise ValueError(f"messages: Bedrock accepts images and videos in user's turns, not in {message.role}'s")
         elif isinstance(part, ImagePart):
-            blocks.append({"image": _on_s3(part.image_url, "images", _IMAGES)})
+            blocks.append({"image": _on_s3(part.image_url)})
         else:
-            blocks.append({"video": _on_s3(part.video_url, "videos", _VIDEOS)})
+            blocks.append({"video": _on_s3(part.video_url)})
     return blocks
 
 
 # docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html, seen 2026-11-21. Converse itself
 # takes more sorts of videos; tuning does not.
-_IMAGES, _VIDEOS = ("png", "jpeg", "gif", "webp"), ("mov", "mkv", "mp4", "webm")
-_MOST_IMAGES = 10
+IMAGES, VIDEOS = ("png", "jpeg", "gif", "webp"), ("mov", "mkv", "mp4", "webm")
 
 
-def _on_s3(at: ImageUrl | VideoUrl, what: str, formats: tuple[str, ...]) -> Json:
-    form = _format_of(at.url) if at.format is UNSET else at.format
-    if not at.url.startswith("s3://") or form not in formats:
-        *some, last = formats
-        raise ValueError(f"messages: Bedrock accepts {what} only as s3://.../name.{', .'.join(some)} or .{last}")
+def _on_s3(at: ImageUrl | VideoUrl) -> Json:
     place = {"uri": at.url} if at.bucket_owner is UNSET else {"uri": at.url, "bucketOwner": at.bucket_owner}
-    return {"format": form, "source": {"s3Location": place}}
-
-
-def _refuse_many(messages: list[Message]) -> None:
-    """A row has one video, or a few images."""
-    parts = [part for message in messages if isinstance(message.content, list) for part in message.content]
-    images, videos = (sum([isinstance(part, sort) for part in parts]) for sort in (ImagePart, VideoPart))
-    if videos and images:
-        raise ValueError("messages: Bedrock accepts images or videos, but not both in one data set")
-    if videos > 1 or images > _MOST_IMAGES:
-        raise ValueError(f"messages: Bedrock accepts at most one video or {_MOST_IMAGES} images per row")
+    return {"format": format_of(at), "source": {"s3Location": place}}
 
 
 def _converse(system: str, turns: list[Json]) -> Json:
@@ -210,7 +201,6 @@ def _converse(system: str, turns: list[Json]) -> Json:
 
 
 def _to_converse(chat: Chat) -> Json:
-    _refuse_many(chat.messages)
     system, messages = split_system(chat.messages)
     return _converse(system, [{"role": message.role, "content": _blocks(message)} for message in messages])
 
@@ -218,7 +208,6 @@ def _to_converse(chat: Chat) -> Json:
 def _to_nova_preference(row: Preference) -> Json:
     if len(row.chosen) != 1 or len(row.rejected) != 1:
         raise ValueError("chosen: Nova accepts one turn per answer")
-    _refuse_many(row.messages)
     system, messages = split_system(row.messages)
     turns: list[Json] = [{"role": message.role, "content": _blocks(message)} for message in messages]
     candidates = [
@@ -234,14 +223,62 @@ _WEAVE = Weave(
     _HEAD + b'"system":[{"text":', _HEAD + b'"messages":[' + _ASKS, b'}],"messages":[' + _ASKS, b"}]}," + _ASKS,
     b"}]}," + _SAYS, b"}]}]}\n",
 )  # fmt: skip
+_GUIDE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html", "2026-11-21")
+
+
+def _media(record: Record) -> Iterator[tuple[str, str, ImageUrl | VideoUrl]]:
+    """Field, role and address of each image and video."""
+    for field, message in turns_of(record):
+        for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, ImagePart):
+                yield f"{field}.content[{i}]", message.role, part.image_url
+            elif isinstance(part, VideoPart):
+                yield f"{field}.content[{i}]", message.role, part.video_url
+
+
+def _media_roles(record: Record) -> Iterator[Finding]:
+    for field, role, _ in _media(record):
+        if role != "user":
+            yield field, f"the turn of {role} has an image or video"
+
+
+def _media_addresses(record: Record) -> Iterator[Finding]:
+    for field, _, at in _media(record):
+        if not re.match(r"s3://[^/]+/.", at.url):
+            yield field, f"{at.url[:60]!r} is not an address on S3"
+        elif format_of(at) not in IMAGES + VIDEOS:
+            yield field, f"the format of {at.url[-60:]!r} is not known"
+
+
+RULES = (
+    RowRule(
+        "role_order", "Turns of user and assistant alternate, after at most one system prompt; the user is first.",
+        _GUIDE,
+        '[{"role": "user", ...}, {"role": "user", ...}]', "join the turns, or add the one that is missing",
+        not_alternating,
+    ),
+    RowRule(
+        "media_role", "Only user turns have images and videos.", _GUIDE,
+        '{"role": "assistant", "content": [{"image": ...}]}', "move it into a user turn", _media_roles,
+    ),
+    RowRule(
+        "media_address", "Images and videos are on S3, under a name that ends in their format.", _GUIDE,
+        '{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}',
+        "upload the file to S3 and use s3://bucket/name.png", _media_addresses,
+    ),
+)  # fmt: skip
 _CARRIED = TALK | {"images", "videos", "parts", "bucket_owners", "media_formats"}
 CONVERSE = Format(
-    "bedrock-converse", "Bedrock's conversations (Nova, Llama 3.2 and 3.3)", frozenset({"chat"}),
-    _CARRIED | {"unanswered"}, _to_converse, weave=_WEAVE, own="converse",
+    "bedrock-converse", "Bedrock's conversations (Nova 1, Llama 3.2 and 3.3)", frozenset({"chat"}),
+    _CARRIED | {"unanswered"}, _to_converse, weave=_WEAVE, own="converse", rules=RULES,
+)  # fmt: skip
+NOVA_2 = CONVERSE._replace(
+    name="bedrock-nova-2", summary="Bedrock's conversations with reasoning (Nova 2)",
+    carries=CONVERSE.carries | {"thoughts"},
 )  # fmt: skip
 NOVA_PREFERENCE = Format(
     "nova-preference", "Nova's pairs of candidates", frozenset({"preference"}), _CARRIED, _to_nova_preference,
-    own="nova_preference",
+    own="nova_preference", rules=RULES,
 )  # fmt: skip
 
 _SYSTEM = {"schemaVersion": Any, "system": list[ConverseText] | UnsetType}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from cloudtune.catalog import load
 from cloudtune.clock import Clock, SystemClock
 from cloudtune.errors import UnsupportedError
 from cloudtune.redaction.redactor import setting_secrets
@@ -13,6 +14,7 @@ from cloudtune_providers.azure_openai.foundry import Foundry
 from cloudtune_providers.azure_openai.ml_workspace.service import Workspace
 from cloudtune_providers.azure_openai.options import AzureOpenAIOptions, AzureOpenAIOverrides
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend, Service
+from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Capabilities
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
@@ -101,6 +104,11 @@ class AzureOpenAIBackend(DelegatingBackend):
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
         return target_of(cls.name, translate.FORMATS, model, method)
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """See `RowRules`."""
+        return rules_for(load(cls.name), model, method)
 
     def data_target(self, spec: JobSpec) -> Target | None:
         """See `DataRules`."""

@@ -42,7 +42,8 @@ from cloudtune_providers.bedrock.options import BedrockOptions, BedrockOverrides
 from cloudtune_providers.bedrock.preflight import Preflight
 from cloudtune_providers.bedrock.registrations import Registrations
 from cloudtune_providers.bedrock.responses import IMPORT, NAME, REGISTRATION
-from cloudtune_providers.bedrock.rules import Rules
+from cloudtune_providers.bedrock.row_rules import rules_for
+from cloudtune_providers.bedrock.rules import Rules, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from cloudtune.backend import Capabilities, Found, Intent, Journal, Probe
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import Elsewhere, ImportRequest, InPlace, Prompt
     from cloudtune.plan import PlanRequest, Step
@@ -130,6 +132,12 @@ class BedrockBackend:
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
         return targets.target_of(model, method)
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """See `RowRules`."""
+        catalog = load(cls.name)
+        return rules_for(catalog, find_model(catalog, model or ""), model or "", method)
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""

@@ -5,23 +5,27 @@ docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html, s
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from cloudtune.data.conversation_rules import arguments_not_an_object, not_alternating, turns_of, unmatched_calls
 from cloudtune.data.read.kinds import Kind
 from cloudtune.data.read.kinds_chat import GRADER_KEYS, SYSTEM, Foreign, blocks_of, opened, spoken
 from cloudtune.data.records import Chat, Function, ImagePart, ImageUrl, Message, TextPart, ToolCall, compact
+from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.row_template import CANONICAL
 from cloudtune.data.write.turns import Json, split_system
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from cloudtune.data.records import Part
+    from cloudtune.data.records import Part, Record
+    from cloudtune.data.row_rules import Finding
 
 # -- reading
 
@@ -144,12 +148,67 @@ def _claude_source(url: str) -> Json:
     return {"type": "url", "url": url}
 
 
+_MESSAGES = Source("https://platform.claude.com/docs/en/api/messages", "2026-11-29")
+_TOOLS = Source("https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview", "2026-11-29")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_IMAGES = {"image/jpeg", "image/png", "image/gif", "image/webp"}
+
+
+def _names(record: Record) -> Iterator[Finding]:
+    for field, message in turns_of(record):
+        for i, call in enumerate(message.tool_calls or ()):
+            if not _NAME.fullmatch(call.function.name):
+                yield f"{field}.tool_calls[{i}].function.name", f"{call.function.name[:80]!r} is not such a name"
+            if call.id and not _ID.fullmatch(call.id):
+                yield f"{field}.tool_calls[{i}].id", f"{call.id[:80]!r} is not such an id"
+
+
+def _images(record: Record) -> Iterator[Finding]:
+    for field, message in turns_of(record):
+        for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if not isinstance(part, ImagePart):
+                continue
+            url, place = part.image_url.url, f"{field}.content[{i}].image_url.url"
+            media = url[5:].partition(";base64,")
+            if message.role != "user":
+                yield place, f"the turn of {message.role} has an image"
+            elif url.startswith("data:") and (not media[1] or media[0].lower() not in _IMAGES):
+                yield place, f"{url[:40]!r} is not a base64 JPEG, PNG, GIF or WEBP"
+            elif not re.match("(?:data:|https://)", url):
+                yield place, f"{url[:60]!r} is neither an https URL nor a data URL"
+
+
+RULES = (
+    RowRule(
+        "role_order", "Turns of user and assistant alternate, after at most one system prompt; the user is first.",
+        _MESSAGES, '[{"role": "user", ...}, {"role": "user", ...}]', "join the turns, or add the one that is missing",
+        not_alternating,
+    ),
+    RowRule(
+        "tool_pairing", "Each tool call has its result in the next turn, except in the last turn; each result names "
+        "such a call.", _TOOLS, '{"type": "tool_result", "tool_use_id": "other", ...}',
+        "give each call an id, and each result the id of its call", unmatched_calls,
+    ),
+    RowRule(
+        "tool_arguments", "The input of a tool call is a JSON object.", _TOOLS,
+        '{"type": "tool_use", "input": "city=Lima"}', "write it as a JSON object", arguments_not_an_object,
+    ),
+    RowRule(
+        "tool_name", "Names and ids of tool calls have letters a-z and A-Z, digits, underscores and dashes; names have "
+        "at most 64.", _TOOLS, '{"type": "tool_use", "name": "local time"}', "rename it", _names,
+    ),
+    RowRule(
+        "image_role", "Images are JPEG, PNG, GIF or WEBP in user turns, as https URL or base64.", _MESSAGES,
+        '{"role": "assistant", "content": [{"type": "image", ...}]}', "move or convert the image", _images,
+    ),
+)  # fmt: skip
 _ROW, _USER = b'{"messages":[', b'{"role":"user","content":'
 _WEAVE = CANONICAL._replace(first_system=b'{"system":', after_system=b"," + _ROW[1:] + _USER)
 CLAUDE = Format(
     "claude", "Claude's messages", frozenset({"chat"}),
     ALL - {"weights", "names", "videos", "bucket_owners", "media_formats", "unanswered"}, _to_claude, weave=_WEAVE,
-    own="claude",
+    own="claude", rules=RULES,
 )  # fmt: skip
 
 CLAUDE_ROWS = Kind(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune.plan import Plan, Setting, Step, output_ref
 from cloudtune_providers.aws.names import tag_list, tags_of
+from cloudtune_providers.aws.nova_rules import is_nova_2
 from cloudtune_providers.bedrock.parameters import as_number, as_text, hyperparameters, rft_parameters
 from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.bedrock.rules import TYPES, family_of
@@ -40,6 +41,8 @@ def format_of(spec: JobSpec) -> str:
     model = family_of(spec.model_for(NAME) or "")
     if model.startswith(("meta.llama3-1-", "amazon.titan-text", "cohere.")):
         return "bedrock-prompt"
+    if is_nova_2(model):
+        return "bedrock-nova-2"
     return "claude" if model.startswith("anthropic.") else "bedrock-converse"
 
 

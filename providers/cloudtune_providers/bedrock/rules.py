@@ -37,6 +37,15 @@ def family_of(model: str) -> str:
     return model.partition("foundation-model/")[2] or model
 
 
+def find_model(catalog: Catalog, name: str) -> Model | None:
+    """The catalog's entry for an id with or without its context length."""
+    wanted = family_of(name)
+    found = catalog.model(wanted)
+    if found is None and not _CONTEXT.search(wanted):
+        found = next((model for model in catalog.models if _CONTEXT.sub("", model.id) == wanted), None)
+    return found
+
+
 class Rules:
     """The catalog on one day."""
 
@@ -120,11 +129,7 @@ class Rules:
 
     def model(self, name: str) -> Model | None:
         """The catalog's entry for an id with or without its context length."""
-        wanted = family_of(name)
-        found = self._catalog.model(wanted)
-        if found is None and not _CONTEXT.search(wanted):
-            found = next((model for model in self._catalog.models if _CONTEXT.sub("", model.id) == wanted), None)
-        return found
+        return find_model(self._catalog, name)
 
     def region(self, spec: JobSpec, region: str) -> Iterator[Problem]:
         """Whether the model is tuned in that region."""

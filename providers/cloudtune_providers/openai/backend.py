@@ -11,6 +11,7 @@ from cloudtune_providers.openai import translate
 from cloudtune_providers.openai.options import OpenAIOptions, OpenAIOverrides
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
+from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
 from cloudtune_providers.openai_dialect.sdk_client import Wire
 from cloudtune_providers.openai_dialect.targets import target_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import GenerateOptions, Prompt
     from cloudtune.plan import Plan, PlanRequest
@@ -70,6 +72,11 @@ class OpenAIBackend(DelegatingBackend):
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
         return target_of(cls.name, translate.ROWS, model, method)
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """See `RowRules`."""
+        return rules_for(load(cls.name), model, method)
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, UnsetType, to_builtins
 
 from cloudtune.data.read.kinds import Kind
 from cloudtune.data.read.kinds_chat import Foreign
@@ -44,7 +44,12 @@ def _write_preference(row: Preference) -> dict[str, Any]:
 
 
 def _write_item(row: Item) -> dict[str, Any]:
-    return {"messages": row.messages, **row.fields}
+    """Prompts for graders are of reasoning models, whose system turns are called developer turns."""
+    messages = [
+        to_builtins(message) | {"role": "developer"} if message.role == "system" else message
+        for message in row.messages
+    ]
+    return {"messages": messages, **row.fields}
 
 
 _CARRIED = ALL - {"thoughts", "videos", "bucket_owners", "media_formats", "unanswered"}

@@ -14,5 +14,8 @@ if TYPE_CHECKING:
 
 def target_of(name: str, formats: Mapping[str, str], model: str | None, method: str | None) -> Target:
     """The rules of the back end of that name. Files have at least 10 rows and at most 512 MiB."""
-    target = Target(name, dict(formats), min_rows=10, max_bytes=512 << 20, tokenizer=encoding_of(model))
+    target = Target(
+        name, dict(formats), min_rows=10, max_bytes=512 << 20, tokenizer=encoding_of(model),
+        rules_of=(name, model, method),
+    )  # fmt: skip
     return target.with_limits(load(name), model, method)

@@ -18,6 +18,7 @@ from cloudtune.state import JobRef, JobState, TunedModel
 from cloudtune_providers.aws import hourly
 from cloudtune_providers.aws.clients import Clients
 from cloudtune_providers.aws.hosts import Hosts
+from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, nova_rules
 from cloudtune_providers.aws.training_jobs import TrainingJobs
 from cloudtune_providers.aws.training_responses import MODEL_VARIABLE, to_snapshot
 from cloudtune_providers.sagemaker import (
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from cloudtune.data.checks.targets import Target
+    from cloudtune.data.row_rules import VendorRule
     from cloudtune.errors import Problem
     from cloudtune.optional import Prompt
     from cloudtune.plan import PlanRequest, Step
@@ -130,6 +132,11 @@ class SageMakerBackend:
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`. Serverless jobs have formats of their own."""
         return serverless.target_of(model, method)
+
+    @classmethod
+    def row_rules(cls, model: str | None, method: str | None) -> Sequence[VendorRule]:
+        """See `RowRules`."""
+        return [MIXED_MEDIA, *nova_rules(model, method)] if model and serverless.is_nova(model) else []
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`. The trainer, which runs on instances, reads any record."""

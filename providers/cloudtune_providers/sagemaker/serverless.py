@@ -16,8 +16,8 @@ from cloudtune.errors import Problem, SpecError
 from cloudtune.methods import METHODS
 from cloudtune.plan import CostEstimate, Plan, Setting, Step, output_ref
 from cloudtune.spec import spec_features
-from cloudtune_providers.aws.converse import NOVA_FORBIDDEN
 from cloudtune_providers.aws.names import short, tag_list, tag_problems, tags_of
+from cloudtune_providers.aws.nova_rules import is_nova_2
 from cloudtune_providers.sagemaker.capabilities import NAME, places
 from cloudtune_providers.sagemaker.mlflow import EXPERIMENT
 from cloudtune_providers.sagemaker.recipes import fault_of
@@ -80,11 +80,18 @@ def is_nova(model: str) -> bool:
     return "nova" in model.lower()
 
 
+def _formats(model: str) -> dict[str, str]:
+    """Method -> the format of its rows."""
+    if is_nova(model):
+        return _NOVA_FORMATS | ({"sft": "bedrock-nova-2"} if is_nova_2(model) else {})
+    return _FORMATS
+
+
 def target_of(model: str | None, method: str | None) -> Target:
     """What a serverless job accepts as rows."""
     rules = Target(NAME, _FORMATS | {"grpo": "sagemaker-rlvr"}, max_bytes=1 << 30)
     if model and is_nova(model):
-        rules = rules._replace(name="sagemaker-nova", formats=_NOVA_FORMATS, forbidden=NOVA_FORBIDDEN)
+        rules = rules._replace(name="sagemaker-nova", formats=_formats(model), rules_of=(NAME, model, method))
     return rules.with_limits(load(NAME), model, method)
 
 
@@ -226,8 +233,8 @@ def _steps(
     request: PlanRequest, options: SageMakerOptions, own: SageMakerOverrides, parameters: dict[str, str]
 ) -> Iterator[Step]:
     spec, splits = request.spec, [name for name in request.data.splits if name != "test"]
-    nova = is_nova(spec.model_for(NAME) or "")
-    form = (_NOVA_FORMATS if nova else _FORMATS)[spec.method.name]
+
+    form = _formats(spec.model_for(NAME) or "")[spec.method.name]
     for split in splits:
         info = request.data.splits[split]
         title = f"write the {info.rows} {split} rows as {form}"

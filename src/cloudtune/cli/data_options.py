@@ -57,7 +57,9 @@ class Rows(NamedTuple):
         for pair in mixes:
             path, _, weight = pair.rpartition("=")
             try:
-                found.append(MixedIn(path=path, weight=float(weight), format=self.source.format))
+                found.append(
+                    MixedIn(path=path, weight=float(weight), format=self.source.format, delimiter=self.source.delimiter)
+                )
             except ValueError as error:  # pydantic's errors are ValueErrors
                 raise click.UsageError(f"--mix expects FILE=WEIGHT with a weight above 0, got {pair!r}") from error
         return Data(train=self.source, mix=tuple(found) or None, split_seed=self.changes.seed)
@@ -79,13 +81,13 @@ def data_command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]],
 
     def wrap(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
-        def run(session: Session, files: tuple[str, ...], kind: str, file_format: str, maps: tuple[str, ...],
-                templates: tuple[str, ...], filters: tuple[str, ...], sample: float | None, seed: int, normalise: bool,
-                redact: bool, **values: Any) -> Any:  # fmt: skip
+        def run(session: Session, files: tuple[str, ...], kind: str, file_format: str, delimiter: str | None,
+                maps: tuple[str, ...], templates: tuple[str, ...], filters: tuple[str, ...], sample: float | None,
+                seed: int, normalise: bool, redact: bool, **values: Any) -> Any:  # fmt: skip
             from cloudtune.data.transform.changing import Changes
             from cloudtune.data.transform.filtering import condition
 
-            source = source_of(files, kind, file_format, maps, templates)
+            source = source_of(files, kind, file_format, maps, templates, delimiter)
             conditions = tuple(condition(one) for one in filters)
             return function(session, Rows(source, Changes(conditions, sample, seed, normalise, redact)), **values)
 
@@ -102,7 +104,9 @@ _READING = (
                  "plain text. \\n is a line break. @FILE.json reads several templates."),
     click.option("--map", "maps", multiple=True, metavar="COLUMN=FIELD", help="Rename a column "
                  "of the file: --map question=prompt. Repeatable."),
-    click.option("--format", "file_format", default="auto", help="jsonl, json, csv, tsv, parquet, arrow, text"),
+    click.option("--delimiter", metavar="CHARACTER", help="What separates the cells of a CSV file; \\t is a tab. "
+                 "Default: what the first line shows."),
+    click.option("--format", "file_format", default="auto", help="jsonl, json, csv, tsv, parquet, arrow, xlsx, text"),
     click.option("--kind", default="auto", help="chat, prompt_completion, instruction, text, preference, ..."),
     click.argument("files", nargs=-1, required=True, metavar="FILE..."),
 )  # fmt: skip
@@ -132,7 +136,7 @@ def held_out(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def source_of(
     files: tuple[str, ...], kind: str = "auto", file_format: str = "auto", maps: tuple[str, ...] = (),
-    templates: tuple[str, ...] = (),
+    templates: tuple[str, ...] = (), delimiter: str | None = None,
 ) -> Source:  # fmt: skip
     """Return the source that a command line selects."""
     from pydantic import ValidationError
@@ -147,7 +151,7 @@ def source_of(
         columns[theirs] = ours
     document: dict[str, Any] = {
         "path": files[0] if len(files) == 1 else files, "kind": kind, "format": file_format, "columns": columns,
-        "template": _templates(templates),
+        "template": _templates(templates), "delimiter": "\t" if delimiter == "\\t" else delimiter,
     }  # fmt: skip
     try:
         return Source.model_validate(document)

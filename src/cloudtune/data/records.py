@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+"""``developer`` is OpenAI's name of a system turn for reasoning models. A record has ``system`` in its place."""
 ROLES: tuple[str, ...] = ("system", "user", "assistant", "tool")
 
 
@@ -89,6 +90,10 @@ class Message(Record):
     tool_call_id: str | UnsetType = UNSET
     """Of a tool's turn: the call that it answers."""
     name: str | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.role == "developer":
+            self.role = "system"
 
     @property
     def text(self) -> str:

@@ -16,6 +16,7 @@ from cloudtune.data.encoding import BOM, Hashed, Shuffled
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import kind_of
+from cloudtune.data.row_rules import DataFacts
 from cloudtune.data.scanned import Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.shaping import digest
@@ -123,7 +124,7 @@ def check(
         chosen = method or method_of(first)
         form = place.format_for(chosen) if place else None
         return Task(
-            chosen, shares(data), target=place.name if place else "", forbidden=place.forbidden if place else (),
+            chosen, shares(data), target=place.name if place else "", rules_of=place.rules_of if place else None,
             format=form, private=private, tokenizer=counts, max_tokens=limit,
             longer="error" if counts and not tokenizer else "count",
         )  # fmt: skip
@@ -153,8 +154,8 @@ def convert(
 
     def task_for(first: Record | None) -> Task:
         return Task(method or method_of(first), shares(data), target=place.name if place else "", format=to,
-                    forbidden=place.forbidden if place else (), allow_dropped=allowed, private=private,
-                    max_tokens=place.max_tokens if place else None, as_they_are=True)  # fmt: skip
+                    rules_of=place.rules_of if place else None, allow_dropped=allowed, private=private,
+                    max_tokens=place.max_tokens if place else None)  # fmt: skip
 
     handle, aside = temporary_file(out)
     try:
@@ -214,7 +215,7 @@ def _report(
     whole(data, survey, task, faults)
     if place is not None:
         sizes = {"train": file.size} if file else {name: side.bytes for name, side in survey.sides.items()}
-        hold(place, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
+        hold(place, DataFacts({name: side.rows for name, side in survey.sides.items()}, survey.features), sizes, faults)
     rank = {"error": 0, "warning": 1, "info": 2}
     listed = [problem for severity in rank for problem in faults.listed(severity)]  # type: ignore[arg-type]
     lengths, tokens = survey.sizes, survey.tokens

@@ -23,8 +23,8 @@ class Task(msgspec.Struct, frozen=True):
     shares: Shares = Shares(0.0, 0.0, 0)
     target: str = ""
     """The name of what the rows are meant for, for messages."""
-    forbidden: tuple[str, ...] = ()
-    """Words that the target fails on in what the system or the user says."""
+    rules_of: tuple[str, str | None, str | None] | None = None
+    """Back end, model and method whose row rules apply."""
     format: str | None = None
     allow_dropped: frozenset[str] = frozenset()
     private: bool = False
@@ -37,8 +37,6 @@ class Task(msgspec.Struct, frozen=True):
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
-    as_they_are: bool = False
-    """Rows that are in the format already are written byte for byte as the file has them, not from their records."""
 
 
 class Side(msgspec.Struct):
@@ -54,8 +52,6 @@ class Side(msgspec.Struct):
     """Which of the batch's records these are, 4 bytes each, where the batch has several sides."""
     classes: set[str] = set()
     """The labels of these records, for methods that learn one for each row."""
-    as_it_was: bool = False
-    """``written`` is the very bytes of the block that was scanned."""
 
 
 class Scanned(msgspec.Struct):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtune_trainer.attention import layout_of
-from cloudtune_trainer.models import enable_packed_attention
+from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.run_spec import DataFiles, ModelSource, RunSpec
 from cloudtune_trainer.samples import Cuts, Samples
 from cloudtune_trainer.sequences import next_token_logits

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from cloudtune_trainer import models
 from cloudtune_trainer.folder import read_json
-from cloudtune_trainer.models import BaseModel, enable_packed_attention, load_tokenizer
+from cloudtune_trainer.models import BaseModel, load_tokenizer
+from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.run_spec import Adapter, DataFiles, ModelSource, Preference, RunSpec
 from cloudtune_trainer.tasks.causal_lm import CausalLM

@@ -131,6 +131,36 @@ def test_turn_end() -> None:
     assert turn_end(build_tokenizer([], chat_template=CHAT_TEMPLATE)) == "<|im_end|>"
 
 
+ASKING_TO_THINK = (  # as DeepSeek-R1's: the prompt opens a thought that no rendered answer has
+    "{% for m in messages %}{% if m.role == 'assistant' %}"
+    "{{ '<|im_start|>assistant\n' + m.content.split('</think>')[-1].strip() + '<|im_end|>' }}"
+    "{% else %}{{ '<|im_start|>user\n' + m.content + '<|im_end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("answer", ["four", "<thinker>"])
+def test_the_turn_s_header_is_not_learned(answer: str) -> None:
+    turns = [TURNS[1], {"role": "assistant", "content": answer}]
+    assert learnt(ASKING_TO_THINK, turns) == [[answer + "<|im_end|>"]]
+    (sample,) = Renderer(build_tokenizer([], chat_template=ASKING_TO_THINK), loss_on="assistant").render(turns)
+    assert sample.unasked.endswith("k>\n")
+
+
+@pytest.mark.parametrize("after", ["<|im_end|>\n", "\n<|im_end|>\n", "\n"])
+def test_marks_that_stop_before_the_end(after: str) -> None:
+    template = SHORT_MARKS.replace("{{ '<|im_end|>' }}{{ '\n' }}", f"{{{{ {after!r} }}}}")
+    (first, second), *_ = learnt(template, TURNS)
+    assert first == ("First." + after.rstrip() if "<" in after else "First.")
+    assert second == "Second." + (after.rstrip() if "<" in after else after + "<|im_end|>")
+
+
+def test_marks_that_go_on_after_the_end() -> None:
+    template = MARKED_CHAT_TEMPLATE.replace("{% endgeneration %}{{ '\n' }}", "{{ '\n' }}{% endgeneration %}")
+    assert template != MARKED_CHAT_TEMPLATE
+    assert learnt(template, TURNS) == [["First.<|im_end|>", "Second.<|im_end|>"]]
+
+
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Perth"}'}}
 TOOL_TEMPLATE = (

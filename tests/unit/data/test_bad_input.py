@@ -59,9 +59,8 @@ ROWS = {  # name: (the row on line 2, code, field)
     "empty answer": (chat(U, ("assistant", "")), "blank", "messages[1].content"),
     "blank question": (chat(("user", " \n\t"), A), "blank", "messages[0].content"),
     "last turn is the user's": (chat(U, A, U), "last_not_assistant", "messages[2].role"),
-    "two answers": (chat(U, A, A), "role_order", "messages[2].role"),
-    "assistant first": (chat(A), "role_order", "messages[0].role"),
-    "system in the middle": (chat(U, ("system", "s"), A), "role_order", "messages[1].role"),
+    "a result before any call": (chat(U, ("tool", "r"), A), "role_order", "messages[1].role"),
+    "a result as the first turn": (chat(("tool", "r"), A), "role_order", "messages[0].role"),
     "weight of a user": (
         '{"messages":[{"role":"user","content":"a","weight":1},{"role":"assistant","content":"b"}]}',
         "weight_role", "messages[0].weight",
@@ -93,12 +92,12 @@ def test_every_fault_of_a_file_is_told_at_once_and_the_rest_counted(tmp_path: Pa
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join([GOOD, *("{" for _ in range(70)), chat(U, U, ("assistant", ""))]))
     *listed, rest = problems(path)
-    assert [problem.line for problem in listed] == [*range(2, 52), 72, 72], "of each code the first fifty"
+    assert [problem.line for problem in listed] == [*range(2, 52), 72], "of each code the first fifty"
     assert rest.code == "more_problems"
     assert rest.message.startswith("and 20 more")
     assert "invalid_json 70" in rest.message
     path.write_text(f"{GOOD}\n{chat(U, U, ('assistant', ''))}")
-    assert [problem.code for problem in problems(path)] == ["role_order", "role_order", "blank"][1:]
+    assert [problem.code for problem in problems(path)] == ["blank"]
 
 
 def test_no_file_names_the_nearest(tmp_path: Path) -> None:
@@ -151,8 +150,8 @@ def test_invalid_utf8_and_utf16(tmp_path: Path) -> None:
     problem = problems(path)[0]
     assert (problem.code, problem.line) == ("invalid_utf8", 2)
     assert "0xf1" in problem.message
-    path.write_bytes(GOOD.encode("utf-16"))
-    assert only(path).code == "invalid_utf8"
+    path.write_bytes(GOOD.encode("utf-16") + b"\x00\xd8\x00\xd8")
+    assert only(path).code == "invalid_encoding"
     table = tmp_path / "rows.csv"
     table.write_bytes("prompt,completion\na,b\nñ,d\n".encode("latin-1"))
     problem = only(table)

@@ -14,6 +14,7 @@ from cloudtune.data.checks.limits import hold
 from cloudtune.data.checks.targets import Target, find_target
 from cloudtune.data.problem_list import Faults
 from cloudtune.data.report import check, convert
+from cloudtune.data.row_rules import DataFacts
 from cloudtune.errors import DataError
 from cloudtune.spec import Data
 
@@ -57,7 +58,8 @@ def test_words_that_a_vendor_forbids(tmp_path: Path) -> None:
     assert check(path).ok
     report = check(path, target="bedrock")
     assert not report.ok
-    assert found(report, "forbidden_text") == [(201, "messages[0].content"), (203, "messages[0].content")]
+    content = [(201, "messages[0].content"), (202, "messages[1].content"), (203, "messages[0].content")]
+    assert found(report, "reserved_word") == content
     assert check(path, target="bedrock", model="meta.llama3-3-70b-instruct-v1:0:128k").ok
 
 
@@ -130,7 +132,7 @@ def test_limits_of_a_vendor(tmp_path: Path) -> None:
 def test_numbers_of_rows_and_bytes_by_side() -> None:
     def codes(place: Target, rows: dict[str, int], sizes: dict[str, int]) -> list[tuple[str, str | None]]:
         faults = Faults()
-        hold(place, rows, sizes, faults)
+        hold(place, DataFacts(rows, {}), sizes, faults)
         return [(problem.code, problem.field) for problem in faults.listed("error")]
 
     azure = find_target("azure_openai", "gpt-4.1-2025-04-14", "sft")
@@ -145,7 +147,7 @@ def test_numbers_of_rows_and_bytes_by_side() -> None:
     nova = find_target("bedrock", "amazon.nova-lite-v1:0:300k", "sft")
     assert codes(nova, {"train": 7, "validation": 100}, {}) == [("too_few_rows", "data.train")]
     faults = Faults()
-    hold(nova, {"train": 20_001}, {}, faults)
+    hold(nova, DataFacts({"train": 20_001}, {}), {}, faults)
     assert "seen 2026-" in faults.listed("error")[0].message, "the number names its source"
 
 

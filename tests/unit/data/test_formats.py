@@ -78,6 +78,9 @@ EXAMPLES: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     ({"schemaVersion": "bedrock-conversation-2024", "messages": [{"role": "user", "content": [CLIP]}, AB]},
      "bedrock-converse", {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {
          "url": "s3://b/clip", "bucket_owner": "111122223333", "format": "mkv"}}]}, A]}),
+    ({"schemaVersion": "bedrock-conversation-2024", "messages": [QB, {"role": "assistant", "content": [
+        {"reasoningContent": {"reasoningText": {"text": "R"}}}, {"text": "A"}]}]}, "bedrock-nova-2",
+     {"messages": [Q, {"role": "assistant", "content": "A", "reasoning_content": "R"}]}),
     ({"input": {"messages": [Q], "tools": [TOOL], "parallel_tool_calls": True}, "preferred_output": [A],
       "non_preferred_output": [A | {"content": "A-"}]}, "openai-preference",
      {"messages": [Q], "chosen": [A], "rejected": [A | {"content": "A-"}], "tools": [TOOL],
@@ -130,7 +133,7 @@ def test_a_vendors_own_line_is_read_and_written(row: dict[str, Any], name: str, 
 # The kind to read each format as, where more than one kind could be meant.
 READ_AS = {
     "cloudtune": None, "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference",
-    "openai-rft": "item", "bedrock-converse": "converse", "bedrock-prompt": "prompt_completion", "bedrock-rft": "item",
+    "openai-rft": "item", "bedrock-converse": "converse", "bedrock-nova-2": "converse", "bedrock-prompt": "prompt_completion", "bedrock-rft": "item",
     "bedrock-text": "input_text", "nova-preference": "nova_preference", "claude": "claude",
     "azure-openai-preference": "openai_preference", "azure-openai-rft": "item",
     "sagemaker-messages": "chat", "sagemaker-prompt": "prompt_completion", "sagemaker-preference": "preference",
@@ -357,30 +360,6 @@ def test_bedrock_takes_images_by_their_address_on_s3() -> None:
         "image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/k.jpg"}}}
     }
     assert decode(written) == [record]
-    for url in ("https://x/y.png", "s3://b/k.tiff"):
-        with pytest.raises(ValueError, match="s3"):
-            form.line(chat(url), b"")
-
-
-def test_bedrock_takes_one_video_or_a_few_images_of_the_users() -> None:
-    form = FORMATS["bedrock-converse"]
-    image, video = ImagePart(ImageUrl("s3://b/k.png")), VideoPart(VideoUrl("s3://b/k.mp4"))
-
-    def fault(asked: list[Any], answer: Any = "a cat") -> str:
-        record = Chat([Message("user", asked), Message("assistant", answer)])
-        try:
-            return "" if form.line(record, canonical(record)) else "nothing"
-        except ValueError as error:
-            return str(error)
-
-    assert not fault([video])
-    assert not fault([image] * 10)
-    assert "one video or 10 images" in fault([video, video])
-    assert "one video or 10 images" in fault([image] * 11)
-    assert "not both" in fault([image, video])
-    assert "not in assistant's" in fault([TextPart("Q")], [video])
-    for url in ("https://x/y.mp4", "s3://b/k.flv", "s3://b/k.3gp", "s3://b/k"):
-        assert ".mov, .mkv, .mp4 or .webm" in fault([VideoPart(VideoUrl(url))])
 
 
 def test_an_image_keeps_the_format_that_its_address_does_not_tell() -> None:

@@ -57,24 +57,23 @@ class Reply(msgspec.Struct, array_like=True):
     """Rows that could not be decoded."""
 
     def unloaded(self) -> list[bytes]:
-        """The sides' lines, taken out; those that are the request's own are left out."""
+        """The sides' lines, taken out."""
         found = []
         for side in self._sides():
-            side.as_it_was = side.as_it_was and len(self.scanned) == 1
             found.append(side.canonical)
             side.canonical = b""
             if side.written is not None:
-                found += [] if side.as_it_was else [side.written]
+                found.append(side.written)
                 side.written = b""
         return found
 
-    def load(self, lines: list[bytes], asked: bytes) -> None:
-        """Put back what ``unloaded`` took out; ``asked`` are the request's lines."""
+    def load(self, lines: list[bytes]) -> None:
+        """Put back what ``unloaded`` took out."""
         left = iter(lines)
         for side in self._sides():
             side.canonical = next(left)
             if side.written is not None:
-                side.written = asked if side.as_it_was else next(left)
+                side.written = next(left)
 
     def _sides(self) -> Iterator[Side]:
         return (side for one in self.scanned for side in one.sides.values())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.checks.token_counts import TokenBounds, unread
+from cloudtune.data.row_rules import DataRule
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from cloudtune.data.checks.targets import Target
     from cloudtune.data.problem_list import Faults
+    from cloudtune.data.row_rules import DataFacts
 
 
 def length_problem(line: bytes, limit: int) -> Problem:
@@ -27,8 +30,13 @@ def length_problem(line: bytes, limit: int) -> Problem:
     return Problem(code="maybe_too_long", severity="warning", message=message, fix=fix)
 
 
-def hold(place: Target, rows: Mapping[str, int], sizes: Mapping[str, int], faults: Faults) -> None:
-    """Hold numbers of rows, and of bytes as they are uploaded, by side, against what the place takes."""
+def hold(place: Target, facts: DataFacts, sizes: Mapping[str, int], faults: Faults) -> None:
+    """Hold a dataset, and the bytes of each side as they are uploaded, against what the place takes."""
+    for rule in row_rules(place.rules_of):
+        if isinstance(rule, DataRule):
+            for problem in rule.problems(facts):
+                faults.add(problem)
+    rows = facts.rows
     train = rows.get("train", 0) + (rows.get("validation", 0) if place.together else 0)
     what = "training and validation rows" if place.together else "rows"
     if train and train < place.min_rows:

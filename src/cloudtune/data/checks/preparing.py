@@ -19,6 +19,7 @@ from cloudtune.data.read.blocks import PART_BYTES, Block, keep_memory
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.reading import chunks_of, read
 from cloudtune.data.read.remote import is_remote
+from cloudtune.data.row_rules import DataFacts
 from cloudtune.data.scanned import MAX_CLASSES, Task
 from cloudtune.data.split import shares
 from cloudtune.data.transform.mixing import Mixture, mix_sources
@@ -75,7 +76,9 @@ def prepare(
     _, survey = go_through(data, task, faults, measure)
     whole(data, survey, task, faults)
     if target is not None:
-        hold(target, {name: side.rows for name, side in survey.sides.items()}, sizes, faults)
+        hold(
+            target, DataFacts({name: side.rows for name, side in survey.sides.items()}, survey.features), sizes, faults
+        )
     faults.raise_errors()
     infos = {
         split: SplitInfo(
@@ -96,7 +99,7 @@ def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(
-            task, target=target.name, forbidden=target.forbidden, format=form, max_tokens=target.max_tokens
+            task, target=target.name, rules_of=target.rules_of, format=form, max_tokens=target.max_tokens
         )
         if target.tokenizer is not None and target.max_tokens is not None:
             task = msgspec.structs.replace(task, tokenizer=target.tokenizer, longer="error")
@@ -174,8 +177,8 @@ def _here(
 
     def stream() -> Generator[Scanned]:
         if first:
-            origin, rows, chunk, batch = first
-            yield scanner.scan(batch, origin, None if change else scanner.as_it_was(rows, chunk))
+            origin, _, _, batch = first
+            yield scanner.scan(batch, origin)
         for origin, rows, chunk in _larger(chunks) if scanner.measure.counts_all else chunks:
             if change is None and isinstance(chunk, Block):
                 yield from scanner.scan_block(rows, chunk, origin)

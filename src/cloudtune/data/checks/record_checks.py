@@ -6,20 +6,29 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from cloudtune.data.records import Chat, Item, Message, Preference, Question, Rated, Record, Tagged, TextPart
+from cloudtune.data.records import ROLES, Chat, Item, Message, Preference, Question, Rated, Record, Tagged, TextPart
 from cloudtune.errors import Problem
 from cloudtune.methods import DEFAULT_METHOD, METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_NEXT: dict[str, frozenset[str]] = {
-    "": frozenset({"system", "user"}),
-    "system": frozenset({"user"}),
-    "user": frozenset({"assistant"}),
-    "assistant": frozenset({"user", "tool"}),
-    "tool": frozenset({"assistant", "tool"}),
+_PLAIN_NEXT = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",), "tool": ()}
+"""Roles that may follow a role where turns alternate. Vendors have rules of their own."""
+GENERAL: dict[str, str] = {
+    "no_messages": "A conversation has at least one turn.",
+    "role_order": "A tool turn follows an assistant turn or another tool turn.",
+    "missing_key": "A turn has content; only an assistant turn with tool calls may omit it.",
+    "blank": "Texts are not empty. Tool results and turns with tool calls may be.",
+    "weight_role": "Only an assistant turn has a weight.",
+    "assistant_only": "Only an assistant turn has tool calls or reasoning.",
+    "last_not_assistant": "A conversation to learn from, and each answer of a pair, ends with an assistant turn.",
+    "last_not_user": "A prompt ends with a user or tool turn.",
+    "nothing_to_learn": "At least one assistant turn has no weight, or weight 1.",
+    "same_answers": "The two answers of a pair differ.",
+    "lengths": "Tokens and tags, or answers and their positions, have the same number of entries.",
 }
+"""Problem code -> the rule, for rows of every back end and method."""
 
 
 _END = "end the conversation with an assistant turn"
@@ -34,7 +43,7 @@ def is_plain(chat: Chat) -> bool:
     before = ""
     for message in chat.messages:
         role, content = message.role, message.content
-        if role not in _NEXT[before] or type(content) is not str or not content or content.isspace():
+        if role not in _PLAIN_NEXT[before] or type(content) is not str or not content or content.isspace():
             return False
         if message.weight is not UNSET or message.tool_calls is not UNSET or role == "tool":
             return False
@@ -60,7 +69,7 @@ def _of_other(record: Record) -> list[Problem]:
             "chosen": record.chosen, "rejected": record.rejected,
         }  # fmt: skip
         for name, answer in sides.items():
-            found += _turns(answer, name, before="user")
+            found += _turns(answer, name)
             if answer and answer[-1].role != "assistant":
                 found.append(_fault("last_not_assistant", name, f"the last turn has the role {answer[-1].role}", _END))
         if isinstance(record, Preference) and record.chosen == record.rejected:
@@ -96,20 +105,18 @@ def _asked(messages: list[Message]) -> list[Problem]:
     return found
 
 
-def _turns(messages: list[Message], field: str = "messages", before: str = "") -> list[Problem]:
+def _turns(messages: list[Message], field: str = "messages") -> list[Problem]:
     """What is wrong turn by turn."""
     if not messages:
         return [_fault("no_messages", field, "there are no messages", "remove the row, or add messages")]
     found: list[Problem] = []
+    before = ""
     for i, message in enumerate(messages):
         place = f"{field}[{i}]"
-        if message.role not in _NEXT[before]:
+        if message.role == "tool" and before not in {"assistant", "tool"}:
             where = f"after {before}" if before else "as the first turn"
-            what, fix = (
-                f"the role {message.role} is not allowed {where}",
-                f"expected {' or '.join(sorted(_NEXT[before]))} here",
-            )
-            found.append(_fault("role_order", f"{place}.role", what, fix))
+            fix = "put it after the assistant turn with the call that it answers"
+            found.append(_fault("role_order", f"{place}.role", f"the role tool is not allowed {where}", fix))
         found += _turn(message, place)
         before = message.role
     return found
@@ -143,7 +150,7 @@ def _last_roles(name: str) -> frozenset[str]:
     """Whose turn may be the last. A teacher answers rows that end with the user's turn."""
     method = METHODS.get(name)
     if method is not None and method.every_token:
-        return frozenset(_NEXT)
+        return frozenset(ROLES)
     return _ANSWER | {"user"} if method is not None and method.teacher else _ANSWER
 
 

@@ -10,16 +10,15 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
 from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
+from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
-from cloudtune.data.read.blocks import Block
 from cloudtune.data.read.plain import ANSWER, PlainRows
 from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
-from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
+from cloudtune.data.row_rules import RowRule
+from cloudtune.data.rules import PRIVATE, STANDARD, Rule, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.transform.mixing import is_mixed_in
 from cloudtune.data.write.dropped_features import features
@@ -31,11 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from cloudtune.data.places import Batch
+    from cloudtune.data.read.blocks import Block
     from cloudtune.data.read.decoding import FileRows
-    from cloudtune.data.read.tables import Table
     from cloudtune.data.records import Record
     from cloudtune.data.write.formats import Format
-    from cloudtune.data.write.row_template import Weave
     from cloudtune.errors import Problem
 
 LABEL_CHARS = 40
@@ -52,8 +50,6 @@ class _Good(NamedTuple):
     """The canonical lines, together and apart."""
     plain: bool
     """They are conversations of words alone."""
-    block: Block | None = None
-    """What they were read from, where its rows are in the format that is asked for already."""
 
     def as_bytes(self) -> PlainRows:
         """Facts about the lines that need no records."""
@@ -75,9 +71,9 @@ class Scanner:
         rules: list[Rule] = [*STANDARD] if task.words else []
         if task.private:
             rules += PRIVATE
-        if task.forbidden:
-            rules.append(forbidden(task.forbidden, task.target))
         self.rules = rules
+        own = row_rules(task.rules_of)
+        self.row_rules = [*(self.format.rules if self.format else ()), *(r for r in own if isinstance(r, RowRule))]
         self.measure = Measure(task)
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
@@ -86,40 +82,27 @@ class Scanner:
 
     def scan_block(self, rows: FileRows, block: Block, origin: str) -> Iterator[Scanned]:
         """Decode a block, and tell everything about its records that other batches do not bear on."""
-        for part, plain in rows.parts(block, self._weave(rows, block)):
+        weave = self.format.weave if self.format is not None and self.format.carries_plain else None
+        for part, plain in rows.parts(block, weave):
             if plain is None:
-                yield self.scan(rows.of_block(part), origin, self.as_it_was(rows, part))
+                yield self.scan(rows.of_block(part), origin)
                 continue
             at = Located(rows.file, range(part.first_line, part.first_line + len(plain)))
             if part.pieces is not None:
                 at = Located(rows.file, [line for line, _ in part.pieces])
-            good = _Good(at, plain, plain.joined, plain.lines, True, self.as_it_was(rows, part))
+            good = _Good(at, plain, plain.joined, plain.lines, True)
             yield self._scanned(good, origin, [])
 
-    def _weave(self, rows: FileRows, block: Block) -> Weave | None:
-        """How plain rows of the block are to be written, if that is not as they are."""
-        form = self.format
-        if form is None or not form.carries_plain or self.as_it_was(rows, block) is not None:
-            return None
-        return form.weave
-
-    def scan(self, batch: Batch, origin: str, block: Block | None = None) -> Scanned:
-        """Everything about the batch's records. The block is what they were read from, if that may be written again."""
+    def scan(self, batch: Batch, origin: str) -> Scanned:
+        """Everything about the batch's records."""
         problems: list[Problem] = []
         plain = all(type(record) is Chat and is_plain(record) for record in batch.records)
         records, numbers = (batch.records, batch.lines) if plain else self._good(batch, problems)
         joined = canonical_lines(records)
         lines = joined.split(b"\n")
         lines.pop()
-        good = _Good(Located(batch.file, numbers, batch.by_row), records, joined, lines, plain, block)
+        good = _Good(Located(batch.file, numbers, batch.by_row), records, joined, lines, plain)
         return self._scanned(good, origin, problems)
-
-    def as_it_was(self, rows: FileRows, block: Block | Table) -> Block | None:
-        """The block, if its rows are in the format that is asked for and are to be kept as they are."""
-        how = rows.how
-        if not self.task.as_they_are or self.format is None or how is None or not isinstance(block, Block):
-            return None
-        return block if how.kind.name == self.format.own and block.pieces is None else None
 
     def _scanned(self, good: _Good, origin: str, problems: list[Problem]) -> Scanned:
         at, records, lines = good.at, good.records, good.lines
@@ -129,9 +112,10 @@ class Scanner:
                 for index, line in enumerate(lines):
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        broken = self._vendor_rules(good, problems)
         told = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
-        written = self._written(good, problems)
+        written = self._written(good, problems, broken)
         return Scanned(
             file=at.file, by_row=at.by_row, origin=origin, problems=problems,
             sides=self._sides(origin, good, written), kinds=_kinds(records),
@@ -142,6 +126,30 @@ class Scanner:
             labels=self._labels(records, origin), features={} if good.plain else _features(records),
             lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip
+
+    def _vendor_rules(self, good: _Good, problems: list[Problem]) -> set[int]:
+        """Report records that break a rule of the format or the vendor, and return their positions.
+
+        What the format cannot hold of a record breaks no rule: its loss is reported where the record is written.
+        """
+        broken: set[int] = set()
+        rules = [rule for rule in self.row_rules
+                 if (rule.quick.search(good.joined) if rule.quick else not good.plain)]  # fmt: skip
+        for index, line in enumerate(good.lines if rules else ()):
+            suspects = [rule for rule in rules if rule.quick is None or rule.quick.search(line)]
+            if not suspects:
+                continue
+            record = good.records[index]
+            if self.format is not None:
+                try:
+                    record = self.format.carried(record)
+                except ValueError:
+                    continue  # reported where the record is written
+            found = [good.at.locate(problem, index) for rule in suspects for problem in rule.problems(record)]
+            problems += found
+            if any(problem.severity == "error" for problem in found):
+                broken.add(index)
+        return broken
 
     def _good(self, batch: Batch, problems: list[Problem]) -> tuple[list[Record], Sequence[int]]:
         method = self.task.method
@@ -158,26 +166,22 @@ class Scanner:
                 numbers.append(number)
         return records, numbers
 
-    def _written(self, good: _Good, problems: list[Problem]) -> list[bytes] | bytes | None:
+    def _written(self, good: _Good, problems: list[Problem], broken: set[int]) -> list[bytes] | bytes | None:
         """The lines in the format that is asked for; None if they are the canonical ones."""
-        form, block = self.format, good.block
+        form = self.format
         if form is None:
             return None
         if good.plain and form.carries_plain:
-            if block is not None and len(good.lines) == block.lines:
-                whole = block.data if block.data.endswith(b"\n") else block.data + b"\n"
-                return None if whole == good.joined else whole
-            if form.write is None and block is None:
+            if form.write is None:
                 return None
-            if block is None and form.weave is not None:
+            if form.weave is not None:
                 return good.as_bytes().woven(form.weave)
         elif form.write is None and form.carries_all:
             return None
-        return self._one_by_one(form, good, problems)
+        return self._one_by_one(form, good, problems, broken)
 
-    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem]) -> list[bytes]:
+    def _one_by_one(self, form: Format, good: _Good, problems: list[Problem], broken: set[int]) -> list[bytes]:
         allowed = self.task.allow_dropped
-        rows = dict(good.block.rows()) if good.block is not None else {}
         written: list[bytes] = []
         for index, (record, line) in enumerate(zip(good.records, good.lines, strict=True)):
             said = b""
@@ -186,9 +190,9 @@ class Scanner:
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
             except ValueError as error:
-                problems.append(good.at.locate(explain.conversion(error), index))
-            row = rows.get(good.at.lines[index])
-            written.append(row if row is not None and said and _means_the_same(row, said) else said)
+                if index not in broken:  # whose fault is already reported
+                    problems.append(good.at.locate(explain.conversion(error), index))
+            written.append(said)
         return written
 
     def _lost(self, records: Sequence[Record]) -> dict[str, int]:
@@ -225,10 +229,9 @@ class Scanner:
         shares, lines = self.task.shares, good.lines
         if origin != "train" or not (shares.validation or shares.test):
             said = _ended(written) if isinstance(written, list) else written
-            same = good.block is not None and said is good.block.data
             longest = self._longest(origin, good, lines, range(len(lines)))
             classes = self._classes(good.records)
-            return {origin: Side(len(lines), longest, good.joined, said, classes=classes, as_it_was=same)}
+            return {origin: Side(len(lines), longest, good.joined, said, classes=classes)}
         names = [*map(shares.side, lines)]
         if isinstance(written, bytes):
             written = written.split(b"\n")
@@ -253,10 +256,6 @@ class Scanner:
 def _ended(lines: list[bytes]) -> bytes:
     """The lines, each with its end."""
     return b"\n".join([*lines, b""])
-
-
-def _means_the_same(row: bytes, line: bytes) -> bool:
-    return row == line or msgspec.json.decode(row) == msgspec.json.decode(line)
 
 
 def _answer(record: Record) -> str | None:

@@ -1,4 +1,4 @@
-"""What a back end accepts as rows: a format for each method, limits, forbidden words.
+"""What a back end accepts as rows: a format for each method, limits, and rules of its own.
 
 The facts are the back ends' own: each hands over a `Target` through `cloudtune.optional.DataRules`.
 """
@@ -9,11 +9,14 @@ import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudtune.errors import DataError, Problem
-from cloudtune.optional import DataRules
+from cloudtune.optional import DataRules, RowRules
 from cloudtune.registry import backend_class, backend_names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cloudtune.catalog import Catalog
+    from cloudtune.data.row_rules import VendorRule
 
 _FIGURES = {"rows.min": "min_rows", "rows.max": "max_rows", "file.bytes.max": "max_bytes",
             "upload.bytes.max": "max_bytes", "row.tokens.max": "max_tokens"}  # fmt: skip
@@ -34,8 +37,8 @@ class Target(NamedTuple):
     """Of one file."""
     max_tokens: int | None = None
     """Of one row."""
-    forbidden: tuple[str, ...] = ()
-    """Text that makes the job fail in system or user messages."""
+    rules_of: tuple[str, str | None, str | None] | None = None
+    """Back end, model and method whose row rules apply (see `row_rules`); None = no rules of its own."""
     tokenizer: str | None = None
     """What counts the model's tokens exactly, if it is installed: see ``tokens.counter_of``."""
     cited: dict[str, str] = {}
@@ -84,3 +87,12 @@ def known_target(backend: str, model: str | None, method: str | None) -> Target 
     """What the back end of that very name accepts; None if it has no rules. Raises BackendNotInstalled."""
     cls = backend_class(backend)
     return cls.target_for(model, method) if issubclass(cls, DataRules) else None
+
+
+def row_rules(rules_of: tuple[str, str | None, str | None] | None) -> Sequence[VendorRule]:
+    """The rules of that back end for that model and method. Raises BackendNotInstalled."""
+    if rules_of is None:
+        return ()
+    backend, model, method = rules_of
+    cls = backend_class(backend)
+    return cls.row_rules(model, method) if issubclass(cls, RowRules) else ()

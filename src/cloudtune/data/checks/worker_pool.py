@@ -8,12 +8,14 @@ import random
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, cast
 
 from cloudtune.data.checks.ipc import AHEAD, Begin, Reply, Request, receive, send
 from cloudtune.data.checks.shared_memory import PLACE_BYTES, Places, file_in_memory
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.read.opening import STDIN, files_of, format_of
+from cloudtune.data.read.opening import STDIN, files_of
+from cloudtune.data.read.reading import is_json
 from cloudtune.data.read.remote import RemoteFile
 from cloudtune.errors import CloudtuneError
 from cloudtune.processes.environment import child_environment
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 WORTH_BYTES = 48 << 20
 """Below that, starting processes costs more than it saves."""
 _MOST = 8
+_COMPRESSED = {".gz", ".zst", ".zstd", ".bz2", ".xz"}
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 
@@ -37,17 +40,19 @@ def workers_for(sources: Iterable[Source]) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores < 2:
         return 0
-    size = 0
-    for source in sources:
-        for path in files_of(source, Faults()):
-            if (
-                isinstance(path, RemoteFile)
-                or str(path) == STDIN
-                or format_of(path, source.format) not in {None, "jsonl", "json"}
-            ):
-                return 0  # tables are made of Python's objects: they would cost more to send than to scan
-            size += path.stat().st_size * (5 if path.suffix in {".gz", ".zst"} else 1)
-    return min(cores, _MOST) if size >= WORTH_BYTES else 0
+    files = [(path, source) for source in sources for path in files_of(source, Faults())]
+    if any(isinstance(path, RemoteFile) or str(path) == STDIN for path, _ in files):
+        return 0
+    sizes = [
+        path.stat().st_size * (5 if path.suffix in _COMPRESSED else 1) for path, _ in files if isinstance(path, Path)
+    ]
+    if sum(sizes) < WORTH_BYTES:
+        return 0
+    try:
+        # Tables are made of Python's objects: they would cost more to send than to scan.
+        return min(cores, _MOST) if all(is_json(path, source) for path, source in files) else 0
+    except OSError:
+        return 0  # which the reader reports
 
 
 class Pool:
@@ -91,17 +96,17 @@ class Pool:
 
     def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
         """What the workers make of the requests and their lines."""
-        asked: deque[tuple[subprocess.Popen[bytes], bytes]] = deque()
+        asked: deque[subprocess.Popen[bytes]] = deque()
         under_way = AHEAD * len(self._workers)
         for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
             request.place = number % under_way  # free again: the request that had it has been answered
             self._send(worker, request, data)
-            asked.append((worker, data))
+            asked.append(worker)
             if len(asked) >= under_way:
-                yield self._receive(*asked.popleft())
+                yield self._receive(asked.popleft())
         while asked:
-            yield self._receive(*asked.popleft())
+            yield self._receive(asked.popleft())
 
     def _send(self, worker: subprocess.Popen[bytes], message: Begin | Request, *blobs: bytes) -> None:
         place = message.place if isinstance(message, Request) else 0
@@ -110,12 +115,12 @@ class Pool:
         except BrokenPipeError as error:
             raise self._died(worker) from error
 
-    def _receive(self, worker: subprocess.Popen[bytes], data: bytes) -> Reply:
+    def _receive(self, worker: subprocess.Popen[bytes]) -> Reply:
         received = receive(cast("IO[bytes]", worker.stdout), Reply, self._places)
         if received is None:
             raise self._died(worker)
         reply, lines = received
-        reply.load(lines, data)
+        reply.load(lines)
         return reply
 
     def _died(self, worker: subprocess.Popen[bytes]) -> CloudtuneError:

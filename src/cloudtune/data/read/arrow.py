@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from cloudtune.data.problem_list import Faults
 
+ON_DISK = {"parquet": "pyarrow", "arrow": "pyarrow", "xlsx": "python_calamine"}
+"""The formats that are read here, and the module that each needs."""
 _LARGEST_INDEX = 64 << 20
 _rows = msgspec.msgpack.Decoder(list[dict[str, object]])
 _fault = msgspec.msgpack.Decoder(tuple[str, str, str])
@@ -46,9 +48,9 @@ class ColumnarReader:
         self._stop()
 
     def tables(self, path: Path, kind: str, faults: Faults, name: str) -> Iterator[Table]:
-        """Rows of a file of that kind: ``parquet`` or ``arrow``. ``name`` is what the file is called."""
-        if find_spec("pyarrow") is None:
-            faults.error("not_installed", f"reading {kind} requires pyarrow", file=name,
+        """Rows of a file of a format in `ON_DISK`. ``name`` is what the file is called."""
+        if find_spec(ON_DISK[kind]) is None:
+            faults.error("not_installed", f"reading {kind} requires {ON_DISK[kind].replace('_', '-')}", file=name,
                          fix='pip install "cloudtune[data]"')  # fmt: skip
             return
         with open_regular(path) as file:
@@ -115,7 +117,11 @@ def _tables(
             faults.error(code, message, file=name, fix=fix)
             return True
         rows = _rows.decode(content)
-        yield Table(list(range(number, number + len(rows))), rows, by_row=True)
+        # A worksheet has empty rows, too. Its first row holds the names.
+        numbers = range(number + (kind == "xlsx"), number + len(rows) + (kind == "xlsx"))
+        filled = [(at, row) for at, row in zip(numbers, rows, strict=True) if kind != "xlsx" or any(row.values())]
+        if filled:
+            yield Table([at for at, _ in filled], [row for _, row in filled], by_row=True)
         number += len(rows)
         total += len(content) + ROW_OVERHEAD * len(rows)
         if total > max(FREE_BYTES, MAX_RATIO * size):
@@ -148,6 +154,8 @@ def _crash(worker: subprocess.Popen[bytes], kind: str, number: int) -> str:
 
 def _looks_right(file: IO[bytes], kind: str, size: int) -> bool:
     """Whether the first bytes, and of Parquet the last ones, are those of such a file."""
+    if kind == "xlsx":
+        return size > 0  # a ZIP archive, whose reader checks it
     file.seek(0)
     head = file.read(8)
     file.seek(max(size - 4, 0))

@@ -20,7 +20,6 @@ MAX_BROKEN = 1000
 """Places where a file is broken, before the rest of it is left unread."""
 _KEPT_BYTES = 16 << 20
 _BOM = b"\xef\xbb\xbf"
-_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
 TOO_LONG_FIX = f"a row can be at most {MAX_ROW_BYTES >> 20} MiB; check that the file has one JSON object per line"
 
 
@@ -241,11 +240,7 @@ def sniff(head: bytes) -> tuple[str, bytes]:
     """What a JSON file's first bytes say: ``jsonl`` or ``json`` (an array, or objects over several lines).
 
     Gives the bytes back without the byte order mark.
-
-    Raises UnicodeError for UTF-16.
     """
-    if head.startswith(_WIDE_BOMS):
-        raise UnicodeError("the file is in UTF-16")
     head = head.removeprefix(_BOM)
     start = head.lstrip()
     if start[:1] == b"[":

@@ -12,6 +12,7 @@ from cloudtune.data.places import Batch, located
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import explain
 from cloudtune.data.read.blocks import PART_BYTES, Block
+from cloudtune.data.read.duplicate_keys import duplicate_key, has_same_keys
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, field_name, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import recognise
 from cloudtune.data.read.nested import NestedError, unnested
@@ -33,6 +34,7 @@ MAX_BAD_ROWS = 100_000
 """Rows of one file that cannot be decoded, before the rest of it is left unread."""
 MAX_SUGGESTIONS = 1000
 """Of each code, in one file."""
+_encoder = msgspec.json.Encoder()
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
 """What conversion from a vendor's free-form blocks may meet."""
@@ -80,9 +82,12 @@ class FileRows:
 
     def _at_once(self, block: Block, how: RowType) -> Batch:
         if block.pieces is not None:
-            rows = how.array.decode(b"[" + b",".join([piece for _, piece in block.pieces]) + b"]")
+            data = b"[" + b",".join([piece for _, piece in block.pieces]) + b"]"
+            rows = how.array.decode(data)
+            _check_keys(block, data, rows)
             return Batch(self.file, [line for line, _ in block.pieces], records(rows, how))
         rows = how.lines.decode_lines(block.data)
+        _check_keys(block, block.data, rows)
         if len(rows) == block.lines and block.data.count(b"}\n{") == len(rows) - 1:
             return Batch(self.file, range(block.first_line, block.first_line + len(rows)), records(rows, how))
         # There are blank lines, or rows over several lines, or several in one: JSON, but not one object a line.
@@ -111,9 +116,12 @@ class FileRows:
         """One decoded row, or its record in a list; None if it is bad, which is reported."""
         if self.how is not None:
             try:
-                return self.how.lines.decode(data)
+                row = self.how.lines.decode(data)
+                problem = duplicate_key(data)
             except _BAD_ROW:
                 pass
+            else:
+                return row if problem is None else self._bad(line, problem)
         if problem := explain.syntax(data):
             return self._bad(line, problem)
         value = msgspec.json.decode(data)
@@ -179,6 +187,8 @@ class FileRows:
         """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""
         ours = {key: self._our_name(key) for key in row}
         named = {name: row[key] for key, name in ours.items() if name is not None}
+        if problem := explain.mapped_twice(ours):
+            return problem
         other = recognise(named)
         kind = self.how.kind if self.how else other
         if kind is None or not named.keys() >= kind.required.keys():
@@ -224,3 +234,9 @@ class FileRows:
     def _bad(self, line: int, problem: Problem, by_row: bool = False) -> None:
         self.bad += 1
         self.faults.add(located(problem, self.file, line, by_row))
+
+
+def _check_keys(block: Block, data: bytes, rows: list[Any]) -> None:
+    """Raise ValueError if a key occurs twice in one of the block's rows, which were decoded from ``data``."""
+    if not has_same_keys(data, _encoder.encode(rows)) and any(duplicate_key(row) for _, row in block.rows()):
+        raise ValueError("duplicate key")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.read.duplicate_keys import duplicate_key
 from cloudtune.data.read.kinds_other import KINDS, recognise
 from cloudtune.data.records import ROLES
 from cloudtune.errors import Problem
@@ -36,13 +37,13 @@ def syntax(row: bytes) -> Problem | None:
         )  # fmt: skip
     try:
         msgspec.json.decode(row)
+        return duplicate_key(row)
     except RecursionError:
         return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
     except msgspec.ValidationError as error:
         return Problem(code="number_range", message=_plain(str(error))[0], fix="write a number that fits 64 bits")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return _malformed(text, str(error))
-    return None
 
 
 def _malformed(text: str, message: str) -> Problem:
@@ -131,6 +132,18 @@ def mixed(other: Kind, kind: Kind) -> Problem:
         code="mixed_kinds", message=f"this row is {other.name}, but the file or setting requires {kind.name}",
         fix="put each kind in a separate file",
     )  # fmt: skip
+
+
+def mapped_twice(names: Mapping[str, str | None]) -> Problem | None:
+    """The problem of two columns of a row that are mapped to the same name."""
+    seen: dict[str, str] = {}
+    for key, ours in names.items():
+        if ours is not None and seen.setdefault(ours, key) != key:
+            return Problem(
+                code="duplicate_key", message=f"the columns {seen[ours]!r} and {key!r} are both mapped to {ours}",
+                field=key, fix="map one of them",
+            )  # fmt: skip
+    return None
 
 
 def keys(

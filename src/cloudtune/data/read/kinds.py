@@ -81,7 +81,7 @@ def row_type(kind: Kind, columns: Mapping[str, str], extra: tuple[str, ...] = ()
         fields: list[Any] = list(kind.required.items())
         fields += [(name, kind_type, UNSET) for name, kind_type in kind.optional.items()]
         for i, key in enumerate(extra):
-            fields.append((f"extra_{i}", Any if kind.keeps_extra else Raw, UNSET if kind.keeps_extra else Raw()))
+            fields.append((f"extra_{i}", Any if kind.keeps_extra else Raw, UNSET))
             names[f"extra_{i}"] = key
         struct = msgspec.defstruct(
             f"Row_{kind.name}", fields, rename={name: names.get(name, name) for name, *_ in fields}, gc=False,

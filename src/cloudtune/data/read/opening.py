@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import glob
 import gzip
+import io
+import lzma
 import os
 import re
-import shutil
 import sys
 import tempfile
 import zlib
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -30,10 +32,11 @@ if TYPE_CHECKING:
 
 _BY_SUFFIX = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".tab": "tsv",
-    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow",
+    ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".xlsx": "xlsx", ".xlsm": "xlsx",
     ".txt": "text", ".text": "text", ".md": "text",
 }  # fmt: skip
-_COMPRESSED = {".gz", ".zst", ".zstd"}
+_SUFFIXES = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bzip2", ".xz": "xz"}
+_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 STDIN = "-"
 _NAMES_COMPARED = 10_000
 
@@ -122,12 +125,10 @@ def _nearest(path: Path) -> str:
     return f"did you mean {path.parent / near[0]}?" if near else f"check {path.parent.resolve()}"
 
 
-def format_of(path: File, wanted: str) -> str | None:
-    """The file's format by its name, unless one is wanted; None if the name does not tell."""
-    if wanted != "auto":
-        return wanted
+def format_of(path: File) -> str | None:
+    """The file's format by its name; None if the name does not tell."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in _COMPRESSED:
+    if suffixes and suffixes[-1] in _SUFFIXES:
         suffixes.pop()
     return _BY_SUFFIX.get(suffixes[-1]) if suffixes else None
 
@@ -135,35 +136,66 @@ def format_of(path: File, wanted: str) -> str | None:
 @contextmanager
 def opened(path: File) -> Iterator[IO[bytes]]:
     """The file's bytes, decompressed; ``-`` is standard input."""
-    if str(path) == STDIN:
-        yield sys.stdin.buffer
-        return
-    suffix = path.suffix.lower()
-    with remote.opened(path) if isinstance(path, RemoteFile) else open_regular(path) as raw:
-        if suffix == ".gz":
-            with gzip.GzipFile(fileobj=raw) as stream:
-                yield cast("IO[bytes]", _Limited(cast("IO[bytes]", stream), raw))
-        elif suffix in {".zst", ".zstd"}:
-            with _unzstd(raw, path) as stream:
-                yield cast("IO[bytes]", _Limited(stream, raw))
-        else:
+    with _raw(path) as raw:
+        start = _peek(raw)
+        packed = next((name for magic, name in _MAGICS.items() if start.startswith(magic)), None)
+        if packed is None and (name := _SUFFIXES.get(path.suffix.lower())) and start[:1] not in (b"{", b"["):
+            packed = name  # not compressed, which the reader reports
+        if packed is None:
             yield raw
+            return
+        with _unpacked(raw, packed, path) as stream:
+            yield cast("IO[bytes]", _Limited(stream, raw, packed))
+
+
+def _raw(path: File) -> AbstractContextManager[io.BufferedIOBase]:
+    """The file's bytes as they are, in a stream that can be peeked at."""
+    if str(path) == STDIN:
+        source = sys.stdin.buffer
+        return nullcontext(source if hasattr(source, "peek") else io.BufferedReader(source))
+    if isinstance(path, RemoteFile):
+        return cast("io.BufferedReader", remote.opened(path))
+    return open_regular(path)
+
+
+def _peek(raw: io.BufferedIOBase) -> bytes:
+    """The first bytes, which stay in the stream."""
+    return raw.peek(8)[:8] if isinstance(raw, io.BufferedReader) else b""  # an empty file has a simpler stream
+
+
+def _unpacked(raw: io.BufferedIOBase, packed: str, path: File) -> IO[bytes]:
+    if packed == "gzip":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    if packed == "zstd":
+        return _unzstd(cast("IO[bytes]", raw), path)
+    return bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(raw)
 
 
 class DecompressedTooLarge(OSError):
     """A compressed file holds far more than its size allows for."""
 
 
+class BrokenCompression(OSError):
+    """A compressed file is damaged, cut off, or not compressed at all. The argument is the kind of compression."""
+
+
 class _Limited:
     """A decompressed stream that ends with DecompressedTooLarge where far more comes out than went in."""
 
-    def __init__(self, stream: IO[bytes], packed: IO[bytes]) -> None:
-        self._stream, self._packed = stream, packed
+    def __init__(self, stream: IO[bytes], packed: io.BufferedIOBase, kind: str) -> None:
+        self._stream, self._packed, self._kind = stream, packed, kind
         self._size = 0
 
     def read(self, size: int) -> bytes:
         """Read at most so many bytes."""
-        data = self._stream.read(size)
+        try:
+            data = self._stream.read(size)
+        except (EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+            raise BrokenCompression(self._kind) from error
+        except OSError as error:
+            if error.errno is None:  # of the decompressor, not of the system
+                raise BrokenCompression(self._kind) from error
+            raise
         self._size += len(data)
         if self._size > FREE_BYTES and self._size > MAX_RATIO * self._packed.tell():
             raise DecompressedTooLarge
@@ -171,13 +203,18 @@ class _Limited:
 
 
 @contextmanager
-def at_hand(path: File) -> Iterator[Path]:
-    """The file on a disk of this machine, for readers that go back and forth in it."""
-    if isinstance(path, Path):
+def at_hand(path: File, head: bytes, stream: IO[bytes]) -> Iterator[Path]:
+    """The file on a disk of this machine, for readers that go back and forth in it.
+
+    The stream is what `opened` gave; ``head`` is what was already read of it.
+    """
+    if isinstance(path, Path) and str(path) != STDIN and not isinstance(stream, _Limited):
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy, remote.opened(path) as stream:
-        shutil.copyfileobj(stream, copy, 1 << 20)
+    with tempfile.NamedTemporaryFile() as copy:
+        while head:
+            copy.write(head)
+            head = stream.read(1 << 20)
         copy.flush()
         yield Path(copy.name)
 
@@ -201,14 +238,10 @@ def unreadable(error: Exception) -> tuple[str, str, str] | None:
         return "not_a_regular_file", str(error.strerror), "use a regular file, or - for standard input"
     if isinstance(error, IsADirectoryError):
         return "is_directory", "this is a folder", "specify the files in it"
-    if isinstance(error, gzip.BadGzipFile | EOFError | zlib.error):
-        return (
-            "broken_gzip",
-            f"the compressed file is broken: {error}",
-            "create the file again, or decompress it manually",
-        )
-    if isinstance(error, OSError) and error.errno is None:  # pyarrow's, which unpacks zstd
-        return "broken_zstd", f"the compressed file is broken: {error}", "create the file again"
+    if isinstance(error, BrokenCompression):
+        kind = error.args[0]
+        message = f"this is not a complete {kind} file: it is damaged, cut off, or not compressed"
+        return f"broken_{kind}", message, "create or download it again; if it is not compressed, rename it"
     if isinstance(error, PermissionError):
         return "no_permission", "no permission to read this file", "change its permissions"
     if isinstance(error, OSError):

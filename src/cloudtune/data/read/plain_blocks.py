@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.data.read.blocks import PART_BYTES
+from cloudtune.data.read.duplicate_keys import has_same_keys
 from cloudtune.data.read.plain import PlainRows, Told
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ def _decoded(block: Block) -> PlainRows | None:
     contents = [turn.content for row in rows for turn in row.messages]
     if not all(contents) or any(map(str.isspace, contents)):
         return None
-    return PlainRows(_encoder.encode_lines(rows), escaped=True)
+    joined = _encoder.encode_lines(rows)
+    raw = block.data if block.pieces is None else b"".join([piece for _, piece in block.pieces])
+    return PlainRows(joined, escaped=True) if has_same_keys(raw, joined) else None
 
 
 def _is_one_a_line(rows: int, block: Block) -> bool:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
-from cloudtune.data.read.arrow import ColumnarReader
+from msgspec import structs
+
+from cloudtune.data.read.arrow import ON_DISK, ColumnarReader
 from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import RowType, row_type
 from cloudtune.data.read.kinds_other import kind_named
 from cloudtune.data.read.opening import at_hand, files_of, format_of, opened, unreadable
+from cloudtune.data.read.recognizing import Content, Transcoded, content_of, encoding_of
 from cloudtune.data.read.remote import RemoteFile, problem_of
 from cloudtune.data.read.tables import Table, csv_tables, text_tables
-from cloudtune.errors import CloudtuneError
+from cloudtune.errors import CloudtuneError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from cloudtune.spec import Source
 
 _HEAD = 1 << 16
-_TABULAR = {"csv": ",", "tsv": "\t"}
 
 
 def read(source: Source, faults: Faults) -> Iterator[Batch]:
@@ -46,7 +47,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
             rows = _rows(str(path), source, how, faults)
             errors = faults.total("error")
             try:
-                for chunk in _chunks(path, source.format, faults, columnar):
+                for chunk in _chunks(path, source, faults, columnar):
                     yield rows, chunk
                     if rows.hopeless or rows.is_given_up():
                         break
@@ -54,7 +55,7 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
                 if not isinstance(path, RemoteFile):
                     raise
                 faults.add(problem_of(error, path.uri))
-            except (OSError, EOFError, UnicodeError, zlib.error) as error:
+            except (OSError, UnicodeError) as error:
                 _report(error, path, faults)
             how = rows.how  # files of one source hold one kind
             if not rows.seen and faults.total("error") == errors:
@@ -72,7 +73,8 @@ def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> Fil
 
 def _report(error: Exception, path: File, faults: Faults) -> None:
     if isinstance(error, UnicodeError):
-        faults.error("invalid_utf8", str(error), file=str(path), fix="save the file as UTF-8")
+        faults.error("invalid_encoding", "the file begins as UTF-16 or UTF-32, and has bytes that are neither",
+                     file=str(path), fix="save the file as UTF-8")  # fmt: skip
         return
     told = unreadable(error)
     if told is None:
@@ -80,24 +82,40 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
     faults.error(told[0], told[1], file=str(path), fix=told[2])
 
 
-def _chunks(path: File, wanted: str, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
-    file, kind = str(path), format_of(path, wanted)
-    if kind in {"parquet", "arrow"}:
-        with at_hand(path) as here:
-            yield from columnar.tables(here, kind, faults, file)
-        return
-    with opened(path) as stream:
-        looks, head = sniff(stream.read(_HEAD))
-        if kind is None and head.lstrip()[:1] not in b"{[":
-            faults.error(
-                "unknown_format", "unknown format: neither the name nor the content identifies it", file=file,
-                fix="set format: jsonl, json, csv, tsv, parquet, arrow or text",
-            )  # fmt: skip
-        elif kind in _TABULAR:
-            yield from csv_tables(stream, file, faults, _TABULAR[kind], head)
-        elif kind == "text":
-            yield from text_tables(stream, file, faults, head)
+def _chunks(path: File, source: Source, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:
+    file = str(path)
+    with opened(path) as raw:
+        head, stream = raw.read(_HEAD), raw
+        if encoding := encoding_of(head):
+            stream = cast("IO[bytes]", Transcoded(head, raw, encoding))
+            head = stream.read(_HEAD)
+        found = content_of(head, format_of(path), source.format, source.columns, source.delimiter)
+        if isinstance(found, Problem):
+            faults.add(structs.replace(found, file=file))
+        elif found.format in ON_DISK:
+            with at_hand(path, head, stream) as here:
+                yield from columnar.tables(here, found.format, faults, file)
         else:
-            # The content decides: arrays are often named .jsonl, and lines .json.
-            cut = array_blocks if looks == "json" else line_blocks
-            yield from cut(stream, file, faults, head)
+            yield from _text_chunks(stream, head, found, file, faults)
+
+
+def is_json(path: File, source: Source) -> bool:
+    """Whether the file has rows of JSON. Raises OSError for a file that cannot be read."""
+    with opened(path) as stream:
+        head = stream.read(_HEAD)
+        found = content_of(head, format_of(path), source.format, source.columns, source.delimiter)
+        return isinstance(found, Content) and found.format in {"jsonl", "json"} and encoding_of(head) is None
+
+
+def _text_chunks(
+    stream: IO[bytes], head: bytes, found: Content, file: str, faults: Faults
+) -> Iterator[Block | Table]:  # fmt: skip
+    looks, head = sniff(head)
+    if found.format == "csv":
+        yield from csv_tables(stream, file, faults, found.delimiter, head)
+    elif found.format == "text":
+        yield from text_tables(stream, file, faults, head)
+    else:
+        # The content decides: arrays are often named .jsonl, and lines .json.
+        cut = array_blocks if looks == "json" else line_blocks
+        yield from cut(stream, file, faults, head)

@@ -36,6 +36,8 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
     start, broken = 1, 0
     try:
         names = next(reader, [])
+        if names == ["sep=", ""]:  # Excel's own line, which names the separator
+            names = next(reader, [])
         if not _good_header(names, file, faults):
             return
         lines: list[int] = []

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cloudtune.data.records import Record
+    from cloudtune.data.row_rules import RowRule
     from cloudtune.data.write.row_template import Weave
 
     Writer = Callable[[Record, bytes], bytes]
@@ -34,9 +35,11 @@ class Format(NamedTuple):
     weave: Weave | None = None
     """How conversations of words alone are written, many at once."""
     own: str | None = None
-    """The kind of rows that may be in the format already."""
+    """The kind of rows that reads the format."""
     beside: tuple[tuple[str, str], ...] = ()
     """Names and contents of files that belong beside the rows."""
+    rules: tuple[RowRule, ...] = ()
+    """What its rows keep besides."""
 
     @property
     def carries_all(self) -> bool:
@@ -45,9 +48,8 @@ class Format(NamedTuple):
 
     def line(self, record: Record, line: bytes, allowed: frozenset[str] = frozenset()) -> bytes:
         """The line to write, given the canonical one. Raises ValueError: a fault, or a loss that is not allowed."""
-        if type(record) is Pair and "chat" in self.kinds and "pair" not in self.kinds:
-            record = Chat([Message("user", record.source), Message("assistant", record.target)])
-            line = canonical(record)
+        if (chat := self.as_chat(record)) is not record:
+            record, line = chat, canonical(chat)
         if self.kinds and kind_of(record) not in self.kinds:
             raise ValueError(f"{self.name} cannot hold {kind_of(record)} records")
         if self.carries is not ALL and (lost := features(record) - self.carries):
@@ -56,6 +58,18 @@ class Format(NamedTuple):
             record = without(record, lost)
             line = canonical(record)
         return line if self.write is None else canonical(self.write(record))  # type: ignore[arg-type]
+
+    def as_chat(self, record: Record) -> Record:
+        """A pair of texts as the conversation that it is written as, other records as they are."""
+        if type(record) is Pair and "chat" in self.kinds and "pair" not in self.kinds:
+            return Chat([Message("user", record.source), Message("assistant", record.target)])
+        return record
+
+    def carried(self, record: Record) -> Record:
+        """What the format can hold of the record. Raises ValueError if nothing to learn is left."""
+        record = self.as_chat(record)
+        lost = features(record) - self.carries
+        return without(record, lost) if lost else record
 
     @property
     def carries_plain(self) -> bool:

@@ -1,0 +1,228 @@
+"""Choose the weights that a LoRA adapter changes where the job leaves the choice to the trainer (``all-linear``).
+
+Targets are all linear layers and stacks of experts of the base model, except those that an adapter cannot change
+correctly. What is left out is reported with its reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_trainer.weights import head_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from cloudtune_trainer.reporting import Report
+
+_ROUTERS = {"gate", "router"}
+"""Names of the layers that assign tokens to experts."""
+_SPLIT_NAMES = {"gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"}
+"""Modules that peft takes for the experts of a mixture, also where they belong to a shared expert or a dense layer
+(peft 0.21, utils/transformers_weight_conversion.py). There the weight is named as a parameter instead."""
+
+
+_NOTABLE = 0.1
+"""The share of a model's weights that is not left out without a warning."""
+
+
+@dataclass
+class Targets:
+    """What peft is asked to change, and what is left out."""
+
+    modules: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    """Weights that are no linear layer's, e.g. stacks of experts."""
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    """Reason -> the weights that have no adapter for it."""
+
+    def skip(self, name: str, parameter: torch.Tensor, reason: str) -> None:
+        """Leave a weight out."""
+        found = self.skipped.setdefault(reason, Skipped())
+        found.names.append(_grouped(name))
+        found.size += parameter.numel()
+
+
+@dataclass
+class Skipped:
+    """Weights left out for one reason."""
+
+    names: list[str] = field(default_factory=list)
+    """``*`` stands for the number of a layer."""
+    size: int = 0
+    """How many numbers they hold."""
+
+
+def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
+    """Choose the targets in ``network``, a model without adapters."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {name: m for name, m in network.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)}
+    heads = {name.rpartition(".")[0] for name in head_weights(network)}
+    output = network.get_output_embeddings()
+    uses = Counter(id(parameter) for _, parameter in network.named_parameters(remove_duplicate=False))
+    outputs = _outputs_of(network, linear)
+    targets = Targets()
+    chosen, parameters = [], []
+    renamed = _renames_experts(network)
+    for name, module in linear.items():
+        if module is output or name in heads:
+            continue
+        reason = _reason_against(network, name, module, shared=uses[id(module.weight)] > 1, output=outputs.get(name))
+        by_parameter = renamed and name.rpartition(".")[2] in _SPLIT_NAMES
+        if reason is None and by_parameter and dropout:
+            reason = "adapter.dropout is not possible there"
+        if reason is not None:
+            targets.skip(name, module.weight, reason)
+        elif by_parameter:
+            parameters.append(f"{name}.weight")
+        else:
+            chosen.append(name)
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 3 and _is_expert(network, name):
+            if dropout:
+                targets.skip(name, parameter, "adapter.dropout is not possible for stacked experts")
+            else:
+                parameters.append(name)
+        elif (
+            parameter.dim() == 2 and _is_expert(network, name) and not (name.endswith("bias") or _owner(name) in linear)
+        ):
+            targets.skip(name, parameter, "these experts are stored as one matrix")
+    targets.modules = _shortest_names(chosen, [name for name, _ in network.named_modules()])
+    targets.parameters = _shortest_names(parameters, [name for name, _ in network.named_parameters()])
+    return targets
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a model an adapter changes, in numbers of weights."""
+
+    trained: int
+    adapted: int
+    """Weights of the base model that the adapter changes."""
+    total: int
+    """Weights of the base model."""
+    targets: tuple[str, ...]
+    """The adapted weights; ``*`` stands for the number of a layer."""
+
+
+def coverage_of(tuned: Any) -> Coverage:
+    """What the adapter of ``tuned``, a peft model, covers."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    names, adapted = set(), {}
+    for name, module in tuned.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer):
+            weight = module.get_param() if hasattr(module, "get_param") else module.get_base_layer().weight
+            adapted[id(weight)] = weight.numel()
+            suffix = f".{module.parameter_name}" if hasattr(module, "parameter_name") else ""
+            names.add(_grouped(name.replace(".base_layer", "") + suffix))
+    trained = {id(p): p.numel() for p in tuned.parameters() if p.requires_grad}
+    frozen = {id(p): p.numel() for p in tuned.parameters() if not p.requires_grad}
+    return Coverage(sum(trained.values()), sum(adapted.values()), sum(frozen.values()), tuple(sorted(names)))
+
+
+def report_coverage(report: Report, tuned: Any, skipped: Mapping[str, Skipped]) -> None:
+    """Say how much of the model the adapter of ``tuned`` changes, and what it leaves out and why."""
+    found = coverage_of(tuned)
+    report.event(
+        "message",
+        f"the adapter trains {found.trained} parameters and changes {found.adapted / found.total:.0%} of the model's "
+        f"weights: {', '.join(found.targets)}",
+        trained=found.trained, adapted=found.adapted, total=found.total, targets=list(found.targets),
+    )  # fmt: skip
+    for reason, left_out in skipped.items():
+        names = list(dict.fromkeys(left_out.names))
+        share = left_out.size / found.total
+        say = report.warning if share > _NOTABLE else lambda text, **data: report.event("message", text, **data)
+        say(f"no adapter on {', '.join(names)} ({share:.0%} of the model's weights): {reason}", weights=names)
+
+
+def _reason_against(network: Any, name: str, module: Any, *, shared: bool, output: Any) -> str | None:
+    """Why that linear layer gets no adapter, or None."""
+    parts = name.split(".")
+    if shared:
+        return "several layers share the weight, and it could not be merged"
+    if output is not None and not isinstance(output, torch.Tensor):
+        return "it returns more than one value"
+    if _ROUTERS & set(parts[-2:]) and _chooses_experts(network, module):
+        return "it assigns tokens to experts"
+    if parts[-1] == "out_proj" and hasattr(network.get_submodule(".".join(parts[:-1])), "A_log"):
+        return "kernels for state-space layers read the weight without the adapter"
+    if output is None:
+        return "the model reads the weight without calling the layer"
+    return None
+
+
+def _chooses_experts(network: Any, module: Any) -> bool:
+    config = network.config.get_text_config()
+    counts = {getattr(config, name, None) for name in ("num_local_experts", "num_experts", "n_routed_experts")}
+    return getattr(module, "out_features", None) in counts - {None} or not hasattr(module, "out_features")
+
+
+def _outputs_of(network: Any, linear: dict[str, Any]) -> dict[str, Any]:
+    """What each linear layer returns in a short forward pass.
+
+    An expert that no token is assigned to counts as its neighbors do. Empty where the network cannot run.
+    """
+    found: dict[str, Any] = {}
+    groups = {module: _grouped(name) for name, module in linear.items()}
+
+    def keep(module: Any, _inputs: Any, output: Any) -> None:
+        found.setdefault(groups[module], output)
+
+    hooks = [module.register_forward_hook(keep) for module in groups]
+    embeddings = network.get_input_embeddings().weight
+    ids = (torch.arange(8, device=embeddings.device) + 3)[None] % embeddings.shape[0]
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            network(input_ids=ids, use_cache=False)
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return {name: found.get(_grouped(name)) for name in linear}
+
+
+def _is_expert(network: Any, name: str) -> bool:
+    owner = _owner(name)
+    return "experts" in owner.split(".") or "Expert" in type(network.get_submodule(owner)).__name__
+
+
+def _owner(parameter: str) -> str:
+    return parameter.rpartition(".")[0]
+
+
+def _renames_experts(network: Any) -> bool:
+    """Whether peft takes names of linear layers for names of experts in this family."""
+    from peft.utils import transformers_weight_conversion as conversion
+
+    family = conversion._MODEL_TO_CONVERSION_PATTERN.get(network.config.model_type)
+    return family in conversion._MOE_TARGET_MODULE_MAPPING
+
+
+def _shortest_names(chosen: Iterable[str], everything: Sequence[str]) -> list[str]:
+    """The shortest ends of those names, at their dots, that no other name has: so peft matches them."""
+    wanted, there = Counter[str](), Counter[str]()
+    chosen = list(chosen)
+    for names, counts in ((chosen, wanted), (everything, there)):
+        for name in names:
+            parts = name.split(".")
+            counts.update(".".join(parts[start:]) for start in range(len(parts)))
+    found = set()
+    for name in chosen:
+        parts = name.split(".")
+        ends = (".".join(parts[start:]) for start in reversed(range(len(parts))))
+        found.add(next(end for end in ends if wanted[end] == there[end]))
+    return sorted(found)
+
+
+def _grouped(name: str) -> str:
+    return re.sub(r"\.\d+(?=\.|$)", ".*", name)

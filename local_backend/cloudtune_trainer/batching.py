@@ -1,0 +1,59 @@
+"""Decide whether a network answers several prompts at once as it answers each alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from cloudtune_trainer.influence import influence
+from cloudtune_trainer.rope import switch_length
+
+_SHORT, _LONG, _NEW = 6, 10, 3
+"""Tokens of the two prompts and of their answers."""
+
+
+def answers_in_batches(network: Any, padding: int) -> bool:
+    """Whether prompts padded on the left by the token ``padding`` have the same logits together as alone.
+
+    Models that ignore the attention mask, or count positions from the padding, have not. Neither have those whose
+    rotary frequencies depend on the longest prompt.
+    """
+    if switch_length(network.config) is not None:
+        return False
+    embeddings = network.get_input_embeddings().weight
+    ids = (torch.arange(_LONG, device=embeddings.device) + 3).repeat(2, 1) % embeddings.shape[0]
+    mask = torch.ones_like(ids)
+    ids[1, : _LONG - _SHORT] = padding
+    mask[1, : _LONG - _SHORT] = 0
+    try:
+        return _ignores_padding(network, ids, mask) and _writes_the_same(network, ids, mask, padding)
+    except Exception:  # noqa: BLE001 - a network that cannot take a padded batch raises any exception
+        return False
+
+
+def _ignores_padding(network: Any, ids: torch.Tensor, mask: torch.Tensor) -> bool:
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    prepared = network.prepare_inputs_for_generation(ids, attention_mask=mask, use_cache=False, is_first_iteration=True)
+    if prepared.get("position_ids") is not None:
+        inputs["position_ids"] = prepared["position_ids"]
+    real = mask.bool()
+    real[0] = False
+    return not influence(network, inputs, real)[~real].any()
+
+
+def _writes_the_same(network: Any, ids: torch.Tensor, mask: torch.Tensor, padding: int) -> bool:
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=_NEW, pad_token_id=padding, output_logits=True, return_dict_in_generate=True
+    )
+
+    def logits(rows: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            out = network.generate(input_ids=rows, attention_mask=attention, generation_config=config)
+        return torch.stack(out.logits)[:, -1].float()
+
+    together, alone = logits(ids, mask), logits(ids[1:, _LONG - _SHORT :], mask[1:, _LONG - _SHORT :])
+    tolerance = 1e-3 if network.dtype == torch.float32 else 5e-2
+    return together.shape == alone.shape and bool((together - alone).norm() <= tolerance * alone.norm())

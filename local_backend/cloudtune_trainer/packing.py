@@ -1,0 +1,78 @@
+"""Decide whether several documents can share one row of a network's input, and prepare the network for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cloudtune_trainer.attention import ATTENTION, documents_attention, layout_of
+from cloudtune_trainer.influence import influence
+from cloudtune_trainer.rope import switch_length
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
+"""Entries of a configuration's ``layer_types`` that mix tokens by attention alone."""
+_REFUSALS = (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError, NotImplementedError)
+"""What the forward pass of a network raises that cannot take documents."""
+
+
+def enable_packed_attention(model: Any, max_length: int = 0) -> bool:
+    """Let the model take documents end to end (``attention``) if it keeps them apart; else leave it unchanged.
+
+    All of these have to hold: no layer mixes tokens other than by attention, no document influences another one, and
+    three documents have the same logits together as alone. ``max_length`` is the length of the longest document.
+    """
+    from transformers import AttentionInterface
+
+    if _mixes_otherwise(model) or max_length > (switch_length(model.config) or max_length):
+        return False
+    AttentionInterface.register(ATTENTION, documents_attention)
+    before = model.config._attn_implementation
+    was_training = model.training
+    model.eval()
+    try:
+        apart = _keeps_documents_apart(model)
+    except _REFUSALS:
+        apart = False
+    if not apart:
+        model.set_attn_implementation(before)
+    model.train(was_training)
+    return apart
+
+
+def _mixes_otherwise(model: Any) -> bool:
+    """Whether a layer has a state or a convolution along the sequence, or attends to fixed blocks of places."""
+    config = model.config.get_text_config()
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return True
+    if not set(getattr(config, "layer_types", None) or ()) <= _ATTENTION_LAYERS:
+        return True
+    return any(isinstance(module, torch.nn.Conv1d | torch.nn.RNNBase) for module in model.modules())
+
+
+def _keeps_documents_apart(model: Any) -> bool:
+    embeddings = model.get_input_embeddings().weight
+    documents = [
+        torch.arange(a, b, device=embeddings.device) % embeddings.shape[0] for a, b in ((1, 6), (7, 10), (3, 8))
+    ]
+    lengths = [len(ids) for ids in documents]
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=ids[None], use_cache=False).logits[0] for ids in documents]).float()
+    model.set_attn_implementation(ATTENTION)
+    packed: dict[str, Any] = {
+        "input_ids": torch.cat(documents)[None],
+        "position_ids": torch.cat([torch.arange(n, device=embeddings.device) for n in lengths])[None],
+        "documents": layout_of(lengths).to(embeddings.device),
+        "logits_to_keep": torch.arange(sum(lengths), device=embeddings.device),
+    }
+    middle = torch.zeros_like(packed["input_ids"], dtype=torch.bool)
+    middle[:, lengths[0] : lengths[0] + lengths[1]] = True
+    if influence(model, packed, middle)[~middle].any():
+        return False
+    with torch.no_grad():
+        together: Tensor = model(**packed, use_cache=False).logits[0].float()
+    tolerance = 1e-3 if model.dtype == torch.float32 else 5e-2
+    return together.shape == alone.shape and bool((together - alone).norm() <= tolerance * alone.norm())

@@ -1,0 +1,172 @@
+"""What Amazon Nova refuses in training rows, on Bedrock and on SageMaker alike.
+
+The documentation names the reserved words and the media; AWS's published validator
+(github.com/aws-samples/amazon-nova-samples, nova_ft_dataset_validator.py) shows how they are compared.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cloudtune.data.conversation_rules import turns_of
+from cloudtune.data.records import ImagePart, Item, Preference, VideoPart
+from cloudtune.data.row_rules import DataRule, RowRule, Source
+from cloudtune.data.rules import texts
+from cloudtune_providers.aws.converse import IMAGES, VIDEOS, format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.data.records import Record
+    from cloudtune.data.row_rules import DataFacts, Finding, VendorRule
+
+_GUIDE = Source(
+    "https://docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html", "2026-11-29"
+)
+_NOVA_2 = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/nova-2-sft-data-prep.html", "2026-11-29")
+_VALIDATOR = Source(
+    "https://github.com/aws-samples/amazon-nova-samples/blob/main/customization/bedrock-finetuning/understanding/"
+    "dataset_validation/nova_ft_dataset_validator.py",
+    "2026-11-29",
+)
+_WORDS = r"system:|user:|bot:|assistant:|thought:|\[eos\]|<image>|<video>|<unk>"
+_WORD = re.compile(_WORDS, re.IGNORECASE)
+_KEY = re.compile(r"[\w./-]+")
+_IMAGES_2, _VIDEOS_2 = ("png", "jpeg", "gif"), ("mov", "mkv", "mp4")
+_ADVISED_ROWS = 200
+_Media = tuple[str, str, "ImagePart | VideoPart"]
+
+
+def is_nova_2(model: str) -> bool:
+    """Whether the model belongs to the second generation of Nova."""
+    return "nova-2" in model.lower()
+
+
+def media_of(record: Record) -> Iterator[_Media]:
+    """Field, role and part of each image and video."""
+    for field, message in turns_of(record):
+        for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, ImagePart | VideoPart):
+                yield f"{field}.content[{i}]", message.role, part
+
+
+def address_of(part: ImagePart | VideoPart) -> Any:
+    """Where the image or video is."""
+    return part.image_url if isinstance(part, ImagePart) else part.video_url
+
+
+def _words(record: Record) -> Iterator[Finding]:
+    for field, _, text in texts(record):
+        if found := _WORD.search(text):
+            yield field, f"the text contains the reserved word {found.group()!r}"
+    for field, message in turns_of(record):
+        if isinstance(message.reasoning_content, str) and (found := _WORD.search(message.reasoning_content)):
+            yield f"{field}.reasoning_content", f"the text contains the reserved word {found.group()!r}"
+
+
+def _keys(record: Record) -> Iterator[Finding]:
+    for field, _, part in media_of(record):
+        url = address_of(part).url
+        if url.startswith("s3://") and not _KEY.fullmatch(url.removeprefix("s3://")):
+            yield field, f"the address {url[:80]!r} contains other characters"
+
+
+def _formats(images: tuple[str, ...], videos: tuple[str, ...], record: Record) -> Iterator[Finding]:
+    for field, _, part in media_of(record):
+        form = format_of(address_of(part))
+        kind, known = ("an image", images) if isinstance(part, ImagePart) else ("a video", videos)
+        if form not in known:
+            yield field, f"{kind} of the format {form or 'unknown'!r}; expected {', '.join(known)}"
+
+
+def _counts(images: int, record: Record) -> Iterator[Finding]:
+    media = [part for _, _, part in media_of(record)]
+    pictures = sum(isinstance(part, ImagePart) for part in media)
+    if pictures > images or len(media) - pictures > 1:
+        yield "messages", f"the row has {pictures} images and {len(media) - pictures} videos"
+    elif 0 < pictures < len(media):
+        yield "messages", "the row has images and a video"
+
+
+def _reference(record: Record) -> Iterator[Finding]:
+    if isinstance(record, Item):
+        answer = record.fields.get("reference_answer")
+        if answer == {} or (isinstance(answer, str) and not answer.strip()):
+            yield "reference_answer", "the reference answer is empty"
+
+
+def _pair_media(record: Record) -> Iterator[Finding]:
+    if isinstance(record, Preference):
+        for field, _, part in media_of(record):
+            if isinstance(part, VideoPart) or not field.startswith("messages"):
+                yield field, "an answer has an image or video, or the row has a video"
+
+
+def _no_validation(facts: DataFacts) -> Iterator[Finding]:
+    if count := facts.rows.get("validation"):
+        yield "data.validation", f"the {count:,} validation rows are not used in training"
+
+
+def _few_rows(facts: DataFacts) -> Iterator[Finding]:
+    if (count := facts.rows.get("train", 0)) < _ADVISED_ROWS:
+        yield "data.train", f"AWS's published validator asks for {_ADVISED_ROWS} rows; there are {count:,}"
+
+
+def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[VendorRule]:
+    """The rules for that model and method."""
+    images, videos = (_IMAGES_2, _VIDEOS_2) if is_nova_2(model) else (IMAGES, VIDEOS)
+    found: list[VendorRule] = [
+        RowRule(
+            "reserved_word", "No text contains System:, User:, Bot:, Assistant:, Thought:, [EOS], <image>, <video> or "
+            "<unk>, in upper or lower case.", _VALIDATOR, '{"text": "SYSTEM: off"}', "write it another way",
+            _words, re.compile(_WORDS.encode(), re.IGNORECASE),
+        ),
+        RowRule(
+            "media_key", "The S3 address of an image or video has only letters, digits, underscores, dashes, slashes "
+            "and dots.", _VALIDATOR, '"s3Location": {"uri": "s3://bucket/my photo.png"}', "rename the file", _keys,
+        ),
+        RowRule(
+            "media_format", f"Images are {', '.join(images)} files, videos {', '.join(videos)} files.",
+            _NOVA_2 if is_nova_2(model) else _GUIDE, '{"image": {"format": "bmp", ...}}', "convert the file",
+            partial(_formats, images, videos),
+        ),
+        RowRule(
+            "media_count", f"A row has at most {most_images} images or one video, not both.", _GUIDE,
+            "two videos", "split the row, or use fewer", partial(_counts, most_images),
+        ),
+        RowRule(
+            "reference_answer", "The reference answer of a prompt is not empty.", _VALIDATOR,
+            '"reference_answer": ""', "fill it, or remove the row", _reference,
+        ),
+        RowRule(
+            "pair_media", "A pair has images only in its prompt, and no videos.", _VALIDATOR,
+            '{"candidates": [{"content": [{"image": ...}]}]}', "remove the row", _pair_media,
+        ),
+    ]  # fmt: skip
+    if is_nova_2(model) and method in (None, "sft"):
+        found += [
+            DataRule(
+                "validation_ignored", "Supervised fine-tuning of Nova 2 uses no validation rows.", _NOVA_2,
+                "a validation file", "remove the validation rows, or move them into the training rows",
+                _no_validation, "warning",
+            ),
+            DataRule(
+                "advised_rows", f"AWS's validator asks for at least {_ADVISED_ROWS} rows.", _VALIDATOR, "30 rows",
+                "add rows", _few_rows, "warning",
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def mixed_media(facts: DataFacts) -> Iterator[Finding]:
+    """Images and videos in one dataset."""
+    if facts.features.get("images") and facts.features.get("videos"):
+        yield "data", f"{facts.features['images']:,} rows have images and {facts.features['videos']:,} have videos"
+
+
+MIXED_MEDIA = DataRule(
+    "mixed_media", "A dataset has images or videos, not both.", _GUIDE, "rows with images and rows with videos",
+    "use a separate job for each", mixed_media,
+)  # fmt: skip

@@ -1,0 +1,89 @@
+"""What Bedrock refuses in training rows, by the family of the base model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cloudtune.data.conversation_rules import turns_of
+from cloudtune.data.records import Chat, ImagePart
+from cloudtune.data.row_rules import RowRule, Source
+from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, media_of, nova_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudtune.catalog import Catalog, Model
+    from cloudtune.data.records import Record
+    from cloudtune.data.row_rules import Finding, VendorRule
+
+_PREPARE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html", "2026-11-21")
+_DISTILL = Source(
+    "https://docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html", "2026-11-21"
+)
+_RFT = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/rft-prepare-data.html", "2026-11-21")
+
+
+def _media_model(model: str, inputs: tuple[str, ...], record: Record) -> Iterator[Finding]:
+    for field, _, part in media_of(record):
+        kind = "image" if isinstance(part, ImagePart) else "video"
+        if kind not in inputs:
+            yield field, f"{model} is not tuned on {kind}s"
+
+
+def _media(record: Record) -> Iterator[Finding]:
+    for field, _, _ in media_of(record):
+        yield field, "the row has an image or video"
+
+
+def _text_alone(record: Record) -> Iterator[Finding]:
+    for field, message in turns_of(record):
+        if message.role == "tool" or message.tool_calls:
+            yield field, "the turn has tool calls, or is a result"
+        elif message.reasoning_content:
+            yield f"{field}.reasoning_content", "the turn has reasoning"
+    for field, _, _ in media_of(record):
+        yield field, "the turn has an image"
+
+
+def _one_question(record: Record) -> Iterator[Finding]:
+    if isinstance(record, Chat) and sum(message.role == "user" for message in record.messages) > 1:
+        yield "messages", "the row has several questions"
+
+
+_MEDIA_METHOD = RowRule(
+    "media_method", "Distillation takes text only.", _DISTILL, '{"image": ...}', "remove the row", _media
+)
+_TEXT_ALONE = RowRule(
+    "text_only", "Rows for Claude have texts only: no tools, reasoning or images.", _PREPARE,
+    '{"type": "tool_use", ...}', "remove the row", _text_alone,
+)  # fmt: skip
+_ONE_QUESTION = RowRule(
+    "one_question", "Distillation of models other than Nova takes one question per row.", _DISTILL,
+    "two user turns", "split the row", _one_question,
+)  # fmt: skip
+
+
+def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | None) -> tuple[VendorRule, ...]:
+    """The rules for that model and method. ``known``: the catalog's entry of the model."""
+    found: list[VendorRule] = [MIXED_MEDIA]
+    if not model or "nova" in model.lower():
+        most = catalog.limit("row.images.max", model or "amazon.nova-lite-v1:0:300k", method or "")
+        found += nova_rules(model, method, int(most.value) if most is not None else 10)
+    if "anthropic." in model.lower():
+        found.append(_TEXT_ALONE)
+    if method == "distill":
+        found += [_MEDIA_METHOD] if "nova" in model.lower() else [_MEDIA_METHOD, _ONE_QUESTION]
+    elif known is not None and not {"image", "video"} <= set(known.inputs):
+        only = " and ".join(known.inputs)
+        found.append(
+            RowRule(
+                "media_model",
+                f"{known.id} is tuned on {only} only.",
+                _PREPARE,
+                '{"image": ...}',
+                "use another model, or remove the row",
+                partial(_media_model, known.id, known.inputs),
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,56 @@
+"""Each causal family of transformers trains, packs, answers, merges and resumes correctly, or is refused.
+
+The table in ``local_backend/FAMILIES.md`` is what the checks find. CLOUDTUNE_UPDATE_SNAPSHOTS=1 writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from .conftest import Runs
+from .families import FAMILIES, write_family
+from .family_checks import CHECKS, REASON, Family
+
+TABLE = Path(__file__).parents[3] / "local_backend" / "FAMILIES.md"
+FAST = {"gpt_oss": "experts", "lfm2": "convolutions", "rwkv": "a recurrence without a mask"}
+"""In every test run, for their differences; the other families belong to the long counts."""
+_FIRST_CELL = "| family |"
+
+
+def rows() -> dict[str, list[str]]:
+    """Family -> its cells in the table."""
+    if not TABLE.is_file():
+        return {}
+    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {cell[0].strip("`"): cell[1:] for cell in cells}
+
+
+def write(table: dict[str, list[str]]) -> None:
+    """Put the rows into the document, behind what is before its table."""
+    text = TABLE.read_text(encoding="utf-8") if TABLE.is_file() else ""
+    columns = [*CHECKS, REASON]
+    head = [f"{_FIRST_CELL} {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    lines = [f"| `{family}` | {' | '.join(table[family])} |" for family in sorted(table)]
+    TABLE.write_text("\n".join([text.partition(_FIRST_CELL)[0].rstrip("\n"), "", *head, *lines, ""]), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in FAST else pytest.mark.soak) for name in FAMILIES]
+)
+def test_family_is_trained_correctly_or_refused(family: str, tmp_path: Path) -> None:
+    base = write_family(tmp_path / "base", family)
+    found = Family(base, Runs(tmp_path / "runs", base)).check()
+    reasons = [
+        text.partition("refused: ")[2] or text for text in found.values() if text not in ("yes", "padded", "one by one")
+    ]
+    cells = ["refused" if REASON in found or found[name].startswith("refused") else found[name] for name in CHECKS]
+    row = [*cells, "; ".join(reasons)]
+    table = rows()
+    if os.environ.get("CLOUDTUNE_UPDATE_SNAPSHOTS"):
+        write(table | {family: row})
+    else:
+        assert row == table[family]

@@ -133,5 +133,5 @@ def test_the_weights_of_an_adapter_are_checked(runs: Runs) -> None:
     }
     for message, tensors in wrong.items():
         save_file(tensors, file, metadata={"format": "pt"})
-        with pytest.raises(TrainingProblem, match=f"{message}|size mismatch for {name}"):
+        with pytest.raises(TrainingProblem, match=f"{message}|size mismatch for .*lora_A"):
             load_tuned(run.model, read_tuned(run.model), dtype=torch.float32)

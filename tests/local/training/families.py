@@ -17,7 +17,8 @@ SIZES: dict[str, Any] = {
     "n_heads": 4, "num_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256,
     "n_positions": 256, "moe_intermediate_size": 16, "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4,
     "num_experts_per_tok": 2, "ffn_hidden_size": 64, "decoder_layers": 2, "decoder_attention_heads": 4,
-    "decoder_ffn_dim": 64, "shared_expert_intermediate_size": 16, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
+    "shared_expert_intermediate_size": 16,
 }  # fmt: skip
 """Set where the family's configuration has a field of that name."""
 _LATENT = {
@@ -63,7 +64,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "xlstm": {"embedding_dim": 32, "num_blocks": 2}, "youtu": {**_LATENT}, "zaya": {"num_experts_per_tok": 1},
     "zamba": {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"], "mamba_d_state": 8,
               "num_key_value_heads": 4, "attention_head_dim": 16, "attention_hidden_size": 64, "n_mamba_heads": 2},
-    "zamba2": {"num_hidden_layers": 3, "layer_types": ["mamba", "hybrid", "hybrid"], "mamba_d_state": 8,
+    "zamba2": {"num_hidden_layers": 3, "layers_block_type": ["mamba", "hybrid", "hybrid"], "mamba_d_state": 8,
                "mamba_ngroups": 1, "n_mamba_heads": 8, "mamba_headdim": 8, "num_key_value_heads": 4,
                "attention_head_dim": 16, "attention_hidden_size": 64, "num_mem_blocks": 1},
 }  # fmt: skip

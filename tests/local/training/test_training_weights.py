@@ -1,0 +1,137 @@
+"""A network has each of its weights from the files, or it is refused with the names of the tensors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cloudtune_trainer import models
+from cloudtune_trainer.generate import load_tuned, read_tuned
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.weights import head_weights
+
+from .conftest import Runs, sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Weights = dict[str, "Tensor"]
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def _without_one(weights: Weights) -> None:
+    del weights[UP]
+
+
+def _with_prefix(weights: Weights) -> None:
+    for name in list(weights):
+        weights[f"module.{name}"] = weights.pop(name)
+
+
+def _one_layer_more(weights: Weights) -> None:
+    for name in [name for name in weights if ".layers.1." in name]:
+        weights[name.replace(".1.", ".2.")] = weights[name].clone()
+
+
+def _of_a_classifier(weights: Weights) -> None:
+    weights["score.weight"] = torch.zeros(2, 64)
+
+
+def _longer(weights: Weights) -> None:
+    weights[UP] = torch.zeros(130, 64)
+
+
+def _untied(weights: Weights) -> None:
+    """The configuration says so below; the weights have no output layer."""
+
+
+FAULTS: dict[str, tuple[Callable[[Weights], None], str]] = {
+    "a tensor is missing": (_without_one, f"missing {UP}"),
+    "another prefix": (_with_prefix, r"missing lm_head.weight, .* and \d+ more; unexpected module.model"),
+    "one layer too many": (_one_layer_more, r"unexpected model.layers.2.input_layernorm.weight, .* and 4 more"),
+    "a classifier": (_of_a_classifier, "unexpected score.weight"),
+    "another shape": (_longer, rf"wrong shape: {UP} has shape \[130, 64\], config.json requires \[128, 64\]"),
+    "no head": (_untied, "missing lm_head.weight"),
+}
+HEADS_OF_OTHERS = {"a classifier", "no head"}
+"""No fault for a classifier, whose own head is new."""
+
+
+def damaged(model: Path, to: Path, fault: str) -> Path:
+    shutil.copytree(model, to)
+    weights = load_file(to / "model.safetensors")
+    FAULTS[fault][0](weights)
+    save_file(weights, to / "model.safetensors", metadata={"format": "pt"})
+    if fault == "no head":
+        config = json.loads((to / "config.json").read_text())
+        (to / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    return to
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_incomplete_weights_are_refused_by_name(fault: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = damaged(tiny_model, tmp_path / "model", fault)
+    whole = models.BaseModel(str(tiny_model))
+    loads: dict[str, Callable[[], object]] = {
+        "base": lambda: models.load_model(models.BaseModel(str(folder)), dtype=torch.float32),
+        "resumed": lambda: models.restore_weights(folder, models.load_model(whole, dtype=torch.float32), adapted=False),
+        "started from a checkpoint": lambda: models.load_model(
+            whole if fault != "no head" else models.BaseModel(str(folder)), dtype=torch.float32, weights=folder
+        ),
+    }
+    for load in loads.values():
+        with pytest.raises(TrainingProblem, match=FAULTS[fault][1]) as refused:
+            load()
+        assert str(folder) in refused.value.message
+        assert refused.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_only_the_head_of_a_classifier_is_new(fault: str, tiny_model: Path, tmp_path: Path) -> None:
+    base = models.BaseModel(str(damaged(tiny_model, tmp_path / "model", fault)))
+    head = models.ClassificationHead(("a", "b", "c"), 3)
+    if fault in HEADS_OF_OTHERS:
+        network = models.load_model(base, dtype=torch.float32, head=head, new_head=True)
+        assert head_weights(network) == ["score.weight"]
+    else:
+        with pytest.raises(TrainingProblem, match="do not match the model"):
+            models.load_model(base, dtype=torch.float32, head=head, new_head=True)
+    with pytest.raises(TrainingProblem, match=r"score\.weight|and \d+ more"):
+        models.load_model(base, dtype=torch.float32, head=head)
+
+
+def test_the_head_of_an_encoder_is_new(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **sizes)).save_pretrained(tmp_path)
+    head = models.ClassificationHead(("a", "b"), 0)
+    network = models.load_model(models.BaseModel(str(tmp_path)), dtype=torch.float32, head=head, new_head=True)
+    assert head_weights(network) == [
+        "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias",
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+def test_the_weights_of_an_adapter_are_checked(runs: Runs) -> None:
+    run = runs.make(rows=sums(4), hyperparameters={"max_steps": 1})
+    runs.train(run)
+    file = run.model / "adapter_model.safetensors"
+    whole = load_file(file)
+    name = min(whole)
+    wrong = {
+        f"missing {name}": {key: value for key, value in whole.items() if key != name},
+        "unexpected base_model.other": {**whole, "base_model.other": torch.zeros(1)},
+        f"{name} has shape": {**whole, name: torch.zeros(3, 3)},
+    }
+    for message, tensors in wrong.items():
+        save_file(tensors, file, metadata={"format": "pt"})
+        with pytest.raises(TrainingProblem, match=f"{message}|size mismatch for .*lora_A"):
+            load_tuned(run.model, read_tuned(run.model), dtype=torch.float32)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
 
 
@@ -19,7 +21,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     """
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
-    if to.exists():
+    if os.path.lexists(to):  # also a link that points nowhere
         raise FileExistsError(f"{to} already exists; export to a new folder")
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
@@ -28,12 +30,22 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
             check_mergeable(tuned["adapter"])
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
-            shutil.copytree(folder, aside, dirs_exist_ok=True)
+            _copy(folder, aside)
         aside.rename(to)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return sorted(path for path in to.rglob("*") if path.is_file())
+
+
+def _copy(folder: Path, to: Path) -> None:
+    """Copy the files one by one, as `shutil.copytree` goes on after a full disk and then lists every file."""
+    for path in sorted(folder.rglob("*")):
+        place = to / path.relative_to(folder)
+        if path.is_dir():
+            place.mkdir()
+        else:
+            shutil.copy2(path, place)
 
 
 def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_code: bool) -> None:
@@ -48,6 +60,8 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(BaseModel(str(folder)))
+    end_where_answers_end(network.get_base_model(), tokenizer)
     merge_into(to, network, stored)
-    load_tokenizer(BaseModel(str(folder))).save_pretrained(to)
+    tokenizer.save_pretrained(to)
     write_json(to / TUNED, {**tuned, "merged": True})

@@ -15,8 +15,9 @@ import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.batching import answers_in_batches
+from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
 from cloudtune_trainer.problems import TrainingProblem
-from cloudtune_trainer.rendering import set_plain_template, turn_end
+from cloudtune_trainer.rendering import set_plain_template, text_start
 from cloudtune_trainer.run_spec import ModelSource
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
@@ -49,7 +50,8 @@ class Model:
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._continues = continues
-        self._ends = _ends(network, tokenizer)
+        keep_special_tokens(network)
+        self._ends = answer_ends(network, tokenizer)
         self._lock = lock or threading.Lock()
         self._adapted = adapted
         self._can_batch: bool | None = None
@@ -132,18 +134,13 @@ class Model:
 
     def _text(self, prompt: str | Sequence[Mapping[str, Any]]) -> str:
         if isinstance(prompt, str) and self._continues:
-            return (self._tokenizer.bos_token or "") + prompt if self._begins() else prompt
+            return text_start(self._tokenizer) + prompt
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what they like
             raise TrainingProblem("bad_data", f"the chat template rejects this prompt: {error}") from error
         return str(text)
-
-    def _begins(self) -> bool:
-        """Whether the tokenizer puts a token before every text."""
-        ids = self._tokenizer("a")["input_ids"]
-        return bool(ids) and ids[0] == self._tokenizer.bos_token_id
 
     def _batch(
         self, texts: Sequence[str], max_tokens: int, temperature: float, top_p: float, ear: TokenStreamer | None = None
@@ -215,13 +212,3 @@ def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models
             "Run the job again, or keep its run folder.",
         )
     return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust_remote_code)
-
-
-def _ends(network: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the model's, the tokenizer's, and what the chat template puts after a turn."""
-    own = network.generation_config.eos_token_id
-    found = [own] if isinstance(own, int) else list(own or [])
-    found += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    ending = turn_end(tokenizer)
-    found += [tokenizer.convert_tokens_to_ids(ending)] if ending else []
-    return list(dict.fromkeys(found))

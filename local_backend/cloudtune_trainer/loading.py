@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.causality import check_causal
+from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
@@ -92,6 +93,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
     if start is not None and start.progress.labels != list(task.labels):
         what = f"{start.path} was made with the labels {', '.join(start.progress.labels) or 'of no classes'}"
         raise TrainingProblem("bad_checkpoint", what, "Resume with rows that have the same labels.")
+    end_where_answers_end(network, tokenizer)
     network.to(devices.device)
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
     if task.peft_task_type == "CAUSAL_LM":

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.folder import sync_directory, write_json
+from cloudtune_trainer.generation_settings import save_for_answers
 from cloudtune_trainer.optimizer import optimizer_tensors, restore_optimizer
 from cloudtune_trainer.tuned import TUNED
 
@@ -59,7 +60,10 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     try:
         shutil.copytree(saved.weights, aside)
-        loaded.tokenizer.save_pretrained(aside)
+        if loaded.task.labels:
+            loaded.tokenizer.save_pretrained(aside)
+        else:
+            save_for_answers(loaded.model, loaded.tokenizer, aside, continues=spec.method == "cpt")
         write_json(
             aside / TUNED,
             {

@@ -81,8 +81,8 @@ def _backend(kind: str) -> str:
     return KINDS[kind]().to_str()
 
 
-def tokenizer_of(kind: str, *, chat_template: str | None, starts: bool = False, eos: str = "</s>") -> Any:
-    """A tokenizer of that kind. ``starts``: it puts ``<s>`` before every text."""
+def tokenizer_of(kind: str, *, chat_template: str | None, starts: bool = False, special: tuple[str, ...] = ()) -> Any:
+    """A tokenizer of that kind. ``starts``: it puts ``<s>`` before every text. ``special`` are further tokens."""
     from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
     if kind == "bytes":
@@ -92,8 +92,8 @@ def tokenizer_of(kind: str, *, chat_template: str | None, starts: bool = False, 
         if starts:
             raw.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=raw, bos_token="<s>", eos_token=eos, unk_token="<unk>", pad_token="<pad>",
-            additional_special_tokens=["<|im_start|>", "<|im_end|>"], clean_up_tokenization_spaces=False,
+            tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>",
+            additional_special_tokens=["<|im_start|>", "<|im_end|>", *special], clean_up_tokenization_spaces=False,
         )  # fmt: skip
     tokenizer.chat_template = chat_template
     return tokenizer

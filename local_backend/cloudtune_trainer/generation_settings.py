@@ -1,0 +1,72 @@
+"""What decides how a model answers: the request, documented defaults, and the tokens that end an answer.
+
+A base model's ``generation_config.json`` often asks for more, such as a repetition penalty, beams or forced tokens.
+transformers applies these settings wherever a request leaves one out, so that the likeliest token would not be taken.
+Only the special tokens of that file are used here, and only they are in what a run writes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.rendering import turn_end
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+def keep_special_tokens(network: Any) -> None:
+    """Remove every generation setting of the base model but its special tokens. Classifiers have none."""
+    from transformers import GenerationConfig
+
+    base = getattr(network, "generation_config", None)
+    if base is not None:
+        kept = {name: getattr(base, name, None) for name in _TOKENS}
+        network.generation_config = GenerationConfig(do_sample=False, **kept)  # without it, pipelines sample
+
+
+def answer_ends(network: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: the model's, the tokenizer's, and what the chat template puts after a turn."""
+    own = network.generation_config.eos_token_id
+    found = [own] if isinstance(own, int) else list(own or [])
+    found += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    ending = turn_end(tokenizer)
+    found += [tokenizer.convert_tokens_to_ids(ending)] if ending else []
+    return list(dict.fromkeys(found))
+
+
+def end_where_answers_end(network: Any, tokenizer: Any) -> None:
+    """Set the special tokens with which any program that reads the saved model ends its answers where we end them."""
+    keep_special_tokens(network)
+    config = getattr(network, "generation_config", None)
+    if config is None:
+        return
+    ends = answer_ends(network, tokenizer)
+    if ends:
+        config.eos_token_id = network.config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    if config.pad_token_id is None:
+        config.pad_token_id = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0] if ends else None
+        )
+    if config.bos_token_id is None:
+        config.bos_token_id = tokenizer.bos_token_id
+
+
+def save_for_answers(network: Any, tokenizer: Any, folder: Path, *, continues: bool) -> None:
+    """Write ``generation_config.json`` and the tokenizer: as a program that answers with the saved model needs them.
+
+    The tokenizer's end is the one that ends an answer, unless the model ``continues`` texts or the chat template writes
+    that token elsewhere. It pads, on the left: answers of a batch begin together.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    ending = turn_end(tokenizer)
+    if ending and not continues and "eos_token" not in str(tokenizer.chat_template):
+        tokenizer.eos_token = ending
+    if tokenizer.pad_token is None and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.init_kwargs["padding_side"] = tokenizer.padding_side = "left"  # only the former is saved
+    tokenizer.save_pretrained(folder)
+    network.generation_config.save_pretrained(folder)

@@ -217,6 +217,11 @@ def decoded(lines: bytes, kind: str) -> list[Record]:
     return _decoders[kind].decode_lines(lines)
 
 
+def checked(record: Record) -> Record:
+    """The record, made again so that its values have the right types. Raises msgspec.ValidationError."""
+    return _decoders[kind_of(record)].decode(_encoder.encode(record))
+
+
 def compact(value: object) -> str:
     """A JSON value as the text that a model reads: strings as they are, everything else as compact JSON."""
     return value if isinstance(value, str) else _encoder.encode(value).decode()

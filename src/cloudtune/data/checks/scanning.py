@@ -14,8 +14,9 @@ from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
+from cloudtune.data.read.culprit import UNFORESEEN
 from cloudtune.data.read.plain import ANSWER, PlainRows
-from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
+from cloudtune.data.records import Chat, Labelled, Picture, canonical, canonical_lines, kind_of
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, forbidden, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
 from cloudtune.data.transform.mixing import is_mixed_in
@@ -162,8 +163,9 @@ class Scanner:
                 said = form.line(record, line, allowed)
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
-            except ValueError as error:
-                problems.append(good.at.locate(explain.conversion(error), index))
+            except (ValueError, *UNFORESEEN) as error:
+                problem = explain.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
+                problems.append(good.at.locate(problem, index))
             written.append(said)
         return written
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cloudtune.data.read import explain
+from cloudtune.data.read.json_syntax import syntax
 
 if TYPE_CHECKING:
     from cloudtune.data.read.kinds import RowType
@@ -30,7 +30,7 @@ def unnested(key: str, cell: Any, how: RowType) -> Any:
     if wanted in (str, Any) or not isinstance(cell, str) or cell[:1] not in ("[", "{"):
         return cell
     data = cell.encode(errors="surrogatepass")
-    problem = explain.syntax(data)
+    problem = syntax(data)
     value = msgspec.json.decode(data) if problem is None else None
     if str in getattr(wanted, "__args__", ()):  # a string can be JSON too: only messages are distinguished
         return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else cell

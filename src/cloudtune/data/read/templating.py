@@ -12,6 +12,7 @@ import msgspec
 from cloudtune.data.places import Batch
 from cloudtune.data.read import explain
 from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.read.kinds import records, row_type
 from cloudtune.data.read.kinds_other import recognise
 from cloudtune.data.records import compact
@@ -69,7 +70,7 @@ class TemplateRows(FileRows):
     def _decoded(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
         for line, data in block.rows():
             self.seen = True
-            if problem := explain.syntax(data):
+            if problem := syntax(data):
                 self._bad(line, problem)
                 continue
             value = msgspec.json.decode(data)

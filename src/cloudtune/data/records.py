@@ -223,5 +223,8 @@ def checked(record: Record) -> Record:
 
 
 def compact(value: object) -> str:
-    """A JSON value as the text that a model reads: strings as they are, everything else as compact JSON."""
-    return value if isinstance(value, str) else _encoder.encode(value).decode()
+    """A value as the text that a model reads: strings and dates without quotes, everything else as compact JSON."""
+    if isinstance(value, str):
+        return value
+    text = _encoder.encode(value).decode()
+    return msgspec.json.decode(text, type=str) if text.startswith('"') else text

@@ -141,6 +141,8 @@ class NovaTurn(Foreign):
 
 
 def _from_nova_preference(row: Any) -> Preference:
+    if not row.messages:
+        raise ValueError("messages: there are no messages")
     *before, last = row.messages
     by_label = {one.preferenceLabel: one.content for one in last.candidates or ()}
     if len(by_label) != 2 or len(last.candidates) != 2:
@@ -283,9 +285,10 @@ NOVA_PREFERENCE = Format(
 
 _SYSTEM = {"schemaVersion": Any, "system": list[ConverseText] | UnsetType}
 NOVA_PREFERENCE_ROWS = Kind(
-    "nova_preference", {"messages": list[NovaTurn]}, _SYSTEM, _from_nova_preference, tell=_has_candidates
-)
+    "nova_preference", {"messages": list[NovaTurn]}, _SYSTEM, _from_nova_preference, tell=_has_candidates,
+    free_form=True,
+)  # fmt: skip
 CONVERSE_ROWS = Kind(
     "converse", {"messages": list[Converse]}, _SYSTEM | {"toolConfig": dict[str, Any] | UnsetType}, _from_converse,
-    tell=_is_converse,
+    tell=_is_converse, free_form=True,
 )  # fmt: skip

@@ -72,7 +72,8 @@ def _claude_messages(turn: ClaudeTurn) -> list[Message]:
             url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
             parts.append(ImagePart(ImageUrl(url)))
         else:
-            raise ValueError(f"a content block of type {sort!r} cannot be used")
+            what = f"of type {sort!r}" if isinstance(sort, str) else "without a type"
+            raise ValueError(f"a content block {what} cannot be used")
     return results + spoken(turn.role, parts, calls, thought, results)
 
 
@@ -83,7 +84,7 @@ def _claude_text(content: str | list[dict[str, Any]]) -> str:
 def _is_claude(row: Mapping[str, Any]) -> bool:
     if not row.keys().isdisjoint(GRADER_KEYS):
         return False  # an item for graders, with a system prompt of its own
-    own = {"tool_use", "tool_result", "thinking", "image"}
+    own = ("tool_use", "tool_result", "thinking", "image")  # not a set: a type may be anything
     return isinstance(row.get("system"), str) or any(
         isinstance(block, dict) and block.get("type") in own for block in blocks_of(row)
     )
@@ -213,5 +214,5 @@ CLAUDE = Format(
 
 CLAUDE_ROWS = Kind(
     "claude", {"messages": list[ClaudeTurn]}, {**SYSTEM, "tools": list[dict[str, Any]] | UnsetType}, _from_claude,
-    tell=_is_claude,
+    tell=_is_claude, free_form=True,
 )  # fmt: skip

@@ -145,7 +145,7 @@ def source_of(
 
     columns = {}
     for pair in maps:
-        theirs, equals, ours = pair.partition("=")
+        theirs, equals, ours = pair.rpartition("=")  # a column can have the sign in its name
         if not equals or not theirs or not ours:
             raise click.UsageError(f"--map expects COLUMN=FIELD, got {pair!r}")
         columns[theirs] = ours

@@ -222,6 +222,14 @@ def decoded(lines: bytes, kind: str) -> list[Record]:
     return _decoders[kind].decode_lines(lines)
 
 
+def checked(record: Record) -> Record:
+    """The record, made again so that its values have the right types. Raises msgspec.ValidationError."""
+    return _decoders[kind_of(record)].decode(_encoder.encode(record))
+
+
 def compact(value: object) -> str:
-    """A JSON value as the text that a model reads: strings as they are, everything else as compact JSON."""
-    return value if isinstance(value, str) else _encoder.encode(value).decode()
+    """A value as the text that a model reads: strings and dates without quotes, everything else as compact JSON."""
+    if isinstance(value, str):
+        return value
+    text = _encoder.encode(value).decode()
+    return msgspec.json.decode(text, type=str) if text.startswith('"') else text

@@ -214,10 +214,10 @@ def test_bad_parquet(tmp_path: Path) -> None:
     assert only(path).code == "broken_parquet"
     parquet.write_table(pyarrow.table({"a": [1, 2], "b": [3, 4]}), path)
     assert only(path).code == "unknown_keys"
-    parquet.write_table(pyarrow.table({"prompt": [1, 2], "completion": ["a", "b"]}), path)
+    parquet.write_table(pyarrow.table({"prompt": [[1], [2]], "completion": ["a", "b"]}), path)
     found = problems(path)
     assert [(p.code, p.row, p.line, p.field) for p in found] == [
-        ("wrong_type", 1, None, "prompt"), ("wrong_type", 2, None, "prompt"),
+        ("wrong_type", 1, None, "prompt[0]"), ("wrong_type", 2, None, "prompt[0]"),
     ]  # fmt: skip
 
 

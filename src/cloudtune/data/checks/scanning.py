@@ -15,8 +15,9 @@ from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.places import Located
 from cloudtune.data.read import explain
+from cloudtune.data.read.culprit import UNFORESEEN
 from cloudtune.data.read.plain import ANSWER, PlainRows
-from cloudtune.data.records import Chat, Labelled, Picture, canonical_lines, kind_of
+from cloudtune.data.records import Chat, Labelled, Picture, canonical, canonical_lines, kind_of
 from cloudtune.data.row_rules import RowRule
 from cloudtune.data.rules import PRIVATE, STANDARD, Rule, texts
 from cloudtune.data.scanned import MAX_LABELS, Scanned, Side, Task
@@ -189,9 +190,10 @@ class Scanner:
                 said = form.line(record, line, allowed)
             except LossError as error:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
-            except ValueError as error:
+            except (ValueError, *UNFORESEEN) as error:
                 if index not in broken:  # whose fault is already reported
-                    problems.append(good.at.locate(explain.conversion(error), index))
+                    problem = explain.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
+                    problems.append(good.at.locate(problem, index))
             written.append(said)
         return written
 

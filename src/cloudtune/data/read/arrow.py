@@ -121,7 +121,7 @@ def _tables(
         numbers = range(number + (kind == "xlsx"), number + len(rows) + (kind == "xlsx"))
         filled = [(at, row) for at, row in zip(numbers, rows, strict=True) if kind != "xlsx" or any(row.values())]
         if filled:
-            yield Table([at for at, _ in filled], [row for _, row in filled], by_row=True)
+            yield Table([at for at, _ in filled], [row for _, row in filled], True, kind == "xlsx")
         number += len(rows)
         total += len(content) + ROW_OVERHEAD * len(rows)
         if total > max(FREE_BYTES, MAX_RATIO * size):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -245,5 +247,22 @@ def sniff(head: bytes) -> tuple[str, bytes]:
     start = head.lstrip()
     if start[:1] == b"[":
         return "json", head
-    first = start.split(b"\n", 1)[0].rstrip()
-    return ("jsonl" if first.endswith(b"}") or len(first) == len(start) else "json"), head
+    first, *more = start.split(b"\n")
+    first = first.rstrip()
+    if first.endswith(b"}") or not more or _is_object(first.removesuffix(b",")):
+        return "jsonl", head
+    # A damaged first line is not the beginning of an object over several lines if rows like it follow.
+    key = _FIRST_KEY.match(first)
+    rows = key is not None and any(line.startswith(key.group()) and _is_object(line) for line in more[:_LOOKED_AT])
+    return ("jsonl" if rows else "json"), head
+
+
+_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]+"')
+_LOOKED_AT = 20
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(line), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False

@@ -13,6 +13,7 @@ from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import explain
 from cloudtune.data.read.blocks import PART_BYTES, Block
 from cloudtune.data.read.duplicate_keys import duplicate_key, has_same_keys
+from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, field_name, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import recognise
 from cloudtune.data.read.nested import NestedError, unnested
@@ -106,8 +107,8 @@ class FileRows:
                 continue
             try:
                 found += row if isinstance(row, list) else records([row], self.how)
-            except _BAD_RECORD as error:
-                self._bad(line, explain.conversion(error))
+            except (msgspec.ValidationError, *_BAD_RECORD) as error:
+                self._bad(line, self._unusable(error, row, self.how))
             else:
                 lines.append(line)
         return Batch(self.file, lines, found)
@@ -122,7 +123,7 @@ class FileRows:
                 pass
             else:
                 return row if problem is None else self._bad(line, problem)
-        if problem := explain.syntax(data):
+        if problem := syntax(data):
             return self._bad(line, problem)
         value = msgspec.json.decode(data)
         if not isinstance(value, dict):
@@ -133,7 +134,7 @@ class FileRows:
         try:
             return self._with_odd_keys(value, how) if self._has_odd_keys(value, how) else how.lines.decode(data)
         except msgspec.ValidationError as error:
-            return self._bad(line, explain.validation(str(error)))
+            return self._bad(line, explain.validation(str(error), value, how.kind))
         except _BAD_RECORD as error:
             return self._bad(line, explain.conversion(error))
 
@@ -162,6 +163,8 @@ class FileRows:
         how = self._fitting(table.rows[0], None)
         if isinstance(how, Problem):
             self.hopeless = True
+            if how.code in {"unknown_keys", "missing_key"} and not self.columns:
+                how = (explain.headerless(table.rows[0]) if table.has_header else None) or how
             self.faults.add(msgspec.structs.replace(how, file=self.file, line=None if table.by_row else 1))
             return None
         used = [key for key in table.rows[0] if self._our_name(key) in how.kind.keys]
@@ -169,19 +172,30 @@ class FileRows:
         for line, row in zip(table.lines, table.rows, strict=True):
             try:
                 value = {self._field_name(key): unnested(key, row[key], how) for key in used}
-                made = records([msgspec.convert(value, how.struct, strict=False)], how)
+                decoded = msgspec.convert(value, how.struct, strict=False)
+            except msgspec.ValidationError as error:
+                self._bad(line, explain.validation(str(error), value, how.kind), table.by_row)
+                continue
+            except NestedError as error:
+                self._bad(line, error.problem, table.by_row)
+                continue
+            try:
+                made = records([decoded], how)
                 if extra:
                     made = [with_fields(made[0], {key: unnested(key, row[key], how) for key in extra})]
             except NestedError as error:
                 self._bad(line, error.problem, table.by_row)
-            except msgspec.ValidationError as error:
-                self._bad(line, explain.validation(str(error)), table.by_row)
-            except _BAD_RECORD as error:
-                self._bad(line, explain.conversion(error), table.by_row)
+            except (msgspec.ValidationError, *_BAD_RECORD) as error:
+                self._bad(line, self._unusable(error, decoded, how), table.by_row)
             else:
                 found += made
                 lines.append(line)
         return Batch(self.file, lines, found, table.by_row)
+
+    @staticmethod
+    def _unusable(error: Exception, row: Any, how: RowType) -> Problem:
+        """Why no record can be made of the decoded row."""
+        return explain.conversion(error, row, lambda one: records([one], how))
 
     def _fitting(self, row: Mapping[str, Any], line: int | None) -> RowType | Problem:
         """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import json
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec import ValidationError
 
-from cloudtune.data.read.duplicate_keys import duplicate_key
+from cloudtune.data.read.culprit import UNFORESEEN, culprit
 from cloudtune.data.read.kinds_other import KINDS, recognise
-from cloudtune.data.records import ROLES
+from cloudtune.data.records import ROLES, Message
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -26,87 +26,93 @@ _SHOWN_CHARS = 80
 _PATH = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
-def syntax(row: bytes) -> Problem | None:
-    """What is wrong with the row as UTF-8 and as JSON; None if nothing is."""
-    try:
-        text = row.decode()
-    except UnicodeDecodeError as error:
-        return Problem(
-            code="invalid_utf8", message=f"byte {error.start + 1} of this row, {row[error.start]:#04x}, is not UTF-8",
-            fix="save the file as UTF-8",
-        )  # fmt: skip
-    try:
-        msgspec.json.decode(row)
-        return duplicate_key(row)
-    except RecursionError:
-        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
-    except msgspec.ValidationError as error:
-        return Problem(code="number_range", message=_plain(str(error))[0], fix="write a number that fits 64 bits")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return _malformed(text, str(error))
-
-
-def _malformed(text: str, message: str) -> Problem:
-    """Use a second parser, which reports the position and recognizes NaN and unpaired surrogates."""
-    try:
-        json.loads(text, parse_constant=_constant)
-    except _ConstantError as error:
-        return Problem(code="not_json_number", message=f"{error} is not valid JSON", fix="write null or a number")
-    except json.JSONDecodeError as error:
-        return Problem(
-            code="invalid_json",
-            message=f"not valid JSON: {_lower(error.msg)}, at character {error.colno} of the row",
-            fix="write one JSON object per line, with keys and strings in double quotes",
-        )  # fmt: skip
-    except RecursionError:
-        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
-    except ValueError:
-        pass
-    else:
-        if re.search(r"\\u[dD][89a-fA-F]", text):
-            return Problem(
-                code="lone_surrogate", message="unpaired surrogate (\\ud800 to \\udfff)",
-                fix="write the whole character",
-            )  # fmt: skip
-    return Problem(code="invalid_json", message=f"not valid JSON: {message}", fix="correct the row")
-
-
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-class _ConstantError(Exception):
-    pass
-
-
-def _constant(name: str) -> None:
-    raise _ConstantError(name)
+_TYPES = {"str": "a string", "array": "an array", "object": "an object", "int": "a number", "float": "a number",
+          "bool": "true or false", "null": "null"}  # fmt: skip
 
 
 def _plain(message: str) -> tuple[str, str | None]:
-    """msgspec's message and the field it names."""
+    """msgspec's message, and the field it names."""
     found = _PATH.search(message)
     text = message[: found.start()] if found else message
+    if text.startswith("Expected `"):
+        text = re.sub(r"`([^`]*)`", lambda types: _named(types.group(1)), text)
     return _lower(text), (found.group(1) or None) if found else None
 
 
-def validation(message: str) -> Problem:
-    """Return the problem of a failed typed decoding."""
+def _named(types: str) -> str:
+    """msgspec's names of types, such as ``str | array``, in the words of JSON."""
+    return " or ".join(dict.fromkeys(_TYPES.get(name, name) for name in types.split(" | ")))
+
+
+_ROLES = {
+    "human": "user", "customer": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
+    "ai": "assistant", "chatbot": "assistant", "function": "tool", "observation": "tool",
+}  # fmt: skip
+"""Other names of roles."""
+_KEYS = {
+    "text": "content", "value": "content", "message": "content", "body": "content", "parts": "content",
+    "from": "role", "speaker": "role", "author": "role", "sender": "role", "reasoning": "reasoning_content",
+    "thinking": "reasoning_content", "thought": "reasoning_content", "call_id": "tool_call_id",
+}  # fmt: skip
+"""Other names of a message's keys."""
+
+
+def validation(message: str, row: object = None, kind: Kind | None = None) -> Problem:
+    """Return the problem of a failed typed decoding of the row."""
     text, field = _plain(message)
     fix, code = "correct the value", "wrong_type"
-    if field and field.endswith("role") and text.startswith("invalid enum value"):
-        code = "unknown_role"
-        role = text.split("'")[1] if "'" in text else ""
-        role = role[:_SHOWN_CHARS]
-        near = difflib.get_close_matches(role, ROLES, n=1)
-        text, fix = f"{role!r} is not a role", f"use {near[0]}" if near else f"use one of {', '.join(ROLES)}"
+    if text.startswith("invalid enum value"):
+        value = text.removeprefix("invalid enum value ").strip("'")[:_SHOWN_CHARS]
+        if field and field.endswith("role"):
+            code = "unknown_role"
+            text, fix = _role(value, kind)
+        else:
+            text = f"{value!r} is not allowed here"
+            fix = "use 0 or 1" if field and field.endswith("weight") else fix
     elif found := re.match(r"object missing required field `(.*)`", text):
         code, text, fix = "missing_key", f"the key {found.group(1)!r} is missing", "add it"
     elif found := re.match(r"object contains unknown field `(.*)`", text):
-        code, text, fix = "unknown_key", f"unknown key {found.group(1)!r}", "remove it"
+        key = found.group(1)
+        code, text, fix = "unknown_key", f"unknown key {key!r}", _meant(key, _at(row, field))
     elif text.startswith("expected"):
         fix = "change it to that type"
     return Problem(code=code, message=text, field=field, fix=fix)
+
+
+def _role(role: str, kind: Kind | None) -> tuple[str, str]:
+    """Message and remedy for a role that messages of the kind do not have."""
+    if role in ROLES:
+        what = f"messages{f' of {kind.name} rows' if kind else ''} do not have the role {role!r}"
+        if role == "system" and kind is not None and "system" in kind.keys:
+            return what, "put its text under the row's key 'system'"
+        return what, "use user or assistant" + ("; a result of a tool is a block of a user's turn" * (role == "tool"))
+    meant = _ROLES.get(role.lower()) or next(iter(difflib.get_close_matches(role, ROLES, n=1)), None)
+    return f"{role!r} is not a role", f"use {meant}" if meant else f"use one of {', '.join(ROLES)}"
+
+
+def _at(row: object, field: str | None) -> object:
+    """The value of a field such as ``messages[0].content``."""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", field or ""):
+        if isinstance(row, dict) and name:
+            row = row.get(name)
+        elif isinstance(row, list) and index and int(index) < len(row):
+            row = row[int(index)]
+        else:
+            return None
+    return row
+
+
+def _meant(key: str, parent: object) -> str:
+    """The remedy for an unknown key in an object."""
+    if isinstance(parent, dict):
+        ours = _KEYS.get(key) or next(iter(difflib.get_close_matches(key, Message.__struct_fields__, n=1)), None)
+        if ours is not None and ours not in parent and not parent.keys().isdisjoint({"role", "content", "from"}):
+            return f"rename {key} to {ours}"
+    return "remove it, if the row means the same without it"
 
 
 def not_an_object(value: object) -> Problem:
@@ -116,14 +122,25 @@ def not_an_object(value: object) -> Problem:
     return Problem(code="not_an_object", message=f"a row must be a JSON object, not {what}", fix="write {...}")
 
 
-def conversion(error: Exception) -> Problem:
-    """Why a row of good types makes no record."""
+def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] | None = None) -> Problem:
+    """Why a row of good types makes no record. ``make`` makes a record of the row."""
     field, _, message = str(error).partition(": ")
-    if isinstance(error, KeyError):
-        field, message = "", f"the key {error} is missing in a block of content"
-    elif not message or " " in field:
-        field, message = "", str(error)
-    return Problem(code="bad_content", message=message, field=field or None, fix="correct the row, or remove it")
+    if isinstance(error, ValueError) and message and " " not in field:
+        return Problem(code="bad_content", message=message, field=field, fix="correct the row, or remove it")
+    field, value = culprit(error, row, make) if make is not None else ("", None)
+    message = str(error)
+    if isinstance(error, ValidationError):
+        message, _ = _plain(message)
+    elif isinstance(error, KeyError):
+        message = f"the key {error} is missing"
+    elif isinstance(error, UNFORESEEN):
+        message = f"{_TYPES[_json_type(value)]} such as this is not valid here" if field else "the row is malformed"
+    return Problem(code="bad_content", message=message, field=field or None, fix="correct it, or remove the row")
+
+
+def _json_type(value: object) -> str:
+    names: list[tuple[type, str]] = [(bool, "bool"), (str, "str"), (list, "array"), (int, "int"), (float, "float")]
+    return "null" if value is None else next((name for cls, name in names if isinstance(value, cls)), "object")
 
 
 def mixed(other: Kind, kind: Kind) -> Problem:
@@ -163,15 +180,17 @@ def keys(
         and not other.required.keys() < kind.required.keys()
     ):
         return mixed(other, kind)
-    fix = _rename(present, kind) if suggest("unknown_keys" if kind is None else "missing_key") else None
     if unmapped:
-        fix = f"columns maps {', '.join(_few(unmapped))}, which does not exist"
+        fix: str | None = f"columns maps {', '.join(_few(unmapped))}, which does not exist"
+    elif suggest("unknown_keys" if kind is None else "missing_key"):
+        fix = _rename(row, kind) or (None if kind else _as_rows(row))
+    else:
+        fix = None
     if kind is None:
-        fix = fix or _as_pair(row)
         wanted = "; ".join(" + ".join(KINDS[name].required) for name in COMMON)
         return Problem(
             code="unknown_keys", message=f"unknown kind of row; its keys are: {shown}",
-            fix=fix or f"expected {wanted}; rename other keys with columns",
+            fix=fix or f"expected {wanted}; rename other keys with columns, or build rows with a template",
         )  # fmt: skip
     missing = [name for name in kind.required if name not in present]
     return Problem(
@@ -180,23 +199,70 @@ def keys(
     )  # fmt: skip
 
 
-def _as_pair(row: Mapping[str, Any]) -> str | None:
-    """Two columns of texts in some language are most likely a question and its answer."""
-    if len(row) != 2 or not all(isinstance(value, str) for value in row.values()):
+_ANSWERS = re.compile(
+    r"answers?|response|output|completion|reply|target|solution|respuesta|salida|antwort|r[e\u00e9]ponse|risposta|resposta",
+    re.IGNORECASE,
+)
+"""Names of columns that hold answers."""
+
+
+def _as_rows(row: Mapping[str, Any]) -> str | None:
+    """Columns of texts in some language: most likely questions, what belongs to them, and answers."""
+    names = [key for key, value in row.items() if isinstance(value, str)]
+    if not 2 <= len(names) <= _SHOWN or any(len(name) > _SHOWN_CHARS for name in names):
         return None
-    one, other = row
+    answer = next((name for name in names if _ANSWERS.fullmatch(name)), names[-1] if len(row) == 2 else None)
+    if answer is None:
+        return None
+    asked = [name for name in names if name != answer]
+    if len(asked) == 1:
+        return (
+            f"if they are prompt and completion: columns: {{{asked[0]}: prompt, {answer}: completion}} "
+            f"(--map {shlex.quote(f'{asked[0]}=prompt')} --map {shlex.quote(f'{answer}=completion')})"
+        )
+    if any(set(name) & set("{}\\") for name in names):
+        return None
+    prompt = "\\n\\n".join(f"{{{name}}}" for name in asked)
     return (
-        f"if they are prompt and completion: columns: {{{one}: prompt, {other}: completion}} "
-        f"(--map {one}=prompt --map {other}=completion)"
+        f"build rows with a template: --template {shlex.quote(f'prompt={prompt}')} "
+        f"--template {shlex.quote(f'completion={{{answer}}}')}"
     )
 
 
-def _rename(present: frozenset[str], kind: Kind | None) -> str | None:
-    known = [name for one in ([kind] if kind else [KINDS[name] for name in COMMON]) for name in one.keys]
-    pairs: list[str] = []
-    for key in _few(present.difference(known)):
-        pairs += [f"{key}: {ours}" for ours in difflib.get_close_matches(key, known, n=1)]
-    return f"map them: columns: {{{', '.join(pairs)}}}" if pairs else None
+def _rename(row: Mapping[str, Any], kind: Kind | None) -> str | None:
+    """Mappings of columns to the similar names of a kind, if the row is complete with them and loses no text."""
+    for one in [kind] if kind else [KINDS[name] for name in COMMON]:
+        pairs: dict[str, str] = {}
+        for key in _few(set(row).difference(one.keys)):
+            left = [name for name in one.keys if name not in row and name not in pairs.values()]
+            if near := difflib.get_close_matches(key, left, n=1):
+                pairs[key] = near[0]
+        named = {pairs.get(key, key): value for key, value in row.items()}
+        lost = [key for key, value in named.items() if key not in one.keys and isinstance(value, str)]
+        if pairs and one.required.keys() <= named.keys() and not lost and one.matches(named):
+            options = " ".join(f"--map {shlex.quote(f'{key}={ours}')}" for key, ours in pairs.items())
+            return f"map them: columns: {{{', '.join(f'{key}: {ours}' for key, ours in pairs.items())}}} ({options})"
+    return None
+
+
+def headerless(names: Iterable[str]) -> Problem | None:
+    """The problem of a table whose first line seems to be a row of data, not the names of the columns."""
+    cells = list(names)
+    if not any(_DATA.search(cell) or len(cell) > _LONGEST_NAME or len(cell.split()) > _MOST_WORDS for cell in cells):
+        return None
+    line = {1: "text", 2: "prompt,completion"}.get(len(cells))
+    fix = f"insert a line with the {len(cells)} column names before it" + (f", such as {line}" if line else "")
+    shown = ", ".join(cell[:_SHOWN_CHARS] for cell in cells[:_SHOWN])
+    return Problem(
+        code="no_header",
+        message=f"the first line seems to be a row, not column names: {shown}",
+        fix=fix,
+    )
+
+
+_DATA = re.compile(r"[?\u00bf!\u00a1]|[.:]\s*$|^[\d\s.,/%-]+$|://")
+"""What cells of data have, but names of columns do not."""
+_LONGEST_NAME, _MOST_WORDS = 60, 5
 
 
 def _few(names: Iterable[str]) -> list[str]:

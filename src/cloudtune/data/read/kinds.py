@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw
 
+from cloudtune.data.records import checked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cloudtune.data.records import Record
-
 
 MAX_EXTRA = 32
 """Maximum extra keys of a row type. A new type is created for each of them."""
@@ -46,6 +47,8 @@ class Kind(NamedTuple):
     """Distinguishes it from other kinds with the same keys."""
     keeps_extra: bool = False
     """Keys that it does not know are part of the record."""
+    free_form: bool = False
+    """Rows hold blocks of any content, so the records that are made of them need another check of types."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -99,7 +102,8 @@ def records(rows: list[Any], how: RowType) -> list[Record]:
         return [_with_extra(row, how) for row in rows]
     if kind.record is not None:
         make = kind.record
-        return [make(row) for row in rows]
+        made = [make(row) for row in rows]
+        return [checked(one) for one in made] if kind.free_form else made
     assert kind.canonical is not None
     fields = kind.canonical.__struct_fields__
     return [kind.canonical(*[getattr(row, field) for field in fields]) for row in rows]

@@ -6,7 +6,10 @@ import csv
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import structs
+
 from cloudtune.data.read.blocks import MAX_ROW_BYTES, line_blocks
+from cloudtune.data.read.explain import headerless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,8 @@ class Table(NamedTuple):
     rows: list[dict[str, Any]]
     by_row: bool = False
     """The file has no lines: ``lines`` are rows, counted from 1."""
+    has_header: bool = False
+    """The names of the columns stand in the file's first line."""
 
 
 def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, head: bytes) -> Iterator[Table]:
@@ -59,13 +64,14 @@ def csv_tables(stream: IO[bytes], file: str, faults: Faults, delimiter: str, hea
                              file=file, line=start, fix="fix these first")  # fmt: skip
                 break
             if len(rows) >= BATCH_ROWS:
-                yield Table(lines, rows)
+                yield Table(lines, rows, has_header=True)
                 lines, rows = [], []
         if rows:
-            yield Table(lines, rows)
-    except csv.Error as error:
+            yield Table(lines, rows, has_header=True)
+    except csv.Error:
+        message = f"the quotes in the row that starts here are not those of CSV with the separator {delimiter!r}"
         faults.error(
-            "broken_csv", f"invalid CSV in the row that starts here: {error}", file=file, line=start,
+            "broken_csv", message, file=file, line=start,
             fix='quote cells that contain quotes, and double each inner quote: "say ""hi"""',
         )  # fmt: skip
 
@@ -87,6 +93,9 @@ def _good_header(names: list[str], file: str, faults: Faults) -> bool:
     if len(names) > MAX_COLUMNS:
         faults.error("bad_header", f"the header line has {len(names):,} columns", file=file, line=1,
                      fix=f"keep {MAX_COLUMNS:,} or fewer, and check the separator")  # fmt: skip
+        return False
+    if len({*names, ""}) <= len(names) and (problem := headerless(names)):
+        faults.add(structs.replace(problem, file=file, line=1))
         return False
     blank = [str(i) for i, name in enumerate(names, 1) if not name.strip()]
     twice = sorted(name for name, times in Counter(names).items() if times > 1 and name)

@@ -12,8 +12,10 @@ import msgspec
 from cloudtune.data.places import Batch
 from cloudtune.data.read import explain
 from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.read.kinds import records, row_type
 from cloudtune.data.read.kinds_other import recognise
+from cloudtune.data.read.nested import NestedError, decoded
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem
 
@@ -41,12 +43,17 @@ class Template(NamedTuple):
         return {name for _, name in self.parts if name is not None}
 
     def fill(self, row: Mapping[str, Any]) -> str:
-        """With the row's values: texts as they are, everything else as compact JSON, null as nothing."""
-        return "".join([text + (_words(row[name]) if name is not None else "") for text, name in self.parts])
+        """With the row's values: texts as they are, everything else as compact JSON, null as nothing.
+
+        Raises NestedError for bytes that are not text.
+        """
+        return "".join([text + (_words(row[name], name) if name is not None else "") for text, name in self.parts])
 
 
-def _words(value: Any) -> str:
-    return "" if value is None else compact(value)
+def _words(value: Any, column: str) -> str:
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which stands for a missing value
+        return ""
+    return decoded(value, column) if isinstance(value, bytes) else compact(value)
 
 
 def parse(text: str) -> Template:
@@ -69,7 +76,7 @@ class TemplateRows(FileRows):
     def _decoded(self, block: Block) -> Iterator[tuple[int, dict[str, Any]]]:
         for line, data in block.rows():
             self.seen = True
-            if problem := explain.syntax(data):
+            if problem := syntax(data):
                 self._bad(line, problem)
                 continue
             value = msgspec.json.decode(data)
@@ -106,7 +113,11 @@ class TemplateRows(FileRows):
             if problem := self._missing(row):
                 self._bad(line, problem, by_row)
                 continue
-            filled = {key: template.fill(row) for key, template in self._templates.items()}
+            try:
+                filled = {key: template.fill(row) for key, template in self._templates.items()}
+            except NestedError as error:
+                self._bad(line, error.problem, by_row)
+                continue
             how = self.how = self.how or self._recognised(filled)
             if how is None:
                 break

@@ -1,0 +1,48 @@
+"""Finds the part of a row that a conversion fails on, by trying the row without its parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, Struct, ValidationError, structs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+UNFORESEEN = (KeyError, TypeError, AttributeError, IndexError)
+"""What the conversion of a vendor's free-form blocks raises when a block has another form."""
+
+
+def culprit(error: Exception, row: Any, make: Callable[[Any], object]) -> tuple[str, Any]:
+    """Field and value of the part of the row without which ``make`` does not raise this error."""
+
+    def fails(value: Any) -> bool:
+        try:
+            make(value)
+        except (ValueError, ValidationError, *UNFORESEEN) as other:
+            return type(other) is type(error) and str(other) == str(error)
+        return False
+
+    field, value = _inner(row, fails)
+    return field.lstrip("."), value
+
+
+def _inner(value: Any, fails: Callable[[Any], bool]) -> tuple[str, Any]:
+    if isinstance(value, list):
+        for i, one in enumerate(value):
+            if fails(value[: i + 1]):
+                place, inner = _inner(one, lambda new, i=i: fails([*value[:i], new]))  # type: ignore[misc]
+                return f"[{i}]{place}", inner
+    if isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            one = getattr(value, name)
+            empty: Any = [] if isinstance(one, list) else UNSET
+            if isinstance(one, list | dict | Struct) and not fails(structs.replace(value, **{name: empty})):
+                place, inner = _inner(one, lambda new, name=name: fails(structs.replace(value, **{name: new})))  # type: ignore[misc]
+                return f".{name}{place}", inner
+    if isinstance(value, dict):
+        for name, one in value.items():
+            if not fails({key: value[key] for key in value if key != name}):
+                place, inner = _inner(one, lambda new, name=name: fails({**value, name: new}))  # type: ignore[misc]
+                return f".{name}{place}", inner
+    return "", value

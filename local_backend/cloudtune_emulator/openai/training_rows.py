@@ -72,6 +72,9 @@ def _check_call(call: Any, where: str) -> None:
         raise RowFault(f"{where}.function.name does not match '^[a-zA-Z0-9_-]{{1,64}}$'.")
     try:
         arguments = msgspec.json.decode(function.get("arguments", ""))
+        if isinstance(arguments, str):
+            # Encoded twice, as in the vendor's own example (openai-cookbook, drone_training.jsonl, seen 2026-11-29).
+            arguments = msgspec.json.decode(arguments)
     except (msgspec.DecodeError, TypeError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudtune.data.conversation_rules import turns_of
-from cloudtune.data.records import Chat, ImagePart
+from cloudtune.data.records import ImagePart
 from cloudtune.data.row_rules import RowRule, Source
 from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, media_of, nova_rules
 
@@ -21,7 +21,6 @@ _PREPARE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-cu
 _DISTILL = Source(
     "https://docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html", "2026-11-21"
 )
-_RFT = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/rft-prepare-data.html", "2026-11-21")
 
 
 def _media_model(model: str, inputs: tuple[str, ...], record: Record) -> Iterator[Finding]:
@@ -46,21 +45,12 @@ def _text_alone(record: Record) -> Iterator[Finding]:
         yield field, "the turn has an image"
 
 
-def _one_question(record: Record) -> Iterator[Finding]:
-    if isinstance(record, Chat) and sum(message.role == "user" for message in record.messages) > 1:
-        yield "messages", "the row has several questions"
-
-
 _MEDIA_METHOD = RowRule(
     "media_method", "Distillation takes text only.", _DISTILL, '{"image": ...}', "remove the row", _media
 )
 _TEXT_ALONE = RowRule(
     "text_only", "Rows for Claude have texts only: no tools, reasoning or images.", _PREPARE,
     '{"type": "tool_use", ...}', "remove the row", _text_alone,
-)  # fmt: skip
-_ONE_QUESTION = RowRule(
-    "one_question", "Distillation of models other than Nova takes one question per row.", _DISTILL,
-    "two user turns", "split the row", _one_question,
 )  # fmt: skip
 
 
@@ -73,7 +63,7 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
     if "anthropic." in model.lower():
         found.append(_TEXT_ALONE)
     if method == "distill":
-        found += [_MEDIA_METHOD] if "nova" in model.lower() else [_MEDIA_METHOD, _ONE_QUESTION]
+        found.append(_MEDIA_METHOD)
     elif known is not None and not {"image", "video"} <= set(known.inputs):
         only = " and ".join(known.inputs)
         found.append(

@@ -45,6 +45,11 @@ def _text_alone(record: Record) -> Iterator[Finding]:
         yield field, "the turn has an image"
 
 
+def _seeing(catalog: Catalog) -> list[str]:
+    """Models that are tuned on images or videos, with what they take."""
+    return [f"{one.id} ({', '.join(one.inputs[1:])})" for one in catalog.models if len(one.inputs) > 1]
+
+
 _MEDIA_METHOD = RowRule(
     "media_method", "Distillation takes text only.", _DISTILL, '{"image": ...}', "remove the row", _media
 )
@@ -72,7 +77,7 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
                 f"{known.id} is tuned on {only} only.",
                 _PREPARE,
                 '{"image": ...}',
-                "use another model, or remove the row",
+                f"use one of {', '.join(_seeing(catalog))}, or remove the row",
                 partial(_media_model, known.id, known.inputs),
             )
         )

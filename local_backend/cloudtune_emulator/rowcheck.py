@@ -8,10 +8,11 @@ seen 2026-11-21). A fault fails the job, not the request: ``error`` has code, me
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+
+from cloudtune_emulator.openai.training_rows import RowFault, check_calls, check_images, check_tools, messages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +20,7 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 10
 """Ten examples at the least (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 _SHOWN = 3
-_SPECIAL = re.compile(r"<\|(?:endoftext|endofprompt|fim_prefix|fim_middle|fim_suffix)\|>")
-"""Tokens with a meaning of their own may not stand in a text (johny-b/llmcomp #59, seen 2026-11-21)."""
-
-
-class RowFault(Exception):
-    """What is wrong with one line."""
 
 
 class Counted(NamedTuple):
@@ -38,15 +32,22 @@ class Counted(NamedTuple):
     error: dict[str, Any] | None
 
 
-def check(path: Path, method: str, param: str) -> Counted:
-    """Look at every line. ``param`` is ``training_file`` or ``validation_file``."""
+def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> Counted:
+    """Look at every line.
+
+    Args:
+        path: The file.
+        method: ``supervised``, ``dpo`` or ``reinforcement``.
+        param: ``training_file`` or ``validation_file``.
+        takes_images: Whether the base model is tuned on images.
+    """
     rows, letters, wrong = 0, 0, 0
     faults: list[str] = []
     for number, line in _lines(path):
         rows += 1
         letters += len(line)
         try:
-            _CHECKS[method](_object(line))
+            _CHECKS[method](_object(line), takes_images)
         except RowFault as fault:
             wrong += 1
             if len(faults) < _SHOWN:
@@ -90,8 +91,8 @@ def _object(line: bytes) -> dict[str, Any]:
     return row
 
 
-def _supervised(row: dict[str, Any]) -> None:
-    messages = _messages(row.get("messages"), "messages")
+def _supervised(row: dict[str, Any], takes_images: bool) -> None:
+    messages = _conversation(row, takes_images)
     if not any(message["role"] == "assistant" for message in messages):
         raise RowFault("there must be at least one message from the assistant.")
     for message in messages:
@@ -100,34 +101,31 @@ def _supervised(row: dict[str, Any]) -> None:
             raise RowFault("'weight' must be 0 or 1, and only on messages from the assistant.")
 
 
-def _preference(row: dict[str, Any]) -> None:
+def _preference(row: dict[str, Any], takes_images: bool) -> None:
     asked = row.get("input")
     if not isinstance(asked, dict):
         raise RowFault("'input' with 'messages' is missing.")
-    _messages(asked.get("messages"), "input.messages")
+    check_tools(asked.get("tools"))
+    messages = messages_of(asked.get("messages"), "input.messages")
     for side in ("preferred_output", "non_preferred_output"):
-        if any(message["role"] not in ("assistant", "tool") for message in _messages(row.get(side), side)):
+        answer = messages_of(row.get(side), side)
+        if any(message["role"] not in ("assistant", "tool") for message in answer):
             raise RowFault(f"'{side}' may hold messages of the assistant and of tools only.")
+        check_calls([*messages, *answer])
+        check_images([*messages, *answer], allowed=False)
 
 
-def _reinforcement(row: dict[str, Any]) -> None:
-    if _messages(row.get("messages"), "messages")[-1]["role"] not in ("user", "developer"):
+def _reinforcement(row: dict[str, Any], takes_images: bool) -> None:
+    if _conversation(row, takes_images=False)[-1]["role"] not in ("user", "developer"):
         raise RowFault("the last message must be from the user.")
 
 
-def _messages(value: Any, where: str) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise RowFault(f"'{where}' is missing or empty: it must be a list of messages.")
-    for index, message in enumerate(value):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise RowFault(f"{where}[{index}] has no valid 'role'.")
-        content = message.get("content")
-        is_call = message["role"] == "assistant" and (message.get("tool_calls") or message.get("function_call"))
-        if not isinstance(content, str | list) and not is_call:
-            raise RowFault(f"{where}[{index}] has no 'content'.")
-        if isinstance(content, str) and (found := _SPECIAL.search(content)):
-            raise RowFault(f"{where}[{index}] contains an invalid token: {found.group()}.")
-    return value
+def _conversation(row: dict[str, Any], takes_images: bool) -> list[dict[str, Any]]:
+    messages = messages_of(row.get("messages"), "messages")
+    check_tools(row.get("tools"))
+    check_calls(messages)
+    check_images(messages, allowed=takes_images)
+    return messages
 
 
 _CHECKS = {"supervised": _supervised, "dpo": _preference, "reinforcement": _reinforcement}

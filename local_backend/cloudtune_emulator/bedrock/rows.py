@@ -21,9 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SHOWN = 3
-_RESERVED = re.compile(r"User:|Bot:|Assistant:|System:|<image>|<video>|\[EOS\]")
-"""Words that a system or user text of Nova's must not hold."""
+_RESERVED = re.compile(r"user:|bot:|assistant:|system:|thought:|<image>|<video>|<unk>|\[eos\]", re.IGNORECASE)
+"""Words that no text of Nova's may contain: AWS's published validator compares them without case in every text
+(github.com/aws-samples/amazon-nova-samples, nova_ft_dataset_validator.py, seen 2026-11-29)."""
+_KEY = re.compile(r"s3://[\w./-]+")
+"""Addresses of media, by the same validator."""
 _MEDIA = {"image": ("png", "jpeg", "gif", "webp"), "video": ("mov", "mkv", "mp4", "webm")}
+_MEDIA_NOVA_2 = {"image": ("png", "jpeg", "gif"), "video": ("mov", "mkv", "mp4")}
+"""https://docs.aws.amazon.com/bedrock/latest/userguide/nova-2-sft-data-prep.html, seen 2026-11-29."""
 
 
 class RowFault(Exception):
@@ -101,7 +106,7 @@ def _object(line: bytes) -> dict[str, Any]:
 
 def _turns(row: dict[str, Any], task: Task) -> list[dict[str, Any]]:
     if task.kind == "REINFORCEMENT_FINE_TUNING":
-        return _prompted(row)
+        return _prompted(row, task)
     if task.kind == "CONTINUED_PRE_TRAINING":
         if not isinstance(row.get("input"), str):
             raise RowFault("must follow '{\"input\": ...}' format")
@@ -121,15 +126,18 @@ def _turns(row: dict[str, Any], task: Task) -> list[dict[str, Any]]:
     return turns
 
 
-def _prompted(row: dict[str, Any]) -> list[dict[str, Any]]:
+def _prompted(row: dict[str, Any], task: Task) -> list[dict[str, Any]]:
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RowFault("'messages' is missing or empty")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
             raise RowFault("every message needs a role and a text as its content")
+        _check_words(message["content"], task)
     if messages[-1].get("role") != "user":
         raise RowFault("the last message must be the user's")
+    if task.base.startswith("amazon.nova") and row.get("reference_answer") in ("", {}):
+        raise RowFault("'reference_answer' is empty")
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
@@ -158,9 +166,9 @@ def _spoken(row: dict[str, Any], task: Task, form: str, *, is_prompt_only: bool)
         if not isinstance(message, dict) or message.get("role") != wanted:
             raise RowFault(f"messages[{index}] must have the role {wanted}: roles alternate, the user begins")
         content = _content(message.get("content"), task, f"messages[{index}].content", form)
-        if wanted == "user":
+        if wanted == "user" or not is_prompt_only:
             _check_words(text_of({"content": content}), task)
-        elif not isinstance(content, str):
+        if wanted == "assistant" and not isinstance(content, str):
             raise RowFault(f"messages[{index}].content: only the user's turns may hold images and videos")
         yield {"role": wanted, "content": content}
     if not is_prompt_only and messages[-1]["role"] != "assistant":
@@ -169,7 +177,7 @@ def _spoken(row: dict[str, Any], task: Task, form: str, *, is_prompt_only: bool)
 
 def _check_words(text: str, task: Task) -> None:
     if task.base.startswith("amazon.nova") and (found := _RESERVED.search(text)):
-        raise RowFault(f"the text {found[0]!r} must not stand in a system or user text")
+        raise RowFault(f"the text contains {found[0]!r}, which is reserved")
 
 
 def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict[str, Any]]:
@@ -185,10 +193,22 @@ def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict
             parts.append({"type": f"{kind}_url", f"{kind}_url": {"url": _place(part[kind], kind, task, where)}})
         elif isinstance(part, dict) and isinstance(part.get("text"), str):
             parts.append({"type": "text", "text": part["text"]})
+        elif isinstance(part, dict) and "reasoningContent" in part:
+            _check_reasoning(part["reasoningContent"], task, where)
         else:
             raise RowFault(f"{where} must hold texts, images or videos")
     plain = all(part["type"] == "text" for part in parts)
     return "".join(part["text"] for part in parts) if plain else parts
+
+
+def _check_reasoning(value: Any, task: Task, where: str) -> None:
+    """Nova 2 also learns the reasoning; it is no part of the conversation that engines train on here."""
+    told = value.get("reasoningText") if isinstance(value, dict) else None
+    if not task.base.startswith("amazon.nova-2"):
+        raise RowFault(f"{where}: {task.base} takes no reasoning")
+    if not isinstance(told, dict) or not isinstance(told.get("text"), str) or not told["text"]:
+        raise RowFault(f"{where} must hold reasoningContent.reasoningText.text")
+    _check_words(told["text"], task)
 
 
 def _media_of(turns: list[dict[str, Any]]) -> set[str]:
@@ -229,8 +249,12 @@ def _place(media: Any, kind: str, task: Task, where: str) -> str:
     place = source.get("s3Location") if isinstance(source, dict) else None
     if not isinstance(place, dict):
         place = {}
-    if media.get("format") not in _MEDIA[kind] or not str(place.get("uri", "")).startswith("s3://"):
-        raise RowFault(f"{where}: a {kind} needs a format of {', '.join(_MEDIA[kind])} and source.s3Location.uri")
+    formats = (_MEDIA_NOVA_2 if task.base.startswith("amazon.nova-2") else _MEDIA)[kind]
+    uri = str(place.get("uri", ""))
+    if media.get("format") not in formats or not uri.startswith("s3://"):
+        raise RowFault(f"{where}: a {kind} needs a format of {', '.join(formats)} and source.s3Location.uri")
+    if task.base.startswith("amazon.nova") and not _KEY.fullmatch(uri):
+        raise RowFault(f"{where}: the address may hold only letters, digits, underscores, hyphens, slashes and dots")
     if not str(place["uri"]).startswith(f"s3://{task.bucket}/"):
         raise RowFault(f"{where}: the {kind} must lie in the data's own bucket, {task.bucket}")
     return str(place["uri"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.catalog import load
 from cloudtune_emulator import rowcheck
 from cloudtune_emulator.azure import dialect
 from cloudtune_emulator.bedrock import mantle
@@ -99,7 +100,9 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         "result_file": new_id("file-result-"),
     }  # fmt: skip
     paths = (context.store.content(training["id"]), context.store.content(validation["id"]) if validation else None)
-    job["course"] = _course(method, hyperparameters, *paths)
+    known = load("azure_openai" if call.face == "azure" else "openai").model(base)
+    takes_images = known is None or "image" in known.inputs
+    job["course"] = _course(method, hyperparameters, *paths, takes_images=takes_images)
     if job["course"]["error"] is None and context.faults.condition("unsafe_file", call.name):
         job["course"]["error"] = _UNSAFE
     context.engine.begin(job, *paths)
@@ -235,12 +238,14 @@ def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
     return file
 
 
-def _course(method: str, asked: dict[str, Any], training: Any, validation: Any) -> dict[str, Any]:
+def _course(
+    method: str, asked: dict[str, Any], training: Any, validation: Any, *, takes_images: bool
+) -> dict[str, Any]:  # fmt: skip
     """What "auto" becomes: 3 epochs, a batch of 0.2 % of the rows, as the vendor's own choice is not documented."""
-    counted = rowcheck.check(training, method, "training_file")
+    counted = rowcheck.check(training, method, "training_file", takes_images=takes_images)
     error = counted.error
     if validation is not None and error is None:
-        error = rowcheck.check(validation, method, "validation_file").error
+        error = rowcheck.check(validation, method, "validation_file", takes_images=takes_images).error
     batch = asked["batch_size"] if asked["batch_size"] != "auto" else min(256, max(1, counted.rows // 500))
     epochs = asked["n_epochs"] if asked["n_epochs"] != "auto" else 3
     multiplier = asked["learning_rate_multiplier"]

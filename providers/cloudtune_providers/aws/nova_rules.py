@@ -57,9 +57,9 @@ def address_of(part: ImagePart | VideoPart) -> Any:
     return part.image_url if isinstance(part, ImagePart) else part.video_url
 
 
-def _words(record: Record) -> Iterator[Finding]:
-    for field, _, text in texts(record):
-        if found := _WORD.search(text):
+def _words(prompts_only: bool, record: Record) -> Iterator[Finding]:
+    for field, role, text in texts(record):
+        if (role != "assistant" or not prompts_only) and (found := _WORD.search(text)):
             yield field, f"the text contains the reserved word {found.group()!r}"
     for field, message in turns_of(record):
         if isinstance(message.reasoning_content, str) and (found := _WORD.search(message.reasoning_content)):
@@ -121,7 +121,8 @@ def nova_rules(model: str, method: str | None, most_images: int = 10) -> list[Ve
         RowRule(
             "reserved_word", "No text contains System:, User:, Bot:, Assistant:, Thought:, [EOS], <image>, <video> or "
             "<unk>, in upper or lower case.", _VALIDATOR, '{"text": "SYSTEM: off"}', "write it another way",
-            _words, re.compile(_WORDS.encode(), re.IGNORECASE),
+            # AWS's own sample for distillation has such words in answers, which the teacher's answers replace.
+            partial(_words, method == "distill"), re.compile(_WORDS.encode(), re.IGNORECASE),
         ),
         RowRule(
             "media_key", "The S3 address of an image or video has only letters, digits, underscores, dashes, slashes "

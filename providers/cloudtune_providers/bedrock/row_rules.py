@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cloudtune.data.conversation_rules import turns_of
-from cloudtune.data.records import Chat, ImagePart
+from cloudtune.data.records import ImagePart
 from cloudtune.data.row_rules import RowRule, Source
 from cloudtune_providers.aws.nova_rules import MIXED_MEDIA, media_of, nova_rules
 
@@ -21,7 +21,6 @@ _PREPARE = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/model-cu
 _DISTILL = Source(
     "https://docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html", "2026-11-21"
 )
-_RFT = Source("https://docs.aws.amazon.com/bedrock/latest/userguide/rft-prepare-data.html", "2026-11-21")
 
 
 def _media_model(model: str, inputs: tuple[str, ...], record: Record) -> Iterator[Finding]:
@@ -46,9 +45,9 @@ def _text_alone(record: Record) -> Iterator[Finding]:
         yield field, "the turn has an image"
 
 
-def _one_question(record: Record) -> Iterator[Finding]:
-    if isinstance(record, Chat) and sum(message.role == "user" for message in record.messages) > 1:
-        yield "messages", "the row has several questions"
+def _seeing(catalog: Catalog) -> list[str]:
+    """Models that are tuned on images or videos, with what they take."""
+    return [f"{one.id} ({', '.join(one.inputs[1:])})" for one in catalog.models if len(one.inputs) > 1]
 
 
 _MEDIA_METHOD = RowRule(
@@ -57,10 +56,6 @@ _MEDIA_METHOD = RowRule(
 _TEXT_ALONE = RowRule(
     "text_only", "Rows for Claude have texts only: no tools, reasoning or images.", _PREPARE,
     '{"type": "tool_use", ...}', "remove the row", _text_alone,
-)  # fmt: skip
-_ONE_QUESTION = RowRule(
-    "one_question", "Distillation of models other than Nova takes one question per row.", _DISTILL,
-    "two user turns", "split the row", _one_question,
 )  # fmt: skip
 
 
@@ -73,7 +68,7 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
     if "anthropic." in model.lower():
         found.append(_TEXT_ALONE)
     if method == "distill":
-        found += [_MEDIA_METHOD] if "nova" in model.lower() else [_MEDIA_METHOD, _ONE_QUESTION]
+        found.append(_MEDIA_METHOD)
     elif known is not None and not {"image", "video"} <= set(known.inputs):
         only = " and ".join(known.inputs)
         found.append(
@@ -82,7 +77,7 @@ def rules_for(catalog: Catalog, known: Model | None, model: str, method: str | N
                 f"{known.id} is tuned on {only} only.",
                 _PREPARE,
                 '{"image": ...}',
-                "use another model, or remove the row",
+                f"use one of {', '.join(_seeing(catalog))}, or remove the row",
                 partial(_media_model, known.id, known.inputs),
             )
         )

@@ -29,7 +29,6 @@ _CONTEXT = re.compile(r":\d+k$")
 _RFT_ONLY = ("grader", "max_prompt_length", "samples_per_prompt", "inference_max_tokens", "reasoning_effort",
              "eval_interval")  # fmt: skip
 _DISTILL_ONLY = ("teacher", "teacher_max_tokens")
-_TEXT_ALONE = "docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html, seen 2026-11-21"
 
 
 def family_of(model: str) -> str:
@@ -193,14 +192,9 @@ class Rules:
                 yield Problem(code="rows", field="data.train", message=cited, fix=fix)
 
     def contents(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
-        """What rows hold that is not for every model and method: images, videos, questions without an answer."""
-        told = {str(problem.field): problem.message for problem in data.problems if problem.code == "feature"}
-        media = {kind: told[f"{kind}s"] for kind in ("image", "video") if f"{kind}s" in told}
-        for kind, message in media.items():
-            yield from self._medium(spec, kind, message)
-        if len(media) > 1:
-            message = f"images and videos cannot be mixed in one dataset ({self._catalog.cite('nova')})"
-            yield Problem(code="mixed_media", field="data", message=message, fix="use a separate job for each")
+        """What the plan says of images, videos and rows without an answer. Row rules refuse the rest."""
+        told = {str(problem.field) for problem in data.problems if problem.code == "feature"}
+        media = told & {"images", "videos"}
         if media:
             bucket, prefix = self._options.bucket, self._options.prefix
             message = f"images and videos must be in the bucket of the rows, {bucket}, where the role can read them"
@@ -210,22 +204,6 @@ class Rules:
             teacher = spec.overrides.get(NAME, {}).get("teacher")
             message = f"{teacher} answers the rows without an answer; existing answers are its examples"
             yield Problem(code="teacher_answers", severity="info", field="data.train", message=message)
-
-    def _medium(self, spec: JobSpec, kind: str, told: str) -> Iterator[Problem]:
-        name, method = spec.model_for(NAME) or "", spec.method.name
-        model = self.model(name)
-        if method == "distill":
-            message = f"{told}; distillation supports text only ({_TEXT_ALONE})"
-            yield Problem(code="not_of_method", field="data", message=message, fix="remove those rows")
-        elif model is not None and kind not in model.inputs:
-            message = f"{told}; {name} cannot be tuned on {kind}s ({self._catalog.cite(model.source)})"
-            able = [one for one in self._catalog.tunable(method, self._today) if kind in self._inputs(one)]
-            fix = f"use one of {', '.join(able) or 'none'}, or remove those rows"
-            yield Problem(code="not_of_model", field="data", message=message, fix=fix)
-
-    def _inputs(self, name: str) -> tuple[str, ...]:
-        model = self._catalog.model(name)
-        return () if model is None else model.inputs
 
 
 _UNRANGED = {"rft": ("maxPromptLength", "inferenceMaxTokens")}

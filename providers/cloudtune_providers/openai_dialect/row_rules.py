@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from cloudtune.data.conversation_rules import arguments_not_an_object, turns_of, unmatched_calls
+from cloudtune.data.conversation_rules import arguments_of, decoded, turns_of, unmatched_calls
 from cloudtune.data.records import ImagePart, Item, Preference
 from cloudtune.data.row_rules import DataRule, RowRule, Source
 from cloudtune.data.rules import texts
@@ -35,6 +35,7 @@ _DPO = Source(
 )
 _SPECIAL = Source("https://github.com/johny-b/llmcomp/issues/59", "2026-11-29")
 _CALLS = Source("https://developers.openai.com/api/docs/guides/function-calling", "2026-11-29")
+_DRONE = Source("https://github.com/openai/openai-cookbook/blob/main/examples/data/drone_training.jsonl", "2026-11-29")
 _TOOL_TEXT = Source("https://community.openai.com/t/965584", "2026-11-29")
 
 MOST_TOOLS = 128
@@ -72,6 +73,22 @@ def _tool_names(record: Record) -> Iterator[Finding]:
             if not _NAME.fullmatch(call.function.name):
                 place = f"{field}.tool_calls[{i}].function.name"
                 yield place, f"{call.function.name[:80]!r} has other characters, or more than 64"
+
+
+def _arguments(record: Record) -> Iterator[Finding]:
+    for field, text, value in arguments_of(record):
+        if not isinstance(value, dict) and not _is_encoded_twice(value):
+            yield field, f"{text[:40]!r} is not the text of a JSON object"
+
+
+def _encoded_twice(record: Record) -> Iterator[Finding]:
+    for field, text, value in arguments_of(record):
+        if _is_encoded_twice(value):
+            yield field, f"{text[:40]!r} is a JSON string that contains the object"
+
+
+def _is_encoded_twice(value: object) -> bool:
+    return isinstance(value, str) and isinstance(decoded(value), dict)
 
 
 def _tool_content(record: Record) -> Iterator[Finding]:
@@ -197,7 +214,13 @@ _ROWS = (
     RowRule(
         "tool_arguments", "The arguments of a tool call are the text of a JSON object.", _CALLS,
         '{"name": "time", "arguments": "city=Lima"}', 'write them as JSON, such as "{\\"city\\": \\"Lima\\"}"',
-        arguments_not_an_object,
+        _arguments,
+    ),
+    RowRule(
+        "tool_arguments_encoded", "The arguments of a tool call are encoded once. OpenAI's own example has some that "
+        "are encoded twice, so they are accepted, but the model learns to write them so.", _DRONE,
+        '{"name": "land", "arguments": "\\"{\\\\\\"place\\\\\\": 1}\\""}', "encode the object once",
+        _encoded_twice, severity="warning",
     ),
     RowRule(
         "tool_content", "The content of a tool turn is a text.", _TOOL_TEXT,

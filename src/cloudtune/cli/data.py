@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "preview": "Show rows as the model sees them.",
     "profile": "Write an HTML report about the data.",
     "stats": "Count rows, sizes and tokens.",
+    "rules": "List the rules that a back end has for rows.",
 }
 
 

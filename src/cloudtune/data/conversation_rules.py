@@ -75,15 +75,28 @@ def _unanswered(waiting: dict[str, str]) -> Iterator[Finding]:
 
 def arguments_not_an_object(record: Record) -> Iterator[Finding]:
     """Arguments of tool calls that are not the text of a JSON object."""
+    for place, text, value in arguments_of(record):
+        if not isinstance(value, dict):
+            yield place, f"{text[:40]!r} is not the text of a JSON object"
+
+
+def arguments_of(record: Record) -> Iterator[tuple[str, str, object]]:
+    """Field, text and value of the arguments of each tool call. Of a text that is not JSON, the value is None."""
     for field, message in turns_of(record):
         for i, call in enumerate(message.tool_calls or ()):
-            try:
-                is_object = isinstance(msgspec.json.decode(call.function.arguments), dict)
-            except (msgspec.DecodeError, RecursionError):
-                is_object = False
-            if not is_object:
-                place = f"{field}.tool_calls[{i}].function.arguments"
-                yield place, f"{call.function.arguments[:40]!r} is not the text of a JSON object"
+            yield (
+                f"{field}.tool_calls[{i}].function.arguments",
+                call.function.arguments,
+                decoded(call.function.arguments),
+            )
+
+
+def decoded(text: str) -> object:
+    """The JSON value of a text, or None."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def not_alternating(record: Record) -> Iterator[Finding]:

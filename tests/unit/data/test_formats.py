@@ -133,7 +133,8 @@ def test_a_vendors_own_line_is_read_and_written(row: dict[str, Any], name: str, 
 # The kind to read each format as, where more than one kind could be meant.
 READ_AS = {
     "cloudtune": None, "openai": "chat", "azure-openai": "chat", "openai-preference": "openai_preference",
-    "openai-rft": "item", "bedrock-converse": "converse", "bedrock-nova-2": "converse", "bedrock-prompt": "prompt_completion", "bedrock-rft": "item",
+    "openai-rft": "item", "bedrock-converse": "converse", "bedrock-nova-2": "converse",
+    "bedrock-prompt": "prompt_completion", "bedrock-rft": "item",
     "bedrock-text": "input_text", "nova-preference": "nova_preference", "claude": "claude",
     "azure-openai-preference": "openai_preference", "azure-openai-rft": "item",
     "sagemaker-messages": "chat", "sagemaker-prompt": "prompt_completion", "sagemaker-preference": "preference",

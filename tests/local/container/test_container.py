@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,7 @@ from cloudtune_trainer.submit.bundle import ENTRY, NAME, bundle, pack
 from cloudtune_trainer.submit.container import ContainerJob, Containers
 from cloudtune_trainer.tiny import write_tiny_model
 
-pytestmark = pytest.mark.timeout(300)  # programs start slowly on a busy machine
+pytestmark = [pytest.mark.timeout(300), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 LIMIT_S = 200
 FEW = 10
 ENDLESS = 1_000_000
@@ -46,6 +47,17 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     for name in ("cloudtune", "cloudtune_local", "cloudtune_providers"):
         assert subprocess.run([python, "-c", f"import {name}"], capture_output=True, check=False).returncode == 1
     return python
+
+
+@pytest.fixture(scope="module")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter that leaves out the flag -I, so that the tests' warm server can run the container's program."""
+    program = tmp_path_factory.mktemp("warm") / "python"
+    names = ("PYTHONPATH", "PYTHON_WARM_SERVER", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS")
+    variables = " ".join(f"{name}='{os.environ[name]}'" for name in names if name in os.environ)
+    program.write_text(f'#!/bin/sh\nshift\n{variables} PYTHON_WARM_ALL=1 exec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    return str(program)
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +123,9 @@ def weights(containers: Containers) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def stopped(inputs: Path, clean_python: str, tmp_path_factory: pytest.TempPathFactory) -> Containers:
+def stopped(inputs: Path, warm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Containers:
     """SIGTERM after a few steps of a run that would go on for days."""
-    containers = Containers(job(inputs, clean_python, ENDLESS), tmp_path_factory.mktemp("stopped"))
+    containers = Containers(job(inputs, warm_python, ENDLESS), tmp_path_factory.mktemp("stopped"))
     containers.prepare()
     containers.start()
     deadline = time.monotonic() + LIMIT_S
@@ -154,13 +166,13 @@ def test_the_bundle_trains_alone(unbroken: Containers, steps: int, tmp_path: Pat
 
 
 def test_what_is_stopped_goes_on_from_its_checkpoint(
-    inputs: Path, clean_python: str, stopped: Containers, steps: int, unbroken: Containers, tmp_path: Path
+    inputs: Path, warm_python: str, stopped: Containers, steps: int, unbroken: Containers, tmp_path: Path
 ) -> None:
     """The next container finds the checkpoints: the same figures, the same weights to the bit."""
     assert not stopped.failure()
     assert not list(stopped.tree().model.iterdir())
 
-    again = Containers(job(inputs, clean_python, steps), tmp_path / "again")
+    again = Containers(job(inputs, warm_python, steps), tmp_path / "again")
     again.prepare()
     again.tree().checkpoints.rmdir()
     stopped.tree().checkpoints.rename(again.tree().checkpoints)
@@ -173,11 +185,11 @@ def test_what_is_stopped_goes_on_from_its_checkpoint(
 
 
 def test_two_instances_are_as_one_with_the_whole_batch(
-    inputs: Path, clean_python: str, unbroken: Containers, tmp_path: Path
+    inputs: Path, warm_python: str, unbroken: Containers, tmp_path: Path
 ) -> None:
     """Two processes with a sequence each take the same steps as one with both; only the first keeps anything."""
     few = 6
-    two = Containers(job(inputs, clean_python, few, instances=2), tmp_path)
+    two = Containers(job(inputs, warm_python, few, instances=2), tmp_path)
     two.prepare()
     assert run(two) == 0, two.log().read_text()
     assert not list(two.tree("algo-2").checkpoints.iterdir())

@@ -31,6 +31,9 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for _name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ[_name] = "1"
+# Container images often set this. Without bytecode, every process that a test starts compiles the same modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,7 +1,9 @@
 """The real trainer under the real worker: killed at random steps, continued from its newest good checkpoint."""
 
 import json
+import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,22 @@ pytestmark = pytest.mark.starts_trainer
 
 STEPS = 60
 EVERY = 7
+HELD_AT = STEPS - 5
+HELD_TRAINER = Path(__file__).with_name("held_trainer.py")
+
+
+class HeldBackend(LocalBackend):
+    """The local back end, whose trainer waits at a step until it is killed."""
+
+    def resolve(self, spec):
+        resolved = super().resolve(spec)
+        program = self.root.parent / "python"
+        paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path)
+        variables = f'PYTHONPATH="{paths}" PYTHON_WARM_ALL=1 HELD_AT={HELD_AT}'
+        program.write_text(f'#!/bin/sh\n{variables} exec "{sys.executable}" "{HELD_TRAINER}" "$@"\n')
+        program.chmod(0o755)
+        resolved.facts["python"] = str(program)
+        return resolved
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +50,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def client(tmp_path):
-    backend = LocalBackend(Options(root=tmp_path / "runs", grace=10))
+    backend = HeldBackend(Options(root=tmp_path / "runs", grace=10))
     yield Client(backend, ledger=f"sqlite:///{tmp_path}/ledger.db")
     kill_all(tmp_path / "runs")
 
@@ -67,7 +85,7 @@ def unbroken(base, tmp_path_factory):
 @pytest.mark.parametrize("victim", ["worker", pytest.param("trainer", marks=pytest.mark.soak)])
 def test_killed_at_a_random_step_and_continued_gives_the_same_weights(client, base, unbroken, victim):
     job = client.submit(spec(base))
-    at = random.randrange(EVERY + 1, STEPS - 10)
+    at = random.randrange(EVERY + 1, HELD_AT + 1)
     wait_until(lambda: steps_made(job.ref) >= at, 280, f"step {at}")
     worker = read_json(run_of(job.ref).worker)
     kill(worker["pid"] if victim == "worker" else worker["trainer"]["pid"])

@@ -1,10 +1,9 @@
-"""What a user of azure-ai-ml does, as a program of its own: importing the SDK takes seconds and warns a lot."""
+"""What a user of azure-ai-ml does. A module of its own: importing the SDK takes seconds and warns a lot."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import urllib.request
 from typing import Any
 
@@ -36,7 +35,8 @@ def job(name: str, epochs: str = "1") -> Any:
     )  # fmt: skip
 
 
-def main() -> None:
+def walk() -> dict[str, Any]:
+    """Run jobs against the emulator of the environment, and return what the SDK shows of them."""
     client = MLClient(
         Credential(), "00000000-0000-0000-0000-000000000000", "emulated", "ws", enable_telemetry=False, retry_total=0
     )
@@ -57,11 +57,7 @@ def main() -> None:
             errors.append(404)
         except HttpResponseError as error:
             errors.append(error.status_code or 0)
-    found = {"seen": seen, "two": client.jobs.get("two").status, "errors": errors}
+    found: dict[str, Any] = {"seen": seen, "two": client.jobs.get("two").status, "errors": errors}
     found["listed"] = [one.name for one in client.jobs.list()]
     client.jobs.begin_delete("two").wait(10)
-    json.dump(found, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+    return found

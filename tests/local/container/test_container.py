@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -19,9 +20,10 @@ from cloudtune_trainer.submit.bundle import ENTRY, NAME, bundle, pack
 from cloudtune_trainer.submit.container import ContainerJob, Containers
 from cloudtune_trainer.tiny import write_tiny_model
 
-pytestmark = pytest.mark.timeout(300)  # programs start slowly on a busy machine
+pytestmark = [pytest.mark.timeout(300), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 LIMIT_S = 200
-STEPS = 90
+FEW = 10
+ENDLESS = 1_000_000
 ENTRYPOINT = (
     "/bin/bash", "-c",
     (f"mkdir -p /opt/ml/code && tar -xzf /opt/ml/input/data/code/{NAME} -C /opt/ml/code && "
@@ -48,6 +50,17 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter that leaves out the flag -I, so that the tests' warm server can run the container's program."""
+    program = tmp_path_factory.mktemp("warm") / "python"
+    names = ("PYTHONPATH", "PYTHON_WARM_SERVER", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "OMP_NUM_THREADS")
+    variables = " ".join(f"{name}='{os.environ[name]}'" for name in names if name in os.environ)
+    program.write_text(f'#!/bin/sh\nshift\n{variables} PYTHON_WARM_ALL=1 exec "{sys.executable}" "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     (folder / NAME).write_bytes(bundle().content)
@@ -56,15 +69,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(inputs: Path, python: str, **changes: Any) -> ContainerJob:
+def job(inputs: Path, python: str, steps: int = FEW, **changes: Any) -> ContainerJob:
     spec = {
         "version": 2, "model.source": "folder", "model.path": "model", "data.train": "train/train.jsonl", "seed": 5,
         "data.test": "train/train.jsonl", "device": "cpu", "threads": 1, "checkpoints.every": 20, "checkpoints.keep": 9,
         "hyperparameters.batch_size": 2, "hyperparameters.max_length": 64, "hyperparameters.packing": False,
-        "hyperparameters.max_steps": STEPS, "hyperparameters.epochs": 9.0, "hyperparameters.learning_rate": 1e-3,
+        "hyperparameters.max_steps": steps, "hyperparameters.epochs": 9.0, "hyperparameters.learning_rate": 1e-3,
         "hyperparameters.precision": "fp32", "hyperparameters.scheduler": "constant", "adapter.rank": 4,
     }  # fmt: skip
-    spec |= changes.pop("spec", {})
     given: dict[str, Any] = {
         "name": "small",
         "hyperparameters": {name: json.dumps(value) for name, value in spec.items()},
@@ -111,17 +123,39 @@ def weights(containers: Containers) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(inputs: Path, clean_python: str, tmp_path_factory: pytest.TempPathFactory) -> Containers:
-    containers = Containers(job(inputs, clean_python), tmp_path_factory.mktemp("unbroken"))
+def stopped(inputs: Path, warm_python: str, tmp_path_factory: pytest.TempPathFactory) -> Containers:
+    """SIGTERM after a few steps of a run that would go on for days."""
+    containers = Containers(job(inputs, warm_python, ENDLESS), tmp_path_factory.mktemp("stopped"))
+    containers.prepare()
+    containers.start()
+    deadline = time.monotonic() + LIMIT_S
+    while len(figures(containers.log())) < FEW and containers.poll() is None:
+        assert time.monotonic() < deadline, containers.log().read_text()
+        time.sleep(0.01)
+    containers.stop()
+    assert finish(containers) == 143, containers.log().read_text()
+    return containers
+
+
+@pytest.fixture(scope="module")
+def steps(stopped: Containers) -> int:
+    """Some more than the stopped run has made."""
+    return figures(stopped.log())[-1][0] + FEW
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: Path, clean_python: str, steps: int, tmp_path_factory: pytest.TempPathFactory) -> Containers:
+    containers = Containers(job(inputs, clean_python, steps), tmp_path_factory.mktemp("unbroken"))
     containers.prepare()
     assert run(containers) == 0, containers.log().read_text()
     return containers
 
 
-def test_the_bundle_trains_alone(unbroken: Containers, tmp_path: Path) -> None:
+def test_the_bundle_trains_alone(unbroken: Containers, steps: int, tmp_path: Path) -> None:
     """Taken as an archive, with nothing of this repository on the path, from another folder, isolated."""
-    assert [step for step, _ in figures(unbroken.log())] == list(range(1, STEPS + 1))
-    assert '[cloudtune] end {"state": "succeeded", "step": 90, "stopped_by_limit": 0}' in unbroken.log().read_text()
+    assert [step for step, _ in figures(unbroken.log())] == list(range(1, steps + 1))
+    end = {"state": "succeeded", "step": steps, "stopped_by_limit": 0}
+    assert f"[cloudtune] end {json.dumps(end)}" in unbroken.log().read_text()
     assert not unbroken.failure()
     made = unbroken.pack(tmp_path)
     with tarfile.open(made["model"]) as archive:
@@ -131,49 +165,31 @@ def test_the_bundle_trains_alone(unbroken: Containers, tmp_path: Path) -> None:
     assert read_json(unbroken.tree().model / "tuned.json")["base"]["path"] == "the-base"
 
 
-def stopped_at_a_third(given: ContainerJob, root: Path) -> Containers | None:
-    """None if it came to its end before it was told."""
-    containers = Containers(given, root)
-    containers.prepare()
-    containers.start()
-    deadline = time.monotonic() + LIMIT_S
-    while len(figures(containers.log())) < STEPS // 3 and containers.poll() is None:
-        assert time.monotonic() < deadline, containers.log().read_text()
-        time.sleep(0.01)
-    containers.stop()
-    code = finish(containers)
-    assert code in (0, 143), containers.log().read_text()
-    return containers if code else None
-
-
 def test_what_is_stopped_goes_on_from_its_checkpoint(
-    inputs: Path, clean_python: str, unbroken: Containers, tmp_path: Path
+    inputs: Path, warm_python: str, stopped: Containers, steps: int, unbroken: Containers, tmp_path: Path
 ) -> None:
-    """SIGTERM at a third; the next container finds the checkpoints: the same figures, the same weights to the bit."""
-    stopped = next(
-        found for n in range(5) if (found := stopped_at_a_third(job(inputs, clean_python), tmp_path / str(n)))
-    )
+    """The next container finds the checkpoints: the same figures, the same weights to the bit."""
     assert not stopped.failure()
     assert not list(stopped.tree().model.iterdir())
 
-    again = Containers(job(inputs, clean_python), tmp_path / "again")
+    again = Containers(job(inputs, warm_python, steps), tmp_path / "again")
     again.prepare()
     again.tree().checkpoints.rmdir()
     stopped.tree().checkpoints.rename(again.tree().checkpoints)
     assert run(again) == 0, again.log().read_text()
     begun = figures(again.log())[0][0]
-    assert STEPS // 3 < begun < STEPS
+    assert FEW < begun < steps
     assert figures(stopped.log(), again.log()) == figures(unbroken.log())
     assert weights(again).keys() == weights(unbroken).keys()
     assert all(torch.equal(weight, weights(unbroken)[name]) for name, weight in weights(again).items())
 
 
 def test_two_instances_are_as_one_with_the_whole_batch(
-    inputs: Path, clean_python: str, unbroken: Containers, tmp_path: Path
+    inputs: Path, warm_python: str, unbroken: Containers, tmp_path: Path
 ) -> None:
     """Two processes with a sequence each take the same steps as one with both; only the first keeps anything."""
     few = 6
-    two = Containers(job(inputs, clean_python, spec={"hyperparameters.max_steps": few}, instances=2), tmp_path)
+    two = Containers(job(inputs, warm_python, few, instances=2), tmp_path)
     two.prepare()
     assert run(two) == 0, two.log().read_text()
     assert not list(two.tree("algo-2").checkpoints.iterdir())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.timeout(400), pytest.mark.starts_trainer]  # programs start slowly on a busy machine
 LIMIT_S = 120
 
-LONG = {"hyperparameters": {"max_steps": 3000}, "checkpoints": {"every": 10}}
+LONG = {"hyperparameters": {"max_steps": 100_000}, "checkpoints": {"every": 10}}
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 100) -> None:
@@ -37,6 +37,11 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 100) -> None:
 
 def state(run: RunFolder) -> str:
     return (read_json(run.status) or {}).get("state", "")
+
+
+def last_step(run: RunFolder) -> int:
+    steps = metrics(run)
+    return steps[-1]["step"] if steps else 0
 
 
 def problem(run: RunFolder) -> dict[str, Any]:
@@ -71,21 +76,27 @@ def test_pause_go_on_and_cancel(runs: Runs) -> None:
 
 
 def test_sigterm_saves_and_sigkill_loses_only_what_was_not_saved(runs: Runs) -> None:
-    adapter = {"type": "lora", "dropout": 0.1}
-    spec = {"hyperparameters": {"max_steps": 120}, "checkpoints": {"every": 7}, "adapter": adapter}
-    unbroken, run = runs.make("unbroken", **spec), runs.make("killed", **spec)
-    assert runs.train(unbroken) == "succeeded"
-    for signal_number, until in ((signal.SIGTERM, 20), (signal.SIGKILL, 60)):
+    spec: dict[str, Any] = {"checkpoints": {"every": 7}, "adapter": {"type": "lora", "dropout": 0.1}}
+    run = runs.make("killed", hyperparameters={"max_steps": 100_000}, **spec)
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
+        reached = last_step(run)
         process = runs.start(run)
         try:
-            wait_for(lambda until=until: metrics(run) and metrics(run)[-1]["step"] >= until)
+            wait_for(lambda reached=reached: last_step(run) >= reached + 9)
             process.send_signal(signal_number)
             assert process.wait(LIMIT_S) == (143 if signal_number == signal.SIGTERM else -signal.SIGKILL)
         finally:
             process.kill()
     assert state(run) not in FINAL_STATES
+    # Only now is the last step decided: no run can end before its signal.
+    end = last_step(run) + 9
+    document = read_json(run.spec)
+    document["hyperparameters"]["max_steps"] = end
+    run.spec.write_text(json.dumps(document))
     assert runs.start(run).wait(LIMIT_S) == 0
     assert state(run) == "succeeded"
+    unbroken = runs.make("unbroken", hyperparameters={"max_steps": end}, **spec)
+    assert runs.train(unbroken) == "succeeded"
     assert same_bits(weights(unbroken.model), weights(run.model))
 
 

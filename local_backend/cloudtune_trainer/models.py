@@ -23,6 +23,7 @@ from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
+from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
 
 if TYPE_CHECKING:
@@ -142,7 +143,9 @@ def found(base: BaseModel) -> Iterator[None]:
 def load_tokenizer(base: BaseModel) -> Any:
     """The model's tokenizer, with a chat template in any case."""
     from transformers import AutoTokenizer
+    from transformers.utils import chat_template_utils
 
+    chat_template_utils.ImmutableSandboxedEnvironment = BoundedSandbox  # what transformers compiles templates with
     with found(base):
         check_model_folder(Path(base.path))
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)

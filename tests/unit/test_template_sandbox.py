@@ -65,14 +65,14 @@ SLOW = {
 }  # fmt: skip
 ORDINARY = (
     "{{ '-' * 3 }}{{ 2 ** 10 }}{{ 7 % 4 }}{{ '%05d' % 42 }}{{ [1] * 2 }}{{ 1.5 * 2 }}{{ 'a'.ljust(3) }}{{ (1, [2]) }}",
-    "{% for m in messages %}{{ loop.index }}{{ loop.last }}{{ loop.length }}"
-    "{{ m.role ~ ': ' ~ m.content }}{% endfor %}",
+    ("{% for m in messages %}{{ loop.index }}{{ loop.last }}{{ loop.length }}"
+    "{{ m.role ~ ': ' ~ m.content }}{% endfor %}"),
     "{% for m in messages if m.role == 'user' %}{{ m['content'] | trim }}{% else %}none{% endfor %}{{ missing }}",
     "{% for m in [] %}x{% else %}none{% endfor %}{% for m in missing %}x{% endfor %}{{ messages | tojson }}",
-    "{% set n = namespace(a='', found=false) %}{% for m in messages %}"
-    "{% set n.a = n.a + m.content %}{% endfor %}{{ n.a }}",
-    "{% macro say(m, end='.') %}{{ m.content }}{{ end }}{% endmacro %}"
-    "{{ say(messages[0]) }}{{ say(messages[1], end='') }}",
+    ("{% set n = namespace(a='', found=false) %}{% for m in messages %}"
+    "{% set n.a = n.a + m.content %}{% endfor %}{{ n.a }}"),
+    ("{% macro say(m, end='.') %}{{ m.content }}{{ end }}{% endmacro %}"
+    "{{ say(messages[0]) }}{{ say(messages[1], end='') }}"),
     "{% for a in [1, [2, [3]]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}{{ {'a': [1]} }}{{ None }}",
     "{{ messages | map(attribute='role') | join(', ') }}{{ messages | selectattr('role', 'equalto', 'user') | list }}",
     "{{ messages[0].content.split('\n')[-1].lstrip() }}{{ '{} {:>4}'.format(1, 2) }}{{ 1 in [1, x] }}",

@@ -13,6 +13,8 @@ import logging
 import re
 import threading
 import traceback
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -34,6 +36,8 @@ WHOLE_WORD_BELOW = 8
 FUNCTIONAL_FIELDS = frozenset({"id", "cursor", "uri", "files", "scope", "backend", "ref"})
 """Fields of values that other calls need unchanged: only the back end's own secrets are masked in them."""
 _SHORTEST_ENCODED = 12
+_FOLD = re.compile(r"\\?(?:\r?\n|(?:\\r)?\\n)[ \t]*")
+"""A line break within a value: in text, or escaped in JSON; with a backslash before it or spaces after it."""
 
 
 class Redactor:
@@ -57,7 +61,10 @@ class Redactor:
     def values(self, text: str) -> str:
         """The text with the values in use masked, shapes untouched."""
         pattern = self._pattern
-        return pattern.sub(MASK, text) if pattern is not None else text
+        if pattern is None:
+            return text
+        masked = pattern.sub(MASK, text)
+        return _mask_folded(pattern, masked) if _FOLD.search(masked) else masked
 
     def text(self, text: str) -> str:
         """The text with values in use and shapes masked."""
@@ -159,6 +166,19 @@ def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:
         else:
             forms |= {re.escape(form) for form in _encoded(value)}
     return re.compile("|".join(sorted(forms, key=len, reverse=True)), re.IGNORECASE) if forms else None
+
+
+def _mask_folded(pattern: re.Pattern[str], text: str) -> str:
+    """Mask the values that line breaks divide, such as base64 in lines of 76 characters."""
+    folds = list(_FOLD.finditer(text))
+    removed = list(accumulate((fold.end() - fold.start() for fold in folds), initial=0))
+    places = [fold.start() - before for fold, before in zip(folds, removed, strict=False)]
+    kept, done = [], 0
+    for found in pattern.finditer(_FOLD.sub("", text)):
+        start = found.start() + removed[bisect_right(places, found.start())]
+        kept += [text[done:start], MASK]
+        done = found.end() + removed[bisect_left(places, found.end())]
+    return "".join([*kept, text[done:]])
 
 
 def _encoded(value: str) -> set[str]:

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.model_folder import folder_of_one
 from cloudtune_trainer.private_files import private_folder
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -38,13 +39,12 @@ def _convert(path: Path, to: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent,
-            gguf_file=path.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
+        with folder_of_one(path) as folder:
+            source = {"gguf_file": path.name, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, **source, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            )
     except (MemoryError, ImportError, OSError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever they like

@@ -195,7 +195,8 @@ def load_model(
             _set_dropout(config, dropout)
         if head is not None:
             head.write_to(config)
-        place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
+        of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
+        place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
         return auto.from_pretrained(source, config=config, dtype=dtype, **place)
@@ -212,13 +213,17 @@ def _check_folder(path: str) -> None:
 
 def _check_kernels(base: BaseModel, config: Any) -> None:
     """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
-    kernel = getattr(config, "_attn_implementation", None)
-    if isinstance(kernel, str) and "/" in kernel and not base.trust_remote_code:
-        raise TrainingProblem(
-            "model_not_found",
-            f"{base.path}: config.json requests compiled code from the hub, attn_implementation {kernel[:100]!a}",
-            "Remove attn_implementation from config.json, or use trust_remote_code if you trust its authors.",
-        )
+    if base.trust_remote_code:
+        return
+    parts = [config, *(part for part in vars(config).values() if hasattr(part, "_attn_implementation"))]
+    for name in ("attn_implementation", "experts_implementation"):
+        for kernel in [getattr(part, f"_{name}", None) for part in parts]:
+            if isinstance(kernel, str) and "/" in kernel:
+                raise TrainingProblem(
+                    "model_not_found",
+                    f"{base.path}: config.json requests compiled code from the hub, {name} {kernel[:100]!a}",
+                    f"Remove {name} from config.json, or use trust_remote_code if you trust its authors.",
+                )
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
@@ -286,7 +291,8 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
 
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
-    kept = type(model).from_pretrained(folder, dtype=model.dtype)
+    _check_folder(str(folder))
+    kept = type(model).from_pretrained(folder, config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())
 
 

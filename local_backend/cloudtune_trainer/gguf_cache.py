@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from cloudtune_trainer.folder import read_json, write_json
+from cloudtune_trainer.model_folder import folder_of_one
 from cloudtune_trainer.private_files import private_folder
 from cloudtune_trainer.problems import TrainingProblem
 
@@ -40,14 +41,13 @@ def _convert(path: Path, to: Path) -> None:
     from cloudtune_trainer.weights import load_checked
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        model = load_checked(
-            AutoModelForCausalLM,
-            str(path.parent),
-            gguf_file=path.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
+        with folder_of_one(path) as folder:
+            source = {"gguf_file": path.name, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **source)
+            quantization = GgufConfig(dequantize=True)
+            model = load_checked(
+                AutoModelForCausalLM, folder, **source, dtype=torch.float32, quantization_config=quantization
+            )
     except (TrainingProblem, MemoryError, ImportError, OSError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever they like

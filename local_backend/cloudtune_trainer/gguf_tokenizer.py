@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cloudtune_trainer.model_folder import folder_of_one
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ def save_tokenizer(path: Path, to: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(to)
+        with folder_of_one(path) as folder:
+            AutoTokenizer.from_pretrained(folder, gguf_file=path.name, trust_remote_code=False).save_pretrained(to)
     except (MemoryError, ImportError):
         raise
     except Exception as error:  # a damaged file makes the libraries raise whatever they like

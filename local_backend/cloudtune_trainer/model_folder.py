@@ -6,11 +6,17 @@ index of weights can name files outside the folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _LARGEST = 64 << 20
@@ -33,6 +39,18 @@ def check_model_folder(folder: Path) -> None:
     for name in _INDEXES:
         if (folder / name).is_file():
             _check_index(folder / name)
+
+
+@contextlib.contextmanager
+def folder_of_one(path: Path) -> Iterator[Path]:
+    """A temporary folder with a link to that file and nothing else.
+
+    A library that is given a GGUF file reads the other files in its folder too: an ``adapter_config.json`` there names
+    the model that is loaded instead, and a ``tokenizer_config.json`` code to run.
+    """
+    with tempfile.TemporaryDirectory(prefix="cloudtune-model-") as name:
+        (Path(name) / path.name).symlink_to(path.resolve())
+        yield Path(name)
 
 
 def _check_index(path: Path) -> None:

@@ -23,6 +23,7 @@ from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
 from cloudtune_trainer.rendering import set_plain_template
+from cloudtune_trainer.template_sandbox import BoundedSandbox
 from cloudtune_trainer.tiny import write_model_from_config
 from cloudtune_trainer.weights import check_adapter_weights, load_checked
 
@@ -145,7 +146,9 @@ def found(base: BaseModel) -> Iterator[None]:
 def load_tokenizer(base: BaseModel) -> Any:
     """The model's tokenizer, with a chat template in any case."""
     from transformers import AutoTokenizer
+    from transformers.utils import chat_template_utils
 
+    chat_template_utils.ImmutableSandboxedEnvironment = BoundedSandbox  # what transformers compiles templates with
     with found(base):
         check_model_folder(Path(base.path))
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
@@ -196,7 +199,8 @@ def load_model(
             _set_dropout(config, dropout)
         if head is not None:
             head.write_to(config)
-        place = {**base.loading} if weights is None else {"trust_remote_code": base.trust_remote_code}
+        of_checkpoint = {"trust_remote_code": base.trust_remote_code, "use_safetensors": True}
+        place = base.loading if weights is None else of_checkpoint
         source = base.path if weights is None else str(weights)
         auto = AutoModelForCausalLM if head is None else AutoModelForSequenceClassification
         return load_checked(auto, source, new_head=new_head, config=config, dtype=dtype, **place)
@@ -213,13 +217,17 @@ def _check_folder(path: str) -> None:
 
 def _check_kernels(base: BaseModel, config: Any) -> None:
     """Refuse a configuration that names compiled code on the hub: transformers would fetch and load it."""
-    kernel = getattr(config, "_attn_implementation", None)
-    if isinstance(kernel, str) and "/" in kernel and not base.trust_remote_code:
-        raise TrainingProblem(
-            "model_not_found",
-            f"{base.path}: config.json requests compiled code from the hub, attn_implementation {kernel[:100]!a}",
-            "Remove attn_implementation from config.json, or use trust_remote_code if you trust its authors.",
-        )
+    if base.trust_remote_code:
+        return
+    parts = [config, *(part for part in vars(config).values() if hasattr(part, "_attn_implementation"))]
+    for name in ("attn_implementation", "experts_implementation"):
+        for kernel in [getattr(part, f"_{name}", None) for part in parts]:
+            if isinstance(kernel, str) and "/" in kernel:
+                raise TrainingProblem(
+                    "model_not_found",
+                    f"{base.path}: config.json requests compiled code from the hub, {name} {kernel[:100]!a}",
+                    f"Remove {name} from config.json, or use trust_remote_code if you trust its authors.",
+                )
 
 
 def _set_dropout(config: Any, dropout: float) -> None:
@@ -303,5 +311,6 @@ def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
         check_adapter_weights(model, folder)
         set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
         return
-    kept = load_checked(type(model), str(folder), dtype=model.dtype)
+    _check_folder(str(folder))
+    kept = load_checked(type(model), str(folder), config=model.config, dtype=model.dtype, use_safetensors=True)
     model.load_state_dict(kept.state_dict())

@@ -87,13 +87,16 @@ class Renderer:
     def _by_marks(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        texts, marks = render_jinja_template(
-            conversations=[dialogue.messages],
-            tools=dialogue.tools,
-            chat_template=_template(self._tokenizer),
-            return_assistant_tokens_mask=True,
-            **self._tokenizer.special_tokens_map,
-        )
+        try:
+            texts, marks = render_jinja_template(
+                conversations=[dialogue.messages],
+                tools=dialogue.tools,
+                chat_template=_template(self._tokenizer),
+                return_assistant_tokens_mask=True,
+                **self._tokenizer.special_tokens_map,
+            )
+        except Exception as error:  # templates raise what they like
+            raise _rejected(dialogue, error) from error
         assistant = [i for i, message in enumerate(dialogue.messages) if message["role"] == "assistant"]
         if len(marks[0]) != len(assistant):  # a template may mark fewer turns, or parts of them
             return self._by_difference(dialogue, turns)
@@ -165,8 +168,7 @@ class Renderer:
         except TrainingProblem:
             raise
         except Exception as error:
-            roles = " ".join(message["role"] for message in dialogue.messages)
-            raise TrainingProblem("bad_data", f"the chat template rejects the roles {roles}: {error}") from error
+            raise _rejected(dialogue, error) from error
 
     def _trimmed(self, text: str) -> str:
         """Without the line end that many templates put after the token that ends a turn: no answer needs it."""
@@ -224,6 +226,11 @@ def turn_end(tokenizer: Any) -> str | None:
     return next(
         (token for token in sorted(_special_tokens(tokenizer), key=len, reverse=True) if rest.startswith(token)), None
     )
+
+
+def _rejected(dialogue: Dialogue, error: Exception) -> TrainingProblem:
+    roles = " ".join(message["role"] for message in dialogue.messages)
+    return TrainingProblem("bad_data", f"the chat template rejects the roles {roles}: {error}")
 
 
 def _template(tokenizer: Any) -> str:

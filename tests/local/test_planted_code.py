@@ -83,6 +83,11 @@ def kernel(folder: Path, marker: Path) -> None:
     change(folder / "config.json", attn_implementation="planted/kernel")
 
 
+def kernel_of_a_part(folder: Path, marker: Path) -> None:
+    change(folder / "config.json", attn_implementation={"": "sdpa", "text_config": "planted/kernel"},
+           experts_implementation="planted/kernel")  # fmt: skip
+
+
 def redirect(folder: Path, marker: Path) -> None:
     """transformers loads what an adapter in the model's folder names instead of the model."""
     (folder / "adapter_config.json").write_text(json.dumps(LORA | {"base_model_name_or_path": "planted/model"}))
@@ -94,7 +99,8 @@ def template(folder: Path, marker: Path) -> None:
 
 
 MODELS: dict[str, Callable[[Path, Path], None]] = {
-    "remote code": remote_code, "pickle": pickled, "old pickle": old_pickle, "kernel": kernel, "redirect": redirect,
+    "remote code": remote_code, "pickle": pickled, "old pickle": old_pickle, "kernel": kernel,
+    "kernel of a part": kernel_of_a_part, "redirect": redirect,
     "template": template,
 }  # fmt: skip
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -288,6 +294,26 @@ def test_checkpoint_that_names_files_elsewhere_is_torn(tmp_path: Path, name: str
     assert read_checkpoint(tmp_path) is None
     (tmp_path / "checkpoint.json").write_text(json.dumps(marker | {"files": {"model/config.json": "0"}}))
     assert read_checkpoint(tmp_path) is not None
+
+
+@pytest.mark.parametrize("plant", [pickled, redirect, kernel])
+def test_code_in_a_checkpoint_does_not_run(
+    clean: Path, tmp_path: Path, marker: Path, plant: Callable[..., None]
+) -> None:
+    base, folder = models.BaseModel(str(clean)), tmp_path / "model"
+    shutil.copytree(clean, folder)
+    plant(folder, marker)
+    model = models.load_model(base, dtype=torch.float32)
+    for restore in (
+        lambda: models.restore_weights(folder, model, adapted=False),
+        lambda: models.load_model(base, dtype=torch.float32, weights=folder),
+    ):
+        if plant is kernel:
+            restore()  # the base model's configuration counts
+        else:
+            with pytest.raises((TrainingProblem, OSError)):
+                restore()
+    assert not marker.exists()
 
 
 def test_a_tokenizer_that_panics_is_a_damaged_model(clean: Path, tmp_path: Path) -> None:

@@ -136,6 +136,10 @@ ENCODED = {
     "base64 url": base64.urlsafe_b64encode(VALUE.encode()).decode(),
     "basic header": base64.b64encode(f"user:{VALUE}".encode()).decode(),
     "base64, third": base64.b64encode(f"us:{VALUE}:x".encode()).decode(),
+    "two lines": f"{VALUE[:9]}\n{VALUE[9:]}", "set in": f"{VALUE[:9]}\r\n    {VALUE[9:]}",
+    "continued": f"{VALUE[:9]}\\\n{VALUE[9:]}", "two lines in json": json.dumps(f"{VALUE[:9]}\n{VALUE[9:]}"),
+    "two lines in a repr": repr(f"{VALUE[:9]}\r\n{VALUE[9:]}"),
+    "base64 in lines": base64.encodebytes(f"{'x' * 49}{VALUE}".encode()).decode()[60:],
     "base64 in json": base64.b64encode(f'{{"k": "{VALUE}", "more": 1}}'.encode()).decode(),
 }  # fmt: skip
 
@@ -147,6 +151,12 @@ def test_a_value_in_use_is_masked_in_every_encoding(form: str) -> None:
     assert MASK in masked
     assert len(masked) < 60, "but for the letters of what stands beside it in base64"
     assert not any(run in masked for run in re.findall(r"[^ ]{24}", ENCODED[form]))
+
+
+def test_what_stands_around_a_value_in_two_lines_stays() -> None:
+    text = f"a\nb {VALUE[:5]}\n{VALUE[5:]}\nc\n{VALUE[:5]}\n  {VALUE[5:]}d\n"
+    assert Redactor([VALUE]).values(text) == f"a\nb {MASK}\nc\n{MASK}d\n"
+    assert Redactor([VALUE]).values("a\nb\\nc") == "a\nb\\nc"
 
 
 def test_short_values_are_masked_as_whole_words_only() -> None:

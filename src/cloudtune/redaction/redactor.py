@@ -13,7 +13,9 @@ import logging
 import re
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any, TypeVar
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, quote_plus
 
 import msgspec
@@ -34,6 +36,8 @@ WHOLE_WORD_BELOW = 8
 FUNCTIONAL_FIELDS = frozenset({"id", "cursor", "uri", "files", "scope", "backend", "ref"})
 """Fields of values that other calls need unchanged: only the back end's own secrets are masked in them."""
 _SHORTEST_ENCODED = 12
+_FOLD = re.compile(r"\\?(?:\r?\n|(?:\\r)?\\n)[ \t]*")
+"""A line break within a value: in text, or escaped in JSON; with a backslash before it or spaces after it."""
 
 
 class Redactor:
@@ -42,7 +46,7 @@ class Redactor:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
         self._values: frozenset[str] = frozenset()
-        self._pattern: re.Pattern[str] | None = None
+        self._search: _Search | None = None
         self.add(values)
 
     def add(self, values: Iterable[str]) -> None:
@@ -52,12 +56,16 @@ class Redactor:
             if fresh <= self._values:
                 return
             self._values |= fresh
-            self._pattern = _pattern(self._values)
+            self._search = _search(self._values)
 
     def values(self, text: str) -> str:
         """The text with the values in use masked, shapes untouched."""
-        pattern = self._pattern
-        return pattern.sub(MASK, text) if pattern is not None else text
+        search = self._search
+        if search is None:
+            return text
+        if search.may_match(text):
+            text = search.pattern.sub(MASK, text)
+        return _mask_folded(search, text) if _FOLD.search(text) else text
 
     def text(self, text: str) -> str:
         """The text with values in use and shapes masked."""
@@ -151,14 +159,46 @@ def _fields(settings: Any) -> list[tuple[str, Any]]:
     return [("", value) for value in settings] if isinstance(settings, list | tuple) else []
 
 
-def _pattern(values: Iterable[str]) -> re.Pattern[str] | None:
-    forms: set[str] = set()
+class _Search(NamedTuple):
+    """What values in use look like in a text."""
+
+    pattern: re.Pattern[str]
+    words: tuple[str, ...]
+    """In lower case; a match contains one of them. Looking for them is faster than the pattern."""
+
+    def may_match(self, text: str) -> bool:
+        lowered = text.lower()
+        return any(word in lowered for word in self.words)
+
+
+def _search(values: Iterable[str]) -> _Search | None:
+    forms: dict[str, str] = {}
     for value in values:
         if len(value) < WHOLE_WORD_BELOW:
-            forms.add(rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])")
+            forms[value] = rf"(?<![A-Za-z0-9]){re.escape(value)}(?![A-Za-z0-9])"
         else:
-            forms |= {re.escape(form) for form in _encoded(value)}
-    return re.compile("|".join(sorted(forms, key=len, reverse=True)), re.IGNORECASE) if forms else None
+            forms |= {form: re.escape(form) for form in _encoded(value)}
+    if not forms:
+        return None
+    longest_first = sorted(forms, key=len, reverse=True)
+    pattern = re.compile("|".join([forms[form] for form in longest_first]), re.IGNORECASE)
+    return _Search(pattern, tuple({form.lower() for form in forms}))
+
+
+def _mask_folded(search: _Search, text: str) -> str:
+    """Mask the values that line breaks divide, such as base64 in lines of 76 characters."""
+    joined = _FOLD.sub("", text)
+    if not search.may_match(joined):
+        return text
+    folds = list(_FOLD.finditer(text))
+    removed = list(accumulate((fold.end() - fold.start() for fold in folds), initial=0))
+    places = [fold.start() - before for fold, before in zip(folds, removed, strict=False)]
+    kept, done = [], 0
+    for found in search.pattern.finditer(joined):
+        start = found.start() + removed[bisect_right(places, found.start())]
+        kept += [text[done:start], MASK]
+        done = found.end() + removed[bisect_left(places, found.end())]
+    return "".join([*kept, text[done:]])
 
 
 def _encoded(value: str) -> set[str]:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from cloudtune_trainer.folder import read_json, write_json
 from cloudtune_trainer.model_folder import folder_of_one
@@ -42,11 +43,11 @@ def _convert(path: Path, to: Path) -> None:
 
     try:
         with folder_of_one(path) as folder:
-            source = {"gguf_file": path.name, "trust_remote_code": False}
+            source: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(folder, **source)
             quantization = GgufConfig(dequantize=True)
             model = load_checked(
-                AutoModelForCausalLM, folder, **source, dtype=torch.float32, quantization_config=quantization
+                AutoModelForCausalLM, str(folder), **source, dtype=torch.float32, quantization_config=quantization
             )
     except (TrainingProblem, MemoryError, ImportError, OSError):
         raise

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.local.backend.submitting import kill_all, run_of, scripted_backend, submit
+from tests.syntax import nodes
 from tests.unit.test_conventions import MODULES, REPOSITORY
 
 from cloudtune.data.checks.worker_pool import Pool
@@ -117,7 +118,7 @@ def _environment_of_container(folder: Path) -> list[str]:
 
 
 def _spawns(path: Path) -> list[ast.Call]:
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes(path) if isinstance(node, ast.Call)]
     return [
         call
         for call in calls

@@ -9,12 +9,12 @@ import ast
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from tests import import_cycles
+from tests.syntax import nodes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = tuple(REPOSITORY / root for root in ("src", "providers", "local_backend"))
@@ -48,18 +48,13 @@ class Function(NamedTuple):
     lines: int
 
 
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
 def _where(path: Path) -> str:
     return path.relative_to(REPOSITORY).as_posix()
 
 
 def _functions(path: Path) -> list[Function]:
     found = []
-    for node in ast.walk(_tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             found.append(Function(f"{_where(path)}:{node.name}", lines))
@@ -69,7 +64,7 @@ def _functions(path: Path) -> list[Function]:
 def _imports(path: Path) -> set[str]:
     """Every module that the file imports, however deep in a function the import stands."""
     found: set[str] = set()
-    for node in ast.walk(_tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -119,7 +114,7 @@ def test_names_say_what_a_thing_is() -> None:
     vague += [
         f"{_where(path)}:{node.name}"
         for path in MODULES
-        for node in ast.walk(_tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Manager", "Handler", "Util", "Utils", "Helper"))
         if not any(ast.unparse(base).endswith("Handler") for base in node.bases)  # http.server's own word
     ]
@@ -129,7 +124,7 @@ def test_names_say_what_a_thing_is() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=_where)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     if path.read_text(encoding="utf-8").strip():
-        assert ast.get_docstring(_tree(path))
+        assert ast.get_docstring(nodes(path)[0])
 
 
 def test_imports_point_one_way() -> None:

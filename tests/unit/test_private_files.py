@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.syntax import nodes
 from tests.unit.test_conventions import MODULES, REPOSITORY
 
 from cloudtune.clock import SystemClock
@@ -113,7 +114,7 @@ def test_an_emulators_store_is_private(tmp_path: Path) -> None:
 
 def _creating(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.syntax import nodes
 
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem
@@ -49,7 +50,7 @@ READ_THEIR_OWN = {
 
 def _reads(path: Path) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

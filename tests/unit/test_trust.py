@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from tests.syntax import nodes
 
 from cloudtune.spec import LARGEST_INT, LARGEST_SEED, JobSpec
 from cloudtune.trust import trust_fields, trust_warnings
@@ -42,7 +43,7 @@ UNSAFE = {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load", 
 def faults(path: Path) -> list[str]:
     """Calls that unpack, unpickle, or let a document decide about trust."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom) and node.module == "jinja2":
             found.append(f"{path}:{node.lineno}: imports what is not sandboxed")
         key: ast.expr | None = node.slice if isinstance(node, ast.Subscript) else None

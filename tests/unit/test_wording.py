@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from tests.syntax import nodes
 
 from cloudtune.cli.main import cli
 
@@ -87,7 +88,7 @@ def _found(words: dict[str, str], text: str) -> list[str]:
 def _texts(path: Path) -> Iterator[tuple[int, str]]:
     """String literals with a space, docstrings and comments, with their lines."""
     source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(path):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

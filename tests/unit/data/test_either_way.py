@@ -117,7 +117,7 @@ FORMS = st.sampled_from([None, "cloudtune", "openai", "azure-openai", "bedrock-c
                          "sharegpt", "prompt-completion"])  # fmt: skip
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(content=files(), form=FORMS, share=st.sampled_from([None, None, 0.3]), size=st.integers(200, 3000))
 def test_at_once_and_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, form: str | None, share: float | None, size: int
@@ -262,7 +262,7 @@ def test_unused_keys_and_empty_values_are_not_written(tmp_path: Path) -> None:
 # --- the two ways agree on what is plain
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(chats(), min_size=1, max_size=4))
 def test_a_block_is_plain_when_its_records_are(rows: list[Chat]) -> None:
     block = Block(b"".join(canonical(row) + b"\n" for row in rows), 1, lines=len(rows))

@@ -197,7 +197,7 @@ RECORDS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_what_the_loss_report_calls_lossless_comes_back_equal(name: str, data: Any) -> None:
     form = FORMATS[name]
@@ -412,7 +412,7 @@ QUICK = sorted(name for name, form in FORMATS.items() if form.weave is not None)
 
 
 @pytest.mark.parametrize("name", QUICK)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(records=st.lists(chats().filter(is_plain), min_size=1, max_size=5))
 def test_the_quick_way_writes_the_same_bytes_as_the_slow_one(name: str, records: list[Chat]) -> None:
     form = FORMATS[name]

@@ -30,7 +30,7 @@ SCRAPS = st.sampled_from([
 CONTENT = st.one_of(st.binary(max_size=200), st.lists(SCRAPS, max_size=25).map(b"".join))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(name=st.sampled_from(NAMES), content=CONTENT, packed=st.booleans())
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, name: str, content: bytes, packed: bool) -> None:
     path = tmp_path_factory.mktemp("fuzz") / name
@@ -62,7 +62,7 @@ KEYS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.dictionaries(KEYS, VALUES, max_size=5), min_size=1, max_size=4))
 def test_any_json_in_every_shape(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "a.jsonl"

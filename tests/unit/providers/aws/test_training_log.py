@@ -183,7 +183,7 @@ def may_arrive(entry: Entry, visible: set[str]) -> bool:
     return replaced == "0" or f"{instance}-0" in visible
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(written(), st.data())
 def test_no_gap_and_no_repeat_in_any_order_of_arrival(
     given: tuple[int, list[list[Entry]]], data: st.DataObject

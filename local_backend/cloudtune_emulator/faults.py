@@ -50,6 +50,7 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
     "text": ("application/json", b'"welcome"'),
     "object": ("application/json", b'{"welcome": true}'),
     "plain": ("text/plain", b"welcome"),
+    "deep": ("application/json", b"[" * 100_000),
 }
 """What proxies and captive portals answer instead: content type and body."""
 FaultKind = RequestFault | Condition

@@ -197,7 +197,7 @@ def _document(path: str) -> dict[str, Any] | None:
         os.close(handle)
     try:
         return json.loads(content.decode())  # type: ignore[no-any-return]
-    except ValueError as error:  # writers rename whole files: this is the disk's doing, or a person's
+    except (ValueError, RecursionError) as error:  # writers rename whole files: this is the disk's doing, or a person's
         return {"state": UNREADABLE, "detail": f"{path} is damaged: {error}"}
 
 

@@ -135,6 +135,6 @@ def read_lines(path: Path, after: int = 0) -> list[tuple[int, Any]]:
             continue
         try:
             found.append((number, json.loads(line)))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
     return found

@@ -106,7 +106,7 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
         except OSError:
             if not (folder / "config.json").is_file():  # else another was faster
                 raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingProblem("bad_spec", f"{path}: {error}", "Fix the model's configuration.") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -47,7 +47,7 @@ def read_records(path: Path) -> Records:
                 count += 1
                 try:
                     fault = _fault(json.loads(line))
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     fault = str(error)
                 if fault:
                     faults.append(f"line {number}: {fault}")

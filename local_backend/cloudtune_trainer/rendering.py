@@ -257,6 +257,6 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     try:
         function["arguments"] = json.loads(function["arguments"])
-    except (TypeError, ValueError):  # an object already, or what the model once wrote wrongly: shown as it is
+    except (TypeError, ValueError, RecursionError):  # an object already, or what a model wrote wrongly: shown as it is
         return call
     return {**call, "function": function}

@@ -66,7 +66,7 @@ def test_commands_leave_nothing_open_to_others(tiny: Desk, tmp_path: Path) -> No
         run(tiny, *words, CLOUDTUNE_BACKENDS__LOCAL__ROOT=str(runs))
     kept = {path.name for path in (*tiny.home.rglob("*"), *runs.rglob("*"))}
     assert {"ledger.db", "spool", "verdicts", "log.txt", "train.jsonl", "tuned.json", "worker.json"} <= kept
-    assert open_to_others(tiny.home, runs) == {}
+    assert open_to_others(tiny.home, runs, tiny.folder / "out.jsonl") == {}
 
 
 def test_the_emulator_leaves_nothing_open_to_others(desk: Desk) -> None:

@@ -110,7 +110,10 @@ def read_body(data: Any, content_type: str) -> dict[str, Any]:
     """A request's body. Raises ValueError for what is none."""
     if "json" not in content_type:
         raise ValueError(f"unsupported content type {content_type}: send application/json")
-    body = json.loads(data)
+    try:
+        body = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("the body is nested too deeply") from error
     if not isinstance(body, dict) or not ("messages" in body or isinstance(body.get("inputs"), str)):
         raise ValueError("the body requires `messages` or `inputs`")
     return body

@@ -269,7 +269,7 @@ def _write_interpreter(folder: Path, python: str) -> None:
 def _decoded(value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

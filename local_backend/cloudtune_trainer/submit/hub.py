@@ -11,8 +11,10 @@ import os
 import re
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 TIMEOUT_S = 10.0
 _LARGEST = 10_000_000
@@ -58,9 +60,9 @@ def look_up(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise HubError("the hub is disabled (HF_HUB_OFFLINE is set)", "use a model folder or a .gguf file")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    info = _get(f"{endpoint}/api/models/{name}/revision/{revision or 'main'}", name)
+    info = _get(f"{endpoint}/api/models/{name}/revision/{quote(revision or 'main', safe='')}", name)
     commit = info.get("sha")
-    if not isinstance(commit, str):
+    if not isinstance(commit, str) or not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise HubError(f"{endpoint} does not respond like a model hub", "check HF_ENDPOINT")
     return commit, _get(f"{endpoint}/{name}/resolve/{commit}/config.json", name)
 
@@ -77,7 +79,7 @@ def _get(url: str, name: str) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         error.close()  # it is the answer, too, and holds its connection
         raise _refused(error.code) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         advice = "download the model on a machine with network access, and use its folder or a .gguf file"
         raise HubError(f"cannot connect to the hub ({reason})", advice) from error

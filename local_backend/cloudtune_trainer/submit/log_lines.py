@@ -46,7 +46,7 @@ def parsed(line: str) -> tuple[str, dict[str, Any]] | None:
     kind, _, text = line.removeprefix(PREFIX).partition(" ")
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return (kind, document) if isinstance(document, dict) else None
 

@@ -114,7 +114,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     for number, line in lines:
         try:
             found.append(_prompt(json.loads(line)))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             fix = 'write {"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}'
             problems.append(Problem(code="prompt", message=str(error), file=label, line=number, fix=fix))
     if problems:

@@ -1,7 +1,7 @@
 """Folders and files that only the user can read: mode 0700 and 0600, regardless of the umask.
 
 All files that cloudtune stores (rows, specs, output, weights, state, logs, caches) are written through this module.
-Files at a path that the user chooses, such as ``data convert --out``, are not.
+Files at a path that the user chooses, such as ``export`` and ``init``, are not.
 `cloudtune_trainer.private_files` does the same for the trainer, which ships without this package.
 """
 

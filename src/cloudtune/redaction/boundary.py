@@ -53,8 +53,8 @@ LOCAL: Final = frozenset(
     {"check", "plan", "capabilities_of", "check_import", "close", "data_target", "target_for", "secrets"}
 )
 """Calls that ask nobody."""
-UNREADABLE: Final = (AttributeError, LookupError, TypeError, ValueError)
-"""What reading a document of another shape raises."""
+UNREADABLE: Final = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a document of another shape raises. JSON that is nested too deeply is a `RecursionError`."""
 
 
 def guarded(backend: Backend, settings: Mapping[str, Any] | None = None) -> Backend:

@@ -3,6 +3,8 @@
 import http.server
 import json
 import math
+import re
+import socket
 import struct
 import threading
 
@@ -237,6 +239,43 @@ def test_the_hub_says_no(hub):
     assert "denies access to it" in refusal("org/private")
     assert "500" in refusal("org/broken")
     assert "unexpected response" in refusal("org/odd")
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+REPLIES = {
+    "nothing": b"", "another protocol": b"SSH-2.0-OpenSSH\r\n", "a page": HEAD + b"\r\n<html>",
+    "a chunk that ends early": HEAD + b"Transfer-Encoding: chunked\r\n\r\n100\r\n{",
+    "a chunk of no size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{",
+    "a body that ends early": HEAD + b"Content-Length: 100\r\n\r\n{", "not UTF-8": HEAD + b"\r\n\xff\xfe{}",
+    "many headers": HEAD + b"A: b\r\n" * 200 + b"\r\n{}",
+    "a long header": HEAD + b"A: " + b"x" * 70_000 + b"\r\n\r\n{}",
+    "deep JSON": HEAD + b"\r\n" + b"[" * 100_000, "a long number": HEAD + b'\r\n{"sha": ' + b"9" * 5000 + b"}",
+    "a commit that is a path": HEAD + b'\r\n{"sha": "../../other/model"}',
+    "a commit with control characters": HEAD + b'\r\n{"sha": "\\u001b[31m a"}',
+    "a redirect to a file": b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_a_reply_that_is_not_the_hubs_is_one_clear_error(monkeypatch, reply):
+    def answer(listener):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        assert re.search("cannot connect to the hub|hub returned|respond like a model hub", refusal("org/name"))
+        thread.join()
+
+
+def test_a_revision_is_one_part_of_the_hubs_path(hub):
+    assert "no such model" in refusal("org/other", revision="refs/pr/1")
+    assert hub[-1][0] == "/api/models/org/other/revision/refs%2Fpr%2F1"
 
 
 def test_the_hub_cannot_be_reached(monkeypatch):

@@ -246,6 +246,6 @@ def _shown(message: Message) -> dict[str, Any]:
     """The message as templates know it: the arguments of a call are an object there."""
     shown: dict[str, Any] = msgspec.to_builtins(message)
     for call in shown.get("tool_calls", ()):
-        with contextlib.suppress(msgspec.DecodeError):  # what the model once wrote wrongly is shown as it is
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):  # what a model wrote wrongly is shown as it is
             call["function"]["arguments"] = msgspec.json.decode(call["function"]["arguments"])
     return shown

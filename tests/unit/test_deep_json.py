@@ -1,0 +1,90 @@
+"""JSON that is nested too deeply makes Python raise RecursionError, which is no ValueError: every reader catches it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cloudtune_trainer import folder
+from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.records import read_records
+from cloudtune_trainer.sagemaker import serving
+from cloudtune_trainer.submit import log_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROOTS = ("src/cloudtune", "local_backend/cloudtune_local", "local_backend/cloudtune_trainer")
+"""Providers are called through `redaction.boundary`, which makes an InvalidResponse of a RecursionError."""
+TRUSTED = {
+    "src/cloudtune/document/formats.py": "document.py, its only caller, catches it",
+    "src/cloudtune/testing/contract/plan_clauses.py": "reads what the test has written",
+    "local_backend/cloudtune_trainer/folder.py": "read_json: the run's own state",
+    "local_backend/cloudtune_trainer/records.py": "__iter__: read_records has read the rows before",
+    "local_backend/cloudtune_trainer/tiny.py": "models.py, its caller, catches it",
+    "local_backend/cloudtune_trainer/sagemaker/entrypoint.py": "reads what the service or the trainer wrote",
+}
+DEEP = "[" * 100_000
+CATCHES = ("RecursionError", "Exception", "BaseException")
+
+
+def unguarded(path: Path) -> Iterator[int]:
+    """Lines that parse JSON outside a ``try`` that catches RecursionError."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try)
+        and any(
+            isinstance(name, ast.Name) and name.id in CATCHES
+            for handler in node.handlers
+            if handler.type is not None
+            for name in ast.walk(handler.type)
+        )
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and id(node) not in guarded
+            and ast.unparse(node.func) in ("json.loads", "json.load")
+        ):
+            yield node.lineno
+
+
+def test_every_reader_of_json_catches_the_error() -> None:
+    paths = [path for root in ROOTS for path in sorted((REPOSITORY / root).rglob("*.py"))]
+    found = {str(path.relative_to(REPOSITORY)): list(unguarded(path)) for path in paths}
+    assert {name: lines for name, lines in found.items() if lines and name not in TRUSTED} == {}
+    assert [name for name in TRUSTED if not found.get(name)] == [], "exceptions that are none any more"
+
+
+def test_a_deep_row_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{{"text": "a"}}\n{DEEP}\n')
+    with pytest.raises(TrainingProblem, match="line 2: maximum recursion depth"):
+        read_records(path)
+
+
+def test_a_deep_line_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(f'{DEEP}\n{{"a": 1}}\n')
+    assert folder.read_lines(path) == [(2, {"a": 1})]
+    assert log_lines.parsed(f"{log_lines.PREFIX}metrics {DEEP}") is None
+
+
+def test_a_deep_request_is_a_bad_request() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        serving.read_body(DEEP, "application/json")
+
+
+def test_deep_arguments_of_a_call_are_text() -> None:
+    from cloudtune_trainer import rendering
+
+    call: dict[str, Any] = {"id": "a", "function": {"name": "f", "arguments": DEEP}}
+    assert rendering._called(call) == call

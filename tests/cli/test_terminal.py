@@ -41,6 +41,7 @@ WORDS: dict[str, list[str]] = {
     "data dedupe": ["{rows}", "--x{NAMED}"], "data balance": ["{rows}", "--x{NAMED}"],
     "data preview": ["{good}", "-n", "9"],
     "data profile": ["{rows}", "--out", "no{NAMED}/page.html"], "data stats": ["{rows}"],
+    "data rules": ["--for", "x{NAMED}"],
 }  # fmt: skip
 
 

@@ -41,12 +41,14 @@ def _check_message(message: Any, where: str) -> None:
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise RowFault(f"{where} has no valid 'role'.")
     role, content = message["role"], message.get("content")
+    if not isinstance(message.get("tool_calls") or [], list):
+        raise RowFault(f"{where}.tool_calls must be a list.")
     is_call = role == "assistant" and (message.get("tool_calls") or message.get("function_call"))
     if not isinstance(content, str | list) and not is_call:
         raise RowFault(f"{where} has no 'content'.")
     if role == "tool" and not isinstance(content, str):
         raise RowFault(f"{where}, key 'content': Input should be a valid string.")
-    for text in _texts(content):
+    for text in _texts(message):
         if found := _SPECIAL.search(text):
             raise RowFault(f"{where} contains an invalid token: {found.group()}.")
     name = message.get("name")
@@ -56,12 +58,17 @@ def _check_message(message: Any, where: str) -> None:
         _check_call(call, f"{where}.tool_calls[{index}]")
 
 
-def _texts(content: Any) -> Iterator[str]:
+def _texts(message: dict[str, Any]) -> Iterator[str]:
+    content = message.get("content")
     if isinstance(content, str):
         yield content
     for part in content if isinstance(content, list) else ():
         if isinstance(part, dict) and isinstance(part.get("text"), str):
             yield part["text"]
+    for call in message.get("tool_calls") or ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+            yield function["arguments"]
 
 
 def _check_call(call: Any, where: str) -> None:

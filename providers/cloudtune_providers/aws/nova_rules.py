@@ -10,10 +10,9 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.data.conversation_rules import turns_of
+from cloudtune.data.conversation_rules import texts_of, turns_of
 from cloudtune.data.records import ImagePart, Item, Preference, VideoPart
 from cloudtune.data.row_rules import DataRule, RowRule, Source
-from cloudtune.data.rules import texts
 from cloudtune_providers.aws.converse import IMAGES, VIDEOS, format_of
 
 if TYPE_CHECKING:
@@ -58,12 +57,9 @@ def address_of(part: ImagePart | VideoPart) -> Any:
 
 
 def _words(prompts_only: bool, record: Record) -> Iterator[Finding]:
-    for field, role, text in texts(record):
+    for field, role, text in texts_of(record):
         if (role != "assistant" or not prompts_only) and (found := _WORD.search(text)):
             yield field, f"the text contains the reserved word {found.group()!r}"
-    for field, message in turns_of(record):
-        if isinstance(message.reasoning_content, str) and (found := _WORD.search(message.reasoning_content)):
-            yield f"{field}.reasoning_content", f"the text contains the reserved word {found.group()!r}"
 
 
 def _keys(record: Record) -> Iterator[Finding]:

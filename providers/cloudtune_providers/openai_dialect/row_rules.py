@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
-from cloudtune.data.conversation_rules import arguments_of, decoded, turns_of, unmatched_calls
+from cloudtune.data.conversation_rules import arguments_of, decoded, texts_of, turns_of, unmatched_calls
 from cloudtune.data.records import ImagePart, Item, Preference
 from cloudtune.data.row_rules import DataRule, RowRule, Source
-from cloudtune.data.rules import texts
 from cloudtune_providers.openai_dialect.model_names import base_of
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def _names(record: Record) -> Iterator[Finding]:
 
 
 def _special_tokens(record: Record) -> Iterator[Finding]:
-    for field, _, text in texts(record):
+    for field, _, text in texts_of(record):
         if found := _TOKEN.search(text):
             yield field, f"the text contains the token {found.group()}"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cloudtune.data.records import Chat, Item, Preference, Rated
+from cloudtune.data.records import Chat, Item, Preference, Rated, TextPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +36,20 @@ def conversations_of(record: Record) -> list[Turns]:
 
 def _named(name: str, messages: list[Message]) -> Turns:
     return [(f"{name}[{i}]", message) for i, message in enumerate(messages)]
+
+
+def texts_of(record: Record) -> Iterator[tuple[str, str, str]]:
+    """Field, role and text of all that the turns say: content, reasoning and arguments of calls."""
+    for field, message in turns_of(record):
+        if isinstance(message.content, str):
+            yield f"{field}.content", message.role, message.content
+        for i, part in enumerate(message.content if isinstance(message.content, list) else ()):
+            if isinstance(part, TextPart):
+                yield f"{field}.content[{i}].text", message.role, part.text
+        if isinstance(message.reasoning_content, str):
+            yield f"{field}.reasoning_content", message.role, message.reasoning_content
+        for i, call in enumerate(message.tool_calls or ()):
+            yield f"{field}.tool_calls[{i}].function.arguments", message.role, call.function.arguments
 
 
 def unmatched_calls(record: Record) -> Iterator[Finding]:

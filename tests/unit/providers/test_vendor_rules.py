@@ -112,6 +112,7 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
             chat(said("código <|fim_suffix|> aquí"), A), chat(U, said("<|endoftext|>", "assistant")),
             chat(said("<|endofprompt|>", "system"), U, A), chat(said([{"type": "text", "text": "<|fim_prefix|>"}]), A),
             {**PAIR, "rejected": [said("<|fim_middle|>", "assistant")]},
+            chat(U, call(arguments='{"a":"<|endoftext|>"}')), chat(U, call(), result(content="<|endoftext|>"), A),
         ],
         [chat(said("fim_suffix |> <| endoftext"), A)],
     ),
@@ -165,7 +166,8 @@ CASES: dict[str, tuple[list[Row], list[Row]]] = {
     "reserved_word": (
         [chat(said(f"a {word} b", role), *after)
          for word in ("System:", "SYSTEM:", "uSer:", "bot:", "Assistant:", "thought:", "[eos]", "<Image>", "<unk>")
-         for role, after in (("user", [A]), ("system", [U, A]))],
+         for role, after in (("user", [A]), ("system", [U, A]))]
+        + [chat(said([{"type": "text", "text": "User: a"}]), A)],
         [chat(said("sistema : usuario, <imagen>"), A)],
     ),
     "reference_answer": (
@@ -230,6 +232,19 @@ def test_every_rule_has_a_row_that_breaks_it_and_one_that_keeps_it() -> None:
     assert seen_codes == {*CASES, *FACTS}
 
 
+def test_reserved_words_count_in_answers_except_for_distillation() -> None:
+    (trained,), (distilled,) = (
+        [rule for rule in rules_of("bedrock", NOVA, method) if rule.code == "reserved_word"]
+        for method in ("sft", "distill")
+    )
+    for answer in (said("User: no", "assistant"), A | {"reasoning_content": "BOT: no"}):
+        record = record_of(chat(U, answer))
+        assert isinstance(trained, RowRule)
+        assert isinstance(distilled, RowRule)
+        assert [*trained.problems(record)]
+        assert not [*distilled.problems(record)]
+
+
 @pytest.mark.parametrize(("backend", "model", "method"), TARGETS)
 def test_the_list_of_rules_has_every_code_with_its_source(backend: str, model: str | None, method: str) -> None:
     listed = {rule.code: rule for rule in list_rules(backend, model, method)}
@@ -268,7 +283,7 @@ def made(seed: int) -> Row:
             messages[-1]["content"] = [{"type": "text", "text": text()}, image(url())]
         if choose.random() < 0.3:
             ids = choose.choice([("a",), ("a", "b"), ("a", "a")])
-            arguments = choose.choice(["{}", '{"a":1}', "a=1", "[]", '"{}"'])
+            arguments = choose.choice(["{}", '{"a":1}', "a=1", "[]", '"{}"', '{"a":"<|endoftext|>"}'])
             messages.append(call(choose.choice(["hora", "mala hora"]), arguments, *ids))
             messages += [result(choose.choice([one, one, one, one, "z", None])) for one in ids if choose.random() < 0.8]
         if choose.random() < 0.9:

@@ -172,7 +172,7 @@ def test_tags_that_aws_would_refuse(rows: Path) -> None:
 
 def test_rows_that_make_a_job_of_nova_fail_are_found_before_upload(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    lines = [{"prompt": "User: hello" if n == 4 else f"{n}?", "completion": "User: may stand here"} for n in range(9)]
+    lines = [{"prompt": "User: hello" if n == 4 else f"{n}?", "completion": "!"} for n in range(9)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     spec = JobSpec.model_validate({"model": NOVA, "data": {"train": str(path)}})
     with pytest.raises(DataError) as refused:

@@ -258,14 +258,13 @@ class Source(Part):
             return self
         if self.columns or self.kind != "auto":
             raise ValueError("a template uses the file's column names and cannot be combined with columns or kind")
-        named = [name for key, text in self.template.items() for name in _columns(key, text)]
-        if not named:
+        if not [name for key, text in self.template.items() for name in _columns(key, text)]:
             raise ValueError("the template uses no column; write for example {question}")
         return self
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """All paths as a list."""
+        """All paths."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
 
@@ -299,8 +298,7 @@ class Data(Part):
         tuple[MixedIn, ...] | None,
         BeforeValidator(_sequence, json_schema_input_type=tuple[MixedIn, ...] | MixedIn | None),
     ] = None
-    """Other sources, by weight. Rows are chosen by hash and never held out. Rows that equal a held-out row are
-    removed."""
+    """Other sources, by weight. Rows are chosen by hash, never held out, and never equal to a held-out row."""
     validation: HeldOut | None = None
     """A separate source, or the share of the training rows to hold out (by a seeded hash of the content)."""
     test: HeldOut | None = None

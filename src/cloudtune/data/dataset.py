@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune.data.checks.record_checks import faults_of
 from cloudtune.data.encoding import BOM, Encoded
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.read import explain
+from cloudtune.data.read import wrong_values
 from cloudtune.data.read.culprit import UNFORESEEN
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import canonical
@@ -175,7 +175,7 @@ def _written(records: Iterable[Record], form: Any, allowed: frozenset[str], faul
             faults.error("loss", loss_problem(form.name, error.lost).message, row=number, field=",".join(error.lost),
                          fix=loss_problem(form.name, error.lost).fix)  # fmt: skip
         except (ValueError, *UNFORESEEN) as error:
-            problem = explain.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
+            problem = wrong_values.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
             faults.error(problem.code, problem.message, row=number, field=problem.field, fix=problem.fix)
 
 

@@ -14,7 +14,7 @@ from tests.unit.data.test_written_rows import NESTED
 
 from cloudtune.data.places import Located
 from cloudtune.data.problem_list import Faults
-from cloudtune.data.read import explain
+from cloudtune.data.read import wrong_values
 from cloudtune.data.read.blocks import Block
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.kinds import row_type
@@ -269,6 +269,6 @@ def test_a_writer_that_fails_names_line_and_field() -> None:
     record = next(iter(FileRows("-", {}, None, Faults()).of_block(Block(json.dumps(row).encode(), 1, lines=1)).records))
     with pytest.raises((KeyError, ValueError)) as failed:
         form.write(record)  # type: ignore[misc]
-    problem = explain.conversion(failed.value, record, form.write)  # type: ignore[arg-type]
+    problem = wrong_values.conversion(failed.value, record, form.write)  # type: ignore[arg-type]
     located = Located("rows.jsonl", [7]).locate(problem, 0)
     assert str(located).startswith("rows.jsonl:7: tools[1]")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cloudtune.data.checks.limits import length_problem
-from cloudtune.data.read import explain
+from cloudtune.data.read import wrong_values
 from cloudtune.data.records import Chat, Preference
 from cloudtune.errors import Problem
 
@@ -119,7 +119,7 @@ def _one_by_one(counter: Counter, at: Located, records: list[Record], problems: 
             counts += counter.count([record])
         except ValueError as error:
             counts.append(0)
-            problem = explain.conversion(error)
+            problem = wrong_values.conversion(error)
             problems.append(at.locate(msgspec.structs.replace(problem, code="template"), index))
     return counts
 

@@ -14,7 +14,7 @@ from cloudtune.data.checks.measuring import Measure
 from cloudtune.data.checks.record_checks import faults_of, is_plain
 from cloudtune.data.checks.targets import row_rules
 from cloudtune.data.places import Located
-from cloudtune.data.read import explain
+from cloudtune.data.read import wrong_values
 from cloudtune.data.read.culprit import UNFORESEEN
 from cloudtune.data.read.plain import ANSWER, PlainRows
 from cloudtune.data.records import Chat, Labelled, Picture, canonical, canonical_lines, kind_of
@@ -192,7 +192,9 @@ class Scanner:
                 problems.append(good.at.locate(loss_problem(form.name, error.lost), index))
             except (ValueError, *UNFORESEEN) as error:
                 if index not in broken:  # whose fault is already reported
-                    problem = explain.conversion(error, record, lambda one: form.line(one, canonical(one), allowed))
+                    problem = wrong_values.conversion(
+                        error, record, lambda one: form.line(one, canonical(one), allowed)
+                    )
                     problems.append(good.at.locate(problem, index))
             written.append(said)
         return written

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -21,7 +19,6 @@ MAX_SKIP_BYTES = 1 << 30
 MAX_BROKEN = 1000
 """Places where a file is broken, before the rest of it is left unread."""
 _KEPT_BYTES = 16 << 20
-_BOM = b"\xef\xbb\xbf"
 TOO_LONG_FIX = f"a row can be at most {MAX_ROW_BYTES >> 20} MiB; check that the file has one JSON object per line"
 
 
@@ -236,33 +233,3 @@ class _Splitter:
             elif token.end() - token.start() == 1:
                 return 0
         return 0
-
-
-def sniff(head: bytes) -> tuple[str, bytes]:
-    """What a JSON file's first bytes say: ``jsonl`` or ``json`` (an array, or objects over several lines).
-
-    Gives the bytes back without the byte order mark.
-    """
-    head = head.removeprefix(_BOM)
-    start = head.lstrip()
-    if start[:1] == b"[":
-        return "json", head
-    first, *more = start.split(b"\n")
-    first = first.rstrip()
-    if first.endswith(b"}") or not more or _is_object(first.removesuffix(b",")):
-        return "jsonl", head
-    # A damaged first line is not the beginning of an object over several lines if rows like it follow.
-    key = _FIRST_KEY.match(first)
-    rows = key is not None and any(line.startswith(key.group()) and _is_object(line) for line in more[:_LOOKED_AT])
-    return ("jsonl" if rows else "json"), head
-
-
-_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]+"')
-_LOOKED_AT = 20
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(msgspec.json.decode(line), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 import msgspec
 
 from cloudtune.data.read.blocks import MAX_ROW_BYTES, TOO_LONG_FIX
-from cloudtune.data.read.size_limits import FREE_BYTES, MAX_RATIO
+from cloudtune.data.read.workbook import Refused, sheet_rows
 from cloudtune.files.regular_file import open_regular
 
 if TYPE_CHECKING:
@@ -41,10 +41,6 @@ _encoder = msgspec.msgpack.Encoder()
 _request = msgspec.msgpack.Decoder(tuple[str, bytes])
 
 
-class Refused(Exception):
-    """The file cannot be read; the arguments are code, message and fix."""
-
-
 def main() -> None:
     """Read one file after the other until the input ends."""
     requests, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -62,7 +58,7 @@ def _answer(kind: str, path: bytes, out: IO[bytes]) -> None:
     _watch(BATCH_SECONDS)
     try:
         with open_regular(os.fsdecode(path)) as file:
-            for rows in _sheet_rows(file) if kind == "xlsx" else _rows(kind, file):
+            for rows in map(_encoder.encode, sheet_rows(file)) if kind == "xlsx" else _rows(kind, file):
                 _watch(0)  # the reader may take its time
                 send(out, ROWS, rows)
                 _watch(BATCH_SECONDS)
@@ -124,39 +120,6 @@ def _rows(kind: str, file: IO[bytes]) -> Iterator[bytes]:
             yield data
             start += count
         number += batch.num_rows
-
-
-def _sheet_rows(file: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a workbook's only worksheet with content, below the column names in its first row."""
-    from zipfile import ZipFile
-
-    from python_calamine import CalamineWorkbook
-
-    with ZipFile(file) as archive:
-        size = sum(one.file_size for one in archive.infolist())
-    if size > max(FREE_BYTES, MAX_RATIO * file.seek(0, os.SEEK_END)):
-        message = f"its content is larger than {FREE_BYTES >> 20} MiB and {MAX_RATIO} times the file size"
-        raise Refused("decompressed_too_large", message, "if that is correct, save it as CSV")
-    file.seek(0)
-    book = CalamineWorkbook.from_filelike(file)
-    sheets = {name: rows for name in book.sheet_names if (rows := book.get_sheet_by_name(name).to_python())}
-    if len(sheets) > 1:
-        raise Refused("several_sheets", f"the workbook has several worksheets: {', '.join(list(sheets)[:8])}"[:300],
-                      "save the one to use as a file of its own")  # fmt: skip
-    names, *rows = [[_cell(value) for value in row] for row in next(iter(sheets.values()), [[]])]
-    width = max((i for i, name in enumerate(names, 1) if name), default=0)
-    if not width or not all(names[:width]) or any(any(row[width:]) for row in rows):
-        raise Refused("bad_header", "a column has no name in the first row", "write a name above each column")
-    if twice := [name for name, times in Counter(map(str, names[:width])).items() if times > 1]:
-        raise Refused("bad_header", f"duplicate column {twice[0][:80]}", "rename one of them")
-    for start in range(0, len(rows), BATCH_ROWS):
-        some = rows[start : start + BATCH_ROWS]
-        yield _encoder.encode([{str(name): cell for name, cell in zip(names[:width], row)} for row in some])  # noqa: B905
-
-
-def _cell(value: Any) -> Any:
-    """A worksheet's numbers are all floats."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _some(batch: Any, start: int, number: int) -> tuple[int, bytes]:

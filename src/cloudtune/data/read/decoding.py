@@ -10,9 +10,9 @@ import msgspec
 
 from cloudtune.data.places import Batch, located
 from cloudtune.data.problem_list import MAX_UNUSED_KEYS
-from cloudtune.data.read import explain
+from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.blocks import PART_BYTES, Block
-from cloudtune.data.read.duplicate_keys import duplicate_key, has_same_keys
+from cloudtune.data.read.duplicate_keys import check_keys, duplicate_key
 from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, field_name, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import recognise
@@ -35,7 +35,6 @@ MAX_BAD_ROWS = 100_000
 """Rows of one file that cannot be decoded, before the rest of it is left unread."""
 MAX_SUGGESTIONS = 1000
 """Of each code, in one file."""
-_encoder = msgspec.json.Encoder()
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
 """What conversion from a vendor's free-form blocks may meet."""
@@ -85,10 +84,10 @@ class FileRows:
         if block.pieces is not None:
             data = b"[" + b",".join([piece for _, piece in block.pieces]) + b"]"
             rows = how.array.decode(data)
-            _check_keys(block, data, rows)
+            check_keys(data, rows, block.rows())
             return Batch(self.file, [line for line, _ in block.pieces], records(rows, how))
         rows = how.lines.decode_lines(block.data)
-        _check_keys(block, block.data, rows)
+        check_keys(block.data, rows, block.rows())
         if len(rows) == block.lines and block.data.count(b"}\n{") == len(rows) - 1:
             return Batch(self.file, range(block.first_line, block.first_line + len(rows)), records(rows, how))
         # There are blank lines, or rows over several lines, or several in one: JSON, but not one object a line.
@@ -134,9 +133,9 @@ class FileRows:
         try:
             return self._with_odd_keys(value, how) if self._has_odd_keys(value, how) else how.lines.decode(data)
         except msgspec.ValidationError as error:
-            return self._bad(line, explain.validation(str(error), value, how.kind))
+            return self._bad(line, wrong_values.validation(str(error), value, how.kind))
         except _BAD_RECORD as error:
-            return self._bad(line, explain.conversion(error))
+            return self._bad(line, wrong_values.conversion(error))
 
     def _has_odd_keys(self, row: Mapping[str, Any], how: RowType) -> bool:
         """Whether the row has keys that its type does not list: see ``kinds.MAX_EXTRA`` and ``kinds.fits_a_field``."""
@@ -172,19 +171,19 @@ class FileRows:
         for line, row in zip(table.lines, table.rows, strict=True):
             try:
                 value = {self._field_name(key): unnested(key, row[key], how) for key in used}
-                decoded = msgspec.convert(value, how.struct, strict=False)
-            except msgspec.ValidationError as error:
-                self._bad(line, explain.validation(str(error), value, how.kind), table.by_row)
-                continue
+                more = {key: unnested(key, row[key], how) for key in extra}
             except NestedError as error:
                 self._bad(line, error.problem, table.by_row)
                 continue
             try:
+                decoded = msgspec.convert(value, how.struct, strict=False)
+            except msgspec.ValidationError as error:
+                self._bad(line, wrong_values.validation(str(error), value, how.kind), table.by_row)
+                continue
+            try:
                 made = records([decoded], how)
                 if extra:
-                    made = [with_fields(made[0], {key: unnested(key, row[key], how) for key in extra})]
-            except NestedError as error:
-                self._bad(line, error.problem, table.by_row)
+                    made = [with_fields(made[0], more)]
             except (msgspec.ValidationError, *_BAD_RECORD) as error:
                 self._bad(line, self._unusable(error, decoded, how), table.by_row)
             else:
@@ -195,7 +194,7 @@ class FileRows:
     @staticmethod
     def _unusable(error: Exception, row: Any, how: RowType) -> Problem:
         """Why no record can be made of the decoded row."""
-        return explain.conversion(error, row, lambda one: records([one], how))
+        return wrong_values.conversion(error, row, lambda one: records([one], how))
 
     def _fitting(self, row: Mapping[str, Any], line: int | None) -> RowType | Problem:
         """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""
@@ -248,9 +247,3 @@ class FileRows:
     def _bad(self, line: int, problem: Problem, by_row: bool = False) -> None:
         self.bad += 1
         self.faults.add(located(problem, self.file, line, by_row))
-
-
-def _check_keys(block: Block, data: bytes, rows: list[Any]) -> None:
-    """Raise ValueError if a key occurs twice in one of the block's rows, which were decoded from ``data``."""
-    if not has_same_keys(data, _encoder.encode(rows)) and any(duplicate_key(row) for _, row in block.rows()):
-        raise ValueError("duplicate key")

@@ -11,7 +11,7 @@ import msgspec
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _ESCAPED_COLON = b"\\u003"
 _SHOWN_CHARS = 80
@@ -26,6 +26,12 @@ def has_same_keys(raw: bytes, encoded: bytes) -> bool:
     something may be missing: an unused key, a null or a duplicate.
     """
     return raw.count(b":") == encoded.count(b":") and _ESCAPED_COLON not in raw
+
+
+def check_keys(data: bytes, decoded: list[Any], rows: Iterable[tuple[int, bytes]]) -> None:
+    """Raise ValueError if a key occurs twice in one of the rows, which were decoded from ``data``."""
+    if not has_same_keys(data, _encoder.encode(decoded)) and any(duplicate_key(row) for _, row in rows):
+        raise ValueError("duplicate key")
 
 
 def duplicate_key(raw: bytes) -> Problem | None:

@@ -7,8 +7,9 @@ from typing import IO, TYPE_CHECKING, cast
 from msgspec import structs
 
 from cloudtune.data.read.arrow import ON_DISK, ColumnarReader
-from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks, sniff
+from cloudtune.data.read.blocks import PART_BYTES, Block, array_blocks, line_blocks
 from cloudtune.data.read.decoding import FileRows
+from cloudtune.data.read.json_layout import sniff
 from cloudtune.data.read.kinds import RowType, row_type
 from cloudtune.data.read.kinds_other import kind_named
 from cloudtune.data.read.opening import at_hand, files_of, format_of, opened, unreadable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from cloudtune.data.places import Batch
-from cloudtune.data.read import explain
+from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.decoding import FileRows
 from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.read.kinds import records, row_type
@@ -124,7 +124,7 @@ class TemplateRows(FileRows):
             try:
                 found += records([msgspec.convert(filled, how.struct, strict=False)], how)
             except (msgspec.MsgspecError, ValueError) as error:
-                self._bad(line, explain.validation(str(error)), by_row)
+                self._bad(line, wrong_values.validation(str(error)), by_row)
             else:
                 lines.append(line)
         return Batch(self.file, lines, found, by_row)

@@ -23,7 +23,8 @@ _TOLERANCE = 1e-3
 def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
     """Write ``network``, a peft model in fp32, to ``folder`` as a plain model in ``dtype``.
 
-    A weight that the adapter changes and another layer shares is copied first, so that only the adapted layer changes.
+    Where the embeddings and the output layer share a weight and one of them has an adapter, the merged model stores
+    both.
 
     Raises:
         TrainingProblem: ``bad_spec``, where the merged model does not have the logits of the adapter.
@@ -42,19 +43,25 @@ def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
 
 
 def _untie(network: Any) -> None:
-    """Give each adapted layer a weight of its own."""
+    """Give the adapted one of the embeddings and the output layer a weight of its own."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     model = network.get_base_model()
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    untied = False
-    for module in model.modules():
-        if isinstance(module, BaseTunerLayer) and not hasattr(module, "get_param"):
-            layer = module.get_base_layer()
-            if uses[id(layer.weight)] > 1:
-                layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
-                untied = True
-    if untied:
+    shared = [
+        module
+        for module in model.modules()
+        if isinstance(module, BaseTunerLayer)
+        and not hasattr(module, "get_param")
+        and uses[id(module.get_base_layer().weight)] > 1
+    ]
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    if not all(module in ends for module in shared):
+        raise _refusal("several layers share a weight that the adapter changes")
+    for module in shared:
+        layer = module.get_base_layer()
+        layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    if shared:
         model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
         model.all_tied_weights_keys = model.get_expanded_tied_weights_keys(all_submodels=True)
 
@@ -72,8 +79,10 @@ def _probe_logits(network: Any) -> Tensor:
 def _compare(expected: Tensor, found: Tensor, what: str) -> None:
     error = float((expected - found).norm() / expected.norm())
     if not error <= _TOLERANCE:
-        raise TrainingProblem(
-            "bad_spec",
-            f"{what} would not answer as the adapter does: the logits differ by {error:.1%}",
-            "Export the adapter as it is. This model's layers share weights that the adapter changes.",
-        )
+        raise _refusal(f"the logits of {what} differ from the adapter's by {error:.1%}")
+
+
+def _refusal(reason: str) -> TrainingProblem:
+    return TrainingProblem(
+        "bad_spec", f"a merged model would not answer as the adapter does: {reason}", "Export the adapter as it is."
+    )

@@ -9,13 +9,14 @@ import contextlib
 import os
 import pickle
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cloudtune_trainer.adapter_targets import choose_targets, report_coverage
+from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_coverage
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
@@ -30,7 +31,6 @@ from cloudtune_trainer.weights import check_adapter_weights, load_checked
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from cloudtune_trainer.adapter_targets import Skipped
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.records import Record
     from cloudtune_trainer.reporting import Report
@@ -255,22 +255,22 @@ def add_adapter(
 
     kind = ADAPTERS[adapter.type]
     assert kind.config is not None
+    has_targets = "targets" in kind.settings
+    targets = choose_targets(model, dropout=adapter.dropout) if has_targets else Targets()
+    by_default = has_targets and adapter.targets == "all-linear"
     chosen: dict[str, Any] = {}
-    skipped: dict[str, Skipped] = {}
-    if "targets" in kind.settings and adapter.targets == "all-linear":
-        targets = choose_targets(model, dropout=adapter.dropout)
+    if by_default:
         chosen = {"target_modules": targets.modules, "target_parameters": targets.parameters or None}
-        skipped = targets.skipped
     config = kind.config(adapter, task_type=task_type, base_model_name_or_path=base.path, **chosen)
     try:
-        tuned = get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # merging unties them
+            tuned = get_peft_model(model, config)
     except ValueError as error:
-        good = ", ".join(choose_targets(model).modules)
-        raise TrainingProblem(
-            "bad_spec", f"adapter.targets: {error}", f"Targets that this model has: {good}; or use all-linear."
-        ) from error
-    if report is not None and "targets" in kind.settings:
-        report_coverage(report, tuned, skipped)
+        hint = f"Targets that this model has: {', '.join(targets.modules)}; or use all-linear."
+        raise TrainingProblem("bad_spec", f"adapter.targets: {error}", hint) from error
+    if report is not None and has_targets:
+        report_coverage(report, tuned, targets.skipped if by_default else {})
     return tuned
 
 

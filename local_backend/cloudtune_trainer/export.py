@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
 
@@ -19,6 +21,8 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     """
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
+    if to.is_symlink() and not to.exists():
+        raise FileExistsError(f"{to} is a link to {to.readlink()}, which does not exist")
     if to.exists():
         raise FileExistsError(f"{to} already exists; export to a new folder")
     to.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +32,8 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
             check_mergeable(tuned["adapter"])
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
-            shutil.copytree(folder, aside, dirs_exist_ok=True)
+            _copy(folder, aside)
+            _bring_base(folder, tuned, aside)
         aside.rename(to)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -36,7 +41,26 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     return sorted(path for path in to.rglob("*") if path.is_file())
 
 
-def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_code: bool) -> None:
+def _copy(folder: Path, to: Path) -> None:
+    """Copy a folder. Unlike `shutil.copytree`, it ends with the first error, as that error."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            target = to / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def _bring_base(folder: Path, tuned: dict[str, Any], to: Path) -> None:
+    """Copy a base model that was built for the job: it cannot be built again, and is deleted with the job."""
+    base = folder / tuned["base_folder"]
+    if tuned["adapter"] == "full" or tuned["base"]["source"] != "config" or not base.is_dir() or (to / "base").is_dir():
+        return
+    check_base(tuned, base)
+    _copy(base, to / "base")
+    write_json(to / TUNED, {**tuned, "base_folder": "base"})
+
+
+def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: bool) -> None:
     import torch
     from transformers import AutoConfig
 
@@ -44,7 +68,7 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
     from cloudtune_trainer.merging import merge_into
     from cloudtune_trainer.models import BaseModel, found, load_tokenizer
 
-    base = base_of(tuned, trust_remote_code=trust_remote_code)
+    base = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)

@@ -246,8 +246,8 @@ class Client:
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
-                f"the data or the model of {ref} has changed since it was submitted",
-                hint="submit its spec file as a new job",
+                f"{_what_changed(made.plan, resolved, data)} of {ref} has changed since it was submitted",
+                hint="put the original back, or submit its spec file as a new job",
             )
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
@@ -432,6 +432,15 @@ class Client:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""
         found = self.ledger.attempts()
         return Rows([attempt for attempt in found if attempt.ref is None], found.damaged)
+
+
+def _what_changed(plan: Plan, resolved: Resolved, data: DataReport) -> str:
+    """Name what differs from a submitted plan, with both fingerprints."""
+    pairs = {"the data": (plan.data.fingerprint, data.fingerprint)}
+    names = sorted({*plan.resolved.identity, *resolved.identity})
+    pairs |= {f"the {name}": (plan.resolved.identity.get(name), resolved.identity.get(name)) for name in names}
+    differing = [f"{name} (fingerprint {was}, now {is_now})" for name, (was, is_now) in pairs.items() if was != is_now]
+    return " and ".join(differing) or "the data or the model"
 
 
 def connect(backend: str, **settings: Any) -> Client:

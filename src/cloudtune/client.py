@@ -12,7 +12,15 @@ import msgspec
 from cloudtune.backend import Backend
 from cloudtune.capability_check import Fitted, fit, row_rules
 from cloudtune.clock import SystemClock
-from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.errors import (
+    CloudtuneError,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    Problem,
+    SpecError,
+    UnsupportedError,
+)
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
@@ -140,7 +148,22 @@ class Client:
         resolved, data = self._look(fitted.spec, chosen)
         key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
-        return self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        plan = self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        if resume and attempt == 1:
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
+        return plan
+
+    def _not_resumed(self, plan: Plan) -> list[Problem]:
+        """Warn if the last job of that name is not resumed, because it is another job: something has changed."""
+        for made in self.ledger.named(plan.name):
+            if made.name == plan.name and made.backend == plan.backend and made.ref and not made.gone_at:
+                if made.key == plan.key:
+                    return []
+                what = _what_changed(made.plan, plan.resolved, plan.data) or "the spec"
+                message = f"this is a new job, not a continuation of {made.ref}: {what} has changed"
+                fix = f"to continue that job as it was: cloudtune resume {made.ref}"
+                return [Problem(code="not_resumed", severity="warning", message=message, fix=fix)]
+        return []
 
     def _planned(
         self, fitted: Fitted, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
@@ -246,7 +269,7 @@ class Client:
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
-                f"{_what_changed(made.plan, resolved, data)} of {ref} has changed since it was submitted",
+                f"{_what_changed(made.plan, resolved, data) or 'scope'} of {ref} has changed since it was submitted",
                 hint="put the original back, or submit its spec file as a new job",
             )
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
@@ -440,7 +463,7 @@ def _what_changed(plan: Plan, resolved: Resolved, data: DataReport) -> str:
     names = sorted({*plan.resolved.identity, *resolved.identity})
     pairs |= {f"the {name}": (plan.resolved.identity.get(name), resolved.identity.get(name)) for name in names}
     differing = [f"{name} (fingerprint {was}, now {is_now})" for name, (was, is_now) in pairs.items() if was != is_now]
-    return " and ".join(differing) or "the data or the model"
+    return " and ".join(differing)
 
 
 def connect(backend: str, **settings: Any) -> Client:

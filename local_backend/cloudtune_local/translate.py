@@ -78,7 +78,9 @@ def _spec_document(request: PlanRequest, own: Overrides, choices: Choices) -> di
     trainer = _overrides(request, own, choices)
     data = {split: output_ref(f"encode_{split}", "path") for split in request.data.splits}
     start = output_ref(FIND_CHECKPOINT, "path") if request.parent else None
-    return run_spec(request, choices, request.resolved.facts["model"], data, start, trainer)
+    facts = request.resolved.facts["model"]
+    document = run_spec(request, choices, facts, data, start, trainer)
+    return document | {"model": {**document["model"], "fingerprint": facts.get("weights")}}
 
 
 def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[str, Any]:

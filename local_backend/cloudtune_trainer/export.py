@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
+from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.folder import write_json
 from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
@@ -21,7 +23,9 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
     """
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
-    if os.path.lexists(to):  # also a link that points nowhere
+    if to.is_symlink() and not to.exists():
+        raise FileExistsError(f"{to} is a link to {to.readlink()}, which does not exist")
+    if os.path.lexists(to):
         raise FileExistsError(f"{to} already exists; export to a new folder")
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=to.parent, prefix=f".{to.name}."))
@@ -31,6 +35,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
             _merge(folder, tuned, aside, trust_remote_code=trust_remote_code)
         else:
             _copy(folder, aside)
+            _bring_base(folder, tuned, aside)
         aside.rename(to)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -39,16 +44,25 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """Copy the files one by one, as `shutil.copytree` goes on after a full disk and then lists every file."""
+    """Copy a folder. Unlike `shutil.copytree`, it ends with the first error, as that error."""
     for path in sorted(folder.rglob("*")):
-        place = to / path.relative_to(folder)
-        if path.is_dir():
-            place.mkdir()
-        else:
-            shutil.copy2(path, place)
+        if path.is_file():
+            target = to / path.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
 
-def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_code: bool) -> None:
+def _bring_base(folder: Path, tuned: dict[str, Any], to: Path) -> None:
+    """Copy a base model that was built for the job: it cannot be built again, and is deleted with the job."""
+    base = folder / tuned["base_folder"]
+    if tuned["adapter"] == "full" or tuned["base"]["source"] != "config" or not base.is_dir() or (to / "base").is_dir():
+        return
+    check_base(tuned, base)
+    _copy(base, to / "base")
+    write_json(to / TUNED, {**tuned, "base_folder": "base"})
+
+
+def _merge(folder: Path, tuned: dict[str, Any], to: Path, *, trust_remote_code: bool) -> None:
     import torch
     from transformers import AutoConfig
 
@@ -56,7 +70,7 @@ def _merge(folder: Path, tuned: dict[str, object], to: Path, *, trust_remote_cod
     from cloudtune_trainer.merging import merge_into
     from cloudtune_trainer.models import BaseModel, found, load_tokenizer
 
-    base = base_of(tuned, trust_remote_code=trust_remote_code)
+    base = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     with found(base):
         stored = AutoConfig.from_pretrained(base.path, **base.loading).dtype or torch.float32
     network = load_tuned(folder, tuned, dtype=torch.float32, trust_remote_code=trust_remote_code)

@@ -15,10 +15,12 @@ import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.batching import answers_in_batches
+from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generation_settings import answer_ends, keep_special_tokens
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template, text_start
 from cloudtune_trainer.run_spec import ModelSource
+from cloudtune_trainer.sampling import check_settings
 from cloudtune_trainer.streaming import TokenStreamer
 from cloudtune_trainer.tuned import check_adapter, read_tuned
 from cloudtune_trainer.weights import check_adapter_weights
@@ -29,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. ``finish_reason``: ``stop`` where the model ended it, ``length`` where ``max_tokens`` did."""
+    """One answer.
+
+    ``finish_reason``: ``stop`` where the model ended it, ``length`` where ``max_tokens`` or the model's context did.
+    """
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -90,7 +95,9 @@ class Model:
         Text is a user's words; after continued pre-training it is text to be continued. With a seed, the same prompts
         in the same batches draw the same answers.
         """
+        check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         texts = [self._text(prompt) for prompt in prompts]
+        self._check_lengths(texts)
         size = batch_size if len(texts) == 1 or batch_size == 1 or self.can_batch else 1
         for first in range(0, len(texts), size):
             with self._alone(None if seed is None else seed + first):
@@ -108,14 +115,35 @@ class Model:
     @property
     def _padding(self) -> int:
         found = self._tokenizer.pad_token_id
-        return int(found if found is not None else self._ends[0])
+        return int(found if found is not None else next(iter(self._ends), 0))
+
+    @property
+    def _context(self) -> int | None:
+        """Tokens that a prompt and its answer can have together; None if the model does not limit them."""
+        limit = getattr(self._network.config.get_text_config(), "max_position_embeddings", None)
+        if not isinstance(limit, int) or limit < 1:
+            return None
+        adapter = getattr(self._network, "active_peft_config", None)
+        return limit - int(getattr(adapter, "num_virtual_tokens", None) or 0)
+
+    def _check_lengths(self, texts: Sequence[str]) -> None:
+        """Refuse prompts that leave no room for an answer. Raises ``bad_data`` with all of them."""
+        if (limit := self._context) is None:
+            return
+        lengths = map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else ()
+        long = [f"prompt {number} has {length}" for number, length in enumerate(lengths, 1) if length >= limit]
+        if long:
+            what = f"{', '.join(long)} tokens, and the model's context, answer included, has {limit}"
+            raise TrainingProblem("bad_data", what, "Shorten the prompt.")
 
     def stream(
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
         top_p: float = 1.0, seed: int | None = None,
     ) -> Iterator[str | Answer]:  # fmt: skip
         """One answer's text in pieces as the model writes it, and then the whole: the one that ``generate`` gives."""
+        check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         text = self._text(prompt)
+        self._check_lengths([text])
         ear = TokenStreamer(lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)), self._ends)
 
         def write() -> Answer:
@@ -151,12 +179,20 @@ class Model:
         if not all(ids):
             raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
         width = max(map(len, ids))
+        if (limit := self._context) is not None and width + max_tokens > limit:  # the answer ends with the context
+            if len(texts) > 1:  # each prompt has a room of its own
+                return [self._batch([text], max_tokens, temperature, top_p)[0] for text in texts]
+            max_tokens = limit - width
         pad = self._padding
         rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # on the left: answers begin together
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
         config = GenerationConfig(
-            do_sample=temperature > 0, max_new_tokens=max_tokens, pad_token_id=pad, eos_token_id=self._ends, **sampling
+            do_sample=temperature > 0,
+            max_new_tokens=max_tokens,
+            pad_token_id=pad,
+            eos_token_id=self._ends or None,
+            **sampling,
         )
         device = self._network.get_input_embeddings().weight.device
         with torch.inference_mode():
@@ -180,7 +216,7 @@ def load_tuned(
     head = _head_of(folder, tuned)
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
-    origin = base_of(tuned, trust_remote_code=trust_remote_code)
+    origin = base_of(folder, tuned, trust_remote_code=trust_remote_code)
     network = models.load_model(origin, dtype=dtype, head=head, new_head=head is not None)
     if base:
         return network
@@ -200,15 +236,22 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead |
     return models.ClassificationHead(tuple(tuned["labels"]), models.padding_of(tokenizer))
 
 
-def base_of(tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
-    """The base model that it was made from: the folder that was loaded, else the source itself."""
-    source = ModelSource(**tuned["base"])
-    if source.source != "hub" and (Path(tuned["base_folder"]) / "config.json").is_file():
-        return models.BaseModel(tuned["base_folder"], None, trust_remote_code)
+def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
+    """The base model that it was made from: the folder that was loaded, else the source itself.
+
+    Raises ``model_not_found``, and ``base_changed`` where the base is not the one that the adapter was trained on.
+    """
+    source, base_folder = ModelSource(**tuned["base"]), folder / tuned["base_folder"]
+    if source.source != "hub" and (base_folder / "config.json").is_file():
+        check_base(tuned, base_folder)
+        return models.BaseModel(str(base_folder), None, trust_remote_code)
     if source.source == "config":  # building it again takes the rows of the job, and would write where the model says
         raise TrainingProblem(
             "model_not_found",
-            f"the base model in {tuned['base_folder']} is gone",
-            "Run the job again, or keep its run folder.",
+            f"the base model in {base_folder} is gone",
+            "Run the job again, or keep its run folder. An export of the adapter takes the base model along.",
         )
-    return models.locate(source, scratch=Path(tuned["base_folder"]), trust_remote_code=trust_remote_code)
+    base = models.locate(source, scratch=base_folder, trust_remote_code=trust_remote_code)
+    if source.source != "hub":
+        check_base(tuned, Path(base.path))
+    return base

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer import checkpoints, models
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.causality import check_causal
+from cloudtune_trainer.fingerprint import check_fingerprint, weights_fingerprint
 from cloudtune_trainer.generation_settings import end_where_answers_end
 from cloudtune_trainer.packing import enable_packed_attention
 from cloudtune_trainer.problems import TrainingProblem
@@ -19,7 +21,6 @@ from cloudtune_trainer.weights import head_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from cloudtune_trainer.checkpoints import Saved
     from cloudtune_trainer.devices import Devices
@@ -47,6 +48,8 @@ class Loaded:
     """As it can be carried out on this model."""
     devices: Devices
     base: BaseModel
+    fingerprint: str | None
+    """Of the base model's folder, as it was when it was loaded. None for a model of the hub, which has a revision."""
     tokenizer: Any
     model: Any
     """What is trained: the base model, or the peft model around it."""
@@ -74,6 +77,9 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
             seed=spec.seed,
             trust_remote_code=spec.trust_remote_code,
         )
+        fingerprint = None if spec.model.source == "hub" else weights_fingerprint(Path(base.path))
+        if spec.model.source == "folder":
+            check_fingerprint(Path(base.path), spec.model.fingerprint, since="the job was submitted")
         tokenizer = models.load_tokenizer(base)
         _stop_if(stopping)
         report.state("loading", "weights")
@@ -119,6 +125,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         spec=spec,
         devices=devices,
         base=base,
+        fingerprint=fingerprint,
         tokenizer=tokenizer,
         model=model,
         task=task,
@@ -137,8 +144,6 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
     """The newest good checkpoint of this run, else the one that the spec names."""
     saved = checkpoints.newest_good(run.checkpoints)
     if saved is None and spec.resume_from is not None:
-        from pathlib import Path
-
         saved = checkpoints.read(Path(spec.resume_from))
         if saved is None or not checkpoints.whole(saved):
             raise TrainingProblem(

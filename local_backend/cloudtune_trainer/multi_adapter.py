@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cloudtune_trainer import models
 from cloudtune_trainer.devices import Devices
+from cloudtune_trainer.fingerprint import check_base
 from cloudtune_trainer.generate import Model
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import set_plain_template
@@ -19,7 +21,6 @@ from cloudtune_trainer.weights import check_adapter_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class MultiAdapterModel:
@@ -45,6 +46,7 @@ class MultiAdapterModel:
         tuned = read_tuned(folder)
         if tuned["merged"] or not (folder / ADAPTER_CONFIG).is_file():
             raise TrainingProblem("bad_spec", f"{folder.name} has no adapter: it is a full fine-tune")
+        check_base(tuned, Path(self._base.path))
         check_mergeable(tuned["adapter"])  # only such adapters can share a base model's layers
         check_adapter(folder)
         with self._lock, models.found(models.BaseModel(str(folder))):

@@ -81,6 +81,11 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
         max_steps=hyper.max_steps,
         seed=spec.seed,
     )
+    if (hyper.warmup_steps or 0) >= schedule.total_steps:
+        report.warning(
+            "the learning rate never reaches its peak: "
+            f"the warmup takes {hyper.warmup_steps} of {schedule.total_steps} steps"
+        )
     report.event(
         "message",
         f"{len(train)} samples in {len(schedule.sequences)} sequences, {schedule.total_steps} steps",

@@ -68,7 +68,12 @@ def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
             aside / TUNED,
             {
                 "version": 1,
-                "base": {"source": spec.model.source, "path": spec.model.path, "revision": spec.model.revision},
+                "base": {
+                    "source": spec.model.source,
+                    "path": spec.model.path,
+                    "revision": spec.model.revision,
+                    "fingerprint": loaded.fingerprint,
+                },
                 "base_folder": loaded.base.path,
                 "adapter": spec.adapter.type,
                 "merged": False,

@@ -31,6 +31,8 @@ class ModelSource:
     path: str
     """An absolute path, or the hub's id."""
     revision: str | None = None
+    fingerprint: str | None = None
+    """Of a folder when the job was planned: see `cloudtune_trainer.fingerprint`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,6 +56,7 @@ def read_tuned(folder: Path) -> dict[str, Any]:
     texts = {
         "adapter": tuned.get("adapter"), "method": tuned.get("method"), "base_folder": tuned.get("base_folder"),
         "base.path": base.get("path"), "base.revision": "" if revision is None else revision,
+        "base.fingerprint": base.get("fingerprint") or "",
     }  # fmt: skip
     for name, value in texts.items():
         if not isinstance(value, str) or "\0" in value:
@@ -69,7 +70,7 @@ def read_tuned(folder: Path) -> dict[str, Any]:
         raise _damaged(path, "labels is not a list of texts")
     if not isinstance(max_length, int) or max_length < 1:
         raise _damaged(path, "max_length is not a positive number")
-    known = {name: base[name] for name in ("source", "path", "revision") if name in base}
+    known = {name: base[name] for name in ("source", "path", "revision", "fingerprint") if name in base}
     return {**tuned, "base": known}
 
 

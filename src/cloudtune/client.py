@@ -12,7 +12,15 @@ import msgspec
 from cloudtune.backend import Backend
 from cloudtune.capability_check import Fitted, fit, row_rules
 from cloudtune.clock import SystemClock
-from cloudtune.errors import CloudtuneError, InputError, InvalidRequest, JobNotFound, SpecError, UnsupportedError
+from cloudtune.errors import (
+    CloudtuneError,
+    InputError,
+    InvalidRequest,
+    JobNotFound,
+    Problem,
+    SpecError,
+    UnsupportedError,
+)
 from cloudtune.hosting import Deployments, Hosting, hosts
 from cloudtune.importing import Importing, is_address
 from cloudtune.job import Job
@@ -140,7 +148,22 @@ class Client:
         resolved, data = self._look(fitted.spec, chosen)
         key = job_key(fitted.spec, data, chosen.name, resolved)
         attempt, parent = self._runner(chosen).next_attempt(key, again=again, resume=resume)
-        return self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        plan = self._planned(fitted, chosen, resolved, data, key, attempt, parent)
+        if resume and attempt == 1:
+            plan = msgspec.structs.replace(plan, warnings=(*plan.warnings, *self._not_resumed(plan)))
+        return plan
+
+    def _not_resumed(self, plan: Plan) -> list[Problem]:
+        """Warn if the last job of that name is not resumed, because it is another job: something has changed."""
+        for made in self.ledger.named(plan.name):
+            if made.name == plan.name and made.backend == plan.backend and made.ref and not made.gone_at:
+                if made.key == plan.key:
+                    return []
+                what = _what_changed(made.plan, plan.resolved, plan.data) or "the spec"
+                message = f"this is a new job, not a continuation of {made.ref}: {what} has changed"
+                fix = f"to continue that job as it was: cloudtune resume {made.ref}"
+                return [Problem(code="not_resumed", severity="warning", message=message, fix=fix)]
+        return []
 
     def _planned(
         self, fitted: Fitted, backend: Backend, resolved: Resolved, data: DataReport, key: str, attempt: int,
@@ -246,8 +269,8 @@ class Client:
         resolved, data = self._look(spec, backend)
         if job_key(spec, data, backend.name, resolved) != made.key:
             raise InvalidRequest(
-                f"the data or the model of {ref} has changed since it was submitted",
-                hint="submit its spec file as a new job",
+                f"{_what_changed(made.plan, resolved, data) or 'scope'} of {ref} has changed since it was submitted",
+                hint="put the original back, or submit its spec file as a new job",
             )
         attempt = last.attempt + 1 if last.ref is not None else last.attempt
         advice = tuple(problem for problem in backend.check(spec) if problem.severity != "error")
@@ -432,6 +455,15 @@ class Client:
         """Return submissions that started but have no job yet. Submit again to continue. See `Ledger.attempts`."""
         found = self.ledger.attempts()
         return Rows([attempt for attempt in found if attempt.ref is None], found.damaged)
+
+
+def _what_changed(plan: Plan, resolved: Resolved, data: DataReport) -> str:
+    """Name what differs from a submitted plan, with both fingerprints."""
+    pairs = {"the data": (plan.data.fingerprint, data.fingerprint)}
+    names = sorted({*plan.resolved.identity, *resolved.identity})
+    pairs |= {f"the {name}": (plan.resolved.identity.get(name), resolved.identity.get(name)) for name in names}
+    differing = [f"{name} (fingerprint {was}, now {is_now})" for name, (was, is_now) in pairs.items() if was != is_now]
+    return " and ".join(differing)
 
 
 def connect(backend: str, **settings: Any) -> Client:

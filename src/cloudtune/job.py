@@ -10,7 +10,7 @@ import msgspec
 
 from cloudtune.data.spool import Spool
 from cloudtune.errors import BackendError, JobNotFound, LedgerError, UnsupportedError
-from cloudtune.optional import Exporter, Generator, Pausable, capabilities_of
+from cloudtune.optional import Exporter, GenerateOptions, Generator, Pausable, capabilities_of, check_generation
 from cloudtune.retry import reading
 from cloudtune.trust import trust_fields
 from cloudtune.watch import LONGEST_POLL_S, LOST_AFTER_S, Update, conclude, events_of, watch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cloudtune.backend import Backend
     from cloudtune.client import Client
     from cloudtune.execute import StepUpdate
-    from cloudtune.optional import GenerateOptions, Prompt
+    from cloudtune.optional import Prompt
     from cloudtune.state import (
         Checkpoint,
         Deployment,
@@ -241,6 +241,7 @@ class Job:
         ``trust_remote_code``: see `model`.
         """
         host = self._able(Generator, "verb:generate")
+        check_generation(prompts, options or GenerateOptions())
         return host.generate(self.model(trust_remote_code=trust_remote_code), prompts, options)
 
     def export(self, to: Path, *, merged: bool = False, trust_remote_code: bool = False) -> Sequence[Path]:

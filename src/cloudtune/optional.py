@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from cloudtune.errors import Problem
+from cloudtune.errors import InputError, Problem
 from cloudtune.plan import Plan, Resolved
 from cloudtune.state import Deployment, Generation, JobRef, JobSnapshot, TunedModel, Value
 
@@ -98,6 +98,44 @@ class GenerateOptions(Value, frozen=True, kw_only=True):
 
 Prompt = str | Sequence[Mapping[str, Any]]
 """A user message, or a list of ``{"role": ..., "content": ...}`` messages."""
+
+GENERATION_RANGES: dict[str, tuple[float, float]] = {
+    "max_tokens": (1, 1_000_000),
+    "temperature": (0.001, 100.0),
+    "top_p": (1e-6, 1.0),
+    "seed": (0, 2**32 - 1),
+}
+"""Smallest and largest values of `GenerateOptions`. ``temperature`` can also be 0. Vendors can be stricter."""
+_WHOLE_NUMBERS = ("max_tokens", "seed")
+
+
+def check_generation(prompts: Sequence[Prompt], options: GenerateOptions) -> None:
+    """Check the prompts and options of `Generator.generate`. Raises InputError with all problems."""
+    found = [problem for number, prompt in enumerate(prompts, 1) if (problem := _of_prompt(number, prompt))]
+    for name, (low, high) in GENERATION_RANGES.items():
+        value = getattr(options, name)
+        kinds = int if name in _WHOLE_NUMBERS else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if value is None or (is_number and (low <= value <= high or (name == "temperature" and value == 0))):
+            continue
+        also = "0 or " if name == "temperature" else ""
+        message = f"must be {also}from {low:,} to {high:,}, not {value!r}"
+        found.append(Problem(code="range", field=name, message=message))
+    if found:
+        raise InputError(found)
+
+
+def _of_prompt(number: int, prompt: Prompt) -> Problem | None:
+    texts = [prompt] if isinstance(prompt, str) else [turn.get("content") for turn in prompt]
+    if not texts or texts == [""]:
+        return Problem(code="empty_prompt", message=f"prompt {number} is empty", fix="enter at least one word")
+    try:
+        for text in texts:
+            str(text).encode()
+    except UnicodeEncodeError as error:
+        message = f"prompt {number} is not UTF-8 text: {error.reason} at character {error.start + 1}"
+        return Problem(code="not_utf8", message=message, fix="convert it to UTF-8")
+    return None
 
 
 @runtime_checkable

@@ -370,6 +370,39 @@ def test_no_jobs_yet_is_no_error_and_makes_no_ledger(desk: Desk) -> None:
     assert not desk.home.exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show",), ("watch",), ("cancel",), ("delete", "--yes"), ("resume",), ("logs",), ("export", "x", "--merged"),
+        ("generate", "x"), ("undeploy", "--yes"), ("run", "--backend"), ("plan", "job.yaml", "--set"), ("import",),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_argument_that_is_not_utf8_is_refused(desk: Desk, words: tuple[str, ...]) -> None:
+    done = desk.run(*words, "caf\udce9=1")
+    assert done.code == 2
+    assert "internal error" not in done.err
+
+
+def test_a_prompt_that_is_not_utf8_is_named(desk: Desk) -> None:
+    done = desk.run("generate", "x", "good", "caf\udce9", "--temperature", "nan")
+    assert done.code == 2
+    assert "prompt 2 is not UTF-8 text" in done.err
+    assert "temperature: must be 0 or from" in done.err
+
+
+def test_a_deleted_working_folder_is_named(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    done = desk.run("jobs")
+    assert (done.code, done.err) == (
+        2,
+        "error: the current folder no longer exists\nchange to a folder that exists: cd ~\n",
+    )
+
+
 # -- results -------------------------------------------------------------------------------------------------------
 
 

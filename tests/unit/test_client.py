@@ -173,9 +173,18 @@ def test_continuing_a_job_whose_rows_have_changed_is_refused(client: Client, wor
     ref = ended(client, world, JobState.FAILED)
     rows = Path(world.spec().data.train.path)  # type: ignore[arg-type]
     rows.write_text(rows.read_text(encoding="utf-8").replace("plus", "and"), encoding="utf-8")
-    with pytest.raises(InvalidRequest, match="has changed"):
+    with pytest.raises(InvalidRequest, match=r"the data \(fingerprint \w+, now \w+\) of .* has changed"):
         client.resume(ref)
     assert len(world.jobs()) == 1
+
+
+def test_a_resume_that_becomes_a_new_job_says_so(client: Client, world: ScriptedWorld) -> None:
+    ref = ended(client, world, JobState.FAILED)
+    assert "not_resumed" not in [problem.code for problem in client.plan(world.spec(), resume=True).warnings]
+    changed = client.plan(world.spec(1, name="small-0"), resume=True)
+    told = next(problem for problem in changed.warnings if problem.code == "not_resumed")
+    assert f"not a continuation of {ref}: the data (fingerprint" in told.message
+    assert "not_resumed" not in [problem.code for problem in client.plan(world.spec(2), resume=True).warnings]
 
 
 def test_continuing_somebody_elses_job_is_refused(client: Client, world: ScriptedWorld) -> None:

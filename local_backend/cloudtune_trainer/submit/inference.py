@@ -8,11 +8,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound
-from cloudtune.optional import GenerateOptions
-from cloudtune.spec import LARGEST_SEED
+from cloudtune.errors import BackendError, BackendNotInstalled, InvalidRequest, JobNotFound, QuotaExceeded
+from cloudtune.optional import GenerateOptions, check_generation
 from cloudtune.state import Generation
-from cloudtune_trainer.problems import TrainingProblem
+from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.quiet import quietly
 from cloudtune_trainer.tuned import TUNED
 
@@ -37,7 +36,7 @@ class Answering:
     ) -> Iterator[Generation]:
         """Answers in order. What can be refused is refused before the first is asked for."""
         options = options or GenerateOptions()
-        _check(options)
+        check_generation(prompts, options)
         folder = _folder_of(model)
         _need()
         return self._answers(model, folder, prompts, options)
@@ -80,7 +79,7 @@ def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
     folder = _folder_of(model)
     if merged:
         _need()
-    with _translate_errors():
+    with _translate_errors(to.absolute().parent):
         from cloudtune_trainer.export import export as write
 
         with quietly() if merged else contextlib.nullcontext():
@@ -92,20 +91,6 @@ def _folder_of(model: TunedModel) -> Path:
     if not (model.uri and (folder / TUNED).is_file()):
         raise JobNotFound(f"the model {model.id} no longer exists: {model.uri}")
     return folder
-
-
-def _check(options: GenerateOptions) -> None:
-    wrong = []
-    if options.max_tokens < 1:
-        wrong.append("max_tokens must be at least 1")
-    if not 0 <= options.temperature < float("inf"):
-        wrong.append("temperature must be 0 or more")
-    if not 0 < options.top_p <= 1:
-        wrong.append("top_p must be above 0 and at most 1")
-    if options.seed is not None and not 0 <= options.seed <= LARGEST_SEED:
-        wrong.append(f"seed must be at least 0 and at most {LARGEST_SEED}")
-    if wrong:
-        raise InvalidRequest("; ".join(wrong))
 
 
 def missing_here() -> list[str]:
@@ -123,16 +108,23 @@ def _need() -> None:
 
 
 @contextlib.contextmanager
-def _translate_errors() -> Iterator[None]:
+def _translate_errors(folder: Path | None = None) -> Iterator[None]:
+    """Translate the errors of the trainer's code. ``folder`` is where it writes, if it does."""
     try:
         yield
     except TrainingProblem as error:
-        kind = InvalidRequest if error.code == "bad_data" else BackendError
+        kind = InvalidRequest if error.code in ("bad_data", "base_changed") else BackendError
         raise kind(error.message, hint=error.hint) from error
     except FileExistsError as error:
         raise InvalidRequest(str(error), hint="choose a folder that does not exist yet") from error
     except ImportError as error:
         hint = 'run: pip install "cloudtune[local]"'
         raise BackendNotInstalled(f"cannot import a package that local models require: {error}", hint=hint) from error
-    except OSError as error:
-        raise BackendError(f"cannot read or write the model: {error}") from error
+    except Exception as error:
+        known = recognized(error)
+        if known is not None and known.code == "disk_full" and folder is not None:
+            hint = "free disk space, or choose a folder on another disk"
+            raise QuotaExceeded(f"no space left in {folder}", hint=hint) from error
+        if isinstance(error, OSError):
+            raise BackendError(f"cannot read or write the model: {error}") from error
+        raise

@@ -6,7 +6,6 @@ small model to be built, or an id on the hub, looked for in the local cache firs
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from cloudtune.errors import Problem, SpecError
 from cloudtune.files.model_files import model_sizes, read_json_object, safetensors_head, size_of
 from cloudtune.files.regular_file import open_regular, read_regular
+from cloudtune_trainer.fingerprint import WEIGHTS, fingerprint, weights_fingerprint
 from cloudtune_trainer.submit import gguf, hub
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 """A branch, a tag or a commit. It becomes part of a path in the cache and of an address of the hub."""
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
-_SAMPLE = 1 << 20
 _LARGEST_TEMPLATE = 16 << 20
 
 
@@ -42,6 +40,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
     fingerprint: str = ""
     """Changes when the model does: a hash of small files and of samples of large ones, or the hub's commit."""
+    weights: str | None = None
+    """Of a folder, the fingerprint of its configuration and weights only: see `cloudtune_trainer.fingerprint`."""
     context_length: int | None = None
     vocab_size: int | None = None
     chat_template: bool | None = None
@@ -97,7 +97,7 @@ def _folder(path: Path) -> ModelFacts:
         if file.exists() and not (file.is_file() or file.is_dir()):
             raise _unknown(f"{file} is not a regular file", "fetch the model again")
     config = _json(path / "config.json")
-    weights = [file for pattern in _WEIGHTS for file in sorted(path.glob(pattern))]
+    weights = [file for pattern in WEIGHTS for file in sorted(path.glob(pattern))]
     if not weights:
         raise _unknown(f"{path} has no weights (*.safetensors)", "download the complete model")
     if not any((path / name).exists() for name in _TOKENIZERS):
@@ -105,7 +105,8 @@ def _folder(path: Path) -> ModelFacts:
     return ModelFacts(
         source="folder",
         path=str(path),
-        fingerprint=_fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
+        fingerprint=fingerprint([file for file in sorted(path.iterdir()) if file.is_file()]),
+        weights=weights_fingerprint(path),
         **_of_weights(weights),
         **_of_config(path / "config.json", config),
         **_of_template(_template(path)),
@@ -175,7 +176,7 @@ def _gguf(path: Path) -> ModelFacts:
     return ModelFacts(
         source="gguf",
         path=str(path),
-        fingerprint=_fingerprint([path]),
+        fingerprint=fingerprint([path]),
         context_length=context,
         vocab_size=vocab,
         **_of_template(str(head.get("tokenizer.chat_template", ""))),
@@ -198,7 +199,7 @@ def _description(path: Path) -> ModelFacts:
     return ModelFacts(
         source="config",
         path=str(path),
-        fingerprint=_fingerprint([path]),
+        fingerprint=fingerprint([path]),
         context_length=_of_config(path, fields)["context_length"],
         **_of_template(str(tokenizer.get("chat_template", True) or "")),
     )
@@ -206,7 +207,7 @@ def _description(path: Path) -> ModelFacts:
 
 def _on_hub(name: str, revision: str | None) -> ModelFacts:
     cached = hub.cached_snapshot(name, revision)
-    if cached is not None and any(any(cached.glob(pattern)) for pattern in _WEIGHTS):
+    if cached is not None and any(any(cached.glob(pattern)) for pattern in WEIGHTS):
         facts = _folder(cached)
         return msgspec.structs.replace(facts, source="hub", path=name, revision=cached.name, fingerprint=cached.name)
     try:
@@ -218,21 +219,6 @@ def _on_hub(name: str, revision: str | None) -> ModelFacts:
     return ModelFacts(
         source="hub", path=name, revision=commit, fingerprint=commit, **_of_config(f"{name}/config.json", config)
     )
-
-
-def _fingerprint(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with open_regular(file) as handle:
-            if size <= 4 * _SAMPLE:
-                digest.update(handle.read())
-                continue
-            for part in range(4):  # start, end and two places between: gigabytes are not read for a plan
-                handle.seek(part * (size - _SAMPLE) // 3)
-                digest.update(handle.read(_SAMPLE))
-    return digest.hexdigest()[:32]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -301,6 +301,10 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
         message = f"a batch of {batch} cannot be split into {parts} parts"
         fix = f"use at most {batch}"
         yield Problem(code="range", field="hyperparameters.gradient_accumulation_steps", message=message, fix=fix)
+    if hyper.max_steps is not None and (hyper.warmup_steps or 0) >= hyper.max_steps:
+        steps = f"{hyper.warmup_steps} of {hyper.max_steps} steps"
+        message = f"the learning rate never reaches its peak: the warmup takes {steps}"
+        yield warning("warmup", "hyperparameters.warmup_steps", message, f"use fewer than {hyper.max_steps} steps")
     if hyper.max_length == 1:
         message = "a sequence of one token has no context to predict from"
         yield Problem(code="range", field="hyperparameters.max_length", message=message, fix="use a larger value")

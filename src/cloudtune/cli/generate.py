@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 @click.option("--file", "file", type=click.Path(path_type=Path, allow_dash=True), help="Prompts: one per line, or "
               "JSONL with `prompt` or `messages`. - reads standard input.")  # fmt: skip
 @click.option("--base", is_flag=True, help="Also run the base model, to compare.")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 always "
-              "picks the most likely token.")  # fmt: skip
-@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Random seed, for temperatures above 0.")
+@click.option("--max-tokens", type=int, default=128, show_default=True)
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0 always picks the most likely "
+              "token.")  # fmt: skip
+@click.option("--top-p", type=float, default=1.0, show_default=True)
+@click.option("--seed", type=int, help="Random seed, for temperatures above 0.")
 @trust_option
 @click.option("--stream", is_flag=True, help="Print output as it is generated.")
 def generate(
@@ -39,14 +39,14 @@ def generate(
 ) -> None:  # fmt: skip
     """Generate text with a tuned model. With --base, also run the base model to compare."""
     from cloudtune.errors import InputError
-    from cloudtune.optional import GenerateOptions
+    from cloudtune.optional import GenerateOptions, check_generation
 
     asked: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
     if not asked:
         raise InputError("no prompt given", hint="pass a prompt, or --file with one per line")
-    job = session.job(ref)
-
     plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
+    check_generation(asked, plain)
+    job = session.job(ref)
     of_base = msgspec.structs.replace(plain, base=True, stream=False)
     from_base = list(job.generate(asked, of_base, trust_remote_code=trust_remote_code)) if base else []
     written = _Written(session, asked, from_base)

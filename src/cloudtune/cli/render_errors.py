@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,10 @@ INTERNAL = 1
 
 def report(error: BaseException, words: list[str]) -> int:
     """Print the error and return the exit code."""
+    if isinstance(error, UnicodeEncodeError) and (bad := [word for word in words if not _is_utf8(word)]):
+        error = InputError(f"the argument {bad[0]!a} is not UTF-8 text", hint="convert it to UTF-8")
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_working_folder():
+        error = InputError("the current folder no longer exists", hint="change to a folder that exists: cd ~")
     code = exit_code(error)
     redactor = Redactor(environment_secrets(os.environ))
     if "--json" in words[: words.index("--")] if "--" in words else "--json" in words:
@@ -63,6 +68,22 @@ def as_text(error: BaseException) -> str:
         f"internal error: {type(error).__name__}: {error}\n"
         "this is a bug in cloudtune; run with -vv for a traceback\n"
     )  # fmt: skip
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_working_folder() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _severity(problem: Problem) -> str:

@@ -57,7 +57,8 @@ def test_the_whole_plan_of_a_small_job(tmp_path):
         "root": "/runs",
         "run": "one-tttttttttt",
         "spec": {
-            "version": 2, "name": "one", "model": {"source": "folder", "path": "/models/tiny", "revision": None},
+            "version": 2, "name": "one", "model": {"source": "folder", "path": "/models/tiny", "revision": None,
+                                                     "fingerprint": None},
             "method": "sft", "loss_on": "assistant",
             "adapter": {"type": "lora", "rank": 8, "alpha": 16.0, "dropout": 0.0, "targets": "all-linear"},
             "hyperparameters": {

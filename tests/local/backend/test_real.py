@@ -8,7 +8,7 @@ import pytest
 from tests.local.backend.submitting import kill_all, run_of, wait_until
 
 from cloudtune.client import Client
-from cloudtune.errors import InvalidRequest, JobFailed
+from cloudtune.errors import InputError, InvalidRequest, JobFailed
 from cloudtune.optional import GenerateOptions
 from cloudtune.spec import JobSpec
 from cloudtune.state import TunedModel
@@ -123,7 +123,7 @@ def test_files_that_may_grow_no_more_are_disk_full(base, open_client, tmp_path):
 def test_generate_refuses_bad_options_before_anything_is_loaded(base, open_client):
     backend = open_client().backend()
     gone = TunedModel(id="x", base="b", backend="local", scope="s", uri="/nowhere")
-    with pytest.raises(InvalidRequest, match=r"max_tokens.*temperature.*top_p"):
+    with pytest.raises(InputError, match=r"(?s)max_tokens.*temperature.*top_p"):
         backend.generate(gone, ["?"], GenerateOptions(max_tokens=0, temperature=-1, top_p=0))
     with pytest.raises(LookupError, match="no longer exists"):
         backend.generate(gone, ["?"])

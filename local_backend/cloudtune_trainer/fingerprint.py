@@ -1,0 +1,60 @@
+"""Recognize whether a base model is still the one that an adapter was trained on. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from cloudtune_trainer.problems import TrainingProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_SAMPLE = 1 << 20
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Hash names, sizes and contents. Of a file above 4 MiB, four samples of 1 MiB: gigabytes are not read."""
+    digest = hashlib.sha256()
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as handle:
+            if size <= 4 * _SAMPLE:
+                digest.update(handle.read())
+                continue
+            for part in range(4):  # start, end and two places between
+                handle.seek(part * (size - _SAMPLE) // 3)
+                digest.update(handle.read(_SAMPLE))
+    return digest.hexdigest()[:32]
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """The fingerprint of the configuration and the weights in a model folder, whatever else lies there."""
+    weights = {file for pattern in WEIGHTS for file in folder.glob(pattern) if file.is_file()}
+    return fingerprint([file for file in (folder / "config.json",) if file.is_file()] + sorted(weights))
+
+
+def check_fingerprint(folder: Path, expected: str | None, *, since: str) -> None:
+    """Compare a model folder with what it was. ``expected`` is None for a model without a recorded fingerprint.
+
+    Raises:
+        TrainingProblem: ``base_changed``, with both fingerprints.
+
+    """
+    if expected is None:
+        return
+    found = weights_fingerprint(folder)
+    if found != expected:
+        raise TrainingProblem(
+            "base_changed",
+            f"the base model in {folder} has changed since {since}: its fingerprint is {found}, and was {expected}",
+            "Put the original model back, or train again with the new one.",
+        )
+
+
+def check_base(tuned: dict[str, Any], folder: Path) -> None:
+    """Compare a base model's folder with the one that the tuned model's note names. Raises ``base_changed``."""
+    check_fingerprint(folder, tuned["base"].get("fingerprint"), since="this adapter was trained on it")

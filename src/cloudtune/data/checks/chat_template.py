@@ -10,6 +10,8 @@ from typing import Any
 LARGEST_VALUE = 1 << 24
 """Of what one operation in a chat template makes: the bits of a number, the characters of a text."""
 
+_GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+
 
 def compiled(source: str) -> Any:
     """The template as the transformers library compiles it.
@@ -43,7 +45,13 @@ def compiled(source: str) -> Any:
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-    return environment.from_string(source)
+    return environment.from_string(_GENERATION.sub(_without_mark, source))
+
+
+def _without_mark(tag: re.Match[str]) -> str:
+    """A mark of what the assistant says as a condition that always holds: it writes the same text."""
+    before, end, after = tag.groups()
+    return f"{{%{before} {'endif' if end else 'if true'} {after}%}}"
 
 
 def _result_size(operator: str, left: Any, right: Any) -> int:

@@ -26,6 +26,7 @@ from cloudtune.data.write.dropped_features import features
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.methods import METHODS
+from cloudtune.plugins import ROW_CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,6 +80,7 @@ class Scanner:
             rules.append(forbidden(task.forbidden, task.target))
         self.rules = rules
         self.measure = Measure(task)
+        self.row_check = ROW_CHECKS.make(*task.row_check) if task.row_check is not None else None
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
         self._has_classes = method is not None and method.labels
@@ -129,6 +131,9 @@ class Scanner:
                 for index, line in enumerate(lines):
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
+        if self.row_check is not None:
+            for index, record in enumerate(records):
+                problems += [at.locate(problem, index) for problem in self.row_check(record)]
         told = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
         written = self._written(good, problems)

@@ -38,6 +38,8 @@ class Target(NamedTuple):
     """Text that makes the job fail in system or user messages."""
     tokenizer: str | None = None
     """What counts the model's tokens exactly, if it is installed: see ``tokens.counter_of``."""
+    row_check: tuple[str, str] | None = None
+    """A name in ``plugins.ROW_CHECKS`` and its argument: it checks every row."""
     cited: dict[str, str] = {}
     """Field -> where its number comes from, in words."""
 

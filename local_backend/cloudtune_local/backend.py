@@ -69,7 +69,7 @@ class LocalBackend:
     @classmethod
     def target_for(cls, model: str | None, method: str | None = None) -> Target:
         """See `DataRules`."""
-        return rows.TARGET
+        return rows.target_for(model)
 
     def data_target(self, spec: JobSpec) -> Target:
         """See `DataRules`."""

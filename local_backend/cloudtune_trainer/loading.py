@@ -82,6 +82,8 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
             check_fingerprint(Path(base.path), spec.model.fingerprint, since="the job was submitted")
         tokenizer = models.load_tokenizer(base)
         _stop_if(stopping)
+        if "strftime_now" in str(tokenizer.chat_template):
+            report.warning("the chat template writes the current date: rows have other tokens on another day")
         report.state("loading", "weights")
         full = spec.adapter.type == "full"
         # a method that measures the base model first gets the checkpoint's weights after that
@@ -196,14 +198,22 @@ def _encoded(name: str, task: Task, rows: Iterable[Record], tokenizer: Any, repo
         "dropped: they have no trained tokens": cuts.unlearnt,
     }.items():
         if numbers:
-            more = " ..." if len(numbers) > _SHOWN else ""
             report.warning(
-                f"{name}: {len(numbers)} rows {what}: {', '.join(map(str, numbers[:_SHOWN]))}{more}",
+                f"{name}: {len(numbers)} rows {what}: {_listed(numbers)}",
                 split=name, rows=numbers[:1000], count=len(numbers), lost_tokens=cuts.lost_tokens,
             )  # fmt: skip
+    for kind, numbers in cuts.unshown.items():
+        report.warning(
+            f"{name}: {kind}, such as {cuts.unshown_texts[kind]}: {len(numbers)} rows: {_listed(numbers)}",
+            split=name, rows=numbers[:1000], count=len(numbers),
+        )  # fmt: skip
     if cuts.split:
         report.event("message", f"{name}: {cuts.split} long texts are split into several sequences", split=name)
     return samples
+
+
+def _listed(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:_SHOWN])) + (" ..." if len(rows) > _SHOWN else "")
 
 
 def _measured(

@@ -8,14 +8,16 @@ turn, rendered as the model will meet it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cloudtune_trainer.content_loss import LEARNED, losses
 from cloudtune_trainer.problems import TrainingProblem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -75,7 +77,11 @@ class Renderer:
         turns = self._learnt_turns(messages)
         if not turns:
             return []
-        sample = self._by_marks(plain, turns) if self._marked else self._by_difference(plain, turns)
+        if self._marked and (marked := self._by_marks(plain, turns)) is not None:
+            found = [marked]
+            if not any(loss.kind == LEARNED for loss in losses(messages, None, found)):
+                return found
+        sample = self._by_difference(plain, turns)
         return [sample] if sample is not None else [self._alone(plain, turn) for turn in turns]
 
     def _learnt_turns(self, messages: Sequence[dict[str, Any]]) -> list[int]:
@@ -87,7 +93,7 @@ class Renderer:
     def _by_marks(self, dialogue: Dialogue, turns: list[int]) -> Rendered | None:
         from transformers.utils.chat_template_utils import render_jinja_template
 
-        try:
+        with _refusals(dialogue):
             texts, marks = render_jinja_template(
                 conversations=[dialogue.messages],
                 tools=dialogue.tools,
@@ -95,11 +101,9 @@ class Renderer:
                 return_assistant_tokens_mask=True,
                 **self._tokenizer.special_tokens_map,
             )
-        except Exception as error:  # templates raise what they like
-            raise _rejected(dialogue, error) from error
         assistant = [i for i, message in enumerate(dialogue.messages) if message["role"] == "assistant"]
         if len(marks[0]) != len(assistant):  # a template may mark fewer turns, or parts of them
-            return self._by_difference(dialogue, turns)
+            return None
         text = self._closed(texts[0])
         learnt = [span for i, span in zip(assistant, marks[0], strict=True) if i in turns]
         spans = [(begin, self._with_end(text, begin, end)) for begin, end in learnt]
@@ -161,14 +165,10 @@ class Renderer:
     def _text(self, dialogue: Dialogue, *, prompt: bool = False) -> str:
         if not dialogue.messages:
             return ""
-        try:
+        with _refusals(dialogue):
             return self._tokenizer.apply_chat_template(  # type: ignore[no-any-return]
                 dialogue.messages, tools=dialogue.tools, tokenize=False, add_generation_prompt=prompt
             )
-        except TrainingProblem:
-            raise
-        except Exception as error:
-            raise _rejected(dialogue, error) from error
 
     def _trimmed(self, text: str) -> str:
         """Without the line end that many templates put after the token that ends a turn: no answer needs it."""
@@ -194,6 +194,17 @@ class Renderer:
             if rest.lstrip().startswith(token):
                 return text.index(token, end) + len(token)
         return end
+
+
+@contextlib.contextmanager
+def _refusals(dialogue: Dialogue) -> Iterator[None]:
+    """Raise `TrainingProblem` for what a template raises, which can be any exception."""
+    try:
+        yield
+    except TrainingProblem:
+        raise
+    except Exception as error:
+        raise _rejected(dialogue, error) from error
 
 
 def set_plain_template(tokenizer: Any) -> bool:

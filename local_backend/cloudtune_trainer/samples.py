@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cloudtune_trainer.content_loss import losses
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.rendering import Rendered, Renderer
 from cloudtune_trainer.token_spans import SpanEncoder
@@ -34,6 +35,10 @@ class Cuts:
     dropped: list[int] = field(default_factory=list)
     unlearnt: list[int] = field(default_factory=list)
     """Rows with nothing to learn, e.g. no assistant turn or weight 0 on all of them."""
+    unshown: dict[str, list[int]] = field(default_factory=dict)
+    """Rows that say more than their samples, by what the chat template does: see ``content_loss``."""
+    unshown_texts: dict[str, str] = field(default_factory=dict)
+    """The first text of each kind."""
     split: int = 0
     """Texts that were split into several sequences; no token is lost."""
     lost_tokens: int = 0
@@ -134,7 +139,7 @@ def encode_records(
                 continue
             if "chosen" in record:
                 raise TrainingProblem("bad_data", f"row {first + i + 1}: preference pairs require a preference method")
-            found = rendered(renderer, record, row=first + i + 1)
+            found = rendered(renderer, record, collector.cuts, row=first + i + 1)
             if not found:
                 collector.cuts.unlearnt.append(first + i + 1)
             chats += [(i, sample) for sample in found]
@@ -155,12 +160,18 @@ def encode_records(
     return collector.finish()
 
 
-def rendered(renderer: Renderer, record: Record, *, row: int) -> list[Rendered]:
-    """The record's samples as text. Raises `TrainingProblem` that names the row."""
+def rendered(renderer: Renderer, record: Record, cuts: Cuts, *, row: int) -> list[Rendered]:
+    """The record's samples as text. Adds what they lack to the cuts. Raises `TrainingProblem` that names the row."""
     try:
-        return renderer.render(record["messages"], record.get("tools"))
+        samples = renderer.render(record["messages"], record.get("tools"))
     except TrainingProblem as problem:
         raise TrainingProblem(problem.code, f"row {row}: {problem.message}", problem.hint) from problem
+    for loss in losses(record["messages"], record.get("tools"), samples):
+        rows = cuts.unshown.setdefault(loss.kind, [])
+        if rows[-1:] != [row]:
+            rows.append(row)
+        cuts.unshown_texts.setdefault(loss.kind, loss.quoted)
+    return samples
 
 
 def _encode_texts(texts: list[str], tokenizer: Any) -> Iterator[list[int]]:

@@ -88,7 +88,7 @@ def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
     while chunk := list(itertools.islice(left, _BATCH)):
         rows, texts = [], []
         for row, record in enumerate(chunk, first + 1):
-            sides = [_side(renderer, record, name, row) for name in ("chosen", "rejected")]
+            sides = [_side(renderer, record, name, row, collector.cuts) for name in ("chosen", "rejected")]
             if None in sides:
                 collector.cuts.unlearnt.append(row)
             else:
@@ -101,12 +101,12 @@ def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
     return collector.finish()
 
 
-def _side(renderer: Renderer, record: Record, name: str, row: int) -> Rendered | None:
+def _side(renderer: Renderer, record: Record, name: str, row: int, cuts: Cuts) -> Rendered | None:
     """The question with one of its answers, or None where nothing of the answer is to be learnt."""
     if name not in record:
         raise TrainingProblem("bad_data", f'row {row}: a preference pair requires "messages", "chosen" and "rejected"')
     asked = [message | {"weight": 0} for message in record["messages"]]
-    samples = rendered(renderer, {**record, "messages": [*asked, *record[name]]}, row=row)
+    samples = rendered(renderer, {**record, "messages": [*asked, *record[name]]}, cuts, row=row)
     if len(samples) > 1:
         raise TrainingProblem(
             "bad_data",

@@ -35,6 +35,8 @@ class Task(msgspec.Struct, frozen=True):
     """Of one record."""
     longer: Literal["count", "error", "warning"] = "count"
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
+    row_check: tuple[str, str] | None = None
+    """See `Target`."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
 

@@ -114,7 +114,8 @@ def trained(runs: Runs, base: Path, name: str, adapter: dict[str, Any]) -> Path:
     """The model of a run that has learned the two answers."""
     run = runs.make(
         name, rows=ROWS, model={"source": "folder", "path": str(base)}, adapter=adapter,
-        checkpoints={"every": 1000}, hyperparameters={"max_steps": 40, "learning_rate": 2e-2 if adapter["type"] == "lora" else 1e-2},
+        checkpoints={"every": 1000},
+        hyperparameters={"max_steps": 40, "learning_rate": 2e-2 if adapter["type"] == "lora" else 1e-2},
     )  # fmt: skip
     assert runs.train(run) == "succeeded"
     return run.model

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 TEMPLATE_SANDBOX = "cloudtune_trainer.template_sandbox:BoundedSandbox"
 """The sandbox that training renders templates in, with bounds on time and memory. It needs jinja2."""
+
+_GENERATION = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 
 def compiled(source: str) -> Any:
@@ -29,4 +32,10 @@ def compiled(source: str) -> Any:
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now(UTC).strftime(form)
-    return environment.from_string(source)
+    return environment.from_string(_GENERATION.sub(_without_mark, source))
+
+
+def _without_mark(tag: re.Match[str]) -> str:
+    """A mark of what the assistant says as a condition that always holds: it writes the same text."""
+    before, end, after = tag.groups()
+    return f"{{%{before} {'endif' if end else 'if true'} {after}%}}"

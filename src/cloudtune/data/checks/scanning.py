@@ -26,6 +26,7 @@ from cloudtune.data.write.dropped_features import features
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.methods import METHODS
+from cloudtune.plugins import ROW_CHECKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +77,7 @@ class Scanner:
         own = row_rules(task.rules_of)
         self.row_rules = [*(self.format.rules if self.format else ()), *(r for r in own if isinstance(r, RowRule))]
         self.measure = Measure(task)
+        self.row_check = ROW_CHECKS.make(*task.row_check) if task.row_check is not None else None
         self._labels_seen: set[str] = set()
         method = METHODS.get(task.method)
         self._has_classes = method is not None and method.labels
@@ -114,6 +116,9 @@ class Scanner:
                     if rule.seen_in(line):
                         problems += [at.locate(problem, index) for problem in rule.problems(records[index])]
         broken = self._vendor_rules(good, problems)
+        if self.row_check is not None:
+            for index, record in enumerate(records):
+                problems += [at.locate(problem, index) for problem in self.row_check(record)]
         told = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
         written = self._written(good, problems, broken)

@@ -41,6 +41,8 @@ class Target(NamedTuple):
     """Back end, model and method whose row rules apply (see `row_rules`); None = no rules of its own."""
     tokenizer: str | None = None
     """What counts the model's tokens exactly, if it is installed: see ``tokens.counter_of``."""
+    row_check: tuple[str, str] | None = None
+    """A name in ``plugins.ROW_CHECKS`` and its argument: it checks every row."""
     cited: dict[str, str] = {}
     """Field -> where its number comes from, in words."""
 

@@ -131,9 +131,15 @@ class TokenCounter:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
 
+    @property
+    def special_texts(self) -> list[str]:
+        """Every special token as text."""
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        return [str(token.content) for token in added if token.special]
+
     def load(self) -> None:
         """Read all that is else read when it is first asked for: the files may be gone then."""
-        _ = self._template, self._special
+        _ = self.template, self.special
 
     def count(self, records: list[Record]) -> list[int]:
         """How many tokens each record has."""
@@ -150,7 +156,7 @@ class TokenCounter:
 
     def _encode(self, rendered: list[str]) -> list[Any]:
         # The template writes the special tokens itself; without one the tokenizer adds them.
-        special = self._template is None
+        special = self.template is None
         fast = getattr(self._tokenizer, "encode_batch_fast", self._tokenizer.encode_batch)
         with panics_as_errors():
             return fast(rendered, add_special_tokens=special)  # type: ignore[no-any-return]
@@ -163,13 +169,13 @@ class TokenCounter:
 
     def render(self, messages: list[Message], chat: Chat, *, prompt: bool = False) -> str:
         """Some of a conversation's messages by the template; ``prompt`` adds the beginning of an answer."""
-        if self._template is None:
+        if self.template is None:
             return "\n".join([message.text for message in messages])
         try:
-            return self._template.render(  # type: ignore[no-any-return]
+            return self.template.render(  # type: ignore[no-any-return]
                 messages=[_shown(message) for message in messages],
                 tools=msgspec.to_builtins(chat.tools) if chat.tools is not msgspec.UNSET else None,
-                add_generation_prompt=prompt, **self._special,
+                add_generation_prompt=prompt, **self.special,
             )  # fmt: skip
         except Exception as error:
             raise ValueError(f"messages: rejected by the chat template: {error}") from error
@@ -178,7 +184,7 @@ class TokenCounter:
         """Return the rendered text and its tokens. Assistant tokens are trained on, or all if there are no turns."""
         text = self.text(record)
         with panics_as_errors():
-            encoded = self._tokenizer.encode(text, add_special_tokens=self._template is None)
+            encoded = self._tokenizer.encode(text, add_special_tokens=self.template is None)
         parts = self._learnt(record, text) if isinstance(record, Chat) else [(0, len(text))]
         return text, [
             Span(start, end, any(start >= begin and end <= finish and end > start for begin, finish in parts))
@@ -209,7 +215,8 @@ class TokenCounter:
             raise _refusal(file, f"not valid JSON: {error}", "download the model again") from error
 
     @cached_property
-    def _special(self) -> dict[str, str]:
+    def special(self) -> dict[str, str]:
+        """The texts of ``bos_token``, ``eos_token``, ``pad_token`` and ``unk_token``, of those that it has."""
         found = {}
         for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
             value = self._config.get(name)
@@ -219,7 +226,7 @@ class TokenCounter:
         return found
 
     @cached_property
-    def _template(self) -> Any:
+    def template(self) -> Any:
         """The chat template; None if the tokenizer has none."""
         file = self.file.parent / "chat_template.jinja"
         try:

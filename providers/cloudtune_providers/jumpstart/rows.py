@@ -6,6 +6,7 @@ docs.aws.amazon.com/sagemaker/latest/dg/jumpstart-foundation-models-fine-tuning-
 from __future__ import annotations
 
 from cloudtune.data.read.kinds import Kind
+from cloudtune.data.read.kinds_chat import ASIDE, read_chat
 from cloudtune.data.records import Chat, Message
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.row_template import CANONICAL
@@ -31,5 +32,6 @@ INSTRUCTION = Format(
 )  # fmt: skip
 
 DIALOG_ROWS = Kind(
-    "dialog", {"dialog": list[Message]}, {}, lambda row: Chat(row.dialog), tell=lambda row: "messages" not in row
-)
+    "dialog", {"dialog": list[Message]}, {}, lambda row: Chat(row.dialog), tell=lambda row: "messages" not in row,
+    also=ASIDE, read=lambda row: read_chat(row, "dialog"),
+)  # fmt: skip

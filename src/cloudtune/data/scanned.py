@@ -37,6 +37,8 @@ class Task(msgspec.Struct, frozen=True):
     """``count`` counts every record's tokens; the others only look for records over ``max_tokens``, and say so."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
+    items: bool = False
+    """Conversations are tasks for a grader: their other keys are its fields."""
     as_they_are: bool = False
     """Rows that are in the format already are written byte for byte as the file has them, not from their records."""
 

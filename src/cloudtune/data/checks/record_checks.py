@@ -18,7 +18,7 @@ _NEXT: dict[str, frozenset[str]] = {
     "system": frozenset({"user"}),
     "user": frozenset({"assistant"}),
     "assistant": frozenset({"user", "tool"}),
-    "tool": frozenset({"assistant", "tool"}),
+    "tool": frozenset({"assistant", "tool", "user"}),
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.read.dialects import TurnError
 from cloudtune.data.read.kinds_other import KINDS, recognise
 from cloudtune.data.records import ROLES
 from cloudtune.errors import Problem
@@ -117,6 +118,9 @@ def not_an_object(value: object) -> Problem:
 
 def conversion(error: Exception) -> Problem:
     """Why a row of good types makes no record."""
+    if isinstance(error, TurnError):
+        problem = validation(error.detail)
+        return msgspec.structs.replace(problem, field=".".join(filter(None, (error.field, problem.field))))
     field, _, message = str(error).partition(": ")
     if isinstance(error, KeyError):
         field, message = "", f"the key {error} is missing in a block of content"

@@ -32,7 +32,7 @@ def influence(model: Any, inputs: dict[str, Any], outputs: Tensor) -> Tensor:
             logits = model(**inputs, use_cache=False).logits
             weights = torch.rand(logits.shape[-1], generator=torch.Generator().manual_seed(0)) - 0.5
             total = (logits.float() * weights.to(logits.device))[outputs].sum()
-            gradients = torch.autograd.grad(total, embedded, allow_unused=True)
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(total, embedded, allow_unused=True)
     finally:
         hook.remove()
     rows, width = inputs["input_ids"].shape

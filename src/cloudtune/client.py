@@ -459,7 +459,7 @@ class Client:
 
 def _what_changed(plan: Plan, resolved: Resolved, data: DataReport) -> str:
     """Name what differs from a submitted plan, with both fingerprints."""
-    pairs = {"the data": (plan.data.fingerprint, data.fingerprint)}
+    pairs: dict[str, tuple[str | None, str | None]] = {"the data": (plan.data.fingerprint, data.fingerprint)}
     names = sorted({*plan.resolved.identity, *resolved.identity})
     pairs |= {f"the {name}": (plan.resolved.identity.get(name), resolved.identity.get(name)) for name in names}
     differing = [f"{name} (fingerprint {was}, now {is_now})" for name, (was, is_now) in pairs.items() if was != is_now]

@@ -70,6 +70,12 @@ def method_for(kind: str) -> str:
     return next((name for name, method in METHODS.items() if kind in method.kinds), DEFAULT_METHOD)
 
 
+def only_items(name: str | None) -> bool:
+    """Whether the method takes nothing but tasks for a grader."""
+    method = METHODS.get(name or DEFAULT_METHOD)
+    return method is not None and method.kinds == ("item",)
+
+
 def methods_of(*tasks: TaskName) -> tuple[str, ...]:
     """The methods that train these tasks."""
     return tuple(name for name, method in METHODS.items() if method.task in tasks)

@@ -28,12 +28,14 @@ AdapterName = Literal[
 ]  # fmt: skip
 DATA_KINDS = (
     "auto", "chat", "prompt_completion", "prompt", "instruction", "text", "instruction_response", "sharegpt",
-    "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "image_label", "speech",
+    "conversation", "query_response", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair",
+    "image_label", "speech",
 )  # fmt: skip
 """The core's own kinds of rows. Providers and other packages add more: `cloudtune.plugins.ROW_KINDS`."""
 Feature = Literal[
     "system", "turns", "tools", "images", "videos", "bucket_owners", "media_formats", "parts", "weights", "thoughts",
-    "names", "fields",
+    "names", "fields", "tool_settings", "parallel_tool_calls", "tool_errors", "tool_images", "image_details",
+    "later_system", "repeated_roles",
 ]  # fmt: skip
 FileFormat = Literal["auto", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "text"]
 

@@ -26,7 +26,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 """A branch, a tag or a commit. It becomes part of a path in the cache and of an address of the hub."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
-_SHOWN_BY = (("thoughts", "reasoning_content"), ("tools", "tools"))
+_SHOWN_BY: dict[str, tuple[str, ...]] = {
+    "thoughts": ("reasoning_content",),
+    "tools": ("tools",),
+    "names": ("message.name", "message['name']", 'message["name"]'),
+    "tool_errors": ("is_error",),
+    "parallel_tool_calls": ("parallel_tool_calls",),
+}
+"""Features of rows that a chat template shows if it has one of these words."""
 _LARGEST_TEMPLATE = 16 << 20
 
 
@@ -46,7 +53,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int | None = None
     chat_template: bool | None = None
     shown: list[str] = []
-    """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts."""
+    """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts, names."""
     parameters: int | None = None
     modules: list[str] = []
     """Layers with a matrix of weights, as their paths end behind the number of the block: ``self_attn.q_proj``."""
@@ -130,7 +137,7 @@ def _template(path: Path) -> str:
 
 
 def _of_template(template: str) -> dict[str, Any]:
-    shown = [feature for feature, word in _SHOWN_BY if word in template]
+    shown = [feature for feature, words in _SHOWN_BY.items() if any(word in template for word in words)]
     return {"chat_template": bool(template), "shown": shown}
 
 

@@ -52,7 +52,7 @@ _HYPERPARAMETERS: dict[str, Any] = {
 """Those whose default depends on nothing; None means without."""
 _NOT_READ = ("images", "videos", "parts")
 """Features of rows (see ``data.losses``) that the trainer does not take."""
-_SELDOM_SHOWN = ("thoughts", "tools")
+_SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
 """Those that reach the model only where its chat template writes them out."""
 _DIALOGUES = ("chat", "preference")
 """Kinds of rows that the chat template writes out."""

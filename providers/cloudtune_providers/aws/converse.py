@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import UNSET, UnsetType
 
 from cloudtune.data.conversation_rules import not_alternating, turns_of
+from cloudtune.data.read.dialects import typed
 from cloudtune.data.read.kinds import Kind
-from cloudtune.data.read.kinds_chat import Foreign, blocks_of, opened, spoken
+from cloudtune.data.read.kinds_chat import Foreign, blocks_of, one_text, opened, spoken
 from cloudtune.data.records import (
     Chat,
     Function,
@@ -22,6 +23,7 @@ from cloudtune.data.records import (
     Message,
     Preference,
     TextPart,
+    Tool,
     ToolCall,
     VideoPart,
     VideoUrl,
@@ -69,34 +71,72 @@ class Converse(Foreign):
     content: list[dict[str, Any]]
 
 
-def _converse_messages(turn: Converse) -> list[Message]:
+def _converse_messages(turn: Converse, place: str) -> list[Message]:
     """The messages of one Converse turn. Each tool result becomes a message of its own."""
     parts: list[Part] = []
     calls: list[ToolCall] = []
     results: list[Message] = []
     thought: list[str] = []
-    for block in turn.content:
+    for i, block in enumerate(turn.content):
+        where = f"{place}.content[{i}]"
         key, value = next(iter(block.items()), ("", None))
-        if key == "text" and isinstance(value, str) and len(block) == 1:
-            parts.append(TextPart(value))
-        elif key in ("image", "video") and len(block) == 1 and _path(value, "source", "s3Location", "uri"):
-            parts.append(_medium(key, value))
-        elif key == "toolUse" and isinstance(value, dict):
-            calls.append(ToolCall(value["toolUseId"], Function(value["name"], compact(value["input"]))))
-        elif key == "toolResult" and isinstance(value, dict):
-            text = "\n".join(compact(part.get("text", part.get("json"))) for part in value["content"])
-            results.append(Message("tool", text, tool_call_id=value["toolUseId"]))
-        elif key == "reasoningContent" and (words := _path(value, "reasoningText", "text")):
+        if (part := _said(block, where)) is not None:
+            parts.append(part)
+        elif key == "toolUse" and len(block) == 1:
+            use = typed(value, _ToolUse, where)
+            calls.append(ToolCall(use.toolUseId, Function(use.name, compact(use.input))))
+        elif key == "toolResult" and len(block) == 1:
+            results.append(_result(typed(value, _ToolResult, where), where))
+        elif key == "reasoningContent" and len(block) == 1 and (words := _path(value, "reasoningText", "text")):
             thought.append(words)
         else:
-            raise ValueError(f"a content block with {', '.join(block) or 'no key'} cannot be used")
+            raise ValueError(f"{where}: a content block with {', '.join(block) or 'no key'} cannot be used")
     return results + spoken(turn.role, parts, calls, thought, results)
 
 
-def _medium(key: str, value: Any) -> Part:
-    """An image or a video that lies on S3."""
-    url = str(_path(value, "source", "s3Location", "uri"))
-    said, owner = _path(value, "format"), _path(value, "source", "s3Location", "bucketOwner") or UNSET
+def _said(block: dict[str, Any], where: str) -> Part | None:
+    """The block's text, image or video; None for another block."""
+    key, value = next(iter(block.items()), ("", None))
+    if key == "text" and isinstance(value, str) and len(block) == 1:
+        return TextPart(value)
+    if key in ("image", "video") and len(block) == 1:
+        return _medium(key, value, f"{where}.{key}")
+    return None
+
+
+class _ToolUse(Foreign):
+    toolUseId: str  # noqa: N815 - the vendor's key
+    name: str
+    input: Any
+
+
+class _ToolResult(Foreign):
+    toolUseId: str  # noqa: N815 - the vendor's key
+    content: list[dict[str, Any]]
+    status: Literal["success", "error"] | UnsetType = UNSET
+
+
+def _result(result: _ToolResult, where: str) -> Message:
+    """A tool's result: texts, JSON values, images and videos."""
+    parts: list[Part] = []
+    for i, block in enumerate(result.content):
+        said = TextPart(compact(block["json"])) if block.keys() == {"json"} else _said(block, f"{where}.content[{i}]")
+        if said is None:
+            raise ValueError(f"{where}.content[{i}]: a result with {', '.join(block) or 'no key'} cannot be used")
+        parts.append(said)
+    error: Any = True if result.status == "error" else UNSET
+    return Message("tool", one_text(parts), tool_call_id=result.toolUseId, is_error=error)
+
+
+def _medium(key: str, value: Any, where: str) -> Part:
+    """An image or a video that lies on S3 or in the row itself."""
+    url, said = _path(value, "source", "s3Location", "uri"), _path(value, "format")
+    if url is None and (content := _path(value, "source", "bytes")) is not None:
+        url = f"data:{key}/{said};base64,{content}"
+        said = None
+    if url is None:
+        raise ValueError(f"{where}: expected source.s3Location.uri or source.bytes")
+    owner = _path(value, "source", "s3Location", "bucketOwner") or UNSET
     form = said if said is not None and said != _format_of(url) else UNSET
     if key == "video":
         return VideoPart(VideoUrl(url, bucket_owner=owner, format=form))
@@ -110,19 +150,29 @@ def _path(value: Any, *keys: str) -> str | None:
 
 
 def _from_converse(row: Any) -> Chat:
-    messages = [message for turn in row.messages for message in _converse_messages(turn)]
+    messages = [
+        message for i, turn in enumerate(row.messages) for message in _converse_messages(turn, f"messages[{i}]")
+    ]
     system = "\n".join(part.text for part in row.system) if row.system is not UNSET else ""
-    tools: Any = UNSET
-    if row.toolConfig is not UNSET:
-        tools = [_converse_tool(tool) for tool in row.toolConfig.get("tools", ())]
-    return Chat(opened(system, messages), tools)
+    config = {} if row.toolConfig is UNSET else row.toolConfig
+    if unknown := sorted(config.keys() - {"tools", "toolChoice"}):
+        raise ValueError(f"toolConfig.{unknown[0]}: unknown key {unknown[0]!r}")
+    tools = [
+        _converse_tool(tool, f"toolConfig.tools[{i}]")
+        for i, tool in enumerate(typed(config.get("tools", []), list[Any], "toolConfig.tools"))
+    ]
+    return Chat(opened(system, messages), tools or UNSET)
 
 
-def _converse_tool(tool: dict[str, Any]) -> dict[str, Any]:
+def _converse_tool(tool: Any, where: str) -> Tool:
     """A tool as OpenAI describes it, from Converse's description."""
-    spec = tool["toolSpec"]
-    function = {"name": spec["name"], "description": spec.get("description", "")}
-    return {"type": "function", "function": {**function, "parameters": spec["inputSchema"]["json"]}}
+    spec = tool.get("toolSpec") if isinstance(tool, dict) else None
+    schema = spec.get("inputSchema") if isinstance(spec, dict) else None
+    parameters = schema.get("json") if isinstance(schema, dict) else None
+    if spec is None or not isinstance(spec.get("name"), str) or not isinstance(parameters, dict):
+        raise ValueError(f'{where}: a tool must be {{"toolSpec": {{"name": ..., "inputSchema": {{"json": ...}}}}}}')
+    function = {key: spec[key] for key in ("name", "description") if key in spec}
+    return Tool("function", {**function, "parameters": parameters})
 
 
 class Candidate(Foreign):
@@ -147,10 +197,14 @@ def _from_nova_preference(row: Any) -> Preference:
     by_label = {one.preferenceLabel: one.content for one in last.candidates or ()}
     if len(by_label) != 2 or len(last.candidates) != 2:
         raise ValueError("messages: the last turn needs two candidates, one preferred and one non-preferred")
-    asked = [m for turn in before for m in _converse_messages(Converse(turn.role, turn.content or []))]
+    asked = [
+        message for i, turn in enumerate(before)
+        for message in _converse_messages(Converse(turn.role, turn.content or []), f"messages[{i}]")
+    ]  # fmt: skip
     system = "\n".join(part.text for part in row.system) if row.system is not UNSET else ""
     better, worse = (
-        _converse_messages(Converse("assistant", by_label[label])) for label in ("preferred", "non-preferred")
+        _converse_messages(Converse("assistant", by_label[label]), f"messages[{len(before)}].candidates")
+        for label in ("preferred", "non-preferred")
     )
     return Preference(opened(system, asked), better, worse)
 
@@ -285,9 +339,14 @@ NOVA_PREFERENCE = Format(
 
 _SYSTEM = {"schemaVersion": Any, "system": list[ConverseText] | UnsetType}
 NOVA_PREFERENCE_ROWS = Kind(
-    "nova_preference", {"messages": list[NovaTurn]}, _SYSTEM, _from_nova_preference, tell=_has_candidates,
+    "nova_preference",
+    {"messages": list[NovaTurn]},
+    _SYSTEM,
+    _from_nova_preference,
+    tell=_has_candidates,
+    makes=Preference,
     free_form=True,
-)  # fmt: skip
+)
 CONVERSE_ROWS = Kind(
     "converse", {"messages": list[Converse]}, _SYSTEM | {"toolConfig": dict[str, Any] | UnsetType}, _from_converse,
     tell=_is_converse, free_form=True,

@@ -8,18 +8,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from cloudtune.data.conversation_rules import arguments_not_an_object, not_alternating, turns_of, unmatched_calls
+from cloudtune.data.read.dialects import read_tools, typed
 from cloudtune.data.read.kinds import Kind
-from cloudtune.data.read.kinds_chat import GRADER_KEYS, SYSTEM, Foreign, blocks_of, opened, spoken
+from cloudtune.data.read.kinds_chat import ASIDE, GRADER_KEYS, Foreign, blocks_of, one_text, opened, spoken, system_text
 from cloudtune.data.records import Chat, Function, ImagePart, ImageUrl, Message, TextPart, ToolCall, compact
 from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
 from cloudtune.data.write.row_template import CANONICAL
-from cloudtune.data.write.turns import Json, split_system
+from cloudtune.data.write.turns import Json, object_of, split_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,56 +38,93 @@ class ClaudeTurn(Foreign):
 
 
 def _from_claude(row: Any) -> Chat:
-    messages = [message for turn in row.messages for message in _claude_messages(turn)]
-    tools: Any = UNSET
-    if row.tools is not UNSET:
-        tools = [
-            {"type": "function", "function": {
-                "name": tool["name"], "description": tool.get("description", ""), "parameters": tool["input_schema"],
-            }}
-            for tool in row.tools
-        ]  # fmt: skip
-    return Chat(opened(row.system, messages), tools)
+    messages = [
+        message for i, turn in enumerate(row.messages) for message in _claude_messages(turn, f"messages[{i}].content")
+    ]
+    return Chat(
+        opened(system_text(row.system), messages), UNSET if row.tools is UNSET else read_tools(row.tools, "tools")
+    )
 
 
-def _claude_messages(turn: ClaudeTurn) -> list[Message]:
+_BLOCK_KEYS = {
+    "text": {"text", "citations"}, "thinking": {"thinking", "signature"}, "tool_use": {"id", "name", "input"},
+    "tool_result": {"tool_use_id", "content", "is_error"}, "image": {"source"},
+}  # fmt: skip
+"""The keys of each type of block. Citations and signatures are the service's own notes: they are not trained on."""
+
+
+def _claude_messages(turn: ClaudeTurn, place: str) -> list[Message]:
     if isinstance(turn.content, str):
         return [Message(turn.role, turn.content)]
     parts: list[Part] = []
     calls: list[ToolCall] = []
     results: list[Message] = []
     thought: list[str] = []
-    for block in turn.content:
-        sort = block.get("type")
-        if sort == "text":
-            parts.append(TextPart(block["text"]))
-        elif sort == "thinking":
+    for i, block in enumerate(turn.content):
+        where = f"{place}[{i}]"
+        sort = _checked(block, where)
+        if sort == "thinking":
             thought.append(block["thinking"])
         elif sort == "tool_use":
             calls.append(ToolCall(block["id"], Function(block["name"], compact(block["input"]))))
         elif sort == "tool_result":
-            results.append(Message("tool", _claude_text(block.get("content", "")), tool_call_id=block["tool_use_id"]))
-        elif sort == "image":
-            source = block["source"]
-            url = source.get("url") or f"data:{source['media_type']};base64,{source['data']}"
-            parts.append(ImagePart(ImageUrl(url)))
+            results.append(_result(block, where))
         else:
-            what = f"of type {sort!r}" if isinstance(sort, str) else "without a type"
-            raise ValueError(f"a content block {what} cannot be used")
+            parts.append(_part(block, where))
     return results + spoken(turn.role, parts, calls, thought, results)
 
 
-def _claude_text(content: str | list[dict[str, Any]]) -> str:
-    return content if isinstance(content, str) else "\n".join(part.get("text", "") for part in content)
+def _checked(block: dict[str, Any], where: str) -> str:
+    """The block's type. Raises ValueError for a type or a key that cannot be used, or a key that is missing."""
+    sort = block.get("type")
+    known = _BLOCK_KEYS.get(sort) if isinstance(sort, str) else None
+    if known is None or sort is None:
+        raise ValueError(f"{where}.type: a content block of type {sort!r} cannot be used")
+    if unknown := sorted(block.keys() - known - {"type", "cache_control"}):
+        raise ValueError(f"{where}.{unknown[0]}: unknown key {unknown[0]!r}")
+    if missing := sorted(known - block.keys() - {"citations", "signature", "content", "is_error"}):
+        raise ValueError(f"{where}: the key {missing[0]!r} is missing")
+    return str(sort)
+
+
+def _part(block: dict[str, Any], where: str) -> Part:
+    if block["type"] == "text":
+        return TextPart(typed(block["text"], str, f"{where}.text"))
+    source = typed(block["source"], dict[str, str], f"{where}.source")
+    url = source.get("url") or f"data:{source.get('media_type')};base64,{source.get('data')}"
+    if not source.get("url") and not (source.get("media_type") and source.get("data")):
+        raise ValueError(f"{where}.source: expected url, or media_type and data")
+    return ImagePart(ImageUrl(url))
+
+
+def _result(block: dict[str, Any], where: str) -> Message:
+    """A tool's result: a text, or texts and images."""
+    content = block.get("content", "")
+    if isinstance(content, list):
+        for i, part in enumerate(content):
+            if _checked(part, f"{where}.content[{i}]") not in {"text", "image"}:
+                raise ValueError(f"{where}.content[{i}].type: a result holds text and images")
+        content = one_text([_part(part, f"{where}.content[{i}]") for i, part in enumerate(content)])
+    error = block.get("is_error") or UNSET
+    return Message("tool", content, tool_call_id=block["tool_use_id"], is_error=error)
+
+
+_OTHERS = frozenset(GRADER_KEYS) | ASIDE - {"system", "tools"} | {"label", "kto_tag", "rejected_response", "fields"}
+"""Keys of rows that have a system prompt beside their messages and are of another kind."""
 
 
 def _is_claude(row: Mapping[str, Any]) -> bool:
-    if not row.keys().isdisjoint(GRADER_KEYS):
-        return False  # an item for graders, with a system prompt of its own
+    if not row.keys().isdisjoint(_OTHERS):
+        return False
     own = ("tool_use", "tool_result", "thinking", "image")  # not a set: a type may be anything
-    return isinstance(row.get("system"), str) or any(
-        isinstance(block, dict) and block.get("type") in own for block in blocks_of(row)
+    if any(isinstance(block, dict) and block.get("type") in own and "value" not in block for block in blocks_of(row)):
+        return all(block.get("type") != "image" or "source" in block for block in blocks_of(row))
+    turns = row["messages"] if isinstance(row["messages"], list) else ()
+    plain = all(
+        isinstance(turn, dict) and turn.keys() <= {"role", "content"} and turn.get("role") in {"user", "assistant"}
+        for turn in turns
     )
+    return plain and isinstance(row.get("system"), str | list)
 
 
 # -- writing
@@ -96,50 +133,57 @@ def _is_claude(row: Mapping[str, Any]) -> bool:
 def _to_claude(chat: Chat) -> Json:
     system, messages = split_system(chat.messages)
     turns: list[Json] = []
-    for message in messages:
-        blocks = _claude_blocks(message)
-        if message.role == "tool" and turns and turns[-1]["role"] == "user" and _holds_results(turns[-1]):
-            turns[-1]["content"] += blocks
+    for i, message in enumerate(messages, len(chat.messages) - len(messages)):
+        blocks = _claude_blocks(message, f"messages[{i}]")
+        if message.role in ("tool", "user") and turns and _holds_results(turns[-1]):
+            turns[-1]["content"] += blocks  # results, and what the user says after them, are one turn
         else:
-            plain = isinstance(message.content, str) and message.role != "tool" and len(blocks) == 1
+            plain = isinstance(message.content, str) and message.role != "tool" and blocks == _said(message)
             role = "user" if message.role == "tool" else message.role
             turns.append({"role": role, "content": message.content if plain else blocks})
     row: Json = {"system": system} if system else {}
     row["messages"] = turns
     if chat.tools is not UNSET:
         row["tools"] = [
-            {"name": tool["function"]["name"], "description": tool["function"].get("description", ""),
-             "input_schema": tool["function"].get("parameters", {"type": "object"})}
+            {**{key: tool.function[key] for key in ("name", "description") if key in tool.function},
+             "input_schema": tool.function.get("parameters", {"type": "object"})}
             for tool in chat.tools
         ]  # fmt: skip
     return row
 
 
 def _holds_results(turn: Json) -> bool:
-    return isinstance(turn["content"], list) and turn["content"][0].get("type") == "tool_result"
+    return isinstance(turn["content"], list) and turn["content"][-1].get("type") == "tool_result"
 
 
-def _claude_blocks(message: Message) -> list[Json]:
+def _claude_blocks(message: Message, place: str) -> list[Json]:
+    said = _said(message)
     if message.role == "tool":
         if not message.tool_call_id:
-            raise ValueError("messages: a tool message requires tool_call_id")
-        return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}]
+            raise ValueError(f"{place}.tool_call_id: a tool message requires tool_call_id")
+        result = {"type": "tool_result", "tool_use_id": message.tool_call_id,
+                  "content": message.content if isinstance(message.content, str) else said}  # fmt: skip
+        return [result if message.is_error is UNSET else {**result, "is_error": True}]
     blocks: list[Json] = []
     if message.reasoning_content:
         blocks.append({"type": "thinking", "thinking": message.reasoning_content})
-    content = [TextPart(message.content)] if isinstance(message.content, str) else message.content or []
-    for part in content:
-        if isinstance(part, ImagePart):
-            blocks.append({"type": "image", "source": _claude_source(part.image_url.url)})
-        elif isinstance(part, TextPart) and (part.text or not message.tool_calls):
-            blocks.append({"type": "text", "text": part.text})
-    for call in message.tool_calls or ():
-        try:
-            given = msgspec.json.decode(call.function.arguments)
-        except msgspec.DecodeError as error:
-            raise ValueError("messages: the arguments of a tool call are not valid JSON") from error
+    blocks += [block for block in said if block.get("text") != "" or not message.tool_calls]
+    for i, call in enumerate(message.tool_calls or ()):
+        given = object_of(call.function.arguments, f"{place}.tool_calls[{i}].function.arguments")
         blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": given})
     return blocks
+
+
+def _said(message: Message) -> list[Json]:
+    """Blocks of the texts and images."""
+    content = [TextPart(message.content)] if isinstance(message.content, str) else message.content or []
+    return [
+        {"type": "image", "source": _claude_source(part.image_url.url)}
+        if isinstance(part, ImagePart)
+        else {"type": "text", "text": part.text}
+        for part in content
+        if isinstance(part, ImagePart | TextPart)
+    ]
 
 
 def _claude_source(url: str) -> Json:
@@ -208,11 +252,15 @@ _ROW, _USER = b'{"messages":[', b'{"role":"user","content":'
 _WEAVE = CANONICAL._replace(first_system=b'{"system":', after_system=b"," + _ROW[1:] + _USER)
 CLAUDE = Format(
     "claude", "Claude's messages", frozenset({"chat"}),
-    ALL - {"weights", "names", "videos", "bucket_owners", "media_formats", "unanswered"}, _to_claude, weave=_WEAVE,
+    ALL - {
+        "weights", "names", "videos", "bucket_owners", "media_formats", "unanswered", "image_details", "tool_settings",
+        "parallel_tool_calls", "later_system", "repeated_roles",
+    }, _to_claude, weave=_WEAVE,
     own="claude", rules=RULES,
 )  # fmt: skip
 
 CLAUDE_ROWS = Kind(
-    "claude", {"messages": list[ClaudeTurn]}, {**SYSTEM, "tools": list[dict[str, Any]] | UnsetType}, _from_claude,
+    "claude", {"messages": list[ClaudeTurn]},
+    {"system": str | list[dict[str, Any]] | None | UnsetType, "tools": list[dict[str, Any]] | UnsetType}, _from_claude,
     tell=_is_claude, free_form=True,
 )  # fmt: skip

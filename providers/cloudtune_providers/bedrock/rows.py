@@ -49,4 +49,5 @@ ITEMS = Format(
 )
 TEXT = Format("bedrock-text", "Bedrock's plain text", frozenset({"text"}), frozenset(), _to_input, own="input_text")
 
-INPUT_ROWS = Kind("input_text", {"input": str}, {}, lambda row: Text(row.input), tell=lambda row: len(row) == 1)
+INPUT_ROWS = Kind("input_text", {"input": str}, {}, lambda row: Text(row.input), tell=lambda row: len(row) == 1,
+                  makes=Text)  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cloudtune.data.conversation_rules import not_alternating
 from cloudtune.data.read.kinds import Kind
+from cloudtune.data.read.kinds_chat import ASIDE, read_chat
 from cloudtune.data.records import Chat, Message
 from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.write.formats import Format
@@ -44,5 +45,6 @@ INSTRUCTION = Format(
 )  # fmt: skip
 
 DIALOG_ROWS = Kind(
-    "dialog", {"dialog": list[Message]}, {}, lambda row: Chat(row.dialog), tell=lambda row: "messages" not in row
-)
+    "dialog", {"dialog": list[Message]}, {}, lambda row: Chat(row.dialog), tell=lambda row: "messages" not in row,
+    also=ASIDE, read=lambda row: read_chat(row, "dialog"),
+)  # fmt: skip

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType, to_builtins
 
+from cloudtune.data.read.dialects import Row, read_turns, typed
 from cloudtune.data.read.kinds import Kind
-from cloudtune.data.read.kinds_chat import Foreign
-from cloudtune.data.records import Message, Preference
+from cloudtune.data.read.kinds_chat import Foreign, tools_of
+from cloudtune.data.records import Message, Preference, Tools
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
 
@@ -24,14 +25,23 @@ class PreferenceInput(Foreign):
     """The question of a pair, under ``input``."""
 
     messages: list[Message]
-    tools: list[dict[str, Any]] | UnsetType = UNSET
+    tools: Tools | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
-def _read_preference(row: Any) -> Preference:
-    tools = row.input.tools or UNSET
+def _from_preference(row: Any) -> Preference:
     answers = row.preferred_output, row.non_preferred_output
-    return Preference(row.input.messages, *answers, tools, row.input.parallel_tool_calls)
+    return Preference(row.input.messages, *answers, row.input.tools, row.input.parallel_tool_calls)
+
+
+def _read_preference(row: Row) -> Preference:
+    """The row in any dialect of its turns and tools."""
+    given = typed(row.pop("input"), dict[str, Any], "input")
+    if unknown := sorted(given.keys() - {"messages", "tools", "functions", "parallel_tool_calls"}):
+        raise ValueError(f"input.{unknown[0]}: unknown key {unknown[0]!r}")
+    better, worse = (read_turns(row.pop(key), key) for key in ("preferred_output", "non_preferred_output"))
+    messages = read_turns(given.get("messages"), "input.messages")
+    return Preference(messages, better, worse, *tools_of(given))
 
 
 def _write_preference(row: Preference) -> dict[str, Any]:
@@ -52,7 +62,7 @@ def _write_item(row: Item) -> dict[str, Any]:
     return {"messages": messages, **row.fields}
 
 
-_CARRIED = ALL - {"thoughts", "videos", "bucket_owners", "media_formats", "unanswered"}
+_CARRIED = ALL - {"thoughts", "videos", "bucket_owners", "media_formats", "unanswered", "tool_errors", "tool_images"}
 CHAT = Format("openai", "OpenAI's chat messages", frozenset({"chat"}), _CARRIED, own="chat")
 PREFERENCE = Format(
     "openai-preference", "OpenAI's pairs for DPO", frozenset({"preference"}), _CARRIED, _write_preference,
@@ -64,5 +74,7 @@ PREFERENCE_ROWS = Kind(
     "openai_preference",
     {"input": PreferenceInput, "preferred_output": list[Message], "non_preferred_output": list[Message]},
     {},
-    _read_preference,
+    _from_preference,
+    read=_read_preference,
+    makes=Preference,
 )

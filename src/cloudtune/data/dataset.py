@@ -29,7 +29,7 @@ from cloudtune.data.transform.shaping import (
 from cloudtune.data.write.formats import LossError, loss_problem
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.data.write.output_file import temporary_file
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.methods import DEFAULT_METHOD, only_items
 from cloudtune.spec import Source
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Dataset:
 
         def stream() -> Iterator[Record]:
             faults = Faults()
-            for found_batch in read(source, faults):
+            for found_batch in read(source, faults, items=only_items(method)):
                 batch = change(found_batch) if change else found_batch
                 for line, record in zip(batch.lines, batch.records, strict=True):
                     if found := faults_of(record, method=method):

@@ -15,7 +15,7 @@ from cloudtune.data.transform.shaping import Piles
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.data.write.output_file import temporary_file
 from cloudtune.errors import DataError, Problem
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.methods import DEFAULT_METHOD, only_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,10 +65,11 @@ def encode(
                 method,
                 shares(data),
                 format=format,
+                items=only_items(method),
                 allow_dropped=frozenset([*allow_dropped, *(data.allow_dropped or ())]),
                 words=False,
             )
-            _, survey = go_through(data, task, faults, file.put)
+            _, survey = go_through(data, task, faults, file.put, items=task.items)
             side = survey.sides[split]
             out.flush()
             os.fsync(out.fileno())

@@ -6,7 +6,7 @@ records (fingerprint, split, duplicates) do not depend on the format that held t
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -77,6 +77,16 @@ class ToolCall(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["function"] = "function"
 
 
+class Tool(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """A function that the assistant can call: name, description, parameters as JSON Schema, and further settings."""
+
+    type: Literal["function"]
+    function: dict[str, Any]
+
+
+Tools = Annotated[list[Tool], msgspec.Meta(min_length=1)]
+
+
 class Message(Record):
     """One turn of a conversation."""
 
@@ -86,12 +96,20 @@ class Message(Record):
     """Of an assistant's turn: 0 = read it, but do not learn it."""
     reasoning_content: str | UnsetType = UNSET
     """What the assistant thought before it answered."""
-    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_calls: Annotated[list[ToolCall], msgspec.Meta(min_length=1)] | UnsetType = UNSET
     tool_call_id: str | UnsetType = UNSET
     """Of a tool's turn: the call that it answers."""
     name: str | UnsetType = UNSET
+    is_error: Literal[True] | UnsetType = UNSET
+    """Of a tool's turn: the call failed."""
 
     def __post_init__(self) -> None:
+        """Store values that mean the same in one way: a single text part as its text, no text beside calls as null."""
+        content = self.content
+        if type(content) is list and len(content) == 1 and type(part := content[0]) is TextPart:
+            self.content = content = part.text
+        if content == "" and self.tool_calls:
+            self.content = None
         if self.role == "developer":
             self.role = "system"
 
@@ -107,8 +125,8 @@ class Chat(Record):
     """A conversation to learn from."""
 
     messages: list[Message]
-    tools: list[dict[str, Any]] | UnsetType = UNSET
-    """What the assistant could call, as JSON Schema."""
+    tools: Tools | UnsetType = UNSET
+    """What the assistant can call."""
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
@@ -124,7 +142,7 @@ class Preference(Record):
     messages: list[Message]
     chosen: list[Message]
     rejected: list[Message]
-    tools: list[dict[str, Any]] | UnsetType = UNSET
+    tools: Tools | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
 
 
@@ -134,6 +152,8 @@ class Rated(Record):
     messages: list[Message]
     completion: list[Message]
     label: bool
+    tools: Tools | UnsetType = UNSET
+    parallel_tool_calls: bool | UnsetType = UNSET
 
 
 class Item(Record):

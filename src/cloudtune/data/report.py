@@ -23,7 +23,7 @@ from cloudtune.data.transform.shaping import digest
 from cloudtune.data.write.formats_table import find_format
 from cloudtune.data.write.output_file import temporary_file
 from cloudtune.errors import Problem
-from cloudtune.methods import DEFAULT_METHOD, method_for
+from cloudtune.methods import DEFAULT_METHOD, method_for, only_items
 from cloudtune.spec import Data, Source
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def check(
     place = find_target(target, model, method) if target else None
     faults = Faults(problems)
 
+    items = only_items(method)
     limit = max_tokens or (place.max_tokens if place else None)
     counts = tokenizer or (place.tokenizer if place and limit else None)
 
@@ -127,11 +128,12 @@ def check(
             chosen, shares(data), target=place.name if place else "", rules_of=place.rules_of if place else None,
             format=form, private=private, tokenizer=counts, max_tokens=limit,
             longer="error" if counts and not tokenizer else "count", row_check=place.row_check if place else None,
+            items=items,
         )  # fmt: skip
 
-    task, survey = go_through(data, task_for, faults, workers=workers, change=change)
+    task, survey = go_through(data, task_for, faults, workers=workers, change=change, items=items)
     if near is not None:
-        _near_duplicates(data, near, faults, change or (lambda batch: batch))
+        _near_duplicates(data, near, faults, change or (lambda batch: batch), items=items)
     return _report(data, survey, faults, place, task)
 
 
@@ -151,18 +153,19 @@ def convert(
     place = find_target(target, model, method) if target else None
     faults = Faults(problems)
     allowed = frozenset(allow_dropped)
+    items = only_items(method) or form.kinds == {"item"}
 
     def task_for(first: Record | None) -> Task:
         return Task(method or method_of(first), shares(data), target=place.name if place else "", format=to,
                     rules_of=place.rules_of if place else None, allow_dropped=allowed, private=private,
-                    max_tokens=place.max_tokens if place else None)  # fmt: skip
+                    max_tokens=place.max_tokens if place else None, items=items)  # fmt: skip
 
     handle, aside = temporary_file(out)
     try:
         with os.fdopen(handle, "wb") as stream:
             head = BOM if form.bom else b""
             file = Hashed(stream, "train", head) if shuffle is None else Shuffled(stream, "train", head, shuffle)
-            task, survey = go_through(data, task_for, faults, file.put, workers, change)
+            task, survey = go_through(data, task_for, faults, file.put, workers, change, items=items)
             file.finish()
         report = _report(data, survey, faults, place, task, file)
         if report.ok:
@@ -182,7 +185,9 @@ def _beside(form: Format, folder: Path) -> list[str]:
     return [str(folder / name) for name, _ in form.beside]
 
 
-def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch]) -> None:
+def _near_duplicates(
+    data: Data, threshold: float, faults: Faults, change: Callable[[Batch], Batch], *, items: bool
+) -> None:
     """Report rows that nearly repeat an earlier one, in any split. Equal rows are already reported."""
     from cloudtune.data.transform.near import NearDuplicates
 
@@ -190,7 +195,7 @@ def _near_duplicates(data: Data, threshold: float, faults: Faults, change: Calla
     seen: set[int] = set()
     places: list[str] = []
     for source in sources(data).values():
-        for batch in map(change, read(source, Faults())):
+        for batch in map(change, read(source, Faults(), items=items)):
             new: list[tuple[int, Record]] = []
             for line, record in zip(batch.lines, batch.records, strict=True):
                 if (one := digest(record)) not in seen:

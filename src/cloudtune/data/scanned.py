@@ -39,6 +39,8 @@ class Task(msgspec.Struct, frozen=True):
     """See `Target`."""
     words: bool = True
     """Look for template tokens, control characters and broken text."""
+    items: bool = False
+    """Conversations are tasks for a grader: their other keys are its fields."""
 
 
 class Side(msgspec.Struct):

@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from cloudtune.data.write.dropped_features import FEATURES
 from cloudtune.errors import Problem, SpecError
 from cloudtune.plan import DataReport, PlanRequest, Resolved, SplitInfo, plan_from_json, plan_to_json
 from cloudtune.spec import JobSpec
@@ -12,6 +13,7 @@ from cloudtune.state import JobRef
 from cloudtune_local.backend import LocalBackend
 from cloudtune_local.options import Options
 from cloudtune_trainer.run_spec import read_spec
+from cloudtune_trainer.submit.plan import _NOT_READ, _SELDOM_SHOWN
 
 SPLIT = SplitInfo(rows=12, bytes=600, sha256="a" * 64, kind="chat", longest_chars=50)
 MODEL = {"source": "folder", "path": "/models/tiny", "revision": None, "context_length": 2048, "chat_template": True}
@@ -206,8 +208,20 @@ def test_what_the_trainer_cannot_read_is_refused_and_what_it_does_not_show_is_to
 
     with pytest.raises(SpecError, match="2 rows: images; the trainer supports text only"):
         LocalBackend(Options(root=tmp_path)).plan(noted("images", "tools"))
-    plan = LocalBackend(Options(root=tmp_path)).plan(noted("tools", "turns"))
-    assert [problem.code for problem in plan.warnings] == ["not_shown"]
+    seldom = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
+    plan = LocalBackend(Options(root=tmp_path)).plan(noted(*seldom, "turns"))
+    assert [problem.message.partition(";")[0] for problem in plan.warnings] == [f"2 rows: {name}" for name in seldom]
+    assert {problem.code for problem in plan.warnings} == {"not_shown"}
+
+
+def test_every_feature_is_trained_on_or_reported():
+    """A feature of rows that no list names would be left out of training without notice."""
+    text = {"system", "turns", "weights", "later_system", "repeated_roles"}  # every template renders them
+    in_others = {  # part of another feature in the list
+        "bucket_owners": "images", "media_formats": "images", "image_details": "images", "tool_images": "images",
+        "tool_settings": "tools", "fields": "reward", "unanswered": "distill",
+    }  # fmt: skip
+    assert {*FEATURES} == text | in_others.keys() | {*_NOT_READ, *_SELDOM_SHOWN}
 
 
 def test_what_the_model_s_template_shows_is_no_warning(tmp_path):

@@ -38,11 +38,11 @@ def test_check_gives_what_scripts_need(rows: str, tmp_path: Path) -> None:
     assert found["rows"] == 120
     assert {"code", "severity", "line", "field", "message"} <= set(found["problems"][0])
     bad = tmp_path / "bad.jsonl"
-    bad.write_text(Path(rows).read_text() + '{"prompt": ""}\n{"prompt": "", "completion": "x"}\n')
+    bad.write_text(Path(rows).read_text() + '{"completion": ""}\n{"prompt": "", "completion": "x"}\n')
     found = call_json("check", str(bad), code=2)
     assert found["ok"] is False
     errors = [(p["code"], p["line"], p["field"]) for p in found["problems"] if p["severity"] == "error"]
-    assert errors == [("missing_key", 121, "completion"), ("blank", 122, "messages[0].content")]
+    assert errors == [("missing_key", 121, "prompt"), ("blank", 122, "messages[0].content")]
     code, out = call("check", str(bad))
     assert code == 2
     assert f"{bad}:121" in out

@@ -31,6 +31,7 @@ from cloudtune.data.records import (
     Rated,
     Text,
     TextPart,
+    Tool,
     ToolCall,
     VideoPart,
     VideoUrl,
@@ -177,7 +178,7 @@ def chats(draw: Any) -> Chat:
         if rich and draw(st.booleans()):
             answer.reasoning_content = draw(words)
         messages.append(answer)
-    return Chat(messages, tools=[TOOL]) if called else Chat(messages)
+    return Chat(messages, tools=[Tool("function", TOOL["function"])]) if called else Chat(messages)
 
 
 def one(role: str) -> Any:

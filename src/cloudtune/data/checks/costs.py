@@ -19,7 +19,7 @@ from cloudtune.data.problem_list import Faults
 from cloudtune.data.read.reading import read
 from cloudtune.data.records import canonical, canonical_lines
 from cloudtune.data.split import shares
-from cloudtune.methods import DEFAULT_METHOD
+from cloudtune.methods import DEFAULT_METHOD, only_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def count(data: Data, *, method: str = DEFAULT_METHOD, change: Callable[[Batch],
     counters = {name: counter_of(name) for name in sorted(name for name in names if name is not None)}
     found.exact = dict.fromkeys(counters, 0)
     bounds, has_unread = TokenBounds(), False
-    for whole in read(data.train, Faults()):
+    for whole in read(data.train, Faults(), items=only_items(method)):
         batch = change(whole) if change else whole
         records = [one for one in batch.records if not faults_of(one, method=method)]
         learnt = [one for one in records if keep.side(canonical(one)) == "train"]

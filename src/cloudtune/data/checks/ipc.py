@@ -41,6 +41,7 @@ class Request(msgspec.Struct, array_like=True):
     first_line: int
     lines: int
     pieces: list[tuple[int, bytes]] | None
+    is_fixed: bool
     place: int = 0
     """Where in the shared memory its lines are, and the reply's go."""
 

@@ -25,7 +25,7 @@ from cloudtune.data.split import shares
 from cloudtune.data.transform.mixing import Mixture, mix_sources
 from cloudtune.data.write.dropped_features import FEATURES
 from cloudtune.errors import Problem
-from cloudtune.methods import DEFAULT_METHOD, METHODS
+from cloudtune.methods import DEFAULT_METHOD, METHODS, only_items
 from cloudtune.plan import DataReport, SplitInfo
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def prepare(
             tokens[name].add(side.canonical, side.rows)
             sizes[name] += len(side.canonical if side.written is None else side.written)
 
-    _, survey = go_through(data, task, faults, measure)
+    _, survey = go_through(data, task, faults, measure, items=task.items)
     whole(data, survey, task, faults)
     if target is not None:
         hold(
@@ -95,7 +95,9 @@ def prepare(
 
 
 def _task(data: Data, method: str, limit: RowLimit | None, target: Target | None) -> Task:
-    task = Task(method=method, shares=shares(data), allow_dropped=frozenset(data.allow_dropped or ()))
+    task = Task(
+        method=method, items=only_items(method), shares=shares(data), allow_dropped=frozenset(data.allow_dropped or ())
+    )
     if target is not None:
         form = target.formats.get(method)
         task = msgspec.structs.replace(
@@ -125,10 +127,13 @@ def go_through(
     out: Callable[[Scanned, Survey], object] | None = None,
     workers: int | None = None,
     change: Callable[[Batch], Batch] | None = None,
+    *,
+    items: bool = False,
 ) -> tuple[Task, Survey]:
     """Every batch of every source once: changed, scanned, put out where that is asked for, and added up.
 
-    The task may be chosen by the first record. ``workers`` is chosen by the files' size where it is not given.
+    The task may be chosen by the first record. ``items``: conversations are tasks for a grader. ``workers`` is chosen
+    by the files' size where it is not given.
     """
     named = sources(data)
     remote = any(is_remote(path) for source in named.values() for path in source.paths)
@@ -139,7 +144,10 @@ def go_through(
     survey = Survey(faults, [split for split in SPLITS if split == "train" or getattr(data, split) is not None])
     mixture = Mixture(data) if data.mix else None
     try:
-        chosen, stream = _shared(named, task, faults, workers) if workers else _here(named, task, faults, change)
+        chosen, stream = (
+            _shared(named, task, faults, workers, items=items) if workers else
+            _here(named, task, faults, change, items=items)
+        )  # fmt: skip
         with closing(stream):
             for one in stream:
                 scanned = mixture.through(one) if mixture else one
@@ -158,7 +166,7 @@ def go_through(
 
 def _here(
     named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults,
-    change: Callable[[Batch], Batch] | None,
+    change: Callable[[Batch], Batch] | None, *, items: bool,
 ) -> tuple[Task, Generator[Scanned]]:  # fmt: skip
     """The task, and every batch scanned in this process."""
 
@@ -166,7 +174,7 @@ def _here(
         batch = rows.of(chunk)
         return change(batch) if change is not None and batch is not None else batch
 
-    chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults))
+    chunks = ((origin, *found) for origin, source in named.items() for found in chunks_of(source, faults, items=items))
     if change is not None:
         chunks = ((origin, rows, part) for origin, rows, chunk in chunks for part in _small(chunk))
     batches = ((origin, rows, chunk, decoded(rows, chunk)) for origin, rows, chunk in chunks)
@@ -212,15 +220,15 @@ def _larger(chunks: Iterable[tuple[str, FileRows, Block | Table]]) -> Iterator[t
 
 
 def _shared(
-    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults, workers: int
+    named: dict[str, Source], task: Task | Callable[[Record | None], Task], faults: Faults, workers: int, *, items: bool
 ) -> tuple[Task, Generator[Scanned]]:
     """The task, and every block decoded and scanned by other processes."""
-    chosen = task if isinstance(task, Task) else task(_first_record(named))
+    chosen = task if isinstance(task, Task) else task(_first_record(named, items=items))
 
     def stream() -> Generator[Scanned]:
         with Pool(workers, chosen) as pool:
             open_files: dict[tuple[str, str], FileRows] = {}
-            for reply in pool.replies(_requests(named, faults, open_files)):
+            for reply in pool.replies(_requests(named, faults, open_files, items=chosen.items)):
                 rows = open_files[reply.origin, reply.file]
                 if rows.is_given_up():
                     continue  # the block was sent before that was known
@@ -232,29 +240,30 @@ def _shared(
     return chosen, stream()
 
 
-def _first_record(named: dict[str, Source]) -> Record | None:
-    batches = (batch for source in named.values() for batch in read(source, Faults()))
+def _first_record(named: dict[str, Source], *, items: bool) -> Record | None:
+    batches = (batch for source in named.values() for batch in read(source, Faults(), items=items))
     return next((batch.records[0] for batch in batches if batch.records), None)
 
 
 def _requests(
-    named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows]
+    named: dict[str, Source], faults: Faults, open_files: dict[tuple[str, str], FileRows], *, items: bool
 ) -> Iterator[tuple[Request, bytes]]:
     """Every block, with what its file's first rows tell of their keys. ``open_files`` takes what counts bad rows."""
     for origin, source in named.items():
-        for rows, chunk in chunks_of(source, faults):
+        for rows, chunk in chunks_of(source, faults, items=items):
             assert isinstance(chunk, Block)
             open_files[origin, rows.file] = rows
             if rows.how is None:
-                probe = FileRows(rows.file, rows.columns, None, Faults())
+                probe = FileRows(rows.file, rows.columns, None, Faults(), items=items)
                 probe.of_block(chunk)
                 rows.how = probe.how
             rows.seen = rows.seen or bool(chunk.pieces) or not chunk.data.isspace()
             kind = rows.how.kind.name if rows.how else None
             # Keys that are not used are left for the worker to meet, who then reports them.
             request = Request(
-                rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces
-            )
+                rows.file, origin, dict(rows.columns), kind, (), chunk.first_line, chunk.lines, chunk.pieces,
+                rows.is_fixed,
+            )  # fmt: skip
             yield request, chunk.data
 
 

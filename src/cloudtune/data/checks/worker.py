@@ -39,7 +39,9 @@ class Worker:
             how = None
             if request.kind is not None:
                 how = row_type(kind_named(request.kind), request.columns, tuple(request.extra))
-            rows = self.rows[request.origin, request.file] = FileRows(request.file, request.columns, how, faults)
+            rows = self.rows[request.origin, request.file] = FileRows(
+                request.file, request.columns, how, faults, is_fixed=request.is_fixed, items=self.scanner.task.items
+            )
         rows.faults, rows.bad = faults, 0
         block = Block(data, request.first_line, request.pieces, request.lines)
         scanned = [*self.scanner.scan_block(rows, block, request.origin)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +16,11 @@ from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.blocks import PART_BYTES, Block
 from cloudtune.data.read.duplicate_keys import check_keys, duplicate_key
 from cloudtune.data.read.json_syntax import syntax
-from cloudtune.data.read.kinds import MAX_EXTRA, RowType, field_name, fits_a_field, records, row_type, with_fields
-from cloudtune.data.read.kinds_other import recognise
+from cloudtune.data.read.kinds import MAX_EXTRA, RowType, fits_a_field, records, row_type, with_fields
+from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named, recognise
 from cloudtune.data.read.nested import NestedError, unnested
 from cloudtune.data.read.plain_blocks import PlainBlocks
-from cloudtune.data.records import Chat
+from cloudtune.data.records import Chat, checked
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
@@ -35,16 +37,35 @@ MAX_BAD_ROWS = 100_000
 """Rows of one file that cannot be decoded, before the rest of it is left unread."""
 MAX_SUGGESTIONS = 1000
 """Of each code, in one file."""
+_MOST_OTHERS = 16
+"""Rows of another kind one after the other, before the rows that follow are expected to be of it too."""
 _BAD_ROW = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _BAD_RECORD = (ValueError, KeyError, TypeError, AttributeError)
 """What conversion from a vendor's free-form blocks may meet."""
 
 
-class FileRows:
-    """Decodes the rows of one file. The first good row decides the kind, unless it is known."""
+@cache
+def plain_type(name: str) -> RowType:
+    """How rows of a kind are decoded that have its own keys alone."""
+    return row_type(kind_named(name), {})
 
-    def __init__(self, file: str, columns: Mapping[str, str], how: RowType | None, faults: Faults) -> None:
+
+class FileRows:
+    """Decodes the rows of one file. Each row is read as its own kind; all kinds of a file make the same records."""
+
+    def __init__(
+        self,
+        file: str,
+        columns: Mapping[str, str],
+        how: RowType | None,
+        faults: Faults,
+        *,
+        is_fixed: bool = False,
+        items: bool = False,
+    ) -> None:
         self.file, self.columns, self.how, self.faults = file, columns, how, faults
+        self.is_fixed, self.items = is_fixed, items
+        """The kind is not chosen by the rows; conversations are tasks for a grader, with whatever keys they have."""
         self.seen = False
         self.hopeless = False
         """The columns of a table are those of no kind: no row of it can be used."""
@@ -54,6 +75,10 @@ class FileRows:
         self._named: set[str] = set()
         self._suggested: Counter[str] = Counter()
         self._plain = PlainBlocks()
+        self._types: dict[str, RowType] = {}
+        """The last way to decode rows of each kind."""
+        self._others = 0
+        """How many rows of other kinds followed one another."""
 
     def parts(self, block: Block, weave: Weave | None = None) -> Iterator[tuple[Block, PlainRows | None]]:
         """The block, or smaller ones of it, with the rows of those that hold nothing but plain conversations."""
@@ -62,6 +87,7 @@ class FileRows:
             return
         for part, rows in self._plain.parts(block, weave):
             self.seen = self.seen or bool(rows)
+            self._others = 0 if rows else self._others
             yield part, rows
 
     def of(self, chunk: Block | Table) -> Batch | None:
@@ -101,114 +127,112 @@ class FileRows:
         found: list[Any] = []
         for line, data in block.rows():
             self.seen = True
-            row = self._row(line, data)
-            if row is None or self.how is None:
-                continue
-            try:
-                found += row if isinstance(row, list) else records([row], self.how)
-            except (msgspec.ValidationError, *_BAD_RECORD) as error:
-                self._bad(line, self._unusable(error, row, self.how))
-            else:
+            if made := self._quickly(data) or self._row(line, data):
+                found += made
                 lines.append(line)
         return Batch(self.file, lines, found)
 
-    def _row(self, line: int, data: bytes) -> Any:
-        """One decoded row, or its record in a list; None if it is bad, which is reported."""
-        if self.how is not None:
-            try:
-                row = self.how.lines.decode(data)
-                problem = duplicate_key(data)
-            except _BAD_ROW:
-                pass
-            else:
-                return row if problem is None else self._bad(line, problem)
-        if problem := syntax(data):
-            return self._bad(line, problem)
+    def _quickly(self, data: bytes) -> list[Record] | None:
+        """The record of a row of the kind and the types that the rows before it have."""
+        if self.how is None:
+            return None
+        try:
+            made = records([self.how.lines.decode(data)], self.how)
+        except (*_BAD_ROW, *_BAD_RECORD):
+            return None
+        if duplicate_key(data):
+            return None
+        self._others = 0
+        return made
+
+    def _row(self, line: int, data: bytes) -> list[Record] | None:
+        """The record of any row; None if it is bad, which is reported."""
+        if problem := syntax(data) or duplicate_key(data):
+            self._bad(line, problem)
+            return None
         value = msgspec.json.decode(data)
         if not isinstance(value, dict):
-            return self._bad(line, explain.not_an_object(value))
-        how = self._fitting(value, line)
-        if isinstance(how, Problem):
-            return self._bad(line, how)
+            self._bad(line, explain.not_an_object(value))
+            return None
+        return self._converted(value, line)
+
+    def _converted(
+        self, row: Mapping[str, Any], line: int, *, is_cell: bool = False, by_row: bool = False
+    ) -> list[Record] | None:
+        """The record of a row's values, read as the row's own kind; None if it is bad, which is reported."""
+        names = {key: self._our_name(key) for key in row}
+        if problem := explain.mapped_twice(names):
+            self._bad(line, problem, by_row)
+            return None
+        named = {name: row[key] for key, name in names.items() if name is not None}
+        given = {ours: value for ours, value in named.items() if value is not None}
+        kind = self._kind(given, named, self.columns.keys() - row.keys())
+        if isinstance(kind, Problem):
+            self._bad(line, kind, by_row)
+            return None
+        keys = named if kind.required.keys() - given.keys() else given
+        values: dict[str, Any] = {}
         try:
-            return self._with_odd_keys(value, how) if self._has_odd_keys(value, how) else how.lines.decode(data)
+            values = {key: unnested(key, value, kind, is_cell=is_cell) for key, value in keys.items()}
+            if kind.read is not None:
+                made = checked(kind.read(values)) if kind.free_form else kind.read(values)
+            else:
+                known = {key: values.pop(key) for key in list(values) if key in kind.keys}
+                how = plain_type(kind.name)
+                (made,) = records([msgspec.convert(known, how.struct, strict=not is_cell)], how)
+            unused = [key for key in row if names[key] in (None, *values)]
+            if kind.keeps_extra:
+                unused = [key for key in row if names[key] not in kind.keys]
+                made = with_fields(made, {key: unnested(key, row[key], kind, is_cell=is_cell) for key in unused})
+        except NestedError as error:
+            self._bad(line, self._in_the_file(error.problem), by_row)
+            return None
         except msgspec.ValidationError as error:
-            return self._bad(line, wrong_values.validation(str(error), value, how.kind))
+            self._bad(line, self._in_the_file(wrong_values.validation(str(error), values, kind)), by_row)
+            return None
         except _BAD_RECORD as error:
-            return self._bad(line, wrong_values.conversion(error))
+            self._bad(line, self._in_the_file(wrong_values.conversion(error, values, kind.read)), by_row)
+            return None
+        self._adopt(kind, unused, line)
+        return [made]
 
-    def _has_odd_keys(self, row: Mapping[str, Any], how: RowType) -> bool:
-        """Whether the row has keys that its type does not list: see ``kinds.MAX_EXTRA`` and ``kinds.fits_a_field``."""
-        return any(
-            not fits_a_field(key) if self._our_name(key) in how.kind.keys else key not in how.extra for key in row
-        )
-
-    def _with_odd_keys(self, row: Mapping[str, Any], how: RowType) -> list[Record]:
-        """The record of such a row. Raises ValidationError, or ValueError if it makes no record."""
-        known = {self._field_name(key): row[key] for key in row if self._our_name(key) in how.kind.keys}
-        made = records([msgspec.convert(known, how.struct)], how)
-        if not how.kind.keeps_extra:
-            return made
-        return [with_fields(made[0], {key: row[key] for key in row if self._our_name(key) not in how.kind.keys})]
-
-    def _field_name(self, key: str) -> str:
-        return field_name(key, self.columns[key]) if key in self.columns else key
+    def _in_the_file(self, problem: Problem) -> Problem:
+        """The problem with the file's own name of a mapped key."""
+        field = problem.field or ""
+        name = re.split(r"[.\[]", field, maxsplit=1)[0]
+        theirs = next((key for key, ours in self.columns.items() if ours == name), name)
+        return msgspec.structs.replace(problem, field=theirs + field[len(name) :] or None)
 
     def of_table(self, table: Table) -> Batch | None:
         """Records of a table's rows; None if its columns are not those of any kind, which is reported once."""
         self.seen = self.seen or bool(table.rows)
+        first = {ours: value for key, value in table.rows[0].items() if (ours := self._our_name(key)) is not None}
+        kind = self._kind(first, first, self.columns.keys() - table.rows[0].keys())
+        if isinstance(kind, Problem) and kind.code != "mixed_kinds":
+            self.hopeless = True
+            if kind.code in {"unknown_keys", "missing_key"} and not self.columns and table.has_header:
+                kind = explain.headerless(table.rows[0]) or kind
+            self.faults.add(msgspec.structs.replace(kind, file=self.file, line=None if table.by_row else 1))
+            return None
         lines: list[int] = []
         found: list[Any] = []
-        how = self._fitting(table.rows[0], None)
-        if isinstance(how, Problem):
-            self.hopeless = True
-            if how.code in {"unknown_keys", "missing_key"} and not self.columns:
-                how = (explain.headerless(table.rows[0]) if table.has_header else None) or how
-            self.faults.add(msgspec.structs.replace(how, file=self.file, line=None if table.by_row else 1))
-            return None
-        used = [key for key in table.rows[0] if self._our_name(key) in how.kind.keys]
-        extra = [key for key in table.rows[0] if key not in set(used)] if how.kind.keeps_extra else []
         for line, row in zip(table.lines, table.rows, strict=True):
-            try:
-                value = {self._field_name(key): unnested(key, row[key], how) for key in used}
-                more = {key: unnested(key, row[key], how) for key in extra}
-            except NestedError as error:
-                self._bad(line, error.problem, table.by_row)
-                continue
-            try:
-                decoded = msgspec.convert(value, how.struct, strict=False)
-            except msgspec.ValidationError as error:
-                self._bad(line, wrong_values.validation(str(error), value, how.kind), table.by_row)
-                continue
-            try:
-                made = records([decoded], how)
-                if extra:
-                    made = [with_fields(made[0], more)]
-            except (msgspec.ValidationError, *_BAD_RECORD) as error:
-                self._bad(line, self._unusable(error, decoded, how), table.by_row)
-            else:
+            if made := self._converted(row, line, is_cell=True, by_row=table.by_row):
                 found += made
                 lines.append(line)
         return Batch(self.file, lines, found, table.by_row)
 
-    @staticmethod
-    def _unusable(error: Exception, row: Any, how: RowType) -> Problem:
-        """Why no record can be made of the decoded row."""
-        return wrong_values.conversion(error, row, lambda one: records([one], how))
-
-    def _fitting(self, row: Mapping[str, Any], line: int | None) -> RowType | Problem:
-        """How to decode a row with these keys, or why that cannot be. Keys that are not used are noted once."""
-        ours = {key: self._our_name(key) for key in row}
-        named = {name: row[key] for key, name in ours.items() if name is not None}
-        if problem := explain.mapped_twice(ours):
-            return problem
-        other = recognise(named)
-        kind = self.how.kind if self.how else other
+    def _kind(self, given: Mapping[str, Any], named: Mapping[str, Any], unmapped: set[str]) -> Kind | Problem:
+        """The kind of a row with these values, with and without null, or why it can be none."""
+        other = recognise(given) or recognise(named)
+        kind = self.how.kind if self.how and (self.is_fixed or other is None) else other
+        if kind is not None and self.items and kind.makes is Chat and "messages" in given:
+            kind = KINDS["item"]
         if kind is None or not named.keys() >= kind.required.keys():
-            return explain.keys(named, kind, {key for key in self.columns if key not in row}, self._may_suggest)
-        if other is not None and other is not kind and other.tell and other.required.keys() == kind.required.keys():
-            return explain.mixed(other, kind)
-        return self._with_extra(kind, [key for key, name in ours.items() if name not in kind.keys], line)
+            return explain.keys(named, kind, unmapped, self._may_suggest)
+        if self.how is None or kind is self.how.kind:
+            return kind
+        return kind if kind.makes is self.how.kind.makes else explain.mixed(kind, self.how.kind)
 
     def _may_suggest(self, code: str) -> bool:
         """Whether to look for a name that was meant: that takes long, and only the first problems are listed."""
@@ -221,20 +245,27 @@ class FileRows:
             return self.columns[key]
         return None if key in self.columns.values() else key
 
-    def _with_extra(self, kind: Kind, extra: Iterable[str], line: int | None) -> RowType:
-        known = self.how.extra if self.how else ()
-        for key in () if kind.keeps_extra else extra:
+    def _adopt(self, kind: Kind, unused: Iterable[str], line: int | None) -> None:
+        """Decode the rows that follow as this kind, and report the keys that are not used, each once."""
+        how = self._types.get(kind.name) or (self.how if self.how is not None and self.how.kind is kind else None)
+        known = how.extra if how is not None else ()
+        for key in () if kind.keeps_extra else unused:
             if key not in self._named and len(self._named) <= MAX_UNUSED_KEYS:
                 self._named.add(key)
                 self.faults.warn(
                     "unused_key", f"the key {key!r} is not used", file=self.file, line=line, field=key,
                     fix="remove it, or map it with columns",
                 )  # fmt: skip
-        room = MAX_EXTRA - len(known)
-        new = tuple(islice((key for key in extra if key not in known and fits_a_field(key)), max(room, 0)))
-        if new or self.how is None:
-            self.how = row_type(kind, self.columns, (*known, *new))
-        return self.how
+        new = tuple(islice(
+            (key for key in unused if key not in known and fits_a_field(key) and key not in deciding(kind.name)),
+            max(MAX_EXTRA - len(known), 0),
+        ))  # fmt: skip
+        if new or how is None:
+            how = row_type(kind, self.columns, (*known, *new))
+        self._types[kind.name] = how
+        self._others = self._others + 1 if self.how is not None and self.how.kind is not kind else 0
+        if self.how is None or self.how.kind is kind or self._others > _MOST_OTHERS:
+            self.how = how
 
     def is_given_up(self) -> bool:
         """Whether too many rows of the file are bad to read on, which is reported once."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw
 
-from cloudtune.data.records import checked
+from cloudtune.data.records import Chat, checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,6 +43,15 @@ class Kind(NamedTuple):
     """Makes the canonical record of a decoded row. Raises ValueError. None if the row has the record's own fields."""
     canonical: type[Record] | None = None
     """The record's type, where the row has its very fields."""
+    read: Callable[[dict[str, Any]], Record] | None = None
+    """Makes the record of a row's values (under our names), in every dialect, and removes those that it uses.
+
+    Rows that the keys and types above do not fit are read so. Raises ValueError.
+    """
+    also: frozenset[str] = frozenset()
+    """Further keys that ``read`` uses."""
+    makes: type[Record] = Chat
+    """The type of its records."""
     tell: Callable[[Mapping[str, Any]], bool] | None = None
     """Distinguishes it from other kinds with the same keys."""
     keeps_extra: bool = False
@@ -53,7 +62,7 @@ class Kind(NamedTuple):
     @property
     def keys(self) -> frozenset[str]:
         """Every key that it knows."""
-        return frozenset(self.required) | frozenset(self.optional)
+        return frozenset(self.required) | frozenset(self.optional) | self.also
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether a row with these values (under our names) is of this kind."""
@@ -79,8 +88,9 @@ def row_type(kind: Kind, columns: Mapping[str, str], extra: tuple[str, ...] = ()
     if not columns and not extra and kind.canonical is not None:
         struct = kind.canonical
     else:
-        names = {ours: field_name(theirs, ours) for theirs, ours in columns.items() if ours in kind.keys}
-        names |= {ours: field_name("", ours) for ours in kind.keys if ours in columns and ours not in names}
+        names = {ours: field_name(theirs, ours) for theirs, ours in columns.items() if ours in kind.keys - kind.also}
+        known = kind.required.keys() | kind.optional.keys()
+        names |= {ours: field_name("", ours) for ours in known if ours in columns and ours not in names}
         fields: list[Any] = list(kind.required.items())
         fields += [(name, kind_type, UNSET) for name, kind_type in kind.optional.items()]
         for i, key in enumerate(extra):
@@ -104,7 +114,8 @@ def records(rows: list[Any], how: RowType) -> list[Record]:
         make = kind.record
         made = [make(row) for row in rows]
         return [checked(one) for one in made] if kind.free_form else made
-    assert kind.canonical is not None
+    if kind.canonical is None:
+        raise ValueError("rows of this kind are read one by one")
     fields = kind.canonical.__struct_fields__
     return [kind.canonical(*[getattr(row, field) for field in fields]) for row in rows]
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from cloudtune.data.read.dialects import Row, read_turns
 from cloudtune.data.read.kinds import Kind
 from cloudtune.data.read.kinds_chat import (
+    ASIDE,
     CHAT_KINDS,
     GRADER_KEYS,
     SYSTEM,
     TOOLS,
     Words,
+    beside,
+    instructed,
     item,
     opened,
+    tools_of,
     turns,
+    words_of,
 )
 from cloudtune.data.records import (
     Answers,
+    Chat,
     Item,
     Labelled,
     Message,
@@ -37,61 +44,169 @@ from cloudtune.errors import DataError, Problem
 from cloudtune.plugins import ROW_KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 def _from_pair(row: Any) -> Preference:
     chosen, rejected = turns(row.chosen, "assistant"), turns(row.rejected, "assistant")
-    if row.prompt is not UNSET:
-        return Preference(opened(row.system, turns(row.prompt, "user")), chosen, rejected)
-    # Without a prompt both sides hold the whole conversation: what they share is the question.
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    if not shared:
-        raise ValueError("prompt: missing, and chosen and rejected do not start with the same turns")
-    return Preference(opened(row.system, chosen[:shared]), chosen[shared:], rejected[shared:])
+    if row.prompt is UNSET or {turn.role for turn in (*chosen[:1], *rejected[:1])} & {"system", "user"}:
+        raise ValueError("chosen: it may be a whole conversation")
+    return Preference(opened(row.system, turns(row.prompt, "user")), chosen, rejected)
+
+
+_PROMPTS = ("prompt", "question", "instruction", "query", "input", "conversations", "conversation", "messages")
+"""Keys of what both answers of a pair reply to, most usual first."""
+_SIDES = {
+    "preference": ("chosen", "rejected"),
+    "chosen_response": ("chosen_response", "rejected_response"),
+    "rejected_response": ("response", "rejected_response"),
+    "chosen_messages": ("chosen_messages", "rejected_messages"),
+    "rejected_messages": ("messages", "rejected_messages"),
+    "messages_and_rejected": ("messages", "rejected_response"),
+    "conversations_and_rejected": ("conversations", "rejected_response"),
+}
+"""The kinds of pairs, and the keys of the better and the worse answer."""
+_PAIR_KEYS = ASIDE | {*_PROMPTS, *(key for side in _SIDES.values() for key in side)}
+
+
+def _read_pair(row: Row) -> Preference:
+    """A pair: two answers to one prompt, or two conversations that begin with the same turns."""
+    better, worse = next(side for side in _SIDES.values() if side[0] in row and side[1] in row)
+    whole = row[better] if better in ("messages", "conversations") else None
+    chosen, rejected = words_of(row, better, "assistant"), words_of(row, worse, "assistant")
+    key = next((key for key in _PROMPTS if row.get(key) is not None), None)
+    if whole is not None and worse == "rejected_response":
+        last = 1 + max((i for i, message in enumerate(chosen) if message.role == "user"), default=-1)
+        return _pair(row, chosen[:last], chosen[last:], rejected)
+    if {message.role for message in (*chosen[:1], *rejected[:1])} <= {"system", "user"}:
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        if not shared:
+            raise ValueError(f"{better}: it and {worse} do not start with the same turns")
+        if key == "messages" or (key is not None and not _repeats(row, key, chosen[:shared])):
+            if key != "messages" or read_turns(row["messages"], "messages")[:shared] != chosen[:shared]:
+                raise ValueError(f"{key}: it is not what {better} and {worse} start with")
+            del row["messages"]
+        return _pair(row, chosen[:shared], chosen[shared:], rejected[shared:])
+    if key is None:
+        raise ValueError(f"prompt: missing, and {better} and {worse} are answers alone")
+    if key in ("conversations", "conversation", "messages"):
+        asked = read_turns(row.pop(key), key)
+    else:
+        asked = instructed(row, "input") if key == "instruction" else words_of(row, key, "user")
+    return _pair(row, asked, chosen, rejected)
+
+
+def _repeats(row: Row, key: str, messages: list[Message]) -> bool:
+    """Whether the key's text or turns are among the messages; it is used up then."""
+    asked = words_of(row, key, "user")
+    return all(turn in messages for turn in asked)
+
+
+def _pair(row: Row, asked: list[Message], chosen: list[Message], rejected: list[Message]) -> Preference:
+    return Preference(beside(row, asked), chosen, rejected, *tools_of(row))
 
 
 def _from_rated(row: Any) -> Rated:
-    return Rated(opened(row.system, turns(row.prompt, "user")), turns(row.completion, "assistant"), row.label)
+    asked, answer = opened(row.system, turns(row.prompt, "user")), turns(row.completion, "assistant")
+    return Rated(asked, answer, row.label, row.tools, row.parallel_tool_calls)
 
 
 def _is_bool(row: Mapping[str, Any]) -> bool:
     return isinstance(row["label"], bool) or str(row["label"]).lower() in {"true", "false", "0", "1"}
 
 
+RATINGS = ("label", "kto_tag")
+"""Keys of whether an answer is good."""
+
+
+def _is_rated(key: str) -> Callable[[Mapping[str, Any]], bool]:
+    def tell(row: Mapping[str, Any]) -> bool:
+        """Whether a conversation stands beside a rating."""
+        rest = {name: value for name, value in row.items() if name != key}
+        kind = recognise(rest) if _is_bool({"label": row[key]}) else None
+        return kind is not None and kind.makes is Chat and kind.name != "prompt" and not _is_unanswered(rest)
+
+    return tell
+
+
+def _is_unanswered(row: Mapping[str, Any]) -> bool:
+    """Whether the last turn is not the assistant's, as in rows that a classifier learns from."""
+    turns = row.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return isinstance(last, dict) and last.get("role") in {"user", "system"}
+
+
+def _read_rated(key: str) -> Callable[[Row], Rated]:
+    def read(row: Row) -> Rated:
+        value = row.pop(key)
+        label = value if isinstance(value, bool) else str(value).lower() in {"true", "1"}
+        if "prompt" in row and "completion" in row:
+            asked, said = words_of(row, "prompt", "user"), words_of(row, "completion", "assistant")
+            return Rated(beside(row, asked), said, label, *tools_of(row))
+        kind = KINDS["chat"] if "messages" in row else recognise(row)
+        chat = kind.read(row) if kind is not None and kind.read is not None else None
+        if not isinstance(chat, Chat):
+            raise ValueError(f"{key}: this kind of conversation cannot have a rating")  # noqa: TRY004 - a row's fault
+        last = 1 + max((i for i, message in enumerate(chat.messages) if message.role == "user"), default=-1)
+        return Rated(chat.messages[:last], chat.messages[last:], label, chat.tools, chat.parallel_tool_calls)
+
+    return read
+
+
 def _from_reward(row: Any) -> Item:
     return item(turns(row.prompt, "user"), reward_model=row.reward_model)
+
+
+def _read_item(row: Row) -> Item:
+    return item(read_turns(row.pop("messages"), "messages"))
 
 
 def _is_item(row: Mapping[str, Any]) -> bool:
     return not row.keys().isdisjoint(GRADER_KEYS)
 
 
+def _is_preference_record(row: Mapping[str, Any]) -> bool:
+    """Not where both sides repeat the question."""
+    sides = [row["chosen"], row["rejected"]]
+    return not any(isinstance(side, str) for side in sides) and not any(
+        isinstance(side, list) and side and isinstance(side[0], dict) and side[0].get("role") in {"user", "system"}
+        for side in sides
+    )
+
+
 Label = str | int
 _RECORDS = (
         Kind("preference_record", {"messages": list[Message], "chosen": list[Message], "rejected": list[Message]},
-             TOOLS, canonical=Preference),
+             TOOLS, canonical=Preference, makes=Preference, tell=_is_preference_record),
         Kind("rated_record", {"messages": list[Message], "completion": list[Message], "label": bool},
-             canonical=Rated),
-        Kind("item_record", {"messages": list[Message], "fields": dict[str, Any]}, canonical=Item),
+             TOOLS, canonical=Rated, makes=Rated),
+        Kind("item_record", {"messages": list[Message], "fields": dict[str, Any]}, canonical=Item, makes=Item),
 )  # fmt: skip
 """Canonical records with more keys than conversations. Rows are compared with these before any other kind."""
 _OTHERS = (
         # First those with more keys, or that only their values tell.
-        Kind("item", {"messages": list[Message]}, {}, lambda row: item(row.messages), tell=_is_item, keeps_extra=True),
-        Kind("reward", {"prompt": Words, "reward_model": dict[str, Any]}, {}, _from_reward, keeps_extra=True),
-        Kind("preference", {"chosen": Words, "rejected": Words}, {"prompt": Words | UnsetType, **SYSTEM}, _from_pair),
-        Kind("rated", {"prompt": Words, "completion": Words, "label": bool}, SYSTEM, _from_rated, tell=_is_bool),
+        Kind("item", {"messages": list[Message]}, {}, lambda row: item(row.messages), tell=_is_item, keeps_extra=True,
+             makes=Item, read=_read_item),
+        Kind("reward", {"prompt": Words, "reward_model": dict[str, Any]}, {}, _from_reward, keeps_extra=True,
+             makes=Item),
+        Kind("preference", {"chosen": Words, "rejected": Words}, {"prompt": Words | UnsetType, **SYSTEM}, _from_pair,
+             makes=Preference, read=_read_pair, also=_PAIR_KEYS),
+        *(Kind(name, {better: Words, worse: Words}, makes=Preference, read=_read_pair, also=_PAIR_KEYS)
+          for name, (better, worse) in _SIDES.items() if name != "preference"),
+        Kind("rated", {"prompt": Words, "completion": Words, "label": bool}, {**SYSTEM, **TOOLS}, _from_rated,
+             tell=_is_bool, makes=Rated, read=_read_rated("label"), also=ASIDE),
+        *(Kind(f"rated_{key}", {key: Any}, tell=_is_rated(key), makes=Rated, read=_read_rated(key))
+          for key in RATINGS),
         *CHAT_KINDS,
-        Kind("text_label", {"text": str, "label": Label}, canonical=Labelled),
-        Kind("text", {"text": str}, canonical=Text),
-        Kind("tags", {"tokens": list[str], "tags": list[Label]}, canonical=Tagged),
-        Kind("question", {"question": str, "context": str, "answers": Answers}, canonical=Question),
-        Kind("pair", {"source": str, "target": str}, canonical=Pair),
-        Kind("image_label", {"image": str, "label": Label}, canonical=Picture),
-        Kind("speech", {"audio": str, "transcript": str}, canonical=Speech),
+        Kind("text_label", {"text": str, "label": Label}, canonical=Labelled, makes=Labelled),
+        Kind("text", {"text": str}, canonical=Text, makes=Text),
+        Kind("tags", {"tokens": list[str], "tags": list[Label]}, canonical=Tagged, makes=Tagged),
+        Kind("question", {"question": str, "context": str, "answers": Answers}, canonical=Question, makes=Question),
+        Kind("pair", {"source": str, "target": str}, canonical=Pair, makes=Pair),
+        Kind("image_label", {"image": str, "label": Label}, canonical=Picture, makes=Picture),
+        Kind("speech", {"audio": str, "transcript": str}, canonical=Speech, makes=Speech),
 )  # fmt: skip
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (*_RECORDS, *_OTHERS)}
 """The core's own kinds by name."""
@@ -116,7 +231,24 @@ def all_kinds() -> tuple[Kind, ...]:
 
 def recognise(row: Mapping[str, Any]) -> Kind | None:
     """The kind of a row, by its keys under our names and, where they do not tell, its values."""
-    return next((kind for kind in all_kinds() if kind.matches(row)), None)
+    return next((kind for kind in _candidates(frozenset(row)) if kind.tell is None or kind.tell(row)), None)
+
+
+@lru_cache(maxsize=1024)
+def _candidates(keys: frozenset[str]) -> tuple[Kind, ...]:
+    """The kinds that rows of these keys may be."""
+    return tuple(kind for kind in all_kinds() if kind.required.keys() <= keys)
+
+
+@cache
+def deciding(name: str) -> frozenset[str]:
+    """Keys that make a row of that kind another one, or change what it means: never to be passed over as unused."""
+    kind = kind_named(name)
+    found = set() if kind.keeps_extra else {*GRADER_KEYS, *kind.also}
+    for other in all_kinds():
+        if other.required.keys() & kind.required.keys() or (kind.makes is Chat and other.makes in (Preference, Rated)):
+            found |= other.keys
+    return frozenset(found)
 
 
 # Threads must not meet in a struct's first decoding (see ``backend``): an import is made by one.

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cloudtune.data.read.dialects import OPAQUE, without_nulls
 from cloudtune.data.read.json_syntax import syntax
 from cloudtune.data.records import compact
 from cloudtune.errors import Problem
 
 if TYPE_CHECKING:
-    from cloudtune.data.read.kinds import RowType
+    from cloudtune.data.read.kinds import Kind
 
 
 class NestedError(Exception):
@@ -22,27 +23,29 @@ class NestedError(Exception):
         self.problem = problem
 
 
-def unnested(key: str, cell: Any, how: RowType) -> Any:
-    """The cell's value for a row of that type."""
-    ours = how.columns.get(key, key)
-    wanted = how.kind.required.get(ours, how.kind.optional.get(ours, Any))
+def unnested(key: str, cell: Any, kind: Kind, *, is_cell: bool) -> Any:
+    """The value under that key for a row of that kind. ``is_cell``: it comes from a table."""
+    wanted = kind.required.get(key, kind.optional.get(key, Any))
     if isinstance(cell, list | dict):
-        return cell if wanted is Any else _without_nulls(cell)
+        return cell if wanted is Any or key in OPAQUE else without_nulls(cell, () if is_cell else OPAQUE)
     if isinstance(cell, bytes):
         cell = decoded(cell, key)
-    kinds = getattr(wanted, "__args__", (wanted,))
-    if cell is not None and type(cell) not in kinds and str in kinds:
+    types = getattr(wanted, "__args__", (wanted,))
+    if is_cell and cell is not None and type(cell) not in types and str in types:
         cell = None if cell != cell else compact(cell)  # noqa: PLR0124 - NaN, which stands for a missing value
     if wanted in (str, Any) or not isinstance(cell, str) or cell[:1] not in ("[", "{"):
+        return cell
+    is_text = str in types  # a string can be JSON too: only messages are distinguished
+    if is_text and not is_cell:
         return cell
     data = cell.encode(errors="surrogatepass")
     problem = syntax(data)
     value = msgspec.json.decode(data) if problem is None else None
-    if str in kinds:  # a string can be JSON too: only messages are distinguished
-        return value if isinstance(value, list) and value and all(isinstance(one, dict) for one in value) else cell
+    if is_text:
+        return value if _are_turns(value) else cell
     if problem is not None:
         raise NestedError(msgspec.structs.replace(problem, field=key))
-    return value
+    return without_nulls(value, OPAQUE)
 
 
 def decoded(cell: bytes, key: str) -> str:
@@ -56,7 +59,8 @@ def decoded(cell: bytes, key: str) -> str:
         ) from error  # fmt: skip
 
 
-def _without_nulls(cell: Any) -> Any:
-    if isinstance(cell, dict):
-        return {key: _without_nulls(value) for key, value in cell.items() if value is not None}
-    return [_without_nulls(one) for one in cell] if isinstance(cell, list) else cell
+def _are_turns(value: Any) -> bool:
+    """Whether a JSON value is messages, or one message, and not an answer that happens to be JSON."""
+    if isinstance(value, dict):
+        return {"role", "content"} <= value.keys() or {"from", "value"} <= value.keys()
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)

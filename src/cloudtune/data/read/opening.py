@@ -15,7 +15,7 @@ import zlib
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from cloudtune.data.read import remote
 from cloudtune.data.read.arrow import dataset_files
@@ -142,7 +142,7 @@ def opened(path: File) -> Iterator[IO[bytes]]:
         if packed is None and (name := _SUFFIXES.get(path.suffix.lower())) and start[:1] not in (b"{", b"["):
             packed = name  # not compressed, which the reader reports
         if packed is None:
-            yield raw
+            yield cast("IO[bytes]", raw)
             return
         with _unpacked(raw, packed, path) as stream:
             yield cast("IO[bytes]", _Limited(stream, raw, packed))
@@ -151,7 +151,7 @@ def opened(path: File) -> Iterator[IO[bytes]]:
 def _raw(path: File) -> AbstractContextManager[io.BufferedIOBase]:
     """The file's bytes as they are, in a stream that can be peeked at."""
     if str(path) == STDIN:
-        source = sys.stdin.buffer
+        source: Any = sys.stdin.buffer
         return nullcontext(source if hasattr(source, "peek") else io.BufferedReader(source))
     if isinstance(path, RemoteFile):
         return cast("io.BufferedReader", remote.opened(path))
@@ -168,7 +168,7 @@ def _unpacked(raw: io.BufferedIOBase, packed: str, path: File) -> IO[bytes]:
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     if packed == "zstd":
         return _unzstd(cast("IO[bytes]", raw), path)
-    return bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(raw)
+    return bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(cast("IO[bytes]", raw))
 
 
 class DecompressedTooLarge(OSError):

@@ -29,23 +29,26 @@ if TYPE_CHECKING:
 _HEAD = 1 << 16
 
 
-def read(source: Source, faults: Faults) -> Iterator[Batch]:
+def read(source: Source, faults: Faults, *, items: bool = False) -> Iterator[Batch]:
     """All records of the source, file by file, in order."""
-    for rows, chunk in chunks_of(source, faults):
+    for rows, chunk in chunks_of(source, faults, items=items):
         if isinstance(chunk, Block):
             yield from map(rows.of_block, chunk.parts(PART_BYTES))
         elif (batch := rows.of_table(chunk)) is not None:
             yield batch
 
 
-def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block | Table]]:
-    """The source's files in chunks, each with what decodes its file; what is wrong with a file is reported."""
+def chunks_of(source: Source, faults: Faults, *, items: bool = False) -> Iterator[tuple[FileRows, Block | Table]]:
+    """The source's files in chunks, each with what decodes its file; what is wrong with a file is reported.
+
+    ``items``: conversations are tasks for a grader.
+    """
     how: RowType | None = None
     if source.kind != "auto":
         how = row_type(kind_named(source.kind), source.columns)
     with ColumnarReader() as columnar:
         for path in files_of(source, faults):
-            rows = _rows(str(path), source, how, faults)
+            rows = _rows(str(path), source, how, faults, items=items)
             errors = faults.total("error")
             try:
                 for chunk in _chunks(path, source, faults, columnar):
@@ -63,13 +66,13 @@ def chunks_of(source: Source, faults: Faults) -> Iterator[tuple[FileRows, Block 
                 faults.error("empty_file", "this file has no rows", file=str(path), fix="write at least one")
 
 
-def _rows(file: str, source: Source, how: RowType | None, faults: Faults) -> FileRows:
+def _rows(file: str, source: Source, how: RowType | None, faults: Faults, *, items: bool) -> FileRows:
     """What decodes one file of the source."""
     if source.template:
         from cloudtune.data.read.templating import TemplateRows
 
         return TemplateRows(file, source.template, faults)
-    return FileRows(file, source.columns, how, faults)
+    return FileRows(file, source.columns, how, faults, is_fixed=source.kind != "auto", items=items)
 
 
 def _report(error: Exception, path: File, faults: Faults) -> None:

@@ -6,9 +6,11 @@ import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import ValidationError
 
 from cloudtune.data.read.culprit import UNFORESEEN, culprit
+from cloudtune.data.read.dialects import TurnError
 from cloudtune.data.records import ROLES, Message
 from cloudtune.errors import Problem
 
@@ -112,6 +114,9 @@ def _meant(key: str, parent: object) -> str:
 
 def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] | None = None) -> Problem:
     """Why a row of good types makes no record. ``make`` makes a record of the row."""
+    if isinstance(error, TurnError):
+        problem = validation(error.detail, _at(row, error.field))
+        return msgspec.structs.replace(problem, field=".".join(filter(None, (error.field, problem.field))))
     field, _, message = str(error).partition(": ")
     if isinstance(error, ValueError) and message and " " not in field:
         return Problem(code="bad_content", message=message, field=field, fix="correct the row, or remove it")

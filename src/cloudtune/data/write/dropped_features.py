@@ -31,6 +31,13 @@ FEATURES: dict[str, str] = {
     "thoughts": "reasoning before the answer",
     "names": "participant names",
     "fields": "reference data for the grader",
+    "tool_settings": "settings of tools other than name, description and parameters",
+    "parallel_tool_calls": "whether several tools may be called at once",
+    "tool_errors": "tool results marked as errors",
+    "tool_images": "images or videos in tool results",
+    "image_details": "the detail level of images",
+    "later_system": "system messages after the first message",
+    "repeated_roles": "consecutive messages with the same role",
     "unanswered": "no answer (the teacher model answers them)",
 }
 ALL = frozenset(FEATURES)
@@ -55,12 +62,18 @@ def features(record: Record) -> set[str]:
         many = _questions(record.messages) > 1
         if record.fields:
             found.add("fields")
+        if "tools" in record.fields:
+            found.add("tools")
     else:
         return set()
     if many:
         found.add("turns")
-    if any(getattr(record, name, UNSET) is not UNSET for name in ("tools", "parallel_tool_calls")):
+    if (tools := getattr(record, "tools", UNSET)) is not UNSET:
         found.add("tools")
+        if any(tool.function.keys() - _TOOL_KEYS for tool in tools):
+            found.add("tool_settings")
+    if getattr(record, "parallel_tool_calls", UNSET) is not UNSET:
+        found.add("parallel_tool_calls")
     return found
 
 
@@ -70,9 +83,15 @@ def _questions(messages: list[Message]) -> int:
 
 def _of_messages(messages: list[Message]) -> set[str]:
     found: set[str] = set()
-    for message in messages:
+    before = ""
+    for i, message in enumerate(messages):
         if message.role == "system":
-            found.add("system")
+            found.add("later_system" if i else "system")
+        if message.role == before != "tool":
+            found.add("repeated_roles")
+        before = message.role
+        if message.is_error is not UNSET:
+            found.add("tool_errors")
         if message.role == "tool" or message.tool_calls or message.tool_call_id:
             found.add("tools")
         if message.weight is not UNSET:
@@ -82,7 +101,10 @@ def _of_messages(messages: list[Message]) -> set[str]:
         if message.name is not UNSET:
             found.add("names")
         if type(message.content) is list:
-            found |= _of_parts(message.content)
+            of_parts = _of_parts(message.content)
+            found |= of_parts
+            if message.role == "tool" and of_parts & {"images", "videos"}:
+                found.add("tool_images")
     return found
 
 
@@ -94,8 +116,11 @@ def _of_parts(parts: list[Part]) -> set[str]:
             words += 1
             continue
         found.add("images" if isinstance(part, ImagePart) else "videos")
-        found |= {feature for feature, field in _ADDRESS.items() if getattr(_address(part), field) is not UNSET}
+        found |= {feature for feature, field in _ADDRESS.items() if getattr(_address(part), field, UNSET) is not UNSET}
     return found | {"parts"} if words > 1 else found
+
+
+_TOOL_KEYS = frozenset({"name", "description", "parameters"})
 
 
 def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
@@ -103,36 +128,67 @@ def without(record: _AnyRecord, lost: set[str] | frozenset[str]) -> _AnyRecord:
     changes: dict[str, object] = {}
     for name in ("messages", "chosen", "rejected", "completion"):
         if name in record.__struct_fields__:
-            kept = _kept(getattr(record, name), lost)
+            messages = getattr(record, name)
+            learnt = name != "messages" or (isinstance(record, Chat) and _is_answered(messages))
+            if learnt and "weights" in lost:
+                messages = _up_to_the_target(messages, name)
+            kept = _kept(messages, lost)
             if "turns" in lost:
                 kept = _last_turns(kept)
-            learnt = name != "messages" or (isinstance(record, Chat) and _is_answered(record.messages))
             if not kept or "unanswered" in lost or (learnt and kept[-1].role != "assistant"):
                 raise ValueError(f"{name}: no training content is left without {', '.join(sorted(lost))}")
             changes[name] = kept
-    for name in ("tools", "parallel_tool_calls"):
-        if "tools" in lost and name in record.__struct_fields__:
-            changes[name] = UNSET
+    if "tools" in lost and "tools" in record.__struct_fields__:
+        changes["tools"] = UNSET
+    elif "tool_settings" in lost:
+        changes["tools"] = [
+            replace(tool, function={key: value for key, value in tool.function.items() if key in _TOOL_KEYS})
+            for tool in record.tools  # type: ignore[attr-defined]
+        ]
+    if "parallel_tool_calls" in lost:
+        changes["parallel_tool_calls"] = UNSET
     if "fields" in lost and "fields" in record.__struct_fields__:
         changes["fields"] = {}
-    return replace(record, **changes)
+    plain = replace(record, **changes)
+    if left := features(plain) & lost or features(plain) - features(record):
+        raise ValueError(f"messages: {', '.join(sorted(left))} cannot be taken out of this row")
+    return plain
 
 
 def _is_answered(messages: list[Message]) -> bool:
     return bool(messages) and messages[-1].role == "assistant"
 
 
+def _up_to_the_target(messages: list[Message], name: str) -> list[Message]:
+    """The messages up to the last one that is learned: without weights, the last one is the target."""
+    last = max((i for i, one in enumerate(messages) if one.role == "assistant" and one.weight != 0), default=-1)
+    if last < 0:
+        raise ValueError(f"{name}: no assistant message is learned")
+    return messages[: last + 1]
+
+
 def _kept(messages: Sequence[Message], lost: set[str] | frozenset[str]) -> list[Message]:
     kept: list[Message] = []
     for i, message in enumerate(messages):
-        if message.role == "system" and "system" in lost:
+        if message.role == "system" and ("later_system" if i else "system") in lost:
             continue
         if "tools" in lost:
             called = message.tool_calls and (not message.content or _role(messages, i + 1) == "tool")
             if message.role == "tool" or called:
                 continue
-        kept.append(_plainer(message, lost))
+        plain = _plainer(message, lost)
+        if kept and kept[-1].role == plain.role and "repeated_roles" in lost:
+            kept[-1] = _joined(kept[-1], plain)
+        else:
+            kept.append(plain)
     return kept
+
+
+def _joined(one: Message, other: Message) -> Message:
+    """Two messages of one role as one. Raises ValueError if they are more than texts."""
+    if one != Message(one.role, one.text) or other != Message(other.role, other.text):
+        raise ValueError(f"messages: consecutive {one.role} messages can only be joined if they are plain text")
+    return Message(one.role, f"{one.text}\n\n{other.text}")
 
 
 def _role(messages: Sequence[Message], i: int) -> str:
@@ -141,7 +197,7 @@ def _role(messages: Sequence[Message], i: int) -> str:
 
 _FIELDS = {
     "weights": ("weight",), "thoughts": ("reasoning_content",), "names": ("name",),
-    "tools": ("tool_calls", "tool_call_id"),
+    "tools": ("tool_calls", "tool_call_id"), "tool_errors": ("is_error",),
 }  # fmt: skip
 
 
@@ -152,12 +208,13 @@ def _plainer(message: Message, lost: set[str] | frozenset[str]) -> Message:
             changes |= dict.fromkeys(fields, UNSET)
     if isinstance(message.content, list) and lost & _ADDRESS.keys():
         message = replace(message, content=[_shorter(part, lost) for part in message.content])
-    if isinstance(message.content, list) and lost & {"images", "videos", "parts"}:
-        changes["content"] = _fewer_parts(message.content, lost)
+    gone = lost | {"images", "videos"} if message.role == "tool" and "tool_images" in lost else lost
+    if isinstance(message.content, list) and gone & {"images", "videos", "parts"}:
+        changes["content"] = _fewer_parts(message.content, gone)
     return replace(message, **changes) if changes else message
 
 
-_ADDRESS = {"bucket_owners": "bucket_owner", "media_formats": "format"}
+_ADDRESS = {"bucket_owners": "bucket_owner", "media_formats": "format", "image_details": "detail"}
 """Features that are fields of an image's or a video's address."""
 
 
@@ -168,7 +225,9 @@ def _address(part: ImagePart | VideoPart) -> ImageUrl | VideoUrl:
 def _shorter(part: Part, lost: set[str] | frozenset[str]) -> Part:
     if isinstance(part, TextPart):
         return part
-    plain = replace(_address(part), **dict.fromkeys([_ADDRESS[name] for name in lost & _ADDRESS.keys()], UNSET))
+    address = _address(part)
+    gone = {_ADDRESS[name] for name in lost & _ADDRESS.keys()} & {*address.__struct_fields__}
+    plain = replace(address, **dict.fromkeys(gone, UNSET))
     return replace(part, **{"image_url" if isinstance(part, ImagePart) else "video_url": plain})
 
 

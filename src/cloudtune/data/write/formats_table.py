@@ -11,7 +11,7 @@ from msgspec import UNSET
 from cloudtune.data.records import Pair
 from cloudtune.data.write.dropped_features import ALL
 from cloudtune.data.write.formats import Format
-from cloudtune.data.write.turns import TALK, Json, question_and_answer, short, to_pairs, to_prompt
+from cloudtune.data.write.turns import TALK, Json, question_and_answer, short, to_pairs, to_prompt, tools_of
 from cloudtune.errors import DataError, Problem
 from cloudtune.plugins import FORMATS as PLUGINS
 
@@ -46,7 +46,7 @@ def _to_kto(row: Rated) -> Json:
     asked, answer = short(row.messages, "user"), short(row.completion, "assistant")
     if not (isinstance(asked, str) and isinstance(answer, str)):
         asked, answer = row.messages, row.completion
-    return {"prompt": asked, "completion": answer, "label": row.label}
+    return {"prompt": asked, "completion": answer, "label": row.label, **tools_of(row)}
 
 
 _CHAT, _NONE = frozenset({"chat"}), frozenset[str]()
@@ -57,8 +57,9 @@ FORMATS: dict[str, Format] = {
         Format("cloudtune", "cloudtune's own canonical records", _NONE, ALL),
         Format("prompt-completion", "prompt and completion", _CHAT, _NONE, to_prompt, own="prompt_completion"),
         Format("alpaca", "instruction, input, output", _CHAT, _NONE, _to_alpaca, own="instruction"),
-        Format("sharegpt", "conversations of from and value", _CHAT, TALK | {"weights"}, _to_sharegpt, own="sharegpt"),
-        Format("preference", "prompt, chosen, rejected", frozenset({"preference"}), ALL - {"tools"}, to_pairs,
+        Format("sharegpt", "conversations of from and value", _CHAT,
+               TALK | {"weights", "repeated_roles", "later_system"}, _to_sharegpt, own="sharegpt"),
+        Format("preference", "prompt, chosen, rejected", frozenset({"preference"}), ALL, to_pairs,
                own="preference"),
         Format("kto", "prompt, completion, label", frozenset({"rated"}), ALL, _to_kto, own="rated"),
         Format("pair", "source and target", frozenset({"chat", "pair"}), _NONE, _to_pair, own="pair"),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec import UNSET
+
+from cloudtune.data.records import Message
+
 if TYPE_CHECKING:
-    from cloudtune.data.records import Chat, Message, Preference
+    from cloudtune.data.records import Chat, Preference, Rated
 
 Json = dict[str, Any]
 TALK = frozenset({"system", "turns"})
@@ -26,10 +31,21 @@ def question_and_answer(messages: list[Message]) -> tuple[str, str]:
     return messages[0].text, messages[1].text
 
 
+def object_of(arguments: str, place: str) -> Json:
+    """The JSON object of a tool call's arguments. Raises ValueError if they are something else."""
+    try:
+        given = msgspec.json.decode(arguments)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{place}: the arguments of a tool call are not valid JSON") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"{place}: the arguments of a tool call must be a JSON object")  # noqa: TRY004 - a row's fault
+    return given
+
+
 def short(messages: list[Message], role: str) -> str | list[Message]:
     """The text of a single plain turn of that role; other messages as they are."""
     one = messages[0] if len(messages) == 1 else None
-    if one is not None and one.role == role and isinstance(one.content, str) and not one.tool_calls:
+    if one is not None and isinstance(one.content, str) and one == Message(role, one.content):  # type: ignore[arg-type]
         return one.content
     return messages
 
@@ -46,4 +62,9 @@ def to_pairs(row: Preference) -> Json:
     better, worse = short(row.chosen, "assistant"), short(row.rejected, "assistant")
     if not (isinstance(asked, str) and isinstance(better, str) and isinstance(worse, str)):
         asked, better, worse = row.messages, row.chosen, row.rejected
-    return {"prompt": asked, "chosen": better, "rejected": worse}
+    return {"prompt": asked, "chosen": better, "rejected": worse, **tools_of(row)}
+
+
+def tools_of(row: Chat | Preference | Rated) -> Json:
+    """The keys of the tools, where the record has them."""
+    return {name: value for name in ("tools", "parallel_tool_calls") if (value := getattr(row, name)) is not UNSET}

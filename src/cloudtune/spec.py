@@ -52,8 +52,7 @@ def _known_kind(value: str) -> str:
         from cloudtune.plugins import ROW_KINDS
 
         if value not in ROW_KINDS.plugins:
-            known = ", ".join(map(repr, (*DATA_KINDS, *ROW_KINDS.plugins)))
-            raise PydanticKnownError("literal_error", {"expected": known})
+            raise PydanticKnownError("literal_error", {"expected": ", ".join((*DATA_KINDS, *ROW_KINDS.plugins))})
     return value
 
 

@@ -27,9 +27,9 @@ AdapterName = Literal[
     "full", "lora", "qlora", "dora", "ia3", "prefix", "prompt", "p_tuning", "bottleneck", "head_only",
 ]  # fmt: skip
 DATA_KINDS = (
-    "auto", "chat", "prompt_completion", "prompt", "instruction", "text", "instruction_response", "sharegpt",
-    "conversation", "query_response", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair",
-    "image_label", "speech",
+    "auto", "chat", "prompt_completion", "prompt", "instruction", "instruction_response", "query_response", "sharegpt",
+    "conversation", "text", "preference", "rated", "item", "reward", "text_label", "tags", "question", "pair", "speech",
+    "image_label",
 )  # fmt: skip
 """The core's own kinds of rows. Providers and other packages add more: `cloudtune.plugins.ROW_KINDS`."""
 Feature = Literal[
@@ -48,13 +48,11 @@ def _not_bool(value: Any) -> Any:
 
 
 def _known_kind(value: str) -> str:
-    if value in DATA_KINDS:
-        return value
-    from cloudtune.plugins import ROW_KINDS
+    if value not in DATA_KINDS:
+        from cloudtune.plugins import ROW_KINDS
 
-    if value not in ROW_KINDS.plugins:
-        names = [repr(name) for name in (*DATA_KINDS, *ROW_KINDS.plugins)]
-        raise PydanticKnownError("literal_error", {"expected": ", ".join(names)})
+        if value not in ROW_KINDS.plugins:
+            raise PydanticKnownError("literal_error", {"expected": ", ".join((*DATA_KINDS, *ROW_KINDS.plugins))})
     return value
 
 

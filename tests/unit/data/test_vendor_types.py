@@ -20,6 +20,7 @@ from cloudtune.data.records import (
     Message,
     Preference,
     TextPart,
+    Tool,
     VideoPart,
     VideoUrl,
     canonical,
@@ -28,6 +29,7 @@ from cloudtune.data.write.dropped_features import features
 from cloudtune.data.write.formats import LossError
 from cloudtune.data.write.formats_table import find_format, format_names
 
+TOOLS = [Tool("function", TOOL["function"])]
 FORMATS = {name: find_format(name) for name in format_names()}
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,7 +81,7 @@ def test_openai_preference_rows_are_messages_of_its_own_types(record: Preference
     types = pytest.importorskip("openai.types.chat")
     from pydantic import TypeAdapter
 
-    record = Preference(record.messages, record.chosen, record.rejected, [TOOL] if tools else UNSET, tools or UNSET)
+    record = Preference(record.messages, record.chosen, record.rejected, TOOLS if tools else UNSET, tools or UNSET)
     row = json.loads(FORMATS["openai-preference"].line(record, canonical(record)))
     assert set(row) == {"input", "preferred_output", "non_preferred_output"}
     assert set(row["input"]) == ({"messages", "tools", "parallel_tool_calls"} if tools else {"messages"})

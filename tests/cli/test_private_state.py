@@ -47,7 +47,7 @@ def open_to_others(*folders: Path) -> dict[str, str]:
 def run(desk: Desk, *words: str, **environment: str) -> None:
     done = subprocess.run(
         desk.command(*words), cwd=desk.folder, env=desk.environment(**environment), umask=0, capture_output=True,
-        text=True, check=False, timeout=200,
+        text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

@@ -263,7 +263,7 @@ print(openai.AzureOpenAI().chat.completions.create(model="base", messages=asked)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE", "OPENAI"))}
         done = subprocess.run(
             [sys.executable, "-c", walk], env=environment | emulator.environment(), capture_output=True, text=True,
-            timeout=60, check=False,
+            check=False,
         )  # fmt: skip
         untrusting = subprocess.run(
             [sys.executable, "-c", f"import urllib.request; urllib.request.urlopen('{emulator.url}/_emulator/store')"],

@@ -15,7 +15,7 @@ import zlib
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from cloudtune.data.read import remote
 from cloudtune.data.read.arrow import dataset_files
@@ -148,27 +148,27 @@ def opened(path: File) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", _Limited(stream, raw, packed))
 
 
-def _raw(path: File) -> AbstractContextManager[io.BufferedIOBase]:
+def _raw(path: File) -> AbstractContextManager[IO[bytes]]:
     """The file's bytes as they are, in a stream that can be peeked at."""
     if str(path) == STDIN:
-        source = sys.stdin.buffer
+        source: Any = sys.stdin.buffer
         return nullcontext(source if hasattr(source, "peek") else io.BufferedReader(source))
     if isinstance(path, RemoteFile):
-        return cast("io.BufferedReader", remote.opened(path))
-    return open_regular(path)
+        return remote.opened(path)
+    return cast("IO[bytes]", open_regular(path))
 
 
-def _peek(raw: io.BufferedIOBase) -> bytes:
+def _peek(raw: IO[bytes] | io.BufferedReader | io.BytesIO) -> bytes:
     """The first bytes, which stay in the stream."""
     return raw.peek(8)[:8] if isinstance(raw, io.BufferedReader) else b""  # an empty file has a simpler stream
 
 
-def _unpacked(raw: io.BufferedIOBase, packed: str, path: File) -> IO[bytes]:
+def _unpacked(raw: IO[bytes], packed: str, path: File) -> IO[bytes]:
     if packed == "gzip":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     if packed == "zstd":
-        return _unzstd(cast("IO[bytes]", raw), path)
-    return bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(raw)
+        return _unzstd(raw, path)
+    return cast("IO[bytes]", bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(raw))
 
 
 class DecompressedTooLarge(OSError):
@@ -182,7 +182,7 @@ class BrokenCompression(OSError):
 class _Limited:
     """A decompressed stream that ends with DecompressedTooLarge where far more comes out than went in."""
 
-    def __init__(self, stream: IO[bytes], packed: io.BufferedIOBase, kind: str) -> None:
+    def __init__(self, stream: IO[bytes], packed: IO[bytes], kind: str) -> None:
         self._stream, self._packed, self._kind = stream, packed, kind
         self._size = 0
 

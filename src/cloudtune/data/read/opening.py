@@ -142,33 +142,33 @@ def opened(path: File) -> Iterator[IO[bytes]]:
         if packed is None and (name := _SUFFIXES.get(path.suffix.lower())) and start[:1] not in (b"{", b"["):
             packed = name  # not compressed, which the reader reports
         if packed is None:
-            yield cast("IO[bytes]", raw)
+            yield raw
             return
         with _unpacked(raw, packed, path) as stream:
             yield cast("IO[bytes]", _Limited(stream, raw, packed))
 
 
-def _raw(path: File) -> AbstractContextManager[io.BufferedIOBase]:
+def _raw(path: File) -> AbstractContextManager[IO[bytes]]:
     """The file's bytes as they are, in a stream that can be peeked at."""
     if str(path) == STDIN:
         source: Any = sys.stdin.buffer
         return nullcontext(source if hasattr(source, "peek") else io.BufferedReader(source))
     if isinstance(path, RemoteFile):
-        return cast("io.BufferedReader", remote.opened(path))
-    return open_regular(path)
+        return remote.opened(path)
+    return cast("IO[bytes]", open_regular(path))
 
 
-def _peek(raw: io.BufferedIOBase) -> bytes:
+def _peek(raw: IO[bytes] | io.BufferedReader | io.BytesIO) -> bytes:
     """The first bytes, which stay in the stream."""
     return raw.peek(8)[:8] if isinstance(raw, io.BufferedReader) else b""  # an empty file has a simpler stream
 
 
-def _unpacked(raw: io.BufferedIOBase, packed: str, path: File) -> IO[bytes]:
+def _unpacked(raw: IO[bytes], packed: str, path: File) -> IO[bytes]:
     if packed == "gzip":
         return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
     if packed == "zstd":
-        return _unzstd(cast("IO[bytes]", raw), path)
-    return bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(cast("IO[bytes]", raw))
+        return _unzstd(raw, path)
+    return cast("IO[bytes]", bz2.BZ2File(raw) if packed == "bzip2" else lzma.LZMAFile(raw))
 
 
 class DecompressedTooLarge(OSError):
@@ -182,7 +182,7 @@ class BrokenCompression(OSError):
 class _Limited:
     """A decompressed stream that ends with DecompressedTooLarge where far more comes out than went in."""
 
-    def __init__(self, stream: IO[bytes], packed: io.BufferedIOBase, kind: str) -> None:
+    def __init__(self, stream: IO[bytes], packed: IO[bytes], kind: str) -> None:
         self._stream, self._packed, self._kind = stream, packed, kind
         self._size = 0
 

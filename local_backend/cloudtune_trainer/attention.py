@@ -125,6 +125,8 @@ def documents_attention(
     strange = [name for name in _UNSUPPORTED if rest.get(name) is not None]
     if strange or rest.get("is_causal") is False:
         raise ValueError(f"this attention does not support {', '.join(strange) or 'non-causal masks'}")
+    if attention_mask is not None and attention_mask.requires_grad:
+        raise ValueError("this attention does not support masks that the model computes from its input")
     groups = query.shape[1] // key.shape[1]
     settings = {"dropout_p": dropout, "scale": scaling, "enable_gqa": groups > 1}
     if documents.plain:

@@ -38,6 +38,7 @@ def write(table: dict[str, list[str]]) -> None:
     TABLE.write_text("\n".join([text.partition(_FIRST_CELL)[0].rstrip("\n"), "", *head, *lines, ""]), encoding="utf-8")
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set", "ignore:Input and output embeddings are no longer tied")
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=() if name in FAST else pytest.mark.soak) for name in FAMILIES]
 )
@@ -52,4 +53,4 @@ def test_family_is_trained_correctly_or_refused(family: str, tmp_path: Path) -> 
     if os.environ.get("CLOUDTUNE_UPDATE_SNAPSHOTS"):
         write(table | {family: row})
     else:
-        assert row == table[family]
+        assert row == table.get(family, [f"{TABLE.name} has no row"])

@@ -57,7 +57,7 @@ def test_an_encoder_configured_as_decoder_is_causal() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-3], ids=["initial", "tiny"])
-@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "recurrent_gemma", "minimax", "llama4_text"])
+@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "recurrent_gemma", "minimax", "llama4_text", "doge"])
 def test_layers_that_mix_documents_are_never_packed(family: str, scale: float, dtype: torch.dtype) -> None:
     model = network(family, scale, dtype)
     before = model.config._attn_implementation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
 
+_LEAVE_S = 60
+"""Seconds that the first process waits for the others at the end."""
 _REQUESTS = (None, "pause", "cancelled", "interrupted", "expired")
 
 
@@ -100,18 +103,19 @@ class Devices:
     def leave(self) -> None:
         """End the group in order, once nothing is left to do together: the first process is the last to go.
 
-        The others need it until then, for example to receive the last sum. What goes wrong here changes no result.
+        The others need it until then, for example to receive the last sum. They do not wait for it, because it may
+        still write the model. What goes wrong here changes no result.
         """
         if self.world == 1:
             return
-        word = torch.zeros(1, device=self.device)
-        with contextlib.suppress(RuntimeError):  # a process that is gone already
-            self.barrier()
+        with contextlib.suppress(RuntimeError):
+            meeting = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = torch.distributed.TCPStore(*meeting, is_master=False, wait_for_workers=False)
             if self.rank:
-                torch.distributed.send(word, 0)
-            for other in range(1, self.world) if self.rank == 0 else ():
-                torch.distributed.recv(word, other)
-            word.item()  # on a GPU, wait until it has arrived
+                store.set(f"cloudtune/left/{self.rank}", "")
+            else:
+                others = [f"cloudtune/left/{other}" for other in range(1, self.world)]
+                store.wait(others, timedelta(seconds=_LEAVE_S))
 
     def spread(self, parameters: Sequence[Tensor]) -> None:
         """Give all processes the first one's weights."""

@@ -137,12 +137,12 @@ def test_exports_answer_alone_as_they_answer_here(runs: Runs, tmp_path: Path, ca
         if adapter["type"] == "lora":
             export(model, tmp_path / "exports" / f"{case} merged", merged=True)
             exported[f"{case} merged"] = (tmp_path / "exports" / f"{case} merged", None)
-    asked = [[str(folder), base and str(base)] for folder, base in exported.values()]
+    asked = [[str(folder), origin and str(origin)] for folder, origin in exported.values()]
     command = [sys.executable, "-I", "-c", ALONE, json.dumps(asked), json.dumps(QUESTIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     alone = json.loads(done.stdout.splitlines()[-1])
-    for case, (folder, base) in exported.items():
+    for case, (folder, origin) in exported.items():
         here = list(Model.open(folder, device="cpu").generate(QUESTIONS, max_tokens=24))
         texts = [answer.text for answer in here]
         found = alone[str(folder)]
@@ -150,5 +150,5 @@ def test_exports_answer_alone_as_they_answer_here(runs: Runs, tmp_path: Path, ca
         assert [text for text, _ in found["singly"]] == texts, case
         assert [length for _, length in found["singly"]] == [answer.completion_tokens + 1 for answer in here], case
         assert found["batch"] == texts, case
-        if base is None:
+        if origin is None:
             assert found["piped"] == texts, case

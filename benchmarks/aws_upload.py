@@ -130,10 +130,10 @@ def tell(found: dict[str, list[Taken]], peer: str) -> None:
         seconds = ", ".join(f"{one.wall_s:.1f}" for one in taken)
         cpu = ", ".join(f"{one.cpu_s:.1f} + {one.server_cpu_s:.1f}" for one in taken)
         print(f"  {name}: {seconds} s; CPU with the server's {cpu} s; peak {max(one.peak_mb for one in taken):.0f} MB")
-    ours, theirs = found["cloudtune"], found[peer]
-    ratio = median(one.wall_s for one in ours) / median(one.wall_s for one in theirs)
-    best = min(one.wall_s for one in ours) / min(one.wall_s for one in theirs)
-    cpu_ratio = median(map(_both, ours)) / median(map(_both, theirs))
+    own, theirs = found["cloudtune"], found[peer]
+    ratio = median(one.wall_s for one in own) / median(one.wall_s for one in theirs)
+    best = min(one.wall_s for one in own) / min(one.wall_s for one in theirs)
+    cpu_ratio = median(map(_both, own)) / median(map(_both, theirs))
     print(f"  cloudtune over {peer}: {ratio:.2f} (medians), {best:.2f} (best); CPU of both sides {cpu_ratio:.2f}")
 
 
@@ -172,12 +172,14 @@ def requests() -> None:
 
 
 def main() -> None:
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--megabytes", type=int, default=1024)
-    asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--aws", default=shutil.which("aws"), help="the AWS CLI; boto3's managed transfer without one")
-    asked.add_argument("--requests", action="store_true", help="only the requests a second")
-    given = asked.parse_args()
+    requested = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    requested.add_argument("--megabytes", type=int, default=1024)
+    requested.add_argument("--rounds", type=int, default=3)
+    requested.add_argument(
+        "--aws", default=shutil.which("aws"), help="the AWS CLI; boto3's managed transfer without one"
+    )
+    requested.add_argument("--requests", action="store_true", help="only the requests a second")
+    given = requested.parse_args()
     if not given.requests:
         uploads(given.megabytes, given.aws, given.rounds)
     requests()

@@ -87,8 +87,8 @@ def by_watch_many(counted: Counted, ids: list[str], until: float) -> None:
     refs = [job.ref for job in _jobs(client, ids)]
     look = client.snapshots
 
-    def counting(asked: Any) -> Any:
-        found = look(asked)
+    def counting(requested: Any) -> Any:
+        found = look(requested)
         counted.looked(sum(bool(snapshot.native_state) for snapshot in found))
         return found
 
@@ -195,10 +195,10 @@ def told(found: dict[str, list[dict[str, float]]], chosen: argparse.Namespace) -
     for way, row in middle.items():
         print(f"{way:22} {row['looks']:9.2f} {row['requests']:8.2f} {row['a look']:9.3f} {row['cpu']:7.2f} "
               f"{row['server']:9.2f} {row['megabytes']:6.0f}")  # fmt: skip
-    for ours, bare in (("cloudtune watch_many", "sdk states"), ("cloudtune watch", "sdk events")):
-        costs = {way: middle[way]["cpu"] / middle[way]["looks"] for way in (ours, bare)}
-        print(f"a look by {ours} over {bare}: {middle[ours]['a look'] / middle[bare]['a look']:.3f} of the requests, "
-              f"{costs[ours] / costs[bare]:.2f} of the CPU time")  # fmt: skip
+    for own, bare in (("cloudtune watch_many", "sdk states"), ("cloudtune watch", "sdk events")):
+        costs = {way: middle[way]["cpu"] / middle[way]["looks"] for way in (own, bare)}
+        print(f"a look by {own} over {bare}: {middle[own]['a look'] / middle[bare]['a look']:.3f} of the requests, "
+              f"{costs[own] / costs[bare]:.2f} of the CPU time")  # fmt: skip
 
 
 if __name__ == "__main__":

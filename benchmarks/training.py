@@ -207,20 +207,20 @@ def compare(work: Path, data: str, kind: str, steps: int, repeats: int) -> dict[
     mean, low, high = interval([a["tokens_per_s"] / b["tokens_per_s"] for a, b in pairs])
     # the fastest step of all is the one that other work on the machine disturbed least
     best = max(a["best"] for a, _ in pairs) / max(b["best"] for _, b in pairs)
-    ours, theirs = (found[name][0]["losses"] for name in ("ours", "trl"))
+    own, theirs = (found[name][0]["losses"] for name in ("ours", "trl"))
     result = {
         "data": data, "kind": kind, "ratio": mean, "interval": [low, high], "ratio_of_fastest_steps": best,
         "tokens_per_s": {name: [round(r["tokens_per_s"]) for r in runs] for name, runs in found.items()},
         "memory_mb": {name: round(runs[0]["memory_mb"]) for name, runs in found.items()},
-        "losses": {"ours": ours, "trl": theirs},
-        "largest_loss_gap": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
+        "losses": {"ours": own, "trl": theirs},
+        "largest_loss_gap": max(abs(a - b) for a, b in zip(own, theirs, strict=True)),
     }  # fmt: skip
     print(
         f"{data:6} {kind:4}: ours / trl = {mean:.2f} [{low:.2f}, {high:.2f}], fastest steps {best:.2f}  "
         f"tokens/s {result['tokens_per_s']}  "
         f"MB {result['memory_mb']}"
     )
-    print("   loss ours", " ".join(f"{x:.3f}" for x in ours))
+    print("   loss ours", " ".join(f"{x:.3f}" for x in own))
     print("   loss trl ", " ".join(f"{x:.3f}" for x in theirs), flush=True)
     return result
 

@@ -38,6 +38,6 @@ def test_the_job_is_made_once(rows: Path, tmp_path: Path, monkeypatch: pytest.Mo
         assert submit_nightly(client, rows) == job
         bedrock = boto3.client("bedrock", region_name="us-east-1")
         (made,) = bedrock.list_model_customization_jobs()["modelCustomizationJobSummaries"]
-        told = bedrock.get_model_customization_job(jobIdentifier=made["jobName"])
-        assert told["hyperParameters"] == {"epochCount": "2", "learningRate": "0.00001"}
+        response = bedrock.get_model_customization_job(jobIdentifier=made["jobName"])
+        assert response["hyperParameters"] == {"epochCount": "2", "learningRate": "0.00001"}
         assert str(job.state) == "running"

@@ -5,8 +5,8 @@
     with Emulator(engine="script") as emulator:
         client = openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key)
 
-``app`` receives every request, lets the faults of ``faults`` happen to it and hands it to a face (``openai``,
-``azure``, ``bedrock``, ``sagemaker``) or to moto (``aws``); faces keep what they are given in ``store`` and ask an
+``app`` receives every request, lets the faults of ``faults`` happen to it and hands it to a api (``openai``,
+``azure``, ``bedrock``, ``sagemaker``) or to moto (``aws``); APIs keep what they are given in ``store`` and ask an
 engine (``script``, ``train``) how jobs stand. It never calls out, and listens on loopback unless it is told otherwise.
 """
 

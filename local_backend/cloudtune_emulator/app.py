@@ -1,4 +1,4 @@
-"""The WSGI application: every request passes here, meets its fault, and is handed to its face.
+"""The WSGI application: every request passes here, meets its fault, and is handed to its api.
 
 The order for each: requests that a web page may have caused are refused; late requests whose moment has come are acted
 on; the key is checked, by the headers alone; the body is read; a fault may refuse, delay or cut; the limits; then the
@@ -96,9 +96,9 @@ class App:
         try:
             route.check_key(self.context, request)
         except ApiError as error:
-            self._note(Call(face=route.face, name=route.name, ids=route.ids, now=now), error.status, acted=False)
+            self._note(Call(api=route.api, name=route.name, ids=route.ids, now=now), error.status, acted=False)
             raise
-        return route.read(request, route.face, route.name, route.ids, now)
+        return route.read(request, route.api, route.name, route.ids, now)
 
     def _postpone(self, route: Route, call: Call, fault: Fault) -> NoReturn:
         try:
@@ -140,7 +140,7 @@ class App:
     def act(self, call: Call, route: Route | None = None, *, note: str = "") -> Reply:
         """Carry a call out. A refusal is an answer too."""
         settle(self.context, call.now)
-        route = route or routing.named(call.name, call.face)
+        route = route or routing.named(call.name, call.api)
         try:
             reply = route.handler(self.context, call)
         except ApiError as error:
@@ -212,7 +212,7 @@ class App:
     def _note(self, call: Call, status: int, *, acted: bool, note: str = "") -> None:
         files = {name: sent.filename for name, sent in call.files.items()}
         self.seen.append(
-            {"time": call.now, "face": call.face, "call": call.name, "ids": dict(call.ids), "query": dict(call.query),
+            {"time": call.now, "api": call.api, "call": call.name, "ids": dict(call.ids), "query": dict(call.query),
              "body": call.body, "files": files, "status": status, "acted": acted, "note": note}
         )  # fmt: skip
 
@@ -244,14 +244,14 @@ def _own_fault(request: Request) -> ApiError:
     """To be called where it is handled."""
     _LOG.exception("internal error in %s %s", request.method, request.path)
     error = ApiError(500, "Internal error in the emulator; see its log.", code="emulator_fault", type="server_error")
-    error.told = (None, str(error))
+    error.vendor_words = (None, str(error))
     return error
 
 
 def _refusal(fault: Fault) -> ApiError | None:
     refused = _refused(fault)
     if refused is not None:
-        refused.told = (fault.code, fault.message)
+        refused.vendor_words = (fault.code, fault.message)
     return refused
 
 
@@ -274,7 +274,7 @@ def _refused(fault: Fault) -> ApiError | None:
 def _server_error(fault: Fault) -> ApiError:
     message = fault.message or "The server had an error while processing your request."
     error = ApiError(fault.status, message, code=fault.code, type="server_error")
-    error.told = (fault.code, fault.message)
+    error.vendor_words = (fault.code, fault.message)
     return error
 
 

@@ -37,11 +37,12 @@ def teach(job: dict[str, Any], rows: Path, stands: Stands, backend: LocalBackend
     name = str(config["teacherModelIdentifier"]).rpartition("/")[2]
     teacher = _model(name, stands, scratch)
     options = GenerateOptions(max_tokens=config.get("maxResponseLengthForInference") or _MOST_TOKENS, temperature=0.0)
-    asked = {msgspec.json.encode(chat["messages"]): chat["messages"] for chat in open_}  # equal questions once
+    questions = {msgspec.json.encode(chat["messages"]): chat["messages"] for chat in open_}  # equal questions once
     prompts = [
-        [{"role": str(m["role"]), "content": train_status.words(m)} for m in messages] for messages in asked.values()
+        [{"role": str(m["role"]), "content": train_status.words(m)} for m in messages]
+        for messages in questions.values()
     ]
-    said = dict(zip(asked, backend.generate(teacher, prompts, options), strict=True))
+    said = dict(zip(questions, backend.generate(teacher, prompts, options), strict=True))
     for chat in open_:
         answer = said[msgspec.json.encode(chat["messages"])].text
         chat["messages"].append({"role": "assistant", "content": answer})

@@ -70,7 +70,7 @@ class Engine(Protocol):
         """The rows of a finished job's result file."""
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
-        """Cancel, pause or resume it; the face has checked that this is allowed now."""
+        """Cancel, pause or resume it; the api has checked that this is allowed now."""
 
     def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
         """The answer. Raises ApiError."""
@@ -113,9 +113,9 @@ class ScriptEngine:
 
     def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
         """See `Engine.answer`."""
-        asked = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
-        known = _learnt(model.training_file, asked) if model.training_file else None
-        text = text_of(known) if known is not None else f"{model.name} received: {asked}"
+        question = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
+        known = _learnt(model.training_file, question) if model.training_file else None
+        text = text_of(known) if known is not None else f"{model.name} received: {question}"
         # An estimate: four characters a token, and a few for each turn.
         prompted = sum(len(text_of(message)) // 4 + 4 for message in messages)
         if sampling.may_call and known is not None and known.get("tool_calls"):
@@ -138,14 +138,14 @@ class ScriptEngine:
         """See `Engine.close`."""
 
 
-def _learnt(training_file: Path, asked: str) -> dict[str, Any] | None:
+def _learnt(training_file: Path, question: str) -> dict[str, Any] | None:
     """The turn that follows those words in the training file."""
     if not training_file.exists():
         return None
     for row in rowcheck.objects(training_file):
         turns = [*(row.get("input") or row).get("messages", ()), *row.get("preferred_output", ())]
         for before, after in pairwise(turns):
-            if before["role"] == "user" and after["role"] == "assistant" and text_of(before) == asked:
+            if before["role"] == "user" and after["role"] == "assistant" and text_of(before) == question:
                 return dict(after)
     return None
 

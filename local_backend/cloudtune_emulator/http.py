@@ -1,4 +1,4 @@
-"""A request and its answer, as the faces see them; errors in the vendor's shape; pages."""
+"""A request and its answer, as the APIs see them; errors in the vendor's shape; pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from werkzeug.wrappers import Request
 
-Face = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
+Api = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
 """Whose account: ``aws`` is what moto emulates, ``mantle`` Bedrock's OpenAI-shaped API."""
 LARGEST_JSON = 64 << 20
 _LARGEST_FORM = (512 << 20) + (1 << 20)
@@ -63,7 +63,7 @@ class Raw:
 class Call:
     """One request, read to its end: it can be acted on later, or twice."""
 
-    face: Face
+    api: Api
     name: str
     """E.g. ``jobs.create``: what faults are aimed at."""
     ids: Mapping[str, str] = field(default_factory=dict)
@@ -120,8 +120,8 @@ class ApiError(Exception):
         self.status = status
         self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
         self.headers = dict(headers or {})
-        self.told: tuple[str | None, str | None] = (None, None)
-        """The code and the message that a fault's maker wants told, whatever the vendor's words are."""
+        self.vendor_words: tuple[str | None, str | None] = (None, None)
+        """The code and the message of an injected fault, used in place of the vendor's words."""
 
     def reply(self) -> Reply:
         """The answer that carries it."""
@@ -132,7 +132,7 @@ class ConnectionDropped(Exception):
     """The connection is to be cut without an answer."""
 
 
-def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def read_call(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     """Read a request to its end. Raises ApiError where the body is not what its type says."""
     body: dict[str, Any] = {}
     files: dict[str, SentFile] = {}
@@ -148,13 +148,13 @@ def read_call(request: Request, face: Face, name: str, ids: Mapping[str, str], n
             raise ApiError(error.code or 400, f"The form cannot be read: {error.description}") from error
     elif data := read_body(request, LARGEST_JSON):
         body = _json(data)
-    return replace(read_head(request, face, name, ids, now), body=body, files=files)
+    return replace(read_head(request, api, name, ids, now), body=body, files=files)
 
 
-def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def read_head(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     """The call without its body: what a key is checked by, before anything of the body is read."""
     return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
+        api=api, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
         headers={key.lower(): value for key, value in request.headers.items()},
     )  # fmt: skip
 

@@ -133,10 +133,10 @@ def status_at(
     begun = [Occurrence(at=queued, message="Files validated, moving job to queued state"),
              Occurrence(at=running, message="Fine-tuning job started")]  # fmt: skip
     before = [*opening, *(event for event in begun if event.at <= seen)]
-    told = (*before, *future.events[: bisect_right(future.events, seen, key=_moment)])
+    reported = (*before, *future.events[: bisect_right(future.events, seen, key=_moment)])
     started = running if seen >= running else None
     so_far = JobStatus(
-        word="", started_at=started, events=told,
+        word="", started_at=started, events=reported,
         checkpoints=future.checkpoints[: bisect_right(future.checkpoints, seen, key=_moment)],
     )  # fmt: skip
     if future.end is not None and future.end <= seen:
@@ -145,8 +145,8 @@ def status_at(
         word = "failed" if error else "succeeded"
         return msgspec.structs.replace(so_far, word=word, finished_at=future.end, error=error, trained_tokens=tokens)
     if cancelled is not None and cancelled <= now:
-        told = (*told, Occurrence(at=cancelled, message="Fine-tuning job cancelled"))
-        return msgspec.structs.replace(so_far, word="cancelled", finished_at=cancelled, events=told)
+        reported = (*reported, Occurrence(at=cancelled, message="Fine-tuning job cancelled"))
+        return msgspec.structs.replace(so_far, word="cancelled", finished_at=cancelled, events=reported)
     word = _word(queued, running, acts, script, now)
     return msgspec.structs.replace(so_far, word=word, estimated_finish=future.end if started else None)
 

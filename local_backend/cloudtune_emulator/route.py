@@ -1,11 +1,11 @@
-"""A call of a face: what is acted on, what opens it, how it is read and how refusals of it look."""
+"""A call of a api: what is acted on, what opens it, how it is read and how refusals of it look."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from cloudtune_emulator.http import ApiError, Call, Face, Reply, read_call
+from cloudtune_emulator.http import Api, ApiError, Call, Reply, read_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
 Handler: TypeAlias = "Callable[[EmulatorContext, Call], Reply]"
-Reader: TypeAlias = "Callable[[Request, Face, str, Mapping[str, str], float], Call]"
+Reader: TypeAlias = "Callable[[Request, Api, str, Mapping[str, str], float], Call]"
 KeyCheck: TypeAlias = "Callable[[EmulatorContext, Request], None]"
 
 
@@ -29,9 +29,9 @@ def _accept(context: EmulatorContext, call: Call) -> None:
 
 @dataclass(frozen=True)
 class Route:
-    """A call of a face."""
+    """A call of a api."""
 
-    face: Face
+    api: Api
     name: str
     handler: Handler
     check_key: KeyCheck

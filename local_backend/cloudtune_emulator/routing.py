@@ -1,4 +1,4 @@
-"""Which face a request is for, which call it is, and what key opens it."""
+"""Which api a request is for, which call it is, and what key opens it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from cloudtune_emulator.azure import deployments, dialect, storage, workspace
 from cloudtune_emulator.azure.routes import ROUTES as MANAGEMENT
 from cloudtune_emulator.bedrock import mantle
-from cloudtune_emulator.http import ApiError, Face
+from cloudtune_emulator.http import Api, ApiError
 from cloudtune_emulator.openai.routes import ROUTES
 from cloudtune_emulator.route import KeyCheck, Route
 
@@ -25,7 +25,7 @@ def find(context: EmulatorContext, request: Request) -> Route:
 
     Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
     """
-    from cloudtune_emulator.aws import authentication, routing  # whose faces and moto few rehearsals need
+    from cloudtune_emulator.aws import authentication, routing  # whose APIs and moto few rehearsals need
 
     if (below := mantle.path(context, request)) is not None:
         return _match("mantle", request.method, below, mantle.check_key)
@@ -51,20 +51,20 @@ def find(context: EmulatorContext, request: Request) -> Route:
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
-def named(name: str, face: Face) -> Route:
+def named(name: str, api: Api) -> Route:
     """The route of a call that was read before, and whose key was, or will not be, looked at."""
-    if face not in ("openai", "azure", "mantle"):
+    if api not in ("openai", "azure", "mantle"):
         from cloudtune_emulator.aws import routing
 
-        return routing.named(name, face)
+        return routing.named(name, api)
     if name.startswith("blobs."):
         return storage.named(name)
     entry = ROUTES.named(name) or MANAGEMENT.named(name)
     assert entry is not None
-    return Route(face, name, entry.handler, openai_key)
+    return Route(api, name, entry.handler, openai_key)
 
 
-def _match(face: Face, method: str, path: str, check: KeyCheck) -> Route:
+def _match(api: Api, method: str, path: str, check: KeyCheck) -> Route:
     try:
         entry, ids = ROUTES.match(method, path)
     except MethodNotAllowed as error:
@@ -72,7 +72,7 @@ def _match(face: Face, method: str, path: str, check: KeyCheck) -> Route:
         raise ApiError(405, f"Not allowed to {method} on {path} {hint}") from error
     except NotFound as error:
         raise ApiError(404, f"Invalid URL ({method} {path})") from error
-    return Route(face, entry.name, entry.handler, check, ids)
+    return Route(api, entry.name, entry.handler, check, ids)
 
 
 def _management(method: str, path: str) -> Route:

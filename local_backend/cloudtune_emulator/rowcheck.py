@@ -102,11 +102,11 @@ def _supervised(row: dict[str, Any], takes_images: bool) -> None:
 
 
 def _preference(row: dict[str, Any], takes_images: bool) -> None:
-    asked = row.get("input")
-    if not isinstance(asked, dict):
+    prompt = row.get("input")
+    if not isinstance(prompt, dict):
         raise RowFault("'input' with 'messages' is missing.")
-    check_tools(asked.get("tools"))
-    messages = messages_of(asked.get("messages"), "input.messages")
+    check_tools(prompt.get("tools"))
+    messages = messages_of(prompt.get("messages"), "input.messages")
     for side in ("preferred_output", "non_preferred_output"):
         answer = messages_of(row.get(side), side)
         if any(message["role"] not in ("assistant", "tool") for message in answer):

@@ -163,12 +163,15 @@ class Emulator:
         settings = self.settings
         role = f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}"
         # A script finds bucket and role by the last two; cloudtune's own back ends by their settings.
-        ours = {f"CLOUDTUNE_BACKENDS__{name}__{field}": value for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
-                for field, value in (("BUCKET", settings.aws_bucket), ("ROLE_ARN", role))}  # fmt: skip
+        backend_settings = {
+            f"CLOUDTUNE_BACKENDS__{name}__{field}": value
+            for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
+            for field, value in (("BUCKET", settings.aws_bucket), ("ROLE_ARN", role))
+        }
         # boto3 sends this key instead of a signature, and over TLS only: without TLS it would break every call.
         by_key = {} if self._trusted is None else {_BEDROCK_KEY: settings.bedrock_api_key}
         return (
-            ours
+            backend_settings
             | by_key
             | {
                 "AWS_ENDPOINT_URL": self.url,

@@ -62,7 +62,7 @@ class Ticker:
 
 
 def _ended(context: EmulatorContext, stored: Stored, now: float) -> Ended | None:
-    match stored.kind, stored.face:
+    match stored.kind, stored.api:
         case "job", "bedrock":
             return bedrock_jobs.ended(context, stored.document, now)
         case "job", _:
@@ -81,4 +81,4 @@ def _record(context: EmulatorContext, end: Ended, stored: Stored) -> None:
         except (ApiError, CloudtuneError, NoSuch) as error:  # a bucket or a group that was deleted meanwhile
             _LOG.warning("%s %s cannot leave all of its results: %s", stored.kind, stored.document["id"], error)
         stored.document["settled"] = True
-        context.store.save(stored.kind, stored.face, stored.document)
+        context.store.save(stored.kind, stored.api, stored.document)

@@ -1,6 +1,6 @@
 """What the emulated vendors keep: documents in SQLite (a file, or memory) and contents in files.
 
-A document is a dict with an ``id``; ``kind`` (file, upload, job, model, deployment ...) and ``face`` (whose account)
+A document is a dict with an ``id``; ``kind`` (file, upload, job, model, deployment ...) and ``api`` (whose account)
 say which shelf it lies on. Order of creation is kept.
 """
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _UNSETTLED = "json_extract(body, '$.settled') = 0"
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS documents (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, face TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
-  UNIQUE (kind, face, id)
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, api TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+  UNIQUE (kind, api, id)
 );
 CREATE INDEX IF NOT EXISTS unsettled ON documents (seq) WHERE {_UNSETTLED};
 """
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
     """A document and where it lies."""
 
     kind: str
-    face: str
+    api: str
     document: dict[str, Any]
 
 
@@ -111,63 +111,63 @@ class Store:
         with self._lock:
             self._moment = now
             self._db.execute(
-                "INSERT INTO documents (kind, face, id, body) VALUES ('clock', '', 'clock', ?)"
-                " ON CONFLICT (kind, face, id) DO UPDATE SET body = excluded.body",
+                "INSERT INTO documents (kind, api, id, body) VALUES ('clock', '', 'clock', ?)"
+                " ON CONFLICT (kind, api, id) DO UPDATE SET body = excluded.body",
                 (_text({"id": "clock", "now": now}),),
             )
 
     # -- documents -----------------------------------------------------------------------------------------------
 
-    def add(self, kind: str, face: str, document: dict[str, Any]) -> dict[str, Any]:
+    def add(self, kind: str, api: str, document: dict[str, Any]) -> dict[str, Any]:
         """Keep a new document. Raises sqlite3.IntegrityError if its id is taken."""
-        row = (kind, face, document["id"], _text(document))
+        row = (kind, api, document["id"], _text(document))
         with self._lock:
-            self._db.execute("INSERT INTO documents (kind, face, id, body) VALUES (?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO documents (kind, api, id, body) VALUES (?, ?, ?, ?)", row)
         return document
 
-    def save(self, kind: str, face: str, document: dict[str, Any]) -> None:
+    def save(self, kind: str, api: str, document: dict[str, Any]) -> None:
         """Write a document that is there already."""
         with self._lock:
             self._db.execute(
-                "UPDATE documents SET body = ? WHERE kind = ? AND face = ? AND id = ?",
-                (_text(document), kind, face, document["id"]),
+                "UPDATE documents SET body = ? WHERE kind = ? AND api = ? AND id = ?",
+                (_text(document), kind, api, document["id"]),
             )
 
-    def get(self, kind: str, face: str, name: str) -> dict[str, Any] | None:
+    def get(self, kind: str, api: str, name: str) -> dict[str, Any] | None:
         """A document by its id."""
         with self._lock:
             row = self._db.execute(
-                "SELECT body FROM documents WHERE kind = ? AND face = ? AND id = ?", (kind, face, name)
+                "SELECT body FROM documents WHERE kind = ? AND api = ? AND id = ?", (kind, api, name)
             ).fetchone()
         return _document(row[0]) if row else None
 
-    def all(self, kind: str, face: str | None = None) -> list[dict[str, Any]]:
-        """Every document of a kind, oldest first; of one face, or of all."""
+    def all(self, kind: str, api: str | None = None) -> list[dict[str, Any]]:
+        """Every document of a kind, oldest first; of one api, or of all."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR face = ?) ORDER BY seq", (kind, face, face)
+                "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR api = ?) ORDER BY seq", (kind, api, api)
             ).fetchall()
         return [_document(row[0]) for row in rows]
 
     def unsettled(self) -> list[Stored]:
         """Every document that says ``"settled": false``, oldest first."""
         with self._lock:
-            rows = self._db.execute(f"SELECT kind, face, body FROM documents WHERE {_UNSETTLED} ORDER BY seq")  # noqa: S608
-            return [Stored(kind, face, _document(body)) for kind, face, body in rows]
+            rows = self._db.execute(f"SELECT kind, api, body FROM documents WHERE {_UNSETTLED} ORDER BY seq")  # noqa: S608
+            return [Stored(kind, api, _document(body)) for kind, api, body in rows]
 
-    def remove(self, kind: str, face: str, name: str) -> bool:
+    def remove(self, kind: str, api: str, name: str) -> bool:
         """Forget a document; says whether it was there."""
         with self._lock:
             gone = self._db.execute(
-                "DELETE FROM documents WHERE kind = ? AND face = ? AND id = ?", (kind, face, name)
+                "DELETE FROM documents WHERE kind = ? AND api = ? AND id = ?", (kind, api, name)
             ).rowcount
         return bool(gone)
 
-    def count(self, kind: str, face: str | None = None) -> int:
+    def count(self, kind: str, api: str | None = None) -> int:
         """How many there are."""
         with self._lock:
             row = self._db.execute(
-                "SELECT count(*) FROM documents WHERE kind = ? AND (? IS NULL OR face = ?)", (kind, face, face)
+                "SELECT count(*) FROM documents WHERE kind = ? AND (? IS NULL OR api = ?)", (kind, api, api)
             ).fetchone()
         return int(row[0])
 

@@ -55,7 +55,7 @@ class TrainEngine:
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-start")
         self._ended: dict[str, JobStatus] = {}
         for job in store.all("job"):  # those whose server went down before they were started
-            if job["course"]["error"] is None and store.get("run", job["face"], job["id"]) is None:
+            if job["course"]["error"] is None and store.get("run", job["api"], job["id"]) is None:
                 self._starting.submit(self._start, job)
 
     def begin(self, job: dict[str, Any], training: Path, validation: Path | None) -> None:
@@ -84,7 +84,7 @@ class TrainEngine:
         except Exception as error:  # noqa: BLE001 - the job must not wait for ever, whatever went wrong
             _LOG.exception("job %s could not be started", job["id"])
             run = {"ref": None, "spec": None, "error": f"{type(error).__name__}: {error}"}
-        self._store.add("run", job["face"], {"id": job["id"], "at": time.time(), **run})
+        self._store.add("run", job["api"], {"id": job["id"], "at": time.time(), **run})
 
     def _spec(self, job: dict[str, Any]) -> JobSpec:
         """What the vendor's request means here; read it back with ``GET /_emulator/runs``."""
@@ -109,9 +109,9 @@ class TrainEngine:
 
     def _origin(self, job: dict[str, Any]) -> str | None:
         """The weights of the tuned model that this job goes on from, written out as a model of its own."""
-        asked = job.get("trains") or job["request"]["model"]
-        for parent in self._store.all("job", job["face"]):
-            if asked.startswith(parent["fine_tuned_model"]) and parent["id"] != job["id"]:
+        model_name = job.get("trains") or job["request"]["model"]
+        for parent in self._store.all("job", job["api"]):
+            if model_name.startswith(parent["fine_tuned_model"]) and parent["id"] != job["id"]:
                 target = self._folder / "exported" / parent["id"]
                 if not target.exists():
                     target.parent.mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ class TrainEngine:
         return None
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        return self._store.get("run", job["face"], job["id"])
+        return self._store.get("run", job["api"], job["id"])
 
     def _job(self, job: dict[str, Any]) -> Job:
         run = self._run(job)
@@ -233,13 +233,13 @@ class TrainEngine:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _adapter(stands: dict[str, Any] | str | None, asked: dict[str, float]) -> dict[str, Any] | str | None:
+def _adapter(stands: dict[str, Any] | str | None, hyperparameters: dict[str, float]) -> dict[str, Any] | str | None:
     """The adapter that stands for the vendor's, with what was asked for; all weights stay all weights."""
     known = {"type": stands} if isinstance(stands, str) else stands
-    if not asked or known is None or known.get("type", "lora") != "lora":
+    if not hyperparameters or known is None or known.get("type", "lora") != "lora":
         return stands
-    whole = {name: int(value) for name, value in asked.items() if name == "rank"}
-    return known | asked | whole
+    whole = {name: int(value) for name, value in hyperparameters.items() if name == "rank"}
+    return known | hyperparameters | whole
 
 
 def _method(job: dict[str, Any]) -> dict[str, Any]:

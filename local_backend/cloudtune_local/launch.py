@@ -172,9 +172,12 @@ def _environment(run: Run) -> dict[str, str]:
     model, also = (read_json(run.spec) or {}).get("model") or {}, (read_json(run.job) or {}).get("pass_env") or ()
     passed = child_environment(also=also, hub=model.get("source") == "hub")
     paths = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    ours = str(Path(__file__).resolve().parents[1])
-    if Path(ours).name not in ("site-packages", "dist-packages"):  # a checkout, perhaps known to this process only
-        paths.append(ours)
+    source_root = str(Path(__file__).resolve().parents[1])
+    if Path(source_root).name not in (
+        "site-packages",
+        "dist-packages",
+    ):  # a checkout, perhaps known to this process only
+        paths.append(source_root)
     return passed | {"PYTHONPATH": os.pathsep.join(paths)} if paths else passed
 
 

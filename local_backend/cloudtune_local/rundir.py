@@ -91,7 +91,7 @@ class Run(RunFolder):
             return _as_written(status, job, None)
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
-            if self.asked("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
+            if self.requested("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
                 return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
@@ -103,7 +103,7 @@ class Run(RunFolder):
         job = job if job is not None else self.recorded_job()
         if has_ended(status):
             return _as_written(status, job, None)
-        return _orphan(status, job, self.asked("pause"))
+        return _orphan(status, job, self.requested("pause"))
 
     def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
         if worker is None or not processes.can_be_seen(worker):

@@ -68,7 +68,7 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
     status = read_json(run.status) or {}
     if status.get("state") in FINAL_STATES:
         run.reserve.unlink(missing_ok=True)
-    elif run.asked("cancel"):
+    elif run.requested("cancel"):
         run.end("cancelled", "cancelled" if ended.code >= 0 else "cancelled; the trainer had to be killed")
     elif bell.stop_signal is not None:
         message = f"the worker received {signal.Signals(bell.stop_signal).name}"
@@ -103,7 +103,7 @@ class _StopEscalation:
     def look(self) -> None:
         """Send what is due."""
         if self._since is None:
-            if not (self._bell.told_to_stop or self._run.asked("cancel")):
+            if not (self._bell.told_to_stop or self._run.requested("cancel")):
                 return
             self._since = time.monotonic()
         waited = time.monotonic() - self._since

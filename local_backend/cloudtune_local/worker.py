@@ -95,16 +95,16 @@ def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int
     turn = Turn(run, job)
     shown = (read_json(run.status) or {}).get("state", "queued")
     while not bell.told_to_stop:
-        if run.asked("cancel"):
+        if run.requested("cancel"):
             turn.give_way()
             run.end("cancelled", "cancelled before it started")
             return None
-        asked = "paused" if run.asked("pause") else "queued"
-        if asked != shown:
-            detail = "paused in the queue" if asked == "paused" else "waiting for a free slot"
-            run.tell(asked, detail)
-            run.try_note(detail, kind="state", state=asked)
-            shown = asked
+        shown_state = "paused" if run.requested("pause") else "queued"
+        if shown_state != shown:
+            detail = "paused in the queue" if shown_state == "paused" else "waiting for a free slot"
+            run.tell(shown_state, detail)
+            run.try_note(detail, kind="state", state=shown_state)
+            shown = shown_state
         if shown == "paused":
             turn.give_way()
         elif turn.has_come():

@@ -110,7 +110,9 @@ class Devices:
             return
         with contextlib.suppress(RuntimeError):
             meeting = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            store = torch.distributed.TCPStore(*meeting, is_master=False, wait_for_workers=False)
+            store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+                *meeting, is_master=False, wait_for_workers=False
+            )
             if self.rank:
                 store.set(f"cloudtune/left/{self.rank}", "")
             else:
@@ -195,5 +197,5 @@ def _compute_type(precision: str, device: torch.device) -> torch.dtype:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU multiplies bf16 natively: 2.4 times as fast as fp32 there, 3 to 4 times as slow elsewhere."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name for it
-    return any(getattr(torch.cpu, name, bool)() for name in asked)
+    probe_names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name for it
+    return any(getattr(torch.cpu, name, bool)() for name in probe_names)

@@ -46,7 +46,7 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
-    def asked(self, request: str) -> bool:
+    def requested(self, request: str) -> bool:
         """Whether ``cancel``, ``pause`` or ``expire`` (stop as at the limit of time) is asked for."""
         return (self.control / request).exists()
 

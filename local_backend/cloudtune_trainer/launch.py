@@ -94,11 +94,11 @@ def _environment(rank: int, count: int, port: int) -> dict[str, str]:
 
 
 def _wait(group: list[subprocess.Popen[bytes]], stopping: Callable[[], bool]) -> None:
-    told = False
+    notified = False
     failed_at: float | None = None
     while any(process.poll() is None for process in group):
-        if stopping() and not told:
-            told = True
+        if stopping() and not notified:
+            notified = True
             for process in group:
                 process.terminate()
         if failed_at is None and any(process.returncode for process in group):

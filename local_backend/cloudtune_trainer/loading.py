@@ -174,15 +174,15 @@ def _adapter_of(saved: Saved) -> str:
 def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
     """The spec with sequences no longer than the model has positions for, virtual tokens included."""
     limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
-    asked = spec.hyperparameters.max_length
+    max_length = spec.hyperparameters.max_length
     if isinstance(limit, int) and "virtual_tokens" in ADAPTERS[spec.adapter.type].settings:
         limit -= spec.adapter.virtual_tokens
         if limit < 2:
             what = f"adapter.virtual_tokens leaves {limit} of the model's positions to the rows"
             raise TrainingProblem("bad_spec", what, "Use fewer virtual tokens.")
-    if not isinstance(limit, int) or not 1 < limit < asked:
+    if not isinstance(limit, int) or not 1 < limit < max_length:
         return spec
-    report.warning(f"max_length is {limit}, not {asked}: the model's context is {limit} tokens", max_length=limit)
+    report.warning(f"max_length is {limit}, not {max_length}: the model's context is {limit} tokens", max_length=limit)
     return replace(spec, hyperparameters=replace(spec.hyperparameters, max_length=limit))
 
 

@@ -250,18 +250,18 @@ def _save(job: Job, clock: Clock, *, best: bool) -> int:
 
 def _request(job: Job, clock: Clock) -> str | None:
     limit = job.spec.limits.max_time
-    if job.run.asked("cancel"):
+    if job.run.requested("cancel"):
         return "cancelled"
     if job.stopping():
         return "interrupted"
-    if (limit is not None and clock.seconds() >= limit) or job.run.asked("expire"):
+    if (limit is not None and clock.seconds() >= limit) or job.run.requested("expire"):
         return "expired"
-    return "pause" if job.run.asked("pause") else None
+    return "pause" if job.run.requested("pause") else None
 
 
 def _stand(job: Job) -> None:
     job.report.state("paused")
-    while job.run.asked("pause") and not job.run.asked("cancel") and not job.stopping():
+    while job.run.requested("pause") and not job.run.requested("cancel") and not job.stopping():
         time.sleep(0.1)
     job.report.state("training")
 

@@ -132,15 +132,15 @@ def found(base: BaseModel) -> Iterator[None]:
         is_panic = type(error).__name__ == "PanicException"  # of the tokenizers package: it is no Exception
         if not (isinstance(error, Exception) or is_panic) or recognized(error) is not None:
             raise
-        told = " ".join(str(error).split())[:_TOLD]
+        text = " ".join(str(error).split())[:_TOLD]
         hint = "Download the model again."
-        if "trust_remote_code" in told:
+        if "trust_remote_code" in text:
             hint = "The model requires its own code: set trust_remote_code to run it, if you trust its authors."
         if type(error).__name__ == "SafetensorError":
-            told = f"the weights are damaged: {told}"
+            text = f"the weights are damaged: {text}"
         if isinstance(error, pickle.UnpicklingError):
-            told, hint = "the weights are a pickle with more than tensors", "Use a model with safetensors."
-        raise TrainingProblem("model_not_found", f"cannot load {base.path}: {told}", hint) from error
+            text, hint = "the weights are a pickle with more than tensors", "Use a model with safetensors."
+        raise TrainingProblem("model_not_found", f"cannot load {base.path}: {text}", hint) from error
 
 
 def load_tokenizer(base: BaseModel) -> Any:

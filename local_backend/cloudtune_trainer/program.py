@@ -44,9 +44,9 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     report.state("loading", "model")
     devices = Devices(spec.device, spec.hyperparameters.precision)
     try:
-        loaded = load(run, spec, report, devices, lambda: stopping() or run.asked("cancel"))
+        loaded = load(run, spec, report, devices, lambda: stopping() or run.requested("cancel"))
     except Cancelled:
-        return ("cancelled", "") if run.asked("cancel") else ("interrupted", "before the first step")
+        return ("cancelled", "") if run.requested("cancel") else ("interrupted", "before the first step")
     job = _assemble(run, loaded.spec, report, loaded, stopping)
     # dropout draws from here, whatever loading has drawn; each process of a group draws its own
     torch.manual_seed(spec.seed + devices.rank)
@@ -62,7 +62,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
         _finish(job, loaded)
     devices.leave()
     if outcome == "expired":
-        limit = "the external time limit" if run.asked("expire") else f"max_time of {spec.limits.max_time:g} s"
+        limit = "the external time limit" if run.requested("expire") else f"max_time of {spec.limits.max_time:g} s"
         return outcome, f"{limit} was reached at step {job.progress.step}"
     if outcome == "interrupted":
         return outcome, f"at step {job.progress.step}, and saved a checkpoint"

@@ -127,10 +127,10 @@ class Renderer:
         return Rendered(text, tuple(spans), tuple(turns))
 
     def _alone(self, dialogue: Dialogue, turn: int) -> Rendered:
-        asked = prompt = self._before(dialogue, turn)
+        requested = prompt = self._before(dialogue, turn)
         text = self._trimmed(self._text(dialogue.first(turn + 1)))
         if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
-            prompt = self._opened(self._text(dialogue.first(turn)), asked, text, dialogue.messages[turn])
+            prompt = self._opened(self._text(dialogue.first(turn)), requested, text, dialogue.messages[turn])
         if not text.startswith(prompt) or len(text) <= len(prompt):
             raise TrainingProblem(
                 "bad_data",
@@ -138,15 +138,15 @@ class Renderer:
                 "Use loss_on: all, or a template with {% generation %} marks.",
             )
         text = self._closed(text)
-        unasked = asked[len(prompt) :] if asked.startswith(prompt) else ""
+        unasked = requested[len(prompt) :] if requested.startswith(prompt) else ""
         return Rendered(text, ((len(prompt), len(text)),), (turn,), unasked)
 
-    def _opened(self, before: str, asked: str, text: str, message: dict[str, Any]) -> str:
+    def _opened(self, before: str, requested: str, text: str, message: dict[str, Any]) -> str:
         """The beginning of the text that is no part of the answer: what the template also writes when it asks."""
-        if not (text.startswith(before) and asked.startswith(before)):
+        if not (text.startswith(before) and requested.startswith(before)):
             return before
         shared = next(
-            (i for i, (a, b) in enumerate(zip(asked, text, strict=False)) if a != b), min(len(asked), len(text))
+            (i for i, (a, b) in enumerate(zip(requested, text, strict=False)) if a != b), min(len(requested), len(text))
         )
         words = message["content"].strip()
         answer = text.find(words, len(before)) if words else -1

@@ -41,7 +41,7 @@ VERBS = (
 class Capabilities(Value, frozen=True, kw_only=True):
     """What a back end supports, and one sentence of explanation for everything it does not. Needs no I/O.
 
-    Features are named as in ``JobSpec.asked`` (``method:sft``, ``hyperparameters.epochs``) and `VERBS`.
+    Features are named as in ``JobSpec.requested_fields`` (``method:sft``, ``hyperparameters.epochs``) and `VERBS`.
     """
 
     supports: frozenset[str]

@@ -36,7 +36,7 @@ def fit(spec: JobSpec, backend: Backend) -> Fitted:
     dropped: list[Dropped] = []
     capabilities = backend.capabilities
     given = spec.overrides.get(backend.name, {})
-    for feature, value in spec.asked().items():
+    for feature, value in spec.requested_fields().items():
         if capabilities.can(feature):
             continue
         reason = capabilities.why_not(feature)

@@ -356,7 +356,7 @@ class JobSpec(Part):
         """Return the base model for that back end, or None if the spec has none."""
         return self.model if isinstance(self.model, str) else self.model.get(backend)
 
-    def asked(self) -> dict[str, Any]:
+    def requested_fields(self) -> dict[str, Any]:
         """Return the features that the spec uses, with values: ``method:sft``, ``hyperparameters.epochs`` -> value.
 
         ``Capabilities`` uses the same names. Fields that are left out are not included.

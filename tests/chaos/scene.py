@@ -79,8 +79,8 @@ class Scene:
     def jobs_tells_the_truth(self) -> None:
         """`Client.jobs` has every living job once, in the state that the vendor's own store shows."""
         client = self.client()
-        told = {job.ref.id: job for job in client.jobs()}
-        assert set(self.vendor.jobs(alive=True)) <= set(told)
-        for job, snapshot in told.items():
+        response = {job.ref.id: job for job in client.jobs()}
+        assert set(self.vendor.jobs(alive=True)) <= set(response)
+        for job, snapshot in response.items():
             assert snapshot.native_state == self.vendor.status(job).word
         assert client.unfinished() == []

@@ -60,7 +60,7 @@ def test_killed_while_the_create_goes_wrong(
 ) -> None:
     """The reply to create is lost, or create lands late, or arrives twice; and then the process dies somewhere."""
     # One that arrives twice is told from the first by nothing but a list: there the second is cancelled.
-    twins = fault == "twice" and personality == "neither"
+    duplicates = fault == "twice" and personality == "neither"
     wrong = {"lost_reply": faults.lost_reply(), "late": faults.late(10.0), "twice": faults.twice()}[fault]
     scene = Scene(tmp_path, fork_server, personality)
     whole = len(scene.submit(999).trace)
@@ -70,7 +70,7 @@ def test_killed_while_the_create_goes_wrong(
         scene.vendor.fail("create_job", wrong)
         scene.submit(number, kill_at=number)
         scene.nothing_is_lost()
-        scene.exactly_one(number, scene.submit(number), twins_cancelled=twins)
+        scene.exactly_one(number, scene.submit(number), twins_cancelled=duplicates)
     scene.jobs_tells_the_truth()
 
 

@@ -46,7 +46,7 @@ def _run(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
     for call, fault in planned:
         scene.vendor.fail(call, fault)
     # Where nothing is enforced, a request that arrives twice makes two, and a list that hides a file has it sent again.
-    twins = personality == "neither" and any(fault.kind in ("twice", "partial") for _, fault in planned)
+    duplicates = personality == "neither" and any(fault.kind in ("twice", "partial") for _, fault in planned)
     history = []
     for _ in range(40):
         kill_at = random_.randint(1, 60) if random_.random() < 0.4 else None
@@ -59,11 +59,11 @@ def _run(tmp_path: Path, fork_server: ForkServer, seed: int) -> None:
                 break
     else:
         pytest.fail(f"no end: {history}")
-    scene.exactly_one(0, last, twins_cancelled=twins)
+    scene.exactly_one(0, last, twins_cancelled=duplicates)
     scene.vendor.heal()
     assert scene.submit().result == last.result
     scene.world.clock.sleep(2000.0)  # whatever is still on its way lands now
-    scene.exactly_one(0, last, twins_cancelled=twins)
+    scene.exactly_one(0, last, twins_cancelled=duplicates)
     scene.jobs_tells_the_truth()
 
 

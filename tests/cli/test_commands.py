@@ -619,9 +619,9 @@ def test_the_help_lists_every_exit_code() -> None:
     def codes(kind: type[CloudtuneError]) -> set[int]:
         return {kind.exit_code}.union(*(codes(below) for below in kind.__subclasses__()))
 
-    told = {int(line.split()[0]) for line in EPILOG.splitlines() if line.strip()[:1].isdigit()}
-    assert told >= codes(CloudtuneError) | {0}
-    assert told == set(range(9))
+    reported = {int(line.split()[0]) for line in EPILOG.splitlines() if line.strip()[:1].isdigit()}
+    assert reported >= codes(CloudtuneError) | {0}
+    assert reported == set(range(9))
 
 
 @pytest.mark.parametrize(

@@ -28,15 +28,15 @@ class Terminal:
         return "".join(self.calls)
 
 
-def written(asked: list[Any], base: list[Generation], *, streamed: bool) -> Terminal:
+def written(requested: list[Any], base: list[Generation], *, streamed: bool) -> Terminal:
     terminal: Any = Terminal()
-    writing = _Written(terminal, asked, base)
-    for _ in asked:
+    writing = _Written(terminal, requested, base)
+    for _ in requested:
         for piece in PIECES if streamed else ():
             writing.add(Generation(text=piece, partial=True))
         writing.add(Generation(text="".join(PIECES)))
     writing.close()
-    assert [answer.text for answer in writing.answers] == ["".join(PIECES)] * len(asked)
+    assert [answer.text for answer in writing.answers] == ["".join(PIECES)] * len(requested)
     return terminal  # type: ignore[no-any-return]
 
 

@@ -128,7 +128,7 @@ def test_an_unknown_deployment_is_told_with_who_did_not_answer(desk: Desk) -> No
 def test_after_success_only_what_the_back_end_can_do_is_named(desk: Desk) -> None:
     done = desk.run("run", "job.yaml", "--yes")
     ref = done.out.strip()
-    for told in (done.err, desk.run("show", ref).err):
-        assert f"cloudtune deploy {ref}" in told
-        assert f"cloudtune generate {ref}" in told
-        assert "export" not in told
+    for reported in (done.err, desk.run("show", ref).err):
+        assert f"cloudtune deploy {ref}" in reported
+        assert f"cloudtune generate {ref}" in reported
+        assert "export" not in reported

@@ -87,25 +87,25 @@ def test_the_emulator_leaves_nothing_open_to_others(desk: Desk) -> None:
 
 def _environment_of(server: subprocess.Popen[str]) -> dict[str, str]:
     assert server.stdout is not None
-    told: dict[str, str] = {}
-    while not {"OPENAI_BASE_URL", "OPENAI_API_KEY"} <= told.keys():
+    reported: dict[str, str] = {}
+    while not {"OPENAI_BASE_URL", "OPENAI_API_KEY"} <= reported.keys():
         line = server.stdout.readline()
         assert line, "the emulator ended early"
         if line.startswith("export "):
             name, _, value = line.removeprefix("export ").strip().partition("=")
-            told[name] = shlex.split(value)[0]
-    return told
+            reported[name] = shlex.split(value)[0]
+    return reported
 
 
-def _upload(told: dict[str, str]) -> None:
+def _upload(reported: dict[str, str]) -> None:
     body = b"\r\n".join([
         b"--b", b'Content-Disposition: form-data; name="purpose"', b"", b"fine-tune",
         b"--b", b'Content-Disposition: form-data; name="file"; filename="r.jsonl"', b"", b'{"a": 1}', b"--b--", b"",
     ])  # fmt: skip
     request = urllib.request.Request(
-        f"{told['OPENAI_BASE_URL']}/files", data=body,
+        f"{reported['OPENAI_BASE_URL']}/files", data=body,
         headers={"Content-Type": "multipart/form-data; boundary=b",
-                 "Authorization": f"Bearer {told['OPENAI_API_KEY']}"},
+                 "Authorization": f"Bearer {reported['OPENAI_API_KEY']}"},
     )  # fmt: skip
     with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200

@@ -84,15 +84,15 @@ def on_a_terminal(words: list[str]) -> str:
         finally:
             sys.stdout.flush()
             os._exit(0)
-    told = b""
+    reported = b""
     try:
         while block := os.read(terminal, 1 << 16):
-            told += block
+            reported += block
     except OSError:  # the child has left
         pass
     os.close(terminal)
     os.waitpid(child, 0)
-    return told.decode("utf-8", "surrogateescape")
+    return reported.decode("utf-8", "surrogateescape")
 
 
 def controls(text: str) -> list[str]:

@@ -69,7 +69,7 @@ def open_openai(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
 class EmulatedWorld:
     """Implements `World`. ``options`` are the back end's."""
 
-    face = "openai"
+    api = "openai"
     kind = "job"
     """The shelf of the emulator's store that jobs lie on."""
     names: Mapping[CallName, str] = _CALLS
@@ -160,7 +160,7 @@ class EmulatedWorld:
         self.emulator.clock.advance(PAUSING_S + 1)
 
     def _job(self, ref: JobRef) -> dict[str, Any]:
-        job = self.emulator.store.get(self.kind, self.face, ref.id)
+        job = self.emulator.store.get(self.kind, self.api, ref.id)
         assert job is not None
         return job
 
@@ -180,7 +180,7 @@ class EmulatedWorld:
     def _act(self, ref: JobRef, kind: str) -> None:
         job = self._job(ref)
         self.emulator.context.engine.act(job, kind, self.emulator.clock.now())
-        self.emulator.store.save(self.kind, self.face, job)
+        self.emulator.store.save(self.kind, self.api, job)
 
     def _fail(self, ref: JobRef, message: str) -> None:
         job = self._job(ref)
@@ -188,7 +188,7 @@ class EmulatedWorld:
         started = self.status(job).started_at or now
         job["script"]["fail_at"] = (now - started + 1.0) / RUNS_S
         job["script"]["error_message"] = message
-        self.emulator.store.save(self.kind, self.face, job)
+        self.emulator.store.save(self.kind, self.api, job)
         self.emulator.clock.advance(2.0)
 
     def show(self, ref: JobRef, word: str) -> None:
@@ -219,15 +219,15 @@ class EmulatedWorld:
     # -- the vendor's own store ------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[str]:
-        return [job["id"] for job in self.emulator.store.all(self.kind, self.face)]
+        return [job["id"] for job in self.emulator.store.all(self.kind, self.api)]
 
     def alive(self) -> Sequence[str]:
         """Ids of the jobs that were not cancelled."""
-        jobs = self.emulator.store.all(self.kind, self.face)
+        jobs = self.emulator.store.all(self.kind, self.api)
         return [job["id"] for job in jobs if self.status(job).word != "cancelled"]
 
     def uploads(self) -> Sequence[str]:
-        files = self.emulator.store.all("file", self.face)
+        files = self.emulator.store.all("file", self.api)
         return [file["id"] for file in files if file["purpose"] == "fine-tune"]
 
     def calls(self, call: CallName | None = None) -> int:
@@ -241,8 +241,8 @@ class EmulatedWorld:
 
     def fingerprint(self) -> str:
         held: list[Any] = [self.uploads()]
-        held += [[job["id"], job["request"], job["acts"]] for job in self.emulator.store.all("job", self.face)]
-        held += [kept["id"] for kind in ("upload", "deployment") for kept in self.emulator.store.all(kind, self.face)]
+        held += [[job["id"], job["request"], job["acts"]] for job in self.emulator.store.all("job", self.api)]
+        held += [kept["id"] for kind in ("upload", "deployment") for kept in self.emulator.store.all(kind, self.api)]
         return hashlib.sha256(msgspec.json.encode(held)).hexdigest()
 
 
@@ -283,9 +283,9 @@ _PLACE = {
 
 
 class AzureWorld(EmulatedWorld):
-    """The Azure face. The base model is deployed already, as by a person in the portal."""
+    """The Azure api. The base model is deployed already, as by a person in the portal."""
 
-    face = "azure"
+    api = "azure"
     recipe_target = "tests.contract.emulated:open_azure"
     sdk_modules: Sequence[str] = ("openai", "azure")
     deploying_s = 0.0
@@ -297,7 +297,7 @@ class AzureWorld(EmulatedWorld):
         self.words = (*self.words, "pending", "notRunning", "resuming", "canceled")
         model = {"format": "OpenAI", "name": MODEL, "version": "1"}
         self.emulator.store.add(
-            "deployment", self.face,
+            "deployment", self.api,
             {"id": "the-base", "created": 0, "used": 0, "deleting": None, "sku": {"name": "Standard"}, "tags": None,
              "model": model, "properties": {"model": model}},
         )  # fmt: skip

@@ -73,7 +73,7 @@ def open_bedrock(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
 class AwsWorld:
     """Most of `World`. ``options`` are the back end's."""
 
-    face: str
+    api: str
     kind = "job"
     """The shelf of the emulator's store that the jobs lie on."""
     recipe_target: str
@@ -142,7 +142,7 @@ class AwsWorld:
         return self.emulator.context.engine.status(job, self.emulator.clock.now())
 
     def save(self, job: dict[str, Any]) -> None:
-        self.emulator.store.save(self.kind, self.face, job)
+        self.emulator.store.save(self.kind, self.api, job)
 
     def reach(self, ref: JobRef, state: JobState, *, message: str = "") -> None:
         clock = self.emulator.clock
@@ -233,11 +233,11 @@ class AwsWorld:
         return [key for key, _ in self.held() if "/data/" in key]
 
     def jobs(self) -> Sequence[str]:
-        return [job["name"] for job in self.emulator.store.all(self.kind, self.face)]
+        return [job["name"] for job in self.emulator.store.all(self.kind, self.api)]
 
     def alive(self) -> Sequence[str]:
         """Names of the jobs that were not cancelled."""
-        return [job["name"] for job in self.emulator.store.all(self.kind, self.face)
+        return [job["name"] for job in self.emulator.store.all(self.kind, self.api)
                 if self.status(job).word != "cancelled"]  # fmt: skip
 
     def calls(self, call: CallName | None = None) -> int:
@@ -253,19 +253,19 @@ class AwsWorld:
         store = self.emulator.store
         kinds = ("token", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
         held: list[Any] = [self.held(), self.begun()]
-        held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.face)]
-        held += [one["id"] for kind in kinds for one in store.all(kind, self.face)]
+        held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.api)]
+        held += [one["id"] for kind in kinds for one in store.all(kind, self.api)]
         return hashlib.sha256(msgspec.json.encode(held)).hexdigest()
 
 
 def _object(seen: Mapping[str, Any]) -> dict[str, Any]:
     """What an object's request said, in the words of a plan's step; the path on this machine is nobody's business."""
-    told = seen["body"]
-    below, sha256, name = told["Key"].rsplit("/", 2)
-    assert bytes.fromhex(sha256) == base64.b64decode(told["x-amz-checksum-sha256"])
+    reported = seen["body"]
+    below, sha256, name = reported["Key"].rsplit("/", 2)
+    assert bytes.fromhex(sha256) == base64.b64decode(reported["x-amz-checksum-sha256"])
     return {
-        "call": "s3.put_object", "bucket": told["Bucket"], "below": below, "name": name, "path": "here",
-        "sha256": sha256, "bytes": told["bytes"],
+        "call": "s3.put_object", "bucket": reported["Bucket"], "below": below, "name": name, "path": "here",
+        "sha256": sha256, "bytes": reported["bytes"],
     }  # fmt: skip
 
 
@@ -276,7 +276,7 @@ def chat(n: int, variant: int) -> dict[str, Any]:
 class BedrockWorld(AwsWorld):
     """Customization jobs on Nova."""
 
-    face = "bedrock"
+    api = "bedrock"
     recipe_target = "tests.contract.emulated_aws:open_bedrock"
     names: Mapping[CallName, str] = {
         "upload": "s3.PutObject", "create": "bedrock.CreateModelCustomizationJob",

@@ -52,7 +52,7 @@ def open_bedrock(url: str, clock: str, **options: Any) -> tuple[Backend, Clock]:
 class OpenWeightWorld(EmulatedWorld):
     """Reinforcement on gpt-oss."""
 
-    face = "mantle"
+    api = "mantle"
     recipe_target = "tests.contract.emulated_open_weight:open_bedrock"
     sdk_modules: Sequence[str] = ("boto3", "botocore", "openai")
 
@@ -91,7 +91,7 @@ class OpenWeightWorld(EmulatedWorld):
         return JobSpec.model_validate(document | changes)
 
     def _job(self, ref: JobRef) -> dict[str, Any]:
-        job = self.emulator.store.get(self.kind, self.face, ref.id.removeprefix(PREFIX))
+        job = self.emulator.store.get(self.kind, self.api, ref.id.removeprefix(PREFIX))
         assert job is not None
         return job
 

@@ -31,9 +31,9 @@ RUNS_S = 40_000.0
 
 
 class TrainingWorld(AwsWorld):
-    """Jobs that SageMaker's face moves. Subclasses name the back end and its specs."""
+    """Jobs that SageMaker's api moves. Subclasses name the back end and its specs."""
 
-    face = SHELF
+    api = SHELF
     kind = "training_job"
     names: Mapping[CallName, str] = {
         "upload": "s3.PutObject", "create": "sagemaker.CreateTrainingJob", "get": "sagemaker.DescribeTrainingJob",
@@ -57,7 +57,7 @@ class TrainingWorld(AwsWorld):
     # -- jobs --------------------------------------------------------------------------------------------------------
 
     def job(self, ref: JobRef) -> dict[str, Any]:
-        found = self.emulator.store.get(self.kind, self.face, ref.id)
+        found = self.emulator.store.get(self.kind, self.api, ref.id)
         assert found is not None
         return found
 
@@ -121,16 +121,16 @@ class TrainingWorld(AwsWorld):
     # -- the vendor's own store --------------------------------------------------------------------------------------
 
     def jobs(self) -> Sequence[str]:
-        return [job["id"] for job in self.emulator.store.all(self.kind, self.face)]
+        return [job["id"] for job in self.emulator.store.all(self.kind, self.api)]
 
     def alive(self) -> Sequence[str]:
         context, now = self.emulator.context, self.emulator.clock.now()
-        held = self.emulator.store.all(self.kind, self.face)
+        held = self.emulator.store.all(self.kind, self.api)
         return [job["id"] for job in held if context.sagemaker.seen(context, job, now).now.status != "Stopped"]
 
     def endpoints(self) -> dict[str, int]:
         """How many models, configurations and endpoints there are."""
-        call = Call(face="sagemaker", name="count", region=REGION, now=self.emulator.clock.now())
+        call = Call(api="sagemaker", name="count", region=REGION, now=self.emulator.clock.now())
         kinds = ("sm_model", "sm_config", "sm_endpoint")
         return {kind: len(resources.standing(self.emulator.context, call, kind)) for kind in kinds}
 
@@ -139,19 +139,19 @@ class TrainingWorld(AwsWorld):
         bodies: list[Any] = [seen["body"] for seen in acted if seen["call"] == self.names["create"]]
         return [self.object(seen["body"]) for seen in acted if seen["call"] == "s3.PutObject"] + bodies
 
-    def object(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def object(self, reported: Mapping[str, Any]) -> dict[str, Any]:
         """What an object's request said, in the words of a plan's step."""
-        sha256 = base64.b64decode(told["x-amz-checksum-sha256"]).hex()
-        return {"call": "s3.put_object", "bucket": told["Bucket"], "key": told["Key"], "path": "here",
-                "sha256": sha256, "bytes": told["bytes"]}  # fmt: skip
+        sha256 = base64.b64decode(reported["x-amz-checksum-sha256"]).hex()
+        return {"call": "s3.put_object", "bucket": reported["Bucket"], "key": reported["Key"], "path": "here",
+                "sha256": sha256, "bytes": reported["bytes"]}  # fmt: skip
 
     def fingerprint(self) -> str:
         self.emulator.settle()
         store = self.emulator.store
         held: list[Any] = [self.held(), self.begun()]
-        held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.face)]
+        held += [[job["id"], job["request"], job["acts"]] for job in store.all(self.kind, self.api)]
         kinds = ("sm_model", "sm_config", "sm_endpoint", "sm_component", "package_group", "package", "tags")
-        held += [one["id"] for kind in kinds for one in store.all(kind, self.face)]
+        held += [one["id"] for kind in kinds for one in store.all(kind, self.api)]
         return hashlib.sha256(msgspec.json.encode(held)).hexdigest()
 
 
@@ -188,8 +188,8 @@ class JumpStartWorld(TrainingWorld):
         ):  # fmt: skip
             arn = f"arn:aws:sagemaker:{REGION}:123456789012:{kind.removeprefix('sm_')}/the-base"
             thing = {"id": "the-base", "arn": arn, "request": request, "config": "the-base"} | made
-            store.add(kind, self.face, thing)
-            store.add("tags", self.face, {"id": arn, "tags": {}})
+            store.add(kind, self.api, thing)
+            store.add("tags", self.api, {"id": arn, "tags": {}})
 
     def uploads(self) -> Sequence[str]:
         return [key for key, _ in self.held() if "/jumpstart/" in key]

@@ -48,7 +48,7 @@ def open_workspace(url: str, clock: str, **options: Any) -> tuple[Backend, Clock
 class WorkspaceWorld(EmulatedWorld):
     """A workspace: its jobs have names of ours, its rows lie in blobs."""
 
-    face = "azure"
+    api = "azure"
     kind = "mljob"
     recipe_target = "tests.contract.emulated_workspace:open_workspace"
     sdk_modules: Sequence[str] = ("openai", "azure")
@@ -94,12 +94,12 @@ class WorkspaceWorld(EmulatedWorld):
     def _act(self, ref: JobRef, kind: str) -> None:
         job = self._job(ref)
         job["acts"].append([self.emulator.clock.now(), kind])
-        self.emulator.store.save(self.kind, self.face, job)
+        self.emulator.store.save(self.kind, self.api, job)
 
     def uploads(self) -> Sequence[str]:
-        return [blob["id"] for blob in self.emulator.store.all("blob", self.face)]
+        return [blob["id"] for blob in self.emulator.store.all("blob", self.api)]
 
     def fingerprint(self) -> str:
         held: list[Any] = [self.uploads()]
-        held += [[job["id"], job["properties"], job["acts"]] for job in self.emulator.store.all(self.kind, self.face)]
+        held += [[job["id"], job["properties"], job["acts"]] for job in self.emulator.store.all(self.kind, self.api)]
         return hashlib.sha256(msgspec.json.encode(held)).hexdigest()

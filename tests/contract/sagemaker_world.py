@@ -132,15 +132,15 @@ class SageMakerWorld(TrainingWorld):
                 place = buckets.parse(uri).under(path.relative_to(folder).as_posix())
                 buckets.put(self.emulator.context, place, path.read_bytes())
 
-    def object(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        found = super().object(told)
-        if "/code/" in told["Key"]:
+    def object(self, reported: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().object(reported)
+        if "/code/" in reported["Key"]:
             del found["path"]
-        if "/models/" in told["Key"]:  # many files make one model
-            name = told["Key"].rpartition("/")[2]
+        if "/models/" in reported["Key"]:  # many files make one model
+            name = reported["Key"].rpartition("/")[2]
             content = (self.root / "tiny" / name).read_bytes()
-            assert base64.b64decode(told["x-amz-checksum-sha256"]) == hashlib.sha256(content).digest()
-            return {"path": str(self.root / "tiny" / name), "bytes": told["bytes"]}
+            assert base64.b64decode(reported["x-amz-checksum-sha256"]) == hashlib.sha256(content).digest()
+            return {"path": str(self.root / "tiny" / name), "bytes": reported["bytes"]}
         return found
 
 
@@ -169,7 +169,7 @@ class ServerlessWorld(TrainingWorld):
                 "request": request,
                 "config": "the-base",
             } | made
-            store.add(kind, self.face, thing)
+            store.add(kind, self.api, thing)
 
     def spec(self, variant: int = 0, **changes: Any) -> JobSpec:
         method = changes.get("method", {}).get("name", "sft")
@@ -178,8 +178,8 @@ class ServerlessWorld(TrainingWorld):
         document["data"] = {"train": self.rows(f"train-{method}-{variant}", rows)}
         return JobSpec.model_validate(document | changes)
 
-    def object(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        found = super().object(told)
+    def object(self, reported: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().object(reported)
         below, sha256, name = found.pop("key").rsplit("/", 2)
         assert sha256 == found["sha256"]
         return found | {"below": below, "name": name}

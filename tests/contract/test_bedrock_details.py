@@ -135,9 +135,9 @@ def test_answers_in_one_piece_and_in_many(world: BedrockWorld, client: Client) -
     assert [one.text for one in streamed if not one.partial] == [one.text for one in whole]
     assert "".join(one.text for one in pieces) == "".join(one.text for one in whole)
     assert all(one.finish_reason and one.prompt_tokens and one.completion_tokens for one in whole)
-    asked = sent(world, "Converse")[-1]
-    assert asked["system"] == [{"text": "Be brief."}]
-    assert asked["messages"] == [{"role": "user", "content": [{"text": "and you?"}]}]
+    requested = sent(world, "Converse")[-1]
+    assert requested["system"] == [{"text": "Be brief."}]
+    assert requested["messages"] == [{"role": "user", "content": [{"text": "and you?"}]}]
 
 
 def test_the_deployments_arn_is_what_is_asked_and_the_base_by_its_own_id(world: BedrockWorld, client: Client) -> None:
@@ -145,8 +145,8 @@ def test_the_deployments_arn_is_what_is_asked_and_the_base_by_its_own_id(world: 
     with pytest.raises(InvalidRequest, match="deployed"):
         list(job.generate(["hello"], FEW))
     made = job.deploy()
-    (told,) = job.generate(["hello"], FEW)
-    assert told.model == made.raw["customModelDeploymentArn"]
+    (reported,) = job.generate(["hello"], FEW)
+    assert reported.model == made.raw["customModelDeploymentArn"]
     (base,) = job.generate(["hello"], GenerateOptions(max_tokens=8, base=True))
     assert base.model == NOVA.rpartition(":")[0]
 
@@ -157,8 +157,8 @@ def test_nova_is_asked_by_invoke_in_its_own_form(tmp_path: Path) -> None:
         client = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/ledger.db", clock=world.clock)
         job = tuned(world, client)
         job.deploy()
-        (told,) = job.generate(["hello"], FEW)
-        assert told.text
+        (reported,) = job.generate(["hello"], FEW)
+        assert reported.text
         assert sent(world, "Converse") == []
     finally:
         world.close()

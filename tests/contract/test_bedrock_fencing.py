@@ -54,7 +54,7 @@ def test_a_request_that_lands_long_after_the_submit_makes_no_job(world: OpenWeig
     assert list(world.alive()) == [ref.id]
     landed = [one["status"] for one in world.emulator.requests if one["note"] == "late"][-2:]
     assert landed == [400, 400]
-    names = [world.emulator.store.get("file", world.face, file)["filename"] for file in world.uploads()]  # type: ignore[index]
+    names = [world.emulator.store.get("file", world.api, file)["filename"] for file in world.uploads()]  # type: ignore[index]
     token = client.plan(world.spec()).token[:12]
     assert [name.split(".")[-2] for name in names] == [f"{token}02"]
     assert Job(client, ref).snapshot().name == "small-0"
@@ -96,20 +96,20 @@ def test_a_job_that_was_made_just_before_its_file_went_is_cancelled(world: OpenW
 def test_a_file_that_is_not_ready_yet_is_waited_for(world: OpenWeightWorld, client: Client) -> None:
     probe = Files.probe
     said = iter(["pending", "pending", "ready"])
-    asked: list[str] = []
+    requested: list[str] = []
 
     def slow(files: Files, request: dict[str, Any]) -> Probe:
         found = probe(files, request)
-        if asked:  # the first file is ready, as it says
+        if requested:  # the first file is ready, as it says
             found = msgspec.structs.replace(found, state=next(said))  # type: ignore[arg-type]
-        asked.append(request["file"])
+        requested.append(request["file"])
         return found
 
     world.emulator.faults.add("late", "jobs.create", requests=NEVER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Files, "probe", slow)
         ref = stubborn(client, world.spec())
-    first, *others = asked
+    first, *others = requested
     assert len(others) == 3
     assert set(others) == set(world.uploads()) != {first}
     assert list(world.alive()) == [ref.id]
@@ -137,13 +137,13 @@ def storm(root: Path, seed: int) -> None:
     """One submit, again and again until it works; then everything lands that the network has held back."""
     world = OpenWeightWorld(root)
     try:
-        dice = random.Random(seed)
-        for _ in range(dice.randint(1, 6)):
-            lateness = dice.choice([1, 3, 5, 8, 13, NEVER])
-            kind = dice.choice(_WRONG)
+        rng = random.Random(seed)
+        for _ in range(rng.randint(1, 6)):
+            lateness = rng.choice([1, 3, 5, 8, 13, NEVER])
+            kind = rng.choice(_WRONG)
             details = {"requests": lateness} if kind == "late" else {"seconds": 3.0} if kind == "throttle" else {}
-            world.emulator.faults.add(kind, dice.choice(_SENDS), after=dice.randint(0, 1), **details)  # type: ignore[arg-type]
-        condition, details = dice.choice(_LISTS)
+            world.emulator.faults.add(kind, rng.choice(_SENDS), after=rng.randint(0, 1), **details)  # type: ignore[arg-type]
+        condition, details = rng.choice(_LISTS)
         if condition is not None:
             world.emulator.faults.add(condition, "*.list", **details)
         ref = stubborn(client_of(world), world.spec())

@@ -90,9 +90,9 @@ def test_files_in_s3_are_imported_from_where_they_lie(
     assert codes(plan) == ["in_place", "role_reads"]
     ref = importing.submit(plan)
     assert importing.submit(importing.plan(address)) == ref
-    asked = [seen["call"] for seen in world.emulator.requests[calls:]]
-    assert asked.count("bedrock.CreateModelImportJob") == 1
-    assert not {"s3.PutObject", "s3.CreateMultipartUpload"} & set(asked)
+    requested = [seen["call"] for seen in world.emulator.requests[calls:]]
+    assert requested.count("bedrock.CreateModelImportJob") == 1
+    assert not {"s3.PutObject", "s3.CreateMultipartUpload"} & set(requested)
     world.clock.sleep(LONG)
     model = Job(client, ref).wait(timeout=10)
     assert ":imported-model/" in model.id
@@ -117,9 +117,9 @@ def test_what_was_looked_at_is_planned_without_another_look(world: BedrockWorld,
     found = importing.locate(put(world, model_folder(world.root, 1), "weights/"))
     assert isinstance(found, InPlace)
     first = importing.plan(found)  # which asks whose account it is
-    asked = len(world.emulator.requests)
+    requested = len(world.emulator.requests)
     assert importing.plan(found) == first
-    assert len(world.emulator.requests) == asked
+    assert len(world.emulator.requests) == requested
     folder = world.root / "model-1"
     assert importing.plan(str(folder)) == importing.plan(folder)
 
@@ -392,7 +392,7 @@ def test_what_another_account_or_an_archive_holds_is_brought_here(importing: Imp
         found = importing.locate(model)
         assert isinstance(found, Elsewhere)
         reasons.append(found.reason)
-    assert all(word in told for word, told in zip(("999999999999", "archive", "S3 only"), reasons, strict=True))
+    assert all(word in reported for word, reported in zip(("999999999999", "archive", "S3 only"), reasons, strict=True))
 
 
 # -- names, states, lists ----------------------------------------------------------------------------------------------

@@ -82,17 +82,17 @@ def test_a_job_from_rows_to_its_figures(client: Client, backend: BedrockBackend,
     assert (job.ref.scope.partition("@")[0], job.state) == (f"{ACCOUNT}/us-east-1", JobState.RUNNING)
     assert client.submit(spec) == job
     assert [seen.ref for page in backend._jobs.pages() for seen in page] == [job.ref]
-    told = job.snapshot()
-    assert (told.name, told.model) == (job.ref.id, MODEL)
+    reported = job.snapshot()
+    assert (reported.name, reported.model) == (job.ref.id, MODEL)
     s3 = backend._clients.client("s3")
-    sent = s3.get_object(Bucket="rows", Key=told.raw["trainingDataConfig"]["s3Uri"].removeprefix("s3://rows/"))
+    sent = s3.get_object(Bucket="rows", Key=reported.raw["trainingDataConfig"]["s3Uri"].removeprefix("s3://rows/"))
     first = json.loads(sent["Body"].read().splitlines()[0])
     assert first["schemaVersion"] == "bedrock-conversation-2024"
     with pytest.raises(InvalidRequest):
         backend.model(job.ref)
     assert list(job.metrics()) == []
     _finish("Completed")
-    place = f"cloudtune/output/{told.name}/model-customization-job-{told.raw['jobArn'].rpartition('/')[2]}/"
+    place = f"cloudtune/output/{reported.name}/model-customization-job-{reported.raw['jobArn'].rpartition('/')[2]}/"
     figures = b"step_number,epoch_number,training_loss,perplexity\n0,0,2.5,12.2\n1,0,2.0,7.4\n"
     s3.put_object(Bucket="rows", Key=f"{place}training_artifacts/step_wise_training_metrics.csv", Body=figures)
     held = b"step_number,epoch_number,validation_loss,perplexity\n1,0,2.1,8.2\n"

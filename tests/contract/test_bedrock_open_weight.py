@@ -61,9 +61,9 @@ class TestOpenWeight(BackendContract):
         client = client_of(world)
         plain = client.plan(world.spec()).steps
         given = {"bedrock": {"batch_size": 32}}, {"bedrock": {"learning_rate_multiplier": 0.5}}
-        asked: list[dict[str, Any]] = [{"overrides": one} for one in given]
-        asked += [{"hyperparameters": {"epochs": 3}}, {"tags": {"team": "blue"}}]
-        for changes in asked:
+        requested: list[dict[str, Any]] = [{"overrides": one} for one in given]
+        requested += [{"hyperparameters": {"epochs": 3}}, {"tags": {"team": "blue"}}]
+        for changes in requested:
             assert client.plan(world.spec(**changes)).steps != plain, changes
             (value,) = (next(iter(one.values())) for one in (changes.get("overrides", {}).get("bedrock") or
                         changes.get("hyperparameters") or changes["tags"],))  # fmt: skip

@@ -64,25 +64,25 @@ def client(world: Any, tmp_path: Path) -> Client:
     return Client(world.backend(), ledger=f"sqlite:///{tmp_path / 'ledger.db'}", clock=world.clock)
 
 
-def insist(told: list[CloudtuneError], call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def insist(reported: list[CloudtuneError], call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call until there is an answer: somebody who runs the command again."""
     for _ in range(40):
         try:
             found = call(*arguments, **options)
             return list(found) if hasattr(found, "__next__") else found
         except TransientError as error:
-            told.append(error)
-    raise AssertionError(f"no end of it: {told[-1]!r}")
+            reported.append(error)
+    raise AssertionError(f"no end of it: {reported[-1]!r}")
 
 
 def life(world: Any, client: Client) -> list[CloudtuneError]:
     """Everything that can be done with a job and its model. The errors on the way, all of them passing ones."""
-    told: list[CloudtuneError] = []
+    reported: list[CloudtuneError] = []
     spec = world.spec()
     backend = client.backend()
     if isinstance(backend, Preflight):
         list(backend.preflight(spec))
-    job = insist(told, client.submit, spec)
+    job = insist(reported, client.submit, spec)
     world.reach(job.ref, JobState.RUNNING)
     can = backend.capabilities.can
     for verb, call in (
@@ -91,30 +91,30 @@ def life(world: Any, client: Client) -> list[CloudtuneError]:
         ("verb:checkpoints", job.checkpoints),
     ):
         if can(verb):
-            insist(told, call)
-    insist(told, client.jobs, remote=True)
-    other = insist(told, client.submit, world.spec(1))
-    insist(told, other.cancel)
+            insist(reported, call)
+    insist(reported, client.jobs, remote=True)
+    other = insist(reported, client.submit, world.spec(1))
+    insist(reported, other.cancel)
     world.reach(job.ref, JobState.SUCCEEDED)
-    assert insist(told, job.snapshot).state is JobState.SUCCEEDED
+    assert insist(reported, job.snapshot).state is JobState.SUCCEEDED
     for verb, call in (
         ("verb:events", job.events),
         ("verb:metrics", job.metrics),
         ("verb:checkpoints", job.checkpoints),
     ):
         if can(verb):
-            insist(told, call)
-    model = insist(told, job.model)
+            insist(reported, call)
+    model = insist(reported, job.model)
     if hosts(backend) and can("verb:deploy"):
         with suppress(UnsupportedError):
-            deployment = insist(told, client.deploy, model)
-            insist(told, client.deployments)
-            insist(told, job.generate, ["2 + 3?"])
-            insist(told, client.remove, deployment)
+            deployment = insist(reported, client.deploy, model)
+            insist(reported, client.deployments)
+            insist(reported, job.generate, ["2 + 3?"])
+            insist(reported, client.remove, deployment)
     elif isinstance(backend, Host) and can("verb:generate"):
-        insist(told, job.generate, ["2 + 3?"])
-    insist(told, job.delete if can("verb:delete") else job.clear)
-    return told
+        insist(reported, job.generate, ["2 + 3?"])
+    insist(reported, job.delete if can("verb:delete") else job.clear)
+    return reported
 
 
 def kinds(*quick: str) -> list[Any]:
@@ -136,11 +136,11 @@ def test_one_job_though_each_call_is_answered_by_another_once(
         return Fault(kind="unreadable", value=kind)
 
     monkeypatch.setattr(world.emulator.faults, "take", take)
-    told = life(world, client)
+    response = life(world, client)
     assert len(met) >= 6, met
     assert all(seen["status"] < 500 for seen in world.emulator.requests), "the emulator itself did not fail"
     assert len(world.jobs()) <= 2, "the job and the one that was cancelled"
-    assert {error.exit_code for error in told} <= {6}
+    assert {error.exit_code for error in response} <= {6}
 
 
 @pytest.mark.timeout(300)

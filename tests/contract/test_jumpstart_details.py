@@ -141,8 +141,8 @@ def test_an_unknown_model_is_told_with_its_neighbours(world: JumpStartWorld) -> 
 def test_the_document_is_read_once_and_dated(world: JumpStartWorld) -> None:
     client = client_of(world)
     first, second = client.plan(world.spec()), client.plan(world.spec())
-    asked = [seen for seen in world.emulator.requests if seen["call"] == "sagemaker.DescribeHubContent"]
-    assert len(asked) == 1
+    requested = [seen for seen in world.emulator.requests if seen["call"] == "sagemaker.DescribeHubContent"]
+    assert len(requested) == 1
     assert first == second
     assert first.resolved.at == world.clock.now()
     assert len(first.resolved.facts["sha256"]) == 64
@@ -175,8 +175,8 @@ def test_instructions_with_their_template(world: JumpStartWorld) -> None:
     world.reach(job.ref, JobState.SUCCEEDED)
     job.deploy()
     list(job.generate(["What is 2 plus 0?"]))
-    asked = [seen["body"] for seen in world.emulator.requests if seen["call"] == "sagemaker.InvokeEndpoint"]
-    assert asked[-1]["inputs"] == "Q: What is 2 plus 0?\nA: "
+    request = [seen["body"] for seen in world.emulator.requests if seen["call"] == "sagemaker.InvokeEndpoint"]
+    assert request[-1]["inputs"] == "Q: What is 2 plus 0?\nA: "
 
 
 def test_rows_that_do_not_fit_the_layout_are_found_by_plan(world: JumpStartWorld) -> None:
@@ -234,9 +234,9 @@ def test_a_name_that_a_stranger_has_taken_is_a_conflict(world: JumpStartWorld) -
     client = client_of(world)
     job = client.submit(world.spec())
     store = world.emulator.store
-    held = store.all("tags", world.face)
+    held = store.all("tags", world.api)
     mine = next(one for one in held if one["id"].endswith(job.ref.id))
-    store.save("tags", world.face, mine | {"tags": {}})
+    store.save("tags", world.api, mine | {"tags": {}})
     other = Client(world.backend(), ledger=f"sqlite:///{world.root}/other.db", clock=world.clock)
     with pytest.raises(Conflict):
         other.submit(world.spec())

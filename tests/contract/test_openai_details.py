@@ -281,7 +281,7 @@ def test_metrics_of_a_job_whose_events_are_gone_come_from_its_result_file(
     job = client_of(world).submit(world.spec())
     world.reach(job.ref, JobState.RUNNING)
     world.reach(job.ref, JobState.SUCCEEDED)
-    told = [(metric.step, metric.split, metric.values["loss"]) for metric in job.metrics()]
+    reported = [(metric.step, metric.split, metric.values["loss"]) for metric in job.metrics()]
     if encoded:
         world.emulator.faults.add("base64_results", "*")
     from cloudtune_emulator.openai import jobs
@@ -290,7 +290,7 @@ def test_metrics_of_a_job_whose_events_are_gone_come_from_its_result_file(
         jobs, "_event", lambda *at: {"id": f"ev{at[2]}", "created_at": 0, "level": "info", "message": ""}
     )
     again = job.metrics()
-    assert [(metric.step, metric.split, metric.values["loss"]) for metric in again] == told
+    assert [(metric.step, metric.split, metric.values["loss"]) for metric in again] == reported
     assert job.metrics(after=again[4].cursor) == again[5:]
 
 
@@ -531,10 +531,10 @@ def test_entra_tokens_open_the_data_plane(azure: AzureWorld, monkeypatch: pytest
     from cloudtune_providers.azure_openai.backend import AzureOpenAIBackend
     from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 
-    asked = []
-    monkeypatch.setattr(signing, "_tokens", lambda _: lambda: asked.append(1) or TOKEN)
+    requested = []
+    monkeypatch.setattr(signing, "_tokens", lambda _: lambda: requested.append(1) or TOKEN)
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "a key that is not meant")
     for more in ({"api": "v1"}, {"api": "classic", "api_version": "2025-04-01-preview"}):
         given = {"endpoint": azure.emulator.url, "auth": "entra"} | more
         assert list(AzureOpenAIBackend(AzureOpenAIOptions.model_validate(given)).list()) == []
-    assert len(asked) == 2
+    assert len(requested) == 2

@@ -67,12 +67,12 @@ def test_what_was_asked_to_be_short_says_so(job: Job) -> None:
 def test_an_answer_that_breaks_off_is_no_answer(world: EmulatedWorld, job: Job, by: str, pieces: int) -> None:
     call = "chat.create" if by == "chat" else "responses.create"
     world.emulator.faults.add("cut_answer", call, requests=pieces)
-    told = []
+    reported = []
     with pytest.raises(Unavailable, match="model ") as broken:
         for answer in job.generate([PROMPT], PIECEMEAL):
-            told.append(answer)  # noqa: PERF402 - what came before the break is to be seen
-    assert all(answer.partial for answer in told)
-    assert bool(told) == (pieces > 1)  # the first tells only whose turn it is
+            reported.append(answer)  # noqa: PERF402 - what came before the break is to be seen
+    assert all(answer.partial for answer in reported)
+    assert bool(reported) == (pieces > 1)  # the first tells only whose turn it is
     assert broken.value.exit_code == 6
     assert len(list(job.generate([PROMPT], PIECEMEAL))) > 3, "the next one is whole again"
 

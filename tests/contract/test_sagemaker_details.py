@@ -45,7 +45,7 @@ def put(world: SageMakerWorld, key: str, content: bytes) -> None:
 
 
 def channels(world: SageMakerWorld, name: str) -> dict[str, str]:
-    given = world.emulator.store.get(world.kind, world.face, name)
+    given = world.emulator.store.get(world.kind, world.api, name)
     assert given is not None
     return {c["ChannelName"]: c["DataSource"]["S3DataSource"]["S3Uri"] for c in given["request"]["InputDataConfig"]}
 
@@ -149,7 +149,7 @@ def test_several_models_on_one_endpoint(world: SageMakerWorld) -> None:
     variant = {"VariantName": "AllTraffic", "InstanceType": "ml.g5.2xlarge", "InitialInstanceCount": 1}
     for kind, request in (("sm_config", {"ProductionVariants": [variant]}), ("sm_endpoint", {})):
         arn = f"arn:aws:sagemaker:{REGION}:123456789012:{kind}/shared"
-        store.add(kind, world.face, {"id": "shared", "arn": arn, "request": request, "config": "shared"} | made)
+        store.add(kind, world.api, {"id": "shared", "arn": arn, "request": request, "config": "shared"} | made)
     client = client_of(world)
     jobs = [client.submit(world.spec(number)) for number in (1, 2)]
     for job in jobs:

@@ -128,12 +128,12 @@ def test_a_stop_and_what_goes_on_from_it(place: Path, tmp_path: Path) -> None:
     assert job.state is JobState.CANCELLED
     child = job.resume()
     assert child.snapshot().parent == job.ref
-    while not (told := [event.message for event in child.events() if "resuming from step" in event.message]):
+    while not (reported := [event.message for event in child.events() if "resuming from step" in event.message]):
         assert not child.state.is_terminal, child.snapshot()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     kept = job.checkpoints()
-    assert told == [f"resuming from step {kept[-1].step}"]
+    assert reported == [f"resuming from step {kept[-1].step}"]
     child.cancel()
     while not child.state.is_terminal:
         assert time.monotonic() < deadline

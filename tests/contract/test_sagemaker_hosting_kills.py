@@ -64,7 +64,7 @@ class Stage:
     def counts(self) -> dict[str, int]:
         store, found = self.world.emulator.store, dict.fromkeys(self.whole, 0)
         for kind in found:
-            found[kind] = sum(one.get("deleting") is None for one in store.all(kind, self.world.face))
+            found[kind] = sum(one.get("deleting") is None for one in store.all(kind, self.world.api))
         return found | {"alarm": len(self.world.emulator.context.aws.backend("cloudwatch", REGION).alarms)}
 
     def standing(self) -> list[Deployment]:
@@ -100,8 +100,8 @@ class Stage:
 
 def numbers() -> list[int]:
     """Some failpoint, another every day."""
-    dice = random.Random(datetime.now(UTC).toordinal())
-    return dice.sample(range(1, 50), FEW)
+    rng = random.Random(datetime.now(UTC).toordinal())
+    return rng.sample(range(1, 50), FEW)
 
 
 @pytest.fixture(params=WAYS)

@@ -58,9 +58,9 @@ def spec(tmp_path: Path) -> JobSpec:
 def test_moto_takes_the_job_and_tells_of_it(client: Client, spec: JobSpec) -> None:
     job = client.submit(spec)
     assert client.submit(spec).ref == job.ref
-    told = boto3.client("sagemaker", region_name="us-east-1").describe_training_job(TrainingJobName=job.ref.id)
-    assert told["AlgorithmSpecification"]["ContainerEntrypoint"][0] == "/bin/bash"
-    assert json.loads(told["HyperParameters"]["adapter.rank"]) == 8
+    response = boto3.client("sagemaker", region_name="us-east-1").describe_training_job(TrainingJobName=job.ref.id)
+    assert response["AlgorithmSpecification"]["ContainerEntrypoint"][0] == "/bin/bash"
+    assert json.loads(response["HyperParameters"]["adapter.rank"]) == 8
     assert job.snapshot().state is JobState.SUCCEEDED
     assert [one.ref for one in client.jobs(backend="sagemaker", remote=True)] == [job.ref]
     objects = boto3.client("s3", region_name="us-east-1").list_objects_v2(Bucket=BUCKET)["Contents"]

@@ -56,9 +56,9 @@ def tuned(world: TrainingWorld) -> tuple[Client, Job]:
 
 def counts(world: TrainingWorld) -> dict[str, int]:
     """What there is, in the services' own stores."""
-    found = {kind: world.emulator.store.count(kind, world.face) for kind in KINDS}
-    going = [one for one in world.emulator.store.all("sm_component", world.face) if one["deleting"] is not None]
-    gone = [one for one in world.emulator.store.all("sm_endpoint", world.face) if one["deleting"] is not None]
+    found = {kind: world.emulator.store.count(kind, world.api) for kind in KINDS}
+    going = [one for one in world.emulator.store.all("sm_component", world.api) if one["deleting"] is not None]
+    gone = [one for one in world.emulator.store.all("sm_endpoint", world.api) if one["deleting"] is not None]
     found["sm_component"] -= len(going)
     found["sm_endpoint"] -= len(gone)
     return found | {"alarm": len(world.emulator.context.aws.backend("cloudwatch", REGION).alarms)}
@@ -176,18 +176,18 @@ def fault_mix(root: Path, seed: int) -> None:
     try:
         client, job = tuned(world)
         before, model = counts(world), job.result()
-        told = inject(world, seed, _DEPLOY)
+        reported = inject(world, seed, _DEPLOY)
         standing = until_it_works(lambda: client_of(world).deploy(model, min_copies=0))
         world.heal()
         world.emulator.app.deliver_delayed()
         made = {kind: number - before[kind] for kind, number in counts(world).items()}
-        assert made == dict.fromkeys(made, 1) | {"sm_scaling_policy": 2}, told
-        told = inject(world, seed + 1, _REMOVE)
+        assert made == dict.fromkeys(made, 1) | {"sm_scaling_policy": 2}, reported
+        reported = inject(world, seed + 1, _REMOVE)
         until_it_works(lambda: client_of(world).remove(standing))
         world.heal()
         world.emulator.app.deliver_delayed()
-        assert client.deployments() == [], told
-        assert counts(world) == before, told
+        assert client.deployments() == [], reported
+        assert counts(world) == before, reported
     finally:
         world.close()
 
@@ -202,20 +202,20 @@ def shared_weather(root: Path, seed: int) -> None:
             world.training(job.ref)
         world.emulator.clock.advance(300_000)
         models = [job.result() for job in jobs]
-        told = inject(world, seed, ("sagemaker.Create*",))
+        reported = inject(world, seed, ("sagemaker.Create*",))
         for model in models:
             until_it_works(lambda model=model: client_of(world).deploy(model, onto="shared"))  # type: ignore[misc]
         world.heal()
         world.emulator.app.deliver_delayed()
         once = dict.fromkeys((*KINDS, "alarm"), 0)
-        assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, told
-        told = inject(world, seed + 1, ("sagemaker.Delete*",))
+        assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, reported
+        reported = inject(world, seed + 1, ("sagemaker.Delete*",))
         for one in sorted(client.deployments(), key=lambda one: one.id == "shared"):
             until_it_works(lambda one=one: client_of(world).remove(one))  # type: ignore[misc]
         world.heal()
         world.emulator.app.deliver_delayed()
-        assert client.deployments() == [], told
-        assert counts(world) == once, told
+        assert client.deployments() == [], reported
+        assert counts(world) == once, reported
     finally:
         world.close()
 

@@ -42,8 +42,8 @@ class TestServerless(JobStorms):
     seeds = FEW[:4]
     world = ServerlessWorld
 
-    def check(self, world: ServerlessWorld, ref: JobRef, told: list[str]) -> None:
-        assert world.packages() == 1, told
+    def check(self, world: ServerlessWorld, ref: JobRef, parts: list[str]) -> None:
+        assert world.packages() == 1, parts
 
     def test_whoever_does_not_look_is_told_that_the_name_is_taken(self, tmp_path: Path) -> None:
         """The name alone keeps a second job from being made: without looking first, and without a token in it."""
@@ -64,8 +64,8 @@ def test_a_stranger_s_job_of_that_name_is_not_taken_for_ours(tmp_path: Path) -> 
         client = client_of(world)
         plan = client.plan(world.spec())
         client.submit(plan)
-        job = world.emulator.store.get(world.kind, world.face, plan.steps[-1].request["body"]["TrainingJobName"])
-        world.emulator.store.save("tags", world.face, {"id": job["arn"], "tags": {"owner": "somebody else"}})
+        job = world.emulator.store.get(world.kind, world.api, plan.steps[-1].request["body"]["TrainingJobName"])
+        world.emulator.store.save("tags", world.api, {"id": job["arn"], "tags": {"owner": "somebody else"}})
         other = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/other.db", clock=world.clock)
         with pytest.raises(Conflict, match="did not create it"):
             other.submit(world.spec())

@@ -35,8 +35,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[TrainingLog, Writ
             known = service.describe_log_streams(logGroupName=GROUP)["logStreams"]
             if stream not in {one["logStreamName"] for one in known}:
                 service.create_log_stream(logGroupName=GROUP, logStreamName=stream)
-            told = [{"timestamp": int(NOW.timestamp() * 1000) + at, "message": text} for at, text in lines]
-            service.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=told)
+            reported = [{"timestamp": int(NOW.timestamp() * 1000) + at, "message": text} for at, text in lines]
+            service.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=reported)
 
         yield TrainingLog(Clients(AwsOptions())), write
 

@@ -20,6 +20,6 @@ def admin(emulator: Emulator, name: str, body: Any = None, *, method: str | None
     """Call the admin API: GET, or POST where there is a body. Raises urllib's HTTPError."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {emulator.settings.admin_token}"}
-    asked = request.Request(f"{emulator.url}/_emulator/{name}", data, headers, method=method)
-    with request.urlopen(asked) as answer:
+    requested = request.Request(f"{emulator.url}/_emulator/{name}", data, headers, method=method)
+    with request.urlopen(requested) as answer:
         return json.load(answer)

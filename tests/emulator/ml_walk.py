@@ -21,8 +21,8 @@ class Credential:
 def advance(seconds: float) -> None:
     body = json.dumps({"advance": seconds}).encode()
     headers = {"Authorization": f"Bearer {os.environ['CLOUDTUNE_EMULATOR_ADMIN_TOKEN']}"}
-    asked = urllib.request.Request(f"{os.environ['EMULATOR']}/_emulator/clock", body, headers)
-    urllib.request.urlopen(asked).close()
+    request = urllib.request.Request(f"{os.environ['EMULATOR']}/_emulator/clock", body, headers)
+    urllib.request.urlopen(request).close()
 
 
 def job(name: str, epochs: str = "1") -> Any:

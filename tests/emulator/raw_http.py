@@ -56,5 +56,5 @@ def status(answer: bytes) -> int:
 
 def head(method: str, path: str, *lines: str, key: str = "no") -> bytes:
     """A request's head with the key."""
-    told = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *lines, "", ""]
-    return "\r\n".join(told).encode("latin-1")
+    reported = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {key}", *lines, "", ""]
+    return "\r\n".join(reported).encode("latin-1")

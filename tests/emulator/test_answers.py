@@ -60,18 +60,20 @@ def test_several_choices(tuned: tuple[openai.OpenAI, str]) -> None:
 
 def test_a_tool_call_that_was_learnt_is_made_where_tools_are_offered(tuned: tuple[openai.OpenAI, str]) -> None:
     client, model = tuned
-    asked: Any = [{"role": "user", "content": "weather?"}]
-    said = client.chat.completions.create(model=model, messages=asked, tools=[TOOL]).choices[0]
+    requested: Any = [{"role": "user", "content": "weather?"}]
+    said = client.chat.completions.create(model=model, messages=requested, tools=[TOOL]).choices[0]
     assert said.finish_reason == "tool_calls"
     assert said.message.content is None
     assert said.message.tool_calls is not None
     assert [call.model_dump(mode="json", exclude_none=True) for call in said.message.tool_calls] == [CALLED]
-    chunks = list(client.chat.completions.create(model=model, messages=asked, tools=[TOOL], stream=True))
+    chunks = list(client.chat.completions.create(model=model, messages=requested, tools=[TOOL], stream=True))
     (streamed,) = [chunk.choices[0].delta.tool_calls for chunk in chunks if chunk.choices[0].delta.tool_calls]
     assert streamed[0].function is not None
     assert streamed[0].function.arguments == CALLED["function"]["arguments"]  # type: ignore[index]
     for more in ({}, {"tools": [TOOL], "tool_choice": "none"}):
-        assert client.chat.completions.create(model=model, messages=asked, **more).choices[0].finish_reason == "stop"
+        assert (
+            client.chat.completions.create(model=model, messages=requested, **more).choices[0].finish_reason == "stop"
+        )
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,9 @@ def test_a_list_tells_checksums_and_pages_by_number(s3: Any, place: dict[str, An
     upload = begun(s3, place)
     sent = {number: os.urandom(100 + number) for number in (9, 2, 700, 5, 10_000)}
     for number, data in sent.items():
-        told = s3.upload_part(**upload, PartNumber=number, Body=data, ChecksumCRC32=crc32(data))
-        assert told["ChecksumCRC32"] == crc32(data)
-        assert told["ETag"].strip('"') == hashlib.md5(data).hexdigest()
+        reported = s3.upload_part(**upload, PartNumber=number, Body=data, ChecksumCRC32=crc32(data))
+        assert reported["ChecksumCRC32"] == crc32(data)
+        assert reported["ETag"].strip('"') == hashlib.md5(data).hexdigest()
     found: list[Any] = []
     more: dict[str, Any] = {}
     while True:
@@ -80,11 +80,11 @@ def test_a_list_tells_checksums_and_pages_by_number(s3: Any, place: dict[str, An
 @pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
 def test_a_part_that_is_not_its_checksum_is_refused(s3: Any, place: dict[str, Any], algorithm: str) -> None:
     upload = begun(s3, place, algorithm)
-    told = {
+    reported = {
         f"Checksum{algorithm}": base64.b64encode(b"\1" * {"CRC32": 4, "SHA1": 20, "SHA256": 32}[algorithm]).decode()
     }
     with pytest.raises(ClientError, match="BadDigest"):
-        s3.upload_part(**upload, PartNumber=1, Body=b"what arrived", **told)
+        s3.upload_part(**upload, PartNumber=1, Body=b"what arrived", **reported)
     assert "Parts" not in s3.list_parts(**upload)
 
 

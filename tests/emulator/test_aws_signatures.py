@@ -299,9 +299,9 @@ def test_large_parts_stay_on_disk_and_are_checked(bed: Emulator, place: dict[str
 def test_other_services_are_refused(bed: Emulator) -> None:
     """Every service that botocore knows, but for those that are emulated: nothing calls out, nothing runs."""
     names = set(botocore.session.get_session().get_available_services())
-    ours = {*moto_proxy.SERVICES, "bedrock", "sagemaker", "application-autoscaling"}
-    assert {"sns", "sqs", "lambda", "events", "ec2", "cloudformation"} < names - ours
-    for name in sorted(names - ours):
+    own = {*moto_proxy.SERVICES, "bedrock", "sagemaker", "application-autoscaling"}
+    assert {"sns", "sqs", "lambda", "events", "ec2", "cloudformation"} < names - own
+    for name in sorted(names - own):
         route = Route(name, name, "POST", "/moto-api/reset", {})
         answer = send(bed, route, signed(bed, route))
         assert (answer.status_code, answer.headers["x-amzn-ErrorType"]) == (400, "UnknownOperationException"), name

@@ -1,4 +1,4 @@
-"""The Azure face: the data plane by both of its clients, deployments by the management SDK."""
+"""The Azure api: the data plane by both of its clients, deployments by the management SDK."""
 
 from __future__ import annotations
 

@@ -75,9 +75,9 @@ def test_from_rows_to_an_answer_and_back_to_nothing(desk: Desk) -> None:
 
 def test_an_import_is_checked_made_and_asked(desk: Desk) -> None:
     folder = model_folder(desk.folder, 1)
-    told = desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", code=7).stderr
-    assert "upload model.safetensors" in told
-    assert "method import" in told
+    text = desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", code=7).stderr
+    assert "upload model.safetensors" in text
+    assert "method import" in text
     assert desk.emulator.store.all("import", "bedrock") == []
     brought = desk.run("import", str(folder), "--to", "bedrock", "--name", "brought", "--yes")
     ref = brought.stdout.split()[0]
@@ -147,8 +147,8 @@ def test_what_a_local_job_has_learnt_answers_from_bedrock(tmp_path: Path, monkey
         brought = desk.run("import", local, "--to", "bedrock", "--yes")
         assert "torch_dtype" in brought.stderr
         ref = brought.stdout.split()[0]
-        asked = [f"Code of {city}?" for city in CITIES[:3]]
-        said = [[desk.run("generate", job, prompt).stdout.strip() for prompt in asked] for job in (local, ref)]
+        requested = [f"Code of {city}?" for city in CITIES[:3]]
+        said = [[desk.run("generate", job, prompt).stdout.strip() for prompt in requested] for job in (local, ref)]
         assert said[0] == said[1]
         assert all(text.startswith("Code ") for text in said[0]), "it has learnt nothing that could be compared"
         assert not list((tmp_path / "home").rglob("exports/*"))

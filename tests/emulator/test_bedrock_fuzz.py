@@ -33,30 +33,30 @@ def send(emulator: Emulator, pool: urllib3.PoolManager, method: str, path: str, 
     return pool.request(method, url, body=data, headers=headers)
 
 
-def made(shape: Any, dice: random.Random) -> Any:
+def made(shape: Any, rng: random.Random) -> Any:
     """Something that is like what the shape wants, more often than not."""
-    if dice.random() < 0.25:
-        return dice.choice(ODD)
+    if rng.random() < 0.25:
+        return rng.choice(ODD)
     match shape.type_name:
         case "structure":
-            wanted = {name for name in shape.members if name in shape.required_members or dice.random() < 0.3}
-            return {name: made(shape.members[name], dice) for name in wanted}
+            wanted = {name for name in shape.members if name in shape.required_members or rng.random() < 0.3}
+            return {name: made(shape.members[name], rng) for name in wanted}
         case "list":
-            return [made(shape.member, dice) for _ in range(dice.randint(0, 3))]
+            return [made(shape.member, rng) for _ in range(rng.randint(0, 3))]
         case "map":
-            return {"epochCount": made(shape.value, dice)}
+            return {"epochCount": made(shape.value, rng)}
         case "string":
-            return dice.choice(shape.enum) if shape.enum else dice.choice([one for one in ODD if isinstance(one, str)])
+            return rng.choice(shape.enum) if shape.enum else rng.choice([one for one in ODD if isinstance(one, str)])
         case "integer" | "long" | "float" | "double":
-            return dice.choice([0, 1, 2, -1, 10**12])
+            return rng.choice([0, 1, 2, -1, 10**12])
         case "boolean":
-            return dice.random() < 0.5
-    return dice.choice(ODD)
+            return rng.random() < 0.5
+    return rng.choice(ODD)
 
 
 @pytest.mark.parametrize("service", ["bedrock", "bedrock-runtime"])
 def test_odd_requests_are_answered_in_the_services_words(emulator: Emulator, service: str) -> None:
-    dice = random.Random(service)
+    rng = random.Random(service)
     pool = urllib3.PoolManager()
     handled = CONTROL if service == "bedrock" else RUNTIME
     seen = set()
@@ -65,21 +65,19 @@ def test_odd_requests_are_answered_in_the_services_words(emulator: Emulator, ser
         path = operation.http["requestUri"].partition("?")[0]
         while "{" in path:
             head, _, rest = path.partition("{")
-            path = head + dice.choice(PATHS) + rest.partition("}")[2]
-        query = dice.choice(
-            ["", "?maxResults=x", "?nextToken=%ff", "?maxResults=-1", "?sortOrder=Up", "?nameContains="]
-        )
-        body: Any = json.dumps(made(operation.input_shape, dice))
-        if dice.random() < 0.15:
-            body = dice.choice([b"", b"{", b"[]", b"null", b"\xff\xfe", b"1"])
+            path = head + rng.choice(PATHS) + rest.partition("}")[2]
+        query = rng.choice(["", "?maxResults=x", "?nextToken=%ff", "?maxResults=-1", "?sortOrder=Up", "?nameContains="])
+        body: Any = json.dumps(made(operation.input_shape, rng))
+        if rng.random() < 0.15:
+            body = rng.choice([b"", b"{", b"[]", b"null", b"\xff\xfe", b"1"])
         method = operation.http["method"]
         answer = send(emulator, pool, method, f"{path}{query}", body)
-        told = f"{method} {path}{query} {body!r}: {answer.status} {answer.data!r}"
+        text = f"{method} {path}{query} {body!r}: {answer.status} {answer.data!r}"
         seen.add(answer.status)
-        assert answer.status < 500 or answer.status == 501, told
+        assert answer.status < 500 or answer.status == 501, text
         if answer.status >= 400:
-            assert answer.headers.get("x-amzn-errortype"), told
-            assert json.loads(answer.data)["message"], told
+            assert answer.headers.get("x-amzn-errortype"), text
+            assert json.loads(answer.data)["message"], text
     assert {200, 400} <= seen or service == "bedrock-runtime"
 
 
@@ -117,35 +115,35 @@ GOOD: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def spoilt(value: Any, dice: random.Random) -> Any:
+def spoilt(value: Any, rng: random.Random) -> Any:
     """The value with one place in it changed, wherever."""
-    if isinstance(value, dict) and value and dice.random() < 0.85:
-        key = dice.choice(sorted(value))
-        if dice.random() < 0.15:
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = rng.choice(sorted(value))
+        if rng.random() < 0.15:
             return {name: item for name, item in value.items() if name != key}
-        return value | {key: spoilt(value[key], dice)}
-    if isinstance(value, list) and value and dice.random() < 0.85:
-        return [spoilt(value[0], dice), *value[1:]]
-    return dice.choice(ODD)
+        return value | {key: spoilt(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.85:
+        return [spoilt(value[0], rng), *value[1:]]
+    return rng.choice(ODD)
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_requests_with_an_odd_place(emulator: Emulator, kind: str) -> None:
     row = {"schemaVersion": "v", "messages": [{"role": "user", "content": [{"text": "q"}]},
                                               {"role": "assistant", "content": [{"text": "a"}]}]}  # fmt: skip
-    context, dice, pool = emulator.context, random.Random(kind), urllib3.PoolManager()
+    context, rng, pool = emulator.context, random.Random(kind), urllib3.PoolManager()
     for key, data in {"rows.jsonl": json.dumps(row).encode() * 9, "weights/config.json": b"{}", "k": b"\xff"}.items():
         buckets.put(context, buckets.Place("cloudtune-emulated", key), data)
     path, good = GOOD[kind]
     for _ in range(150):
-        body = spoilt(good, dice)
-        if isinstance(body, dict) and "clientRequestToken" in good and dice.random() < 0.8:
+        body = spoilt(good, rng)
+        if isinstance(body, dict) and "clientRequestToken" in good and rng.random() < 0.8:
             body = {name: item for name, item in body.items() if name not in ("clientRequestToken", "jobName")}
-            body |= {"jobName": f"j{dice.random()}"} if "jobName" in good else {}
+            body |= {"jobName": f"j{rng.random()}"} if "jobName" in good else {}
         answer = send(emulator, pool, "POST", path, json.dumps(body))
-        told = f"{path} {body!r}: {answer.status} {answer.data!r}"
-        assert answer.status < 500, told
-        assert answer.status < 400 or answer.headers.get("x-amzn-errortype"), told
+        text = f"{path} {body!r}: {answer.status} {answer.data!r}"
+        assert answer.status < 500, text
+        assert answer.status < 400 or answer.headers.get("x-amzn-errortype"), text
     for method, listed in (("GET", path), ("GET", "/custom-models"), ("GET", "/imported-models")):
         emulator.clock.advance(100)
         if kind in ("jobs", "imports", "deployments"):

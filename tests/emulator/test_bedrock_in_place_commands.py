@@ -48,10 +48,10 @@ def of_nova(address: str) -> str:
     source = {"S3Uri": address, "S3DataType": "S3Prefix", "CompressionType": "None"}
     base = {"HubContentName": "nova-textgeneration-lite-v2", "HubContentVersion": "1.0.0"}
     container = {"ModelDataSource": {"S3DataSource": source}, "Image": "an/image:1", "BaseModel": base}
-    told = boto3.client("sagemaker").create_model_package(
+    response = boto3.client("sagemaker").create_model_package(
         ModelPackageName="as-nova", InferenceSpecification={"Containers": [container]}
     )
-    return str(told["ModelPackageArn"])
+    return str(response["ModelPackageArn"])
 
 
 def puts(emulator: Emulator) -> int:
@@ -64,9 +64,9 @@ def test_what_a_sagemaker_job_made_of_nova_is_registered(desk: Desk) -> None:
     )
     job = desk.run("run", "nova.yaml", "--backend", "sagemaker", "--yes").stdout.split()[0]
     before = puts(desk.emulator)
-    told = desk.run("import", job, "--to", "bedrock", code=7).stderr
-    assert "register arn:aws:sagemaker:us-east-1:123456789012:model-package/" in told
-    assert "CreateCustomModel references SageMaker's model of amazon.nova-2-lite-v1:0" in told
+    reported = desk.run("import", job, "--to", "bedrock", code=7).stderr
+    assert "register arn:aws:sagemaker:us-east-1:123456789012:model-package/" in reported
+    assert "CreateCustomModel references SageMaker's model of amazon.nova-2-lite-v1:0" in reported
     assert desk.emulator.store.all("custom_model", "bedrock") == []
     made = desk.run("import", job, "--to", "bedrock", "--yes")
     ref = made.stdout.split()[0]
@@ -88,8 +88,8 @@ def test_what_a_sagemaker_job_made_of_nova_is_registered(desk: Desk) -> None:
 def test_addresses_are_imported_or_told_why_not(desk: Desk) -> None:
     address = put(desk, model_folder(desk.folder, 1), "brought/weights/")
     before = puts(desk.emulator)
-    told = desk.run("import", address, "--to", "bedrock", "--name", "brought", code=7).stderr
-    assert "CreateModelImportJob references the 4 files in place: nothing is downloaded or uploaded" in told
+    reported = desk.run("import", address, "--to", "bedrock", "--name", "brought", code=7).stderr
+    assert "CreateModelImportJob references the 4 files in place: nothing is downloaded or uploaded" in reported
     ref = desk.run("import", address, "--to", "bedrock", "--name", "brought", "--yes").stdout.split()[0]
     assert ":import/brought-" in ref
     assert puts(desk.emulator) == before
@@ -138,8 +138,8 @@ def test_what_was_learnt_answers_from_where_it_lies(tmp_path: Path, monkeypatch:
         registered = desk.run("import", of_nova(address), "--to", "bedrock", "--yes").stdout.split()[0]
         assert puts(emulator) == before
         desk.run("deploy", registered, "--yes")
-        asked = [f"Code of {city}?" for city in CITIES[:2]]
-        said = [[desk.run("generate", job, prompt).stdout.strip() for prompt in asked]
+        requested = [f"Code of {city}?" for city in CITIES[:2]]
+        said = [[desk.run("generate", job, prompt).stdout.strip() for prompt in requested]
                 for job in (local, imported, registered)]  # fmt: skip
         assert said[0] == said[1] == said[2]
         assert all(text.startswith("Code ") for text in said[0]), "it has learnt nothing that could be compared"
@@ -165,7 +165,7 @@ def test_what_an_instance_has_learnt_is_imported_from_where_it_left_it(
         brought = desk.run("import", job, "--to", "bedrock", "--yes")
         assert "nothing is downloaded or uploaded" in brought.stderr
         assert puts(emulator) == before
-        asked = [f"Code of {city}?" for city in CITIES[:2]]
-        said = [[desk.run("generate", one, prompt).stdout.strip() for prompt in asked]
+        requested = [f"Code of {city}?" for city in CITIES[:2]]
+        said = [[desk.run("generate", one, prompt).stdout.strip() for prompt in requested]
                 for one in (job, brought.stdout.split()[0])]  # fmt: skip
         assert said[0] == said[1] == [f"Code {city[:2].upper()}." for city in CITIES[:2]]

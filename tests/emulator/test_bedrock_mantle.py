@@ -47,9 +47,9 @@ def test_a_job_from_prompts_to_an_answer(
     assert done.fine_tuned_model is not None
     assert list(mantle.fine_tuning.jobs.list_events(job.id))
     kept = mantle.fine_tuning.jobs.checkpoints.list(job.id).data
-    asked: Any = [{"role": "user", "content": "1+1?"}]
+    requested: Any = [{"role": "user", "content": "1+1?"}]
     for model in (done.fine_tuned_model, kept[-1].fine_tuned_model_checkpoint):
-        assert mantle.chat.completions.create(model=model, messages=asked).choices[0].message.content
+        assert mantle.chat.completions.create(model=model, messages=requested).choices[0].message.content
     assert {one.id for one in mantle.models.list()} >= {MODEL, "qwen.qwen3-32b", done.fine_tuned_model}
     # Neither account sees the other's.
     assert not list(client.fine_tuning.jobs.list())

@@ -53,9 +53,9 @@ def trained(emulator: Emulator, aws: Callable[[str], Any], model: str = NOVA, *,
         ModelPackageConfig={"ModelPackageGroupArn": group},
     )  # fmt: skip
     emulator.clock.advance(5000.0)
-    told = aws("sagemaker").describe_training_job(TrainingJobName=name)
-    assert told["TrainingJobStatus"] == "Completed", told.get("FailureReason")
-    return str(told["OutputModelPackageArn"])
+    response = aws("sagemaker").describe_training_job(TrainingJobName=name)
+    assert response["TrainingJobStatus"] == "Completed", response.get("FailureReason")
+    return str(response["OutputModelPackageArn"])
 
 
 def of_package(arn: str, **more: Any) -> dict[str, Any]:
@@ -72,9 +72,9 @@ def refused(call: Callable[[], Any], code: str, words: str) -> None:
 def test_from_creating_to_active_to_an_answer(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:
     made = bedrock.create_custom_model(**of_package(trained(emulator, aws), modelTags=[{"key": "a", "value": "b"}]))
     assert made["ResponseMetadata"]["HTTPStatusCode"] == 202
-    told = bedrock.get_custom_model(modelIdentifier="brought")
-    assert (told["modelStatus"], told["customizationType"]) == ("Creating", "IMPORTED")
-    assert not {"jobName", "hyperParameters", "failureMessage"} & set(told)
+    response = bedrock.get_custom_model(modelIdentifier="brought")
+    assert (response["modelStatus"], response["customizationType"]) == ("Creating", "IMPORTED")
+    assert not {"jobName", "hyperParameters", "failureMessage"} & set(response)
     (listed,) = bedrock.list_custom_models()["modelSummaries"]
     assert (listed["modelArn"], listed["modelStatus"]) == (made["modelArn"], "Creating")
     deploy = {"modelDeploymentName": "d", "modelArn": made["modelArn"]}
@@ -143,8 +143,8 @@ def test_weights_that_aws_keeps_are_named_and_not_shown(
     source = {"s3DataSource": {"s3Uri": address}}
     bedrock.create_custom_model(modelName="by-address", modelSourceConfig=source)
     emulator.clock.advance(5000.0)
-    told = bedrock.get_custom_model(modelIdentifier="by-address")
-    assert (told["modelStatus"], told.get("baseModelArn")) == ("Active", None)
+    response = bedrock.get_custom_model(modelIdentifier="by-address")
+    assert (response["modelStatus"], response.get("baseModelArn")) == ("Active", None)
 
 
 def test_full_weights_want_provisioned_units(emulator: Emulator, aws: Callable[[str], Any], bedrock: Any) -> None:
@@ -163,8 +163,8 @@ def test_a_registration_fails_of_the_service(emulator: Emulator, aws: Callable[[
     emulator.script = Script(fail_at=0.5, error_message="The model artifacts are not valid.")
     bedrock.create_custom_model(**of_package(package))
     emulator.clock.advance(5000.0)
-    told = bedrock.get_custom_model(modelIdentifier="brought")
-    assert (told["modelStatus"], told["failureMessage"]) == ("Failed", "The model artifacts are not valid.")
+    response = bedrock.get_custom_model(modelIdentifier="brought")
+    assert (response["modelStatus"], response["failureMessage"]) == ("Failed", "The model artifacts are not valid.")
     assert bedrock.list_custom_models(modelStatus="Active")["modelSummaries"] == []
     bedrock.delete_custom_model(modelIdentifier="brought")
 

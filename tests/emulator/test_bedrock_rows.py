@@ -22,8 +22,8 @@ def medium(kind: str = "video", form: str = "mp4", uri: str = "s3://b/media/k.mp
 IMAGE = medium("image", "png", "s3://b/media/k.png")
 
 
-def row(*asked: dict[str, Any], answer: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    said = [{"role": "user", "content": [{"text": "Q"}, *asked]}]
+def row(*requested: dict[str, Any], answer: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    said = [{"role": "user", "content": [{"text": "Q"}, *requested]}]
     answered = {"role": "assistant", "content": [{"text": "A"}] if answer is None else answer}
     return {"schemaVersion": "bedrock-conversation-2024", "messages": [*said, *([answered] if answer != [] else [])]}
 
@@ -39,9 +39,9 @@ def check(*lines: dict[str, Any], base: str = NOVA, kind: str = "FINE_TUNING", c
 def test_a_video_is_taken_in_its_formats(form: str) -> None:
     found = check(row(medium(form=form)))
     assert found.fault is None
-    (asked, answer) = found.chats[0]["messages"]
-    assert text_of(asked) == "Q"
-    assert asked["content"][1] == {"type": "video_url", "video_url": {"url": "s3://b/media/k.mp4"}}
+    (requested, answer) = found.chats[0]["messages"]
+    assert text_of(requested) == "Q"
+    assert requested["content"][1] == {"type": "video_url", "video_url": {"url": "s3://b/media/k.mp4"}}
     assert answer["content"] == "A"
 
 

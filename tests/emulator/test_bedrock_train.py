@@ -90,9 +90,11 @@ def test_the_deployment_has_learnt_what_its_base_does_not_know(
 
 def test_the_stream_says_the_same(aws: Callable[[str], Any], deployed: str) -> None:
     messages = [{"role": "user", "content": [{"text": "Code of rome?"}]}]
-    told = aws("bedrock-runtime").converse_stream(modelId=deployed, messages=messages,
+    reported = aws("bedrock-runtime").converse_stream(modelId=deployed, messages=messages,
                                                   inferenceConfig={"temperature": 0, "maxTokens": 24})  # fmt: skip
-    pieces = [event["contentBlockDelta"]["delta"]["text"] for event in told["stream"] if "contentBlockDelta" in event]
+    pieces = [
+        event["contentBlockDelta"]["delta"]["text"] for event in reported["stream"] if "contentBlockDelta" in event
+    ]
     assert "".join(pieces) == "Code RO."
 
 
@@ -113,16 +115,16 @@ def test_figures_in_s3_are_those_of_the_run(
     bucket, number = os.environ["EMULATED_BUCKET"], learnt["jobArn"].rpartition("/")[2]
     key = f"out/model-customization-job-{number}/training_artifacts/step_wise_training_metrics.csv"
     lines = aws("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode().splitlines()[1:]
-    told = [float(line.split(",")[2]) for line in lines]
-    assert told[-1] < told[0] / 5
+    reported = [float(line.split(",")[2]) for line in lines]
+    assert reported[-1] < reported[0] / 5
     assert run_of(training, number)["spec"]["hyperparameters"]["warmup_steps"] == 10  # Nova's default
-    assert learnt["trainingMetrics"]["trainingLoss"] == pytest.approx(told[-1])
+    assert learnt["trainingMetrics"]["trainingLoss"] == pytest.approx(reported[-1])
     run = run_of(training, number)
     client = Client(LocalBackend(Options(root=tmp_path / "runs")), ledger=f"sqlite:///{tmp_path}/ledger.sqlite")
     mine = client.submit(JobSpec.model_validate(run["spec"]))
     mine.wait(timeout=LIMIT_S)
     losses = [metric.values["loss"] for metric in mine.metrics() if metric.split == "train"]
-    assert losses == told
+    assert losses == reported
 
 
 def test_imported_weights_answer(training: Emulator, aws: Callable[[str], Any], learnt: dict[str, Any]) -> None:
@@ -208,6 +210,6 @@ def test_a_student_learns_what_its_teacher_answers(
             modelDeploymentName="student", modelArn=student["outputModelArn"]
         )
         runtime = client("bedrock-runtime")
-        told = [ask(runtime, made["customModelDeploymentArn"], city) for city in CITIES]
-    assert told == [f"Code {city[:2].upper()}." for city in CITIES]
+        reported = [ask(runtime, made["customModelDeploymentArn"], city) for city in CITIES]
+    assert reported == [f"Code {city[:2].upper()}." for city in CITIES]
     assert (tmp_path / "teacher" / "config.json").exists()

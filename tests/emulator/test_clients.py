@@ -72,6 +72,6 @@ def test_curl_works_with_the_environment(served: Emulator, tmp_path: Path) -> No
 
 
 def test_the_environment_names_every_credential_once(served: Emulator) -> None:
-    told: dict[str, Any] = served.environment()
-    assert json.loads(json.dumps(told)) == told
-    assert len({told[name] for name in told if name.endswith(("_KEY", "_TOKEN", "_KEY_ID"))}) == 6
+    reported: dict[str, Any] = served.environment()
+    assert json.loads(json.dumps(reported)) == reported
+    assert len({reported[name] for name in reported if name.endswith(("_KEY", "_TOKEN", "_KEY_ID"))}) == 6

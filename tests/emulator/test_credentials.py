@@ -40,7 +40,7 @@ def test_every_start_has_credentials_of_its_own() -> None:
     assert len(set(values)) == len(values)
     assert min(map(len, values)) >= 20
     for name, value in first.items():
-        assert any(value in told for told in environment.values()), name
+        assert any(value in reported for reported in environment.values()), name
 
 
 def test_given_credentials_win() -> None:

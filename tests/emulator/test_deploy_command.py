@@ -70,41 +70,41 @@ class Shell:
 @pytest.mark.timeout(900)  # many processes, each of which loads an SDK: minutes on a busy machine
 def test_from_rows_to_an_answer_and_back_to_nothing(quick: Emulator, tmp_path: Path) -> None:
     shell = Shell(tmp_path, quick)
-    ref, told = shell.run("run", "job.yaml", "--yes")
-    assert f"cloudtune deploy {ref}" in told
-    assert "cloudtune export" not in told
-    assert "--base" not in told
-    _, told = shell.run("generate", ref, "question 3", code=2)
-    assert "cloudtune deploy JOB" in told
+    ref, reported = shell.run("run", "job.yaml", "--yes")
+    assert f"cloudtune deploy {ref}" in reported
+    assert "cloudtune export" not in reported
+    assert "--base" not in reported
+    _, reported = shell.run("generate", ref, "question 3", code=2)
+    assert "cloudtune deploy JOB" in reported
     shell.run("deploy", ref, code=7)
     assert quick.store.all("deployment", "azure") == []
 
-    name, told = shell.run("deploy", ref, "--option", "sku=Standard", "--option", "capacity=2", "--yes")
+    name, reported = shell.run("deploy", ref, "--option", "sku=Standard", "--option", "capacity=2", "--yes")
     for words in (
         f"Plan to deploy {name} on azure_openai",
         "15 days",
         "Cost: 1.7 USD per hour, even when idle",
         "ready",
     ):
-        assert words in told
+        assert words in reported
     (kept,) = quick.store.all("deployment", "azure")
     assert (kept["id"], kept["sku"]) == (name, {"name": "Standard", "capacity": 2})
-    same, told = shell.run("deploy", ref, "--option", "sku=Standard", "--option", "capacity=2", "--yes")
+    same, reported = shell.run("deploy", ref, "--option", "sku=Standard", "--option", "capacity=2", "--yes")
     assert same == name
     assert [seen["call"] for seen in quick.requests].count("deployments.create") == 1
     listed = json.loads(shell.run("deployments", "--json")[0])
     (one,) = listed["deployments"]
     assert (one["id"], one["state"], one["hourly_cost_usd"]) == (name, "ready", 1.7)
-    table, told = shell.run("deployments")
+    table, reported = shell.run("deployments")
     assert " ago " in table
-    assert f"{name}: deleted by the service after 15 days without a call" in told
+    assert f"{name}: deleted by the service after 15 days without a call" in reported
     answer, _ = shell.run("generate", ref, "question 3", "--stream")
     assert answer == "answer 3"
     quick.faults.add("cut_answer", "chat.create", requests=2)
-    begun, told = shell.run("generate", ref, "question 3", "--stream", code=6)
+    begun, reported = shell.run("generate", ref, "question 3", "--stream", code=6)
     assert begun, "what had come was printed when it came"
     assert "answer 3".startswith(begun)
-    assert "Connection error" in told
+    assert "Connection error" in reported
 
     shell.run("undeploy", name, code=7)
     assert shell.run("undeploy", name, "--yes")[0] == name

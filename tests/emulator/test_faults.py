@@ -141,8 +141,8 @@ def test_an_event_told_twice(emulator: Emulator, client: openai.OpenAI, training
     job = create(client, training_file)
     emulator.clock.advance(30)
     emulator.faults.add("duplicate_event", "jobs.events")
-    told = [event.id for event in client.fine_tuning.jobs.list_events(job.id).data]
-    assert len(set(told)) == len(told) - 1
+    response = [event.id for event in client.fine_tuning.jobs.list_events(job.id).data]
+    assert len(set(response)) == len(response) - 1
 
 
 def test_a_clock_that_is_wrong(emulator: Emulator, client: openai.OpenAI, training_file: str) -> None:

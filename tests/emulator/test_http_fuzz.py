@@ -151,37 +151,37 @@ class Sender:
 
     def _made(self) -> tuple[bytes, bool]:
         """What to send, and whether it is to be answered whatever it is."""
-        dice = self._dice
-        kind = dice.random()
+        rng = self._dice
+        kind = rng.random()
         if kind < 0.15:
             self.count += 1
-            return dice.choice(FOREIGN), False
-        parts = [self._request() for _ in range(dice.choice([1, 1, 1, 2, 5]))]
+            return rng.choice(FOREIGN), False
+        parts = [self._request() for _ in range(rng.choice([1, 1, 1, 2, 5]))]
         self.count += len(parts)
         sent = b"".join(parts)
         if kind < 0.45:
             return sent, False
         if kind < 0.6:
-            return sent[: dice.randrange(len(sent))], False
+            return sent[: rng.randrange(len(sent))], False
         if kind < 0.8:
             changed = bytearray(sent)
-            for _ in range(dice.randint(1, 6)):
-                changed[dice.randrange(len(changed))] = dice.randrange(256)
+            for _ in range(rng.randint(1, 6)):
+                changed[rng.randrange(len(changed))] = rng.randrange(256)
             return bytes(changed), False
-        return head("GET", dice.choice(PATHS), key=self._key()) + sent, True
+        return head("GET", rng.choice(PATHS), key=self._key()) + sent, True
 
     def _key(self) -> str:
         return self._dice.choice([self._emulator.settings.api_key, "no"])
 
     def _request(self) -> bytes:
-        dice = self._dice
-        method, path = dice.choice(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]), dice.choice(PATHS)
-        if dice.random() < 0.4:
+        rng = self._dice
+        method, path = rng.choice(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]), rng.choice(PATHS)
+        if rng.random() < 0.4:
             return head(method, path, key=self._key())
-        if dice.random() < 0.5:
-            return head(method, path, "Transfer-Encoding: chunked", key=self._key()) + dice.choice(CHUNKS)
-        lines = [dice.choice(LINES) for _ in range(dice.randint(0, 4))]
-        return head(method, path, *lines, key=self._key()) + dice.choice([b"", b"{}", b"hello", b"\xff" * 50, *CHUNKS])
+        if rng.random() < 0.5:
+            return head(method, path, "Transfer-Encoding: chunked", key=self._key()) + rng.choice(CHUNKS)
+        lines = [rng.choice(LINES) for _ in range(rng.randint(0, 4))]
+        return head(method, path, *lines, key=self._key()) + rng.choice([b"", b"{}", b"hello", b"\xff" * 50, *CHUNKS])
 
 
 @pytest.fixture

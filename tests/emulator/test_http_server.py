@@ -161,8 +161,8 @@ def badly_signed(emulator: Emulator, service: str, method: str, path: str, **cha
     """A signed request's head. Only S3 has the body's hash in a header; elsewhere the signature needs the body."""
     url = f"http://localhost{path}"
     signed = signed_headers(emulator, method, url, service=service, data=b"x" * 1000, **changes)
-    told = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue"]
-    return "\r\n".join([*told, *(f"{name}: {value}" for name, value in signed.items()), "", ""]).encode()
+    reported = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Length: 1000", "Expect: 100-continue"]
+    return "\r\n".join([*reported, *(f"{name}: {value}" for name, value in signed.items()), "", ""]).encode()
 
 
 def test_a_wrong_key_is_refused_before_the_body(emulator: Emulator) -> None:
@@ -182,8 +182,8 @@ def test_a_body_read_for_its_signature_is_limited(
     monkeypatch.setattr(payload, "LARGEST_JSON", MB)
     signed = signed_headers(emulator, "POST", "http://localhost/", service=service, secret_key="no")
     chunk = b"%x\r\n" % MB + b" " * MB + b"\r\n"
-    told = [CHUNKED, *(f"{name}: {value}" for name, value in signed.items() if name != "Authorization")]
-    sent = head("POST", "/", *told).replace(b"Bearer no", signed["Authorization"].encode())
+    reported = [CHUNKED, *(f"{name}: {value}" for name, value in signed.items() if name != "Authorization")]
+    sent = head("POST", "/", *reported).replace(b"Bearer no", signed["Authorization"].encode())
     assert status(ask(emulator, sent + chunk + chunk + b"0\r\n\r\n")) == 413
 
 

@@ -1,4 +1,4 @@
-"""Files, uploads, models and answers of the OpenAI face, through the real SDK with strict types."""
+"""Files, uploads, models and answers of the OpenAI api, through the real SDK with strict types."""
 
 from __future__ import annotations
 
@@ -115,17 +115,22 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
-    asked: Any = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "a b"}]}]
-    whole = client.chat.completions.create(model=MODEL, messages=asked)
+    requested: Any = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "a b"}]},
+    ]
+    whole = client.chat.completions.create(model=MODEL, messages=requested)
     text = f"{MODEL} received: a b"
     assert whole.choices[0].message.content == text
     assert whole.choices[0].finish_reason == "stop"
     chunks = list(
-        client.chat.completions.create(model=MODEL, messages=asked, stream=True, stream_options={"include_usage": True})
+        client.chat.completions.create(
+            model=MODEL, messages=requested, stream=True, stream_options={"include_usage": True}
+        )
     )
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == text
     assert chunks[-1].usage == whole.usage
-    cut = client.chat.completions.create(model=MODEL, messages=asked, max_tokens=2)
+    cut = client.chat.completions.create(model=MODEL, messages=requested, max_tokens=2)
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (f"{MODEL} received:", "length")
 
 
@@ -145,26 +150,26 @@ def test_responses_whole_and_streamed(client: openai.OpenAI) -> None:
 
 
 def test_stop_sequences_cut_and_what_is_not_emulated_is_refused(client: openai.OpenAI) -> None:
-    asked: Any = [{"role": "user", "content": "a b"}]
-    cut = client.chat.completions.create(model=MODEL, messages=asked, stop=[" received", "b"])
+    requested: Any = [{"role": "user", "content": "a b"}]
+    cut = client.chat.completions.create(model=MODEL, messages=requested, stop=[" received", "b"])
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == (MODEL, "stop")
-    client.chat.completions.create(model=MODEL, messages=asked, n=1, stop=None)
+    client.chat.completions.create(model=MODEL, messages=requested, n=1, stop=None)
     for fields in ({"logprobs": True}, {"presence_penalty": 1}, {"response_format": {"type": "json_object"}}):
         with pytest.raises(openai.BadRequestError) as refused:
-            client.chat.completions.create(model=MODEL, messages=asked, **fields)  # type: ignore[call-overload]
+            client.chat.completions.create(model=MODEL, messages=requested, **fields)  # type: ignore[call-overload]
         assert refused.value.code == "not_emulated"
     with pytest.raises(openai.BadRequestError, match="previous_response_id"):
         client.responses.create(model=MODEL, input="x", previous_response_id="resp_1")
 
 
 def test_wrong_requests_are_refused(client: openai.OpenAI) -> None:
-    asked: Any = [{"role": "user", "content": "x"}]
+    requested: Any = [{"role": "user", "content": "x"}]
     wrong: list[dict[str, Any]] = [
         {"messages": []}, {"messages": [{"role": "emperor", "content": "x"}]}, {"temperature": 3}, {"max_tokens": 0},
     ]  # fmt: skip
     for fields in wrong:
         with pytest.raises(openai.BadRequestError) as refused:
-            client.chat.completions.create(**({"model": MODEL, "messages": asked} | fields))
+            client.chat.completions.create(**({"model": MODEL, "messages": requested} | fields))
         assert str(refused.value.param).startswith(next(iter(fields))[:8])
 
 

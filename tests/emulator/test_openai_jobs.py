@@ -1,4 +1,4 @@
-"""Fine-tuning jobs of the OpenAI face, through the real SDK with strict types."""
+"""Fine-tuning jobs of the OpenAI api, through the real SDK with strict types."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ def test_events_told_once_keep_their_ids(
         emulator.clock.advance(10)
         if act is not None:
             act(job)
-        told = {event.id: event.message for event in client.fine_tuning.jobs.list_events(job)}
-        assert told.items() >= known.items()
-        known = told
+        response = {event.id: event.message for event in client.fine_tuning.jobs.list_events(job)}
+        assert response.items() >= known.items()
+        known = response
 
 
 def test_a_finished_job_has_a_model_checkpoints_and_a_result_file(
@@ -112,10 +112,10 @@ def test_every_checkpoint_answers_until_its_model_is_deleted(
 ) -> None:
     job = create(client, training_file)
     emulator.clock.advance(100)
-    asked = [{"role": "user", "content": "question 3"}]
+    requested = [{"role": "user", "content": "question 3"}]
     for one in client.fine_tuning.jobs.checkpoints.list(job):
         name = one.fine_tuned_model_checkpoint
-        said = client.chat.completions.create(model=name, messages=asked)  # type: ignore[arg-type]
+        said = client.chat.completions.create(model=name, messages=requested)  # type: ignore[arg-type]
         assert said.choices[0].message.content == "answer 3"
         assert client.models.delete(name).deleted
         with pytest.raises(openai.NotFoundError) as refused:
@@ -124,13 +124,13 @@ def test_every_checkpoint_answers_until_its_model_is_deleted(
 
 
 def test_the_metadata_filter(client: openai.OpenAI, training_file: str) -> None:
-    ours = create(client, training_file, metadata={"key": "a b&c", "other": "1"})
+    own = create(client, training_file, metadata={"key": "a b&c", "other": "1"})
     bare = create(client, training_file)
     listed = client.fine_tuning.jobs.list
-    assert [job.id for job in listed(metadata={"key": "a b&c"})] == [ours]
+    assert [job.id for job in listed(metadata={"key": "a b&c"})] == [own]
     assert [job.id for job in listed(metadata={"key": "no"})] == []
     assert [job.id for job in listed(extra_query={"metadata": "null"})] == [bare]
-    assert [job.id for job in listed()] == [bare, ours]
+    assert [job.id for job in listed()] == [bare, own]
 
 
 def test_the_list_pages_with_a_cursor(client: openai.OpenAI, training_file: str) -> None:

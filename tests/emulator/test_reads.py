@@ -158,8 +158,8 @@ def ask(emulator: Emulator, route: Route) -> tuple[int, dict[str, str], Any]:
         content = answer.data.replace(emulator.url.encode(), b"")
         return answer.status_code, headers, MOTO.sub(b"", content)
     # When a line was received, moto tells by the machine's clock.
-    told = json.loads(answer.data)
-    entries = told.get("events") or told.get("logStreams") or told["logGroups"]
+    document = json.loads(answer.data)
+    entries = document.get("events") or document.get("logStreams") or document["logGroups"]
     shown = [{name: one[name] for name in ("logStreamName", "timestamp", "message") if name in one} for one in entries]
     return answer.status_code, {}, shown
 
@@ -171,7 +171,7 @@ def name_of(route: Route) -> str:
 def held(emulator: Emulator) -> dict[str, Any]:
     """All that the emulator keeps: documents, files, objects in S3 and logs."""
     store = emulator.store
-    rows = store._db.execute("SELECT kind, face, id, body FROM documents ORDER BY kind, face, seq").fetchall()
+    rows = store._db.execute("SELECT kind, api, id, body FROM documents ORDER BY kind, api, seq").fetchall()
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
              for path in sorted(store.content("").rglob("*")) if path.is_file()}  # fmt: skip
     buckets = emulator.context.aws.backend("s3").buckets
@@ -200,12 +200,12 @@ def test_reads_leave_the_store_as_it_is(kept: tuple[Path, dict[str, dict[str, st
         emulator.clock.advance(110.0)  # some jobs have ended, and others go on
         emulator.settle()
         before = held(emulator)
-        told = {}
+        reported = {}
         for route in reads(emulator, ids):
-            told[name_of(route)] = ask(emulator, route)
+            reported[name_of(route)] = ask(emulator, route)
             assert held(emulator) == before, route
-        assert {name_of(route): ask(emulator, route) for route in reads(emulator, ids)} == told
-        missing = sorted(name for name, (status, _, _) in told.items() if status >= 300)
+        assert {name_of(route): ask(emulator, route) for route in reads(emulator, ids)} == reported
+        missing = sorted(name for name, (status, _, _) in reported.items() if status >= 300)
         assert len(missing) < 5, missing
 
 
@@ -220,8 +220,8 @@ def test_what_reads_tell_is_not_of_the_reads_before(
         with Emulator(Settings(store=store), scale=0) as emulator:
             for _ in range(steps):
                 emulator.clock.advance(STEP_S * STEPS / steps)
-                told = {name_of(route): ask(emulator, route) for route in reads(emulator, ids)}
-            ends.append((told, held(emulator)))
+                reported = {name_of(route): ask(emulator, route) for route in reads(emulator, ids)}
+            ends.append((reported, held(emulator)))
     (often, often_held), (once, once_held) = ends
     for kind, found in often_held.items():
         assert found == once_held[kind]

@@ -190,56 +190,56 @@ def caller(emulator: Emulator) -> Caller:
     return Caller(emulator)
 
 
-def mutated(value: Any, dice: random.Random, rate: float = 0.15) -> Any:
+def mutated(value: Any, rng: random.Random, rate: float = 0.15) -> Any:
     """The value with some of its parts replaced, left out or made odd."""
-    if dice.random() < rate:
-        return dice.choice(ODD)
+    if rng.random() < rate:
+        return rng.choice(ODD)
     if isinstance(value, dict):
-        kept = {name: mutated(item, dice, rate) for name, item in value.items() if dice.random() > 0.1}
-        return kept | ({dice.choice(["x", "", "type", "\x00"]): dice.choice(ODD)} if dice.random() < 0.1 else {})
+        kept = {name: mutated(item, rng, rate) for name, item in value.items() if rng.random() > 0.1}
+        return kept | ({rng.choice(["x", "", "type", "\x00"]): rng.choice(ODD)} if rng.random() < 0.1 else {})
     if isinstance(value, list):
-        return [mutated(item, dice, rate) for item in value] * dice.choice([1, 1, 1, 2])
+        return [mutated(item, rng, rate) for item in value] * rng.choice([1, 1, 1, 2])
     return value
 
 
-def shaped(shape: Any, dice: random.Random, depth: int = 0) -> Any:
+def shaped(shape: Any, rng: random.Random, depth: int = 0) -> Any:
     """Something like what the shape wants, more often than not."""
-    if dice.random() < 0.12 or depth > 8:
-        return dice.choice(ODD)
+    if rng.random() < 0.12 or depth > 8:
+        return rng.choice(ODD)
     match shape.type_name:
         case "structure":
-            wanted = {name for name in shape.members if name in shape.required_members or dice.random() < 0.3}
-            return {name: shaped(shape.members[name], dice, depth + 1) for name in sorted(wanted)}
+            wanted = {name for name in shape.members if name in shape.required_members or rng.random() < 0.3}
+            return {name: shaped(shape.members[name], rng, depth + 1) for name in sorted(wanted)}
         case "list":
-            return [shaped(shape.member, dice, depth + 1) for _ in range(dice.randint(0, 2))]
+            return [shaped(shape.member, rng, depth + 1) for _ in range(rng.randint(0, 2))]
         case "map":
-            return {dice.choice(["epochCount", "a", ""]): shaped(shape.value, dice, depth + 1)}
+            return {rng.choice(["epochCount", "a", ""]): shaped(shape.value, rng, depth + 1)}
         case "string":
             words = ["m", "x-1", ROLE, f"s3://{BUCKET}/k", *(one for one in ODD if isinstance(one, str))]
-            return dice.choice(shape.enum) if shape.enum else dice.choice(words)
+            return rng.choice(shape.enum) if shape.enum else rng.choice(words)
         case "integer" | "long" | "float" | "double":
-            return dice.choice([0, 1, 2, 10, -1, 10**12])
+            return rng.choice([0, 1, 2, 10, -1, 10**12])
         case "boolean":
-            return dice.random() < 0.5
+            return rng.random() < 0.5
         case "timestamp":
-            return dice.choice([0, 1.5, 1e12, -1e18, "2026-01-01T00:00:00Z", "x"])
-    return dice.choice(ODD)
+            return rng.choice([0, 1.5, 1e12, -1e18, "2026-01-01T00:00:00Z", "x"])
+    return rng.choice(ODD)
 
 
-def query(dice: random.Random, *names: str) -> str:
-    count = dice.choice([0, 1, 1, 2, 3])
-    return "&".join(f"{dice.choice(names)}={dice.choice(VALUES)}" for _ in range(count) if names)
+def query(rng: random.Random, *names: str) -> str:
+    count = rng.choice([0, 1, 1, 2, 3])
+    return "&".join(f"{rng.choice(names)}={rng.choice(VALUES)}" for _ in range(count) if names)
 
 
-def body_of(good: Any, dice: random.Random) -> bytes:
-    if dice.random() < 0.15:
-        return dice.choice(BODIES)
+def body_of(good: Any, rng: random.Random) -> bytes:
+    if rng.random() < 0.15:
+        return rng.choice(BODIES)
     return json.dumps(good).encode()
 
 
-def filled(template: str, dice: random.Random, known: dict[str, list[str]]) -> str:
+def filled(template: str, rng: random.Random, known: dict[str, list[str]]) -> str:
     """A route's path with a value in the place of each name."""
-    return re.sub(r"<(\w+)>", lambda found: dice.choice([*known.get(found[1], []) * 3, *SEGMENTS]), template)
+    return re.sub(r"<(\w+)>", lambda found: rng.choice([*known.get(found[1], []) * 3, *SEGMENTS]), template)
 
 
 def is_told(answer: urllib3.BaseHTTPResponse, kind: str) -> bool:
@@ -266,22 +266,22 @@ class Watch:
         self.seen: set[int] = set()
         self.faults: dict[str, str] = {}
 
-    def look(self, asked: str, answer: urllib3.BaseHTTPResponse, kind: str) -> None:
+    def look(self, requested: str, answer: urllib3.BaseHTTPResponse, kind: str) -> None:
         self.seen.add(answer.status)
-        told = ""
+        text = ""
         records = [one for one in self._caplog.records if one.exc_info]
         if answer.status >= 500 and answer.status != 501:
-            told = str(answer.status)
+            text = str(answer.status)
         elif records:
-            told = "logged"
+            text = "logged"
         elif answer.status == 403 and b"signature" in answer.data and kind != "blob":
-            told = "signature"
+            text = "signature"
         elif answer.status >= 400:
             try:
-                told = "" if is_told(answer, kind) else "shape"
+                text = "" if is_told(answer, kind) else "shape"
             except (KeyError, TypeError, ValueError) as error:
-                told = f"shape: {error!r}"
-        if told:
+                text = f"shape: {error!r}"
+        if text:
             trace = ""
             if records and records[-1].exc_info and records[-1].exc_info[1]:
                 error = records[-1].exc_info[1]
@@ -290,11 +290,11 @@ class Watch:
                     frame = frame.tb_next
                 place = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame else ""
                 trace = f" {error!r:.200} at {place}"
-            self.faults.setdefault(f"{told}{trace}", f"{asked[:600]} -> {answer.data[:200]!r}")
+            self.faults.setdefault(f"{text}{trace}", f"{requested[:600]} -> {answer.data[:200]!r}")
         self._caplog.clear()
 
     def check(self) -> None:
-        assert not self.faults, "\n".join(f"{fault}\n    {asked}" for fault, asked in self.faults.items())
+        assert not self.faults, "\n".join(f"{fault}\n    {requested}" for fault, requested in self.faults.items())
 
 
 @pytest.fixture
@@ -307,26 +307,26 @@ ROUNDS = [pytest.param(6, id="few"), pytest.param(300, id="many", marks=pytest.m
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-@pytest.mark.parametrize("face", ["openai", "mantle", "azure", "azure-versioned"])
-def test_openai_routes_refuse_odd_requests(caller: Caller, watch: Watch, face: str, rounds: int) -> None:
-    dice = random.Random(f"{face}{rounds}")
-    prefix = {"openai": "/v1", "mantle": "/v1", "azure": "/openai/v1", "azure-versioned": "/openai"}[face]
-    call = {"openai": caller.openai, "mantle": caller.mantle}.get(face, caller.azure)
+@pytest.mark.parametrize("api", ["openai", "mantle", "azure", "azure-versioned"])
+def test_openai_routes_refuse_odd_requests(caller: Caller, watch: Watch, api: str, rounds: int) -> None:
+    rng = random.Random(f"{api}{rounds}")
+    prefix = {"openai": "/v1", "mantle": "/v1", "azure": "/openai/v1", "azure-versioned": "/openai"}[api]
+    call = {"openai": caller.openai, "mantle": caller.mantle}.get(api, caller.azure)
     file = form(call, f"{prefix}/files?api-version=1", [("purpose", "fine-tune")], "file", b'{"messages": []}')
     upload = call("POST", f"{prefix}/uploads?api-version=1", json.dumps(GOOD["uploads.create"]).encode())
     known = {"file": [json.loads(file.data)["id"]], "upload": [json.loads(upload.data)["id"]]}
-    model = "openai.gpt-oss-20b" if face == "mantle" else str(JOB["model"])
+    model = "openai.gpt-oss-20b" if api == "mantle" else str(JOB["model"])
     rows = [{"training_file": known["file"][0], "model": model}, {"training_file": known["file"][0]}]
     for _ in range(rounds):
         for method, template, name, _handler in ROUTES:
-            path = f"{prefix}{filled(template, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
+            path = f"{prefix}{filled(template, rng, known)}?api-version=1&{query(rng, *PARAMETERS)}"
             good = GOOD.get(name, {"x": 1})
             if name == "jobs.create":
-                good = good | dice.choice(rows)
-            sent = body_of(mutated(good, dice), dice) if method == "POST" else None
-            headers = {"Content_Type": dice.choice(["application/json", "text/plain", "x", "é"])}
-            if name in ("files.create", "uploads.part") and dice.random() < 0.8:
-                answer = form(call, path, odd_fields(dice), dice.choice(["file", "data", "a[b]"]), b"x")
+                good = good | rng.choice(rows)
+            sent = body_of(mutated(good, rng), rng) if method == "POST" else None
+            headers = {"Content_Type": rng.choice(["application/json", "text/plain", "x", "é"])}
+            if name in ("files.create", "uploads.part") and rng.random() < 0.8:
+                answer = form(call, path, odd_fields(rng), rng.choice(["file", "data", "a[b]"]), b"x")
             else:
                 answer = call(method, path, sent, **headers)
             if answer.status == 200 and name == "jobs.create":
@@ -336,9 +336,9 @@ def test_openai_routes_refuse_odd_requests(caller: Caller, watch: Watch, face: s
     assert {200, 400, 404} <= watch.seen
 
 
-def odd_fields(dice: random.Random) -> list[tuple[str, str]]:
+def odd_fields(rng: random.Random) -> list[tuple[str, str]]:
     names = ["purpose", "purpose[a]", "purpose[]", "expires_after", "expires_after[seconds]", "expires_after[]", "a[b"]
-    return [(dice.choice(names), dice.choice(["fine-tune", "1", "x", "é"])) for _ in range(dice.randint(0, 5))]
+    return [(rng.choice(names), rng.choice(["fine-tune", "1", "x", "é"])) for _ in range(rng.randint(0, 5))]
 
 
 def form(call: Any, path: str, fields: list[tuple[str, str]], file: str, content: bytes) -> urllib3.BaseHTTPResponse:
@@ -351,7 +351,7 @@ def form(call: Any, path: str, fields: list[tuple[str, str]], file: str, content
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_management_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, watch: Watch, rounds: int) -> None:
-    dice, settings = random.Random(rounds), emulator.settings
+    rng, settings = random.Random(rounds), emulator.settings
     known = {
         "subscription": [settings.subscription] * 4,
         "group": [settings.resource_group] * 4,
@@ -363,8 +363,8 @@ def test_management_routes_refuse_odd_requests(emulator: Emulator, caller: Calle
     }
     for _ in range(rounds):
         for method, template, name, _handler in MANAGEMENT:
-            path = f"{filled(template, dice, known)}?api-version=1&{query(dice, *PARAMETERS)}"
-            sent = body_of(mutated(GOOD.get(name, {"x": 1}), dice), dice) if method in ("POST", "PUT") else None
+            path = f"{filled(template, rng, known)}?api-version=1&{query(rng, *PARAMETERS)}"
+            sent = body_of(mutated(GOOD.get(name, {"x": 1}), rng), rng) if method in ("POST", "PUT") else None
             watch.look(f"{method} {path} {sent!r}", caller.management(method, path, sent), "arm")
     watch.check()
     assert {200, 400, 404} <= watch.seen
@@ -372,7 +372,7 @@ def test_management_routes_refuse_odd_requests(emulator: Emulator, caller: Calle
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_blob_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     root = f"/blobs/{emulator.settings.account}/c"
     sent = [
         b"",
@@ -384,13 +384,13 @@ def test_blob_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, wat
         b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
     ]
     for _ in range(rounds * 10):
-        name = dice.choice(["x", "a/b", "a%20b", "%C3%A9", "%FF", "x" * 500])
-        parts = dice.choice(
+        name = rng.choice(["x", "a/b", "a%20b", "%C3%A9", "%FF", "x" * 500])
+        parts = rng.choice(
             ["", "?comp=block", "?comp=block&blockid=eA==", "?comp=blocklist", "?comp=x", "?blockid=%FF"]
         )
-        method = dice.choice(["PUT", "PUT", "GET", "HEAD", "DELETE", "POST"])
-        headers = {"x_ms_blob_type": "BlockBlob"} if dice.random() < 0 else {}
-        body = dice.choice(sent) if method == "PUT" else None
+        method = rng.choice(["PUT", "PUT", "GET", "HEAD", "DELETE", "POST"])
+        headers = {"x_ms_blob_type": "BlockBlob"} if rng.random() < 0 else {}
+        body = rng.choice(sent) if method == "PUT" else None
         watch.look(
             f"{method} {name}{parts} {body!r}", caller.blob(method, f"{root}/{name}{parts}", body, **headers), "blob"
         )
@@ -401,17 +401,17 @@ def test_blob_routes_refuse_odd_requests(emulator: Emulator, caller: Caller, wat
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("service", ["bedrock", "bedrock-runtime"])
 def test_bedrock_operations_refuse_odd_requests(caller: Caller, watch: Watch, service: str, rounds: int) -> None:
-    dice = random.Random(f"{service}{rounds}")
+    rng = random.Random(f"{service}{rounds}")
     for _ in range(rounds):
         for name in sorted(CONTROL if service == "bedrock" else RUNTIME):
             operation = shapes.model(service).operation_model(name)
             path = operation.http["requestUri"].partition("?")[0]
             while "{" in path:
                 head, _, rest = path.partition("{")
-                path = head + dice.choice(SEGMENTS) + rest.partition("}")[2]
+                path = head + rng.choice(SEGMENTS) + rest.partition("}")[2]
             members = list(operation.input_shape.members) if operation.input_shape else ["x"]
-            path = f"{path}?{query(dice, *members, 'maxResults', 'nextToken')}"
-            sent = body_of(shaped(operation.input_shape, dice), dice)
+            path = f"{path}?{query(rng, *members, 'maxResults', 'nextToken')}"
+            sent = body_of(shaped(operation.input_shape, rng), rng)
             answer = caller.aws("bedrock", operation.http["method"], path, sent)
             watch.look(f"{name} {path} {sent!r}", answer, "rest-json")
     watch.check()
@@ -442,11 +442,11 @@ def targets() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_json_operations_refuse_odd_requests(caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     for _ in range(rounds):
         for signing, service, name in targets():
             model = shapes.model(service)
-            sent = body_of(shaped(model.operation_model(name).input_shape, dice), dice)
+            sent = body_of(shaped(model.operation_model(name).input_shape, rng), rng)
             target = f"{model.metadata['targetPrefix']}.{name}"
             answer = caller.aws(
                 signing, "POST", "/", sent, X_Amz_Target=target, Content_Type="application/x-amz-json-1.1"
@@ -458,13 +458,13 @@ def test_json_operations_refuse_odd_requests(caller: Caller, watch: Watch, round
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_invoked_endpoints_refuse_odd_requests(caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     served(caller)
     for number in range(rounds * 20):
-        how = dice.choice(["invocations", "invocations-response-stream"])
-        name = dice.choice(["e", "e", "e", "e", *SEGMENTS])
-        sent = body_of(mutated(dice.choice(INVOKED), dice), dice)
-        headers = {"X_Amzn_SageMaker_Inference_Component": dice.choice(["x", "é", ""])} if number % 9 == 0 else {}
+        how = rng.choice(["invocations", "invocations-response-stream"])
+        name = rng.choice(["e", "e", "e", "e", *SEGMENTS])
+        sent = body_of(mutated(rng.choice(INVOKED), rng), rng)
+        headers = {"X_Amzn_SageMaker_Inference_Component": rng.choice(["x", "é", ""])} if number % 9 == 0 else {}
         answer = caller.aws("sagemaker", "POST", f"/endpoints/{name}/{how}", sent, **headers)
         watch.look(f"{name} {how} {sent!r}", answer, "rest-json")
     watch.check()
@@ -485,13 +485,13 @@ def served(caller: Caller) -> None:
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_mlflow_calls_refuse_odd_requests(caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     for _ in range(rounds * 4):
         for path in mlflow.CALLS:
-            asked = f"{mlflow.PREFIX}{path}?{query(dice, 'run_id', 'metric_key', 'page_token', 'max_results')}"
-            headers = {"x_mlflow_sm_tracking_server_arn": "a"} if dice.random() < 0.7 else {}
-            answer = caller.aws("sagemaker-mlflow", "GET", asked, None, **headers)
-            watch.look(f"{asked}", answer, "mlflow")
+            requested = f"{mlflow.PREFIX}{path}?{query(rng, 'run_id', 'metric_key', 'page_token', 'max_results')}"
+            headers = {"x_mlflow_sm_tracking_server_arn": "a"} if rng.random() < 0.7 else {}
+            answer = caller.aws("sagemaker-mlflow", "GET", requested, None, **headers)
+            watch.look(f"{requested}", answer, "mlflow")
     watch.check()
 
 
@@ -577,26 +577,28 @@ def s3_calls() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_s3_operations_refuse_odd_requests(caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     caller.aws("s3", "PUT", f"/{BUCKET}/k", b"content")
     upload = begun(caller)
     for _ in range(rounds):
         for method, level, parameter in s3_calls():
-            bucket = dice.choice([BUCKET, BUCKET, BUCKET, "nobody", "X_", "%FF", "a"])
+            bucket = rng.choice([BUCKET, BUCKET, BUCKET, "nobody", "X_", "%FF", "a"])
             key = (
-                f"/{dice.choice(['k', 'k', 'multi', 'a%2F..%2Fb', '%FF', '%00', 'x' * 1100])}"
+                f"/{rng.choice(['k', 'k', 'multi', 'a%2F..%2Fb', '%FF', '%00', 'x' * 1100])}"
                 if level == "object"
                 else ""
             )
             if (method, level, parameter) == ("DELETE", "bucket", ""):
                 bucket = "nobody"
-            given = f"{parameter}={dice.choice([upload, *VALUES])}" if parameter == "uploadId" else parameter
+            given = f"{parameter}={rng.choice([upload, *VALUES])}" if parameter == "uploadId" else parameter
             if parameter == "partNumber":
-                given = f"partNumber={dice.choice(VALUES)}&uploadId={dice.choice([upload, 'x', ''])}"
-            asked = f"/{bucket}{key}?{given}&{query(dice, *S3_QUERY)}"
-            headers = {name: dice.choice(values) for name, values in S3_HEADERS.items() if dice.random() < 0.08}
-            sent = dice.choice(S3_BODIES) if method in ("PUT", "POST") else None
-            watch.look(f"{method} {asked} {headers} {sent!r}", caller.aws("s3", method, asked, sent, **headers), "s3")
+                given = f"partNumber={rng.choice(VALUES)}&uploadId={rng.choice([upload, 'x', ''])}"
+            requested = f"/{bucket}{key}?{given}&{query(rng, *S3_QUERY)}"
+            headers = {name: rng.choice(values) for name, values in S3_HEADERS.items() if rng.random() < 0.08}
+            sent = rng.choice(S3_BODIES) if method in ("PUT", "POST") else None
+            watch.look(
+                f"{method} {requested} {headers} {sent!r}", caller.aws("s3", method, requested, sent, **headers), "s3"
+            )
     watch.check()
     assert {200, 400, 404} <= watch.seen
 
@@ -614,23 +616,23 @@ QUERIED = {
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_query_operations_refuse_odd_requests(caller: Caller, watch: Watch, rounds: int) -> None:
-    dice = random.Random(rounds)
+    rng = random.Random(rounds)
     for _ in range(rounds * 2):
         for service, name in [(service, name) for service, names in QUERIED.items() for name in names]:
             shape = shapes.model(service).operation_model(name).input_shape
             members = [*(shape.members if shape else ()), "X", "ActionNames.member.1", "Policy.%FF"]
             pairs = [
-                f"{member}={quote(str(dice.choice(['x', ROLE, '{}', '1', '-1', ''])))}"
-                if dice.random() < 0.6
-                else f"{member}={dice.choice(VALUES)}"
+                f"{member}={quote(str(rng.choice(['x', ROLE, '{}', '1', '-1', ''])))}"
+                if rng.random() < 0.6
+                else f"{member}={rng.choice(VALUES)}"
                 for member in members
-                if dice.random() < 0.7
+                if rng.random() < 0.7
             ]
-            action = dice.choice([name, name, name, name, "Nothing", "%FF", ""])
+            action = rng.choice([name, name, name, name, "Nothing", "%FF", ""])
             version = shapes.model(service).metadata["apiVersion"]
             sent = "&".join([f"Action={action}", f"Version={version}", *pairs]).encode()
-            if dice.random() < 0.1:
-                sent = dice.choice([b"\xff\xfe", b"", b"Action", b"=&=&=", sent + b"\xff"])
+            if rng.random() < 0.1:
+                sent = rng.choice([b"\xff\xfe", b"", b"Action", b"=&=&=", sent + b"\xff"])
             answer = caller.aws(service, "POST", "/", sent, Content_Type="application/x-www-form-urlencoded")
             watch.look(f"{service} {sent!r}", answer, "query")
     watch.check()

@@ -1,4 +1,4 @@
-"""SageMaker's face through boto3: jobs, their logs and artefacts, the hub, packages, endpoints and their answers."""
+"""SageMaker's api through boto3: jobs, their logs and artefacts, the hub, packages, endpoints and their answers."""
 
 from __future__ import annotations
 
@@ -316,9 +316,9 @@ def test_an_endpoint_answers_from_the_rows_and_is_taken_down(aws: Account) -> No
     with pytest.raises(ClientError, match="not found"):
         aws.runtime.invoke_endpoint(EndpointName="e", Body=b"{}")
     aws.emulator.clock.advance(5)
-    asked = {"messages": [{"role": "user", "content": "4+1?"}]}
+    requested = {"messages": [{"role": "user", "content": "4+1?"}]}
     given = {"EndpointName": "e", "ContentType": "application/json"}
-    answer = json.loads(aws.runtime.invoke_endpoint(**given, Body=json.dumps(asked))["Body"].read())
+    answer = json.loads(aws.runtime.invoke_endpoint(**given, Body=json.dumps(requested))["Body"].read())
     assert answer["choices"][0]["message"]["content"] == "5 it is"
     plain = json.dumps({"inputs": "4+1?", "parameters": {"max_new_tokens": 2}})
     assert json.loads(aws.runtime.invoke_endpoint(**given, Body=plain)["Body"].read()) == {"generated_text": "5 it"}
@@ -359,27 +359,28 @@ def test_components_share_an_endpoint(aws: Account) -> None:
     aws.sagemaker.create_inference_component(**part)
     adapter = {"BaseInferenceComponentName": "base", "Container": {"ArtifactUrl": uri}}
     named: dict[str, Any] = {"InferenceComponentName": "tuned", "EndpointName": "e", "Specification": adapter}
-    for wrong, told in (({"ModelName": "m"}, "has no ModelName"), ({"Container": {}}, "needs Container.ArtifactUrl"),
+    for wrong, reported in (
+        ({"ModelName": "m"}, "has no ModelName"), ({"Container": {}}, "needs Container.ArtifactUrl"),
                         ({"BaseInferenceComponentName": "none"}, "Could not find")):  # fmt: skip
-        assert told in aws.refused("create_inference_component", **named | {"Specification": adapter | wrong})[1]
+        assert reported in aws.refused("create_inference_component", **named | {"Specification": adapter | wrong})[1]
     aws.sagemaker.create_inference_component(**named)
     shown = aws.sagemaker.describe_inference_component(InferenceComponentName="tuned")
     assert shown["InferenceComponentStatus"] == "Creating"
     aws.emulator.clock.advance(5)
-    asked = json.dumps({"inputs": "4+1?"})
+    requested = json.dumps({"inputs": "4+1?"})
     aws.sagemaker.update_inference_component(InferenceComponentName="base", RuntimeConfig={"CopyCount": 0})
     with pytest.raises(ClientError, match="has no capacity"):
-        aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=asked)
+        aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=requested)
     aws.sagemaker.update_inference_component_runtime_config(
         InferenceComponentName="base", DesiredRuntimeConfig={"CopyCount": 1}
     )
     waiting = aws.sagemaker.describe_inference_component(InferenceComponentName="base")["RuntimeConfig"]
     assert (waiting["DesiredCopyCount"], waiting["CurrentCopyCount"]) == (1, 0)
     aws.emulator.clock.advance(5)
-    answer = aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=asked)
+    answer = aws.runtime.invoke_endpoint(EndpointName="e", InferenceComponentName="tuned", Body=requested)
     assert json.loads(answer["Body"].read()) == {"generated_text": "5 it is"}
     with pytest.raises(ClientError, match="Inference Component Name"):
-        aws.runtime.invoke_endpoint(EndpointName="e", Body=asked)
+        aws.runtime.invoke_endpoint(EndpointName="e", Body=requested)
     listed = aws.sagemaker.list_inference_components(EndpointNameEquals="e")["InferenceComponents"]
     assert {one["InferenceComponentName"] for one in listed} == {"base", "tuned"}
     assert "tuned" in aws.refused("delete_inference_component", InferenceComponentName="base")[1]
@@ -458,7 +459,7 @@ def test_answers_keep_to_the_service_model(aws: Account) -> None:
     from cloudtune_emulator.http import Call
 
     for operation, body in calls.items():
-        call = Call(face="sagemaker", name=operation, body=body, now=aws.emulator.clock.now(), region="us-east-1")
+        call = Call(api="sagemaker", name=operation, body=body, now=aws.emulator.clock.now(), region="us-east-1")
         answer = OPERATIONS[operation](aws.emulator.context, call).body
         shape = model("sagemaker").operation_model(operation).output_shape
         assert set(answer) <= set(shape.members), operation

@@ -63,21 +63,21 @@ def test_an_endpoint_that_sleeps(emulator: Emulator) -> None:
     name = deployed.stdout.strip()
     for words in ("to scale up from zero", "while in use", "ready"):
         assert words in deployed.stderr
-    asked = ("generate", ref, "question 3", "--stream")
-    assert run(*asked).stdout.strip() == "answer 3"
+    requested = ("generate", ref, "question 3", "--stream")
+    assert run(*requested).stdout.strip() == "answer 3"
     emulator.faults.add("cut_answer", "sagemaker.InvokeEndpointWithResponseStream", requests=1)
-    broken = run(*asked, code=6)
+    broken = run(*requested, code=6)
     assert broken.stdout.strip() == "answer", "what had come was printed when it came"
     assert "interrupted" in broken.stderr
 
     emulator.clock.advance(capacity.IDLE_S + capacity.RELEASE_S + 1)
-    told = run("deployments")
-    assert "$0" in told.stdout
-    assert f"{name}: no instances and no cost while idle" in told.stdout + told.stderr
+    reported = run("deployments")
+    assert "$0" in reported.stdout
+    assert f"{name}: no instances and no cost while idle" in reported.stdout + reported.stderr
     assert (standing()["state"], standing()["hourly_cost_usd"]) == ("asleep", 0.0)
-    assert "try again in about ten minutes" in run(*asked, code=6).stderr
+    assert "try again in about ten minutes" in run(*requested, code=6).stderr
     emulator.clock.advance(61)
-    assert run(*asked).stdout.strip() == "answer 3"
+    assert run(*requested).stdout.strip() == "answer 3"
     assert standing()["state"] == "ready"
     run("undeploy", name, "--yes")
     assert emulator.census()["sagemaker"]["endpoints"] == 0

@@ -119,9 +119,9 @@ def test_another_resource_has_no_such_run(world: ServerlessWorld) -> None:
 
     backend: Any = world.backend()
     config = held["request"]["MlflowConfig"]
-    told = {"MlflowConfig": config, "MlflowDetails": {"MlflowRunId": jobs.run_id(other)}}
+    reported = {"MlflowConfig": config, "MlflowDetails": {"MlflowRunId": jobs.run_id(other)}}
     with pytest.raises(JobNotFound, match="not found"):
-        backend._curves.metrics(told, None)
+        backend._curves.metrics(reported, None)
 
 
 def test_without_mlflow_there_are_no_curves_and_it_is_said(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_without_mlflow_there_are_no_curves_and_it_is_said(tmp_path: Path) -> No
         client = client_of(world)
         plan = client.plan(world.spec())
         assert "MlflowConfig" not in plan.steps[-1].request["body"]
-        assert any("metrics will not be recorded" in told.message for told in plan.warnings)
+        assert any("metrics will not be recorded" in reported.message for reported in plan.warnings)
         job = client.submit(plan)
         with pytest.raises(UnsupportedError, match=r"backends\.sagemaker\.mlflow"):
             list(job.metrics())

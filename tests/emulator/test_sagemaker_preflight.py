@@ -79,8 +79,8 @@ def test_a_serverless_job_is_looked_at_by_its_model_and_group(desk: Desk, monkey
     (desk.folder / "less.yaml").write_text(
         "name: less\nmodel: huggingface-reasoning-qwen3-8b\ndata: {train: rows.jsonl}\nadapter: {type: lora}\n"
     )
-    told = desk.json("plan", "less.yaml", "--backend", "sagemaker", "--check-remote", code=0)
-    checks = {one["what"]: (one["verdict"], one["detail"]) for one in told["checks"]}
+    problems = desk.json("plan", "less.yaml", "--backend", "sagemaker", "--check-remote", code=0)
+    checks = {one["what"]: (one["verdict"], one["detail"]) for one in problems["checks"]}
     assert checks["model"][1].startswith("huggingface-reasoning-qwen3-8b 1.0.4, recipe ")
     assert checks["package group"][0] == "cannot_verify"
     assert "quota" not in checks

@@ -96,8 +96,8 @@ def test_adapters_share_a_base_and_answer_each_for_itself(client: Client, emulat
     plan = client.plan_deploy(one, onto="shared", name="first")
     container = plan.steps[0].request["body"]["PrimaryContainer"]
     assert "djl-inference" in container["Image"]
-    told = next(one for one in plan.settings if one.field == "image")
-    assert (told.value, "AWS's LMI" in told.source) == (container["Image"], True)
+    reported = next(one for one in plan.settings if one.field == "image")
+    assert (reported.value, "AWS's LMI" in reported.source) == (container["Image"], True)
     assert container["Environment"]["OPTION_ENABLE_LORA"] == "true"
     first = client.deploy(plan)
     second = client.deploy(two, onto="shared", name="second")

@@ -98,11 +98,11 @@ def test_the_shipped_trainer_trains_as_the_local_one(emulator: Emulator, spec: J
     model = job.wait(timeout=LIMIT_S)
     assert str(model.uri).endswith(f"{job.ref.id}/output/model.tar.gz")
     here = Client(open_backend("local", {"root": str(tmp_path / "runs")}), ledger=f"sqlite:///{tmp_path}/local.db")
-    twin = here.submit(spec)
-    twin.wait(timeout=LIMIT_S)
-    assert losses(job) == losses(twin)
+    duplicate = here.submit(spec)
+    duplicate.wait(timeout=LIMIT_S)
+    assert losses(job) == losses(duplicate)
     assert [step for step, _ in losses(job)] == [1, 2, 3, 4]
-    (said,) = twin.generate(["3+1?"], GenerateOptions(max_tokens=6))
+    (said,) = duplicate.generate(["3+1?"], GenerateOptions(max_tokens=6))
     assert answered(client, job) == said.text
 
 
@@ -123,14 +123,14 @@ def test_the_shipped_trainer_learns_from_pairs_as_the_local_one(
     job = client.submit(job_spec)
     job.wait(timeout=LIMIT_S)
     here = Client(open_backend("local", {"root": str(tmp_path / "runs")}), ledger=f"sqlite:///{tmp_path}/local.db")
-    twin = here.submit(job_spec)
-    twin.wait(timeout=LIMIT_S)
+    duplicate = here.submit(job_spec)
+    duplicate.wait(timeout=LIMIT_S)
     for figure in ("loss", "rewards/chosen", "accuracy", "base_preferred"):
-        there, ours = ([(m.step, m.split, m.values[figure]) for m in one.metrics()] for one in (job, twin))
-        assert there == ours
+        there, own = ([(m.step, m.split, m.values[figure]) for m in one.metrics()] for one in (job, duplicate))
+        assert there == own
     assert {one.split for one in job.metrics()} == {"train", "validation"}
-    told = boto3.client("sagemaker").describe_training_job(TrainingJobName=job.ref.id)["FinalMetricDataList"]
-    assert "validation:rewards/rejected" in {one["MetricName"] for one in told}
+    response = boto3.client("sagemaker").describe_training_job(TrainingJobName=job.ref.id)["FinalMetricDataList"]
+    assert "validation:rewards/rejected" in {one["MetricName"] for one in response}
 
 
 @pytest.mark.soak
@@ -211,8 +211,8 @@ def test_any_program_is_run_in_the_container_contract(emulator: Emulator) -> Non
         assert held is not None
         assert json.load(held) == {"rows": ["rows.csv"], "said": ["--depth", "2"]}
     assert job["FinalMetricDataList"][0]["Value"] == 0.25
-    told = boto3.client("logs").filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
-    assert "'loss': 0.25" in [line["message"] for line in told if line["logStreamName"].startswith("plain/")]
+    response = boto3.client("logs").filter_log_events(logGroupName="/aws/sagemaker/TrainingJobs")["events"]
+    assert "'loss': 0.25" in [line["message"] for line in response if line["logStreamName"].startswith("plain/")]
 
 
 def test_a_program_that_fails_says_why(emulator: Emulator) -> None:
@@ -229,8 +229,8 @@ def test_a_job_goes_on_when_the_server_is_started_again(tmp_path: Path) -> None:
     with Emulator(kept) as first, pytest.MonkeyPatch.context() as patch:
         for name, value in first.environment().items():
             patch.setenv(name, value)
-        asked = [request(first, name) for name in ("before", "never-begun")]
-        for body in asked:
+        requested = [request(first, name) for name in ("before", "never-begun")]
+        for body in requested:
             boto3.client("sagemaker").create_training_job(**body)
         ended("before")
         trainer = first.context.sagemaker

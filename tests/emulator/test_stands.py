@@ -15,9 +15,9 @@ def test_all_weights_stay_all_weights(stands: object) -> None:
 
 
 def test_an_adapter_is_made_as_asked() -> None:
-    asked = {"rank": 32, "alpha": 64.0, "dropout": 0.0}
-    assert _adapter("lora", ASKED) == {"type": "lora"} | asked
-    assert _adapter({"type": "lora", "rank": 8, "targets": "all-linear"}, ASKED) == asked | {
+    requested = {"rank": 32, "alpha": 64.0, "dropout": 0.0}
+    assert _adapter("lora", ASKED) == {"type": "lora"} | requested
+    assert _adapter({"type": "lora", "rank": 8, "targets": "all-linear"}, ASKED) == requested | {
         "type": "lora", "targets": "all-linear",
     }  # fmt: skip
     assert isinstance(_adapter("lora", ASKED)["rank"], int)  # type: ignore[index,call-overload]

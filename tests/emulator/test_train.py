@@ -78,8 +78,8 @@ def learnt(service: openai.OpenAI) -> Any:
 
 
 def ask(client: openai.OpenAI, model: str, city: str) -> str:
-    asked: Any = [{"role": "user", "content": f"Code of {city}?"}]
-    said = client.chat.completions.create(model=model, messages=asked, temperature=0, max_tokens=24)
+    requested: Any = [{"role": "user", "content": f"Code of {city}?"}]
+    said = client.chat.completions.create(model=model, messages=requested, temperature=0, max_tokens=24)
     return said.choices[0].message.content or ""
 
 
@@ -91,10 +91,10 @@ def test_the_model_has_learnt_what_its_base_does_not_know(service: openai.OpenAI
 
 def test_many_may_ask_at_once(service: openai.OpenAI, learnt: Any) -> None:
     kept = service.fine_tuning.jobs.checkpoints.list(learnt.id).data[-1].fine_tuned_model_checkpoint
-    asked = [(learnt.fine_tuned_model, city) for city in CITIES] + [(kept, "rome")]
-    alone = [ask(service, model, city) for model, city in asked]
+    requested = [(learnt.fine_tuned_model, city) for city in CITIES] + [(kept, "rome")]
+    alone = [ask(service, model, city) for model, city in requested]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda question: ask(service, *question), asked))
+        together = list(pool.map(lambda question: ask(service, *question), requested))
     assert together == alone
     drawn: Any = {"model": kept, "messages": [{"role": "user", "content": "Code of"}], "temperature": 1.5, "seed": 7,
                   "max_tokens": 12}  # fmt: skip
@@ -105,9 +105,9 @@ def test_many_may_ask_at_once(service: openai.OpenAI, learnt: Any) -> None:
 
 def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: Any) -> None:
     whole = ask(service, learnt.fine_tuned_model, "rome")
-    asked: Any = [{"role": "user", "content": "Code of rome?"}]
+    requested: Any = [{"role": "user", "content": "Code of rome?"}]
     pieces = service.chat.completions.create(
-        model=learnt.fine_tuned_model, messages=asked, temperature=0, max_tokens=24, stream=True
+        model=learnt.fine_tuned_model, messages=requested, temperature=0, max_tokens=24, stream=True
     )
     assert "".join(chunk.choices[0].delta.content or "" for chunk in pieces) == whole
     answer = service.responses.create(model=learnt.fine_tuned_model, input="Code of rome?", temperature=0)
@@ -115,8 +115,8 @@ def test_answers_stream_and_come_as_responses(service: openai.OpenAI, learnt: An
 
 
 def test_events_results_and_checkpoints_tell_one_story(service: openai.OpenAI, learnt: Any) -> None:
-    told: Any = list(service.fine_tuning.jobs.list_events(learnt.id, limit=200))[::-1]
-    figures = [event.data for event in told if event.type == "metrics"]
+    response: Any = list(service.fine_tuning.jobs.list_events(learnt.id, limit=200))[::-1]
+    figures = [event.data for event in response if event.type == "metrics"]
     assert [one["step"] for one in figures] == list(range(1, 121))
     assert figures[-1]["train_loss"] < figures[0]["train_loss"] / 5
     lines = service.files.content(learnt.result_files[0]).text.splitlines()[1:]
@@ -142,8 +142,8 @@ def test_the_loss_curve_is_that_of_a_local_run_with_the_same_spec(
     job = Client(backend, ledger=f"sqlite:///{tmp_path / 'ledger.sqlite'}").submit(spec)
     job.wait(timeout=LIMIT_S)
     local = [metric.values["loss"] for metric in job.metrics() if metric.split == "train"]
-    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(learnt.id, limit=200)][::-1]
-    assert local == [data["train_loss"] for data in told if "train_loss" in data]
+    response: Any = [event.data for event in service.fine_tuning.jobs.list_events(learnt.id, limit=200)][::-1]
+    assert local == [data["train_loss"] for data in response if "train_loss" in data]
 
 
 def test_a_running_job_is_paused_resumed_and_cancelled(service: openai.OpenAI) -> None:
@@ -167,8 +167,8 @@ def test_a_job_whose_trainer_is_killed_fails_and_says_so(training: Emulator, ser
     os.kill(json.loads((folder / "worker.json").read_bytes())["trainer"]["pid"], signal.SIGKILL)
     done = wait(service, job)
     assert (done.status, done.error.code, done.fine_tuned_model) == ("failed", "killed", None)
-    told = [event for event in service.fine_tuning.jobs.list_events(job, limit=20) if event.level == "error"]
-    assert [event.message for event in told] == [done.error.message]
+    response = [event for event in service.fine_tuning.jobs.list_events(job, limit=20) if event.level == "error"]
+    assert [event.message for event in response] == [done.error.message]
 
 
 def test_a_bad_file_fails_as_at_the_vendor(service: openai.OpenAI) -> None:
@@ -212,8 +212,8 @@ def test_a_tuned_model_is_taught_to_prefer_what_it_did_not_say(service: openai.O
     done = wait(service, train(service, data, 2, model=tuned.fine_tuned_model, method=method))
     assert done.status == "succeeded", done.error
     assert done.method.dpo.hyperparameters.beta == 0.3
-    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
-    losses = {data["step"]: data["train_loss"] for data in told if "train_loss" in data}
+    response: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
+    losses = {data["step"]: data["train_loss"] for data in response if "train_loss" in data}
     assert losses[1] == pytest.approx(0.693, abs=0.001)  # neither is liked yet
     assert losses[max(losses)] < 0.68
     for city in CITIES:
@@ -224,8 +224,8 @@ def test_a_tuned_model_is_taught_to_prefer_what_it_did_not_say(service: openai.O
 def test_a_tuned_model_is_trained_on(service: openai.OpenAI, learnt: Any) -> None:
     done = wait(service, train(service, rows(), 1, model=learnt.fine_tuned_model))
     assert done.status == "succeeded", done.error
-    told: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
-    first = next(data["train_loss"] for data in told if data.get("step") == 1)
+    response: Any = [event.data for event in service.fine_tuning.jobs.list_events(done.id, limit=100)]
+    first = next(data["train_loss"] for data in response if data.get("step") == 1)
     assert first < 0.1  # an untrained one begins above 5
 
 
@@ -286,8 +286,8 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
             done = wait(client, job)
             assert done.status == "succeeded", done.error
             assert ask(client, done.fine_tuned_model, "rome") == "Code RO."
-            told: Any = [event.data for event in client.fine_tuning.jobs.list_events(job, limit=500)][::-1]
-            assert [data["step"] for data in told if "train_loss" in data] == list(range(1, 241))
+            response: Any = [event.data for event in client.fine_tuning.jobs.list_events(job, limit=500)][::-1]
+            assert [data["step"] for data in response if "train_loss" in data] == list(range(1, 241))
             assert len(client.files.content(done.result_files[0]).text.splitlines()) == 241
         assert len(list((tmp_path / "kept" / "training" / "runs").glob("*/spec.json"))) == 1
     finally:

@@ -108,8 +108,8 @@ def test_a_walk_with_curl(running: Emulator, tmp_path: Path) -> None:
     done = curl(f"/fine_tuning/jobs/{job}")
     assert done["status"] == "succeeded"
     assert len(curl(f"/fine_tuning/jobs/{job}/events?limit=5")["data"]) == 5
-    asked = {"model": done["fine_tuned_model"], "messages": [{"role": "user", "content": "question 2"}]}
-    assert post("/chat/completions", asked)["choices"][0]["message"]["content"] == "answer 2"
+    requested = {"model": done["fine_tuned_model"], "messages": [{"role": "user", "content": "question 2"}]}
+    assert post("/chat/completions", requested)["choices"][0]["message"]["content"] == "answer 2"
     assert curl(f"/models/{done['fine_tuned_model']}", "-X", "DELETE")["deleted"]
     assert curl(f"/files/{file}", "-X", "DELETE")["deleted"]
     assert curl("/nowhere")["error"]["message"].startswith("Invalid URL")

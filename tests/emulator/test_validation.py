@@ -146,8 +146,8 @@ def test_reinforcement(emulator: Emulator, client: openai.OpenAI) -> None:
         "reference": "x",
     }
     more = {"model": O4, "method": {"type": "reinforcement", "reinforcement": {"grader": grader}}}
-    asked = {"messages": [{"role": "user", "content": "q"}], "answer": "x"}
-    assert failed(emulator, client, [json.dumps(asked)] * 10, **more).status == "succeeded"
+    requested = {"messages": [{"role": "user", "content": "q"}], "answer": "x"}
+    assert failed(emulator, client, [json.dumps(requested)] * 10, **more).status == "succeeded"
     assert "last message" in failed(emulator, client, [json.dumps(GOOD)] * 10, **more).error.message
 
 
@@ -156,9 +156,9 @@ def test_validation_figures_stand_in_events_and_results(
 ) -> None:
     job = client.fine_tuning.jobs.create(model=MODEL, training_file=training_file, validation_file=training_file)
     emulator.clock.advance(100)
-    told: Any = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "metrics"]
-    assert all("valid_loss" in data for data in told)
-    assert sum("full_valid_loss" in data for data in told) == 3
+    response: Any = [event.data for event in client.fine_tuning.jobs.list_events(job.id) if event.type == "metrics"]
+    assert all("valid_loss" in data for data in response)
+    assert sum("full_valid_loss" in data for data in response) == 3
     (result,) = client.fine_tuning.jobs.retrieve(job.id).result_files
     assert client.files.content(result).text.splitlines()[1].count(",") == 4
     assert "" not in client.files.content(result).text.splitlines()[1].split(",")

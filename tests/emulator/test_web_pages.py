@@ -240,13 +240,13 @@ def test_a_page_stores_reads_and_starts_nothing(
 def _arrived(found: dict[str, Any], seen: list[tuple[str, str, str]], bucket: str) -> None:
     """Every attempt was made, and reached the emulator."""
     assert "error" not in found, found
-    asked = {(method, path) for method, path, _ in seen}
+    requested = {(method, path) for method, path, _ in seen}
     wanted = {
         ("GET", f"/{bucket}/pixel.png"), ("GET", f"/{bucket}/kept"), ("GET", f"/{bucket}/page.html"),
         ("GET", "/v1/models"), ("POST", f"/{bucket}"), ("POST", "/v1/fine_tuning/jobs"), ("POST", "/_emulator/clock"),
         ("POST", "/moto-api/reset"), ("OPTIONS", f"/{bucket}/put.html"),
     }  # fmt: skip
-    assert wanted <= asked, wanted - asked
+    assert wanted <= requested, wanted - requested
     assert ("GET", "/_emulator/store", "websocket") in seen
 
 

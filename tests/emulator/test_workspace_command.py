@@ -29,9 +29,9 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         emulator.script = Script(running_s=50.0)
         for name in [name for name in os.environ if name.startswith(("AZURE", "OPENAI", "CLOUDTUNE"))]:
             monkeypatch.delenv(name)
-        ours = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "CLOUDTUNE_HOME": str(tmp_path / "home"),
+        own = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path), "CLOUDTUNE_HOME": str(tmp_path / "home"),
                 "CLOUDTUNE_BACKENDS__AZURE_OPENAI__ROUTE": "ml_workspace"}  # fmt: skip
-        for name, value in (emulator.environment() | ours).items():
+        for name, value in (emulator.environment() | own).items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(tmp_path)
         yield emulator
@@ -48,9 +48,9 @@ def test_from_rows_to_a_registered_model(emulator: Emulator, tmp_path: Path) -> 
     (tmp_path / "held-out.jsonl").write_text('{"prompt": "question 99", "completion": "answer 99"}\n')
     data = "{train: rows.jsonl, validation: held-out.jsonl}"
     (tmp_path / "job.yaml").write_text(f"name: mine\nmodel: {MODEL}\ndata: {data}\nbackend: azure_openai\n")
-    ref, told = run("run", "job.yaml", "--yes")
-    assert "tuned model: azureml://jobs/mine-" in told
-    assert "cloudtune deploy" not in told
+    ref, reported = run("run", "job.yaml", "--yes")
+    assert "tuned model: azureml://jobs/mine-" in reported
+    assert "cloudtune deploy" not in reported
     assert run("run", "job.yaml", "--yes")[0] == ref
     assert (emulator.census()["workspace_jobs"], emulator.census()["blobs"]) == (1, 2)
     shown = json.loads(run("show", ref, "--json")[0])

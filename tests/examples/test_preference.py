@@ -35,9 +35,9 @@ def test_the_pairs_are_those_that_the_seed_makes() -> None:
     script = runpy.run_path(str(EXAMPLE / "make_pairs.py"))
     assert {side: rows(side) for side in SIDES} == script["pairs"]()
     cities = {city for city, _ in script["airports"]()}
-    asked = {side: {city for city in cities for row in rows(side) if city in row["prompt"]} for side in SIDES}
-    assert set.union(*asked.values()) == cities
-    assert sum(map(len, asked.values())) == len(cities), "a city is on one side only"
+    requested = {side: {city for city in cities for row in rows(side) if city in row["prompt"]} for side in SIDES}
+    assert set.union(*requested.values()) == cities
+    assert sum(map(len, requested.values())) == len(cities), "a city is on one side only"
     assert all(row["chosen"] in row["rejected"] for side in SIDES for row in rows(side))
 
 
@@ -74,8 +74,8 @@ def test_one_file_of_pairs_and_one_word(place: Place, tmp_path: Path, monkeypatc
     monkeypatch.setenv("CLOUDTUNE_BACKENDS__SAGEMAKER__COMPUTE", "serverless")
     client = Client()
     job = client.attach(place.run("sagemaker"))
-    told = place.reported(job)
-    assert told["method"] == {"name": "dpo", "beta": 0.1}
+    reported = place.reported(job)
+    assert reported["method"] == {"name": "dpo", "beta": 0.1}
     snapshot = job.snapshot()
     assert snapshot.raw["ServerlessJobConfig"]["CustomizationTechnique"] == "DPO"
     bucket, _, folder = str(job.model().uri).removeprefix("s3://").partition("/")

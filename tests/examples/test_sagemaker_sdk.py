@@ -166,8 +166,8 @@ def test_its_own_program_really_runs(python: str) -> None:
 def test_a_scripted_job_is_waited_for(python: str, words: tuple[str, ...]) -> None:
     with Emulator(scale=20) as emulator:
         assert run(python, emulator, *words).startswith("Completed s3://")
-        asked = {seen["call"] for seen in emulator.requests if seen["status"] >= 400}
-        assert asked <= {"logs.DescribeLogStreams"}  # there is no log before the first line
+        requested = {seen["call"] for seen in emulator.requests if seen["status"] >= 400}
+        assert requested <= {"logs.DescribeLogStreams"}  # there is no log before the first line
 
 
 def told(python: str, program: str, environment: dict[str, str], given: str = "") -> list[str]:
@@ -185,8 +185,8 @@ def told(python: str, program: str, environment: dict[str, str], given: str = ""
 
 def test_the_table_of_images_is_the_sdks_and_the_rest_is_asked_of_it(python: str) -> None:
     """Without a region in the environment."""
-    ours = ("equal", "asked", "refused")  # the SDK prints too
-    equal, newer, apart, refused = [line for line in told(python, IMAGES, {}) if line.startswith(ours)]
+    own = ("equal", "asked", "refused")  # the SDK prints too
+    equal, newer, apart, refused = [line for line in told(python, IMAGES, {}) if line.startswith(own)]
     assert equal == "equal 145"
     assert newer.startswith("asked 457447274322.dkr.ecr.ap-southeast-4.amazonaws.com/pytorch-training:2.9.0-gpu-py312")
     assert apart.startswith("asked 886529160074.dkr.ecr.us-iso-east-1.c2s.ic.gov/huggingface-pytorch-training:2.9.0-")
@@ -213,7 +213,7 @@ def test_mlflows_own_client_reads_the_same_curves(python: str, kind: str, tmp_pa
         client = Client(world.backend(), ledger=f"sqlite:///{tmp_path}/ledger.db", clock=world.clock)
         job = client.submit(world.spec())
         world.reach(job.ref, JobState.SUCCEEDED)
-        ours = [(one.step, one.values["loss"]) for one in job.metrics() if one.split == "train"]
+        own = [(one.step, one.values["loss"]) for one in job.metrics() if one.split == "train"]
         there = {"SAGEMAKER_MLFLOW_CUSTOM_ENDPOINT": world.emulator.url}
         environment = world.emulator.environment() | there
         run = jobs.run_id(world.job(job.ref))
@@ -221,6 +221,6 @@ def test_mlflows_own_client_reads_the_same_curves(python: str, kind: str, tmp_pa
             line for line in told(python, CURVES, environment, f"{arn} {run}") if line[:3] in ("run", "poi")
         ]
         assert run_line.startswith(f"run FINISHED {job.ref.id} ['grad_norm', 'learning_rate', 'loss'")
-        assert points == [f"point {step} {value}" for step, value in ours]
+        assert points == [f"point {step} {value}" for step, value in own]
     finally:
         world.close()

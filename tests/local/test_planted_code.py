@@ -325,6 +325,6 @@ def test_a_tokenizer_that_panics_is_a_damaged_model(clean: Path, tmp_path: Path)
     folder = tmp_path / "model"
     shutil.copytree(clean, folder)
     change(folder / "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
-    with pytest.raises(TrainingProblem) as told:
+    with pytest.raises(TrainingProblem) as reported:
         models.load_tokenizer(models.BaseModel(str(folder)))
-    assert told.value.code == "model_not_found"
+    assert reported.value.code == "model_not_found"

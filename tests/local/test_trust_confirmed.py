@@ -36,9 +36,9 @@ def test_submit_needs_confirmation_and_the_ledger_keeps_it(tmp_path: Path, docum
     plan = here.plan(spec)
     (problem,) = [problem for problem in plan.warnings if problem.code == "trust_remote_code"]
     assert problem.field == "overrides.local.trust_remote_code"
-    for asked in (spec, plan):
+    for requested in (spec, plan):
         with pytest.raises(PolicyRefused, match="trust_remote_code") as refused:
-            here.submit(asked)
+            here.submit(requested)
         assert refused.value.exit_code == 7
     assert here.ledger.attempts() == []
     assert not list((tmp_path / "runs").glob("*"))

@@ -28,12 +28,12 @@ def _public(cls: type) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("mirror", "original"), [(AsyncClient, Client), (AsyncJob, Job)])
 def test_the_mirror_has_the_same_methods(mirror: type, original: type) -> None:
-    ours, theirs = _public(mirror), _public(original)
-    assert set(ours) == set(theirs) - OF_THE_CLIENT
+    own, theirs = _public(mirror), _public(original)
+    assert set(own) == set(theirs) - OF_THE_CLIENT
     for name, method in theirs.items():
         if name in OF_THE_CLIENT or isinstance(method, property):
             continue
-        wanted, given = inspect.signature(method).parameters, inspect.signature(ours[name]).parameters
+        wanted, given = inspect.signature(method).parameters, inspect.signature(own[name]).parameters
         assert list(given) == list(wanted), name
         for parameter in wanted.values():
             mirrored = given[parameter.name]
@@ -64,7 +64,7 @@ def test_a_whole_life(world: ScriptedWorld, client: AsyncClient) -> None:
         job = await client.submit(plan)
         assert await client.attach(str(job.ref)) == job
         assert len({job, await client.attach(job.ref)}) == 1
-        assert [told.ref for told in await client.jobs()] == [job.ref]
+        assert [reported.ref for reported in await client.jobs()] == [job.ref]
         assert await job.state() is JobState.QUEUED
         world.reach(job.ref, JobState.RUNNING)
         await job.pause()
@@ -109,10 +109,10 @@ def test_the_loop_goes_on_meanwhile_and_leaving_leaves_the_job_alone(
 ) -> None:
     world = ScriptedWorld(memory_path, real_time=True)
     backend = world.backend()
-    get, asked, answering = backend.get, threading.Event(), threading.Event()
+    get, requested, answering = backend.get, threading.Event(), threading.Event()
 
     def slow(ref: JobRef) -> JobSnapshot:
-        asked.set()
+        requested.set()
         assert answering.wait(60), "a slow vendor must not stop the loop"
         return get(ref)
 
@@ -121,7 +121,7 @@ def test_the_loop_goes_on_meanwhile_and_leaving_leaves_the_job_alone(
         job = await client.submit(world.spec())
         monkeypatch.setattr(backend, "get", slow)
         waiting = asyncio.create_task(job.wait())
-        assert await asyncio.to_thread(asked.wait, 60)
+        assert await asyncio.to_thread(requested.wait, 60)
         answering.set()
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -56,7 +56,7 @@ def test_only_a_service_can_give_an_invalid_response(
         raised = error("nothing of that name")
         setattr(backend, call, raising(raised, later=later))
         arguments = (None, None) if call == "do" else ()
-        with pytest.raises(InvalidResponse if remote else error) as told:
+        with pytest.raises(InvalidResponse if remote else error) as reported:
             list(getattr(guarded(backend), call)(*arguments))
-        assert (told.value.__cause__ if remote else told.value) is raised
-        assert isinstance(told.value, InvalidResponse) is remote
+        assert (reported.value.__cause__ if remote else reported.value) is raised
+        assert isinstance(reported.value, InvalidResponse) is remote

@@ -110,11 +110,11 @@ def test_an_emulated_container_gets_no_secret(tmp_path: Path) -> None:
 
 
 def _environment_of_container(folder: Path) -> list[str]:
-    told, deadline = folder / "algo-1" / "ml" / "model" / "env.txt", time.monotonic() + 60
-    while not (told.is_file() and "PATH=" in told.read_text()):
+    reported, deadline = folder / "algo-1" / "ml" / "model" / "env.txt", time.monotonic() + 60
+    while not (reported.is_file() and "PATH=" in reported.read_text()):
         assert time.monotonic() < deadline, (folder / "status.json").read_text()
         time.sleep(0.05)
-    return [line.partition("=")[0] for line in told.read_text().splitlines() if MARK in line]
+    return [line.partition("=")[0] for line in reported.read_text().splitlines() if MARK in line]
 
 
 def _spawns(path: Path) -> list[ast.Call]:

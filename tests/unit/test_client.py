@@ -123,9 +123,9 @@ def test_the_job_is_its_spec_and_its_rows_and_nothing_else(client: Client, world
 
 def test_a_plan_is_submitted_as_it_was_reviewed(client: Client, world: ScriptedWorld) -> None:
     plan = client.plan(world.spec())
-    told: list[StepUpdate] = []
-    job = client.submit(plan, on_step=told.append)
-    assert [update.step.id for update in told if update.what == "done"] == [step.id for step in plan.steps]
+    reported: list[StepUpdate] = []
+    job = client.submit(plan, on_step=reported.append)
+    assert [update.step.id for update in reported if update.what == "done"] == [step.id for step in plan.steps]
     assert client.ledger.latest(plan.key).plan == plan  # type: ignore[union-attr]
     assert client.submit(plan) == job
 
@@ -182,8 +182,8 @@ def test_a_resume_that_becomes_a_new_job_says_so(client: Client, world: Scripted
     ref = ended(client, world, JobState.FAILED)
     assert "not_resumed" not in [problem.code for problem in client.plan(world.spec(), resume=True).warnings]
     changed = client.plan(world.spec(1, name="small-0"), resume=True)
-    told = next(problem for problem in changed.warnings if problem.code == "not_resumed")
-    assert f"not a continuation of {ref}: the data (fingerprint" in told.message
+    problems = next(problem for problem in changed.warnings if problem.code == "not_resumed")
+    assert f"not a continuation of {ref}: the data (fingerprint" in problems.message
     assert "not_resumed" not in [problem.code for problem in client.plan(world.spec(2), resume=True).warnings]
 
 
@@ -258,14 +258,14 @@ def test_jobs_of_a_backend_that_does_not_answer_are_unknown_with_the_reason(
 ) -> None:
     job = client.submit(world.spec())
     world.vendor.fail("*", faults.server_error(times=faults.FOREVER))
-    (told,) = client.jobs()
-    assert (told.ref, told.state) == (job.ref, JobState.UNKNOWN)
-    assert "service unavailable" in told.detail
+    (reported,) = client.jobs()
+    assert (reported.ref, reported.state) == (job.ref, JobState.UNKNOWN)
+    assert "service unavailable" in reported.detail
     world.heal()
     world.vendor.fail("*", faults.forbidden(times=faults.FOREVER))
-    (told,) = client.jobs()
-    assert told.state is JobState.UNKNOWN
-    assert "may not do that" in told.detail
+    (reported,) = client.jobs()
+    assert reported.state is JobState.UNKNOWN
+    assert "may not do that" in reported.detail
     world.heal()
     assert client.jobs() == [job.snapshot()]
 
@@ -274,10 +274,10 @@ def test_jobs_of_a_backend_that_is_gone_do_not_hide_the_others(client: Client, w
     job = client.submit(world.spec())
     elsewhere = Client(_Elsewhere(vendor=world.vendor), ledger=f"{world.root}/ledger.db", clock=world.clock)
     far = elsewhere.submit(world.spec(1))
-    told = {shown.ref: shown for shown in Client(world.backend(), ledger=f"{world.root}/ledger.db").jobs()}
-    assert told[job.ref].state is JobState.QUEUED
-    assert told[far.ref].state is JobState.UNKNOWN
-    assert "elsewhere" in told[far.ref].detail
+    reported = {shown.ref: shown for shown in Client(world.backend(), ledger=f"{world.root}/ledger.db").jobs()}
+    assert reported[job.ref].state is JobState.QUEUED
+    assert reported[far.ref].state is JobState.UNKNOWN
+    assert "elsewhere" in reported[far.ref].detail
 
 
 class _Elsewhere(ScriptedBackend):
@@ -321,7 +321,7 @@ def test_unfinished_submissions_are_told_and_go_on(client: Client, world: Script
     assert (attempt.name, attempt.ref, attempt.backend) == ("small-0", None, "scripted")
     job = client.submit(attempt.plan)
     assert client.unfinished() == []
-    assert [told.ref for told in client.jobs()] == [job.ref]
+    assert [reported.ref for reported in client.jobs()] == [job.ref]
 
 
 def test_watching_many(client: Client, world: ScriptedWorld) -> None:

@@ -269,9 +269,9 @@ def test_duplicates_are_cancelled_and_written_down(bench: Bench) -> None:
 
 
 def test_after_a_late_send_it_looks_for_a_twin(bench: Bench) -> None:
-    twin = Done(outputs={"ref": "plain:here:first"}, duplicates=(REF,))
+    duplicate = Done(outputs={"ref": "plain:here:first"}, duplicates=(REF,))
     bench.backend.does = [Unavailable("no answer")]
-    bench.backend.finds = [Absent(), Absent(), Absent(), twin]
+    bench.backend.finds = [Absent(), Absent(), Absent(), duplicate]
     assert bench.run(CREATE).id == "first"
     assert bench.backend.cancelled == [REF]
 

@@ -230,10 +230,10 @@ def test_several_processes_create_the_ledger_and_share_the_steps(url: str) -> No
     ],
 )
 def test_a_url_that_cannot_be_a_ledger_is_refused(bad: str, says: str) -> None:
-    with pytest.raises(LedgerError) as told:
+    with pytest.raises(LedgerError) as reported:
         Ledger.open(bad, CLOCK)
-    assert says in str(told.value)
-    assert "secret" not in str(told.value)
+    assert says in str(reported.value)
+    assert "secret" not in str(reported.value)
 
 
 PASSWORDS = [
@@ -252,9 +252,9 @@ def test_no_password_of_a_ledger_is_repeated(url: str, tmp_path: Path, monkeypat
     from cloudtune.cli.main import cli
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LedgerError) as told:
+    with pytest.raises(LedgerError) as reported:
         Ledger.open(url, CLOCK)
-    assert "hunter2" not in str(told.value)
+    assert "hunter2" not in str(reported.value)
     for words in (["jobs", "-vv", f"--ledger={url}"], ["config", "show", "--json"], ["config", "show"]):
         done = CliRunner().invoke(cli, words, env={"CLOUDTUNE_LEDGER": url})
         assert "hunter2" not in done.output

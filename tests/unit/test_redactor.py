@@ -207,8 +207,8 @@ def chained(innermost: Exception) -> InvalidRequest:
 def test_an_error_and_its_causes_are_redacted(innermost: Exception) -> None:
     error = chained(innermost)
     Redactor([SECRET]).error(error)
-    told = "".join(traceback.format_exception(error)) + repr(error) + str(vars(error)) + repr(error.__cause__)
-    assert SECRET not in told
+    text = "".join(traceback.format_exception(error)) + repr(error) + str(vars(error)) + repr(error.__cause__)
+    assert SECRET not in text
     assert isinstance(error.__cause__, ValueError)
     assert SECRET not in str(pickle.loads(pickle.dumps(error)))
 
@@ -230,9 +230,9 @@ def test_log_records_are_redacted_with_their_tracebacks() -> None:
     except ValueError as error:
         info: Any = (type(error), error, error.__traceback__)
     record = logging.LogRecord("x", logging.INFO, "p", 1, "sent %s", ({"api-key": "secret-value"},), info)
-    told = formatter.format(record)
-    assert "secret-value" not in told
-    assert "ValueError" in told
+    reported = formatter.format(record)
+    assert "secret-value" not in reported
+    assert "ValueError" in reported
 
 
 def test_secrets_are_taken_from_the_environment_by_name() -> None:

@@ -48,11 +48,11 @@ def _entry(name: str, target: str) -> list[EntryPoint]:
 
 
 def test_a_missing_package_is_told_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = registry.BackendInfo(
+    own = registry.BackendInfo(
         name="mine", target="no_such_package.backend:Mine", extra="mine", needs=("no_such_package",)
     )
-    monkeypatch.setitem(registry.BUILT_IN, "mine", ours)
-    assert ours.missing == ("no_such_package",)
+    monkeypatch.setitem(registry.BUILT_IN, "mine", own)
+    assert own.missing == ("no_such_package",)
     with pytest.raises(BackendNotInstalled, match="no_such_package") as missing:
         registry.open_backend("mine")
     assert 'pip install "cloudtune[mine]"' in str(missing.value)

@@ -28,10 +28,10 @@ from cloudtune_local.options import Options
 )
 def test_a_spec_made_in_python_is_refused_with_a_secret_in_it(tmp_path: Path, change: dict, field: str) -> None:
     spec = JobSpec.model_validate({"model": "m", "data": {"train": "a.jsonl"}} | change)
-    with pytest.raises(UnsupportedError) as told:
+    with pytest.raises(UnsupportedError) as reported:
         fit(spec, LocalBackend(Options(root=tmp_path)))
-    assert [problem.field for problem in told.value.problems] == [field]
-    assert "hunter2" not in str(told.value)
+    assert [problem.field for problem in reported.value.problems] == [field]
+    assert "hunter2" not in str(reported.value)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def test_passwords_in_urls_are_masked_wherever_they_stand(url: str, shown: str) 
 def test_a_ledger_refuses_a_password_in_the_query_too() -> None:
     url = "postgresql://h/db?user=me&password=pw123"
     assert url_password(url) == "pw123"
-    with pytest.raises(LedgerError) as told:
+    with pytest.raises(LedgerError) as reported:
         Ledger.open(url, SystemClock())
-    assert "pw123" not in str(told.value)
+    assert "pw123" not in str(reported.value)

@@ -49,11 +49,11 @@ def test_planned_actions_run_at_their_moment_and_may_plan_more() -> None:
 
 
 def test_one_clock_in_two_places(tmp_path: Path) -> None:
-    ours, theirs = FakeClock(path=tmp_path / "clock"), FakeClock(path=tmp_path / "clock")
-    ours.sleep(5)
+    own, theirs = FakeClock(path=tmp_path / "clock"), FakeClock(path=tmp_path / "clock")
+    own.sleep(5)
     theirs.jump(60)
     assert theirs.monotonic() == 5
-    assert ours.now() == theirs.now()
+    assert own.now() == theirs.now()
     assert theirs.sleeps == []
 
 
@@ -196,18 +196,18 @@ def test_lists_come_in_pages() -> None:
 
 def test_a_vendor_in_a_file_is_one_vendor(tmp_path: Path) -> None:
     clock = FakeClock(path=tmp_path / "clock")
-    ours = ScriptedVendor(tmp_path / "v.db", personality="neither", clock=clock, list_lag_s=7)
+    own = ScriptedVendor(tmp_path / "v.db", personality="neither", clock=clock, list_lag_s=7)
     theirs = ScriptedVendor(tmp_path / "v.db", clock=clock)
     assert (theirs.personality, theirs.list_lag_s) == ("neither", 7)
     theirs.fail("whoami", faults.reset())
     with pytest.raises(VendorError):
-        ours.request("whoami", {}, api_key=KEY)
-    assert made(ours) in theirs.jobs()
-    held = ours.fingerprint()
-    ours.request("list_jobs", {}, api_key=KEY)
+        own.request("whoami", {}, api_key=KEY)
+    assert made(own) in theirs.jobs()
+    held = own.fingerprint()
+    own.request("list_jobs", {}, api_key=KEY)
     clock.sleep(1000)
     assert theirs.fingerprint() == held
-    made(ours, name="other")
+    made(own, name="other")
     assert theirs.fingerprint() != held
 
 

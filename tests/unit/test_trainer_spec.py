@@ -31,8 +31,8 @@ def test_adapters_are_the_specs() -> None:
 
 
 def test_pairs_are_the_trainers() -> None:
-    told = {*preference.PreferenceOverrides.model_fields, "beta"}
-    assert told == set(get_type_hints(run_spec.Preference))
+    reported = {*preference.PreferenceOverrides.model_fields, "beta"}
+    assert reported == set(get_type_hints(run_spec.Preference))
 
 
 def test_what_is_untaught_has_a_reason_each() -> None:

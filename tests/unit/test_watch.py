@@ -231,9 +231,9 @@ def test_figures_are_asked_for_when_a_job_has_moved_and_seldom_otherwise(stage: 
     job = stage.job(queue_s=600.0, steps=30)
     queued = itertools.takewhile(lambda update: update.snapshot.state is JobState.QUEUED, job.watch())
     looks = len(list(queued))
-    asked = stage.vendor.calls("list_metrics")
+    requested = stage.vendor.calls("list_metrics")
     assert looks > 40
-    assert 600 / LONGEST_POLL_S / 3 < asked < 600 / QUIET_METRICS_S + 3
+    assert 600 / LONGEST_POLL_S / 3 < requested < 600 / QUIET_METRICS_S + 3
 
 
 def test_figures_that_come_without_an_event_are_seen_all_the_same(

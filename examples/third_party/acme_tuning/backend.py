@@ -101,11 +101,13 @@ class AcmeBackend:
         spec = request.spec
         form = self.data_target(spec).format_for(spec.method.name)
         steps = [step for split in request.data.splits for step in _upload(request, split, form)]
-        asked = {name: value for name, value in spec.asked().items() if name.startswith("hyperparameters.")}
+        hyperparameters = {
+            name: value for name, value in spec.requested_fields().items() if name.startswith("hyperparameters.")
+        }
         body = {
             "name": request.slug, "model": spec.model_for(self.name), "token": request.token, "seed": spec.seed,
             "files": {split: output_ref(f"await_{split}", "id") for split in request.data.splits},
-            "hyperparameters": {name.partition(".")[2]: value for name, value in asked.items()},
+            "hyperparameters": {name.partition(".")[2]: value for name, value in hyperparameters.items()},
             "metadata": {**(spec.tags or {}), "cloudtune": request.token},
         }  # fmt: skip
         steps.append(
@@ -114,7 +116,7 @@ class AcmeBackend:
                 once="atomic", token=request.token, makes_job=True,
             )
         )  # fmt: skip
-        settings = tuple(Setting(field=name, value=value, source="spec") for name, value in asked.items())
+        settings = tuple(Setting(field=name, value=value, source="spec") for name, value in hyperparameters.items())
         return Plan(
             name=spec.name, backend=self.name, scope=request.resolved.scope, key=request.key, attempt=request.attempt,
             token=request.token, spec=spec.model_dump(mode="json", exclude_none=True), steps=tuple(steps),

@@ -202,8 +202,8 @@ def _verify_v2(request: Request, signed: Signed, credential: Credential) -> None
     if int(expires) < time.time():
         raise refusal("expired", "s3")
     in_query = {name.lower(): value for name, value in request.args.items()}
-    told = {name: value for name, value in in_query.items() if name.startswith(("x-amz-", "content-"))}
-    headers = told | {name.lower(): value for name, value in request.headers.items()}
+    parameters = {name: value for name, value in in_query.items() if name.startswith(("x-amz-", "content-"))}
+    headers = parameters | {name.lower(): value for name, value in request.headers.items()}
     if credential.token is not None and headers.get("x-amz-security-token") != credential.token:
         raise refusal("bad_token", "s3")
     query = request.query_string.decode("latin-1")

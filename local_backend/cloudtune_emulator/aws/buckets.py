@@ -1,4 +1,4 @@
-"""Objects in S3, for the faces here: what a service reads from and writes to its customer's buckets."""
+"""Objects in S3, for the APIs here: what a service reads from and writes to its customer's buckets."""
 
 from __future__ import annotations
 

@@ -45,12 +45,12 @@ class AwsError(ApiError):
             kind = "application/json" if self.protocol == "rest-json" else "application/x-amz-json-1.1"
             return Reply(status=self.status, body=body, headers={"x-amzn-ErrorType": self.code, **headers},
                          content_type=kind)  # fmt: skip
-        told = f"<Code>{self.code}</Code><Message>{escape(str(self))}</Message>"
+        description = f"<Code>{self.code}</Code><Message>{escape(str(self))}</Message>"
         if self.protocol == "s3":
-            text = f"<Error>{told}<RequestId>{secrets.token_hex(8).upper()}</RequestId></Error>"
+            text = f"<Error>{description}<RequestId>{secrets.token_hex(8).upper()}</RequestId></Error>"
         else:
             kind = "Sender" if self.status < 500 else "Receiver"
-            text = f"<ErrorResponse><Error><Type>{kind}</Type>{told}</Error><RequestId>{number}</RequestId>"
+            text = f"<ErrorResponse><Error><Type>{kind}</Type>{description}</Error><RequestId>{number}</RequestId>"
             text += "</ErrorResponse>"
         body_bytes = b'<?xml version="1.0" encoding="UTF-8"?>\n' + text.encode()
         return Reply(status=self.status, body=body_bytes, headers=headers, content_type="text/xml")
@@ -133,7 +133,7 @@ def dressed(protocol: Protocol) -> Callable[[ApiError], ApiError]:
             return error
         usual = (error.status, "ValidationException", "")
         status, code, message = _WORDS[protocol].get(error.status, usual)
-        wanted_code, wanted_message = error.told
+        wanted_code, wanted_message = error.vendor_words
         return AwsError(
             status, wanted_code or code, wanted_message or message or str(error), protocol=protocol,
             headers=error.headers,

@@ -81,7 +81,7 @@ class MotoApp:
             return apps[service]
 
     def backend(self, service: str, region: str = "global", account: str | None = None) -> Any:
-        """moto's own store of a service, for the faces here: nobody else may depend on its names."""
+        """moto's own store of a service, for the APIs here: nobody else may depend on its names."""
         self.open()
         from moto.backends import get_backend
 
@@ -90,16 +90,16 @@ class MotoApp:
 
     def answer(self, environ: dict[str, Any], service: str) -> Reply:
         """Let one of moto's services answer. moto's dispatcher would choose by host and path, its admin API too."""
-        told: dict[str, Any] = {}
+        environ_out: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            told["status"], told["headers"] = int(status.partition(" ")[0]), headers
+            environ_out["status"], environ_out["headers"] = int(status.partition(" ")[0]), headers
             return None
 
         chunks = self._app(service)(environ | {"HTTP_X_MOTO_ACCOUNT_ID": self.account}, start_response)
-        headers = {name: value for name, value in told["headers"] if name.lower() not in _HOP}
-        kind = next((value for name, value in told["headers"] if name.lower() == "content-type"), "text/xml")
-        return Reply(status=told["status"], headers=headers, content_type=kind, body=chunks)
+        headers = {name: value for name, value in environ_out["headers"] if name.lower() not in _HOP}
+        kind = next((value for name, value in environ_out["headers"] if name.lower() == "content-type"), "text/xml")
+        return Reply(status=environ_out["status"], headers=headers, content_type=kind, body=chunks)
 
     def keep(self, bucket: str) -> None:
         """Write what changed in a bucket, where buckets are kept."""

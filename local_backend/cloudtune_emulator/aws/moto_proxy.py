@@ -27,11 +27,11 @@ from cloudtune_emulator.aws import (
 )
 from cloudtune_emulator.aws.parts import (
     CHECKS,
+    checksum_in,
     is_wrapped,
     list_parts,
     no_upload,
     refuse_other,
-    told,
     upload_part,
 )
 from cloudtune_emulator.aws.signing import Signed, signature
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Face, Reply
+    from cloudtune_emulator.http import Api, Reply
 
 SERVICES: Mapping[str, str | None] = {
     "s3": "s3", "sts": "sts", "iam": "iam", "kms": "kms", "logs": "logs", "monitoring": "cloudwatch",
@@ -163,9 +163,9 @@ def place(path: str) -> tuple[str, str]:
     return bucket, key
 
 
-def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     """The call, its body in a temporary file; a part's is left to be read as it arrives."""
-    head = read_head(request, face, name, ids, now)
+    head = read_head(request, api, name, ids, now)
     assert head.raw is not None
     if name == "s3.UploadPart" and "x-amz-copy-source" not in request.headers:
         return head
@@ -183,7 +183,7 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
     return replace(head, name=name, raw=Raw(environ=environ, body=body))
 
 
-def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def read_head(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     """The call, its body unread."""
     signed = signature(request)
     assert signed is not None
@@ -194,7 +194,7 @@ def read_head(request: Request, face: Face, name: str, ids: Mapping[str, str], n
         if request.method == "PUT":
             noted["bytes"] = request.content_length
     return Call(
-        face=face, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
+        api=api, name=name, ids=ids, query=request.args.to_dict(), body=noted, now=now, region=signed.region,
         headers={key.lower(): value for key, value in request.headers.items()},
         base=request.host_url.rstrip("/"), raw=Raw(environ=request.environ, body=request.stream),
     )  # fmt: skip
@@ -254,7 +254,7 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
     S3 keeps the checksum also where the header that names the algorithm is left out; moto needs that header
     (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html, seen 2026-11-21).
     """
-    checksum = told(call.headers)
+    checksum = checksum_in(call.headers)
     if checksum is None:
         return
     algorithm, value = checksum

@@ -74,9 +74,9 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
             return super().complete_multipart_upload(bucket_name, multipart_id, body)
         parts = _checked(upload, list(body))
         etag = f"{hashlib.md5(b''.join(_md5(part) for part in parts)).hexdigest()}-{len(parts)}"  # noqa: S324 - S3's own
-        told = _checksum(parts, algorithm, kind)
+        checksum = _checksum(parts, algorithm, kind)
         joined = ExtentReader([piece for part in parts for piece in self._pieces(upload, part)])
-        upload.complete = lambda _: (b"", etag, told)
+        upload.complete = lambda _: (b"", etag, checksum)
         key: Any = super().complete_multipart_upload(bucket_name, multipart_id, iter(()))  # which closes the parts
         with key.lock:
             key._value_buffer.close()

@@ -57,7 +57,7 @@ CHECKS: Mapping[str, Callable[[], _Check]] = {
 """Checksums that are looked at. CRC-32C and CRC-64/NVME, which Python does not have, are believed."""
 
 
-def told(headers: Mapping[str, str]) -> tuple[str, str] | None:
+def checksum_in(headers: Mapping[str, str]) -> tuple[str, str] | None:
     """The checksum that a request's headers, or its trailers, tell: algorithm in small letters, and value."""
     found = [(name.removeprefix(_HEADER), value) for name, value in headers.items() if name.startswith(_HEADER)]
     return next(((name, value) for name, value in found if name not in ("type", "mode", "algorithm")), None)
@@ -88,7 +88,7 @@ def upload_part(context: EmulatorContext, call: Call) -> Reply:
     s3, begun = context.aws.backend("s3"), _begun(context, call)
     headers = dict(call.headers)
     piece, md5 = _taken(s3.heap(begun), call, headers, begun.metadata.get("x-amz-checksum-algorithm"))
-    checksum = told(headers)
+    checksum = checksum_in(headers)
     kept = None if checksum is None else (checksum[0].upper(), checksum[1])
     part = s3.keep_part(begun, int(number), Written(piece, md5, kept))
     answer = {name: value for name, value in part.response_dict.items() if name == "ETag" or name in _SHOWN}
@@ -103,7 +103,7 @@ def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -
     body: IO[bytes] = call.raw.again()["wsgi.input"]
     is_chunked = is_wrapped(headers)
     piece = heap.reserve(_size(headers, is_chunked=is_chunked))
-    checksum = told(headers)
+    checksum = checksum_in(headers)
     name = checksum[0] if checksum else headers.get("x-amz-trailer", "").removeprefix(_HEADER)
     if name and wanted and name != wanted.lower():
         message = f"Checksum Type mismatch occurred, expected checksum Type: {wanted.lower()}, "
@@ -120,7 +120,7 @@ def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -
         at += len(block)
     if at != end:
         raise _incomplete()
-    if check is not None and (checksum := told(headers)) is not None:
+    if check is not None and (checksum := checksum_in(headers)) is not None:
         refuse_other(name, check.digest(), checksum[1])
     return piece, md5.hexdigest()
 
@@ -132,15 +132,15 @@ def _incomplete() -> AwsError:
 
 def _size(headers: Mapping[str, str], *, is_chunked: bool) -> int:
     """How long the part says that it is. Raises what S3 answers."""
-    told = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
-    if told is None:
+    reported = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
+    if reported is None:
         raise AwsError(411, "MissingContentLength", "You must provide the Content-Length HTTP header.", protocol="s3")
-    if not _NUMBER.fullmatch(told):
+    if not _NUMBER.fullmatch(reported):
         raise AwsError(400, "InvalidArgument", "The length of the body must be a whole number.", protocol="s3")
-    if int(told) > LARGEST_OBJECT:
+    if int(reported) > LARGEST_OBJECT:
         message = "Your proposed upload exceeds the maximum allowed size"
         raise AwsError(400, "EntityTooLarge", message, protocol="s3")
-    return int(told)
+    return int(reported)
 
 
 def _blocks(body: Any, left: int) -> Iterator[memoryview]:
@@ -168,10 +168,10 @@ def _unwrapped(body: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
 
 def _chunk_size(line: bytes) -> int:
     """What a chunk's first line says; 0 at the end of the body. Raises what S3 answers."""
-    told = line.partition(b";")[0].strip()
-    if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(told)):
+    reported = line.partition(b";")[0].strip()
+    if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(reported)):
         raise AwsError(400, "InvalidChunkSizeError", "The size of a chunk is not a hexadecimal number.", protocol="s3")
-    return int(told or b"0", 16)
+    return int(reported or b"0", 16)
 
 
 def list_parts(context: EmulatorContext, call: Call) -> Reply:

@@ -25,14 +25,14 @@ def simulate(context: EmulatorContext, call: Call) -> Reply:
     assert call.raw is not None
     given = parse_qs(call.raw.again()["wsgi.input"].read().decode())
     actions = [values[0] for key, values in sorted(given.items()) if key.startswith("ActionNames.member.")]
-    told = "".join(
+    text = "".join(
         f"<member><EvalActionName>{escape(action)}</EvalActionName><EvalResourceName>*</EvalResourceName>"
         "<EvalDecision>allowed</EvalDecision><MatchedStatements/><MissingContextValues/></member>"
         for action in actions
     )
     body = (
         f'<SimulatePrincipalPolicyResponse xmlns="{_NAMESPACE}"><SimulatePrincipalPolicyResult>'
-        f"<IsTruncated>false</IsTruncated><EvaluationResults>{told}</EvaluationResults>"
+        f"<IsTruncated>false</IsTruncated><EvaluationResults>{text}</EvaluationResults>"
         "</SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
     )
     return Reply(body=body.encode(), content_type="text/xml")

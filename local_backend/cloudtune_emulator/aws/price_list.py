@@ -27,10 +27,10 @@ _JSON = "application/x-amz-json-1.1"
 def products(context: EmulatorContext, call: Call) -> Reply:
     """GetProducts."""
     del context
-    asked = shapes.json_body(call, "pricing", "GetProducts")
-    if asked.get("ServiceCode") != _SERVICE:
+    request = shapes.json_body(call, "pricing", "GetProducts")
+    if request.get("ServiceCode") != _SERVICE:
         raise AwsError(400, "NotFoundException", f"Only the prices of {_SERVICE} are emulated.", protocol="json")
-    wanted = {one["Field"]: one["Value"] for one in asked.get("Filters") or ()}
+    wanted = {one["Field"]: one["Value"] for one in request.get("Filters") or ()}
     kind, region = wanted.get("instanceName", ""), wanted.get("regionCode", "")
     found = [one for use in ("training", "hosting") if (one := _product(use, kind, region)) is not None]
     return Reply(body={"FormatVersion": "aws_v1", "PriceList": [json.dumps(one) for one in found]}, content_type=_JSON)

@@ -36,14 +36,14 @@ _UNTOUCHED = ("ml.p4d.", "ml.p5.")
 
 def listed(context: EmulatorContext, call: Call) -> Reply | None:
     """ListServiceQuotas and ListAWSDefaultServiceQuotas; None for services that are moto's."""
-    asked = shapes.json_body(call, "service-quotas", call.name.partition(".")[2])
-    if asked.get("ServiceCode") != _SERVICE:
+    request = shapes.json_body(call, "service-quotas", call.name.partition(".")[2])
+    if request.get("ServiceCode") != _SERVICE:
         return None
     found = _quotas(context, call.region or context.settings.aws_region, is_default=call.name == DEFAULTS)
-    token = asked.get("NextToken") or "0"
+    token = request.get("NextToken") or "0"
     if not (token.isascii() and token.isdecimal() and len(token) < _LONGEST_TOKEN):
         raise AwsError(400, "InvalidPaginationTokenException", "Invalid NextToken.", protocol="json")
-    start, size = int(token), int(asked.get("MaxResults") or 20)
+    start, size = int(token), int(request.get("MaxResults") or 20)
     body: dict[str, Any] = {"Quotas": found[start : start + size]}
     if start + size < len(found):
         body["NextToken"] = str(start + size)

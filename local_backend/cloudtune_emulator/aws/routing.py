@@ -1,6 +1,6 @@
-"""Which face a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
+"""Which api a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
 
-Services with a face here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
+Services with a api here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
 apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
 are told by path. Some of the other services are moto's, see `passing.SERVICES`. Signatures are verified here, before
 anything is chosen by them.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Face
+    from cloudtune_emulator.http import Api
     from cloudtune_emulator.route import Route
 
 _BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/imported-models", "/provisioned-model",
@@ -29,7 +29,7 @@ _BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/impo
 
 
 class RequestInfo(NamedTuple):
-    """A request as the faces choose by it."""
+    """A request as the APIs choose by it."""
 
     method: str
     path: str
@@ -45,22 +45,22 @@ def find(context: EmulatorContext, request: Request) -> Route | None:
     if signed is None:
         return _by_key(context, request)
     authentication.verify(context, request, signed)
-    asked = RequestInfo(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
-    face = _faces().get(signed.service)
-    if face is None:
+    info = RequestInfo(request.method, raw_path(request), request.headers.get("X-Amz-Target", ""), signed.region)
+    api = _apis().get(signed.service)
+    if api is None:
         return moto_proxy.route(signed, request)
-    found = face(asked)
+    found = api(info)
     if found is None:
-        message = f"{signed.service} has no operation {asked.target or f'{asked.method} {asked.path}'} here."
+        message = f"{signed.service} has no operation {info.target or f'{info.method} {info.path}'} here."
         raise AwsError(404, "UnknownOperationException", message)
     return found
 
 
-def named(name: str, face: Face) -> Route:
+def named(name: str, api: Api) -> Route:
     """The route of a call that was read before."""
-    if face == "aws":
+    if api == "aws":
         return moto_proxy.named(name)
-    if face == "sagemaker":
+    if api == "sagemaker":
         from cloudtune_emulator.sagemaker import routes
 
         return routes.named(name)
@@ -74,12 +74,12 @@ def segment(escaped: str) -> str:
     return unquote(escaped)
 
 
-def _faces() -> dict[str, Callable[[RequestInfo], Route | None]]:
+def _apis() -> dict[str, Callable[[RequestInfo], Route | None]]:
     from cloudtune_emulator.bedrock import routes as bedrock
     from cloudtune_emulator.sagemaker import routes as sagemaker
 
     return {
-        "bedrock": bedrock.find, "sagemaker": sagemaker.face, "sagemaker-mlflow": sagemaker.face,
+        "bedrock": bedrock.find, "sagemaker": sagemaker.api, "sagemaker-mlflow": sagemaker.api,
         "application-autoscaling": sagemaker.scaling,
     }  # fmt: skip
 

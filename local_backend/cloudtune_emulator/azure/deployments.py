@@ -85,7 +85,7 @@ def dressed(error: ApiError) -> ApiError:
         429: "TooManyRequests",
         500: "InternalServerError",
     }
-    found = ArmError(error.status, error.told[0] or codes.get(error.status, "BadRequest"), str(error))
+    found = ArmError(error.status, error.vendor_words[0] or codes.get(error.status, "BadRequest"), str(error))
     found.headers = error.headers
     return found
 

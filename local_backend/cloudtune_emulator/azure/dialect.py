@@ -70,14 +70,14 @@ def dressed_file(view: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_full(context: EmulatorContext, call: Call) -> None:
     """No more than a hundred files."""
-    if context.store.count("file", call.face) >= MOST_FILES:
+    if context.store.count("file", call.api) >= MOST_FILES:
         message = f"The resource holds {MOST_FILES} files already. Delete some before you upload more."
         raise ApiError(400, message, code="quotaExceeded")
 
 
 def refuse_busy(context: EmulatorContext, call: Call) -> None:
     """No more jobs than may run and wait. The words, and the status, are not documented."""
-    going = sum(context.status(job, call.now).finished_at is None for job in context.store.all("job", call.face))
+    going = sum(context.status(job, call.now).finished_at is None for job in context.store.all("job", call.api))
     if going >= MOST_GOING:
         message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."
         raise ApiError(429, message, code="quota_exceeded", type="requests")

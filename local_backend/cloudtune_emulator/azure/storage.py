@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from werkzeug.wrappers import Request
 
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Face
+    from cloudtune_emulator.http import Api
 
 ROOT = "/blobs/"
 CONTAINER = "workspaceblobs"
@@ -58,11 +58,11 @@ class BlobError(ApiError):
 
     def reply(self) -> Reply:
         """The answer that carries it."""
-        told = ET.Element("Error")
-        ET.SubElement(told, "Code").text = self._code
-        ET.SubElement(told, "Message").text = self._message
+        element = ET.Element("Error")
+        ET.SubElement(element, "Code").text = self._code
+        ET.SubElement(element, "Message").text = self._message
         headers = self.headers | {"x-ms-error-code": self._code}
-        return Reply(status=self.status, body=ET.tostring(told), headers=headers, content_type="application/xml")
+        return Reply(status=self.status, body=ET.tostring(element), headers=headers, content_type="application/xml")
 
 
 # -- what the workspace tells ----------------------------------------------------------------------------------------
@@ -116,11 +116,11 @@ def named(name: str) -> Route:
     return Route("azure", name, handler, check_key)
 
 
-def read_blob(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def read_blob(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     """The body goes into a file without a name; its largest size is the service's."""
     held = received(request.stream, _LARGEST_LIST if request.args.get("comp") == "blocklist" else _LARGEST)
     files = {"body": SentFile(filename=ids["blob"], stream=held)}
-    return replace(read_head(request, face, name, ids, now), files=files)
+    return replace(read_head(request, api, name, ids, now), files=files)
 
 
 def _dressed(error: ApiError) -> ApiError:
@@ -156,10 +156,15 @@ def _to_sign(request: Request, account: str) -> str:
     if headers.get("content-length") == "0":
         del headers["content-length"]
     lines = [request.method, *(headers.get(name, "") for name in _SIGNED)]
-    ours = sorted((name, value) for name, value in headers.items() if name.startswith("x-ms-"))
+    own_headers = sorted((name, value) for name, value in headers.items() if name.startswith("x-ms-"))
     path = quote(request.path, safe="/~")
     query = "".join(f"\n{name.lower()}:{unquote(value)}" for name, value in sorted(request.args.items()))
-    return "\n".join(lines) + "\n" + "".join(f"{name}:{value}\n" for name, value in ours) + f"/{account}{path}{query}"
+    return (
+        "\n".join(lines)
+        + "\n"
+        + "".join(f"{name}:{value}\n" for name, value in own_headers)
+        + f"/{account}{path}{query}"
+    )
 
 
 def put(context: EmulatorContext, call: Call) -> Reply:
@@ -216,16 +221,16 @@ def _keep(context: EmulatorContext, call: Call, stream: Any) -> Reply:
 def head(context: EmulatorContext, call: Call) -> Reply:
     """What a blob is like."""
     blob = _find(context, call)
-    told = {"Content-Length": str(blob["bytes"]), "x-ms-blob-type": "BlockBlob", "Accept-Ranges": "bytes"}
-    return Reply(body=(), headers=_headers(blob) | told, content_type="application/octet-stream")
+    headers_out = {"Content-Length": str(blob["bytes"]), "x-ms-blob-type": "BlockBlob", "Accept-Ranges": "bytes"}
+    return Reply(body=(), headers=_headers(blob) | headers_out, content_type="application/octet-stream")
 
 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """A blob's bytes."""
     blob = _find(context, call)
     path = context.store.content(_content(blob["id"]))
-    told = {"x-ms-blob-type": "BlockBlob", "Content-Range": f"bytes 0-{blob['bytes'] - 1}/{blob['bytes']}"}
-    return Reply(body=path, headers=_headers(blob) | told, content_type="application/octet-stream")
+    headers_out = {"x-ms-blob-type": "BlockBlob", "Content-Range": f"bytes 0-{blob['bytes'] - 1}/{blob['bytes']}"}
+    return Reply(body=path, headers=_headers(blob) | headers_out, content_type="application/octet-stream")
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:

@@ -20,7 +20,7 @@ from cloudtune_emulator.bedrock import (
     resources,
     rows,
 )
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
@@ -71,19 +71,19 @@ def _refuse_names(context: EmulatorContext, call: Call) -> None:
 
 def _take(context: EmulatorContext, job: dict[str, Any]) -> None:
     name = f"{job['region']}/{job['request']['customModelName']}"
-    context.store.remove("model_name", FACE, name)
-    context.store.add("model_name", FACE, {"id": name, "job": job["id"]})
+    context.store.remove("model_name", API, name)
+    context.store.add("model_name", API, {"id": name, "job": job["id"]})
 
 
 def _base(context: EmulatorContext, call: Call, kind: str) -> tuple[str, str | None]:
     """The base model, and the ARN of the tuned one that the job goes on from."""
     if kind not in base_models.METHODS:
         raise invalid(f"The customization type {kind} cannot be asked for.")
-    asked = call.body["baseModelIdentifier"]
-    tuned = models.either(context, call, asked)
+    identifier = call.body["baseModelIdentifier"]
+    tuned = models.either(context, call, identifier)
     if tuned is not None and tuned["job"] is None:
         raise invalid(f"The model {tuned['name']} was registered, and training on from such a model is not emulated.")
-    base, origin = (base_models.plain(asked), None) if tuned is None else (tuned["base"], tuned["arn"])
+    base, origin = (base_models.plain(identifier), None) if tuned is None else (tuned["base"], tuned["arn"])
     faults = [fault] if (fault := base_models.unfit(base, kind, call.region, call.now)) else []
     faults += base_models.hyperparameters(base, kind, call.body.get("hyperParameters") or {})[1]
     base_models.refuse(faults)
@@ -110,7 +110,7 @@ def _job(context: EmulatorContext, call: Call, kind: str, base: str, origin: str
     job_id = resources.named_id("job", call.region, body["jobName"])
     model_id = resources.named_id("model", job_id)
     return {
-        "id": job_id, "face": FACE, "region": call.region, "name": body["jobName"], "created": call.now,
+        "id": job_id, "api": API, "region": call.region, "name": body["jobName"], "created": call.now,
         "arn": resources.arn(context, call.region, f"model-customization-job/{base}/{job_id}"),
         "request": body, "base": base, "trains": origin or base, "kind": kind, "method": _METHODS[kind],
         "hyperparameters": dict(body.get("hyperParameters") or {}), "acts": [], "settled": False,
@@ -177,8 +177,8 @@ def _logged(context: EmulatorContext, place: buckets.Place) -> bytes:
 
 def _logged_row(line: bytes) -> bytes:
     try:
-        asked = msgspec.json.decode(line)["input"]["inputBodyJson"]
-        return msgspec.json.encode({"schemaVersion": "bedrock-conversation-2024"} | asked)
+        logged = msgspec.json.decode(line)["input"]["inputBodyJson"]
+        return msgspec.json.encode({"schemaVersion": "bedrock-conversation-2024"} | logged)
     except (msgspec.DecodeError, KeyError, TypeError):
         return line
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws.errors import conflict, invalid
 from cloudtune_emulator.bedrock import models, resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def update(context: EmulatorContext, call: Call) -> Reply:
         _deployable(context, call, call.body["modelArn"])
         found["model"] = serving(context, found, call.now)
         found["update"] = {"model": call.body["modelArn"], "at": call.now}
-        context.store.save(KIND, FACE, found)
+        context.store.save(KIND, API, found)
     return Reply(status=202, body={"customModelDeploymentArn": found["arn"]})
 
 
@@ -90,7 +90,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
         found = _find(context, call)
         if status(context, found, call.now) == "Creating":
             raise conflict(f"The deployment {found['name']} is being created and cannot be deleted yet.")
-        context.store.remove(KIND, FACE, found["id"])
+        context.store.remove(KIND, API, found["id"])
     return Reply(body={})
 
 

@@ -15,7 +15,7 @@ from cloudtune.files.model_files import json_object
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.aws.errors import conflict, invalid
 from cloudtune_emulator.bedrock import resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.engines import ScriptEngine
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.job_timeline import Script
@@ -154,14 +154,14 @@ def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | 
 
     def record() -> None:
         if said == "Completed":
-            asked = job["request"]
+            request = job["request"]
             context.store.add(
-                MODEL, FACE,
+                MODEL, API,
                 {"id": job["model"], "arn": job["model_arn"], "region": job["region"], "created": _ended(job),
-                 "name": asked["importedModelName"], "job": job["id"], "architecture": job["architecture"],
-                 "source": asked["modelDataSource"], "tags": resources.tags(asked.get("importedModelTags"))},
+                 "name": request["importedModelName"], "job": job["id"], "architecture": job["architecture"],
+                 "source": request["modelDataSource"], "tags": resources.tags(request.get("importedModelTags"))},
             )  # fmt: skip
-            copy(context, asked["modelDataSource"]["s3DataSource"]["s3Uri"], job["model"])
+            copy(context, request["modelDataSource"]["s3DataSource"]["s3Uri"], job["model"])
 
     return Ended(_ended(job), record)
 
@@ -180,14 +180,17 @@ def copy(context: EmulatorContext, uri: str, model: str) -> None:
 def get_job(context: EmulatorContext, call: Call) -> Reply:
     """GetModelImportJob."""
     job = resources.find(context, JOB, call, call.ids["jobIdentifier"], "import job")
-    asked = job["request"]
-    shown = _summary(context, call, job) | {"roleArn": asked["roleArn"], "modelDataSource": asked["modelDataSource"]}
+    request = job["request"]
+    shown = _summary(context, call, job) | {
+        "roleArn": request["roleArn"],
+        "modelDataSource": request["modelDataSource"],
+    }
     if _word(job, call.now) == "Failed":
         shown["failureMessage"] = job["fault"] or job["failure"]
-    if "vpcConfig" in asked:
-        shown["vpcConfig"] = asked["vpcConfig"]
-    if "importedModelKmsKeyId" in asked:
-        shown["importedModelKmsKeyArn"] = asked["importedModelKmsKeyId"]
+    if "vpcConfig" in request:
+        shown["vpcConfig"] = request["vpcConfig"]
+    if "importedModelKmsKeyId" in request:
+        shown["importedModelKmsKeyArn"] = request["importedModelKmsKeyId"]
     return Reply(body=shown)
 
 
@@ -216,7 +219,7 @@ def _summary(context: EmulatorContext, call: Call, job: dict[str, Any]) -> dict[
 def get_model(context: EmulatorContext, call: Call) -> Reply:
     """GetImportedModel."""
     model = resources.find(context, MODEL, call, call.ids["modelIdentifier"], "model")
-    job = context.store.get(JOB, FACE, model["job"])
+    job = context.store.get(JOB, API, model["job"])
     assert job is not None
     units = {"customModelUnitsPerModelCopy": 1, "customModelUnitsVersion": "v1.0"}
     shown = _model_summary(context, model) | {
@@ -245,7 +248,7 @@ def delete_model(context: EmulatorContext, call: Call) -> Reply:
     """DeleteImportedModel."""
     with context.store.alone():
         model = resources.find(context, MODEL, call, call.ids["modelIdentifier"], "model")
-        context.store.remove(MODEL, FACE, model["id"])
+        context.store.remove(MODEL, API, model["id"])
     return Reply(body={})
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cloudtune_emulator.aws import buckets
 from cloudtune_emulator.aws.errors import conflict
 from cloudtune_emulator.bedrock import base_models, models, resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.http import Call, Reply
 from cloudtune_emulator.store import Ended
 
@@ -62,8 +62,8 @@ def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
     """Whether a model, or a job that has not ended, has that name; others have given it back."""
     if models.by_name(context, call.region, name) is not None:
         return True
-    held = context.store.get("model_name", FACE, f"{call.region}/{name}")
-    job = None if held is None else context.store.get("job", FACE, held["job"])
+    held = context.store.get("model_name", API, f"{call.region}/{name}")
+    job = None if held is None else context.store.get("job", API, held["job"])
     return job is not None and word(job, context.status(job, call.now), call.now) not in ENDED
 
 
@@ -123,27 +123,29 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
             raise conflict(f"The job {job['name']} is {said} and cannot be stopped.")
         if said == "InProgress":
             context.engine.act(job, "cancel", call.now)
-            context.store.save("job", FACE, job)
+            context.store.save("job", API, job)
     return Reply(body={})
 
 
 def _view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call: Call) -> dict[str, Any]:
-    asked = job["request"]
+    request = job["request"]
     said = word(job, seen, call.now)
     shown = _common(context, job, seen, call, said) | {
-        "outputModelName": asked["customModelName"], "roleArn": asked["roleArn"],
-        "hyperParameters": job["hyperparameters"], "trainingDataConfig": asked["trainingDataConfig"],
-        "validationDataConfig": asked.get("validationDataConfig") or {"validators": []},
-        "outputDataConfig": asked["outputDataConfig"], "customizationType": job["kind"],
+        "outputModelName": request["customModelName"], "roleArn": request["roleArn"],
+        "hyperParameters": job["hyperparameters"], "trainingDataConfig": request["trainingDataConfig"],
+        "validationDataConfig": request.get("validationDataConfig") or {"validators": []},
+        "outputDataConfig": request["outputDataConfig"], "customizationType": job["kind"],
     }  # fmt: skip
-    shown |= {name: asked[name] for name in ("clientRequestToken", "vpcConfig", "customizationConfig") if name in asked}
+    shown |= {
+        name: request[name] for name in ("clientRequestToken", "vpcConfig", "customizationConfig") if name in request
+    }
     if said == "Completed":
         shown["outputModelArn"] = job["fine_tuned_model"]
         shown |= models.losses(job)
     if said == "Failed":
         shown["failureMessage"] = str((seen.error or {}).get("message", ""))[:2048]
-    if "customModelKmsKeyId" in asked:
-        shown["outputModelKmsKeyArn"] = asked["customModelKmsKeyId"]
+    if "customModelKmsKeyId" in request:
+        shown["outputModelKmsKeyArn"] = request["customModelKmsKeyId"]
     return shown
 
 

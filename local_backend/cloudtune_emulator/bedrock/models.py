@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws.errors import conflict, invalid, not_found
 from cloudtune_emulator.bedrock import base_models, resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ _SHOWN = ("trainingDataConfig", "validationDataConfig", "outputDataConfig", "cus
 
 def add(context: EmulatorContext, job: dict[str, Any], at: float) -> None:
     """The model of a job that has ended well."""
-    asked = job["request"]
+    request = job["request"]
     context.store.add(
-        KIND, FACE,
+        KIND, API,
         {"id": job["model_id"], "arn": job["fine_tuned_model"], "region": job["region"], "created": at,
-         "name": asked["customModelName"], "base": job["base"], "trains": job["trains"], "job": job["id"],
-         "kind": job["kind"], "tags": resources.tags(asked.get("customModelTags"))},
+         "name": request["customModelName"], "base": job["base"], "trains": job["trains"], "job": job["id"],
+         "kind": job["kind"], "tags": resources.tags(request.get("customModelTags"))},
     )  # fmt: skip
 
 
@@ -55,13 +55,13 @@ def get(context: EmulatorContext, call: Call) -> Reply:
     if model["job"] is None:
         del shown["baseModelArn"]  # the list has to tell it, and this need not
         return Reply(body=shown | _registered(model, call.now))
-    job = context.store.get("job", FACE, model["job"])
+    job = context.store.get("job", API, model["job"])
     assert job is not None
-    asked = job["request"]
+    request = job["request"]
     shown |= {"jobName": job["name"], "jobArn": job["arn"], "hyperParameters": job["hyperparameters"]}
-    shown |= {name: asked[name] for name in _SHOWN if name in asked} | losses(job)
-    if "customModelKmsKeyId" in asked:
-        shown["modelKmsKeyArn"] = asked["customModelKmsKeyId"]
+    shown |= {name: request[name] for name in _SHOWN if name in request} | losses(job)
+    if "customModelKmsKeyId" in request:
+        shown["modelKmsKeyArn"] = request["customModelKmsKeyId"]
     return Reply(body=shown)
 
 
@@ -87,7 +87,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
             raise conflict(f"The model {model['name']} is being created and cannot be deleted yet.")
         if users := _users(context, model["arn"]):
             raise conflict(f"The model {model['name']} is in use by {', '.join(users)}.")
-        context.store.remove(KIND, FACE, model["id"])
+        context.store.remove(KIND, API, model["id"])
     return Reply(body={})
 
 
@@ -105,7 +105,7 @@ def _summary(context: EmulatorContext, call: Call, model: dict[str, Any]) -> dic
 
 def must(context: EmulatorContext, arn: str) -> dict[str, Any]:
     """A model that a deployment names. Raises AwsError."""
-    found = context.store.get(KIND, FACE, arn.rpartition("/")[2])
+    found = context.store.get(KIND, API, arn.rpartition("/")[2])
     if found is None:
         raise not_found(f"The model {arn} was not found.")
     return found
@@ -114,7 +114,7 @@ def must(context: EmulatorContext, arn: str) -> dict[str, Any]:
 def _users(context: EmulatorContext, model: str) -> list[str]:
     """ARNs of the deployments and the provisioned throughput that need a model."""
     return [
-        one["arn"] for kind in (DEPLOYMENT, THROUGHPUT) for one in context.store.all(kind, FACE)
+        one["arn"] for kind in (DEPLOYMENT, THROUGHPUT) for one in context.store.all(kind, API)
         if model in (one["model"], (one["update"] or {}).get("model"))
     ]  # fmt: skip
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
     from cloudtune_emulator.http import Call
 
-FACE = "bedrock"
+API = "bedrock"
 DEFAULT_PAGE = 100
 MOST_TAGS = 50
 """A resource may have fifty (the text of TooManyTagsException's members; botocore 1.44.5)."""
@@ -54,13 +54,13 @@ def stamp(context: EmulatorContext, moment: float) -> str:
 
 def under(context: EmulatorContext, kind: str, region: str) -> list[dict[str, Any]]:
     """All of a kind in that region, oldest first."""
-    return [one for one in context.store.all(kind, FACE) if one["region"] == region]
+    return [one for one in context.store.all(kind, API) if one["region"] == region]
 
 
 def find(context: EmulatorContext, kind: str, call: Call, identifier: str, what: str) -> dict[str, Any]:
     """One by its ARN, its id or its name. Raises AwsError."""
     if identifier.startswith("arn:"):
-        found = context.store.get(kind, FACE, identifier.rpartition("/")[2])
+        found = context.store.get(kind, API, identifier.rpartition("/")[2])
         if found is not None and found["arn"] != identifier:
             found = None
     else:
@@ -73,7 +73,7 @@ def find(context: EmulatorContext, kind: str, call: Call, identifier: str, what:
 def by_name(context: EmulatorContext, kind: str, region: str, name: str) -> dict[str, Any] | None:
     """One by its name in that region."""
     if kind in _NAMED:
-        return context.store.get(kind, FACE, named_id(kind, region, name))
+        return context.store.get(kind, API, named_id(kind, region, name))
     return next((one for one in reversed(under(context, kind, region)) if one["name"] == name), None)
 
 
@@ -86,12 +86,12 @@ def repeated(context: EmulatorContext, call: Call, kind: str) -> dict[str, Any] 
     token = call.body.get("clientRequestToken")
     if token is None:
         return None
-    held = context.store.get("token", FACE, f"{call.name}/{call.region}/{token}")
+    held = context.store.get("token", API, f"{call.name}/{call.region}/{token}")
     if held is None:
         return None
     if held["request"] != _digest(call.body):
         raise conflict("The client request token was used before with different parameters.")
-    made = context.store.get(kind, FACE, held["made"])
+    made = context.store.get(kind, API, held["made"])
     if made is None:
         raise conflict("The client request token was used before, and what it made is gone.")
     return made
@@ -99,10 +99,10 @@ def repeated(context: EmulatorContext, call: Call, kind: str) -> dict[str, Any] 
 
 def keep(context: EmulatorContext, call: Call, kind: str, document: dict[str, Any]) -> None:
     """Store what was made, and its token beside it."""
-    context.store.add(kind, FACE, document)
+    context.store.add(kind, API, document)
     if (token := call.body.get("clientRequestToken")) is not None:
         name = f"{call.name}/{call.region}/{token}"
-        context.store.add("token", FACE, {"id": name, "request": _digest(call.body), "made": document["id"]})
+        context.store.add("token", API, {"id": name, "request": _digest(call.body), "made": document["id"]})
 
 
 def _digest(body: dict[str, Any]) -> str:
@@ -202,7 +202,7 @@ def tag_resource(context: EmulatorContext, call: Call) -> Reply:
     with context.store.alone():
         kind, found = _tagged(context, call)
         found["tags"] = tags([*found["tags"], *call.body["tags"]])
-        context.store.save(kind, FACE, found)
+        context.store.save(kind, API, found)
     return Reply(body={})
 
 
@@ -211,7 +211,7 @@ def untag_resource(context: EmulatorContext, call: Call) -> Reply:
     with context.store.alone():
         kind, found = _tagged(context, call)
         found["tags"] = [tag for tag in found["tags"] if tag["key"] not in call.body["tagKeys"]]
-        context.store.save(kind, FACE, found)
+        context.store.save(kind, API, found)
     return Reply(body={})
 
 
@@ -223,7 +223,7 @@ def list_tags(context: EmulatorContext, call: Call) -> Reply:
 def _tagged(context: EmulatorContext, call: Call) -> tuple[str, dict[str, Any]]:
     wanted = call.body["resourceARN"]
     for kind in _KINDS:
-        found = context.store.get(kind, FACE, wanted.rpartition("/")[2])
+        found = context.store.get(kind, API, wanted.rpartition("/")[2])
         if found is not None and found["arn"] == wanted:
             return kind, found
     raise not_found(f"The resource {wanted} was not found.")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from cloudtune_emulator.aws.routing import RequestInfo
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import Face
+    from cloudtune_emulator.http import Api
     from cloudtune_emulator.route import Handler
 
 CONTROL: dict[str, Handler] = {
@@ -82,16 +82,16 @@ _LARGEST_JSON = 25 << 20
 """Of InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
 
 
-def find(asked: RequestInfo) -> Route | None:
+def find(request: RequestInfo) -> Route | None:
     """The route for a request. Raises AwsError where the operation is known and not emulated."""
     for service, handlers in _PLANES:
-        found = shapes.route(service, asked.method, asked.path)
+        found = shapes.route(service, request.method, request.path)
         if found is None:
             continue
         name, ids = found
         if name not in handlers:
             raise AwsError(501, "NotImplementedException", f"{name} is not emulated.")
-        reading = functools.partial(read, region=asked.region)
+        reading = functools.partial(read, region=request.region)
         return Route(
             "bedrock", _PREFIX + name, handlers[name], verified, ids, reading, dressed("rest-json"), _check_shape
         )
@@ -113,7 +113,7 @@ def _check_shape(context: EmulatorContext, call: Call) -> None:
         shapes.check("bedrock-runtime", operation, {}, call.query, call.body | {"modelId": "a.b"})
 
 
-def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float, *, region: str) -> Call:
+def read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float, *, region: str) -> Call:
     """The call: its body is JSON, also where it is a model's own."""
     data = read_body(request, _LARGEST_JSON)
     try:
@@ -122,4 +122,4 @@ def read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: f
         raise AwsError(400, "SerializationException", f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise AwsError(400, "SerializationException", "The body must be a JSON object.")
-    return replace(read_head(request, face, name, ids, now), body=body, region=region)
+    return replace(read_head(request, api, name, ids, now), body=body, region=region)

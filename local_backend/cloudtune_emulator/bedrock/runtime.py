@@ -41,8 +41,8 @@ class Answer(NamedTuple):
     @property
     def usage(self) -> dict[str, int]:
         """Tokens in and out."""
-        asked, said = self.spoken.prompt_tokens, self.spoken.completion_tokens
-        return {"inputTokens": asked, "outputTokens": said, "totalTokens": asked + said}
+        prompt_tokens, said = self.spoken.prompt_tokens, self.spoken.completion_tokens
+        return {"inputTokens": prompt_tokens, "outputTokens": said, "totalTokens": prompt_tokens + said}
 
 
 def converse(context: EmulatorContext, call: Call) -> Reply:

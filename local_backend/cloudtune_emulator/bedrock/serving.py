@@ -18,7 +18,7 @@ from cloudtune_emulator.bedrock import (
     resources,
     throughput,
 )
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.engines import Sampling, Served, Spoken
 
 if TYPE_CHECKING:
@@ -43,34 +43,35 @@ def family(context: EmulatorContext, call: Call) -> str:
 
 def served(context: EmulatorContext, call: Call) -> Served:
     """The model of the id in the path. Raises AwsError."""
-    asked = call.ids["modelId"]
-    if ":custom-model-deployment/" in asked:
-        one = resources.find(context, deployments.KIND, call, asked, "custom model deployment")
+    model_id = call.ids["modelId"]
+    if ":custom-model-deployment/" in model_id:
+        one = resources.find(context, deployments.KIND, call, model_id, "custom model deployment")
         if deployments.status(context, one, call.now) != "Active":
             raise AwsError(429, "ModelNotReadyException", _NOT_READY)
-        return _tuned(context, asked, deployments.serving(context, one, call.now))
-    if ":provisioned-model/" in asked:
-        one = resources.find(context, throughput.KIND, call, asked, "provisioned model")
+        return _tuned(context, model_id, deployments.serving(context, one, call.now))
+    if ":provisioned-model/" in model_id:
+        one = resources.find(context, throughput.KIND, call, model_id, "provisioned model")
         if throughput.status(context, one, call.now) == "Creating":
             raise AwsError(429, "ModelNotReadyException", _NOT_READY)
         model = throughput.serving(context, one, call.now)
-        return _base(base_models.plain(model)) if ":foundation-model/" in model else _tuned(context, asked, model)
-    if ":imported-model/" in asked:
-        return _imported(context, call, asked)
-    if ":custom-model/" in asked:
-        models.find(context, call, asked)
+        return _base(base_models.plain(model)) if ":foundation-model/" in model else _tuned(context, model_id, model)
+    if ":imported-model/" in model_id:
+        return _imported(context, call, model_id)
+    if ":custom-model/" in model_id:
+        models.find(context, call, model_id)
         raise invalid(
-            f"Invocation of model ID {asked} with on-demand throughput isn\u2019t supported. Retry your request with "
+            f"Invocation of model ID {model_id} with on-demand throughput isn\u2019t supported. Retry "
+            f"your request with "
             "the ID or ARN of an inference profile that contains this model."
         )
-    return _base(base_models.plain(asked))
+    return _base(base_models.plain(model_id))
 
 
 def _tuned(context: EmulatorContext, name: str, arn: str) -> Served:
     model = models.must(context, arn)
     if model["job"] is None:
         return Served(name=name, base=model["base"], folder=imports.fetched(context, model))
-    job = context.store.get("job", FACE, model["job"])
+    job = context.store.get("job", API, model["job"])
     assert job is not None
     return Served(
         name=name, base=model["base"], job=job, training_file=context.store.content(f"{job['id']}-training.jsonl")

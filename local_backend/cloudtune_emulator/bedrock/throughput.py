@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.aws.errors import conflict, invalid
 from cloudtune_emulator.bedrock import base_models, models, resources
-from cloudtune_emulator.bedrock.resources import FACE
+from cloudtune_emulator.bedrock.resources import API
 from cloudtune_emulator.http import Call, Reply
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def update(context: EmulatorContext, call: Call) -> Reply:
                 raise invalid("The desired model must have the same base model.")
             found["model"] = serving(context, found, call.now)
             found["update"] = {"model": model, "at": call.now}
-        context.store.save(KIND, FACE, found)
+        context.store.save(KIND, API, found)
     return Reply(body={})
 
 
@@ -97,7 +97,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
                 f"The provisioned throughput {found['name']} is committed until {resources.stamp(context, until)}."
             )
             raise conflict(message)
-        context.store.remove(KIND, FACE, found["id"])
+        context.store.remove(KIND, API, found["id"])
     return Reply(body={})
 
 

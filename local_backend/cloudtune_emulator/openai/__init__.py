@@ -1,1 +1,1 @@
-"""The OpenAI face: files, uploads, fine-tuning jobs, models, chat completions and responses."""
+"""The OpenAI api: files, uploads, fine-tuning jobs, models, chat completions and responses."""

@@ -49,8 +49,8 @@ def asked_model(context: EmulatorContext, call: Call) -> Served:
     name = call.ids.get("deployment") or call.body.get("model")
     if not isinstance(name, str) or not name:
         raise ApiError(400, "you must provide a model parameter", param="model")
-    if call.face == "azure":
-        from cloudtune_emulator.azure import deployments  # which needs the models of this face
+    if call.api == "azure":
+        from cloudtune_emulator.azure import deployments  # which needs the models of this api
 
         return deployments.served(context, call, name)
     return models.find(context, call, name)

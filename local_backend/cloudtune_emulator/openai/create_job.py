@@ -84,35 +84,35 @@ def create(context: EmulatorContext, call: Call) -> Reply:
     base = _tunable(context, call, method)
     if context.settings.jobs_per_day is not None:
         _daily(context, call)
-    if call.face == "azure":
+    if call.api == "azure":
         dialect.refuse_busy(context, call)
     training = _file(context, call, "training_file")
     validation = _file(context, call, "validation_file") if body.get("validation_file") else None
-    if method == "reinforcement" and call.face == "azure" and validation is None:
+    if method == "reinforcement" and call.api == "azure" and validation is None:
         # Azure requires one for this method (learn.microsoft.com, reinforcement fine-tuning, seen 2026-11-21).
         raise ApiError(400, "validation_file is required for reinforcement fine-tuning.", param="validation_file")
     job_id = new_id("ftjob-")
     job: dict[str, Any] = {
-        "id": job_id, "face": call.face, "created": call.now, "request": body, "base": base, "method": method,
+        "id": job_id, "api": call.api, "created": call.now, "request": body, "base": base, "method": method,
         "method_extra": extra, "hyperparameters": hyperparameters, "acts": [], "settled": False,
         "seed": secrets.randbelow(2**31) if body.get("seed") is None else body["seed"],
-        "fine_tuned_model": models.tuned_name(context, call.face, base, body.get("suffix"), job_id),
+        "fine_tuned_model": models.tuned_name(context, call.api, base, body.get("suffix"), job_id),
         "result_file": new_id("file-result-"),
     }  # fmt: skip
     paths = (context.store.content(training["id"]), context.store.content(validation["id"]) if validation else None)
-    known = load("azure_openai" if call.face == "azure" else "openai").model(base)
+    known = load("azure_openai" if call.api == "azure" else "openai").model(base)
     takes_images = known is None or "image" in known.inputs
     job["course"] = _course(method, hyperparameters, *paths, takes_images=takes_images)
     if job["course"]["error"] is None and context.faults.condition("unsafe_file", call.name):
         job["course"]["error"] = _UNSAFE
     context.engine.begin(job, *paths)
-    context.store.add("job", call.face, job)
+    context.store.add("job", call.api, job)
     return Reply(body=jobs.view(context, job, context.status(job, call.now), call.now))
 
 
 def _fields(call: Call) -> None:
     body = call.body
-    known = KNOWN | ({"trainingType"} if call.face == "azure" else frozenset())
+    known = KNOWN | ({"trainingType"} if call.api == "azure" else frozenset())
     if unknown := sorted(set(body) - known):
         # https://github.com/openai/openai-openapi: CreateFineTuningJobRequest names no others.
         message = f"Additional properties are not allowed ({', '.join(repr(name) for name in unknown)} unexpected)"
@@ -120,7 +120,7 @@ def _fields(call: Call) -> None:
     for name in ("model", "training_file"):
         if not isinstance(body.get(name), str) or not body[name]:
             raise ApiError(400, f"'{name}' is a required property", param=name)
-    if call.face == "mantle":
+    if call.api == "mantle":
         mantle.refuse(body)
     _suffix(call)
     seed = body.get("seed")
@@ -140,10 +140,10 @@ def _suffix(call: Call) -> None:
     suffix = call.body.get("suffix")
     if suffix is None:
         return
-    most = 18 if call.face == "azure" else 64
+    most = 18 if call.api == "azure" else 64
     if not isinstance(suffix, str) or not 1 <= len(suffix) <= most:
         raise ApiError(400, f"{suffix!r} is too long or too short: 1 to {most} characters - 'suffix'", param="suffix")
-    if call.face == "azure" and "." in suffix:
+    if call.api == "azure" and "." in suffix:
         raise ApiError(400, f"{suffix!r} must not contain dots - 'suffix'", param="suffix")
 
 
@@ -165,16 +165,16 @@ def _method(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     if kind not in _RANGES:
         raise ApiError(400, f"'{kind}' is not one of {sorted(_RANGES)} - 'method.type'", param="method.type")
     config = method.get(kind) or {}
-    asked = config.get("hyperparameters") or {}
+    hyperparameters = config.get("hyperparameters") or {}
     if body.get("hyperparameters"):
-        if asked:
+        if hyperparameters:
             raise ApiError(400, "Give hyperparameters in 'method' only.", param="hyperparameters")
-        asked = body["hyperparameters"]
+        hyperparameters = body["hyperparameters"]
     ranges = _RANGES[kind]
     efforts = {"reasoning_effort"} if kind == "reinforcement" else set()
-    if unknown := sorted(set(asked) - set(ranges) - efforts):
+    if unknown := sorted(set(hyperparameters) - set(ranges) - efforts):
         raise ApiError(400, f"Unknown hyperparameter '{unknown[0]}' for {kind}.", param=f"hyperparameters.{unknown[0]}")
-    for name, value in asked.items():
+    for name, value in hyperparameters.items():
         _in_range(name, value, ranges.get(name))
     extra = {name: value for name, value in config.items() if name != "hyperparameters"}
     if kind == "reinforcement" and not isinstance(extra.get("grader"), dict):
@@ -182,7 +182,7 @@ def _method(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
     defaults: dict[str, Any] = dict.fromkeys(ranges, "auto")
     if efforts:
         defaults["reasoning_effort"] = "default"
-    return kind, extra, defaults | {name: value for name, value in asked.items() if value is not None}
+    return kind, extra, defaults | {name: value for name, value in hyperparameters.items() if value is not None}
 
 
 def _in_range(name: str, value: Any, limits: tuple[float, float, bool] | None) -> None:
@@ -205,7 +205,7 @@ def _tunable(context: EmulatorContext, call: Call, method: str) -> str:
     """The base model, or the refusal; a tuned model is trained on from its own base."""
     name = call.body["model"]
     base = models.base_of(context, call, name)
-    if base is None or method not in models.tunable(call.face)[base]:
+    if base is None or method not in models.tunable(call.api)[base]:
         message = f"Model {name} is not available for fine-tuning or does not exist."
         if base is not None:
             message = f"Model {name} does not support the fine-tuning method '{method}'."
@@ -215,7 +215,7 @@ def _tunable(context: EmulatorContext, call: Call, method: str) -> str:
 
 def _daily(context: EmulatorContext, call: Call) -> None:
     """429 ``daily_rate_limit_exceeded`` (johny-b/llmcomp #58, seen 2026-11-21): waiting minutes does not help."""
-    made = [job for job in context.store.all("job", call.face) if job["created"] > call.now - 86400]
+    made = [job for job in context.store.all("job", call.api) if job["created"] > call.now - 86400]
     if len(made) >= (context.settings.jobs_per_day or 0):
         wait = math.ceil(made[0]["created"] + 86400 - call.now)
         message = (
@@ -228,7 +228,7 @@ def _daily(context: EmulatorContext, call: Call) -> None:
 def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
     """A file that is there, is meant for training and is ready (openai-python #1224, seen 2026-11-21)."""
     name = call.body[param]
-    file = context.store.get("file", call.face, name) if isinstance(name, str) else None
+    file = context.store.get("file", call.api, name) if isinstance(name, str) else None
     if file is None:
         raise ApiError(400, f"invalid {param}: {name}", param=param)
     if file["purpose"] != "fine-tune":
@@ -239,16 +239,16 @@ def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
 
 
 def _course(
-    method: str, asked: dict[str, Any], training: Any, validation: Any, *, takes_images: bool
+    method: str, requested: dict[str, Any], training: Any, validation: Any, *, takes_images: bool
 ) -> dict[str, Any]:  # fmt: skip
     """What "auto" becomes: 3 epochs, a batch of 0.2 % of the rows, as the vendor's own choice is not documented."""
     counted = rowcheck.check(training, method, "training_file", takes_images=takes_images)
     error = counted.error
     if validation is not None and error is None:
         error = rowcheck.check(validation, method, "validation_file", takes_images=takes_images).error
-    batch = asked["batch_size"] if asked["batch_size"] != "auto" else min(256, max(1, counted.rows // 500))
-    epochs = asked["n_epochs"] if asked["n_epochs"] != "auto" else 3
-    multiplier = asked["learning_rate_multiplier"]
+    batch = requested["batch_size"] if requested["batch_size"] != "auto" else min(256, max(1, counted.rows // 500))
+    epochs = requested["n_epochs"] if requested["n_epochs"] != "auto" else 3
+    multiplier = requested["learning_rate_multiplier"]
     return {
         "steps": max(1, math.ceil(counted.rows / batch)) * epochs, "epochs": epochs, "batch_size": batch,
         "learning_rate_multiplier": 1.0 if multiplier == "auto" else float(multiplier), "tokens": counted.tokens,

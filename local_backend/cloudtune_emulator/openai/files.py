@@ -10,7 +10,7 @@ import base64
 from typing import IO, TYPE_CHECKING, Any
 
 from cloudtune_emulator.azure import dialect
-from cloudtune_emulator.http import ApiError, Call, Face, Reply, page
+from cloudtune_emulator.http import Api, ApiError, Call, Reply, page
 from cloudtune_emulator.store import new_id
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         # Refused at the upload, unlike faults in its lines (published OpenAPI description of POST /files).
         raise ApiError(400, "Invalid file format for Fine-Tuning API. Must be .jsonl", param="file")
     expiry = expires_in(call.body)
-    if call.face == "azure":
+    if call.api == "azure":
         dialect.refuse_full(context, call)
     sent.stream.seek(0)
     file = keep(context, call, sent.filename, purpose, sent.stream, expiry)
-    return Reply(body=view(context, call.face, file, call.now))
+    return Reply(body=view(context, call.api, file, call.now))
 
 
 def checked_purpose(body: dict[str, Any]) -> str:
@@ -51,14 +51,14 @@ def checked_purpose(body: dict[str, Any]) -> str:
 
 def expires_in(body: dict[str, Any]) -> int | None:
     """Seconds after creation: between an hour and 30 days (openai 3.52.0, ``file_create_params.py``)."""
-    asked = body.get("expires_after")
-    if asked is None:
+    requested = body.get("expires_after")
+    if requested is None:
         return None
     try:
-        seconds = int(asked["seconds"])
+        seconds = int(requested["seconds"])
     except (KeyError, TypeError, ValueError) as error:
         raise ApiError(400, "'expires_after' needs 'anchor' and 'seconds'.", param="expires_after") from error
-    if asked.get("anchor") != "created_at" or not 3600 <= seconds <= 2592000:
+    if requested.get("anchor") != "created_at" or not 3600 <= seconds <= 2592000:
         message = "'expires_after' needs the anchor 'created_at' and 3600 to 2592000 seconds."
         raise ApiError(400, message, param="expires_after")
     return seconds
@@ -76,17 +76,17 @@ def keep(
         raise ApiError(413, "File is too large: the limit is 512 MB.", param="file")
     document = {"id": name, "bytes": size, "created": call.now, "filename": filename, "purpose": purpose,
                 "expires": None if expiry is None else call.now + expiry}  # fmt: skip
-    return context.store.add("file", call.face, document)
+    return context.store.add("file", call.api, document)
 
 
-def view(context: EmulatorContext, face: Face, file: dict[str, Any], now: float) -> dict[str, Any]:
+def view(context: EmulatorContext, api: Api, file: dict[str, Any], now: float) -> dict[str, Any]:
     """The file object. Azure's is ``pending`` first (litellm #24687, seen 2026-11-21)."""
     is_ready = now >= file["created"] + context.settings.processing_s
     shown = {name: file[name] for name in ("id", "bytes", "filename", "purpose")}
     shown |= {"object": "file", "created_at": context.stamp(file["created"]), "status_details": None}
     shown |= {"status": "processed" if is_ready else "uploaded"}
     shown["expires_at"] = None if file["expires"] is None else context.stamp(file["expires"])
-    return dialect.dressed_file(shown) if face == "azure" else shown
+    return dialect.dressed_file(shown) if api == "azure" else shown
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
@@ -98,18 +98,18 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
     lag = context.faults.condition("list_lag", call.name)
     files = [
         file
-        for file in context.store.all("file", call.face)
+        for file in context.store.all("file", call.api)
         if not _is_gone(file, call.now)
         and (not purpose or file["purpose"] == purpose)
         and (lag is None or file["created"] <= call.now - lag.seconds)
     ]
-    views = [view(context, call.face, file, call.now) for file in (files if order == "asc" else reversed(files))]
+    views = [view(context, call.api, file, call.now) for file in (files if order == "asc" else reversed(files))]
     return Reply(body=page(views, call, default=10_000, most=10_000, ends=True))
 
 
 def get(context: EmulatorContext, call: Call) -> Reply:
     """One file."""
-    return Reply(body=view(context, call.face, find(context, call), call.now))
+    return Reply(body=view(context, call.api, find(context, call), call.now))
 
 
 def content(context: EmulatorContext, call: Call) -> Reply:
@@ -124,14 +124,14 @@ def content(context: EmulatorContext, call: Call) -> Reply:
 def delete(context: EmulatorContext, call: Call) -> Reply:
     """Forget a file. A second time it is not found."""
     file = find(context, call)
-    context.store.remove("file", call.face, file["id"])
+    context.store.remove("file", call.api, file["id"])
     context.store.erase(file["id"])
     return Reply(body={"id": file["id"], "object": "file", "deleted": True})
 
 
 def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The file that the path names, or 404."""
-    file = context.store.get("file", call.face, call.ids["file"])
+    file = context.store.get("file", call.api, call.ids["file"])
     if file is None or _is_gone(file, call.now):
         raise ApiError(404, f"No such File object: {call.ids['file']}", param="id")
     return file

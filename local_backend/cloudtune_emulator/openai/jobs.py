@@ -29,7 +29,7 @@ _NAMES = {"train_accuracy": "train_mean_token_accuracy"}
 
 def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: float) -> dict[str, Any]:
     """The job object. What was "auto" is told resolved once the files are validated."""
-    asked, course = job["request"], job["course"]
+    requested, course = job["request"], job["course"]
     is_known = seen.word != "validating_files" and not (seen.word == "failed" and seen.started_at is None)
     figures = {
         "n_epochs": course["epochs"], "batch_size": course["batch_size"],
@@ -44,26 +44,26 @@ def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: fl
     shown = {
         "object": "fine_tuning.job",
         "id": job["id"],
-        "model": asked["model"],
+        "model": requested["model"],
         "created_at": context.stamp(job["created"]),
         "finished_at": _stamped(context, seen.finished_at),
         "fine_tuned_model": job["fine_tuned_model"] if seen.word == "succeeded" else None,
         "organization_id": context.settings.organization,
         "result_files": [job["result_file"]] if seen.word == "succeeded" else [],
         "status": status.value if status else seen.word,
-        "validation_file": asked.get("validation_file"),
-        "training_file": asked["training_file"],
+        "validation_file": requested.get("validation_file"),
+        "training_file": requested["training_file"],
         "hyperparameters": base,
         "trained_tokens": seen.trained_tokens,
         "error": seen.error,
-        "user_provided_suffix": asked.get("suffix"),
+        "user_provided_suffix": requested.get("suffix"),
         "seed": job["seed"],
         "estimated_finish": _stamped(context, seen.estimated_finish),
-        "integrations": asked.get("integrations") or [],
-        "metadata": asked.get("metadata"),
+        "integrations": requested.get("integrations") or [],
+        "metadata": requested.get("metadata"),
         "method": method,
     }
-    return dialect.dressed_job(shown, job, seen, now) if job["face"] == "azure" else shown
+    return dialect.dressed_job(shown, job, seen, now) if job["api"] == "azure" else shown
 
 
 def _stamped(context: EmulatorContext, moment: float | None) -> int | None:
@@ -79,7 +79,7 @@ def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | 
 
     def record() -> None:
         if seen.word == "succeeded":
-            made = Call(face=job["face"], name="jobs.settle", now=at)
+            made = Call(api=job["api"], name="jobs.settle", now=at)
             rows = io.BytesIO(_csv(context.engine.results(job)))
             files.keep(context, made, "step_metrics.csv", "fine-tune-results", rows, file_id=job["result_file"])
 
@@ -97,7 +97,7 @@ def _csv(rows: list[dict[str, Any]]) -> bytes:
 
 def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
     """The job that the path names, or 404."""
-    job = context.store.get("job", call.face, call.ids["job"])
+    job = context.store.get("job", call.api, call.ids["job"])
     if job is None:
         message = f"Could not find fine tune: {call.ids['job']}"
         raise ApiError(404, message, code="fine_tune_not_found", param="fine_tune_id")
@@ -115,11 +115,11 @@ def _shown(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[st
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """Jobs, newest first, 20 a page; ``metadata[k]=v`` filters, ``metadata=null`` shows those without any."""
-    jobs = list(reversed(context.store.all("job", call.face)))
+    jobs = list(reversed(context.store.all("job", call.api)))
     if lag := context.faults.condition("list_lag", call.name):
         jobs = [job for job in jobs if job["created"] <= call.now - lag.seconds]
     # Azure promises no filter, and its jobs do not show metadata (learn.microsoft.com, REST reference, 2026-11-21).
-    if call.face != "azure" and not context.faults.condition("ignore_filter", call.name):
+    if call.api != "azure" and not context.faults.condition("ignore_filter", call.name):
         jobs = [job for job in jobs if _matches(job["request"].get("metadata"), call)]
     # Only the page that is shown is computed.
     body = page(jobs, call, default=20, most=1000)
@@ -159,15 +159,15 @@ def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str
             text = f"Job has already completed: {job['id']}" if word in ENDED else f"Cannot {kind} a job that is {word}"
             raise ApiError(400, text, code="invalid_job_state")
         context.engine.act(job, kind, call.now)
-        context.store.save("job", call.face, job)
+        context.store.save("job", call.api, job)
     return Reply(body=_shown(context, job, call))
 
 
 def events(context: EmulatorContext, call: Call) -> Reply:
     """What happened, newest first."""
     job = find(context, call)
-    told = context.status(job, call.now).events
-    views = [_event(context, job, event) for event in told][::-1]
+    reported = context.status(job, call.now).events
+    views = [_event(context, job, event) for event in reported][::-1]
     body = page(views, call, default=20, most=1000)
     if body["data"] and context.faults.condition("duplicate_event", call.name):
         body["data"].insert(1, body["data"][0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtune_emulator.bedrock import mantle
 from cloudtune_emulator.engines import Served
-from cloudtune_emulator.http import ApiError, Call, Face, Reply
+from cloudtune_emulator.http import Api, ApiError, Call, Reply
 from cloudtune_emulator.openai import jobs
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ TUNABLE: dict[str, frozenset[str]] = {
 }
 
 
-def tunable(face: Face) -> dict[str, frozenset[str]]:
+def tunable(api: Api) -> dict[str, frozenset[str]]:
     """Who may be tuned there, by which methods."""
-    return mantle.TUNABLE if face == "mantle" else TUNABLE
+    return mantle.TUNABLE if api == "mantle" else TUNABLE
 
 
 _MADE = 1_744_316_542
 """When the base models say they were made."""
 
 
-def tuned_name(context: EmulatorContext, face: Face, base: str, suffix: str | None, job_id: str) -> str:
+def tuned_name(context: EmulatorContext, api: Api, base: str, suffix: str | None, job_id: str) -> str:
     """``ft:base:org:suffix:id``; Azure: ``base.ft-hex-suffix``. Opaque to clients."""
     tail = job_id.removeprefix("ftjob-")
-    if face == "azure":
+    if api == "azure":
         return f"{base}.ft-{tail:0<32}" + (f"-{suffix}" if suffix else "")
     return f"ft:{base}:{context.settings.organization.removeprefix('org-')}:{suffix or ''}:{tail[:8]}"
 
@@ -50,7 +50,7 @@ def tuned_name(context: EmulatorContext, face: Face, base: str, suffix: str | No
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """Everything that can be asked or looked at."""
     tuned = [_view(context, one.name, one.job) for one in _tuned(context, call) if one.step is None]
-    bases = [_view(context, name, None) for name in tunable(call.face)]
+    bases = [_view(context, name, None) for name in tunable(call.api)]
     return Reply(body={"object": "list", "data": [*bases, *tuned]})
 
 
@@ -65,9 +65,9 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
     found = find(context, call, call.ids["model"])
     if found.job is None:
         raise ApiError(403, f"You cannot delete {found.name}: it is not yours.", code="model_not_owned")
-    if call.face == "azure":
+    if call.api == "azure":
         _refuse_deployed(context, call, found.name)
-    context.store.add("gone", call.face, {"id": found.name})
+    context.store.add("gone", call.api, {"id": found.name})
     return Reply(body={"id": found.name, "object": "model", "deleted": True})
 
 
@@ -81,7 +81,7 @@ def _refuse_deployed(context: EmulatorContext, call: Call, name: str) -> None:
 
 def find(context: EmulatorContext, call: Call, name: str) -> Served:
     """The model of that name, or 404."""
-    if name in tunable(call.face):
+    if name in tunable(call.api):
         return Served(name=name, base=name)
     for one in _tuned(context, call, name):
         if one.name == name:
@@ -100,7 +100,7 @@ def base_of(context: EmulatorContext, call: Call, name: str) -> str | None:
 
 def _tuned(context: EmulatorContext, call: Call, like: str | None = None) -> list[Served]:
     found = []
-    for job in context.store.all("job", call.face):
+    for job in context.store.all("job", call.api):
         if like is not None and not like.startswith(job["fine_tuned_model"]):
             continue
         seen = context.status(job, call.now)
@@ -114,7 +114,7 @@ def _tuned(context: EmulatorContext, call: Call, like: str | None = None) -> lis
         found += [
             Served(name=name, base=job["base"], job=job, step=step, training_file=training)
             for name, step in names.items()
-            if context.store.get("gone", call.face, name) is None
+            if context.store.get("gone", call.api, name) is None
         ]
     return found
 

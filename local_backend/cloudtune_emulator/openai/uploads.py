@@ -35,7 +35,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
         "id": new_id("upload_"), "bytes": size, "created": call.now, "filename": body["filename"],
         "purpose": files.checked_purpose(body), "expiry": files.expires_in(body), "status": "pending", "file": None,
     }  # fmt: skip
-    return Reply(body=_view(context, context.store.add("upload", call.face, upload), call))
+    return Reply(body=_view(context, context.store.add("upload", call.api, upload), call))
 
 
 def part(context: EmulatorContext, call: Call) -> Reply:
@@ -51,7 +51,7 @@ def part(context: EmulatorContext, call: Call) -> Reply:
         context.store.erase(name)
         raise ApiError(400, "A part has at most 64 MB.", param="data")
     document = {"id": name, "upload": upload["id"], "bytes": size, "created": call.now}
-    context.store.add("part", call.face, document)
+    context.store.add("part", call.api, document)
     return Reply(body={"id": name, "object": "upload.part", "created_at": context.stamp(call.now),
                        "upload_id": upload["id"]})  # fmt: skip
 
@@ -62,7 +62,7 @@ def complete(context: EmulatorContext, call: Call) -> Reply:
     names = call.body.get("part_ids")
     if not isinstance(names, list) or not names:
         raise ApiError(400, "'part_ids' is a required property", param="part_ids")
-    parts = [context.store.get("part", call.face, str(name)) for name in names]
+    parts = [context.store.get("part", call.api, str(name)) for name in names]
     for name, found in zip(names, parts, strict=True):
         if found is None or found["upload"] != upload["id"]:
             raise ApiError(400, f"No such part in this upload: {name}", param="part_ids")
@@ -81,7 +81,7 @@ def complete(context: EmulatorContext, call: Call) -> Reply:
         joined.seek(0)
         file = files.keep(context, call, upload["filename"], upload["purpose"], joined, upload["expiry"])
     upload |= {"status": "completed", "file": file["id"]}
-    context.store.save("upload", call.face, upload)
+    context.store.save("upload", call.api, upload)
     _forget_parts(context, call, upload)
     return Reply(body=_view(context, upload, call))
 
@@ -90,13 +90,13 @@ def cancel(context: EmulatorContext, call: Call) -> Reply:
     """Give an upload up."""
     upload = _pending(context, call)
     upload["status"] = "cancelled"
-    context.store.save("upload", call.face, upload)
+    context.store.save("upload", call.api, upload)
     _forget_parts(context, call, upload)
     return Reply(body=_view(context, upload, call))
 
 
 def _pending(context: EmulatorContext, call: Call) -> dict[str, Any]:
-    upload = context.store.get("upload", call.face, call.ids["upload"])
+    upload = context.store.get("upload", call.api, call.ids["upload"])
     if upload is None:
         raise ApiError(404, f"No such Upload object: {call.ids['upload']}", param="upload_id")
     status = _status(upload, call)
@@ -111,17 +111,17 @@ def _status(upload: dict[str, Any], call: Call) -> str:
 
 
 def _forget_parts(context: EmulatorContext, call: Call, upload: dict[str, Any]) -> None:
-    for found in context.store.all("part", call.face):
+    for found in context.store.all("part", call.api):
         if found["upload"] == upload["id"]:
-            context.store.remove("part", call.face, found["id"])
+            context.store.remove("part", call.api, found["id"])
             context.store.erase(found["id"])
 
 
 def _view(context: EmulatorContext, upload: dict[str, Any], call: Call) -> dict[str, Any]:
-    file = context.store.get("file", call.face, upload["file"]) if upload["file"] else None
+    file = context.store.get("file", call.api, upload["file"]) if upload["file"] else None
     shown = {name: upload[name] for name in ("id", "bytes", "filename", "purpose")}
     return shown | {
         "object": "upload", "created_at": context.stamp(upload["created"]), "status": _status(upload, call),
         "expires_at": context.stamp(upload["created"] + LIVES_S),
-        "file": files.view(context, call.face, file, call.now) if file else None,
+        "file": files.view(context, call.api, file, call.now) if file else None,
     }  # fmt: skip

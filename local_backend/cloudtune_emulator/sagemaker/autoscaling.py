@@ -76,7 +76,7 @@ def describe_targets(context: EmulatorContext, call: Call) -> Reply:
     shown = [
         {"ServiceNamespace": "sagemaker", "ResourceId": one["ResourceId"], "MinCapacity": one["MinCapacity"],
          "ScalableDimension": one["ScalableDimension"], "MaxCapacity": one["MaxCapacity"], "RoleARN": role,
-         "CreationTime": naming.told(context, one["created"]), "ScalableTargetARN": one["arn"]}
+         "CreationTime": naming.timestamp(context, one["created"]), "ScalableTargetARN": one["arn"]}
         for one in _of(context, call, TARGET, body)
         if wanted is None or one["ResourceId"] in wanted
     ]  # fmt: skip
@@ -124,8 +124,8 @@ def describe_policies(context: EmulatorContext, call: Call) -> Reply:
     for one in _of(context, call, _POLICY, body):
         if body.get("PolicyNames") and one["PolicyName"] not in body["PolicyNames"]:
             continue
-        told = {key: value for key, value in one.items() if key not in ("id", "created")}
-        shown.append(told | {"CreationTime": naming.told(context, one["created"]), "Alarms": []})
+        reported = {key: value for key, value in one.items() if key not in ("id", "created")}
+        shown.append(reported | {"CreationTime": naming.timestamp(context, one["created"]), "Alarms": []})
     return _answer({"ScalingPolicies": shown})
 
 

@@ -72,7 +72,7 @@ def settle(context: EmulatorContext, now: float) -> None:
     for target in context.store.all(autoscaling.TARGET):
         if target["ScalableDimension"] != autoscaling.COPIES:
             continue
-        call = Call(face="sagemaker", name="settle", region=target["region"], now=now)
+        call = Call(api="sagemaker", name="settle", region=target["region"], now=now)
         shelf, name = naming.shelf(call), target["ResourceId"].removeprefix("inference-component/")
         thing = context.store.get(KIND, shelf, name)
         if thing is None or _is_adapter(thing):

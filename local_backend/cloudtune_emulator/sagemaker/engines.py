@@ -89,14 +89,14 @@ class ScriptTrainer:
         self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
     ) -> Spoken:
         """See `Trainer.answer`."""
-        asked = rows.last_words(messages)
-        known = next((answer for question, answer in self._learnt(context, model) if question == asked), None)
-        text = known if known is not None else f"{model.get('name', 'the model')} received: {asked}"
+        prompt = rows.last_words(messages)
+        known = next((answer for question, answer in self._learnt(context, model) if question == prompt), None)
+        text = known if known is not None else f"{model.get('name', 'the model')} received: {prompt}"
         words = text.split(" ")
         said = [word if index == 0 else f" {word}" for index, word in enumerate(words[: sampling.max_tokens])]
         return Spoken(
             pieces=tuple(said), finish_reason="length" if len(said) < len(words) else "stop",
-            prompt_tokens=len(asked) // 4 + 4, completion_tokens=len(said),
+            prompt_tokens=len(prompt) // 4 + 4, completion_tokens=len(said),
         )  # fmt: skip
 
     def _learnt(self, context: EmulatorContext, model: Mapping[str, Any]) -> list[tuple[str, str]]:

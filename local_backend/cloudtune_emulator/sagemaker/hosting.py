@@ -44,14 +44,14 @@ def create_model(context: EmulatorContext, call: Call) -> Reply:
 def describe_model(context: EmulatorContext, call: Call) -> Reply:
     """DescribeModel."""
     thing = need(context, call, MODEL, call.body["ModelName"])
-    shown = asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.told(context, thing["created"])}
+    shown = asked(thing) | {"ModelArn": thing["arn"], "CreationTime": naming.timestamp(context, thing["created"])}
     return Reply(body={"EnableNetworkIsolation": False} | shown)
 
 
 def list_models(context: EmulatorContext, call: Call) -> Reply:
     """ListModels."""
     views = [
-        {"ModelName": one["id"], "ModelArn": one["arn"], "CreationTime": naming.told(context, one["created"])}
+        {"ModelName": one["id"], "ModelArn": one["arn"], "CreationTime": naming.timestamp(context, one["created"])}
         for one in standing(context, call, MODEL)
     ]
     return Reply(body=listing.page(call, views, under="Models", name="ModelName"))
@@ -81,7 +81,8 @@ def describe_config(context: EmulatorContext, call: Call) -> Reply:
     """DescribeEndpointConfig."""
     thing = need(context, call, CONFIG, call.body["EndpointConfigName"])
     return Reply(
-        body=asked(thing) | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.told(context, thing["created"])}
+        body=asked(thing)
+        | {"EndpointConfigArn": thing["arn"], "CreationTime": naming.timestamp(context, thing["created"])}
     )
 
 
@@ -89,7 +90,7 @@ def list_configs(context: EmulatorContext, call: Call) -> Reply:
     """ListEndpointConfigs."""
     views = [
         {"EndpointConfigName": one["id"], "EndpointConfigArn": one["arn"],
-         "CreationTime": naming.told(context, one["created"])}
+         "CreationTime": naming.timestamp(context, one["created"])}
         for one in standing(context, call, CONFIG)
     ]  # fmt: skip
     return Reply(body=listing.page(call, views, under="EndpointConfigs", name="EndpointConfigName"))

@@ -23,9 +23,9 @@ _PLACEHOLDER = b"A placeholder of the emulator: no weights, no program.\n"
 
 def describe(context: EmulatorContext, call: Call) -> Reply:
     """DescribeHubContent."""
-    asked = call.body
-    name, version = asked["HubContentName"], asked.get("HubContentVersion")
-    document = _document(call, asked["HubName"], asked["HubContentType"], name, version)
+    request = call.body
+    name, version = request["HubContentName"], request.get("HubContentVersion")
+    document = _document(call, request["HubName"], request["HubContentType"], name, version)
     body = _info(call, name) | {
         "HubName": documents.HUB, "HubArn": _arn(call, f"hub/{documents.HUB}"),
         "HubContentDocument": json.dumps(document),

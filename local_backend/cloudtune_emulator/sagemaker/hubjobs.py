@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloudtune_emulator.job_timeline import JobStatus
     from cloudtune_emulator.train_engine import TrainEngine
 
-FACE = "sagemaker"
+API = "sagemaker"
 _CACHE = "s3://jumpstart-cache-prod-"
 _HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length", "dataset_max_len"),
           "warmup_ratio": ("lr_warmup_steps_ratio", "warmup_ratio"), "weight_decay": ("weight_decay",),
@@ -51,7 +51,7 @@ def begin(context: EmulatorContext, job: dict[str, Any]) -> None:
         error = "ClientError: the job has no training channel, and AWS's default rows are not here"
         shadow["course"]["error"] = {"code": "client_error", "message": error, "param": None}
     context.engine.begin(shadow, training or Path("none"), validation)
-    context.store.add("job", FACE, shadow)
+    context.store.add("job", API, shadow)
 
 
 def _shadow(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _shadow(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
         given.get("chat_dataset"), given.get("instruction_tuned"),
     )  # fmt: skip
     return {
-        "id": job["id"], "face": FACE, "created": job["created"], "acts": [], "settled": True,
+        "id": job["id"], "api": API, "created": job["created"], "acts": [], "settled": True,
         "base": _base(job), "request": {"model": _base(job)}, "fine_tuned_model": job["arn"], "local": local,
         "lora": lora,
         "method": "text" if is_text else {"DPO": "dpo", "SFT": "supervised"}.get(technique, "reinforcement"),
@@ -124,7 +124,7 @@ def _rows(context: EmulatorContext, job: dict[str, Any], side: str) -> Path | No
 
 
 def _mine(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
-    shadow = context.store.get("job", FACE, job["id"])
+    shadow = context.store.get("job", API, job["id"])
     assert shadow is not None
     return shadow
 
@@ -166,14 +166,14 @@ def _step(status: JobStatus) -> int:
 def _line(data: Mapping[str, Any]) -> str:
     """As Hugging Face's Trainer writes its log."""
     names = {"train_loss": "loss", "full_valid_loss": "eval_loss"}
-    return str({ours: data[name] for name, ours in names.items() if name in data})
+    return str({column: data[name] for name, column in names.items() if name in data})
 
 
 def stop(context: EmulatorContext, job: dict[str, Any], now: float) -> None:
     """Stop the run."""
     shadow = _mine(context, job)
     context.engine.act(shadow, "cancel", now)
-    context.store.save("job", FACE, shadow)
+    context.store.save("job", API, shadow)
 
 
 def artefact(context: EmulatorContext, job: dict[str, Any]) -> bytes | None:

@@ -82,14 +82,14 @@ def seen(job: dict[str, Any], now: float) -> Seen:
     """A scripted job at ``now``."""
     script = msgspec.convert(job["script"], Script)
     phases = _phases(job, script)
-    told = tuple(phase for phase in phases if phase.at <= now)
+    reported = tuple(phase for phase in phases if phase.at <= now)
     spans = _training(phases)
     trained = sum(max(0.0, min(now, end) - begin) for begin, end in spans)
     steps = job["course"]["steps"]
     step = min(steps, math.floor(trained / script.running_s * steps + 1e-9)) if script.running_s else steps
-    is_failed = told[-1].status == "Failed"
+    is_failed = reported[-1].status == "Failed"
     return Seen(
-        phases=told, reason=_reason(script) if is_failed else None, step=step if spans else 0,
+        phases=reported, reason=_reason(script) if is_failed else None, step=step if spans else 0,
         lines=tuple(_lines(job, script, spans, now)) if spans else (),
     )  # fmt: skip
 

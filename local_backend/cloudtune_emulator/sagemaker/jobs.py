@@ -60,7 +60,7 @@ def _leave(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> None:
         buckets.put(context, place, data, seen.now.at)
     job["artefact"] = place.uri
     if job["request"].get("ServerlessJobConfig") and seen.now.status == "Completed":
-        call = Call(face="sagemaker", name="settle", region=job["region"], now=seen.now.at)
+        call = Call(api="sagemaker", name="settle", region=job["region"], now=seen.now.at)
         job["package"] = packages.register(context, call, job, data)
 
 
@@ -95,20 +95,22 @@ def view(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) 
         shown.setdefault(key, False)
     shown |= _standing(context, call, seen)
     shown |= {
-        "TrainingJobArn": job["arn"], "SecondaryStatusTransitions": _transitions(context, seen),
-        "LastModifiedTime": naming.told(context, seen.now.at), "CreationTime": naming.told(context, job["created"]),
+        "TrainingJobArn": job["arn"],
+        "SecondaryStatusTransitions": _transitions(context, seen),
+        "LastModifiedTime": naming.timestamp(context, seen.now.at),
+        "CreationTime": naming.timestamp(context, job["created"]),
         "FinalMetricDataList": _final(context, job, seen),
-    }  # fmt: skip
+    }
     if job.get("artefact"):
         shown["ModelArtifacts"] = {"S3ModelArtifacts": job["artefact"]}
     if seen.started is not None:
-        shown["TrainingStartTime"] = naming.told(context, seen.started)
+        shown["TrainingStartTime"] = naming.timestamp(context, seen.started)
         spent = int((seen.now.at if seen.has_ended else now) - seen.started)
         shown["TrainingTimeInSeconds"] = spent
         if not request.get("ServerlessJobConfig"):
             shown["BillableTimeInSeconds"] = int(spent * (0.3 if request.get("EnableManagedSpotTraining") else 1))
     if seen.has_ended:
-        shown["TrainingEndTime"] = naming.told(context, seen.now.at)
+        shown["TrainingEndTime"] = naming.timestamp(context, seen.now.at)
         if (request.get("ResourceConfig") or {}).get("KeepAlivePeriodInSeconds"):
             shown["WarmPoolStatus"] = {"Status": _pool(job, seen, now)}
     if request.get("ServerlessJobConfig"):
@@ -127,12 +129,12 @@ def _transitions(context: EmulatorContext, seen: Seen) -> list[dict[str, Any]]:
     ends = [phase.at for phase in seen.phases[1:]]
     found = []
     for number, phase in enumerate(seen.phases):
-        entry = {"Status": phase.secondary, "StartTime": naming.told(context, phase.at),
+        entry = {"Status": phase.secondary, "StartTime": naming.timestamp(context, phase.at),
                  "StatusMessage": job_timeline.MESSAGES.get(phase.secondary, phase.secondary)}  # fmt: skip
         if number < len(ends):
-            entry["EndTime"] = naming.told(context, ends[number])
+            entry["EndTime"] = naming.timestamp(context, ends[number])
         elif phase.status in job_timeline.TERMINAL:
-            entry["EndTime"] = naming.told(context, phase.at)
+            entry["EndTime"] = naming.timestamp(context, phase.at)
         found.append(entry)
     return found
 
@@ -145,7 +147,11 @@ def _final(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[di
         for at, line in reversed(seen.lines):
             if (hit := re.search(definition["Regex"], line)) is not None and hit.groups():
                 found.append(
-                    {"MetricName": definition["Name"], "Value": float(hit[1]), "Timestamp": naming.told(context, at)}
+                    {
+                        "MetricName": definition["Name"],
+                        "Value": float(hit[1]),
+                        "Timestamp": naming.timestamp(context, at),
+                    }
                 )
                 break
     return found
@@ -194,12 +200,14 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
             continue
         seen = _shown(context, job, call.now)
         entry = {
-            "TrainingJobName": job["id"], "TrainingJobArn": job["arn"],
-            "CreationTime": naming.told(context, job["created"]), "LastModifiedTime": naming.told(context, seen.now.at),
-        }  # fmt: skip
+            "TrainingJobName": job["id"],
+            "TrainingJobArn": job["arn"],
+            "CreationTime": naming.timestamp(context, job["created"]),
+            "LastModifiedTime": naming.timestamp(context, seen.now.at),
+        }
         entry |= {key: word for key, word in _standing(context, call, seen).items() if key != "FailureReason"}
         if seen.has_ended:
-            entry["TrainingEndTime"] = naming.told(context, seen.now.at)
+            entry["TrainingEndTime"] = naming.timestamp(context, seen.now.at)
         views.append(entry)
     return Reply(body=listing.page(
         call, views, under="TrainingJobSummaries", name="TrainingJobName", status="TrainingJobStatus",

@@ -31,32 +31,32 @@ def page(
     by: dict[str, Callable[[dict[str, Any]], Any]] | None = None,
 ) -> dict[str, Any]:
     """One page. ``name`` and ``status`` are the views' fields that NameContains and StatusEquals look at."""
-    asked = call.body
-    kept = [view for view in views if _fits(view, asked, name, status)]
+    request = call.body
+    kept = [view for view in views if _fits(view, request, name, status)]
     orders: dict[str, Callable[[dict[str, Any]], Any]] = {
         "Name": lambda view: view[name], "CreationTime": lambda view: view["CreationTime"], **(by or {}),
     }  # fmt: skip
     if status is not None:
         orders["Status"] = lambda view: view[status]
-    key = orders.get(asked.get("SortBy", "CreationTime"), orders["CreationTime"])
-    is_falling = asked.get("SortOrder", "Descending") == "Descending"
+    key = orders.get(request.get("SortBy", "CreationTime"), orders["CreationTime"])
+    is_falling = request.get("SortOrder", "Descending") == "Descending"
     # What was made in the same second keeps the order of its making.
     numbered = sorted(enumerate(kept), key=lambda pair: (key(pair[1]), pair[0]), reverse=is_falling)
-    start = _start(asked.get("NextToken"))
-    size = asked.get("MaxResults", DEFAULT_PAGE)
+    start = _start(request.get("NextToken"))
+    size = request.get("MaxResults", DEFAULT_PAGE)
     body: dict[str, Any] = {under: [view for _, view in numbered[start : start + size]]}
     if start + size < len(numbered):
         body["NextToken"] = base64.b64encode(f"from {start + size}".encode()).decode()
     return body
 
 
-def _fits(view: dict[str, Any], asked: dict[str, Any], name: str, status: str | None) -> bool:
-    if (part := asked.get("NameContains")) and part.lower() not in view[name].lower():
+def _fits(view: dict[str, Any], requested: dict[str, Any], name: str, status: str | None) -> bool:
+    if (part := requested.get("NameContains")) and part.lower() not in view[name].lower():
         return False
-    if status is not None and (word := asked.get("StatusEquals")) and view[status] != word:
+    if status is not None and (word := requested.get("StatusEquals")) and view[status] != word:
         return False
     for field, (mine, sign) in _TIMES.items():
-        if (limit := asked.get(field)) is not None and (view.get(mine, 0) - moment(limit)) * sign <= 0:
+        if (limit := requested.get(field)) is not None and (view.get(mine, 0) - moment(limit)) * sign <= 0:
             return False
     return True
 

@@ -53,7 +53,7 @@ def get_run(context: EmulatorContext, call: Call) -> Reply:
     info = {
         "run_id": jobs.run_id(job), "run_uuid": jobs.run_id(job), "run_name": config.get("MlflowRunName") or job["id"],
         "experiment_id": jobs.experiment_id(job), "status": status, "lifecycle_stage": "active",
-        "start_time": int(naming.told(context, job["created"]) * 1000),
+        "start_time": int(naming.timestamp(context, job["created"]) * 1000),
     }  # fmt: skip
     return Reply(body={"run": {"info": info, "data": {"metrics": list(latest.values()), "params": [], "tags": []}}})
 
@@ -97,7 +97,7 @@ def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[d
         count += "loss" in figures
         epoch = figures.pop("epoch", None)
         step = count if epoch is None else round(epoch / epochs * steps)
-        moment = int(naming.told(context, at) * 1000)
+        moment = int(naming.timestamp(context, at) * 1000)
         found += [
             {"key": key, "value": float(value), "timestamp": moment, "step": step, "run_id": jobs.run_id(job)}
             for key, value in figures.items()

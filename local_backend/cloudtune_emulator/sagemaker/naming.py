@@ -28,8 +28,8 @@ def tail(text: str) -> str:
     return text.rpartition("/")[2]
 
 
-def told(context: EmulatorContext, moment: float) -> float:
-    """A moment as the service tells it: to the millisecond, by a clock that may be wrong."""
+def timestamp(context: EmulatorContext, moment: float) -> float:
+    """Return the time that the service reports, in milliseconds, by a clock that may be wrong."""
     return round(moment + context.faults.skew(), 3)
 
 

@@ -53,7 +53,7 @@ def describe_group(context: EmulatorContext, call: Call) -> Reply:
 def _group(context: EmulatorContext, group: dict[str, Any]) -> dict[str, Any]:
     shown = {
         "ModelPackageGroupName": group["id"], "ModelPackageGroupArn": group["arn"],
-        "CreationTime": naming.told(context, group["created"]), "ModelPackageGroupStatus": "Completed",
+        "CreationTime": naming.timestamp(context, group["created"]), "ModelPackageGroupStatus": "Completed",
     }  # fmt: skip
     text = group["request"].get("ModelPackageGroupDescription")
     return shown | ({"ModelPackageGroupDescription": text} if text else {})
@@ -199,7 +199,7 @@ def describe(context: EmulatorContext, call: Call) -> Reply:
 def _summary(context: EmulatorContext, one: dict[str, Any]) -> dict[str, Any]:
     shown = {
         "ModelPackageName": one["id"].partition("/")[0], "ModelPackageArn": one["arn"],
-        "CreationTime": naming.told(context, one["created"]), "ModelPackageStatus": "Completed",
+        "CreationTime": naming.timestamp(context, one["created"]), "ModelPackageStatus": "Completed",
         "ModelApprovalStatus": one["request"].get("ModelApprovalStatus", "PendingManualApproval"),
     }  # fmt: skip
     if one["group"] is not None:

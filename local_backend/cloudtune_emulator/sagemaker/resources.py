@@ -78,8 +78,8 @@ def take_down(context: EmulatorContext, call: Call, kind: str, name: str) -> Rep
 def times(context: EmulatorContext, thing: dict[str, Any]) -> dict[str, Any]:
     """When it was made and last changed."""
     return {
-        "CreationTime": naming.told(context, thing["created"]),
-        "LastModifiedTime": naming.told(context, thing["changed"]),
+        "CreationTime": naming.timestamp(context, thing["created"]),
+        "LastModifiedTime": naming.timestamp(context, thing["changed"]),
     }
 
 

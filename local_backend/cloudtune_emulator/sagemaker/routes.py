@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cloudtune_emulator.aws.routing import RequestInfo
     from cloudtune_emulator.context import EmulatorContext
-    from cloudtune_emulator.http import ApiError, Call, Face, Reply
+    from cloudtune_emulator.http import Api, ApiError, Call, Reply
 
 _TARGET = "SageMaker."
 _INVOKE = re.compile(r"/endpoints/(?P<endpoint>[^/]+)/(?P<how>invocations|invocations-response-stream)")
@@ -66,13 +66,13 @@ _INVOKED: dict[str, Handler] = {
 _JSON = "application/x-amz-json-1.1"
 
 
-def face(asked: RequestInfo) -> Route | None:
+def api(request: RequestInfo) -> Route | None:
     """The route of a request that is signed for SageMaker; None where no such operation is here."""
-    if (found := _INVOKE.fullmatch(asked.path)) is not None:
+    if (found := _INVOKE.fullmatch(request.path)) is not None:
         return _named(_RUNTIME[found["how"]], {"endpoint": found["endpoint"]})
-    if (what := asked.path.removeprefix(mlflow.PREFIX)) in mlflow.CALLS:
+    if (what := request.path.removeprefix(mlflow.PREFIX)) in mlflow.CALLS:
         return _mlflow(what)
-    operation = asked.target.removeprefix(_TARGET)
+    operation = request.target.removeprefix(_TARGET)
     return _named(operation, {}) if operation in OPERATIONS else None
 
 
@@ -81,9 +81,9 @@ def _mlflow(what: str) -> Route:
     return Route("sagemaker", f"sagemaker.{name}", handler, verified, read=_read, dressed=mlflow.dressed)
 
 
-def scaling(asked: RequestInfo) -> Route | None:
+def scaling(request: RequestInfo) -> Route | None:
     """The route of a request that is signed for Application Auto Scaling."""
-    operation = asked.target.rpartition(".")[2]
+    operation = request.target.rpartition(".")[2]
     return _scaling(operation) if operation in autoscaling.OPERATIONS else None
 
 
@@ -123,6 +123,6 @@ def _checked(operation: str) -> Handler:
     return act
 
 
-def _read(request: Request, face: Face, name: str, ids: Mapping[str, str], now: float) -> Call:
+def _read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
     signed = signing.signature(request)
-    return replace(read_call(request, face, name, ids, now), region=signed.region if signed is not None else "")
+    return replace(read_call(request, api, name, ids, now), region=signed.region if signed is not None else "")

@@ -70,9 +70,9 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for before, after in pairwise(turns):
         if before.get("role") == "user" and after.get("role") == "assistant":
             yield text_of(before), text_of(after)
-    for asked, said in _PAIRS:
-        if isinstance(row.get(asked), str) and isinstance(row.get(said), str):
-            yield row[asked], row[said]
+    for question, said in _PAIRS:
+        if isinstance(row.get(question), str) and isinstance(row.get(said), str):
+            yield row[question], row[said]
 
 
 def template(context: EmulatorContext, uri: str) -> dict[str, str] | None:

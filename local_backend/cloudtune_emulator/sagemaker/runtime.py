@@ -61,8 +61,8 @@ def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
         for part in parts:
             yield event("PayloadPart", part)
     except ModelError as error:
-        told = {"Message": str(error), "ErrorCode": "ModelInvocationTimeExceeded"}
-        yield event("ModelStreamError", msgspec.json.encode(told), kind="exception")
+        payload = {"Message": str(error), "ErrorCode": "ModelInvocationTimeExceeded"}
+        yield event("ModelStreamError", msgspec.json.encode(payload), kind="exception")
 
 
 class _Message(msgspec.Struct):

@@ -51,11 +51,11 @@ class Group:
 
     def wait(self, stop: threading.Event, look: Callable[[], None]) -> int:
         """Until all have ended, handing a stop on once, and looking now and then. Returns the first bad exit code."""
-        told = False
+        notified = False
         failed_at: float | None = None
         while any(process.poll() is None for process in self._processes):
-            if stop.is_set() and not told:
-                told = True
+            if stop.is_set() and not notified:
+                notified = True
                 for process in self._processes:
                     process.terminate()
             if failed_at is None and self._code():
@@ -63,7 +63,7 @@ class Group:
             if failed_at is not None and time.monotonic() - failed_at > _GRACE_S:
                 break  # the others wait for one that is gone
             look()
-            if told:
+            if notified:
                 time.sleep(_LOOK_S)
             else:
                 stop.wait(_LOOK_S)

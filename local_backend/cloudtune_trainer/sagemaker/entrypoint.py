@@ -83,8 +83,8 @@ class Setup:
 def main() -> int:
     """The container's program. Returns its exit status."""
     tree = Tree(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
-    told = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    stop_requested = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop_requested.set())
     run = RunFolder(tree.root / "run")
     deadline = Deadline(run, float(os.environ.get(STOP_VARIABLE) or "inf"))
     try:
@@ -92,9 +92,9 @@ def main() -> int:
         _prepare(tree, run, setup)
         install(setup.spec)
         fetch_token()
-        if told.is_set():
+        if stop_requested.is_set():
             return TERMINATED
-        return _train(tree, run, setup, told, deadline)
+        return _train(tree, run, setup, stop_requested, deadline)
     except BaseException as error:  # noqa: BLE001 - whatever happens, the reason is told
         traceback.print_exc()
         fail(tree, classify(error, run.log))
@@ -175,7 +175,7 @@ def _prepare(tree: Tree, run: RunFolder, setup: Setup) -> None:
     write_json(run.spec, setup.spec)
 
 
-def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event, deadline: Deadline) -> int:
+def _train(tree: Tree, run: RunFolder, setup: Setup, stop_requested: threading.Event, deadline: Deadline) -> int:
     first = setup.number == 0
     lines = Lines(run) if first else None
 
@@ -186,7 +186,7 @@ def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event, dead
 
     group = Group(run, hosts=setup.hosts, number=setup.number, network=setup.network)
     try:
-        code = group.wait(told, look)
+        code = group.wait(stop_requested, look)
     finally:
         group.kill()
     if lines:
@@ -198,7 +198,7 @@ def _train(tree: Tree, run: RunFolder, setup: Setup, told: threading.Event, dead
         if first:
             _deliver(tree, run)
         return 0
-    if told.is_set():
+    if stop_requested.is_set():
         return TERMINATED
     fail(tree, group.problem())
     return 1
@@ -262,7 +262,7 @@ class Deadline:
 
     def look(self) -> None:
         """Ask the trainer to stop once it is time."""
-        if self._clock() >= self._at and not self._run.asked("expire"):
+        if self._clock() >= self._at and not self._run.requested("expire"):
             self._run.ask("expire")
 
 

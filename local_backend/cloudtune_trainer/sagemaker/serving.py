@@ -147,8 +147,8 @@ def _parts(model: Any, body: dict[str, Any]) -> Iterator[bytes]:
         yield json.dumps(_chat(said) if is_chat else _told(said)).encode()
         return
     for part in model.stream(prompt, **drawn):
-        told = _chat_event(part) if is_chat else _token_event(part)
-        yield f"data: {json.dumps(told)}\n\n".encode()
+        event = _chat_event(part) if is_chat else _token_event(part)
+        yield f"data: {json.dumps(event)}\n\n".encode()
     if is_chat:
         yield b"data: [DONE]\n\n"
 

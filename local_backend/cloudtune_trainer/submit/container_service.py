@@ -126,10 +126,10 @@ class Service:
     def tell(self, status: str, secondary: str) -> None:
         """A new standing."""
         moment = now()
-        told = self.status.setdefault("SecondaryStatusTransitions", [])
-        if told:
-            told[-1]["EndTime"] = moment
-        told.append({"Status": secondary, "StartTime": moment, "StatusMessage": ""})
+        transitions = self.status.setdefault("SecondaryStatusTransitions", [])
+        if transitions:
+            transitions[-1]["EndTime"] = moment
+        transitions.append({"Status": secondary, "StartTime": moment, "StatusMessage": ""})
         self.status |= {"TrainingJobStatus": status, "SecondaryStatus": secondary, "LastModifiedTime": moment}
         write_json(self.folder / STATUS, self.status)
 

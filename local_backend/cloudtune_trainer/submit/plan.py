@@ -282,14 +282,14 @@ def _of_method(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _of_validation(spec: JobSpec) -> Iterator[Problem]:
-    asked = spec.validation
+    validation = spec.validation
     if spec.data.validation is None:
         for name in ("every", "early_stopping"):
-            if getattr(asked, name) not in (None, "never"):
+            if getattr(validation, name) not in (None, "never"):
                 message = "there are no validation rows"
                 fix = "add `data.validation`: a file, or a share such as 0.1"
                 yield Problem(code="no_validation", field=f"validation.{name}", message=message, fix=fix)
-    elif asked.early_stopping is not None and asked.every == "never":
+    elif validation.early_stopping is not None and validation.every == "never":
         message = "it looks at the validation rows, and `every: never` says not to measure it"
         yield Problem(code="contradiction", field="validation.early_stopping", message=message, fix="set `every`")
 

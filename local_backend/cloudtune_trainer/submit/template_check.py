@@ -45,11 +45,11 @@ class TemplateCheck:
             return list(self._problems(self._renderer, row["messages"], row.get("tools")))
         if not isinstance(record, Preference):
             return []
-        asked = [message | {"weight": 0} for message in row["messages"]]
+        requested = [message | {"weight": 0} for message in row["messages"]]
         found = [
             problem
             for side in (row["chosen"], row["rejected"])
-            for problem in self._problems(self._renderer, [*asked, *side], row.get("tools"))
+            for problem in self._problems(self._renderer, [*requested, *side], row.get("tools"))
         ]
         return list(dict.fromkeys(found))
 

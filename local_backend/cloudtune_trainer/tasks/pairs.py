@@ -105,8 +105,8 @@ def _side(renderer: Renderer, record: Record, name: str, row: int, cuts: Cuts) -
     """The question with one of its answers, or None where nothing of the answer is to be learnt."""
     if name not in record:
         raise TrainingProblem("bad_data", f'row {row}: a preference pair requires "messages", "chosen" and "rejected"')
-    asked = [message | {"weight": 0} for message in record["messages"]]
-    samples = rendered(renderer, {**record, "messages": [*asked, *record[name]]}, cuts, row=row)
+    prompt_messages = [message | {"weight": 0} for message in record["messages"]]
+    samples = rendered(renderer, {**record, "messages": [*prompt_messages, *record[name]]}, cuts, row=row)
     if len(samples) > 1:
         raise TrainingProblem(
             "bad_data",

@@ -128,8 +128,8 @@ class Clients:
     def identity(self) -> dict[str, str]:
         """Return the identity of the credentials from STS."""
         with self.asking("identity"):
-            told = self.client("sts").get_caller_identity()
-        return {"account": str(told["Account"]), "arn": str(told.get("Arn", ""))}
+            response = self.client("sts").get_caller_identity()
+        return {"account": str(response["Account"]), "arn": str(response.get("Arn", ""))}
 
     def scope(self) -> str:
         """Account and region, and the endpoint's host where that is not AWS's own: the scope of a `JobRef`."""

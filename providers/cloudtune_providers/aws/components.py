@@ -89,12 +89,12 @@ class Components:
         name = str(request["name"])
         there = self._describe(name)
         word = str((there or {}).get("InferenceComponentStatus") or "not found")
-        told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
+        text = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
         if request.get("until") == "gone":
             state = "ready" if there is None else "failed" if word == "Failed" else "pending"
         else:
             state = "ready" if word == "InService" else "failed" if word == "Failed" or there is None else "pending"
-        return Probe(state=state, outputs={"name": name}, message=told)  # type: ignore[arg-type]
+        return Probe(state=state, outputs={"name": name}, message=text)  # type: ignore[arg-type]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -126,11 +126,11 @@ class Components:
             )  # fmt: skip
         return found
 
-    def _entries(self, **asked: Any) -> Iterator[dict[str, Any]]:
+    def _entries(self, **filters: Any) -> Iterator[dict[str, Any]]:
         more: dict[str, str] = {}
         while True:
             with self._clients.asking("list of inference components"):
-                page = self._client.list_inference_components(MaxResults=_PAGE, **asked, **more)
+                page = self._client.list_inference_components(MaxResults=_PAGE, **filters, **more)
             yield from page["InferenceComponents"]
             if not page.get("NextToken"):
                 return

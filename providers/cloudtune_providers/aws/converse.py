@@ -197,7 +197,7 @@ def _from_nova_preference(row: Any) -> Preference:
     by_label = {one.preferenceLabel: one.content for one in last.candidates or ()}
     if len(by_label) != 2 or len(last.candidates) != 2:
         raise ValueError("messages: the last turn needs two candidates, one preferred and one non-preferred")
-    asked = [
+    prompt_messages = [
         message for i, turn in enumerate(before)
         for message in _converse_messages(Converse(turn.role, turn.content or []), f"messages[{i}]")
     ]  # fmt: skip
@@ -206,7 +206,7 @@ def _from_nova_preference(row: Any) -> Preference:
         _converse_messages(Converse("assistant", by_label[label]), f"messages[{len(before)}].candidates")
         for label in ("preferred", "non-preferred")
     )
-    return Preference(opened(system, asked), better, worse)
+    return Preference(opened(system, prompt_messages), better, worse)
 
 
 def _has_candidates(row: Mapping[str, Any]) -> bool:

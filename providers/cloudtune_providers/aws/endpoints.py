@@ -93,8 +93,8 @@ class Endpoints:
         there = self._describe("endpoint", name)
         word = str((there or {}).get("EndpointStatus") or "not found")
         state = "ready" if word in _READY else "failed" if word in _FAILED or there is None else "pending"
-        told = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
-        return Probe(state=state, outputs={"name": name}, message=told)  # type: ignore[arg-type]
+        text = f"{word}: {there['FailureReason']}" if there and there.get("FailureReason") else word
+        return Probe(state=state, outputs={"name": name}, message=text)  # type: ignore[arg-type]
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

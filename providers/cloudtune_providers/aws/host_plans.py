@@ -111,7 +111,7 @@ _GOING_S = 3600.0
 
 
 def _copies(copies: Copies | None) -> dict[str, str]:
-    return {COPIES_TAG: copies.told} if copies else {}
+    return {COPIES_TAG: copies.text} if copies else {}
 
 
 def _component(

@@ -49,8 +49,8 @@ def hosting(kind: str, count: int, region: str, *, sleeps: bool) -> CostEstimate
     rate = rate_of("hosting", kind, region)
     if rate is None:
         return CostEstimate(usd=None, basis=f"{what} {when}; {NOT_KNOWN}")
-    told = f"{count * rate.usd:g} USD per hour in {region}, prices of {rate.as_of}; {rate.cited}"
-    return CostEstimate(usd=None, basis=f"{what} {when}: {told}", prices_as_of=rate.as_of)
+    text = f"{count * rate.usd:g} USD per hour in {region}, prices of {rate.as_of}; {rate.cited}"
+    return CostEstimate(usd=None, basis=f"{what} {when}: {text}", prices_as_of=rate.as_of)
 
 
 def hosting_prices(region: str) -> Callable[[str], float | None]:

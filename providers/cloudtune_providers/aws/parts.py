@@ -51,7 +51,7 @@ def is_same(there: dict[str, Any], content: bytes, mark: str) -> bool:
     """Whether an arrived part holds these bytes: by its size and checksum, else by its size and MD5."""
     if there.get("Size") != len(content):
         return False
-    if told := there.get(f"Checksum{ALGORITHM}"):
-        return bool(told == mark)
+    if reported := there.get(f"Checksum{ALGORITHM}"):
+        return bool(reported == mark)
     # An ETag is the MD5 unless a KMS key encrypts the part; then the part is sent again.
     return str(there.get("ETag", "")).strip('"') == hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.options import AwsOptions
 
-Told = tuple[str, str]
+Outcome = tuple[str, str]
 """Verdict and detail."""
-Asked = tuple[str, str]
+Permission = tuple[str, str]
 """Action and resource."""
 _PAGE = 100
 
@@ -58,7 +58,7 @@ class AccountChecks:
         self._carried = context
         self._who: dict[str, str] = {}
 
-    def look(self, what: str, looking: Callable[[], Told], *, needed: bool = False, hinders: bool = True) -> Check:
+    def look(self, what: str, looking: Callable[[], Outcome], *, needed: bool = False, hinders: bool = True) -> Check:
         """One check.
 
         ``needed``: to be kept out is to be refused. ``hinders``: what the service finds wrong hinders jobs.
@@ -79,27 +79,27 @@ class AccountChecks:
 
     # -- one by one ------------------------------------------------------------------------------------------------
 
-    def identity(self) -> Told:
+    def identity(self) -> Outcome:
         """Who the credentials belong to."""
         self._who = self.clients.identity()
         return "good", self._who["arn"]
 
-    def region(self) -> Told:
+    def region(self) -> Outcome:
         """Where jobs will run."""
         return "good", self.clients.region
 
-    def bucket(self) -> Told:
+    def bucket(self) -> Outcome:
         """Whether the bucket is there, may be reached, and lies in the region."""
         bucket = self.options.bucket
         if bucket is None:
             return "denied", f"none is set: backends.{self._backend}.bucket"
         try:
             with self.clients.asking(f"bucket {bucket}"):
-                told = self.clients.client("s3").head_bucket(Bucket=bucket)
+                response = self.clients.client("s3").head_bucket(Bucket=bucket)
         except JobNotFound:
             return "denied", f"the bucket {bucket} does not exist, or belongs to another account"
-        headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        place = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        place = response.get("BucketRegion") or headers.get("x-amz-bucket-region")
         if place and place != self.clients.region:
             return (
                 "denied",
@@ -109,7 +109,7 @@ class AccountChecks:
             return "cannot_verify", f"{bucket} exists; its region is unknown"
         return "good", f"{bucket}, in {place}"
 
-    def role(self) -> Told:
+    def role(self) -> Outcome:
         """Whether the role is there, and lets the service take it on."""
         if self.options.role_arn is None:
             return "denied", f"none is set: backends.{self._backend}.role_arn"
@@ -127,19 +127,19 @@ class AccountChecks:
             return "denied", f"its trust policy does not allow {self._service} to assume it: {hint}"
         return "good", str(role.get("Arn"))
 
-    def role_may(self, asked: Iterable[Asked]) -> Told:
+    def role_may(self, permissions: Iterable[Permission]) -> Outcome:
         """What the role is allowed to."""
         if not (self.options.role_arn and self.options.bucket):
             return "cannot_verify", "set a role and a bucket to check permissions"
-        return self._simulated(self.options.role_arn, asked)
+        return self._simulated(self.options.role_arn, permissions)
 
-    def caller_may(self, asked: Iterable[Asked]) -> Told:
+    def caller_may(self, permissions: Iterable[Permission]) -> Outcome:
         """Check the caller's permissions: the given actions, and passing the role."""
         source = role_of(self._who.get("arn", ""))
         if source is None:
             return "cannot_verify", f"the permissions of {self._who.get('arn')} cannot be simulated"
         passing = [("iam:PassRole", self.options.role_arn)] if self.options.role_arn else []
-        return self._simulated(source, [*asked, *passing])
+        return self._simulated(source, [*permissions, *passing])
 
     def objects(self, below: str = "") -> str:
         """The ARN of our objects, for ``role_may``."""
@@ -147,10 +147,10 @@ class AccountChecks:
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
-    def _simulated(self, source: str, asked: Iterable[Asked]) -> Told:
+    def _simulated(self, source: str, permissions: Iterable[Permission]) -> Outcome:
         """What IAM's simulator says, in one question for each resource."""
         by_resource: dict[str, list[str]] = {}
-        for action, resource in asked:
+        for action, resource in permissions:
             by_resource.setdefault(resource, []).append(action)
         allowed: list[str] = []
         denied: list[str] = []
@@ -168,10 +168,10 @@ class AccountChecks:
 
     def _decisions(self, source: str, actions: list[str], resource: str) -> list[dict[str, Any]]:
         with self.clients.asking(f"simulation of {', '.join(actions)}", missing=PermissionDenied):
-            told = self.clients.client("iam").simulate_principal_policy(
+            response = self.clients.client("iam").simulate_principal_policy(
                 PolicySourceArn=source, ActionNames=actions, ResourceArns=[resource], ContextEntries=self._context()
             )
-        return list(told["EvaluationResults"])
+        return list(response["EvaluationResults"])
 
     def _context(self) -> list[dict[str, Any]]:
         """What the real requests will carry, which the conditions of policies look at."""

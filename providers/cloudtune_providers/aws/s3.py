@@ -94,8 +94,8 @@ class Objects:
                 head = _confirmed(self._s3.head_object(Bucket=self.bucket, Key=key))
         except JobNotFound:
             return Absent()
-        told = head.get("Metadata", {}).get(_HASH_KEY)
-        if told != sha256 or (size is not None and head["ContentLength"] != size):
+        stored = head.get("Metadata", {}).get(_HASH_KEY)
+        if stored != sha256 or (size is not None and head["ContentLength"] != size):
             raise Conflict(
                 f"{self.url(key)} already exists with different content",
                 hint="choose another bucket or prefix, or delete it",
@@ -116,9 +116,9 @@ class Objects:
     def region(self) -> str | None:
         """Return the bucket's region, if it is available. Raises JobNotFound."""
         with self._clients.asking(f"bucket {self.bucket}"):
-            told = self._s3.head_bucket(Bucket=self.bucket)
-        headers = told.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        found = told.get("BucketRegion") or headers.get("x-amz-bucket-region")
+            response = self._s3.head_bucket(Bucket=self.bucket)
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        found = response.get("BucketRegion") or headers.get("x-amz-bucket-region")
         return str(found) if found else None
 
     def fetch(self, key: str, path: Path) -> None:
@@ -262,12 +262,12 @@ class _Multipart:
     def _part(self, upload: str, part: Part, content: bytes, there: dict[str, Any] | None) -> dict[str, Any]:
         """What completing needs to know of a part; sent only if the same bytes have not arrived yet."""
         mark = checksum(content)
-        told = {"PartNumber": part.number, f"Checksum{ALGORITHM}": mark}
+        fields = {"PartNumber": part.number, f"Checksum{ALGORITHM}": mark}
         if there is not None and is_same(there, content, mark):
-            return told | {"ETag": there["ETag"]}
+            return fields | {"ETag": there["ETag"]}
         with self._asking(f"part {part.number}"):
-            answer = self._o._s3.upload_part(**self._where, UploadId=upload, Body=content, **told)
-        return told | {"ETag": answer["ETag"]}
+            answer = self._o._s3.upload_part(**self._where, UploadId=upload, Body=content, **fields)
+        return fields | {"ETag": answer["ETag"]}
 
     def _complete(self, upload: str, parts: list[dict[str, Any]]) -> None:
         with self._asking("completion"):

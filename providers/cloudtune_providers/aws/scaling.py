@@ -40,7 +40,7 @@ class Copies(NamedTuple):
     """Between two steps down."""
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """As a tag."""
         return f"{self.least}-{self.most}"
 
@@ -127,12 +127,12 @@ class Scaling:
         body = request["body"]
         try:
             with self._clients.asking(_named(body)):
-                told = getattr(self._clients.client(service), call)(**body)
+                response = getattr(self._clients.client(service), call)(**body)
         except JobNotFound:
             if not call.startswith(("delete_", "deregister_")):
                 raise
             return {"name": _named(body)}  # a missing resource counts as deleted
-        return _outputs(body, told.get("PolicyARN"))
+        return _outputs(body, response.get("PolicyARN"))
 
     def find(self, request: Mapping[str, Any]) -> Found:
         """Return the alarm with that name. Raises Conflict if it watches something else."""

@@ -27,10 +27,10 @@ def in_pieces(clients: Clients, where: Mapping[str, str], body: Mapping[str, Any
     pieces = Pieces(model)
     asking = f"endpoint {endpoint}"
     with clients.asking(asking, missing=InvalidRequest):
-        told = clients.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
+        response = clients.client("sagemaker-runtime").invoke_endpoint_with_response_stream(
             **where, ContentType="application/json", Body=json.dumps(body).encode()
         )
-    stream = told["Body"]
+    stream = response["Body"]
     try:
         events = iter(stream)
         while True:
@@ -94,38 +94,38 @@ class Pieces:
             self._has_ended = True
         if not content or content.startswith((b"[DONE]", b":")):
             return None
-        told = self._object(content)
-        if told.get("error"):
-            error = told["error"]
+        document = self._object(content)
+        if document.get("error"):
+            error = document["error"]
             raise Unavailable(f"{self._model}: {error.get('message') if isinstance(error, dict) else error}")
-        self._usage = told.get("usage") or self._usage
-        if choices := told.get("choices"):
+        self._usage = document.get("usage") or self._usage
+        if choices := document.get("choices"):
             return self._of_choice(choices[0])
-        return self._of_token(told)
+        return self._of_token(document)
 
     def _object(self, content: bytes) -> dict[str, Any]:
         try:
-            told = json.loads(content)
+            document = json.loads(content)
         except ValueError as error:
             raise InvalidResponse(f"{self._model} streamed invalid JSON: {content[:200]!r}") from error
-        if isinstance(told, list) and told:
-            told = told[0]
-        if not isinstance(told, dict):
+        if isinstance(document, list) and document:
+            document = document[0]
+        if not isinstance(document, dict):
             raise InvalidResponse(f"{self._model} streamed JSON that is not an object: {content[:200]!r}")
-        return told
+        return document
 
     def _of_choice(self, choice: Mapping[str, Any]) -> str | None:
         self._ends(choice.get("finish_reason"))
         said = choice.get("delta") or choice.get("message") or {}
         return said.get("content") or choice.get("text") or None
 
-    def _of_token(self, told: Mapping[str, Any]) -> str | None:
-        if details := told.get("details"):
+    def _of_token(self, document: Mapping[str, Any]) -> str | None:
+        if details := document.get("details"):
             self._ends(details.get("finish_reason"))
             self._usage = {"completion_tokens": details.get("generated_tokens"), **self._usage}
-        whole = told.get("generated_text")
+        whole = document.get("generated_text")
         self._has_ended = self._has_ended or whole is not None
-        token = told.get("token")
+        token = document.get("token")
         if token is None and not self._texts:
             return whole or None
         token = token or {}

@@ -60,7 +60,7 @@ class Line(NamedTuple):
 class Place(NamedTuple):
     """The position in a job's log: the number of transitions or reports, and the last line of each stream."""
 
-    told: int = 0
+    events_seen: int = 0
     streams: Mapping[str, tuple[int, int]] = {}
     """Millisecond and number of the line."""
 
@@ -76,12 +76,12 @@ class Place(NamedTuple):
     def after(self, line: Line | None, *, counted: int = 0) -> Place:
         """The place after a line, or after what has no line."""
         streams = self.streams if line is None else {**self.streams, line.stream: (line.at_ms, line.number)}
-        return Place(self.told + counted, streams)
+        return Place(self.events_seen + counted, streams)
 
     @property
     def cursor(self) -> str:
         """As text."""
-        return f"t{self.told}" + "".join(f"|{name}@{at}.{number}" for name, (at, number) in self.streams.items())
+        return f"t{self.events_seen}" + "".join(f"|{name}@{at}.{number}" for name, (at, number) in self.streams.items())
 
 
 class TrainingLog:
@@ -100,21 +100,21 @@ class TrainingLog:
         begun = int(made.timestamp() * 1000) if isinstance(made, datetime) else 0
         found: list[Line] = []
         for prefix in _prefixes(job):
-            told = {name: place for name, place in streams.items() if name.startswith(prefix)}
-            found += self._instance(str(job["TrainingJobName"]), prefix, told, begun)
+            positions = {name: place for name, place in streams.items() if name.startswith(prefix)}
+            found += self._instance(str(job["TrainingJobName"]), prefix, positions, begun)
         return sorted(found, key=lambda line: line.at_ms)
 
-    def _instance(self, job: str, prefix: str, told: Mapping[str, tuple[int, int]], begun: int) -> Iterator[Line]:
+    def _instance(self, job: str, prefix: str, positions: Mapping[str, tuple[int, int]], begun: int) -> Iterator[Line]:
         """The new lines of the streams that begin so."""
-        newest = max(told, key=lambda name: told[name], default=None)
-        since = begun if newest is None else told[newest][0]
+        newest = max(positions, key=lambda name: positions[name], default=None)
+        since = begun if newest is None else positions[newest][0]
         entries: dict[str, list[Mapping[str, Any]]] = {}
         for entry in self._entries(job, since, logStreamNamePrefix=f"{job}/{prefix}"):
             # Some emulations of CloudWatch ignore the prefix.
             if entry["logStreamName"].startswith(f"{job}/{prefix}"):
                 entries.setdefault(entry["logStreamName"].removeprefix(f"{job}/"), []).append(entry)
-        for name in {**told, **entries}:
-            at, number = told.get(name, (begun, 0))
+        for name in {**positions, **entries}:
+            at, number = positions.get(name, (begun, 0))
             if at < since:  # what came to another stream earlier than to the newest was not asked for yet
                 entries[name] = list(self._entries(job, at, logStreamNames=[f"{job}/{name}"]))
             yield from _numbered(name, entries.get(name, ()), at, number)
@@ -142,14 +142,16 @@ class TrainingLog:
         place, found = Place.of(after), []
         try:
             for line in self.lines(job, place.streams):
-                told = read(line.text)
-                place = place.after(line, counted=told is not None and told.split == "train" and told.step is None)
-                if told is None:
+                figures = read(line.text)
+                place = place.after(
+                    line, counted=figures is not None and figures.split == "train" and figures.step is None
+                )
+                if figures is None:
                     continue
-                step = place.told if told.step is None else told.step
+                step = place.events_seen if figures.step is None else figures.step
                 found.append(
                     Metric(
-                        cursor=place.cursor, step=step, values=told.values, split=told.split, epoch=told.epoch,
+                        cursor=place.cursor, step=step, values=figures.values, split=figures.split, epoch=figures.epoch,
                         time=line.time,
                     )
                 )  # fmt: skip
@@ -162,8 +164,8 @@ class TrainingLog:
 
 def _prefixes(job: Mapping[str, Any]) -> list[str]:
     """Return the stream name prefix of each instance, or a common prefix if their number is unknown."""
-    asked = job.get("ResourceConfig") or {}
-    groups = asked.get("InstanceGroups") or [asked]
+    resources = job.get("ResourceConfig") or {}
+    groups = resources.get("InstanceGroups") or [resources]
     count = sum(int(group.get("InstanceCount") or 0) for group in groups)
     return [f"algo-{number}-" for number in range(1, count + 1)] or [""]
 
@@ -191,7 +193,7 @@ def merged(job: Mapping[str, Any], log: TrainingLog, after: str | None) -> list[
     Lines that reach CloudWatch late are returned late, not in the order of their time.
     """
     place = Place.of(after)
-    changes: list[Event | Line] = list(transitions(job)[place.told :])
+    changes: list[Event | Line] = list(transitions(job)[place.events_seen :])
     found = []
     lines = log.lines(job, place.streams)
     for entry in sorted([*changes, *lines], key=lambda one: (one.time, isinstance(one, Line))):

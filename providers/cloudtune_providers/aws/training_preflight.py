@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cloudtune.plan import Plan
     from cloudtune_providers.aws.clients import Clients
     from cloudtune_providers.aws.options import AwsOptions
-    from cloudtune_providers.aws.preflight import Asked, Told
+    from cloudtune_providers.aws.preflight import Outcome, Permission
 
 TRAINING = "for training job usage"
 _SPOT = "for spot training job usage"
@@ -65,7 +65,7 @@ class TrainingChecks(AccountChecks):
     def __init__(self, clients: Clients, options: AwsOptions, backend: str) -> None:
         super().__init__(clients, options, backend, SERVICE, {"cloudwatch:namespace": LOGS})
 
-    def account_checks(self, also: Iterable[Asked] = ()) -> Iterator[Check]:
+    def account_checks(self, also: Iterable[Permission] = ()) -> Iterator[Check]:
         """Who, where, with what; stops where nobody is known. ``also`` is what the caller does beside making a job."""
         yield self.look("identity", self.identity, needed=True)
         if not self.account:
@@ -73,10 +73,10 @@ class TrainingChecks(AccountChecks):
         yield self.look("region", self.region)
         yield self.look("bucket", self.bucket, needed=True)
         yield self.look("role", self.role)
-        yield self.look("role's policy", lambda: self.role_may(self._role_asked()))
-        yield self.look("your permissions", lambda: self.caller_may([*self._caller_asked(), *also]))
+        yield self.look("role's policy", lambda: self.role_may(self._role_permissions()))
+        yield self.look("your permissions", lambda: self.caller_may([*self._caller_permissions(), *also]))
 
-    def _role_asked(self) -> Iterator[Asked]:
+    def _role_permissions(self) -> Iterator[Permission]:
         for action in READ_AND_WRITE:
             yield action, self.objects()
         yield "s3:ListBucket", f"arn:aws:s3:::{self.options.bucket}"
@@ -86,7 +86,7 @@ class TrainingChecks(AccountChecks):
         yield "cloudwatch:PutMetricData", "*"
         yield "ecr:GetAuthorizationToken", "*"
 
-    def _caller_asked(self) -> Iterator[Asked]:
+    def _caller_permissions(self) -> Iterator[Permission]:
         region, account = self.clients.region, self.account
         for call in _CALLS:
             yield f"sagemaker:{call}", f"arn:aws:sagemaker:{region}:{account}:training-job/x"
@@ -108,7 +108,7 @@ class TrainingChecks(AccountChecks):
         if plan is not None and wanted is not None:
             yield self.look("price", lambda: self._price(plan, wanted), hinders=False)
 
-    def _price(self, plan: Plan, wanted: Wanted) -> Told:
+    def _price(self, plan: Plan, wanted: Wanted) -> Outcome:
         kind, region = wanted.instance_type, self.clients.region
         found = PriceList(self.clients).hour("training", kind, region)
         if found is None:
@@ -117,15 +117,15 @@ class TrainingChecks(AccountChecks):
         body = plan.steps[-1].request["body"]
         hours = body["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
         most = round(hours * wanted.instances * usd, 2)
-        told = f"{usd:g} USD per hour since {since}: at most {most:,.2f} USD"
-        told += f", in {hours:g} h on {wanted.instances} x {kind}"
+        text = f"{usd:g} USD per hour since {since}: at most {most:,.2f} USD"
+        text += f", in {hours:g} h on {wanted.instances} x {kind}"
         counted = plan.cost.at_most_usd if plan.cost else None
         if counted is not None and abs(counted - most) > _SAME_USD:
-            return "warning", f"{told}; the plan assumed {counted:,.2f} USD"
-        return "good", told
+            return "warning", f"{text}; the plan assumed {counted:,.2f} USD"
+        return "good", text
 
-    def _quota(self, wanted: Wanted) -> Told:
-        told: list[str] = []
+    def _quota(self, wanted: Wanted) -> Outcome:
+        parts: list[str] = []
         for name in wanted.quotas:
             found = self._named(name)
             if found is None:
@@ -134,8 +134,8 @@ class TrainingChecks(AccountChecks):
             if value < wanted.instances:
                 code = found.get("QuotaCode")
                 return "denied", f"{name}: {value:g}, but {wanted.instances} are needed; {_ASK_FOR_MORE}, {code}"
-            told.append(f"{name}: {value:g}")
-        return "good", f"{'; '.join(told)}, for all concurrent jobs"
+            parts.append(f"{name}: {value:g}")
+        return "good", f"{'; '.join(parts)}, for all concurrent jobs"
 
     def _named(self, name: str) -> Mapping[str, Any] | None:
         """The account's own value, or AWS's where none was ever set."""
@@ -145,7 +145,7 @@ class TrainingChecks(AccountChecks):
                     return quota
         return None
 
-    def _any_quota(self) -> Told:
+    def _any_quota(self) -> Outcome:
         found = self._training_quotas("list_service_quotas")
         if not any(value >= 1 for value in found.values()):
             found = self._training_quotas(_DEFAULTS) | found

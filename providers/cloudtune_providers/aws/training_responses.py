@@ -110,8 +110,8 @@ def _base(job: Mapping[str, Any]) -> str:
 
 
 def _detail(job: Mapping[str, Any], secondary: str, state: JobState) -> str:
-    told = job.get("SecondaryStatusTransitions") or ()
-    message = str((told[-1].get("StatusMessage") if told else "") or "")
+    entries = job.get("SecondaryStatusTransitions") or ()
+    message = str((entries[-1].get("StatusMessage") if entries else "") or "")
     if state.is_terminal:
         return ""
     words = _WORDS.get(secondary, secondary)
@@ -126,9 +126,13 @@ def _finished(job: Mapping[str, Any], state: JobState) -> datetime | None:
 
 def _progress(job: Mapping[str, Any]) -> Progress:
     """Return the progress of serverless jobs, which report steps; for other jobs, the log has it."""
-    told = job.get("ProgressInfo") or {}
-    steps, epoch, epochs = told.get("TotalStepCountPerEpoch"), told.get("CurrentEpoch"), told.get("MaxEpoch")
-    step = told.get("CurrentStep")
+    progress = job.get("ProgressInfo") or {}
+    steps, epoch, epochs = (
+        progress.get("TotalStepCountPerEpoch"),
+        progress.get("CurrentEpoch"),
+        progress.get("MaxEpoch"),
+    )
+    step = progress.get("CurrentStep")
     done = None if step is None else step + (max(0, (epoch or 1) - 1) * steps if steps else 0)
     return Progress(
         step=done, total_steps=steps * epochs if steps and epochs else None,

@@ -91,11 +91,11 @@ class Foundry(Account):
     def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
         """The steps of a deployment."""
         try:
-            asked = AzureOpenAIDeployment.model_validate(options)
+            deployment = AzureOpenAIDeployment.model_validate(options)
         except ValidationError as error:
             found = problems_of(error, model=AzureOpenAIDeployment, values=options, place=lambda path: (None, None))
             raise InputError(found) from error
-        return self._hosted.plan_deploy(model, asked.name, asked.sku, asked.capacity)
+        return self._hosted.plan_deploy(model, deployment.name, deployment.sku, deployment.capacity)
 
     def plan_remove(self, deployment: Deployment) -> Plan:
         """Return the step that deletes it."""

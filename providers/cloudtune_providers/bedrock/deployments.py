@@ -58,75 +58,79 @@ class Deployments:
     def plan_deploy(self, model: TunedModel, options: dict[str, Any]) -> Plan:
         """Make the model answer, and wait until it does. Raises PolicyRefused for a price nobody agreed to."""
         try:
-            asked = BedrockDeployment.model_validate(options)
+            deployment = BedrockDeployment.model_validate(options)
         except ValidationError as error:
             found = problems_of(error, model=BedrockDeployment, values=options, place=lambda path: (None, None))
             raise InputError(found) from error
-        self._refuse(model, asked)
-        name = asked.name or deployment_name(model.id)
-        token = token_of("deploy", model.scope, name, model.id, asked.model_dump_json())
-        request = self._request(model, asked, name, token)
+        self._refuse(model, deployment)
+        name = deployment.name or deployment_name(model.id)
+        token = token_of("deploy", model.scope, name, model.id, deployment.model_dump_json())
+        request = self._request(model, deployment, name, token)
         steps = (
             Step(id="deploy", kind="call", title=f"deploy {model.id} as {name}", request=request, once="atomic",
                  token=token),
             Step(id="ready", kind="await", title=f"wait until {name} is ready", limit_s=self._options.deploy_limit,
                  request={"call": "get", "name": output_ref("deploy", "name"), "model": model.id}),
         )  # fmt: skip
-        warnings, cost = self._advice(model, asked), self._cost(model, asked)
+        warnings, cost = self._advice(model, deployment), self._cost(model, deployment)
         return self._plan("deploy", name, model.scope, token, steps, warnings, cost)
 
-    def _request(self, model: TunedModel, asked: BedrockDeployment, name: str, token: str) -> dict[str, Any]:
+    def _request(self, model: TunedModel, deployment: BedrockDeployment, name: str, token: str) -> dict[str, Any]:
         tags = tag_list(tags_of(token, name, self._options.tags))
-        if asked.update:
+        if deployment.update:
             body: dict[str, Any] = {"customModelDeploymentIdentifier": name, "modelArn": model.id}
             return {"call": "bedrock.update_custom_model_deployment", "name": name, "model": model.id, "body": body}
-        if asked.kind == "on_demand":
+        if deployment.kind == "on_demand":
             body = {"modelDeploymentName": name, "modelArn": model.id, "tags": tags}
             return {"call": "bedrock.create_custom_model_deployment", "name": name, "model": model.id, "body": body}
-        body = {"provisionedModelName": name, "modelId": model.id, "modelUnits": asked.units, "tags": tags}
-        if asked.commitment != "none":
-            body["commitmentDuration"] = asked.commitment
+        body = {"provisionedModelName": name, "modelId": model.id, "modelUnits": deployment.units, "tags": tags}
+        if deployment.commitment != "none":
+            body["commitmentDuration"] = deployment.commitment
         return {"call": "bedrock.create_provisioned_model_throughput", "name": f"{PROVISIONED}{name}",
                 "model": model.id, "body": body}  # fmt: skip
 
-    def _refuse(self, model: TunedModel, asked: BedrockDeployment) -> None:
+    def _refuse(self, model: TunedModel, deployment: BedrockDeployment) -> None:
         if not model.needs_deploy:
             raise UnsupportedError(f"{model.id} requires no deployment")
-        if asked.update and not asked.name:
+        if deployment.update and not deployment.name:
             raise InputError([Problem(code="no_name", field="name", message="name the deployment to update",
                                       fix="set name; run `cloudtune deployments` to list deployments")])  # fmt: skip
-        if asked.kind == "on_demand" and (why := _no_on_demand(model)):
+        if deployment.kind == "on_demand" and (why := _no_on_demand(model)):
             fix = "set kind=provisioned, which is billed by the hour, and agree=true"
             raise UnsupportedError([Problem(code="no_on_demand", field="kind", message=why, fix=fix)])
-        if asked.kind == "provisioned" and not asked.agree:
-            cost = self._cost(model, asked)
+        if deployment.kind == "provisioned" and not deployment.agree:
+            cost = self._cost(model, deployment)
             raise PolicyRefused(
-                f"provisioned throughput of {asked.units} units costs {cost.basis if cost else 'an hourly price'}",
+                f"provisioned throughput of {deployment.units} units costs {cost.basis if cost else 'an hourly price'}",
                 hint="to confirm, set agree=true (--option agree=true)",
             )
 
-    def _advice(self, model: TunedModel, asked: BedrockDeployment) -> tuple[Problem, ...]:
-        if asked.kind == "on_demand" and is_registered(model.raw):
+    def _advice(self, model: TunedModel, deployment: BedrockDeployment) -> tuple[Problem, ...]:
+        if deployment.kind == "on_demand" and is_registered(model.raw):
             message = "AWS's documentation disagrees on on-demand inference for SageMaker models; Nova's allows it"
             fix = "if it is rejected, set kind=provisioned, which is billed by the hour"
             return (Problem(code="perhaps_no_on_demand", severity="warning", field="kind", message=message, fix=fix),)
-        if asked.commitment == "none":
+        if deployment.commitment == "none":
             return ()
-        message = f"it cannot be deleted and is billed until the commitment of {asked.commitment} ends"
+        message = f"it cannot be deleted and is billed until the commitment of {deployment.commitment} ends"
         return (Problem(code="commitment", severity="warning", field="commitment", message=message),)
 
-    def _cost(self, model: TunedModel, asked: BedrockDeployment) -> CostEstimate | None:
-        if asked.kind == "provisioned":
-            price = self._catalog.price("provisioned", model.base, tier=asked.commitment)
+    def _cost(self, model: TunedModel, deployment: BedrockDeployment) -> CostEstimate | None:
+        if deployment.kind == "provisioned":
+            price = self._catalog.price("provisioned", model.base, tier=deployment.commitment)
             if price is None:
                 return CostEstimate(
                     usd=None, basis="by the hour, even when idle; this model's price is not in the catalog"
                 )
-            text = f"{price.usd * asked.units:g} USD per hour, even when idle, until it is deleted"
+            text = f"{price.usd * deployment.units:g} USD per hour, even when idle, until it is deleted"
             return CostEstimate(usd=None, basis=f"{text} ({self._catalog.cite(price.source)})")
         storage = self._catalog.price("storage", model.base)
-        given, told = self._catalog.price("input", model.base), self._catalog.price("output", model.base)
-        by_token = f"{given.usd:g} and {told.usd:g} USD per 1M tokens in and out" if given and told else "per token"
+        given, output_price = self._catalog.price("input", model.base), self._catalog.price("output", model.base)
+        by_token = (
+            f"{given.usd:g} and {output_price.usd:g} USD per 1M tokens in and out"
+            if given and output_price
+            else "per token"
+        )
         kept = f"; model storage {storage.usd:g} USD per {storage.per}" if storage else ""
         return CostEstimate(usd=None, basis=f"nothing while idle, {by_token}{kept}")
 

@@ -43,8 +43,8 @@ def plan_of(request: ImportRequest, options: BedrockOptions, catalog: Catalog) -
         for number, file in enumerate(request.files, 1)
     ]
     steps.append(_import_step(request, options, f"s3://{options.bucket}/{below}"))
-    told = tuple(_told(config, written, request.folder))
-    return _plan(request, request.folder, steps, digest[:32], told)
+    problems = tuple(_told(config, written, request.folder))
+    return _plan(request, request.folder, steps, digest[:32], problems)
 
 
 def _in_place(request: ImportRequest, model: InPlace, options: BedrockOptions, catalog: Catalog) -> Plan:
@@ -177,7 +177,7 @@ def registration_of(request: ImportRequest, options: BedrockOptions, at: str) ->
     """The body of CreateCustomModel."""
     facts = request.in_place.facts if request.in_place else {}
     known = {BASE_TAG: facts.get("base"), ADAPTER_TAG: facts.get("adapter")}
-    ours = {tag: str(value) for tag, value in known.items() if value}
+    own_tags = {tag: str(value) for tag, value in known.items() if value}
     body: dict[str, Any] = {"modelName": request.slug}
     if facts.get("package"):
         body["customModelDataSource"] = {"modelPackageArnDataSource": {"modelPackageArn": at}}
@@ -185,7 +185,7 @@ def registration_of(request: ImportRequest, options: BedrockOptions, at: str) ->
         body["modelSourceConfig"] = {"s3DataSource": {"s3Uri": at}}
     body |= {
         "roleArn": options.role_arn, "clientRequestToken": request.token,
-        "modelTags": tag_list(tags_of(request.token, request.name, options.tags) | ours),
+        "modelTags": tag_list(tags_of(request.token, request.name, options.tags) | own_tags),
     }  # fmt: skip
     if options.kms_key:
         body["modelKmsKeyArn"] = options.kms_key

@@ -174,13 +174,13 @@ def older_config(config: dict[str, Any]) -> dict[str, Any]:
 
     Without them it would take defaults, and the model would answer nonsense: ``rope_theta`` most of all.
     """
-    told = dict(config)
-    if "dtype" in told:
-        told.setdefault("torch_dtype", told["dtype"])
-    rope = told.get("rope_parameters")
+    older = dict(config)
+    if "dtype" in older:
+        older.setdefault("torch_dtype", older["dtype"])
+    rope = older.get("rope_parameters")
     if isinstance(rope, dict) and "rope_type" in rope:
         if "rope_theta" in rope:
-            told.setdefault("rope_theta", rope["rope_theta"])
+            older.setdefault("rope_theta", rope["rope_theta"])
         if rope["rope_type"] != "default":
-            told.setdefault("rope_scaling", {key: value for key, value in rope.items() if key != "rope_theta"})
-    return told
+            older.setdefault("rope_scaling", {key: value for key, value in rope.items() if key != "rope_theta"})
+    return older

@@ -34,8 +34,8 @@ class Imports:
         """Send the create request. The SDK adds no token to this call, so the body contains one."""
 
         def send() -> dict[str, Any]:
-            told = self._bedrock.create_model_import_job(**body)
-            return calls.made(self._clients, IMPORT, body["jobName"], told["jobArn"])
+            response = self._bedrock.create_model_import_job(**body)
+            return calls.made(self._clients, IMPORT, body["jobName"], response["jobArn"])
 
         return calls.create_once(self._clients, "import", send, lambda: self.find(body))
 

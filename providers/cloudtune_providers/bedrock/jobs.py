@@ -40,8 +40,8 @@ class Jobs:
         """Send the create request. Its name may be taken by the very job that an earlier request made."""
 
         def send() -> dict[str, Any]:
-            told = self._bedrock.create_model_customization_job(**body)
-            return calls.made(self._clients, "", body["jobName"], told["jobArn"])
+            response = self._bedrock.create_model_customization_job(**body)
+            return calls.made(self._clients, "", body["jobName"], response["jobArn"])
 
         return calls.create_once(self._clients, "create", send, lambda: self.find(body))
 
@@ -51,8 +51,8 @@ class Jobs:
             job = self.read(str(body["jobName"]))
         except JobNotFound:
             return Absent()
-        told = job.get("clientRequestToken")
-        if told is not None and told != body["clientRequestToken"]:
+        token = job.get("clientRequestToken")
+        if token is not None and token != body["clientRequestToken"]:
             raise Conflict(
                 f"a job named {body['jobName']!r} exists, but this submission did not create it",
                 hint="use another name in the spec",

@@ -87,11 +87,11 @@ class Locating:
     def _package(self, arn: str, name: str) -> InPlace | Elsewhere:
         try:
             with self._clients.asking(f"model package {arn}"):
-                told = self._clients.client("sagemaker").describe_model_package(ModelPackageName=arn)
+                response = self._clients.client("sagemaker").describe_model_package(ModelPackageName=arn)
         except JobNotFound as error:
             problem = Problem(code="no_package", file=arn, message="no such model package")
             raise InputError([problem]) from error
-        container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
+        container = ((response.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
         known = container.get("BaseModel") or {}
         base = str(known.get("HubContentName") or known.get("RecipeName") or "")
         called = name.replace("/", "-")

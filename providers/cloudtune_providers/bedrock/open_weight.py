@@ -120,8 +120,8 @@ class OpenWeight:
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
     ) -> Iterator[Generation]:
         """Asks the model, or its base."""
-        asked = model.base if options is not None and options.base else model.id
-        return self.account.answering.generate(asked, prompts, options)
+        model_id = model.base if options is not None and options.base else model.id
+        return self.account.answering.generate(model_id, prompts, options)
 
 
 def regions() -> list[str]:
@@ -180,16 +180,16 @@ def capabilities_of(bedrock: Capabilities) -> Capabilities:
 
 def problems(spec: JobSpec, options: BedrockOptions) -> Iterator[Problem]:
     """What Bedrock has elsewhere, and not here."""
-    asked, given = spec.hyperparameters, spec.overrides.get(NAME, {})
-    if asked.learning_rate is not None:
+    hyperparameters, given = spec.hyperparameters, spec.overrides.get(NAME, {})
+    if hyperparameters.learning_rate is not None:
         message = "this API accepts only a multiplier of an unpublished rate, so an absolute rate cannot be translated"
         fix = f"set overrides.{NAME}.learning_rate_multiplier"
         yield Problem(code="not_of_route", field="hyperparameters.learning_rate", message=message, fix=fix)
-    if asked.warmup_steps is not None:
+    if hyperparameters.warmup_steps is not None:
         message = f"the API that tunes {spec.model_for(NAME)} does not support warmup"
         yield Problem(code="not_of_route", field="hyperparameters.warmup_steps", message=message, fix="take it out")
-    if asked.epochs is not None and asked.epochs != int(asked.epochs):
-        message, fix = f"this API accepts only whole epochs, not {asked.epochs:g}", "use a whole number"
+    if hyperparameters.epochs is not None and hyperparameters.epochs != int(hyperparameters.epochs):
+        message, fix = f"this API accepts only whole epochs, not {hyperparameters.epochs:g}", "use a whole number"
         yield Problem(code="out_of_range", field="hyperparameters.epochs", message=message, fix=fix)
     for name in (name for name in _NOT_HERE if given.get(name)):
         message = f"not documented for the API that tunes {spec.model_for(NAME)}"

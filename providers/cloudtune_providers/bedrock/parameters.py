@@ -19,11 +19,13 @@ _RFT = {
 
 def hyperparameters(spec: JobSpec) -> dict[str, Any]:
     """What the spec asks for, under Bedrock's names."""
-    given, asked = spec.overrides.get(NAME, {}), spec.hyperparameters
+    given, portable = spec.overrides.get(NAME, {}), spec.hyperparameters
     found = {
-        "epochCount": _whole(asked.epochs), "batchSize": given.get("batch_size"), "learningRate": asked.learning_rate,
-        "learningRateWarmupSteps": asked.warmup_steps,
-    }  # fmt: skip
+        "epochCount": _whole(portable.epochs),
+        "batchSize": given.get("batch_size"),
+        "learningRate": portable.learning_rate,
+        "learningRateWarmupSteps": portable.warmup_steps,
+    }
     chosen = {name: value for name, value in found.items() if value is not None}
     return chosen | dict(given.get("hyperparameters") or {})
 
@@ -31,7 +33,7 @@ def hyperparameters(spec: JobSpec) -> dict[str, Any]:
 def rft_parameters(spec: JobSpec) -> dict[str, Any]:
     """Those of reinforcement, which are numbers there, and not strings."""
     given = spec.overrides.get(NAME, {})
-    return hyperparameters(spec) | {name: given[ours] for ours, name in _RFT.items() if given.get(ours) is not None}
+    return hyperparameters(spec) | {name: given[field] for field, name in _RFT.items() if given.get(field) is not None}
 
 
 def as_text(value: Any) -> str:

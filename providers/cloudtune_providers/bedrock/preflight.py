@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudtune.optional import Check
     from cloudtune.spec import JobSpec
     from cloudtune_providers.aws.clients import Clients
-    from cloudtune_providers.aws.preflight import Told
+    from cloudtune_providers.aws.preflight import Outcome
     from cloudtune_providers.bedrock.open_weight import OpenWeight
     from cloudtune_providers.bedrock.options import BedrockOptions
 
@@ -53,24 +53,24 @@ class Preflight:
             yield account.look("model", lambda: self._model(model, spec.method.name), needed=True)
         yield account.look("quota", self._quota, hinders=False)
 
-    def _role_policy(self) -> Told:
+    def _role_policy(self) -> Outcome:
         bucket, objects = f"arn:aws:s3:::{self._options.bucket}", self._account.objects("output/")
         return self._account.role_may((action, bucket if action == "s3:ListBucket" else objects) for action in WRITES)
 
-    def _model(self, model: str, method: str) -> Told:
+    def _model(self, model: str, method: str) -> Outcome:
         if ":custom-model/" in model:
             with self._clients.asking(f"model {model}"):
-                told = self._clients.client(NAME).get_custom_model(modelIdentifier=model)
-            return "good", f"{told['modelName']}, a custom model"
+                response = self._clients.client(NAME).get_custom_model(modelIdentifier=model)
+            return "good", f"{response['modelName']}, a custom model"
         try:
             with self._clients.asking(f"model {model}"):
-                told = self._clients.client(NAME).get_foundation_model(modelIdentifier=model)["modelDetails"]
+                response = self._clients.client(NAME).get_foundation_model(modelIdentifier=model)["modelDetails"]
         except JobNotFound:
             return "denied", f"{model} does not exist in {self._clients.region}"
-        status = (told.get("modelLifecycle") or {}).get("status") or "ACTIVE"
+        status = (response.get("modelLifecycle") or {}).get("status") or "ACTIVE"
         if status != "ACTIVE":
             return "denied", f"{model} is {status} and accepts no new jobs"
-        offered, wanted = told.get("customizationsSupported") or [], _TYPES.get(method)
+        offered, wanted = response.get("customizationsSupported") or [], _TYPES.get(method)
         if wanted and wanted not in offered:
             return "denied", f"{model} does not support {wanted} here, only: {', '.join(offered) or 'nothing'}"
         return (
@@ -79,7 +79,7 @@ class Preflight:
             else ("cannot_verify", f"active; support for {method} is not reported")
         )
 
-    def _quota(self) -> Told:
+    def _quota(self) -> Outcome:
         """Jobs that may run at once, and those that do."""
         found = [quota for quota in self._account.quotas(NAME) if _QUOTA.search(str(quota.get("QuotaName")))]
         with self._clients.asking("list of jobs"):

@@ -45,8 +45,8 @@ class Registrations:
         """Send the create request. Its name may be taken by the very model that an earlier request made."""
 
         def send() -> dict[str, Any]:
-            told = self._bedrock.create_custom_model(**body)
-            return calls.made(self._clients, REGISTRATION, body["modelName"], told["modelArn"])
+            response = self._bedrock.create_custom_model(**body)
+            return calls.made(self._clients, REGISTRATION, body["modelName"], response["modelArn"])
 
         return calls.create_once(self._clients, "register", send, lambda: self.find(body))
 
@@ -68,11 +68,11 @@ class Registrations:
         """The model's tags; none where they may not be read: the name holds a part of the token too."""
         try:
             with self._clients.asking(f"tags of {arn}"):
-                told = self._bedrock.list_tags_for_resource(resourceARN=arn)
+                response = self._bedrock.list_tags_for_resource(resourceARN=arn)
         except PermissionDenied as error:
             _log.warning("cannot read the tags of %s: %s", arn, type(error).__name__)
             return {}
-        return {str(tag["key"]): str(tag["value"]) for tag in told.get("tags", ())}
+        return {str(tag["key"]): str(tag["value"]) for tag in response.get("tags", ())}
 
     def read(self, name: str) -> dict[str, Any]:
         """Return the response of Get for a registered model."""
@@ -99,10 +99,10 @@ class Registrations:
 
     def model(self, ref: JobRef, name: str) -> TunedModel:
         """What was registered. Raises InvalidRequest while it cannot be used."""
-        told = self.read(name)
-        model = responses.to_registered_model(told, self.tags(str(told["modelArn"])), ref, self._clients.scope())
+        entry = self.read(name)
+        model = responses.to_registered_model(entry, self.tags(str(entry["modelArn"])), ref, self._clients.scope())
         if model is None:
-            raise InvalidRequest(f"{ref} has no model; its state is {told.get('modelStatus')}")
+            raise InvalidRequest(f"{ref} has no model; its state is {entry.get('modelStatus')}")
         return model
 
     def stop(self, name: str) -> None:

@@ -138,8 +138,8 @@ def settings_of(request: PlanRequest, catalog: Catalog) -> tuple[Setting, ...]:
     spec = request.spec
     given = {key: value for key, value in spec.overrides.get(NAME, {}).items() if value is not None}
     replaced = {field for field, name in _PORTABLE.items() if name in (given.get("hyperparameters") or {})}
-    asked = {field: value for field, value in spec.asked().items() if field not in replaced}
-    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in asked.items()]
+    requested = {field: value for field, value in spec.requested_fields().items() if field not in replaced}
+    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in requested.items()]
     chosen += [Setting(field=f"overrides.{NAME}.{key}", value=given[key], source="override") for key in given]
     model, sent = family_of(spec.model_for(NAME) or ""), hyperparameters(spec)
     for name in dict.fromkeys(entry.name for entry in catalog.ranges):

@@ -77,7 +77,7 @@ def to_registration_snapshot(model: Mapping[str, Any], scope: str) -> JobSnapsho
 
 
 def _snapshot(
-    told: Mapping[str, Any], ref: JobRef, state: JobState, word: str, model: str, detail: str = ""
+    response: Mapping[str, Any], ref: JobRef, state: JobState, word: str, model: str, detail: str = ""
 ) -> JobSnapshot:
     return JobSnapshot(
         ref=ref,
@@ -86,10 +86,10 @@ def _snapshot(
         name=ref.id.rpartition("/")[2],
         model=model,
         detail=detail if not state.is_terminal else "",
-        created_at=utc(told.get("creationTime")),
-        finished_at=utc(told.get("endTime")) if state.is_terminal or state is JobState.UNKNOWN else None,
-        problem=_problem(told) if state is JobState.FAILED else None,
-        raw=plain(told),
+        created_at=utc(response.get("creationTime")),
+        finished_at=utc(response.get("endTime")) if state.is_terminal or state is JobState.UNKNOWN else None,
+        problem=_problem(response) if state is JobState.FAILED else None,
+        raw=plain(response),
     )
 
 
@@ -162,7 +162,7 @@ def metrics_of(text: str, split: Split) -> Iterator[Metric]:
     """
     for row in csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline="")):
         step = _number(row.get("step_number"))
-        values = {ours: n for name, ours in _FIGURES.items() if (n := _number(row.get(name))) is not None}
+        values = {metric: n for name, metric in _FIGURES.items() if (n := _number(row.get(name))) is not None}
         if step is not None and values:
             cursor = f"{int(step):09}/{split}"
             yield Metric(

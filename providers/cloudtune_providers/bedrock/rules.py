@@ -148,8 +148,8 @@ class Rules:
         fields = {"epochCount": "hyperparameters.epochs", "learningRate": "hyperparameters.learning_rate",
                   "learningRateWarmupSteps": "hyperparameters.warmup_steps"}  # fmt: skip
         for name, value in rft_parameters(spec).items():
-            ours = f"overrides.{NAME}.hyperparameters.{name}" if name in written else fields.get(name)
-            yield from self._value(spec, ours or f"overrides.{NAME}.{_snake(name)}", name, value)
+            field = f"overrides.{NAME}.hyperparameters.{name}" if name in written else fields.get(name)
+            yield from self._value(spec, field or f"overrides.{NAME}.{_snake(name)}", name, value)
 
     def _value(self, spec: JobSpec, field: str, name: str, value: Any) -> Iterator[Problem]:
         model, method = family_of(spec.model_for(NAME) or ""), spec.method.name
@@ -193,14 +193,14 @@ class Rules:
 
     def contents(self, spec: JobSpec, data: DataReport) -> Iterator[Problem]:
         """What the plan says of images, videos and rows without an answer. Row rules refuse the rest."""
-        told = {str(problem.field) for problem in data.problems if problem.code == "feature"}
-        media = told & {"images", "videos"}
+        features = {str(problem.field) for problem in data.problems if problem.code == "feature"}
+        media = features & {"images", "videos"}
         if media:
             bucket, prefix = self._options.bucket, self._options.prefix
             message = f"images and videos must be in the bucket of the rows, {bucket}, where the role can read them"
             fix = f"put them under s3://{bucket}/{prefix}/media/, which `cloudtune init bedrock` lets the role read"
             yield Problem(code="media_place", severity="warning", field="data", message=message, fix=fix)
-        if spec.method.name == "distill" and "unanswered" in told:
+        if spec.method.name == "distill" and "unanswered" in features:
             teacher = spec.overrides.get(NAME, {}).get("teacher")
             message = f"{teacher} answers the rows without an answer; existing answers are its examples"
             yield Problem(code="teacher_answers", severity="info", field="data.train", message=message)

@@ -48,34 +48,46 @@ class Hosting:
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
         """Model, configuration, endpoint, and wait. Reads the model's document."""
         try:
-            asked = JumpStartDeployment.model_validate(given)
+            deployment = JumpStartDeployment.model_validate(given)
         except ValidationError as error:
             found = problems_of(error, model=JumpStartDeployment, values=given, place=lambda path: (None, None))
             raise InputError(found) from error
         document = Document(self._hub.facts(model.base, _version(model))["document"])
-        kind = asked.instance_type or document["DefaultInferenceInstanceType"] or ""
+        kind = deployment.instance_type or document["DefaultInferenceInstanceType"] or ""
         offered = document["SupportedInferenceInstanceTypes"] or []
         if not kind or (offered and kind not in offered):
             raise UnsupportedError([Problem(
                 code="instance", field="instance_type", message=f"{model.base} cannot run on {kind or 'nothing'}",
                 fix=f"choose one of {', '.join(offered)}",
             )])  # fmt: skip
-        what = asked.model_dump_json(exclude={"name"})
+        what = deployment.model_dump_json(exclude={"name"})
         token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
         aim = Aim(
-            NAME, model.scope, asked.name or short(model.id, token), model.id, token, self._options.tags,
-            self._options.deploy_limit, warnings=(_costs(kind, asked),),
-            cost=hourly.hosting(kind, asked.instances, hourly.region_of(model.scope), sleeps=asked.min_copies == 0),
-        )  # fmt: skip
-        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, kind, asked)]}
+            NAME,
+            model.scope,
+            deployment.name or short(model.id, token),
+            model.id,
+            token,
+            self._options.tags,
+            self._options.deploy_limit,
+            warnings=(_costs(kind, deployment),),
+            cost=hourly.hosting(
+                kind, deployment.instances, hourly.region_of(model.scope), sleeps=deployment.min_copies == 0
+            ),
+        )
+        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, kind, deployment)]}
         bodies = {
             "model": self._model(model, document, kind), "config": config, "endpoint": {"EndpointConfigName": aim.name},
         }  # fmt: skip
-        if asked.min_copies is None:
+        if deployment.min_copies is None:
             return host_plans.alone(aim, bodies)
         config["ExecutionRoleArn"] = self._options.role_arn
-        copies = Copies(asked.min_copies, asked.instances, asked.requests_per_minute, asked.cooldown)
-        part = Part({"ComputeResourceRequirements": _needs(kind, asked)}, aim.name, copies=max(1, asked.min_copies))
+        copies = Copies(
+            deployment.min_copies, deployment.instances, deployment.requests_per_minute, deployment.cooldown
+        )
+        part = Part(
+            {"ComputeResourceRequirements": _needs(kind, deployment)}, aim.name, copies=max(1, deployment.min_copies)
+        )
         return host_plans.scaled(aim, bodies, part, copies)
 
     def _model(self, model: TunedModel, document: Document, kind: str) -> dict[str, Any]:
@@ -123,10 +135,10 @@ class Hosting:
     def _one(self, where: Mapping[str, str], body: Mapping[str, Any]) -> Generation:
         endpoint = where["EndpointName"]
         with self._clients.asking(f"endpoint {endpoint}", missing=InvalidRequest):
-            told = self._clients.client("sagemaker-runtime").invoke_endpoint(
+            response = self._clients.client("sagemaker-runtime").invoke_endpoint(
                 **where, ContentType="application/json", Accept="application/json", Body=json.dumps(body).encode()
             )
-            content = told["Body"].read()
+            content = response["Body"].read()
         return results.answer(content, endpoint)
 
     def _template(self, model: TunedModel) -> dict[str, str] | None:
@@ -152,26 +164,26 @@ def _version(model: TunedModel) -> str | None:
     return str(version) if version else None
 
 
-def _variant(name: str, kind: str, asked: JumpStartDeployment) -> dict[str, Any]:
+def _variant(name: str, kind: str, deployment: JumpStartDeployment) -> dict[str, Any]:
     variant: dict[str, Any] = {"VariantName": "AllTraffic"}
-    if asked.min_copies is None:
-        return {**variant, "ModelName": name, "InstanceType": kind, "InitialInstanceCount": asked.instances}
-    scaling = {"Status": "ENABLED", "MinInstanceCount": asked.min_copies, "MaxInstanceCount": asked.instances}
-    return {**variant, "InstanceType": kind, "InitialInstanceCount": max(1, asked.min_copies),
+    if deployment.min_copies is None:
+        return {**variant, "ModelName": name, "InstanceType": kind, "InitialInstanceCount": deployment.instances}
+    scaling = {"Status": "ENABLED", "MinInstanceCount": deployment.min_copies, "MaxInstanceCount": deployment.instances}
+    return {**variant, "InstanceType": kind, "InitialInstanceCount": max(1, deployment.min_copies),
             "ManagedInstanceScaling": scaling,
             "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
 
 
-def _needs(kind: str, asked: JumpStartDeployment) -> dict[str, Any]:
-    gpus = asked.accelerators if asked.accelerators is not None else accelerators(kind) or 0
-    needs: dict[str, Any] = {"MinMemoryRequiredInMb": asked.memory_mb}
+def _needs(kind: str, deployment: JumpStartDeployment) -> dict[str, Any]:
+    gpus = deployment.accelerators if deployment.accelerators is not None else accelerators(kind) or 0
+    needs: dict[str, Any] = {"MinMemoryRequiredInMb": deployment.memory_mb}
     return needs | ({"NumberOfAcceleratorDevicesRequired": gpus} if gpus else {})
 
 
-def _costs(kind: str, asked: JumpStartDeployment) -> Problem:
-    what = f"{asked.instances} x {kind}"
+def _costs(kind: str, deployment: JumpStartDeployment) -> Problem:
+    what = f"{deployment.instances} x {kind}"
     message = f"{what} are billed by the hour, even when idle, until they are deleted"
-    if asked.min_copies == 0:
+    if deployment.min_copies == 0:
         message = f"up to {what} are billed by the hour while in use, and for about 25 minutes after"
     return Problem(code="hosting", severity="warning", field="instance_type", message=message,
                    fix="to list them: cloudtune deployments")  # fmt: skip

@@ -72,18 +72,23 @@ class Hub:
         )
 
     def _asked(self, model: str, version: str | None) -> dict[str, Any]:
-        told = self._described(model, version)
-        text = str(told["HubContentDocument"])
+        described = self._described(model, version)
+        text = str(described["HubContentDocument"])
         try:
             document = json.loads(text)
         except json.JSONDecodeError as error:
             raise InvalidResponse(f"cannot read the hub's document of {model}: {error}") from error
         return {
-            "model": model, "version": str(told["HubContentVersion"]), "arn": str(told["HubContentArn"]),
-            "reference": told["HubContentType"] == _REFERENCE, "schema": str(told.get("DocumentSchemaVersion") or ""),
-            "status": str(told.get("SupportStatus") or ""), "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "document": kept(document), "read_at": self._clock.now().isoformat(timespec="seconds"),
-        }  # fmt: skip
+            "model": model,
+            "version": str(described["HubContentVersion"]),
+            "arn": str(described["HubContentArn"]),
+            "reference": described["HubContentType"] == _REFERENCE,
+            "schema": str(described.get("DocumentSchemaVersion") or ""),
+            "status": str(described.get("SupportStatus") or ""),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "document": kept(document),
+            "read_at": self._clock.now().isoformat(timespec="seconds"),
+        }
 
     def _described(self, model: str, version: str | None) -> dict[str, Any]:
         """A private hub may hold references to public models beside models of its own."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloudtune.plan import Plan
     from cloudtune.spec import JobSpec
     from cloudtune_providers.aws.clients import Clients
-    from cloudtune_providers.aws.preflight import Asked, Told
+    from cloudtune_providers.aws.preflight import Outcome, Permission
     from cloudtune_providers.jumpstart.hub import Hub
     from cloudtune_providers.jumpstart.options import JumpStartOptions
 
@@ -46,12 +46,12 @@ class Preflight:
         yield checks.quota(wanted)
         yield from checks.price(plan, wanted)
 
-    def _also(self) -> Iterator[Asked]:
+    def _also(self) -> Iterator[Permission]:
         owner = "aws" if self._options.hub == PUBLIC_HUB else self._training.account
         arn = f"arn:aws:sagemaker:{self._clients.region}:{owner}:hub-content/{self._options.hub}/Model/x"
         yield "sagemaker:DescribeHubContent", arn
 
-    def _hub_there(self) -> Told:
+    def _hub_there(self) -> Outcome:
         count = len(self._hub.models())
         if count:
             return "good", f"{self._options.hub}; {count} models in the public list"
@@ -61,14 +61,14 @@ class Preflight:
         version = spec.overrides.get(NAME, {}).get("model_version")
         return self._hub.facts(str(spec.model_for(NAME)), version)
 
-    def _document(self, spec: JobSpec) -> Told:
+    def _document(self, spec: JobSpec) -> Outcome:
         facts = self._facts(spec)
         document, name = Document(facts["document"]), f"{facts['model']} {facts['version']}"  # type: ignore[arg-type]
         if not document.trains:
             return "denied", f"{name} is not trainable in JumpStart, according to its document"
         return "good", f"{name}, read from {self._options.hub}"
 
-    def _terms(self, spec: JobSpec) -> Told:
+    def _terms(self, spec: JobSpec) -> Outcome:
         facts = self._facts(spec)
         document = Document(facts["document"])  # type: ignore[arg-type]
         if not document.is_gated:

@@ -35,7 +35,7 @@ VERSION_VARIABLE = "CLOUDTUNE_MODEL_VERSION"
 def asked(spec: JobSpec, choices: Choices) -> dict[str, str]:
     """What the spec asks for, under the document's names and as it is sent; its own words win."""
     found = {}
-    for field, value in spec.asked().items():
+    for field, value in spec.requested_fields().items():
         if field in NAMES:
             found[NAMES[field]] = _sent(field, value, choices)
     given = spec.overrides.get(NAME, {}).get("hyperparameters") or {}
@@ -149,7 +149,9 @@ def settings_of(request: PlanRequest, choices: Choices) -> tuple[Setting, ...]:
     """What will be in force, and who chose it."""
     spec = request.spec
     given = {key: value for key, value in spec.overrides.get(NAME, {}).items() if value not in (None, {}, [])}
-    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in spec.asked().items()]
+    chosen = [
+        Setting(field=field, value=_plain(value), source="spec") for field, value in spec.requested_fields().items()
+    ]
     chosen += [Setting(field=f"overrides.{NAME}.{key}", value=given[key], source="override") for key in given]
     mine = asked(spec, choices) | layouts.switches(choices.layout, choices.known)
     source = f"default of the document {choices.model} {choices.version}"

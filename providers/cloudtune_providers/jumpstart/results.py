@@ -36,24 +36,24 @@ def figures(line: str) -> Figures | None:
     if start < 0 or end < start or ("loss" not in line):
         return None
     try:
-        told = ast.literal_eval(line[start : end + 1])
+        values = ast.literal_eval(line[start : end + 1])
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         return None
-    epoch = _number(told.get("epoch"))
-    if (train := _named(told, _TRAIN)) and "loss" in train:
+    epoch = _number(values.get("epoch"))
+    if (train := _named(values, _TRAIN)) and "loss" in train:
         return Figures(values=train, epoch=epoch)
-    if held := _named(told, _VALIDATION):
+    if held := _named(values, _VALIDATION):
         return Figures(values=held, epoch=epoch, split="validation", step=None)
     return None
 
 
-def _named(told: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, float]:
+def _named(values: Mapping[Any, Any], names: Mapping[str, str]) -> dict[str, float]:
     found = {}
-    for name, ours in names.items():
-        if (number := _number(told.get(name))) is not None:
-            found[ours] = number
+    for name, metric in names.items():
+        if (number := _number(values.get(name))) is not None:
+            found[metric] = number
     return found
 
 
@@ -84,23 +84,23 @@ def asking(
 def answer(content: bytes, endpoint: str) -> Generation:
     """What the endpoint said, in whichever of the usual forms."""
     try:
-        told = json.loads(content)
+        document = json.loads(content)
     except ValueError as error:
         raise InvalidResponse(f"{endpoint} returned invalid JSON: {content[:200]!r}") from error
-    if isinstance(told, list) and told:
-        told = told[0]
-    if isinstance(told, dict) and told.get("choices"):
-        choice, usage = told["choices"][0], told.get("usage") or {}
+    if isinstance(document, list) and document:
+        document = document[0]
+    if isinstance(document, dict) and document.get("choices"):
+        choice, usage = document["choices"][0], document.get("usage") or {}
         return Generation(
             text=str((choice.get("message") or {}).get("content") or choice.get("text") or ""), model=endpoint,
             finish_reason=str(choice.get("finish_reason") or ""), prompt_tokens=usage.get("prompt_tokens"),
             completion_tokens=usage.get("completion_tokens"),
         )  # fmt: skip
-    if isinstance(told, dict) and "generated_text" in told:
-        details = told.get("details") or {}
+    if isinstance(document, dict) and "generated_text" in document:
+        details = document.get("details") or {}
         reason = REASONS.get(str(details.get("finish_reason")), "")
         return Generation(
-            text=str(told["generated_text"]), model=endpoint, completion_tokens=details.get("generated_tokens"),
+            text=str(document["generated_text"]), model=endpoint, completion_tokens=details.get("generated_tokens"),
             finish_reason=reason or str(details.get("finish_reason") or ""),
         )  # fmt: skip
     raise InvalidResponse(f"{endpoint} returned an unknown response format: {content[:200]!r}")

@@ -109,8 +109,8 @@ class OpenAIBackend(DelegatingBackend):
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None = None
     ) -> Iterator[Generation]:
         """See `Generator`."""
-        asked = model.base if options is not None and options.base else model.id
-        return self._account.answering.generate(asked, prompts, options, by=self._options.answers)
+        model_id = model.base if options is not None and options.base else model.id
+        return self._account.answering.generate(model_id, prompts, options, by=self._options.answers)
 
 
 def connected(options: OpenAIOptions) -> openai.OpenAI:

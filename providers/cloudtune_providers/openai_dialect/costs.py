@@ -26,9 +26,9 @@ def estimate(spec: JobSpec, data: DataReport, catalog: Catalog, backend: str, ti
     if (unit := _UNITS.get(price.per)) is None:
         basis = f"{price.usd:g} USD per {price.per} of training; the duration is unknown ({cited})"
         return CostEstimate(usd=None, basis=basis, prices_as_of=as_of)
-    asked = spec.overrides.get(backend, {}).get("n_epochs") or spec.hyperparameters.epochs
-    epochs = 1.0 if asked is None or asked == "auto" else float(asked)
-    is_known = asked not in (None, "auto")
+    epochs_setting = spec.overrides.get(backend, {}).get("n_epochs") or spec.hyperparameters.epochs
+    epochs = 1.0 if epochs_setting is None or epochs_setting == "auto" else float(epochs_setting)
+    is_known = epochs_setting not in (None, "auto")
     tokens = data.splits["train"].tokens
     if tokens is None:
         basis = f"{price.usd:g} USD per {price.per}, and how many tokens the rows have is not known: {cited}"

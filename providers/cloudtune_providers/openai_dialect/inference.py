@@ -45,7 +45,7 @@ class Answering:
         more = {"stream": True} | ({"stream_options": {"include_usage": True}} if by == "chat" else {})
         with self._asking(model):
             stream = self._call(by)(**request, **more)
-        told: list[str] = []
+        pieces: list[str] = []
         end: Generation | None = None
         with closing(stream):
             parts = _chat_parts(stream, model) if by == "chat" else _response_parts(stream, model)
@@ -55,14 +55,14 @@ class Answering:
                 if part is None:
                     break
                 if part.partial:
-                    told.append(part.text)
+                    pieces.append(part.text)
                     yield part
                 else:
                     end = part
         if end is None:
-            size = sum(map(len, told))
+            size = sum(map(len, pieces))
             raise Unavailable(f"model {model}: the response was interrupted after {size} characters", hint="try again")
-        yield msgspec.structs.replace(end, text="".join(told))
+        yield msgspec.structs.replace(end, text="".join(pieces))
 
     def _call(self, by: str) -> Any:
         client: Any = self._wire.client

@@ -100,8 +100,8 @@ class Jobs:
 
     def settle(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Cancel the job's duplicates and delete duplicate files. Can be repeated."""
-        for twin in request["twins"]:
-            self.cancel(JobRef.parse(twin))
+        for duplicate in request["twins"]:
+            self.cancel(JobRef.parse(duplicate))
         for file in request["spare"]:
             self._files.delete(file)
         return {"ref": request["ref"]}
@@ -185,8 +185,8 @@ class Jobs:
         if after is None or not after.startswith(_CSV):
             # An event may hold figures of two splits: the cursor's own event is read again.
             event = after.rpartition("/")[0] if after else None
-            told = self._told(ref, event, inclusive=True)
-            found = [metric for entry in told for metric in responses.metrics_of(entry)]
+            events = self._told(ref, event, inclusive=True)
+            found = [metric for entry in events for metric in responses.metrics_of(entry)]
             if found or after is not None:
                 return _after(found, after)
         return _after(self._of_result_files(ref), after)

@@ -198,7 +198,7 @@ def method_of(spec: JobSpec, backend: str) -> dict[str, Any]:
     """The method object: type, hyperparameters that were asked for, and the grader of reinforcement."""
     kind = METHODS[spec.method.name]
     given = spec.overrides.get(backend, {})
-    asked = {
+    requested = {
         "n_epochs": _whole(spec.hyperparameters.epochs),
         "batch_size": spec.hyperparameters.batch_size,
         "beta": spec.method.beta,
@@ -206,7 +206,7 @@ def method_of(spec: JobSpec, backend: str) -> dict[str, Any]:
         **{name: given[name] for name in ("n_epochs", "batch_size") if given.get(name) is not None},
     }
     config: dict[str, Any] = {}
-    if chosen := {name: value for name, value in asked.items() if value is not None}:
+    if chosen := {name: value for name, value in requested.items() if value is not None}:
         config["hyperparameters"] = chosen
     if given.get("grader") is not None:
         config["grader"] = given["grader"]
@@ -219,15 +219,15 @@ def _whole(value: float | None) -> float | int | None:
 
 def settings_of(request: PlanRequest, traits: Traits, defaults: Mapping[str, Any]) -> tuple[Setting, ...]:
     """What will be in force, and who chose it."""
-    asked = request.spec.asked()
+    requested = request.spec.requested_fields()
     name = traits.backend
     given = request.spec.overrides.get(name, {})
-    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in asked.items()]
+    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in requested.items()]
     chosen += [Setting(field=f"overrides.{name}.{key}", value=given[key], source="override") for key in given]
     chosen += [
         Setting(field=field, value=value, source=f"default of {traits.backend}")
         for field, value in defaults.items()
-        if field not in asked and field.rpartition(".")[2] not in given
+        if field not in requested and field.rpartition(".")[2] not in given
     ]
     if traits.suffix is not None and "suffix" not in given:
         chosen.append(Setting(field="suffix", value=traits.suffix, source="derived: the job's name"))

@@ -138,8 +138,8 @@ def figures(row: Mapping[str, Any], cursor: str, time: datetime | None = None) -
     found: dict[Split, dict[str, float]] = {}
     for name, value in row.items():
         if name in _FIGURES and (number := _number(value)) is not None:
-            split, ours = _FIGURES[name]
-            found.setdefault(split, {})[ours] = number
+            split, metric = _FIGURES[name]
+            found.setdefault(split, {})[metric] = number
     epoch = _number(row.get("epoch"))
     return [
         Metric(cursor=f"{cursor}/{split}", step=int(row["step"]), values=values, split=split, epoch=epoch, time=time)

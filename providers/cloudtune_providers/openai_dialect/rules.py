@@ -120,11 +120,11 @@ class Rules:
             "method.beta": ("beta", spec.method.beta),
             "seed": ("seed", spec.seed),
         }
-        asked = {field: pair for field, pair in portable.items() if pair[1] is not None}
-        asked |= {
+        requested = {field: pair for field, pair in portable.items() if pair[1] is not None}
+        requested |= {
             f"overrides.{self._backend}.{name}": (name, value) for name, value in given.items() if value is not None
         }
-        for field, (name, value) in asked.items():
+        for field, (name, value) in requested.items():
             yield from self._value(spec, field, name, value)
 
     def _value(self, spec: JobSpec, field: str, name: str, value: Any) -> Iterator[Problem]:

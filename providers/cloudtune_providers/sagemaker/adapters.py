@@ -37,27 +37,32 @@ _LMI = {
 }  # fmt: skip
 
 
-def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
+def plan(aim: Aim, model: TunedModel, deployment: SageMakerDeployment, options: SageMakerOptions, image: str) -> Plan:
     """Return steps for the base model on endpoint ``onto``, if missing, and the adapter. Raises UnsupportedError."""
     problems = list(_problems(model))
     if problems:
         raise UnsupportedError(problems)
-    assert asked.onto is not None
+    assert deployment.onto is not None
     source = _base_of(model)
     # Every deployment with the same base model has the same steps, and finds them done.
-    token = hashlib.sha256(f"base\n{model.scope}\n{asked.onto}\n{source}".encode()).hexdigest()[:32]
-    base = aim._replace(name=asked.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
-    variant = {"VariantName": "AllTraffic", "InstanceType": asked.instance_type,
-               "InitialInstanceCount": asked.instances,
+    token = hashlib.sha256(f"base\n{model.scope}\n{deployment.onto}\n{source}".encode()).hexdigest()[:32]
+    base = aim._replace(name=deployment.onto, model=_tag(model.base), token=token, warnings=(), cost=None)
+    variant = {"VariantName": "AllTraffic", "InstanceType": deployment.instance_type,
+               "InitialInstanceCount": deployment.instances,
                "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
     bodies: dict[str, dict[str, Any]] = {
-        "model": _model(source, asked, options, image),
+        "model": _model(source, deployment, options, image),
         "config": {"ExecutionRoleArn": options.role_arn, "ProductionVariants": [variant]},
-        "endpoint": {"EndpointConfigName": asked.onto},
+        "endpoint": {"EndpointConfigName": deployment.onto},
     }
-    needs = {"MinMemoryRequiredInMb": asked.memory_mb, "NumberOfAcceleratorDevicesRequired": _accelerators(asked)}
-    base_part = Part({"ComputeResourceRequirements": needs}, asked.onto, copies=asked.instances)
-    part = Part({"BaseInferenceComponentName": asked.onto, "Container": {"ArtifactUrl": model.uri}}, asked.onto)
+    needs = {
+        "MinMemoryRequiredInMb": deployment.memory_mb,
+        "NumberOfAcceleratorDevicesRequired": _accelerators(deployment),
+    }
+    base_part = Part({"ComputeResourceRequirements": needs}, deployment.onto, copies=deployment.instances)
+    part = Part(
+        {"BaseInferenceComponentName": deployment.onto, "Container": {"ArtifactUrl": model.uri}}, deployment.onto
+    )
     source_of_image = "backends.sagemaker.inference_image" if options.inference_image else _IMAGES_PAGE
     settings = (Setting(field="image", value=image, source=source_of_image),
                 Setting(field="base model", value=source, source="derived: the job's own"))  # fmt: skip
@@ -65,9 +70,9 @@ def plan(aim: Aim, model: TunedModel, asked: SageMakerDeployment, options: SageM
     return host_plans.adapter(aim, base, bodies, base_part, part)
 
 
-def _model(source: str, asked: SageMakerDeployment, options: SageMakerOptions, image: str) -> dict[str, Any]:
+def _model(source: str, deployment: SageMakerDeployment, options: SageMakerOptions, image: str) -> dict[str, Any]:
     environment = _LMI | {
-        "OPTION_MAX_LORAS": str(asked.max_adapters), "OPTION_MAX_LORA_RANK": str(asked.max_lora_rank),
+        "OPTION_MAX_LORAS": str(deployment.max_adapters), "OPTION_MAX_LORA_RANK": str(deployment.max_lora_rank),
     }  # fmt: skip
     container: dict[str, Any] = {"Image": image}
     if source.startswith("s3://"):
@@ -108,9 +113,9 @@ def _base_of(model: TunedModel) -> str:
     return model.base if is_id else ""
 
 
-def _accelerators(asked: SageMakerDeployment) -> int:
-    known = instances.instance_of(asked.instance_type)
-    return asked.accelerators or (known.gpus if known else 0) or 1
+def _accelerators(deployment: SageMakerDeployment) -> int:
+    known = instances.instance_of(deployment.instance_type)
+    return deployment.accelerators or (known.gpus if known else 0) or 1
 
 
 def _tag(text: str) -> str:

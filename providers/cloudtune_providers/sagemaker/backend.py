@@ -232,15 +232,15 @@ class SageMakerBackend:
 
     def get(self, ref: JobRef) -> JobSnapshot:
         """See `Backend`."""
-        return snapshots.ours(self._jobs.get(ref))
+        return snapshots.as_sagemaker(self._jobs.get(ref))
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
         """See `BatchStatus`."""
-        return {ref: snapshots.ours(job) for ref, job in self._jobs.get_many(refs).items()}
+        return {ref: snapshots.as_sagemaker(job) for ref, job in self._jobs.get_many(refs).items()}
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
         """See `Backend`."""
-        return map(snapshots.ours, self._jobs.listed(limit))
+        return map(snapshots.as_sagemaker, self._jobs.listed(limit))
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
         """See `Backend`. The service's transitions, and the trainer's own words out of its log."""

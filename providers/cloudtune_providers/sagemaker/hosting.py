@@ -45,38 +45,43 @@ class Hosting:
     def plan_deploy(self, model: TunedModel, given: dict[str, Any]) -> Plan:
         """On an endpoint of its own, or beside others. Raises InputError, UnsupportedError."""
         try:
-            asked = SageMakerDeployment.model_validate(given)
+            deployment = SageMakerDeployment.model_validate(given)
         except ValidationError as error:
             found = problems_of(error, model=SageMakerDeployment, values=given, place=lambda path: (None, None))
             raise InputError(found) from error
-        what = asked.model_dump_json(exclude={"name"})
+        what = deployment.model_dump_json(exclude={"name"})
         token = hashlib.sha256(f"deploy\n{model.scope}\n{model.id}\n{what}".encode()).hexdigest()[:32]
         options = self._options
         aim = Aim(
-            NAME, model.scope, asked.name or short(model.id, token), model.id, token, options.tags,
-            options.deploy_limit, warnings=_warnings(asked), cost=_cost(asked, hourly.region_of(model.scope)),
+            NAME, model.scope, deployment.name or short(model.id, token), model.id, token, options.tags,
+            options.deploy_limit, warnings=_warnings(deployment), cost=_cost(deployment, hourly.region_of(model.scope)),
         )  # fmt: skip
-        if asked.onto is not None:
-            return adapters.plan(aim, model, asked, options, self._image(asked))
-        body = self._model(model, asked)
-        copies = _copies(asked)
-        if asked.endpoint is not None:
-            part = Part(_needs(asked, asked.accelerators or 0), asked.endpoint, asked.variant, _first(asked))
+        if deployment.onto is not None:
+            return adapters.plan(aim, model, deployment, options, self._image(deployment))
+        body = self._model(model, deployment)
+        copies = _copies(deployment)
+        if deployment.endpoint is not None:
+            part = Part(
+                _needs(deployment, deployment.accelerators or 0),
+                deployment.endpoint,
+                deployment.variant,
+                _first(deployment),
+            )
             return host_plans.on_endpoint(aim, body, part, copies)
-        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, asked)]}
+        config: dict[str, Any] = {"ProductionVariants": [_variant(aim.name, deployment)]}
         bodies = {"model": body, "config": config, "endpoint": {"EndpointConfigName": aim.name}}
         if copies is None:
             return host_plans.alone(aim, bodies)
         config["ExecutionRoleArn"] = options.role_arn
-        part = Part(_needs(asked, _accelerators(asked)), aim.name, copies=_first(asked))
+        part = Part(_needs(deployment, _accelerators(deployment)), aim.name, copies=_first(deployment))
         return host_plans.scaled(aim, bodies, part, copies)
 
-    def _model(self, model: TunedModel, asked: SageMakerDeployment) -> dict[str, Any]:
+    def _model(self, model: TunedModel, deployment: SageMakerDeployment) -> dict[str, Any]:
         options = self._options
         if package := model.raw.get("package"):
             container: dict[str, Any] = {"ModelPackageName": package}
         else:
-            container = {"Image": self._image(asked)} | _weights(str(model.uri))
+            container = {"Image": self._image(deployment)} | _weights(str(model.uri))
         base = model.raw.get("base") or {}
         environment = {"CLOUDTUNE_TRUST_REMOTE_CODE": "1"} if model.trust_remote_code else {}
         if base.get("s3"):
@@ -92,18 +97,18 @@ class Hosting:
             body["EnableNetworkIsolation"] = True
         return body
 
-    def _image(self, asked: SageMakerDeployment) -> str:
+    def _image(self, deployment: SageMakerDeployment) -> str:
         if self._options.inference_image:
             return self._options.inference_image
-        known = instances.instance_of(asked.instance_type)
-        has_gpu = asked.serverless_memory_mb is None and (known is None or known.gpus > 0)
-        region, kind = self._clients.region, asked.instance_type
-        if asked.onto is not None and not has_gpu:
+        known = instances.instance_of(deployment.instance_type)
+        has_gpu = deployment.serverless_memory_mb is None and (known is None or known.gpus > 0)
+        region, kind = self._clients.region, deployment.instance_type
+        if deployment.onto is not None and not has_gpu:
             raise UnsupportedError([Problem(
                 code="instance", field="instance_type", message=f"{kind} has no GPU, which the LMI image requires",
                 fix="choose another instance_type, or set an image in backends.sagemaker.inference_image",
             )])  # fmt: skip
-        scope: images.Scope = "adapters" if asked.onto is not None else "inference"
+        scope: images.Scope = "adapters" if deployment.onto is not None else "inference"
         return images.image_uri(scope, region, kind, gpu=has_gpu, setting="inference_image")
 
     def plan_remove(self, deployment: Deployment) -> Plan:
@@ -143,61 +148,65 @@ def _weights(url: str) -> dict[str, Any]:
     return {"ModelDataSource": {"S3DataSource": place}}
 
 
-def _variant(name: str, asked: SageMakerDeployment) -> dict[str, Any]:
+def _variant(name: str, deployment: SageMakerDeployment) -> dict[str, Any]:
     variant: dict[str, Any] = {"VariantName": "AllTraffic"}
-    if asked.min_copies is not None:  # the model is in a component; copies decide how many instances there are
-        scaling = {"Status": "ENABLED", "MinInstanceCount": asked.min_copies, "MaxInstanceCount": asked.instances}
-        return {**variant, "InstanceType": asked.instance_type, "InitialInstanceCount": _first(asked),
+    if deployment.min_copies is not None:  # the model is in a component; copies decide how many instances there are
+        scaling = {
+            "Status": "ENABLED",
+            "MinInstanceCount": deployment.min_copies,
+            "MaxInstanceCount": deployment.instances,
+        }
+        return {**variant, "InstanceType": deployment.instance_type, "InitialInstanceCount": _first(deployment),
                 "ManagedInstanceScaling": scaling,
                 "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}}  # fmt: skip
     variant["ModelName"] = name
-    if asked.serverless_memory_mb is not None:
-        memory = {"MemorySizeInMB": asked.serverless_memory_mb, "MaxConcurrency": asked.max_concurrency}
+    if deployment.serverless_memory_mb is not None:
+        memory = {"MemorySizeInMB": deployment.serverless_memory_mb, "MaxConcurrency": deployment.max_concurrency}
         return {**variant, "ServerlessConfig": memory}
-    return {**variant, "InstanceType": asked.instance_type, "InitialInstanceCount": asked.instances}
+    return {**variant, "InstanceType": deployment.instance_type, "InitialInstanceCount": deployment.instances}
 
 
-def _first(asked: SageMakerDeployment) -> int:
+def _first(deployment: SageMakerDeployment) -> int:
     """Return the initial number of copies. Starts with one, because a new deployment is used soon."""
-    return asked.instances if asked.min_copies is None else max(1, asked.min_copies)
+    return deployment.instances if deployment.min_copies is None else max(1, deployment.min_copies)
 
 
-def _copies(asked: SageMakerDeployment) -> Copies | None:
-    if asked.min_copies is None:
+def _copies(deployment: SageMakerDeployment) -> Copies | None:
+    if deployment.min_copies is None:
         return None
-    return Copies(asked.min_copies, asked.instances, asked.requests_per_minute, asked.cooldown)
+    return Copies(deployment.min_copies, deployment.instances, deployment.requests_per_minute, deployment.cooldown)
 
 
-def _needs(asked: SageMakerDeployment, accelerators: int) -> dict[str, Any]:
-    needs: dict[str, Any] = {"MinMemoryRequiredInMb": asked.memory_mb}
+def _needs(deployment: SageMakerDeployment, accelerators: int) -> dict[str, Any]:
+    needs: dict[str, Any] = {"MinMemoryRequiredInMb": deployment.memory_mb}
     if accelerators:
         needs["NumberOfAcceleratorDevicesRequired"] = accelerators
     return {"ComputeResourceRequirements": needs}
 
 
-def _accelerators(asked: SageMakerDeployment) -> int:
+def _accelerators(deployment: SageMakerDeployment) -> int:
     """Of an instance that it has for itself, all."""
-    if asked.accelerators is not None:
-        return asked.accelerators
-    known = instances.instance_of(asked.instance_type)
+    if deployment.accelerators is not None:
+        return deployment.accelerators
+    known = instances.instance_of(deployment.instance_type)
     return known.gpus if known else 0
 
 
-def _warnings(asked: SageMakerDeployment) -> tuple[Problem, ...]:
-    if asked.serverless_memory_mb is not None or asked.endpoint is not None:
+def _warnings(deployment: SageMakerDeployment) -> tuple[Problem, ...]:
+    if deployment.serverless_memory_mb is not None or deployment.endpoint is not None:
         return ()
-    kind, fix = f"{asked.instances} x {asked.instance_type}", "to list them: cloudtune deployments"
+    kind, fix = f"{deployment.instances} x {deployment.instance_type}", "to list them: cloudtune deployments"
     message = f"{kind} are billed by the hour, even when idle, until they are deleted"
-    if asked.min_copies == 0:
+    if deployment.min_copies == 0:
         message = f"up to {kind} are billed by the hour while in use, and for about 25 minutes after"
-    if asked.onto is not None:
-        message = f"{message}; {asked.onto} shares them, and they remain when this adapter is removed"
+    if deployment.onto is not None:
+        message = f"{message}; {deployment.onto} shares them, and they remain when this adapter is removed"
     return (Problem(code="hosting", severity="warning", field="instance_type", message=message, fix=fix),)
 
 
-def _cost(asked: SageMakerDeployment, region: str) -> CostEstimate | None:
-    if asked.endpoint is not None:
+def _cost(deployment: SageMakerDeployment, region: str) -> CostEstimate | None:
+    if deployment.endpoint is not None:
         return None
-    if asked.serverless_memory_mb is not None:
-        return CostEstimate(usd=None, basis=f"{asked.serverless_memory_mb} MB, billed per second of inference")
-    return hourly.hosting(asked.instance_type, asked.instances, region, sleeps=asked.min_copies == 0)
+    if deployment.serverless_memory_mb is not None:
+        return CostEstimate(usd=None, basis=f"{deployment.serverless_memory_mb} MB, billed per second of inference")
+    return hourly.hosting(deployment.instance_type, deployment.instances, region, sleeps=deployment.min_copies == 0)

@@ -39,16 +39,16 @@ def request_of(prompt: Prompt, options: GenerateOptions) -> dict[str, Any]:
 
 def _invoke(clients: Clients, where: Mapping[str, str], body: Mapping[str, Any]) -> bytes:
     with clients.asking(f"endpoint {where['EndpointName']}", missing=InvalidRequest):
-        told = clients.client("sagemaker-runtime").invoke_endpoint(
+        response = clients.client("sagemaker-runtime").invoke_endpoint(
             **where, ContentType="application/json", Accept="application/json", Body=json.dumps(body).encode()
         )
-        return bytes(told["Body"].read())
+        return bytes(response["Body"].read())
 
 
 def _answer(content: bytes, model: str) -> Generation:
     try:
-        told = json.loads(content)
-        choice, usage = told["choices"][0], told.get("usage") or {}
+        document = json.loads(content)
+        choice, usage = document["choices"][0], document.get("usage") or {}
         return Generation(
             text=str(choice["message"]["content"]), finish_reason=str(choice.get("finish_reason") or ""), model=model,
             prompt_tokens=usage.get("prompt_tokens"), completion_tokens=usage.get("completion_tokens"),

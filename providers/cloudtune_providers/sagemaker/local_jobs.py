@@ -135,15 +135,15 @@ class LocalJobs:
     def events(self, ref: JobRef, after: str | None = None) -> list[Event]:
         """Transitions and lines of the log. A cursor counts both."""
         job = self.describe(self.name_of(ref))
-        told, lines = _counts(after)
+        events_seen, lines = _counts(after)
         found = []
-        for event in answers.transitions(job)[told:]:
-            told += 1
-            found.append(msgspec.structs.replace(event, cursor=f"{told}.{lines}"))
+        for event in answers.transitions(job)[events_seen:]:
+            events_seen += 1
+            found.append(msgspec.structs.replace(event, cursor=f"{events_seen}.{lines}"))
         for line in self._lines(ref.id)[lines:]:
             lines += 1
             moment = job.get("LastModifiedTime") or job["CreationTime"]
-            found.append(Event(cursor=f"{told}.{lines}", time=moment, message=line, type="log"))
+            found.append(Event(cursor=f"{events_seen}.{lines}", time=moment, message=line, type="log"))
         return found
 
     def lines(self, ref: JobRef, after: int) -> list[tuple[str, str]]:
@@ -245,7 +245,7 @@ def _dated(value: Any) -> Any:
 
 
 def _counts(cursor: str | None) -> tuple[int, int]:
-    told, _, lines = (cursor or "0.0").partition(".")
-    if not (told.isdecimal() and lines.isdecimal()):
+    events_seen, _, lines = (cursor or "0.0").partition(".")
+    if not (events_seen.isdecimal() and lines.isdecimal()):
         raise InvalidRequest(f"{cursor!r} is not a cursor of these events")
-    return int(told), int(lines)
+    return int(events_seen), int(lines)

@@ -61,8 +61,8 @@ class Curves:
         if not run:
             return []
         arn = str(job["MlflowConfig"]["MlflowResourceArn"])
-        told = self._get(arn, "runs/get", {"run_id": run})
-        names = [str(entry["key"]) for entry in told["run"].get("data", {}).get("metrics") or ()]
+        response = self._get(arn, "runs/get", {"run_id": run})
+        names = [str(entry["key"]) for entry in response["run"].get("data", {}).get("metrics") or ()]
         points = sorted(point for name in names for point in self._history(arn, str(run), name))
         return [metric for metric in _grouped(points) if after is None or _place(metric.cursor) > _place(after)]
 
@@ -70,8 +70,8 @@ class Curves:
         more: dict[str, str] = {}
         split, plain = side_of(name)
         while True:
-            asked = {"run_id": run, "metric_key": name, "max_results": str(_PAGE), **more}
-            page = self._get(arn, "metrics/get-history", asked)
+            query = {"run_id": run, "metric_key": name, "max_results": str(_PAGE), **more}
+            page = self._get(arn, "metrics/get-history", query)
             for entry in page.get("metrics") or ():
                 at, step = int(entry["timestamp"]), int(entry.get("step") or 0)
                 yield _Point(at, step, split, plain, float(entry["value"]))
@@ -142,9 +142,9 @@ def _read(content: bytes) -> dict[str, Any] | None:
 def _refused(status: int, headers: Mapping[str, str], body: Mapping[str, Any] | None, what: str) -> ClientError:
     from botocore.exceptions import ClientError
 
-    told = body or {}
-    code = str(told.get("error_code") or told.get("__type") or status)
-    error = {"Code": code, "Message": str(told.get("message") or told.get("Message") or f"status {status}")}
+    document = body or {}
+    code = str(document.get("error_code") or document.get("__type") or status)
+    error = {"Code": code, "Message": str(document.get("message") or document.get("Message") or f"status {status}")}
     lower = {name.lower(): value for name, value in headers.items()}
     answer = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": lower}}
     refusal: ClientError = ClientError(answer, f"Mlflow {what}")

@@ -52,10 +52,10 @@ class Packages:
         name = str(body["ModelPackageGroupName"])
         try:
             with self._clients.asking(f"model package group {name}"):
-                told = self._client.describe_model_package_group(ModelPackageGroupName=name)
+                response = self._client.describe_model_package_group(ModelPackageGroupName=name)
         except JobNotFound:
             return Absent()
-        return Done(outputs={"arn": str(told["ModelPackageGroupArn"]), "name": name})
+        return Done(outputs={"arn": str(response["ModelPackageGroupArn"]), "name": name})
 
     # -- packages --------------------------------------------------------------------------------------------------
 
@@ -65,8 +65,8 @@ class Packages:
         if not arn or job.get("TrainingJobStatus") != "Completed":
             raise InvalidRequest(f"{ref} has no model; its state is {job.get('TrainingJobStatus')}")
         with self._clients.asking(f"model package {arn}"):
-            told = self._client.describe_model_package(ModelPackageName=str(arn))
-        container = ((told.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
+            response = self._client.describe_model_package(ModelPackageName=str(arn))
+        container = ((response.get("InferenceSpecification") or {}).get("Containers") or [{}])[0]
         source = (container.get("ModelDataSource") or {}).get("S3DataSource") or {}
         config = job["ServerlessJobConfig"]
         base = str(config["BaseModelArn"]).partition("/Model/")[2].partition("/")[0]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cloudtune.plan import Plan
     from cloudtune_providers.aws.clients import Clients
-    from cloudtune_providers.aws.preflight import Asked, Told
+    from cloudtune_providers.aws.preflight import Outcome, Permission
     from cloudtune_providers.sagemaker.options import SageMakerOptions
 
 
@@ -46,7 +46,7 @@ class Preflight:
         yield checks.quota(wanted)
         yield from checks.price(plan, wanted)
 
-    def _also(self) -> Iterator[Asked]:
+    def _also(self) -> Iterator[Permission]:
         if self._options.compute == "serverless":
             region = self._clients.region
             hub = f"arn:aws:sagemaker:{region}:aws:hub-content/{self._options.hub}/Model/x"
@@ -63,13 +63,13 @@ class Preflight:
         if self._options.mlflow:
             yield look("MLflow", lambda: self._mlflow(str(self._options.mlflow)))
 
-    def _group(self, arn: str) -> Told:
+    def _group(self, arn: str) -> Outcome:
         with self._clients.asking(f"model package group {arn}"):
-            told = self._clients.client("sagemaker").describe_model_package_group(ModelPackageGroupName=arn)
-        status = str(told["ModelPackageGroupStatus"])
-        return ("good" if status == "Completed" else "denied"), f"{told['ModelPackageGroupName']}: {status}"
+            response = self._clients.client("sagemaker").describe_model_package_group(ModelPackageGroupName=arn)
+        status = str(response["ModelPackageGroupStatus"])
+        return ("good" if status == "Completed" else "denied"), f"{response['ModelPackageGroupName']}: {status}"
 
-    def _mlflow(self, arn: str) -> Told:
+    def _mlflow(self, arn: str) -> Outcome:
         """A server that was stopped, or an app that is gone, takes no curves."""
         client, name = self._clients.client("sagemaker"), arn.rpartition("/")[2]
         with self._clients.asking(f"MLflow {name}", missing=InvalidRequest):
@@ -77,6 +77,6 @@ class Preflight:
                 status = str(client.describe_mlflow_app(Arn=arn)["Status"])
                 takes = status in ("Created", "Updated")
             else:
-                told = client.describe_mlflow_tracking_server(TrackingServerName=name)
-                status, takes = str(told["TrackingServerStatus"]), told.get("IsActive") == "Active"
+                response = client.describe_mlflow_tracking_server(TrackingServerName=name)
+                status, takes = str(response["TrackingServerStatus"]), response.get("IsActive") == "Active"
         return ("good" if takes else "denied"), f"{name}: {status}" + ("" if takes else "; it accepts no metrics now")

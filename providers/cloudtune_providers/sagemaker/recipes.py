@@ -31,13 +31,13 @@ def find_recipe(
     """The model's ARN and the parameters that its recipe takes. Raises SpecError. Reads only."""
     try:
         with clients.asking(f"document of {model}"):
-            told = clients.client("sagemaker").describe_hub_content(
+            response = clients.client("sagemaker").describe_hub_content(
                 HubName=hub, HubContentType="Model", HubContentName=model
             )
     except JobNotFound as error:
         fix = "find its name in the SageMaker hub, e.g. huggingface-reasoning-qwen3-8b"
         raise _wrong("unknown_model", "model", f"{hub} has no model {model!r}", fix) from error
-    text = str(told["HubContentDocument"])
+    text = str(response["HubContentDocument"])
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -45,8 +45,8 @@ def find_recipe(
     recipe = _recipe(document, model, technique, peft, sequence_length)
     return {
         "model": model,
-        "arn": str(told["HubContentArn"]),
-        "version": str(told["HubContentVersion"]),
+        "arn": str(response["HubContentArn"]),
+        "version": str(response["HubContentVersion"]),
         "document_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "gated": bool(document.get("GatedBucket") or document.get("HostingEulaUri")),
         "recipe": str(recipe.get("Name") or ""),

@@ -131,17 +131,17 @@ def technique_of(spec: JobSpec, own: SageMakerOverrides) -> tuple[str, str | Non
 def check(spec: JobSpec, options: SageMakerOptions) -> list[Problem]:
     """What the documented ranges refuse already; the model's own recipe is asked by the plan."""
     found = [*places(options), *tag_problems(spec.tags, "tags", others=len(options.tags))]
-    catalog, asked = load(NAME), spec.asked()
+    catalog, requested = load(NAME), spec.requested_fields()
     model, method = spec.model_for(NAME) or "", spec.method.name
     for field, name in PARAMETERS.items():
         entry = catalog.range(name, model, method)
-        if field not in asked:
+        if field not in requested:
             continue
         if entry is None and name == "adam_beta":
             fix = "remove it"
             found.append(Problem(code="not_of_method", field=field, message=f"{method} does not use {name}", fix=fix))
-        elif entry is not None and (fault := entry.fault(asked[field])):
-            message = f"{name} {fault}, not {asked[field]} ({catalog.cite(entry.source)})"
+        elif entry is not None and (fault := entry.fault(requested[field])):
+            message = f"{name} {fault}, not {requested[field]} ({catalog.cite(entry.source)})"
             found.append(Problem(code="out_of_range", field=field, message=message, fix=f"{name} is {entry.words()}"))
     if spec.overrides.get(NAME, {}).get(KEY):
         message = "AWS's recipe uses its own loss; set compute: instances to choose one"
@@ -202,8 +202,8 @@ def _parameters(
 ) -> tuple[list[Setting], dict[str, str]]:
     """HyperParameters: the recipe's defaults, and over them what the spec asks for."""
     rules: Mapping[str, Mapping[str, Any]] = recipe["parameters"]
-    asked = request.spec.asked()
-    given = {name: (field, asked[field], "spec") for field, name in PARAMETERS.items() if field in asked}
+    requested = request.spec.requested_fields()
+    given = {name: (field, requested[field], "spec") for field, name in PARAMETERS.items() if field in requested}
     given |= {
         name: (f"overrides.{NAME}.recipe.{name}", value, "override") for name, value in (own.recipe or {}).items()
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _REASON = re.compile(r"AlgorithmError: (?P<code>[a-z_]+): (?P<message>.*?)(?:, exit code: \d+)?", re.DOTALL)
 
 
-def ours(job: JobSnapshot) -> JobSnapshot:
+def as_sagemaker(job: JobSnapshot) -> JobSnapshot:
     """Return the snapshot with the trainer's progress and error, and distinguish a reached limit from success."""
     kept = _last_figures(job.raw)
     changes: dict[str, Any] = {}

@@ -130,23 +130,23 @@ class _Planning:
     def _instances(self) -> tuple[str, int]:
         options, own = self.options, self.own
         count = own.instances or options.instances
-        asked = own.instance_type or options.instance_type
+        kind = own.instance_type or options.instance_type
         why = "override" if own.instance_type else "settings"
-        if asked is None and options.compute == "local":
-            asked, why = "local", "derived: a process on this machine"
-        if asked is None:
+        if kind is None and options.compute == "local":
+            kind, why = "local", "derived: a process on this machine"
+        if kind is None:
             fitting = instances.proposed(self.parameters, self.memory)
             if fitting is None:
                 self._too_large()
-            asked = fitting.name if fitting else instances.UNKNOWN
+            kind = fitting.name if fitting else instances.UNKNOWN
             why = f"proposed: {self.memory.gib} GiB on each GPU, {self.memory.basis}" if self.memory else "proposed"
             if self.memory is None:
-                message = f"the size of {self.request.spec.model_for(NAME)} is unknown: {asked} is a guess"
+                message = f"the size of {self.request.spec.model_for(NAME)} is unknown: {kind} is a guess"
                 self.problems.append(warning("model_size", f"backends.{NAME}.instance_type", message, "set it"))
-        self.choices.note(f"backends.{NAME}.instance_type", asked, why)
+        self.choices.note(f"backends.{NAME}.instance_type", kind, why)
         self.choices.note(f"backends.{NAME}.instances", count, "override" if own.instances else "settings")
-        self._judge(asked, count)
-        return asked, count
+        self._judge(kind, count)
+        return kind, count
 
     def _too_large(self) -> None:
         assert self.memory is not None

@@ -145,10 +145,10 @@ def source_of(
 
     columns = {}
     for pair in maps:
-        theirs, equals, ours = pair.rpartition("=")  # a column can have the sign in its name
-        if not equals or not theirs or not ours:
+        theirs, equals, field = pair.rpartition("=")  # a column can have the sign in its name
+        if not equals or not theirs or not field:
             raise click.UsageError(f"--map expects COLUMN=FIELD, got {pair!r}")
-        columns[theirs] = ours
+        columns[theirs] = field
     document: dict[str, Any] = {
         "path": files[0] if len(files) == 1 else files, "kind": kind, "format": file_format, "columns": columns,
         "template": _templates(templates), "delimiter": "\t" if delimiter == "\\t" else delimiter,

@@ -41,30 +41,30 @@ def generate(
     from cloudtune.errors import InputError
     from cloudtune.optional import GenerateOptions, check_generation
 
-    asked: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
-    if not asked:
+    questions: list[Prompt] = [*prompts, *(read_prompts(file) if file else [])]
+    if not questions:
         raise InputError("no prompt given", hint="pass a prompt, or --file with one per line")
     plain = GenerateOptions(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stream=stream)
-    check_generation(asked, plain)
+    check_generation(questions, plain)
     job = session.job(ref)
     of_base = msgspec.structs.replace(plain, base=True, stream=False)
-    from_base = list(job.generate(asked, of_base, trust_remote_code=trust_remote_code)) if base else []
-    written = _Written(session, asked, from_base)
+    from_base = list(job.generate(questions, of_base, trust_remote_code=trust_remote_code)) if base else []
+    written = _Written(session, questions, from_base)
     try:
-        for answer in job.generate(asked, plain, trust_remote_code=trust_remote_code):
+        for answer in job.generate(questions, plain, trust_remote_code=trust_remote_code):
             written.add(answer)
     finally:
         written.close()
-    session.result(_json(str(job.ref), asked, written.answers, from_base))
+    session.result(_json(str(job.ref), questions, written.answers, from_base))
 
 
 class _Written:
     """Print generations as they arrive."""
 
-    def __init__(self, session: Session, asked: Sequence[Prompt], from_base: Sequence[Generation]) -> None:
+    def __init__(self, session: Session, questions: Sequence[Prompt], from_base: Sequence[Generation]) -> None:
         self.answers: list[Generation] = []
         self._session = session
-        self._asked = asked
+        self._asked = questions
         self._from_base = from_base
         self._begun = False
 
@@ -136,10 +136,12 @@ def _prompt(row: Any) -> Prompt:
     raise ValueError("this row has no prompt")
 
 
-def _put(session: Session, asked: Sequence[Prompt], number: int, answer: Generation, base: Generation | None) -> None:
+def _put(
+    session: Session, questions: Sequence[Prompt], number: int, answer: Generation, base: Generation | None
+) -> None:
     text = _with_scores(answer) if base is None else _indented(answer.text)
-    session.put(_head(asked, number, base), end="")
-    session.answer(text, end="\n" if len(asked) == 1 and base is None else "\n\n")
+    session.put(_head(questions, number, base), end="")
+    session.answer(text, end="\n" if len(questions) == 1 and base is None else "\n\n")
 
 
 def _with_scores(answer: Generation) -> str:
@@ -149,11 +151,11 @@ def _with_scores(answer: Generation) -> str:
     return f"{answer.text}  ({', '.join(f'{label} {score:.3f}' for label, score in answer.scores.items())})"
 
 
-def _head(asked: Sequence[Prompt], number: int, base: Generation | None) -> str:
+def _head(questions: Sequence[Prompt], number: int, base: Generation | None) -> str:
     """Return the text printed before the tuned model's answer."""
     if base is None:
-        return "" if len(asked) == 1 else f"> {words(asked[number])}\n"
-    return f"> {words(asked[number])}\nbase:  {_indented(base.text)}\ntuned: "
+        return "" if len(questions) == 1 else f"> {words(questions[number])}\n"
+    return f"> {words(questions[number])}\nbase:  {_indented(base.text)}\ntuned: "
 
 
 def _indented(text: str) -> str:
@@ -165,11 +167,11 @@ def words(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
 
 
-def _json(ref: str, asked: Sequence[Prompt], answers: list[Generation], base: list[Generation]) -> dict[str, Any]:
+def _json(ref: str, questions: Sequence[Prompt], answers: list[Generation], base: list[Generation]) -> dict[str, Any]:
     from cloudtune.state import to_json
 
     found = [
         {"prompt": prompt} | to_json(answer) | ({"base": to_json(base[number])} if base else {})
-        for number, (prompt, answer) in enumerate(zip(asked, answers, strict=True))
+        for number, (prompt, answer) in enumerate(zip(questions, answers, strict=True))
     ]
     return {"ref": ref, "text": answers[0].text, "answers": found}

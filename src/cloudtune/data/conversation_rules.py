@@ -30,8 +30,8 @@ def conversations_of(record: Record) -> list[Turns]:
     """The conversations in the record: of a pair one for each answer, with the question before both."""
     if not isinstance(record, Preference):
         return [turns_of(record)]
-    asked = _named("messages", record.messages)
-    return [asked + _named(name, getattr(record, name)) for name in ("chosen", "rejected")]
+    requested = _named("messages", record.messages)
+    return [requested + _named(name, getattr(record, name)) for name in ("chosen", "rejected")]
 
 
 def _named(name: str, messages: list[Message]) -> Turns:

@@ -32,9 +32,9 @@ class Owner(msgspec.Struct, frozen=True):
         """Whether its death can be seen from here: another host's processes cannot be, nor another container's."""
         if self.host != platform.node():
             return False
-        ours, _, space = boot_id().partition("/")
+        own_boot, _, space = boot_id().partition("/")
         boot, _, its_space = self.boot.partition("/")
-        return boot != ours or space == its_space  # whatever lived before this start of the machine is dead
+        return boot != own_boot or space == its_space  # whatever lived before this start of the machine is dead
 
     def is_alive(self) -> bool:
         """Whether that very process still runs. Meaningful only where ``is_local``."""

@@ -97,10 +97,10 @@ class _Guarded:
         try:
             found = getattr(self._backend, name)(*arguments, **options)
         except Exception as error:
-            told = self._told(error, name)
-            if told is error:
+            masked = self._told(error, name)
+            if masked is error:
                 raise
-            raise told from told.__cause__
+            raise masked from masked.__cause__
         if isinstance(found, Iterator):
             return self._each(found, name)
         return self._result(name)(found)
@@ -113,10 +113,10 @@ class _Guarded:
                 except StopIteration:
                     return
                 except Exception as error:
-                    told = self._told(error, name)
-                    if told is error:
+                    masked = self._told(error, name)
+                    if masked is error:
                         raise
-                    raise told from told.__cause__
+                    raise masked from masked.__cause__
                 yield self._result(name)(item)
         finally:
             close = getattr(found, "close", None)

@@ -51,10 +51,10 @@ def url_password(value: Any) -> str | None:
         return None
     try:
         parts = urlsplit(value)
-        asked = parse_qsl(parts.query)
+        query = parse_qsl(parts.query)
     except ValueError:
         return None
-    signed = (text for key, text in asked if _is_signature(key))
+    signed = (text for key, text in query if _is_signature(key))
     return parts.password or next(signed, None)
 
 
@@ -85,8 +85,8 @@ def _masked_url(value: str) -> str:
     place = parts.netloc
     if parts.password and not is_reference(parts.password):
         place = place.replace(f":{parts.password}@", f":{MASK}@")
-    asked = parse_qsl(parts.query, keep_blank_values=True)
-    query = "&".join(f"{key}={MASK if _is_signature(key) and not is_reference(text) else text}" for key, text in asked)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = "&".join(f"{key}={MASK if _is_signature(key) and not is_reference(text) else text}" for key, text in pairs)
     return urlunsplit(parts._replace(netloc=place, query=query))
 
 

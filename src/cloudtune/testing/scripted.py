@@ -108,8 +108,8 @@ class ScriptedBackend:
         if request["call"] == "create_job":
             return self._create(request["body"])
         if request["call"] == "cancel_job":
-            for twin in request["twins"]:
-                self.cancel(JobRef.parse(twin))
+            for duplicate in request["twins"]:
+                self.cancel(JobRef.parse(duplicate))
             return {"ref": request["ref"]}
         return self._host(request["call"], request["body"])
 
@@ -174,8 +174,8 @@ class ScriptedBackend:
         jobs = self._with_token(body["token"])
         if not jobs:
             return Absent()
-        twins = tuple(str(self._snapshot(job).ref) for job in jobs[1:])
-        return Done(outputs=self._made(jobs[0]), duplicates=twins)
+        duplicates = tuple(str(self._snapshot(job).ref) for job in jobs[1:])
+        return Done(outputs=self._made(jobs[0]), duplicates=duplicates)
 
     def _find_deployment(self, call: str, body: dict[str, Any]) -> Found:
         """Return the deployment with that name. If it serves another model, the vendor rejects the request."""
@@ -351,11 +351,11 @@ class ScriptedBackend:
     ) -> Iterator[Generation]:
         """See `Generator`."""
         options = options or GenerateOptions()
-        asked = model.base if options.base else model.id
+        model_id = model.base if options.base else model.id
         for prompt in prompts:
             text = prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
-            body = {"model": asked, "prompt": text, "max_tokens": options.max_tokens}
-            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=asked)
+            body = {"model": model_id, "prompt": text, "max_tokens": options.max_tokens}
+            yield Generation(text=self._ask("generate", body)["text"], finish_reason="stop", model=model_id)
 
     # -- the wire --------------------------------------------------------------------------------------------------
 

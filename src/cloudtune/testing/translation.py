@@ -182,17 +182,19 @@ def _create_steps(request: PlanRequest, name: str, personality: str, list_lag_s:
 
 def _body(request: PlanRequest, name: str) -> dict[str, Any]:
     spec = request.spec
-    asked = {feature: _plain(value) for feature, value in spec.asked().items()}
-    max_time = asked.pop("limits.max_time", None)
-    hyper = dict(DEFAULTS) | {key: value for key, value in asked.items() if key.startswith("hyperparameters.")}
+    requested = {feature: _plain(value) for feature, value in spec.requested_fields().items()}
+    max_time = requested.pop("limits.max_time", None)
+    hyper = dict(DEFAULTS) | {key: value for key, value in requested.items() if key.startswith("hyperparameters.")}
     body: dict[str, Any] = {
         "name": request.slug,
         "model": spec.model_for(name),
         "method": spec.method.name,
         "files": {split: output_ref(f"await_{split}", "id") for split in request.data.splits},
         "hyperparameters": {key.partition(".")[2]: value for key, value in hyper.items()},
-        "training": {key: value for key, value in asked.items() if not key.startswith(("hyperparameters.", "data."))},
-        "metadata": {**asked.get("tags", {}), "cloudtune": request.token},
+        "training": {
+            key: value for key, value in requested.items() if not key.startswith(("hyperparameters.", "data."))
+        },
+        "metadata": {**requested.get("tags", {}), "cloudtune": request.token},
         "token": request.token,
     }
     optional = {
@@ -204,13 +206,13 @@ def _body(request: PlanRequest, name: str) -> dict[str, Any]:
 
 
 def _settings(request: PlanRequest, name: str) -> tuple[Setting, ...]:
-    asked = request.spec.asked()
-    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in asked.items()]
+    requested = request.spec.requested_fields()
+    chosen = [Setting(field=field, value=_plain(value), source="spec") for field, value in requested.items()]
     given = request.spec.overrides.get(name, {})
     chosen += [Setting(field=f"overrides.{name}.{key}", value=given[key], source="override") for key in given]
     return (*chosen, *(
         Setting(field=field, value=value, source=f"default of {name}")
-        for field, value in DEFAULTS.items() if field not in asked
+        for field, value in DEFAULTS.items() if field not in requested
     ))  # fmt: skip
 
 

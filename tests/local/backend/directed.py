@@ -148,11 +148,11 @@ class LocalWorld:
 
     def settle(self, ref: JobRef) -> None:
         backend, run = self.backend(), Run(Path(ref.scope) / ref.id)
-        if run.asked("cancel"):
+        if run.requested("cancel"):
             wait_until(lambda: backend.get(ref).state.is_terminal, what="the cancelled job's end")
             wait_until(lambda: not processes.is_alive(read_json(run.worker)), what="the worker's end")
         else:
-            paused = run.asked("pause")
+            paused = run.requested("pause")
             wait_until(lambda: (backend.get(ref).state is JobState.PAUSED) is paused, what="what was asked for")
 
     def _done(self, ref: JobRef) -> int | None:

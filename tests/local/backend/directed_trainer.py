@@ -36,7 +36,7 @@ class Trainer:
         done = 0
         self.done(0)
         while True:
-            if self.run.asked("cancel"):
+            if self.run.requested("cancel"):
                 self.end("cancelled")
                 return
             if self.told:
@@ -57,9 +57,9 @@ class Trainer:
         self.carried_out.write_text(str(count))
 
     def heed_pause(self) -> None:
-        if self.run.asked("pause") and self.status["state"] == "training":
+        if self.run.requested("pause") and self.status["state"] == "training":
             self.tell("paused")
-        elif self.status["state"] == "paused" and not self.run.asked("pause"):
+        elif self.status["state"] == "paused" and not self.run.requested("pause"):
             self.tell("training")
 
     def carry_out(self, order: str, words: str = "") -> bool:

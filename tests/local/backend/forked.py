@@ -122,15 +122,15 @@ class Trainer:
         done = 0
         orders = self._run.path / ORDERS
         while self._status["state"] not in FINAL_STATES:
-            if self._run.asked("cancel"):
+            if self._run.requested("cancel"):
                 self._state("cancelled")
             elif self._received:
                 if self._status["state"] != "loading":
                     self._save()
                 return self._fail(INTERRUPTED)
-            elif self._run.asked("pause") and self._status["state"] == "training":
+            elif self._run.requested("pause") and self._status["state"] == "training":
                 self._state("paused")
-            elif self._status["state"] == "paused" and not self._run.asked("pause"):
+            elif self._status["state"] == "paused" and not self._run.requested("pause"):
                 self._state("training")
             elif len(given := orders.read_text().split() if orders.exists() else []) > done:
                 done += 1

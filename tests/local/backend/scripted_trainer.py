@@ -61,11 +61,11 @@ class Trainer:
     def steps(self, total: int, pause: float) -> bool:
         self.state("training", total_steps=total)
         for step in range(1, total + 1):
-            while self.run.asked("pause") and not self.deaf and not self.told and not self.run.asked("cancel"):
+            while self.run.requested("pause") and not self.deaf and not self.told and not self.run.requested("cancel"):
                 if self.status["state"] != "paused":
                     self.state("paused", f"at step {step}")
                 time.sleep(0.02)
-            if self.run.asked("cancel") and not self.deaf:
+            if self.run.requested("cancel") and not self.deaf:
                 return False
             if self.told and not self.deaf:
                 self.state("failed", finished_at=now(), problem=INTERRUPTED)

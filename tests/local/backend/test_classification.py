@@ -95,7 +95,7 @@ def test_other_backends_refuse_with_a_reason(name):
 
 
 def test_what_has_no_effect_on_labels_is_refused(client, spec):
-    asked = spec(method={"name": "classification", "loss_on": "all"}, hyperparameters={"packing": True})
+    hyperparameters = spec(method={"name": "classification", "loss_on": "all"}, hyperparameters={"packing": True})
     with pytest.raises(UnsupportedError) as refused:
-        client.plan(asked)
+        client.plan(hyperparameters)
     assert {problem.field for problem in refused.value.problems} == {"method.loss_on", "hyperparameters.packing"}

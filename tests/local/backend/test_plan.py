@@ -96,17 +96,17 @@ def test_the_trainer_takes_what_the_plan_holds(tmp_path):
 
 def test_every_value_in_force_has_its_source(tmp_path):
     plan = planned(tmp_path, hyperparameters={"epochs": 3}, overrides={"local": {"threads": 2}}, seed=7)
-    told = sources(plan)
-    assert told["hyperparameters.epochs"] == (3.0, "spec")
-    assert told["seed"] == (7, "spec")
-    assert told["overrides.local.threads"] == (2, "override")
-    assert told["overrides.local.device"] == ("auto", "default of local")
-    assert told["hyperparameters.learning_rate"] == (0.0002, "default of local for lora training")
-    assert told["hyperparameters.max_length"][1].startswith("derived")
-    assert "rows" in told["hyperparameters.packing"][1]
-    assert told["backends.local.slots"] == ("auto", "default of local")
+    reported = sources(plan)
+    assert reported["hyperparameters.epochs"] == (3.0, "spec")
+    assert reported["seed"] == (7, "spec")
+    assert reported["overrides.local.threads"] == (2, "override")
+    assert reported["overrides.local.device"] == ("auto", "default of local")
+    assert reported["hyperparameters.learning_rate"] == (0.0002, "default of local for lora training")
+    assert reported["hyperparameters.max_length"][1].startswith("derived")
+    assert "rows" in reported["hyperparameters.packing"][1]
+    assert reported["backends.local.slots"] == ("auto", "default of local")
     in_force = {key: value for key, value in spec_json(plan)["hyperparameters"].items() if value is not None}
-    assert {f"hyperparameters.{name}" for name in in_force} <= told.keys()
+    assert {f"hyperparameters.{name}" for name in in_force} <= reported.keys()
 
 
 def test_defaults_follow_the_method_the_adapter_and_the_model(tmp_path):

@@ -33,11 +33,11 @@ def test_the_trainer_takes_what_the_plan_holds(tmp_path: Path, method: str, adap
 
 def test_every_term_in_force_has_its_source(tmp_path: Path) -> None:
     words = {"loss": "hinge"}
-    told = sources(planned(tmp_path, method=DPO, overrides={"local": {"preference": words}}))
-    assert told["method.beta"] == (0.3, "spec")
-    assert told["overrides.local.preference.loss"] == ("hinge", "override")
-    assert "overrides.local.preference.label_smoothing" not in told
-    assert "adapter disabled" in told["reference"][1]
+    reported = sources(planned(tmp_path, method=DPO, overrides={"local": {"preference": words}}))
+    assert reported["method.beta"] == (0.3, "spec")
+    assert reported["overrides.local.preference.loss"] == ("hinge", "override")
+    assert "overrides.local.preference.label_smoothing" not in reported
+    assert "adapter disabled" in reported["reference"][1]
     full = sources(planned(tmp_path, method="ipo", adapter="full"))
     assert "computed before the first step" in full["reference"][1]
     assert full["method.beta"] == (0.1, "default of local for ipo")

@@ -110,9 +110,9 @@ def figures(*logs: Path) -> list[tuple[int, float]]:
     for log in logs:
         for line in log.read_text().splitlines():
             if line.startswith("[cloudtune] metrics "):
-                told = json.loads(line.removeprefix("[cloudtune] metrics "))
-                if "train:loss" in told:
-                    found[told["step"]] = told["train:loss"]
+                document = json.loads(line.removeprefix("[cloudtune] metrics "))
+                if "train:loss" in document:
+                    found[document["step"]] = document["train:loss"]
     return sorted(found.items())
 
 
@@ -247,10 +247,10 @@ def test_script_mode(tmp_path: Path) -> None:
     )  # fmt: skip
     containers.prepare()
     assert run(containers) == 0, containers.log().read_text()
-    words, told = read_json(containers.tree().model / "told.json")
+    words, reported = read_json(containers.tree().model / "told.json")
     assert words == ["--rate", "0.5"]
-    assert Path(told["SM_CHANNEL_TRAIN"], "rows.txt").read_text() == "a row"
-    assert (json.loads(told["SM_HPS"]), told["SM_HP_RATE"]) == ({"rate": 0.5}, "0.5")
+    assert Path(reported["SM_CHANNEL_TRAIN"], "rows.txt").read_text() == "a row"
+    assert (json.loads(reported["SM_HPS"]), reported["SM_HP_RATE"]) == ({"rate": 0.5}, "0.5")
 
 
 def test_what_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

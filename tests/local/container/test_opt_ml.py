@@ -96,11 +96,11 @@ def test_the_trainer_is_told_before_the_service_stops_it(tmp_path: Path) -> None
     deadline.look()
     hands[0] = 149.9
     deadline.look()
-    assert not run.asked("expire")
+    assert not run.requested("expire")
     hands[0] = 150.0
     for _ in range(2):
         deadline.look()
-        assert run.asked("expire")
+        assert run.requested("expire")
 
 
 TRAINER = """#!/bin/sh
@@ -197,9 +197,9 @@ def test_the_hub_s_token_comes_from_secrets_manager(monkeypatch: pytest.MonkeyPa
 
         assert os.environ["HF_TOKEN"] == "hf_of_the_vault"
         monkeypatch.setenv(TOKEN_SECRET_VARIABLE, "missing")
-        with pytest.raises(TrainingProblem, match="cannot read the secret missing") as told:
+        with pytest.raises(TrainingProblem, match="cannot read the secret missing") as reported:
             fetch_token()
-    assert told.value.code == "no_permission"
+    assert reported.value.code == "no_permission"
 
 
 class Spoken:
@@ -229,9 +229,9 @@ def test_an_endpoint_takes_conversations_and_prompts(served: serving.Server) -> 
     assert chat["choices"][0]["finish_reason"] == "length"
     assert chat["usage"] == {"prompt_tokens": 3, "completion_tokens": 4}
     body = {"inputs": "Hi", "parameters": {"max_new_tokens": 7, "do_sample": False, "temperature": 0.9}, "base": True}
-    told = json.loads(serving.transform_fn(served, json.dumps(body), "application/json; charset=utf-8", "*/*"))
-    assert told["generated_text"].startswith("base: Hi [('max_tokens', 7)")
-    assert "('temperature', 0.0)" in told["generated_text"]
+    document = json.loads(serving.transform_fn(served, json.dumps(body), "application/json; charset=utf-8", "*/*"))
+    assert document["generated_text"].startswith("base: Hi [('max_tokens', 7)")
+    assert "('temperature', 0.0)" in document["generated_text"]
 
 
 STREAMED = [

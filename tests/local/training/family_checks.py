@@ -111,8 +111,8 @@ class Family:
 
         model = self._run("full").model
         plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-        ours = load_model(BaseModel(str(model)), dtype=torch.float32)
-        torch.testing.assert_close(_logits(plain), _logits(ours))
+        own = load_model(BaseModel(str(model)), dtype=torch.float32)
+        torch.testing.assert_close(_logits(plain), _logits(own))
         assert not torch.allclose(_logits(plain), _logits(self._network()))
         return PASSED
 

@@ -137,8 +137,8 @@ def test_exports_answer_alone_as_they_answer_here(runs: Runs, tmp_path: Path, ca
         if adapter["type"] == "lora":
             export(model, tmp_path / "exports" / f"{case} merged", merged=True)
             exported[f"{case} merged"] = (tmp_path / "exports" / f"{case} merged", None)
-    asked = [[str(folder), origin and str(origin)] for folder, origin in exported.values()]
-    command = [sys.executable, "-I", "-c", ALONE, json.dumps(asked), json.dumps(QUESTIONS)]
+    requested = [[str(folder), origin and str(origin)] for folder, origin in exported.values()]
+    command = [sys.executable, "-I", "-c", ALONE, json.dumps(requested), json.dumps(QUESTIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     alone = json.loads(done.stdout.splitlines()[-1])

@@ -86,9 +86,9 @@ def test_learned_text_of_pairs_is_each_answer_and_its_end() -> None:
         tokenizer = tokenizer_of(kind, chat_template=CHATML)
         rows, expected = [], []
         for script in SCRIPTS:
-            asked, chosen, rejected = (words(script, rng) for _ in range(3))
+            requested, chosen, rejected = (words(script, rng) for _ in range(3))
             rows.append({
-                "messages": [{"role": "user", "content": asked}],
+                "messages": [{"role": "user", "content": requested}],
                 "chosen": [{"role": "assistant", "content": chosen}],
                 "rejected": [{"role": "assistant", "content": rejected + "x"}],
             })  # fmt: skip
@@ -126,9 +126,9 @@ def test_the_prompt_is_encoded_as_generation_encodes_it(kind: str) -> None:
     )
     tokenizer = tokenizer_of(kind, chat_template=source)
     for answer in ("yes", " yes", "\n\nyes", "  ", "世界"):
-        asked = [{"role": "user", "content": "\n one"}]
-        prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
-        rows = [{"messages": [*asked, {"role": "assistant", "content": answer}]}]
+        requested = [{"role": "user", "content": "\n one"}]
+        prompt = tokenizer.apply_chat_template(requested, add_generation_prompt=True, tokenize=False)
+        rows = [{"messages": [*requested, {"role": "assistant", "content": answer}]}]
         samples = encode_records(rows, tokenizer, loss_on="assistant", max_length=1000)
         first = int(samples.learn.argmax())
         assert samples.ids[:first].tolist() == tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -138,17 +138,17 @@ def test_a_trained_classifier_beats_an_untrained_one(runs: Runs, tmp_path: Path)
     assert found["control"]["accuracy"] < 0.6, "an untrained head is right by chance only"
 
     folder = tmp_path / "trained" / "model"
-    asked = ["the good number 30", "the bad number 5", "the plain number"]
+    requested = ["the good number 30", "the bad number 5", "the plain number"]
     classifier = open_model(folder)
-    together = list(classifier.generate(asked))
-    alone = [answer for text in asked for answer in classifier.generate([[{"role": "user", "content": text}]])]
+    together = list(classifier.generate(requested))
+    alone = [answer for text in requested for answer in classifier.generate([[{"role": "user", "content": text}]])]
     assert [answer.text for answer in together] == ["positive", "negative", "neutral"]
     for one, other in zip(together, alone, strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-5)
         assert sum(one.scores.values()) == pytest.approx(1)
         assert one.text == max(one.scores, key=one.scores.__getitem__) == next(iter(one.scores))
     export(folder, tmp_path / "merged", merged=True)
-    for one, other in zip(together, open_model(tmp_path / "merged").generate(asked), strict=True):
+    for one, other in zip(together, open_model(tmp_path / "merged").generate(requested), strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert theirs.config.id2label == {0: "negative", 1: "neutral", 2: "positive"}

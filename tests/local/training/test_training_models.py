@@ -70,8 +70,8 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pat
             if head_name in key:  # the format keeps the halves of a rotation beside one another
                 value = value.reshape(heads, 2, -1, value.shape[1]).swapaxes(1, 2).reshape(value.shape)
         name = key
-        for ours, theirs in names.items():
-            name = name.replace(ours, theirs)
+        for own, theirs in names.items():
+            name = name.replace(own, theirs)
         writer.add_tensor(name, np.ascontiguousarray(value))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

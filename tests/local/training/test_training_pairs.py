@@ -72,14 +72,14 @@ def test_tools_are_shown_and_a_call_is_learnt() -> None:
 
 def test_a_template_that_rewrites_earlier_turns() -> None:
     thought = says("<think>Hm.</think>Second.")
-    asked = [*TURNS[1:2], *says("<think>Eh.</think>First."), TURNS[3]]
-    (good, learnt), _ = sides(FORGETFUL_TEMPLATE, {"messages": asked, "chosen": thought, "rejected": says("No.")})
+    requested = [*TURNS[1:2], *says("<think>Eh.</think>First."), TURNS[3]]
+    (good, learnt), _ = sides(FORGETFUL_TEMPLATE, {"messages": requested, "chosen": thought, "rejected": says("No.")})
     assert learnt == "<think>Hm.</think>Second.<|im_end|>"
     assert "Eh." not in good
     several = [*thought, {"role": "user", "content": "And?"}, *says("Third.")]
     with pytest.raises(TrainingProblem, match="row 1: the chat template rewrites earlier turns"):
-        sides(FORGETFUL_TEMPLATE, {"messages": asked, "chosen": several, "rejected": says("No.")})
+        sides(FORGETFUL_TEMPLATE, {"messages": requested, "chosen": several, "rejected": says("No.")})
     (_, learnt), _ = sides(
-        FORGETFUL_TEMPLATE, {"messages": asked, "chosen": several, "rejected": says("No.")}, "last_assistant"
+        FORGETFUL_TEMPLATE, {"messages": requested, "chosen": several, "rejected": says("No.")}, "last_assistant"
     )
     assert learnt == "Third.<|im_end|>"

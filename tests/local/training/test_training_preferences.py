@@ -78,9 +78,9 @@ def test_only_the_answers_are_learnt(tiny_model: Path) -> None:
     for (begin, end), name in zip(found.sides(0), ("chosen", "rejected"), strict=True):
         ids, learn = found.ids[begin:end], found.learn[begin:end]
         assert tokenizer.decode(ids[learn]) == DIALOGUE[name][0]["content"] + "<|im_end|>"
-        asked = tokenizer.decode(ids[~learn])
-        assert "Let me think." in asked
-        assert asked.endswith("<|im_start|>assistant\n")
+        requested = tokenizer.decode(ids[~learn])
+        assert "Let me think." in requested
+        assert requested.endswith("<|im_start|>assistant\n")
     assert found.lengths.tolist() == [len(found.ids)]
 
 
@@ -92,18 +92,18 @@ def test_the_prompt_is_kept_and_the_answers_are_cut(tiny_model: Path) -> None:
 
     whole = encoded([DIALOGUE], 999)
     (begin, middle), _ = whole.sides(0)
-    asked = int((~whole.learn[begin:middle]).sum())
-    cut = encoded([DIALOGUE], asked + 4)
+    requested = int((~whole.learn[begin:middle]).sum())
+    cut = encoded([DIALOGUE], requested + 4)
     assert cut.cuts.truncated == [1]
     assert [cut.learn[a:b].sum() for a, b in cut.sides(0)] == [4, 4]
     assert cut.cuts.lost_tokens == int(whole.learn.sum()) - 8
     short = {**DIALOGUE, "messages": [{"role": "user", "content": "?"}]}
-    assert encoded([DIALOGUE, short], asked).cuts.dropped == [1]
+    assert encoded([DIALOGUE, short], requested).cuts.dropped == [1]
     with pytest.raises(TrainingProblem, match="1 rows exceed max_length"):
-        encoded([DIALOGUE], asked)
+        encoded([DIALOGUE], requested)
     longer = {**DIALOGUE, "rejected": [{"role": "assistant", "content": DIALOGUE["chosen"][0]["content"] + " Yes!"}]}
     # nothing tells the two apart in what is left of them: the pair would teach nothing
-    assert encoded([longer, short], asked + 2).cuts.dropped == [1]
+    assert encoded([longer, short], requested + 2).cuts.dropped == [1]
 
 
 def test_pairs_that_teach_nothing_are_left_out(tiny_model: Path) -> None:

@@ -44,8 +44,8 @@ def test_only_the_prefix_has_the_gradient_of_peft(tiny_model: Path) -> None:
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert list(trained) == ["prompt_encoder.default.embedding.weight"]
     (parameter,) = trained.values()
-    ours = parameter.grad.clone()
-    assert ours.abs().sum() > 0
+    own = parameter.grad.clone()
+    assert own.abs().sum() > 0
     model.zero_grad()
 
     expected = torch.zeros(())
@@ -57,7 +57,7 @@ def test_only_the_prefix_has_the_gradient_of_peft(tiny_model: Path) -> None:
         expected = expected + F.cross_entropy(logits[:-1], labels[1:], reduction="sum", ignore_index=-100)
     expected.backward()
     torch.testing.assert_close(sums_of_batch.loss, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(ours, parameter.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(own, parameter.grad, rtol=1e-3, atol=1e-5)
 
 
 def test_a_resumed_prefix_is_equal_to_the_bit(runs: Runs) -> None:
@@ -79,15 +79,15 @@ def test_a_resumed_prefix_is_equal_to_the_bit(runs: Runs) -> None:
 
 
 def test_a_prefix_learns_and_answers(runs: Runs, tmp_path: Path) -> None:
-    asked = {"role": "user", "content": "What is 1 plus 1?"}
+    requested = {"role": "user", "content": "What is 1 plus 1?"}
     hyper = {"packing": False, "epochs": 25, "batch_size": 8}
     base = runs.make(
-        "base", rows=[{"messages": [asked, {"role": "assistant", "content": "2."}]}] * 8, adapter={"type": "full"},
+        "base", rows=[{"messages": [requested, {"role": "assistant", "content": "2."}]}] * 8, adapter={"type": "full"},
         hyperparameters=hyper,
     )  # fmt: skip
     assert runs.train(base) == "succeeded"
     run = runs.make(
-        rows=[{"messages": [asked, {"role": "assistant", "content": "11 follows."}]}] * 8, adapter=PREFIX,
+        rows=[{"messages": [requested, {"role": "assistant", "content": "11 follows."}]}] * 8, adapter=PREFIX,
         model={"source": "folder", "path": str(base.model)}, hyperparameters=hyper | {"learning_rate": 0.5},
     )  # fmt: skip
     assert runs.train(run) == "succeeded"

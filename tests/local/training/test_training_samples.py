@@ -45,8 +45,8 @@ def test_long_dialogues_are_cut_or_dropped_and_told() -> None:
     assert samples.cuts.unlearnt == [4]
     assert len(samples) == 2
     assert max(samples.lengths) == 40
-    asked = [{"role": "user", "content": "q"}]
-    prompt = TOKENIZER.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    requested = [{"role": "user", "content": "q"}]
+    prompt = TOKENIZER.apply_chat_template(requested, tokenize=False, add_generation_prompt=True)
     kept = 40 - len(TOKENIZER(prompt)["input_ids"])
     assert samples.cuts.lost_tokens == (101 - kept) + 2
 

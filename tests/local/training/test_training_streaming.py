@@ -61,10 +61,10 @@ def test_what_breaks_is_raised_where_one_listens() -> None:
         ear.put(torch.tensor([65]))
         raise MemoryError("no room")
 
-    told = ear.listen(write)
-    assert next(told) == "A"
+    reported = ear.listen(write)
+    assert next(reported) == "A"
     with pytest.raises(MemoryError, match="no room"):
-        next(told)
+        next(reported)
 
 
 def test_a_model_stops_when_nobody_listens_any_more(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_model_stops_when_nobody_listens_any_more(tmp_path: Path) -> None:
     assert isinstance(same, Answer)
     assert same == whole
     assert "".join(str(piece) for piece in pieces) == whole.text
-    told = model.stream("Well?", **given)
-    next(told)
-    told.close()  # type: ignore[attr-defined]
+    reported = model.stream("Well?", **given)
+    next(reported)
+    reported.close()  # type: ignore[attr-defined]
     assert not [one for one in threading.enumerate() if one.name == "cloudtune answer"]
     assert next(model.generate(["Well?"], **given)) == whole

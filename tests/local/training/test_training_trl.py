@@ -73,7 +73,7 @@ def test_loss_and_gradient_are_trl_s(
         found = with_reference(start, plain, found, Devices("cpu", "fp32"), token_budget=200, check=lambda: None)
     sums = task.forward(model, task.collate(found, range(len(found))))
     (sums.loss / sums.count).backward()
-    ours = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    own = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
 
     network.set_attn_implementation("sdpa")
@@ -84,9 +84,9 @@ def test_loss_and_gradient_are_trl_s(
     loss.backward()
     torch.testing.assert_close(sums.loss / sums.count, loss, rtol=1e-4, atol=1e-5)
     grads = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    assert grads.keys() == ours.keys()
+    assert grads.keys() == own.keys()
     for name, gradient in grads.items():
-        torch.testing.assert_close(ours[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(own[name], gradient, rtol=1e-3, atol=1e-6, msg=name)
     figures = task.metrics(sums.loss.item(), sums.metric_sums.tolist(), sums.count)
     for name, named in (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"),
                         ("rewards/chosen", "rewards/chosen"), ("rewards/rejected", "rewards/rejected")):  # fmt: skip

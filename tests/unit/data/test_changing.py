@@ -87,8 +87,8 @@ def test_convert_filters_samples_and_cleans_and_keeps_places(rows: str, tmp_path
     # What is wrong with a row that stays is told with its place in the file; what is left out does not matter.
     bad = Path(rows)
     bad.write_text(bad.read_text() + '{"prompt":"zz","completion":" "}\n', encoding="utf-8")
-    told = run("check", rows, "--filter", "question~zz", code=2)
-    assert [(p["code"], p["line"]) for p in told["problems"] if p["severity"] == "error"] == [("blank", 301)]
+    problems = run("check", rows, "--filter", "question~zz", code=2)
+    assert [(p["code"], p["line"]) for p in problems["problems"] if p["severity"] == "error"] == [("blank", 301)]
     assert run("check", rows, "--filter", "question!~zz")["rows"] == 300
 
 
@@ -208,12 +208,12 @@ def test_templates_take_nested_values_and_labels(tmp_path: Path) -> None:
 def test_missing_columns_are_told_by_line(tmp_path: Path, table: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question":"a"}\n{"queston":"b"}\n[1]\n{\n', encoding="utf-8")
-    told = run("check", str(path), "--template", "{question}", code=2)
-    errors = [(p["code"], p["line"], p["field"]) for p in told["problems"] if p["severity"] == "error"]
+    text = run("check", str(path), "--template", "{question}", code=2)
+    errors = [(p["code"], p["line"], p["field"]) for p in text["problems"] if p["severity"] == "error"]
     assert errors == [("missing_column", 2, "question"), ("not_an_object", 3, None), ("invalid_json", 4, None)]
-    assert told["problems"][0]["fix"] == "did you mean {queston}?"
-    told = run("check", table, "--template", "{pregunt}", code=2)
-    (problem,) = [p for p in told["problems"] if p["code"] == "missing_column"]
+    assert text["problems"][0]["fix"] == "did you mean {queston}?"
+    text = run("check", table, "--template", "{pregunt}", code=2)
+    (problem,) = [p for p in text["problems"] if p["code"] == "missing_column"]
     assert problem["fix"] == "did you mean {pregunta}?"
     assert problem["line"] == 1
 

@@ -57,13 +57,13 @@ def agree(data: bytes) -> int:
     assert end == len(data) or data[end - 1 : end] in {b"\n", b""}
     assert lines == [as_decoded(line) for line in mine]
     assert joined == b"".join(line + b"\n" for line in lines)
-    told = plain.PlainRows(joined, lines, told=plain.Told(*found[4:]))
+    reported = plain.PlainRows(joined, lines, told=plain.Precomputed(*found[4:]))
     decoded = plain.PlainRows(joined)
     for ask in (plain.PlainRows.hashes, plain.PlainRows.prompts, plain.PlainRows.sizes):
-        assert ask(told) == ask(decoded)
+        assert ask(reported) == ask(decoded)
     assert woven == (decoded.woven(CONVERSE) if lines else b"")
     assert go_through(data, 0, CANONICAL)[4] == joined
-    assert told.short_answers(9) == decoded.short_answers(9) == [
+    assert reported.short_answers(9) == decoded.short_answers(9) == [
         said for row in decoded if len(said := str(row.messages[-1].content)) <= 9
     ]  # fmt: skip
     assert has_escapes or not any(b"\\" + sign in joined.replace(b"\\\\", b"") for sign in (b"u", b"b", b"f"))

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 def changed(row: Row, chooser: random.Random) -> tuple[Row, dict[str, str], set[str]]:
     """The row with nulls, other keys' order, renamed and unknown columns; the mapping; the keys that are not used."""
     renamed = {f"la {key}\\n": key for key in row if chooser.random() < 0.3}
-    names = {ours: theirs for theirs, ours in renamed.items()}
+    names = {own: theirs for theirs, own in renamed.items()}
     unknown = {f"note {i}": chooser.choice([None, 1, "x", [1], {"role": "user"}]) for i in range(chooser.randint(0, 2))}
     unknown |= {key: "another column" for key in renamed.values() if chooser.random() < 0.3}
     mixed = [(names.get(key, key), with_nulls(value, chooser)) for key, value in row.items()] + [*unknown.items()]

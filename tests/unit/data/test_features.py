@@ -81,17 +81,17 @@ REFUSED = re.compile(r"[a-z_.\[\]0-9]+: \S")
 
 def records_of(feature: str) -> Iterator[tuple[str, Record]]:
     """The records of every kind that can have the feature."""
-    asked, answer, beside = SAMPLES[feature]
+    requested, answer, beside = SAMPLES[feature]
     if feature == "fields":
-        yield "item", Item(asked, **beside)
+        yield "item", Item(requested, **beside)
         return
-    yield "chat", Chat([*asked, *answer], **beside)
+    yield "chat", Chat([*requested, *answer], **beside)
     if feature == "unanswered":
         return
-    yield "preference", Preference(asked, answer, [Message("assistant", "B-")], **beside)
-    yield "rated", Rated(asked, answer, label=True, **beside)
+    yield "preference", Preference(requested, answer, [Message("assistant", "B-")], **beside)
+    yield "rated", Rated(requested, answer, label=True, **beside)
     if feature not in {"thoughts", "tools", "tool_settings", "parallel_tool_calls", "tool_errors", "tool_images"}:
-        yield "item", Item(asked, {"reference_answer": "A"})
+        yield "item", Item(requested, {"reference_answer": "A"})
 
 
 def test_every_feature_has_a_sample() -> None:

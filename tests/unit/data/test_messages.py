@@ -224,9 +224,9 @@ def test_the_remedy_for_unknown_columns_keeps_every_text(
         raise SystemExit(main())
     assert not ended.value.code, capsys.readouterr()
     (written,) = map(json.loads, out.read_text().splitlines())
-    asked, answered = (message["content"] for message in written["messages"])
+    requested, answered = (message["content"] for message in written["messages"])
     assert answered == "A1"
-    assert all(text in asked for text in row.values() if text != "A1")
+    assert all(text in requested for text in row.values() if text != "A1")
 
 
 TEXT, BLOCKS = "a", [{"text": "a"}]

@@ -93,10 +93,10 @@ def test_nothing_of_a_held_out_share_comes_back(files: dict[str, str], tmp_path:
 def test_a_source_that_is_used_up_begins_again_and_that_is_told(files: dict[str, str], tmp_path: Path) -> None:
     data = mix(files, 0.1, "few")
     assert sorted(set(of(asked(data, tmp_path / "out.jsonl"), "few"))) == ["few 0", "few 1", "few 2"]
-    told = {problem.code: problem for problem in prepare(data).problems}
-    assert told["mix"].message == f"20 rows of {files['few']} are mixed in, of 3 (weight 0.1)"
-    assert told["mix_repeats"].severity == "warning"
-    assert told["mix_repeats"].field == "data.mix[0]"
+    problems = {problem.code: problem for problem in prepare(data).problems}
+    assert problems["mix"].message == f"20 rows of {files['few']} are mixed in, of 3 (weight 0.1)"
+    assert problems["mix_repeats"].severity == "warning"
+    assert problems["mix_repeats"].field == "data.mix[0]"
     assert "mix_empty" in {problem.code for problem in prepare(mix(files, 0.001)).problems}
 
 
@@ -118,7 +118,7 @@ def test_a_spec_file_names_its_mix_beside_itself(files: dict[str, str], tmp_path
     spec = load_spec(tmp_path / "job.yaml")
     assert spec.data.mix is not None
     assert [one.paths for one in spec.data.mix] == [(files["general"], files["few"]), (files["few"],)]
-    assert not any("mix" in feature for feature in spec.asked())
+    assert not any("mix" in feature for feature in spec.requested_fields())
     (tmp_path / "job.yaml").write_text("model: m\ndata: {train: own.jsonl, mix: [{path: few.jsonl, weight: 0}, x]}\n")
     with pytest.raises(SpecError) as refused:
         load_spec(tmp_path / "job.yaml")

@@ -24,7 +24,7 @@ TOGETHER = 50
 
 def read_all(name: str, count: int, seed: int, folder: Path) -> dict[str, int]:
     """Check so many mutants and convert some of them. Gives how often each problem was met."""
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     stream = mutants(GOOD[name](), count, seed)
     while some := list(islice(stream, TOGETHER)):
         paths = [folder / f"{number} {name}" for number in range(len(some))]
@@ -38,15 +38,15 @@ def read_all(name: str, count: int, seed: int, folder: Path) -> dict[str, int]:
         assert report.rows or not report.ok
         errors = [problem for problem in report.problems if problem.severity == "error"]
         assert all(isinstance(problem, Problem) and len(str(problem)) < 4000 for problem in errors)
-        told.update(problem.code for problem in errors)
-        told["crash"] += sum("crashed" in problem.message for problem in errors)
-    return dict(told)
+        reported.update(problem.code for problem in errors)
+        reported["crash"] += sum("crashed" in problem.message for problem in errors)
+    return dict(reported)
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_damaged_files_are_reported(name: str, tmp_path: Path) -> None:
-    told = read_all(name, 100, 1, tmp_path)
-    assert sum(told.values()) > 10
+    reported = read_all(name, 100, 1, tmp_path)
+    assert sum(reported.values()) > 10
 
 
 @pytest.mark.soak

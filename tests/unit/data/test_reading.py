@@ -44,9 +44,9 @@ def test_the_spanish_samples_load_as_they_are(tmp_path: Path) -> None:
     assert canonical(SAMPLES / "resenas.jsonl", tmp_path) == [
         turns("Reseña: La duración de la batería es terrible.", "Calificación: 2 estrellas")
     ]
-    asked = 'Crear una suscripción mensual de $99\n\n{"customer_id":"cus_123","price":99}'
+    requested = 'Crear una suscripción mensual de $99\n\n{"customer_id":"cus_123","price":99}'
     answer = '{"api_call":"stripe.subscriptions.create","parameters":{"customer":"cus_123"}}'
-    assert canonical(SAMPLES / "suscripcion.json", tmp_path) == [turns(asked, answer)]
+    assert canonical(SAMPLES / "suscripcion.json", tmp_path) == [turns(requested, answer)]
     assert "ó".encode() in (tmp_path / "out.jsonl").read_bytes()  # written as itself, not escaped
 
 

@@ -38,9 +38,9 @@ def rows(path: Path, lengths: list[int]) -> Data:
 
 def test_rows_over_the_limit_are_refused_with_their_lines_and_exact_counts(tmp_path: Path, tokenizer: str) -> None:
     data = rows(tmp_path / "a.jsonl", [94, 95, 3, 400])  # "say n" and four marks are six more tokens
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as reported:
         prepare(data, limit=RowLimit(tokens=100, tokenizer=tokenizer))
-    assert [(problem.line, problem.message.split(";")[0]) for problem in told.value.problems] == [
+    assert [(problem.line, problem.message.split(";")[0]) for problem in reported.value.problems] == [
         (2, "101 tokens"), (4, "406 tokens"),
     ]  # fmt: skip
 

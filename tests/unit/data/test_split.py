@@ -40,8 +40,8 @@ def test_sides_are_disjoint_whole_and_stable(
     tmp = tmp_path_factory.mktemp("split")
     prompts = [*map(str, range(300)), *(str(random.randint(0, 299)) for _ in range(100))]
     random.shuffle(prompts)
-    asked = {"validation": shares[0], "test": shares[1], "split_seed": seed}
-    before = sides(write(tmp / "a.jsonl", prompts), tmp, **asked)
+    requested = {"validation": shares[0], "test": shares[1], "split_seed": seed}
+    before = sides(write(tmp / "a.jsonl", prompts), tmp, **requested)
     # every row is somewhere once, in its order; equal rows are on one side
     assert sorted(p for side in before.values() for p in side) == sorted(prompts)
     where = {prompt: split for split, side in before.items() for prompt in side}
@@ -51,7 +51,7 @@ def test_sides_are_disjoint_whole_and_stable(
     # new rows move no old one, and neither does another order
     more = [*prompts, *(f"new {i}" for i in range(50))]
     random.shuffle(more)
-    after = sides(write(tmp / "a.jsonl", more), tmp, **asked)
+    after = sides(write(tmp / "a.jsonl", more), tmp, **requested)
     assert all(where[p] == split for split, side in after.items() for p in side if p in where)
 
 

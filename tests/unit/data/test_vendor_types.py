@@ -147,8 +147,8 @@ def test_openais_preference_row_has_messages_of_its_own_types() -> None:
 
 def test_bedrocks_videos_are_contents_of_its_converse_api() -> None:
     for address, form in (("s3://b/k.mp4", "mp4"), ("s3://b/k.MOV", "mov"), ("s3://b/clip", "webm")):
-        told = UNSET if "." in address else form
-        video = VideoPart(VideoUrl(address, bucket_owner="111122223333", format=told))
+        reported = UNSET if "." in address else form
+        video = VideoPart(VideoUrl(address, bucket_owner="111122223333", format=reported))
         record = Chat([Message("user", [TextPart("what?"), video]), Message("assistant", "a cat")])
         row = json.loads(FORMATS["bedrock-converse"].line(record, canonical(record)))
         blocks = row["messages"][0]["content"]

@@ -67,31 +67,31 @@ def test_what_bears_on_the_verdict_is_in_its_name(
     tmp_path: Path, passes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, known = rows(tmp_path / "rows.jsonl"), Verdicts(tmp_path / "verdicts")
-    asked = [
+    requested = [
         (data, {}), (data.model_copy(update={"split_seed": 1}), {}), (data, {"target": find_target("openai")}),
         (data.model_copy(update={"validation": 0.3}), {}), (data, {"target": find_target("azure_openai")}),
     ]  # fmt: skip
     for _ in range(2):
-        for one, options in asked:
+        for one, options in requested:
             known.prepare(one, **options)  # type: ignore[arg-type]
-    assert len(passes) == len(asked)
+    assert len(passes) == len(requested)
     monkeypatch.setattr(check_cache, "_rules", lambda: "the rules of another version")
     known.prepare(data)
-    assert len(passes) == len(asked) + 1
+    assert len(passes) == len(requested) + 1
 
 
 def test_bad_rows_are_told_again_without_another_pass(tmp_path: Path, passes: list[str]) -> None:
     data, known = rows(tmp_path / "rows.jsonl"), Verdicts(tmp_path / "verdicts")
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"prompt": "a"\n{"prompt": "", "completion": "x"}\n')
-    told = []
+    reported = []
     for _ in range(2):
         with pytest.raises(DataError) as refused:
             known.prepare(data)
-        told.append(refused.value.problems)
+        reported.append(refused.value.problems)
     assert len(passes) == 1
-    assert told[0] == told[1]
-    assert [(problem.code, problem.line) for problem in told[0]] == [("invalid_json", 121), ("blank", 122)]
+    assert reported[0] == reported[1]
+    assert [(problem.code, problem.line) for problem in reported[0]] == [("invalid_json", 121), ("blank", 122)]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "folder"])
@@ -162,9 +162,9 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "rows.jsonl"), str(tmp_path / "verdicts")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    told = [process.communicate(timeout=100)[0].split() for process in running]
+    reported = [process.communicate(timeout=100)[0].split() for process in running]
     assert [process.returncode for process in running] == [0, 0, 0]
-    assert len({fingerprint for one in told for fingerprint in one}) == 1
+    assert len({fingerprint for one in reported for fingerprint in one}) == 1
     assert len(list((tmp_path / "verdicts").iterdir())) == 1
 
 

@@ -53,31 +53,31 @@ def test_all_that_is_missing_is_told_at_once(tmp_path, rows):
         {"train": rows["train"]}, model="gpt-4.1-mini-2025-04-14", overrides={"azure_openai": {"suffix": "x"}},
         hyperparameters={"batch_size": 4, "warmup_ratio": 0.1}, method={"name": "dpo"},
     )  # fmt: skip
-    told = refusals(client(tmp_path, workspace=None, subscription_id=None), spec)
-    assert set(told) == {
+    response = refusals(client(tmp_path, workspace=None, subscription_id=None), spec)
+    assert set(response) == {
         "method.name", "hyperparameters.batch_size", "hyperparameters.warmup_ratio", "model", "data.validation",
         "backends.azure_openai.workspace", "backends.azure_openai.subscription_id", "overrides.azure_openai.suffix",
     }  # fmt: skip
-    assert "azureml://registries/" in told["model"]
-    assert "per_device_train_batch_size" in told["hyperparameters.batch_size"]
-    assert "hold out a share" in told["data.validation"]
+    assert "azureml://registries/" in response["model"]
+    assert "per_device_train_batch_size" in response["hyperparameters.batch_size"]
+    assert "hold out a share" in response["data.validation"]
 
 
 def test_the_other_route_refuses_what_is_a_workspaces(tmp_path, rows):
     options = AzureOpenAIOptions(endpoint="https://mine.openai.azure.com")
     foundry = Client(AzureOpenAIBackend(options), ledger=f"sqlite:///{tmp_path}/ledger.db")
     given = {"hyperparameters": {"lora_r": 8}, "compute": "gpus", "instance_types": ["Standard_ND96"]}
-    told = refusals(foundry, spec_of(rows, model="gpt-4.1-mini-2025-04-14", overrides={"azure_openai": given}))
-    assert set(told) == {f"overrides.azure_openai.{name}" for name in given}
-    assert all("route: ml_workspace" in text for text in told.values())
+    reported = refusals(foundry, spec_of(rows, model="gpt-4.1-mini-2025-04-14", overrides={"azure_openai": given}))
+    assert set(reported) == {f"overrides.azure_openai.{name}" for name in given}
+    assert all("route: ml_workspace" in text for text in reported.values())
 
 
 def test_the_plan_is_the_body_that_will_be_put(tmp_path, rows):
     given = {"hyperparameters": {"per_device_train_batch_size": 1, "apply_lora": True}, "compute": "gpus",
              "instance_types": ["Standard_ND96"]}  # fmt: skip
-    asked = {"epochs": 3, "learning_rate": 2e-5}
+    requested = {"epochs": 3, "learning_rate": 2e-5}
     plan = client(tmp_path).plan(
-        spec_of(rows, tags={"team": "red"}, hyperparameters=asked, overrides={"azure_openai": given})
+        spec_of(rows, tags={"team": "red"}, hyperparameters=requested, overrides={"azure_openai": given})
     )
     assert [step.id for step in plan.steps] == [
         "encode_train", "upload_train", "encode_validation", "upload_validation", "create",

@@ -60,15 +60,15 @@ def test_all_refusals_come_at_once_with_reason_and_way_out(tmp_path, rows):
         rows, adapter={"type": "lora", "rank": 8}, seed=2**31, tags={"cloudtune_token": "mine"},
         hyperparameters={"learning_rate": 1e-4, "warmup_ratio": 0.1, "epochs": 1.5, "batch_size": 300},
     )  # fmt: skip
-    told = refusals(client_at(tmp_path), spec)
-    assert set(told) == {
+    response = refusals(client_at(tmp_path), spec)
+    assert set(response) == {
         "adapter.rank", "hyperparameters.learning_rate", "hyperparameters.warmup_ratio", "hyperparameters.epochs",
         "hyperparameters.batch_size", "seed", "tags.cloudtune_token",
     }  # fmt: skip
-    assert "overrides.openai.learning_rate_multiplier" in told["hyperparameters.learning_rate"]
-    assert "unsupported: drop" in told["adapter.rank"]
-    assert "whole number" in told["hyperparameters.epochs"]
-    assert "at most 256" in told["hyperparameters.batch_size"]
+    assert "overrides.openai.learning_rate_multiplier" in response["hyperparameters.learning_rate"]
+    assert "unsupported: drop" in response["adapter.rank"]
+    assert "whole number" in response["hyperparameters.epochs"]
+    assert "at most 256" in response["hyperparameters.batch_size"]
 
 
 def test_the_multiplier_takes_the_rates_place(tmp_path, rows):
@@ -117,17 +117,17 @@ def test_nothing_ends_on_a_rehearsal(tmp_path, rows):
 
 
 def test_a_model_past_its_date_and_a_method_that_it_lacks(tmp_path, rows):
-    told = refusals(client_at(tmp_path), spec_of(rows, model="gpt-3.5-turbo-0125"))
-    assert "2026-10-23" in told["model"]
-    assert MODEL in told["model"]
+    response = refusals(client_at(tmp_path), spec_of(rows, model="gpt-3.5-turbo-0125"))
+    assert "2026-10-23" in response["model"]
+    assert MODEL in response["model"]
     warned = client_at(tmp_path).plan(spec_of(rows, model="gpt-99")).warnings
     assert any(w.code == "unknown_model" and MODEL in (w.fix or "") for w in warned)
     assert "is a path" in refusals(client_at(tmp_path), spec_of(rows, model="./weights"))["model"]
 
 
 def test_a_tuned_model_ends_with_its_base(tmp_path, rows):
-    told = refusals(client_at(tmp_path), spec_of(rows, model="ft:gpt-4o-mini-2024-07-18:org:x:1", method="rft"))
-    assert "o4-mini" in told["method.name"]
+    response = refusals(client_at(tmp_path), spec_of(rows, model="ft:gpt-4o-mini-2024-07-18:org:x:1", method="rft"))
+    assert "o4-mini" in response["method.name"]
     warned = client_at(tmp_path).plan(spec_of(rows, model="ft:gpt-4o-mini-2024-07-18:org:x:1")).warnings
     assert any("2027-01-14" in warning.message for warning in warned if warning.field == "model")
 
@@ -225,10 +225,10 @@ def test_a_job_of_too_many_tokens_is_warned_of_on_azure(rows, monkeypatch):
     tokens = client.plan(spec_of(rows)).data.splits["train"].tokens
     assert tokens.counted_by == "o200k_base", "the limit is in tokens, which are far fewer than bytes"
     few, many = int(2e9 // tokens.most), int(2e9 // tokens.most) + 1
-    told = {
+    reported = {
         n: [w.code for w in client.plan(spec_of(rows, hyperparameters={"epochs": n})).warnings] for n in (few, many)
     }
-    assert ["many_tokens" in told[n] for n in (few, many)] == [False, True]
+    assert ["many_tokens" in reported[n] for n in (few, many)] == [False, True]
 
 
 def test_azure_outlives_openai(rows):

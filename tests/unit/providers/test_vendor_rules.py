@@ -262,8 +262,8 @@ def test_rules_are_printed_by_the_command() -> None:
     assert shown.exit_code == 0, shown.output
     assert "special_token: " in shown.output
     assert "github.com/johny-b/llmcomp" in shown.output
-    told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["rules"]
-    assert {"code", "rule", "severity", "applies_to", "source", "seen", "example", "fix"} <= told[-1].keys()
+    document = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)["rules"]
+    assert {"code", "rule", "severity", "applies_to", "source", "seen", "example", "fix"} <= document[-1].keys()
     assert CliRunner().invoke(cli, ["data", "rules", "--for", "opnai"]).exit_code == 2
 
 

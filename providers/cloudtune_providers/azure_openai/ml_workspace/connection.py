@@ -78,8 +78,8 @@ class Connection:
     def run(self, job: str) -> Run:
         """Return the record of a job's run. The job's resource has neither its times nor the reason of a failure."""
         with self.asking(f"run {job}"):
-            told = self.client.jobs._runs_operations.get_run_details(job)
-        reason = getattr(getattr(told, "error", None), "error", None)
+            details = self.client.jobs._runs_operations.get_run_details(job)
+        reason = getattr(getattr(details, "error", None), "error", None)
         return Run(
-            started_at=told.start_time_utc, ended_at=told.end_time_utc, reason=getattr(reason, "message", None)
+            started_at=details.start_time_utc, ended_at=details.end_time_utc, reason=getattr(reason, "message", None)
         )  # fmt: skip

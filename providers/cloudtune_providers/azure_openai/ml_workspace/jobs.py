@@ -94,13 +94,13 @@ class WorkspaceJobs:
         if kept is not None and (kept.ended_at if job.state in _MAY_HAVE_ENDED else kept.started_at):
             return kept
         try:
-            told = self._connection.run(name)
+            details = self._connection.run(name)
         except (JobNotFound, PermissionDenied):  # records have their own rights, and may come later than jobs
             return Run()
         if len(self._runs) >= MOST_RUNS:
             self._runs.clear()
-        self._runs[name] = told
-        return told
+        self._runs[name] = details
+        return details
 
     def model(self, ref: JobRef) -> TunedModel:
         """What a job that succeeded has registered in the workspace."""
@@ -148,10 +148,10 @@ class WorkspaceJobs:
         if not seen.has_ended:
             raise InvalidRequest(f"{ref} is {seen.state}", hint="cancel it first, or wait until it ends")
         used = {uri for other in self._each() if other["name"] != job["name"] for uri in translate.inputs_of(other)}
-        ours = translate.blob_uri(self._datastore, f"{translate.FOLDER}/")
+        own_folder = translate.blob_uri(self._datastore, f"{translate.FOLDER}/")
         for uri in sorted(translate.inputs_of(job) - used):
-            if uri.startswith(ours):
-                self._storage.delete(f"{translate.FOLDER}/{uri.removeprefix(ours)}")
+            if uri.startswith(own_folder):
+                self._storage.delete(f"{translate.FOLDER}/{uri.removeprefix(own_folder)}")
         try:
             self._connection.jobs("begin_delete", f"job {ref.id}", id=ref.id, polling=False)
         except JobNotFound:

@@ -69,10 +69,10 @@ class Storage:
         """How large a blob is, or None if there is none."""
         try:
             with self._asking(f"blob {blob}"):
-                told = self._made().get_blob_client(blob).get_blob_properties()
-                if not told.etag:
+                properties = self._made().get_blob_client(blob).get_blob_properties()
+                if not properties.etag:
                     raise InvalidResponse(f"blob {blob}: the response has no ETag, so it is not from Azure Storage")
-                return int(told.size)
+                return int(properties.size)
         except JobNotFound:
             return None
 

@@ -202,8 +202,8 @@ def hyperparameters_of(spec: JobSpec) -> dict[str, str]:
     portable = {
         "num_train_epochs": spec.hyperparameters.epochs, "learning_rate": spec.hyperparameters.learning_rate
     }  # fmt: skip
-    asked: Mapping[str, Any] = portable | (spec.overrides.get(NAME, {}).get("hyperparameters") or {})
-    return {name: _text(value) for name, value in asked.items() if value is not None}
+    hyperparameters: Mapping[str, Any] = portable | (spec.overrides.get(NAME, {}).get("hyperparameters") or {})
+    return {name: _text(value) for name, value in hyperparameters.items() if value is not None}
 
 
 def _text(value: Any) -> str:
@@ -213,12 +213,12 @@ def _text(value: Any) -> str:
 
 
 def _chosen(request: PlanRequest) -> Iterator[Setting]:
-    for field, value in request.spec.asked().items():
+    for field, value in request.spec.requested_fields().items():
         plain = value.model_dump(mode="json", exclude_none=True) if hasattr(value, "model_dump") else value
         yield Setting(field=field, value=plain, source="spec")
     for name, value in request.spec.overrides.get(NAME, {}).items():
         yield Setting(field=f"overrides.{NAME}.{name}", value=value, source="override")
-    if "hyperparameters.epochs" not in request.spec.asked():
+    if "hyperparameters.epochs" not in request.spec.requested_fields():
         yield Setting(field="hyperparameters.epochs", value=None, source="default of the model's training component")
 
 

@@ -127,6 +127,8 @@ def _one_by_one(counter: Counter, at: Located, records: list[Record], problems: 
 def _too_long(counter: Counter, record: Record, count: int, limit: int) -> Problem:
     message = f"{count:,} tokens; the limit is {limit:,}"
     if isinstance(record, Chat):
-        asked = len(counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0
-        message += "; the whole answer would be truncated" if asked >= limit else "; the answer would be truncated"
+        prompt_tokens = len(counter.spans(Chat(record.messages[:-1], record.tools))[1]) if record.messages[1:] else 0
+        message += (
+            "; the whole answer would be truncated" if prompt_tokens >= limit else "; the answer would be truncated"
+        )
     return Problem(code="too_long", message=message, fix="shorten the row, or remove it")

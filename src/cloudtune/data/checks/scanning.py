@@ -119,7 +119,7 @@ class Scanner:
         if self.row_check is not None:
             for index, record in enumerate(records):
                 problems += [at.locate(problem, index) for problem in self.row_check(record)]
-        told = good.as_bytes()
+        scanned = good.as_bytes()
         tokens = self.measure.tokens(at, records, lines, problems)
         written = self._written(good, problems, broken)
         return Scanned(
@@ -127,8 +127,8 @@ class Scanner:
             sides=self._sides(origin, good, written), kinds=_kinds(records),
             first=at.lines[0] if lines else 0,
             numbers=None if isinstance(at.lines, range) else array("q", at.lines).tobytes(),
-            hashes=told.hashes(), sizes=told.sizes(),
-            prompts=told.prompts() if good.plain else _prompts(records, lines),
+            hashes=scanned.hashes(), sizes=scanned.sizes(),
+            prompts=scanned.prompts() if good.plain else _prompts(records, lines),
             labels=self._labels(records, origin), features={} if good.plain else _features(records),
             lost=self._lost(records) if isinstance(written, list) else {}, tokens=tokens,
         )  # fmt: skip

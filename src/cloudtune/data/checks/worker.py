@@ -72,8 +72,8 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(100_000)
     worker = Worker(begin.task)
-    while (asked := waiting.get()) is not None:
-        request, (data,) = asked
+    while (task := waiting.get()) is not None:
+        request, (data,) = task
         reply = worker.reply(request, data)
         send(out, reply, reply.unloaded(), places, request.place)
 

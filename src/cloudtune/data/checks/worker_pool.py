@@ -96,17 +96,17 @@ class Pool:
 
     def replies(self, requests: Iterable[tuple[Request, bytes]]) -> Iterator[Reply]:
         """What the workers make of the requests and their lines."""
-        asked: deque[subprocess.Popen[bytes]] = deque()
+        pending: deque[subprocess.Popen[bytes]] = deque()
         under_way = AHEAD * len(self._workers)
         for number, (request, data) in enumerate(requests):
             worker = self._workers[number % len(self._workers)]
             request.place = number % under_way  # free again: the request that had it has been answered
             self._send(worker, request, data)
-            asked.append(worker)
-            if len(asked) >= under_way:
-                yield self._receive(asked.popleft())
-        while asked:
-            yield self._receive(asked.popleft())
+            pending.append(worker)
+            if len(pending) >= under_way:
+                yield self._receive(pending.popleft())
+        while pending:
+            yield self._receive(pending.popleft())
 
     def _send(self, worker: subprocess.Popen[bytes], message: Begin | Request, *blobs: bytes) -> None:
         place = message.place if isinstance(message, Request) else 0

@@ -200,13 +200,13 @@ class FileRows:
         """The problem with the file's own name of a mapped key."""
         field = problem.field or ""
         name = re.split(r"[.\[]", field, maxsplit=1)[0]
-        theirs = next((key for key, ours in self.columns.items() if ours == name), name)
+        theirs = next((key for key, names in self.columns.items() if names == name), name)
         return msgspec.structs.replace(problem, field=theirs + field[len(name) :] or None)
 
     def of_table(self, table: Table) -> Batch | None:
         """Records of a table's rows; None if its columns are not those of any kind, which is reported once."""
         self.seen = self.seen or bool(table.rows)
-        first = {ours: value for key, value in table.rows[0].items() if (ours := self._our_name(key)) is not None}
+        first = {names: value for key, value in table.rows[0].items() if (names := self._our_name(key)) is not None}
         kind = self._kind(first, first, self.columns.keys() - table.rows[0].keys())
         if isinstance(kind, Problem) and kind.code != "mixed_kinds":
             self.hopeless = True

@@ -39,10 +39,10 @@ def mixed(other: Kind, kind: Kind) -> Problem:
 def mapped_twice(names: Mapping[str, str | None]) -> Problem | None:
     """The problem of two columns of a row that are mapped to the same name."""
     seen: dict[str, str] = {}
-    for key, ours in names.items():
-        if ours is not None and seen.setdefault(ours, key) != key:
+    for key, name in names.items():
+        if name is not None and seen.setdefault(name, key) != key:
             return Problem(
-                code="duplicate_key", message=f"the columns {seen[ours]!r} and {key!r} are both mapped to {ours}",
+                code="duplicate_key", message=f"the columns {seen[name]!r} and {key!r} are both mapped to {name}",
                 field=key, fix="map one of them",
             )  # fmt: skip
     return None
@@ -99,15 +99,15 @@ def _as_rows(row: Mapping[str, Any]) -> str | None:
     answer = next((name for name in names if _ANSWERS.fullmatch(name)), names[-1] if len(row) == 2 else None)
     if answer is None:
         return None
-    asked = [name for name in names if name != answer]
-    if len(asked) == 1:
+    requested = [name for name in names if name != answer]
+    if len(requested) == 1:
         return (
-            f"if they are prompt and completion: columns: {{{asked[0]}: prompt, {answer}: completion}} "
-            f"(--map {shlex.quote(f'{asked[0]}=prompt')} --map {shlex.quote(f'{answer}=completion')})"
+            f"if they are prompt and completion: columns: {{{requested[0]}: prompt, {answer}: completion}} "
+            f"(--map {shlex.quote(f'{requested[0]}=prompt')} --map {shlex.quote(f'{answer}=completion')})"
         )
     if any(set(name) & set("{}\\") for name in names):
         return None
-    prompt = "\\n\\n".join(f"{{{name}}}" for name in asked)
+    prompt = "\\n\\n".join(f"{{{name}}}" for name in requested)
     return (
         f"build rows with a template: --template {shlex.quote(f'prompt={prompt}')} "
         f"--template {shlex.quote(f'completion={{{answer}}}')}"
@@ -125,8 +125,8 @@ def _rename(row: Mapping[str, Any], kind: Kind | None) -> str | None:
         named = {pairs.get(key, key): value for key, value in row.items()}
         lost = [key for key, value in named.items() if key not in one.keys and isinstance(value, str)]
         if pairs and one.required.keys() <= named.keys() and not lost and one.matches(named):
-            options = " ".join(f"--map {shlex.quote(f'{key}={ours}')}" for key, ours in pairs.items())
-            return f"map them: columns: {{{', '.join(f'{key}: {ours}' for key, ours in pairs.items())}}} ({options})"
+            options = " ".join(f"--map {shlex.quote(f'{key}={close}')}" for key, close in pairs.items())
+            return f"map them: columns: {{{', '.join(f'{key}: {close}' for key, close in pairs.items())}}} ({options})"
     return None
 
 

@@ -27,9 +27,9 @@ def fits_a_field(key: str) -> bool:
     return '"' not in key and "\\" not in key and all(character >= " " for character in key)
 
 
-def field_name(theirs: str, ours: str) -> str:
+def field_name(theirs: str, field: str) -> str:
     """The name that a row type gives a mapped key: the file's own where a field can have it, else one made up."""
-    return theirs if theirs and fits_a_field(theirs) else f"<{ours}>"
+    return theirs if theirs and fits_a_field(theirs) else f"<{field}>"
 
 
 class Kind(NamedTuple):
@@ -88,9 +88,11 @@ def row_type(kind: Kind, columns: Mapping[str, str], extra: tuple[str, ...] = ()
     if not columns and not extra and kind.canonical is not None:
         struct = kind.canonical
     else:
-        names = {ours: field_name(theirs, ours) for theirs, ours in columns.items() if ours in kind.keys - kind.also}
+        names = {
+            field: field_name(theirs, field) for theirs, field in columns.items() if field in kind.keys - kind.also
+        }
         known = kind.required.keys() | kind.optional.keys()
-        names |= {ours: field_name("", ours) for ours in known if ours in columns and ours not in names}
+        names |= {field: field_name("", field) for field in known if field in columns and field not in names}
         fields: list[Any] = list(kind.required.items())
         fields += [(name, kind_type, UNSET) for name, kind_type in kind.optional.items()]
         for i, key in enumerate(extra):

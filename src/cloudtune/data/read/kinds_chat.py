@@ -109,11 +109,11 @@ def _is_prompt_alone(row: Mapping[str, Any]) -> bool:
     return row.keys() <= {"prompt", "completion", "system"} and row.get("completion") is None
 
 
-def _answered(asked: str, answer: str) -> Any:
+def _answered(requested: str, answer: str) -> Any:
     """Reads rows of those two keys."""
 
     def read(row: Row) -> Chat:
-        messages = words_of(row, asked, "user")
+        messages = words_of(row, requested, "user")
         if answer == "completion" and row.get(answer) is None:
             row.pop(answer, None)
         else:

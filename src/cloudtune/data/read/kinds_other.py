@@ -92,25 +92,25 @@ def _read_pair(row: Row) -> Preference:
     if key is None:
         raise ValueError(f"prompt: missing, and {better} and {worse} are answers alone")
     if key in ("conversations", "conversation", "messages"):
-        asked = read_turns(row.pop(key), key)
+        requested = read_turns(row.pop(key), key)
     else:
-        asked = instructed(row, "input") if key == "instruction" else words_of(row, key, "user")
-    return _pair(row, asked, chosen, rejected)
+        requested = instructed(row, "input") if key == "instruction" else words_of(row, key, "user")
+    return _pair(row, requested, chosen, rejected)
 
 
 def _repeats(row: Row, key: str, messages: list[Message]) -> bool:
     """Whether the key's text or turns are among the messages; it is used up then."""
-    asked = words_of(row, key, "user")
-    return all(turn in messages for turn in asked)
+    requested = words_of(row, key, "user")
+    return all(turn in messages for turn in requested)
 
 
-def _pair(row: Row, asked: list[Message], chosen: list[Message], rejected: list[Message]) -> Preference:
-    return Preference(beside(row, asked), chosen, rejected, *tools_of(row))
+def _pair(row: Row, requested: list[Message], chosen: list[Message], rejected: list[Message]) -> Preference:
+    return Preference(beside(row, requested), chosen, rejected, *tools_of(row))
 
 
 def _from_rated(row: Any) -> Rated:
-    asked, answer = opened(row.system, turns(row.prompt, "user")), turns(row.completion, "assistant")
-    return Rated(asked, answer, row.label, row.tools, row.parallel_tool_calls)
+    requested, answer = opened(row.system, turns(row.prompt, "user")), turns(row.completion, "assistant")
+    return Rated(requested, answer, row.label, row.tools, row.parallel_tool_calls)
 
 
 def _is_bool(row: Mapping[str, Any]) -> bool:
@@ -143,8 +143,8 @@ def _read_rated(key: str) -> Callable[[Row], Rated]:
         value = row.pop(key)
         label = value if isinstance(value, bool) else str(value).lower() in {"true", "1"}
         if "prompt" in row and "completion" in row:
-            asked, said = words_of(row, "prompt", "user"), words_of(row, "completion", "assistant")
-            return Rated(beside(row, asked), said, label, *tools_of(row))
+            requested, said = words_of(row, "prompt", "user"), words_of(row, "completion", "assistant")
+            return Rated(beside(row, requested), said, label, *tools_of(row))
         kind = KINDS["chat"] if "messages" in row else recognise(row)
         chat = kind.read(row) if kind is not None and kind.read is not None else None
         if not isinstance(chat, Chat):

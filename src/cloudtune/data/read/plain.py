@@ -28,7 +28,7 @@ _chat_decoder = msgspec.json.Decoder(Chat)
 _text_decoder = msgspec.json.Decoder(str)
 
 
-class Told(NamedTuple):
+class Precomputed(NamedTuple):
     """Facts about rows besides their canonical lines, in the order of the rows: see ``PlainRows``."""
 
     woven: bytes | None
@@ -43,14 +43,19 @@ class PlainRows(Sequence[Chat]):
     """The records of plain lines. They are made where one is asked for, which is seldom."""
 
     def __init__(
-        self, joined: bytes, lines: list[bytes] | None = None, *, escaped: bool = False, told: Told | None = None
+        self,
+        joined: bytes,
+        lines: list[bytes] | None = None,
+        *,
+        escaped: bool = False,
+        precomputed: Precomputed | None = None,
     ) -> None:
         self.joined = joined
         self.lines = joined.split(b"\n")[:-1] if lines is None else lines
         """Their canonical lines; ``joined`` is all of them."""
         self.escaped = escaped
         """There may be escapes in them, other than of quotes, backslashes, tabs and ends of lines."""
-        self._told = told
+        self._precomputed = precomputed
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -69,22 +74,22 @@ class PlainRows(Sequence[Chat]):
 
     def hashes(self) -> bytes:
         """Of the lines, 8 bytes each."""
-        return self._told.hashes if self._told else array("q", map(hash, self.lines)).tobytes()
+        return self._precomputed.hashes if self._precomputed else array("q", map(hash, self.lines)).tobytes()
 
     def prompts(self) -> bytes:
         """Hashes of what comes before the last answers, 8 bytes each."""
-        if self._told:
-            return self._told.prompts
+        if self._precomputed:
+            return self._precomputed.prompts
         return array("q", [hash(line[: line.rfind(ANSWER) + 1]) for line in self.lines]).tobytes()
 
     def sizes(self) -> bytes:
         """Bytes of the lines, 4 bytes each."""
-        return self._told.sizes if self._told else array("I", map(len, self.lines)).tobytes()
+        return self._precomputed.sizes if self._precomputed else array("I", map(len, self.lines)).tobytes()
 
     def woven(self, weave: Weave) -> bytes:
         """The rows in the format that is written so."""
-        if self._told and self._told.woven is not None:
-            return self._told.woven
+        if self._precomputed and self._precomputed.woven is not None:
+            return self._precomputed.woven
         return b"".join(
             [weave.row([(turn.role, _encoder.encode(turn.content)) for turn in row.messages]) for row in self]
         )
@@ -101,7 +106,7 @@ class PlainRows(Sequence[Chat]):
         return [said for said in answers if len(said) <= most]
 
     def _answers(self) -> Sequence[int]:
-        if self._told:
-            return array("I", self._told.answers)
+        if self._precomputed:
+            return array("I", self._precomputed.answers)
         around = _BEFORE_ANSWER + _BEHIND_ANSWER
         return [len(line) - line.rfind(ANSWER) - around for line in self.lines]

@@ -14,7 +14,7 @@ import msgspec
 
 from cloudtune.data.read.blocks import PART_BYTES
 from cloudtune.data.read.duplicate_keys import has_same_keys
-from cloudtune.data.read.plain import PlainRows, Told
+from cloudtune.data.read.plain import PlainRows, Precomputed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ class PlainBlocks:
             end, joined, lines, escaped = found[:4]
             if end == len(block.data) or end - at >= _WORTH_BYTES:
                 part = block.part(at, end, line)
-                yield part, PlainRows(joined, lines, escaped=escaped, told=Told(*found[4:]))
+                yield part, PlainRows(joined, lines, escaped=escaped, precomputed=Precomputed(*found[4:]))
                 at, line, self._aside = end, line + len(lines), 1
             if at < len(block.data):
                 # More and more of them, where one follows the other: each part has its own cost.

@@ -80,10 +80,10 @@ def _report(error: Exception, path: File, faults: Faults) -> None:
         faults.error("invalid_encoding", "the file begins as UTF-16 or UTF-32, and has bytes that are neither",
                      file=str(path), fix="save the file as UTF-8")  # fmt: skip
         return
-    told = unreadable(error)
-    if told is None:
+    message = unreadable(error)
+    if message is None:
         raise error
-    faults.error(told[0], told[1], file=str(path), fix=told[2])
+    faults.error(message[0], message[1], file=str(path), fix=message[2])
 
 
 def _chunks(path: File, source: Source, faults: Faults, columnar: ColumnarReader) -> Iterator[Block | Table]:

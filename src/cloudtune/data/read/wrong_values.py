@@ -106,9 +106,9 @@ def _at(row: object, field: str | None) -> object:
 def _meant(key: str, parent: object) -> str:
     """The remedy for an unknown key in an object."""
     if isinstance(parent, dict):
-        ours = _KEYS.get(key) or next(iter(difflib.get_close_matches(key, Message.__struct_fields__, n=1)), None)
-        if ours is not None and ours not in parent and not parent.keys().isdisjoint({"role", "content", "from"}):
-            return f"rename {key} to {ours}"
+        own = _KEYS.get(key) or next(iter(difflib.get_close_matches(key, Message.__struct_fields__, n=1)), None)
+        if own is not None and own not in parent and not parent.keys().isdisjoint({"role", "content", "from"}):
+            return f"rename {key} to {own}"
     return "remove it, if the row means the same without it"
 
 

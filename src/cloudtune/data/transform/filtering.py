@@ -28,8 +28,8 @@ def _text(record: Record) -> str:
 
 
 def _question(record: Record) -> str:
-    asked = [message.text for message in _messages(record) if message.role == "user"]
-    return "\n".join(asked) or str(getattr(record, "question", None) or getattr(record, "source", ""))
+    questions = [message.text for message in _messages(record) if message.role == "user"]
+    return "\n".join(questions) or str(getattr(record, "question", None) or getattr(record, "source", ""))
 
 
 def _answer(record: Record) -> str:

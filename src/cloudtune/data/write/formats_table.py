@@ -43,10 +43,10 @@ def _to_pair(record: Chat | Pair) -> Json | Pair:
 
 
 def _to_kto(row: Rated) -> Json:
-    asked, answer = short(row.messages, "user"), short(row.completion, "assistant")
-    if not (isinstance(asked, str) and isinstance(answer, str)):
-        asked, answer = row.messages, row.completion
-    return {"prompt": asked, "completion": answer, "label": row.label, **tools_of(row)}
+    prompt, answer = short(row.messages, "user"), short(row.completion, "assistant")
+    if not (isinstance(prompt, str) and isinstance(answer, str)):
+        prompt, answer = row.messages, row.completion
+    return {"prompt": prompt, "completion": answer, "label": row.label, **tools_of(row)}
 
 
 _CHAT, _NONE = frozenset({"chat"}), frozenset[str]()

@@ -58,11 +58,11 @@ def to_prompt(chat: Chat) -> Json:
 
 def to_pairs(row: Preference) -> Json:
     """``{"prompt": ..., "chosen": ..., "rejected": ...}``: three texts, or else three lists of messages."""
-    asked = short(row.messages, "user")
+    prompt = short(row.messages, "user")
     better, worse = short(row.chosen, "assistant"), short(row.rejected, "assistant")
-    if not (isinstance(asked, str) and isinstance(better, str) and isinstance(worse, str)):
-        asked, better, worse = row.messages, row.chosen, row.rejected
-    return {"prompt": asked, "chosen": better, "rejected": worse, **tools_of(row)}
+    if not (isinstance(prompt, str) and isinstance(better, str) and isinstance(worse, str)):
+        prompt, better, worse = row.messages, row.chosen, row.rejected
+    return {"prompt": prompt, "chosen": better, "rejected": worse, **tools_of(row)}
 
 
 def tools_of(row: Chat | Preference | Rated) -> Json:

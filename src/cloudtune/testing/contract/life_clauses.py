@@ -233,7 +233,7 @@ class LifeClauses(Harness):
         can = backend.capabilities.can
         asks = {"get": True, "model": True, "cancel": can("verb:cancel"), "events": can("verb:events")}
         asks |= {"metrics": can("verb:metrics"), "checkpoints": can("verb:checkpoints")}
-        for name in (name for name, asked in asks.items() if asked):
+        for name in (name for name, call in asks.items() if call):
             with pytest.raises(JobNotFound) as error:
                 getattr(backend, name)(unknown)
             assert unknown.id in str(error.value), name

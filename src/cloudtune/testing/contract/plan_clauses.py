@@ -107,18 +107,18 @@ class PlanClauses(Harness):
         caplog.set_level(logging.DEBUG)
         plan = client.plan(world.spec())
         job = submitted(client, world, JobState.RUNNING)
-        told = {"plan": json.dumps(plan_to_json(plan)), "reprs": repr((plan, backend, client, job, job.snapshot()))}
-        told["command lines"] = "\n".join(" ".join(command) for command in _command_lines())
+        texts = {"plan": json.dumps(plan_to_json(plan)), "reprs": repr((plan, backend, client, job, job.snapshot()))}
+        texts["command lines"] = "\n".join(" ".join(command) for command in _command_lines())
         if "forbidden" not in world.lacks:
             world.fail("get", faults.forbidden())
             with pytest.raises(CloudtuneError) as refused:
                 job.snapshot()
-            told["errors"] = f"{refused.value} {refused.value!r}"
-        told["logs"] = caplog.text
+            texts["errors"] = f"{refused.value} {refused.value!r}"
+        texts["logs"] = caplog.text
         for file in _written(world):
-            told[str(file)] = file.read_bytes().decode(errors="replace")
+            texts[str(file)] = file.read_bytes().decode(errors="replace")
         for secret in world.secrets:
-            leaks = [place for place, text in told.items() if secret in text]
+            leaks = [place for place, text in texts.items() if secret in text]
             assert not leaks, leaks
 
     def test_14_every_feature_is_answered(self, backend: Backend) -> None:
@@ -151,7 +151,7 @@ class PlanClauses(Harness):
         plain = asking(world, can, {})
         ignored = []
         for feature in sorted(can.supports - set(VERBS)):
-            if feature in plain.asked():
+            if feature in plain.requested_fields():
                 continue  # it is in the plain request already
             base = _bare(world, can, [feature])
             specs = [asking(world, can, {feature: value}) for value in values_of(feature)]
@@ -223,9 +223,9 @@ class PlanClauses(Harness):
         rows = world.root / "extra.jsonl"
         rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
         changed = spec.model_copy(update={"data": spec.data.model_copy(update={"train": Source(path=str(rows))})})
-        told = [problem for problem in client.plan(changed).warnings if "difficulty" in str(problem)]
-        assert told, "the rows' field `difficulty` is dropped without a word"
-        assert told[0].file == str(rows)
+        reported = [problem for problem in client.plan(changed).warnings if "difficulty" in str(problem)]
+        assert reported, "the rows' field `difficulty` is dropped without a word"
+        assert reported[0].file == str(rows)
 
 
 def _refusable(can: Any) -> Iterator[dict[str, Any]]:

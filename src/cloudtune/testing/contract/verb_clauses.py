@@ -173,10 +173,10 @@ class VerbClauses(Harness):
         assert caplog.text == ""
 
 
-def _joined(told: Iterable[Generation]) -> list[str]:
+def _joined(generations: Iterable[Generation]) -> list[str]:
     """Return the complete answers, after checking that the parts before each add up to it."""
     whole, pieces = [], ""
-    for answer in told:
+    for answer in generations:
         if answer.partial:
             pieces += answer.text
             continue

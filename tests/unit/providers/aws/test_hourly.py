@@ -39,9 +39,9 @@ def test_a_price_that_nobody_told_is_not_guessed(kind: str, region: str) -> None
 def test_endpoints_have_prices_of_their_own() -> None:
     price = hourly.hosting_prices("us-east-1")
     assert (price("ml.m5.xlarge"), price("ml.p5.48xlarge"), price("")) == (0.23, None, None)
-    told = hourly.hosting("ml.m5.xlarge", 3, "us-east-1", sleeps=False)
-    assert "3 x ml.m5.xlarge by the hour even when idle, until deleted: 0.69 USD per hour" in told.basis
-    assert "prices of 2026-09-28" in told.basis
+    reported = hourly.hosting("ml.m5.xlarge", 3, "us-east-1", sleeps=False)
+    assert "3 x ml.m5.xlarge by the hour even when idle, until deleted: 0.69 USD per hour" in reported.basis
+    assert "prices of 2026-09-28" in reported.basis
     assert "up to 1 x" in hourly.hosting("ml.m5.xlarge", 1, "us-east-1", sleeps=True).basis
     assert hourly.NOT_KNOWN in hourly.hosting("ml.m5.xlarge", 1, "eu-west-1", sleeps=False).basis
 

@@ -214,7 +214,7 @@ def test_a_part_of_an_object_is_read_alone(objects: Objects) -> None:
     objects.write(KEY, b"0123456789")
     seen = _calls(objects, "GetObject")
     assert (objects.read_part(KEY, 3, 4), objects.read_part(KEY, 8, 100)) == (b"3456", b"89")
-    assert [asked["Range"] for asked in seen] == ["bytes=3-6", "bytes=8-107"]
+    assert [requested["Range"] for requested in seen] == ["bytes=3-6", "bytes=8-107"]
     with pytest.raises(JobNotFound):
         objects.read_part(f"{KEY}.none", 0, 1)
     assert objects.region() == "us-east-1"

@@ -27,11 +27,11 @@ WHOLE = (
 @pytest.mark.parametrize("content", [CHUNKS, TOKENS, *WHOLE])
 def test_it_is_put_together_wherever_it_is_cut(content: bytes, size: int) -> None:
     pieces = Pieces("a-model")
-    told = [one for start in range(0, len(content), size) for one in pieces.read(content[start : start + size])]
-    told += pieces.rest()
+    reported = [one for start in range(0, len(content), size) for one in pieces.read(content[start : start + size])]
+    reported += pieces.rest()
     whole = pieces.whole()
-    assert all(one.partial for one in told)
-    assert "".join(one.text for one in told) == whole.text == "Four."
+    assert all(one.partial for one in reported)
+    assert "".join(one.text for one in reported) == whole.text == "Four."
     assert (whole.finish_reason, whole.completion_tokens, whole.partial) == ("stop", 2, False)
 
 
@@ -39,8 +39,8 @@ def test_it_is_put_together_wherever_it_is_cut(content: bytes, size: int) -> Non
 @pytest.mark.parametrize("kept", [0, 30, 75, 95])
 def test_one_that_breaks_off_is_no_short_answer(content: bytes, kept: int) -> None:
     pieces = Pieces("a-model")
-    told = [*pieces.read(content[:kept]), *pieces.rest()]
-    size = sum(len(one.text) for one in told)
+    reported = [*pieces.read(content[:kept]), *pieces.rest()]
+    size = sum(len(one.text) for one in reported)
     with pytest.raises(Unavailable, match=f"interrupted after {size} characters"):
         pieces.whole()
 

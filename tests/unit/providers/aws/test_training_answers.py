@@ -49,10 +49,10 @@ def test_failures_are_classified(reason: str | None, code: str) -> None:
 
 
 def test_serverless_progress_counts_over_epochs() -> None:
-    told = {"TotalStepCountPerEpoch": 10, "CurrentStep": 4, "CurrentEpoch": 3, "MaxEpoch": 5}
+    reported = {"TotalStepCountPerEpoch": 10, "CurrentStep": 4, "CurrentEpoch": 3, "MaxEpoch": 5}
     arn = "arn:aws:sagemaker:us-east-1:aws:hub-content/SageMakerPublicHub/Model/a-model/1.0.0"
     job = {"TrainingJobName": "j", "TrainingJobStatus": "InProgress", "SecondaryStatus": "Training",
-           "ProgressInfo": told, "ServerlessJobConfig": {"BaseModelArn": arn}}  # fmt: skip
+           "ProgressInfo": reported, "ServerlessJobConfig": {"BaseModelArn": arn}}  # fmt: skip
     seen = answers.to_snapshot(job, "sagemaker", "s")
     assert (seen.progress.step, seen.progress.total_steps, seen.progress.epoch) == (24, 50, 3.0)
     assert seen.model == "a-model"

@@ -34,18 +34,23 @@ class Logs:
         self.entries = entries or []
         self.asked = 0
 
-    def filter_log_events(self, **asked: Any) -> dict[str, Any]:
+    def filter_log_events(self, **requested: Any) -> dict[str, Any]:
         self.asked += 1
-        assert asked["logGroupName"] == GROUP
-        names, named = {entry.stream for entry in self.entries}, asked.get("logStreamNames")
+        assert requested["logGroupName"] == GROUP
+        names, named = {entry.stream for entry in self.entries}, requested.get("logStreamNames")
         if not names or not names.issuperset(named or ()):
             raise ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "no"}}, "FilterLogEvents")
-        begins = asked.get("logStreamNamePrefix", "")
-        wanted = [entry for entry in sorted(self.entries, key=lambda entry: entry.at) if entry.at >= asked["startTime"]
-                  and entry.stream.startswith(begins) and (named is None or entry.stream in named)]  # fmt: skip
-        if "nextToken" not in asked and len(wanted) > PAGE:
+        begins = requested.get("logStreamNamePrefix", "")
+        wanted = [
+            entry
+            for entry in sorted(self.entries, key=lambda entry: entry.at)
+            if entry.at >= requested["startTime"]
+            and entry.stream.startswith(begins)
+            and (named is None or entry.stream in named)
+        ]
+        if "nextToken" not in requested and len(wanted) > PAGE:
             return {"events": [], "nextToken": "0"}
-        start = int(asked.get("nextToken", 0))
+        start = int(requested.get("nextToken", 0))
         page = [{"timestamp": entry.at, "message": entry.text, "logStreamName": entry.stream}
                 for entry in wanted[start : start + PAGE]]  # fmt: skip
         return {"events": page} | ({"nextToken": str(start + PAGE)} if start + PAGE < len(wanted) else {})
@@ -55,14 +60,14 @@ def log_of(logs: Logs) -> TrainingLog:
     return TrainingLog(Clients(AwsOptions(region="us-east-1"), lambda _: logs))
 
 
-def lines(*told: tuple[int, str]) -> Logs:
-    return Logs([Entry("j/algo-1-1", at, text) for at, text in told])
+def lines(*reported: tuple[int, str]) -> Logs:
+    return Logs([Entry("j/algo-1-1", at, text) for at, text in reported])
 
 
 def job_with(*transitions: tuple[float, str], instances: int | None = 1) -> dict[str, Any]:
-    told = [{"Status": word, "StartTime": START + timedelta(seconds=at)} for at, word in transitions]
+    reported = [{"Status": word, "StartTime": START + timedelta(seconds=at)} for at, word in transitions]
     resources = {} if instances is None else {"ResourceConfig": {"InstanceCount": instances}}
-    return {"TrainingJobName": "j", "SecondaryStatusTransitions": told, **resources}
+    return {"TrainingJobName": "j", "SecondaryStatusTransitions": reported, **resources}
 
 
 def ms(seconds: float) -> int:
@@ -192,7 +197,7 @@ def test_no_gap_and_no_repeat_in_any_order_of_arrival(
     words = [(0.001 * at, f"transition {at}") for at in sorted(data.draw(st.sets(st.integers(0, 40), max_size=4)))]
     pending, logs = [list(stream) for stream in streams], Logs()
     log = log_of(logs)
-    told: list[str] = []
+    parts: list[str] = []
     cursor, seen = None, 0
     while True:
         waiting = [stream for stream in pending if stream]
@@ -204,16 +209,16 @@ def test_no_gap_and_no_repeat_in_any_order_of_arrival(
         seen = len(words) if not waiting else data.draw(st.integers(seen, len(words)))
         events = merged(job_with(*words[:seen], instances=instances), log, cursor)
         taken = events if not waiting else events[: data.draw(st.integers(0, len(events)))]  # and then it is killed
-        told += messages(taken)
+        parts += messages(taken)
         cursor = taken[-1].cursor if taken else cursor
         if not waiting:
             break
-    assert Counter(told) == Counter(
+    assert Counter(parts) == Counter(
         [entry.text for stream in streams for entry in stream] + [text for _, text in words]
     )
     for stream in streams:
-        assert [text for text in told if text.startswith(f"{stream[0].stream} ")] == [entry.text for entry in stream]
-    assert [text for text in told if text.startswith("transition")] == [text for _, text in words]
+        assert [text for text in parts if text.startswith(f"{stream[0].stream} ")] == [entry.text for entry in stream]
+    assert [text for text in parts if text.startswith("transition")] == [text for _, text in words]
 
 
 @settings(deadline=None, max_examples=30)

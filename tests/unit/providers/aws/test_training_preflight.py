@@ -34,7 +34,7 @@ def plan_of(at_most: float | None) -> Plan:
     )  # fmt: skip
 
 
-class Asked:
+class Permission:
     """Clients that answer from a script and keep what they were asked."""
 
     def __init__(self) -> None:
@@ -87,14 +87,14 @@ class Asked:
 
 
 @pytest.fixture
-def asked() -> Iterator[Asked]:
-    asked = Asked()
+def asked() -> Iterator[Permission]:
+    asked = Permission()
     yield asked
     for client in asked.clients.values():
         client.close()
 
 
-def test_the_simulator_is_told_what_conditions_look_at(asked: Asked) -> None:
+def test_the_simulator_is_told_what_conditions_look_at(asked: Permission) -> None:
     """Otherwise it would deny what our own documents allow: they pass the role to one service, in one region."""
     for _ in range(2):
         result = {"EvalActionName": "a:B", "EvalDecision": "allowed"}
@@ -104,20 +104,20 @@ def test_the_simulator_is_told_what_conditions_look_at(asked: Asked) -> None:
     first, second = asked.requests
     assert first["ActionNames"] == ["sagemaker:CreateTrainingJob", "sagemaker:AddTags"]
     assert (second["ActionNames"], second["ResourceArns"]) == (["iam:PassRole"], [ROLE])
-    told = {entry["ContextKeyName"]: entry["ContextKeyValues"] for entry in second["ContextEntries"]}
-    assert told["iam:PassedToService"] == ["sagemaker.amazonaws.com"]
-    assert told["aws:RequestedRegion"] == ["eu-west-1"]
-    assert told["cloudwatch:namespace"] == ["/aws/sagemaker/TrainingJobs"]
-    assert told["s3:prefix"] == ["cloudtune/x"]
+    reported = {entry["ContextKeyName"]: entry["ContextKeyValues"] for entry in second["ContextEntries"]}
+    assert reported["iam:PassedToService"] == ["sagemaker.amazonaws.com"]
+    assert reported["aws:RequestedRegion"] == ["eu-west-1"]
+    assert reported["cloudwatch:namespace"] == ["/aws/sagemaker/TrainingJobs"]
+    assert reported["s3:prefix"] == ["cloudtune/x"]
 
 
-def test_a_quota_is_found_on_a_later_page(asked: Asked) -> None:
+def test_a_quota_is_found_on_a_later_page(asked: Permission) -> None:
     asked.quotas((f"{G5} for endpoint usage", 0.0), more="2")
     asked.quotas((f"{G5} for training job usage", 3.0))
     assert asked.quota(Wanted(G5, 2)) == ("good", f"{G5} for training job usage: 3, for all concurrent jobs")
 
 
-def test_too_small_a_quota_denies_and_says_where_to_ask(asked: Asked) -> None:
+def test_too_small_a_quota_denies_and_says_where_to_ask(asked: Permission) -> None:
     asked.quotas((f"{G5} for training job usage", 1.0))
     verdict, detail = asked.quota(Wanted(G5, 2))
     assert verdict == "denied"
@@ -126,14 +126,14 @@ def test_too_small_a_quota_denies_and_says_where_to_ask(asked: Asked) -> None:
     assert "L-1" in detail
 
 
-def test_a_quota_that_was_never_set_is_awss_own(asked: Asked) -> None:
+def test_a_quota_that_was_never_set_is_awss_own(asked: Permission) -> None:
     asked.quotas(("ml.m5.xlarge for training job usage", 4.0))
     asked.defaults((f"{G5} for training job usage", 0.0))
     verdict, detail = asked.quota(Wanted(G5))
     assert (verdict, "L-2" in detail) == ("denied", True)
 
 
-def test_spot_and_warm_pools_have_quotas_of_their_own(asked: Asked) -> None:
+def test_spot_and_warm_pools_have_quotas_of_their_own(asked: Permission) -> None:
     every = ((f"{G5} for spot training job usage", 5.0), (f"{G5} for training warm pool usage", 0.0))
     asked.quotas(*every)
     asked.quotas(*every)
@@ -142,7 +142,7 @@ def test_spot_and_warm_pools_have_quotas_of_their_own(asked: Asked) -> None:
     assert "warm pool usage: 0" in detail
 
 
-def test_a_quota_that_is_not_listed_cannot_be_verified(asked: Asked) -> None:
+def test_a_quota_that_is_not_listed_cannot_be_verified(asked: Permission) -> None:
     asked.quotas()
     asked.defaults()
     assert asked.quota(Wanted(G5))[0] == "cannot_verify"
@@ -150,7 +150,7 @@ def test_a_quota_that_is_not_listed_cannot_be_verified(asked: Asked) -> None:
     assert asked.quota(Wanted(G5))[0] == "cannot_verify"
 
 
-def test_without_a_job_the_types_that_may_train_are_named(asked: Asked) -> None:
+def test_without_a_job_the_types_that_may_train_are_named(asked: Permission) -> None:
     asked.quotas(
         ("ml.m5.xlarge for training job usage", 9.0), (f"{G5} for training job usage", 2.0),
         (f"{G5} for spot training job usage", 7.0), ("ml.p5.48xlarge for training job usage", 0.0),
@@ -167,7 +167,7 @@ def test_without_a_job_the_types_that_may_train_are_named(asked: Asked) -> None:
     assert asked.quota(None)[0] == "cannot_verify"
 
 
-def test_the_price_list_is_held_against_the_plan(asked: Asked) -> None:
+def test_the_price_list_is_held_against_the_plan(asked: Permission) -> None:
     asked.prices(("Hosting", 9.0), more="2")
     asked.prices(("SpotTraining", 3.0), ("Training", 1.5))
     verdict, detail = asked.price(1.5)
@@ -179,7 +179,7 @@ def test_the_price_list_is_held_against_the_plan(asked: Asked) -> None:
     assert asked.price(None)[0] == "good", "where the plan had no figure, the list's is told"
 
 
-def test_a_price_that_is_not_listed_or_may_not_be_read_hinders_nothing(asked: Asked) -> None:
+def test_a_price_that_is_not_listed_or_may_not_be_read_hinders_nothing(asked: Permission) -> None:
     asked.prices(("Hosting", 1.0))
     assert asked.price(None)[0] == "cannot_verify"
     asked.stubs["pricing"].add_client_error("get_products", "AccessDeniedException", "no", 403)

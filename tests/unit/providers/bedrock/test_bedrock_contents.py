@@ -27,13 +27,15 @@ def rows(folder: Path, *media: str, count: int = 120, answered: int = 120) -> Pa
     path = folder / "rows.jsonl"
     lines = []
     for n in range(count):
-        asked: list[dict[str, Any]] = [{"text": f"{n}?"}]
+        requested: list[dict[str, Any]] = [{"text": f"{n}?"}]
         if n < len(media):
             kind = "video" if media[n].endswith("mp4") else "image"
-            asked.append({kind: {"format": media[n].rpartition(".")[2], "source": {"s3Location": {"uri": media[n]}}}})
+            requested.append(
+                {kind: {"format": media[n].rpartition(".")[2], "source": {"s3Location": {"uri": media[n]}}}}
+            )
         answer = [{"role": "assistant", "content": [{"text": f"{n}!"}]}] if n < answered else []
         lines.append({"schemaVersion": "bedrock-conversation-2024", "messages": [
-            {"role": "user", "content": asked}, *answer]})  # fmt: skip
+            {"role": "user", "content": requested}, *answer]})  # fmt: skip
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
@@ -76,19 +78,19 @@ def test_a_row_that_the_service_refuses_is_told_with_its_line(tmp_path: Path) ->
 
 def test_questions_alone_are_distilled_and_the_plan_says_who_answers(tmp_path: Path) -> None:
     path = rows(tmp_path, answered=10)
-    asked: dict[str, Any] = {"method": "distill", "overrides": TEACHER}
-    assert problems(path, **asked) == {}
-    made = plan(path, **asked)
+    requested: dict[str, Any] = {"method": "distill", "overrides": TEACHER}
+    assert problems(path, **requested) == {}
+    made = plan(path, **requested)
     said = {problem.code: problem.message for problem in made.warnings}
     assert said["feature"].startswith("110 rows have no answer")
     assert said["teacher_answers"].startswith("amazon.nova-pro-v1:0 answers the rows without an answer")
     (encode,) = [step for step in made.steps if step.kind == "encode"]
     assert encode.request["format"] == "bedrock-converse"
     assert "the last turn has the role user" in str(problems(path))
-    whole = plan(rows(tmp_path), **asked)
+    whole = plan(rows(tmp_path), **requested)
     assert "teacher_answers" not in {problem.code for problem in whole.warnings}
-    assert "at least" in str(problems(rows(tmp_path, count=99, answered=0), **asked))
-    assert "has an image or video" in problems(rows(tmp_path, IMAGE), **asked)[FIELD]
+    assert "at least" in str(problems(rows(tmp_path, count=99, answered=0), **requested))
+    assert "has an image or video" in problems(rows(tmp_path, IMAGE), **requested)[FIELD]
 
 
 # -- the documents for the OpenAI-shaped API ---------------------------------------------------------------------------

@@ -86,11 +86,11 @@ def test_too_large_for_its_kind(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_names_that_transformers_5_changed_are_also_sent_as_they_were() -> None:
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0}
-    told = import_rules.older_config({"dtype": "bfloat16", "rope_parameters": rope})
-    assert told["torch_dtype"] == "bfloat16"
-    assert told["rope_theta"] == 500000.0
-    assert told["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
-    assert told["rope_parameters"] == rope
+    reported = import_rules.older_config({"dtype": "bfloat16", "rope_parameters": rope})
+    assert reported["torch_dtype"] == "bfloat16"
+    assert reported["rope_theta"] == 500000.0
+    assert reported["rope_scaling"] == {"rope_type": "llama3", "factor": 8.0}
+    assert reported["rope_parameters"] == rope
     plain = {"rope_theta": 10000.0, "torch_dtype": "float32"}
     assert import_rules.older_config(plain) == plain
     default = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}

@@ -16,16 +16,16 @@ APP = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-app/app-X"
 SERVER = "arn:aws:sagemaker:us-east-1:123456789012:mlflow-tracking-server/ours"
 
 
-def look(arn: str, call: str, told: dict[str, Any] | None) -> tuple[str, str]:
+def look(arn: str, call: str, reported: dict[str, Any] | None) -> tuple[str, str]:
     client = boto3.client(
         "sagemaker", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
     )  # fmt: skip
     options = SageMakerOptions(compute="serverless", mlflow=arn)
     with Stubber(client) as stub:
-        if told is None:
+        if reported is None:
             stub.add_client_error(call, "ResourceNotFound", "there is none", 400)
         else:
-            stub.add_response(call, told)
+            stub.add_response(call, reported)
         (check,) = Preflight(Clients(options, lambda service: client), options)._serverless(None)
     client.close()
     assert check.what == "MLflow"
@@ -42,8 +42,8 @@ def test_an_app_takes_curves_once_it_is_made(status: str, verdict: str) -> None:
 
 @pytest.mark.parametrize(("active", "verdict"), [("Active", "good"), ("Inactive", "denied")])
 def test_a_server_that_was_stopped_takes_none(active: str, verdict: str) -> None:
-    told = {"TrackingServerArn": SERVER, "TrackingServerStatus": "Started", "IsActive": active}
-    assert look(SERVER, "describe_mlflow_tracking_server", told)[0] == verdict
+    reported = {"TrackingServerArn": SERVER, "TrackingServerStatus": "Started", "IsActive": active}
+    assert look(SERVER, "describe_mlflow_tracking_server", reported)[0] == verdict
 
 
 def test_one_that_is_not_there_is_denied() -> None:

@@ -58,10 +58,10 @@ def settings(plan: Plan) -> dict[str, Any]:
     return {setting.field: setting.value for setting in plan.settings}
 
 
-def refusals(**asked: Any) -> dict[str | None, str]:
-    with pytest.raises(SpecError) as told:
-        planned(**asked)
-    return {problem.field: problem.message for problem in told.value.problems}
+def refusals(**requested: Any) -> dict[str | None, str]:
+    with pytest.raises(SpecError) as reported:
+        planned(**requested)
+    return {problem.field: problem.message for problem in reported.value.problems}
 
 
 def warnings(plan: Plan) -> dict[str, Problem]:
@@ -251,12 +251,12 @@ def test_methods_become_techniques_and_formats() -> None:
 
 
 def test_what_the_recipe_refuses_is_told_at_once() -> None:
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as reported:
         customised(
             recipe={"gated": True}, kind="preference", hyperparameters={"batch_size": 9, "weight_decay": 0.1},
             overrides={"sagemaker": {"recipe": {"unheard_of": 1}}},
         )  # fmt: skip
-    assert {problem.field for problem in told.value.problems} == {
+    assert {problem.field for problem in reported.value.problems} == {
         "data.train", "overrides.sagemaker.accept_eula", "hyperparameters.batch_size", "hyperparameters.weight_decay",
         "overrides.sagemaker.recipe.unheard_of",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from cloudtune.state import Event, JobProblem, JobRef, JobSnapshot, JobState
 from cloudtune_providers.sagemaker import images, instances, log_lines
 from cloudtune_providers.sagemaker.images import image_uri
 from cloudtune_providers.sagemaker.recipes import fault_of
-from cloudtune_providers.sagemaker.snapshots import ours
+from cloudtune_providers.sagemaker.snapshots import as_sagemaker
 from cloudtune_trainer.sagemaker.entrypoint import flat
 from cloudtune_trainer.submit.log_lines import to_events
 
@@ -127,17 +127,17 @@ def test_the_figures_of_pairs_have_definitions_of_their_own() -> None:
     assert len(definitions) <= 40
     text = line("validation", **{"loss": 0.5, "accuracy": 0.75, "rewards/chosen": -1.5e-3, "margin": 0.25})
     found = {name: float(hit[1]) for name, pattern in definitions.items() if (hit := pattern.search(text))}
-    told = log_lines.read_figures(text)
-    assert told is not None
-    figures = {f"validation:{name}": value for name, value in told.values.items()}
+    reported = log_lines.read_figures(text)
+    assert reported is not None
+    figures = {f"validation:{name}": value for name, value in reported.values.items()}
     assert {name: value for name, value in found.items() if not name.startswith("progress")} == figures
     assert len(figures) == 4
 
 
 def test_figures_are_read_whole() -> None:
-    told = log_lines.read_figures(line("validation", loss=1.5))
-    assert told is not None
-    assert (told.values, told.step, told.split, told.epoch) == ({"loss": 1.5}, 3, "validation", 0.5)
+    reported = log_lines.read_figures(line("validation", loss=1.5))
+    assert reported is not None
+    assert (reported.values, reported.step, reported.split, reported.epoch) == ({"loss": 1.5}, 3, "validation", 0.5)
     for other in ("", "loss: 3", "[cloudtune] metrics {", "[cloudtune] metrics []", '[cloudtune] event {"step": 1}'):
         assert log_lines.read_figures(other) is None
 
@@ -146,9 +146,9 @@ def test_events_of_the_log_are_the_trainer_s() -> None:
     def logged(text: str) -> Event:
         return Event(cursor="c", time=datetime(2026, 11, 21, tzinfo=UTC), message=text, type="log")
 
-    told = {"time": "2026-11-21T10:00:00.000+00:00", "type": "warning", "level": "warning", "message": "3 rows cut"}
+    problems = {"time": "2026-11-21T10:00:00.000+00:00", "type": "warning", "level": "warning", "message": "3 rows cut"}
     found = to_events(
-        [logged(f"[cloudtune] event {json.dumps(told)}"), logged(line("train", loss=1.0)), logged("pip says hello")]
+        [logged(f"[cloudtune] event {json.dumps(problems)}"), logged(line("train", loss=1.0)), logged("pip says hello")]
     )
     assert [(e.type, e.level, e.message, e.cursor) for e in found] == [
         ("warning", "warning", "3 rows cut", "c"), ("log", "debug", "pip says hello", "c"),
@@ -168,13 +168,13 @@ def kept(**values: float) -> dict[str, Any]:
 
 
 def test_how_far_it_is() -> None:
-    seen = ours(snapshot(JobState.RUNNING, raw=kept(step=3.0, total_steps=9.0, epoch=0.5)))
+    seen = as_sagemaker(snapshot(JobState.RUNNING, raw=kept(step=3.0, total_steps=9.0, epoch=0.5)))
     assert (seen.progress.step, seen.progress.total_steps, seen.progress.epoch) == (3, 9, 0.5)
 
 
 def test_a_limit_that_the_trainer_kept_is_no_success() -> None:
-    assert ours(snapshot(JobState.SUCCEEDED, raw=kept(stopped_by_limit=0.0))).state is JobState.SUCCEEDED
-    seen = ours(snapshot(JobState.SUCCEEDED, raw=kept(stopped_by_limit=1.0)))
+    assert as_sagemaker(snapshot(JobState.SUCCEEDED, raw=kept(stopped_by_limit=0.0))).state is JobState.SUCCEEDED
+    seen = as_sagemaker(snapshot(JobState.SUCCEEDED, raw=kept(stopped_by_limit=1.0)))
     assert seen.state is JobState.EXPIRED
     assert seen.problem is not None
     assert seen.problem.code == "stopped_by_limit"
@@ -192,7 +192,7 @@ def test_a_limit_that_the_trainer_kept_is_no_success() -> None:
 )  # fmt: skip
 def test_the_trainer_s_own_reason(reason: str, code: str, message: str, hint: str) -> None:
     problem = JobProblem(message=reason, code="algorithm_error", hint="usual")
-    seen = ours(snapshot(JobState.FAILED, problem=problem)).problem
+    seen = as_sagemaker(snapshot(JobState.FAILED, problem=problem)).problem
     assert seen is not None
     assert (seen.code, seen.message, seen.hint) == (code, message, hint)
 

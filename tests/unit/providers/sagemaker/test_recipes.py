@@ -38,17 +38,17 @@ class Desk:
         for stub in self.stubs.values():
             stub.activate()
 
-    def find(self, *recipes: dict[str, Any], **asked: Any) -> dict[str, Any]:
-        told = {
+    def find(self, *recipes: dict[str, Any], **requested: Any) -> dict[str, Any]:
+        reported = {
             "HubContentName": NAME, "HubContentVersion": "1.0.4", "HubContentType": "Model", "HubName": HUB,
             "HubArn": f"arn:aws:sagemaker:us-east-1:aws:hub/{HUB}", "DocumentSchemaVersion": "2.4.0",
             "HubContentArn": f"arn:aws:sagemaker:us-east-1:aws:hub-content/{HUB}/Model/{NAME}/1.0.4",
             "HubContentDocument": json.dumps({"RecipeCollection": recipes}), "HubContentStatus": "Available",
             "CreationTime": 0,
         }  # fmt: skip
-        self.stubs["sagemaker"].add_response("describe_hub_content", told)
+        self.stubs["sagemaker"].add_response("describe_hub_content", reported)
         clients = Clients(AwsOptions(), self.clients.__getitem__)
-        given: dict[str, Any] = {"hub": HUB, "model": NAME, "technique": "SFT", "peft": "LORA"} | asked
+        given: dict[str, Any] = {"hub": HUB, "model": NAME, "technique": "SFT", "peft": "LORA"} | requested
         return find_recipe(clients, Stores(clients, None), **given)
 
 

@@ -3,7 +3,7 @@
 The same file goes to the same emulator by ``aws s3 cp`` (where there is an AWS CLI; else by boto3's managed transfer,
 which it is made of) and by cloudtune's uploader, in turns, each a process of its own: seconds of the whole process, its
 CPU time and the server's meanwhile (which say something on a busy machine too), and its peak memory. Then requests a
-second of both faces.
+second of both APIs.
 """
 
 from __future__ import annotations

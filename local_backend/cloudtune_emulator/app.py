@@ -1,4 +1,4 @@
-"""The WSGI application: every request passes here, meets its fault, and is handed to its api.
+"""The WSGI application: every request passes here, meets its fault, and is handed to its API.
 
 The order for each: requests that a web page may have caused are refused; late requests whose moment has come are acted
 on; the key is checked, by the headers alone; the body is read; a fault may refuse, delay or cut; the limits; then the

@@ -1,4 +1,4 @@
-"""All that a api works on: settings, time, the store, the engine and what is wrong today."""
+"""All that an API works on: settings, time, the store, the engine and what is wrong today."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Engine(Protocol):
         """The rows of a finished job's result file."""
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
-        """Cancel, pause or resume it; the api has checked that this is allowed now."""
+        """Cancel, pause or resume it; the API has checked that this is allowed now."""
 
     def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
         """The answer. Raises ApiError."""

@@ -1,4 +1,4 @@
-"""A call of a api: what is acted on, what opens it, how it is read and how refusals of it look."""
+"""A call of an API: what is acted on, what opens it, how it is read and how refusals of it look."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _accept(context: EmulatorContext, call: Call) -> None:
 
 @dataclass(frozen=True)
 class Route:
-    """A call of a api."""
+    """A call of an API."""
 
     api: Api
     name: str

@@ -1,4 +1,4 @@
-"""Which api a request is for, which call it is, and what key opens it."""
+"""Which API a request is for, which call it is, and what key opens it."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Store:
         return _document(row[0]) if row else None
 
     def all(self, kind: str, api: str | None = None) -> list[dict[str, Any]]:
-        """Every document of a kind, oldest first; of one api, or of all."""
+        """Every document of a kind, oldest first; of one API, or of all."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR api = ?) ORDER BY seq", (kind, api, api)

@@ -283,7 +283,7 @@ _PLACE = {
 
 
 class AzureWorld(EmulatedWorld):
-    """The Azure api. The base model is deployed already, as by a person in the portal."""
+    """The Azure API. The base model is deployed already, as by a person in the portal."""
 
     api = "azure"
     recipe_target = "tests.contract.emulated:open_azure"

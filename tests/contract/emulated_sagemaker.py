@@ -31,7 +31,7 @@ RUNS_S = 40_000.0
 
 
 class TrainingWorld(AwsWorld):
-    """Jobs that SageMaker's api moves. Subclasses name the back end and its specs."""
+    """Jobs that SageMaker's API moves. Subclasses name the back end and its specs."""
 
     api = SHELF
     kind = "training_job"

@@ -187,7 +187,7 @@ def test_requests_are_seen_by_their_operation(emulator: Emulator, aws: Callable[
     assert emulator.requests[0]["body"] == {"Bucket": bucket, "Key": "a/b", "bytes": 1}
 
 
-def test_the_other_faces_stay_where_they_are(
+def test_the_other_apis_stay_where_they_are(
     emulator: Emulator, aws: Callable[[str], Any], client: openai.OpenAI
 ) -> None:
     aws("sts").get_caller_identity()

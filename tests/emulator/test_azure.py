@@ -1,4 +1,4 @@
-"""The Azure api: the data plane by both of its clients, deployments by the management SDK."""
+"""The Azure API: the data plane by both of its clients, deployments by the management SDK."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_bad_suffix_is_refused(azure: openai.OpenAI, suffix: str) -> None:
         azure.fine_tuning.jobs.create(model=MODEL, training_file="file-x", suffix=suffix)
 
 
-def test_faces_do_not_see_each_other(emulator: Emulator, azure: openai.OpenAI, client: openai.OpenAI) -> None:
+def test_apis_do_not_see_each_other(emulator: Emulator, azure: openai.OpenAI, client: openai.OpenAI) -> None:
     theirs = azure.files.create(file=("train.jsonl", chat_rows()), purpose="fine-tune").id
     with pytest.raises(openai.NotFoundError):
         client.files.retrieve(theirs)

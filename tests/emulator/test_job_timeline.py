@@ -35,7 +35,7 @@ def look(script: Script, course: TrainingPlan, acts: Actions, now: float) -> Job
     moves=st.lists(st.tuples(seconds, st.sampled_from(["", "pause", "resume", "cancel"]))),
 )
 def test_time_only_adds(script: Script, course: TrainingPlan, moves: list[tuple[float, str]]) -> None:
-    """Told events and checkpoints stay; an ended job never changes; acts are done as the api allows them."""
+    """Told events and checkpoints stay; an ended job never changes; acts are done as the API allows them."""
     now, acts = 1000.0, Actions()
     before = look(script, course, acts, now)
     for wait, act in moves:

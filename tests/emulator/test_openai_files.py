@@ -1,4 +1,4 @@
-"""Files, uploads, models and answers of the OpenAI api, through the real SDK with strict types."""
+"""Files, uploads, models and answers of the OpenAI API, through the real SDK with strict types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs of the OpenAI api, through the real SDK with strict types."""
+"""Fine-tuning jobs of the OpenAI API, through the real SDK with strict types."""
 
 from __future__ import annotations
 

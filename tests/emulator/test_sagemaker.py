@@ -1,4 +1,4 @@
-"""SageMaker's api through boto3: jobs, their logs and artefacts, the hub, packages, endpoints and their answers."""
+"""SageMaker's API through boto3: jobs, their logs and artefacts, the hub, packages, endpoints and their answers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which api a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
+"""Which API a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
 
-Services with a api here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
+Services with an API here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
 apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
 are told by path. Some of the other services are moto's, see `passing.SERVICES`. Signatures are verified here, before
 anything is chosen by them.

@@ -1,1 +1,1 @@
-"""The OpenAI api: files, uploads, fine-tuning jobs, models, chat completions and responses."""
+"""The OpenAI API: files, uploads, fine-tuning jobs, models, chat completions and responses."""

@@ -50,7 +50,7 @@ def asked_model(context: EmulatorContext, call: Call) -> Served:
     if not isinstance(name, str) or not name:
         raise ApiError(400, "you must provide a model parameter", param="model")
     if call.api == "azure":
-        from cloudtune_emulator.azure import deployments  # which needs the models of this api
+        from cloudtune_emulator.azure import deployments  # which needs the models of this API
 
         return deployments.served(context, call, name)
     return models.find(context, call, name)

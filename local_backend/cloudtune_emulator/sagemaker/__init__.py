@@ -1,1 +1,1 @@
-"""SageMaker's api: training jobs of every kind, hub contents, model packages, endpoints and their answers."""
+"""SageMaker's API: training jobs of every kind, hub contents, model packages, endpoints and their answers."""

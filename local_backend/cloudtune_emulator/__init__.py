@@ -1,13 +1,13 @@
-"""The vendors' wire APIs, served on loopback in front of scripted or really trained jobs.
+"""An emulator of the vendors' HTTP APIs, served on loopback. Jobs are scripted, or really trained.
 
 ::
 
     with Emulator(engine="script") as emulator:
         client = openai.OpenAI(base_url=emulator.openai_url, api_key=emulator.settings.api_key)
 
-``app`` receives every request, lets the faults of ``faults`` happen to it and hands it to an API (``openai``,
-``azure``, ``bedrock``, ``sagemaker``) or to moto (``aws``); APIs keep what they are given in ``store`` and ask an
-engine (``script``, ``train``) how jobs stand. It never calls out, and listens on loopback unless it is told otherwise.
+``app`` receives every request, injects the faults of ``faults`` and passes the request to an API (``openai``,
+``azure``, ``bedrock``, ``sagemaker``) or to moto (``aws``). APIs save their documents in ``store`` and get the state
+of jobs from an engine (``script``, ``train``). The emulator makes no outbound calls and by default listens on loopback.
 """
 
 from cloudtune_emulator.server import Emulator

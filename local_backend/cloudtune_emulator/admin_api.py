@@ -1,9 +1,9 @@
-"""``/_emulator``: what a test may see and do that no vendor offers. Open to loopback only, whatever the server binds.
+"""``/_emulator``: the admin API for tests. No vendor has it. It answers loopback only, whatever the server binds.
 
 ``Authorization: Bearer`` with the admin token (``CLOUDTUNE_EMULATOR_ADMIN_TOKEN`` of the printed environment) opens it.
 
-GET ``store`` counts what is kept; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
-``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are really trained
+GET ``store`` counts the stored resources; ``faults`` (GET, POST, DELETE), ``clock`` (GET, POST ``{"advance": s}`` or
+``{"scale": n}``), ``script`` (GET, POST), GET ``requests``, GET ``runs`` (the specs that jobs are trained
 with), POST ``deliver_delayed``.
 """
 
@@ -61,7 +61,7 @@ def serve(app: App, request: Request) -> Reply:
 
 
 def census(context: EmulatorContext) -> dict[str, Any]:
-    """How much there is of everything, read from the store; jobs also by status."""
+    """The number of resources of each kind, read from the store; jobs also by status."""
     kept = {f"{kind}s": context.store.count(kind) for kind in ("job", "upload", "part")}
     files = context.store.all("file")
     jobs = context.store.all("job")
@@ -82,7 +82,7 @@ def census(context: EmulatorContext) -> dict[str, Any]:
 
 
 def _standing(context: EmulatorContext, kind: str) -> int:
-    """How many of a kind there are, less those whose deletion has ended."""
+    """The number of resources of a kind, without those whose deletion has ended."""
     now, wait = context.clock.now(), context.settings.deploying_s
     return sum(one.get("deleting") is None or now < one["deleting"] + wait for one in context.store.all(kind))
 

@@ -1,8 +1,9 @@
-"""Which requests the emulator accepts at all, whatever their path and their key: those that no web page can cause.
+"""Checks that reject requests that a web page may have sent, whatever their path and their key.
 
-Browsers let any page send requests to loopback. Three checks keep pages out, on every API and every method:
+Browsers allow any page to send requests to loopback. Three checks reject them, on every API and every method:
 
-* The ``Host`` must be a name of this server. After DNS rebinding a page's own name leads here, but it stays that name.
+* The ``Host`` must be a name of this server. After DNS rebinding, a page's own name resolves to loopback, but
+  ``Host`` still holds that name.
 * ``Origin`` is refused. Browsers send it with every form post, preflight, WebSocket and cross-origin fetch.
 * ``Sec-Fetch-Site`` must be ``none``: a navigation that the user started. Browsers send it with images and scripts
   (https://www.w3.org/TR/fetch-metadata/, seen 2026-11-29).
@@ -31,7 +32,7 @@ RESPONSE_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 )
-"""Sent with every response: stored objects are anybody's bytes, and may be HTML with scripts."""
+"""Sent with every response: stored objects may be HTML with scripts."""
 _RESERVED = frozenset(name.lower() for name, _ in RESPONSE_HEADERS)
 
 

@@ -1,8 +1,8 @@
-"""The WSGI application: every request passes here, meets its fault, and is handed to its API.
+"""The WSGI application: it receives every request, injects faults, and passes the request to its API.
 
-The order for each: requests that a web page may have caused are refused; late requests whose moment has come are acted
-on; the key is checked, by the headers alone; the body is read; a fault may refuse, delay or cut; the limits; then the
-call is acted on, and a fault may still take the answer away.
+For each request, in this order: requests that a web page may have sent are refused; delayed requests that are due are
+executed; the key is checked, from the headers alone; the body is read; a fault may refuse, delay or disconnect; rate
+limits apply; the call is executed, and a fault may still drop the response.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class App:
         self.context = context
         self._host = host
         self.seen: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED)
-        """What was asked and what came of it, newest last: for tests that compare bodies with a plan."""
+        """The requests and their outcomes, newest last: for tests that compare bodies with a plan."""
         self._lock = threading.Lock()
         self._minute: deque[float] = deque()
 
@@ -69,7 +69,7 @@ class App:
             raise
         except ConnectionDropped:
             raise ConnectionAbortedError("the connection was cut on purpose") from None  # the server closes it
-        except Exception:  # noqa: BLE001 - whatever it was, a client is to get an answer that it can read
+        except Exception:  # noqa: BLE001 - a client must always get a response that it can parse
             reply = _own_fault(request).reply()
         finally:
             if (spool := environ.get(SPOOL)) is not None:
@@ -104,7 +104,7 @@ class App:
         try:
             route.check_request(self.context, call)
         except ApiError:
-            call.close()  # it would be refused later, and nobody is there to hear it
+            call.close()  # drop a request that the API would refuse: its client cannot see the error
         else:
             self.context.faults.postpone(call, fault)
         self._note(call, 0, acted=False, note="late")
@@ -138,7 +138,7 @@ class App:
         return self._truncate(reply, call)
 
     def act(self, call: Call, route: Route | None = None, *, note: str = "") -> Reply:
-        """Carry a call out. A refusal is an answer too."""
+        """Execute a call. A refusal is a response too."""
         settle(self.context, call.now)
         route = route or routing.named(call.name, call.api)
         try:
@@ -149,7 +149,7 @@ class App:
         return reply
 
     def deliver_delayed(self) -> int:
-        """Act on every late request now, and say how many there were."""
+        """Execute every delayed request now, and return their number."""
         return self._deliver_delayed(math.inf)
 
     def _deliver_delayed(self, now: float) -> int:
@@ -162,7 +162,7 @@ class App:
         return len(late)
 
     def _before(self, call: Call, fault: Fault) -> None:
-        """What happens to a request that is not, or not yet, acted on."""
+        """Apply a fault that refuses, delays or disconnects a request before it is executed."""
         if fault.kind == "delay":
             time.sleep(fault.seconds)
             return
@@ -221,7 +221,7 @@ _STREAMS = ("text/event-stream", "application/vnd.amazon.eventstream")
 
 
 def _broken_off(reply: Reply, fault: Fault) -> Reply:
-    """The answer, if it is one that streams and is to be cut, as far as it gets."""
+    """The response; a streamed one is truncated if a fault requires it."""
     if fault.kind != "cut_answer" or not reply.content_type.startswith(_STREAMS):
         return reply
 
@@ -233,7 +233,7 @@ def _broken_off(reply: Reply, fault: Fault) -> Reply:
 
 
 def _unreadable(reply: Reply, fault: Fault) -> Reply:
-    """What somebody else answers in the vendor's place."""
+    """A response from a proxy or another intermediary instead of the vendor."""
     if fault.kind != "unreadable":
         return reply
     kind, body = UNREADABLE.get(fault.value, UNREADABLE["page"])

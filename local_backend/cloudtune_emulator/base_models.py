@@ -1,13 +1,13 @@
-"""Which local model stands for which of the vendor's, in a small JSON file.
+"""The local models used in place of the vendors' base models, listed in a small JSON file.
 
 ::
 
     {"gpt-4.1-mini-2025-04-14": {"model": "./smollm2", "learning_rate": 1e-4},
      "*": {"model": "./tiny.json", "adapter": "full", "learning_rate": 2e-3}}
 
-``learning_rate`` is the rate that the vendor hides: the job's is this one times ``learning_rate_multiplier``. ``*``
-stands for every base that is not named. Without a file a tiny model with random weights is built and trained whole: it
-needs no network and no download, learns a file by heart in seconds, and knows nothing else.
+``learning_rate`` is the base rate, which the vendor does not publish: a job uses it times ``learning_rate_multiplier``.
+``*`` matches every base model that is not named. Without a file, a tiny model with random weights is built and all its
+weights are trained. It needs no network or download, and memorizes a small file in seconds.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _TINY = {"model": {"hidden_size": 128, "intermediate_size": 256}, "tokenizer": {
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stands for a base model."""
+    """The local model used in place of a vendor's base model."""
 
     model: str
-    """A folder, a .gguf file, a .json description or a hub id, as the local back end takes it."""
+    """A folder, a .gguf file, a .json description or a hub id, as in the local back end."""
     learning_rate: float
     adapter: dict[str, Any] | str | None = None
-    """As in a spec."""
+    """The adapter, as in a spec."""
     hyperparameters: dict[str, Any] = {}
-    """More of a spec's, such as ``max_length``."""
+    """Other fields of a spec, such as ``max_length``."""
 
 
 class Stands:
-    """The whole mapping. Relative paths count from its file."""
+    """The whole mapping. Paths are relative to its file."""
 
     def __init__(self, entries: dict[str, Stand], folder: Path) -> None:
         self._entries = entries
         self._folder = folder
 
     def of(self, base: str) -> Stand:
-        """What stands for that base. Raises ConfigError."""
+        """The local model for a base model. Raises ConfigError."""
         found = self._entries.get(base) or self._entries.get("*")
         if found is None:
             raise ConfigError(f"no local model is configured for {base}: add one, or one for '*'")
@@ -60,7 +60,7 @@ def read(file: Path | None, scratch: Path) -> Stands:
     if file is None:
         scratch.mkdir(parents=True, exist_ok=True)
         (scratch / "tiny.json").write_text(json.dumps(_TINY), encoding="utf-8")
-        # Twice that rate, and random weights stick to one answer.
+        # At twice that rate, the model with random weights collapses to one answer.
         return Stands({"*": Stand(model="tiny.json", adapter="full", learning_rate=1.5e-3)}, scratch)
     try:
         entries = msgspec.json.decode(read_regular(file, _LARGEST_BYTES), type=dict[str, Stand])

@@ -1,4 +1,4 @@
-"""The emulator's own time: the machine's, scaled; or standing still until a test moves it."""
+"""The emulator's clock: the machine's time, scaled; or paused until a test advances it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class EmulatorClock:
-    """Seconds since 1970 that may run faster than the world, or be moved by hand.
+    """Seconds since 1970, at an adjustable rate. Tests can advance it.
 
-    ``base`` is where time comes from: with a test's fake clock in it, what the client sleeps passes here too. ``scale``
-    is how many seconds pass in one of the base's; 0 stands still.
+    ``base`` is the underlying clock: with a test's fake clock, the client's sleeps advance this clock too. ``scale`` is
+    the number of seconds that pass in one second of the base; 0 pauses the clock.
     """
 
     def __init__(self, base: Clock | None = None, *, scale: float = 1.0) -> None:
@@ -27,7 +27,7 @@ class EmulatorClock:
         self._time = self._base.now().timestamp()
 
     def now(self) -> float:
-        """What time it is here."""
+        """The current time."""
         with self._lock:
             return self._read()
 
@@ -38,7 +38,7 @@ class EmulatorClock:
         return self._time
 
     def advance(self, seconds: float) -> float:
-        """Let that much time pass at once, and say what time it is then."""
+        """Advance the clock, and return the new time."""
         if seconds < 0:
             raise ValueError(f"the clock cannot go backwards: {seconds}")
         with self._lock:
@@ -47,7 +47,7 @@ class EmulatorClock:
             return self._time
 
     def reach(self, moment: float) -> None:
-        """Be no earlier than that: a server that comes back goes on from the time at which it went down."""
+        """Advance to that time if it is later: a restarted server continues from its time at shutdown."""
         with self._lock:
             self._time = max(self._read(), moment)
 

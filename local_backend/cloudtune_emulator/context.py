@@ -1,4 +1,4 @@
-"""All that an API works on: settings, time, the store, the engine and what is wrong today."""
+"""The state that an API uses: settings, clock, store, engine and faults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmulatorContext:
-    """One emulated vendor's world; safe to use from several threads."""
+    """The state of one emulator. Thread-safe."""
 
     settings: Settings
     clock: EmulatorClock
@@ -30,21 +30,21 @@ class EmulatorContext:
     faults: Faults
     aws: MotoApp
     sagemaker: Trainer
-    """What moves SageMaker's training jobs."""
+    """The engine of SageMaker's training jobs."""
 
     def status(self, job: dict[str, Any], now: float) -> JobStatus:
-        """A job of the engine, as a request sees it: it has succeeded once its results are recorded, not before.
+        """A job's state for a request: ``succeeded`` only once its results are recorded.
 
-        A run may end between the settlement that precedes a request and the request's own look at it.
+        A run may end between the settlement before a request and the request's own read.
         """
         seen = self.engine.status(job, now)
         return seen if job["settled"] or seen.word != "succeeded" else job_timeline.before_success(seen)
 
     def stamp(self, moment: float) -> int:
-        """A moment as the vendor tells it: whole seconds, by a clock that may be wrong."""
+        """A time as the vendor reports it: whole seconds, offset by a ``clock_skew`` fault."""
         return int(moment + self.faults.skew())
 
     @staticmethod
     def opens(given: str, wanted: str) -> bool:
-        """Whether two keys are the same, in constant time. An empty key opens nothing."""
+        """Whether two keys are the same, in constant time. An empty key never matches."""
         return bool(wanted) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())

@@ -1,6 +1,6 @@
-"""The credentials of one emulator: random for every start, unless they are given or kept with the store.
+"""The credentials of one emulator: random at every start, unless they are given or saved with the store.
 
-Each key is at least 128 bits from the operating system's random source. With a store, generated credentials are kept
+Each key is at least 128 bits from the operating system's random source. With a store, generated credentials are saved
 in ``credentials.json`` there (mode 0600), so that clients keep working after a restart.
 """
 
@@ -25,7 +25,7 @@ FILE = "credentials.json"
 
 
 def _access_key_id() -> str:
-    """20 characters of ``A-Z2-7``, as AWS makes them."""
+    """20 characters of ``A-Z2-7``, as in AWS's keys."""
     return "AKIA" + base64.b32encode(secrets.token_bytes(10)).decode()
 
 
@@ -38,13 +38,13 @@ GENERATORS: Mapping[str, Callable[[], str]] = {
     "bedrock_api_key": lambda: f"bedrock-api-key-{secrets.token_urlsafe(32)}",
     "admin_token": lambda: secrets.token_urlsafe(32),
 }
-"""Field of the settings -> how its value is made. Access key ids have 80 random bits; their secrets have 240."""
+"""Field of the settings -> the generator of its value. Access key ids have 80 random bits; their secrets have 240."""
 
 
 def complete(settings: Settings) -> Settings:
     """Return the settings with a value for every credential.
 
-    A given value wins over one that the store keeps, and that over a new one. Only generated values are written. Raises
+    Given values override saved ones, and saved ones override new ones. Only generated values are written. Raises
     ConfigError if the file in the store cannot be used.
     """
     kept = {} if settings.store is None else _read(settings.store / FILE)
@@ -57,7 +57,7 @@ def complete(settings: Settings) -> Settings:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        # Group and others have no business here: whoever can read the file can use the emulator.
+        # Group and others must have no access: anyone who can read the file can use the emulator.
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             status = os.fstat(file.fileno())
             if status.st_uid != os.geteuid() or status.st_mode & 0o077:

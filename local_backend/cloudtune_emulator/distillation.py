@@ -1,8 +1,8 @@
-"""Distillation before the train engine: what stands for the teacher answers the rows that have no answer.
+"""Distillation for the train engine: the teacher's local model answers the rows that have no answer.
 
-The student then learns all rows, as the service has it: the teacher's answers, and those that came with the prompts
+The student is then trained on all rows, as in the service: the teacher's answers, and those given with the prompts
 (https://docs.aws.amazon.com/bedrock/latest/userguide/distillation-prepare-datasets.html, seen 2026-11-21). Further
-answers that the service makes up by its own ways of synthesis are not imitated.
+answers that the service generates by its own data synthesis are not emulated.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from cloudtune_local.backend import LocalBackend
 
 _MOST_TOKENS = 256
-"""Of an answer, unless the job says how long it may be: the service's own default is not documented."""
+"""Longest answer, unless the job sets it: the service's own default is not documented."""
 
 
 def teach(job: dict[str, Any], rows: Path, stands: Stands, backend: LocalBackend, scratch: Path) -> None:
-    """Put the teacher's answers into the file, where there are none. Raises ConfigError."""
+    """Write the teacher's answers into the rows without an answer. Raises ConfigError."""
     chats = [msgspec.json.decode(line) for line in rows.read_bytes().splitlines()]
     open_ = [chat for chat in chats if chat["messages"][-1]["role"] != "assistant"]
     if not open_:
@@ -37,7 +37,7 @@ def teach(job: dict[str, Any], rows: Path, stands: Stands, backend: LocalBackend
     name = str(config["teacherModelIdentifier"]).rpartition("/")[2]
     teacher = _model(name, stands, scratch)
     options = GenerateOptions(max_tokens=config.get("maxResponseLengthForInference") or _MOST_TOKENS, temperature=0.0)
-    questions = {msgspec.json.encode(chat["messages"]): chat["messages"] for chat in open_}  # equal questions once
+    questions = {msgspec.json.encode(chat["messages"]): chat["messages"] for chat in open_}  # unique questions
     prompts = [
         [{"role": str(m["role"]), "content": train_status.words(m)} for m in messages]
         for messages in questions.values()
@@ -49,11 +49,11 @@ def teach(job: dict[str, Any], rows: Path, stands: Stands, backend: LocalBackend
     good = [chat for chat in chats if chat["messages"][-1]["content"].strip()]
     aside = rows.with_suffix(".taught")
     aside.write_bytes(b"".join(msgspec.json.encode(chat) + b"\n" for chat in good))
-    os.replace(aside, rows)  # the file may be a link to what the job was given, which stays as it is
+    os.replace(aside, rows)  # the file may be a link to the job's input, which must not change
 
 
 def _model(name: str, stands: Stands, scratch: Path) -> TunedModel:
-    """The teacher as a model that can be asked: a folder of links, since a note is written beside the weights."""
+    """The teacher as a model for inference: a folder of links, since ``tuned.json`` is written beside the weights."""
     weights = Path(stands.of(name).model)
     if not weights.is_dir():
         raise ConfigError(

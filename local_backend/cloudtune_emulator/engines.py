@@ -1,4 +1,4 @@
-"""What moves jobs and answers for their models: the contract of the two engines, and the scripted one."""
+"""Engines run jobs and generate their models' answers: the interface of both engines, and the scripted one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that is asked something: a tuned one has the job that made it."""
+    """The model of an inference request: a tuned model has the job that created it."""
 
     name: str
     base: str
@@ -29,7 +29,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How an answer is drawn."""
+    """The sampling parameters of an answer."""
 
     max_tokens: int = 256
     temperature: float = 1.0
@@ -43,55 +43,55 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True):
     """An answer."""
 
     pieces: tuple[str, ...]
-    """As they stream."""
+    """The chunks of the answer when it streams."""
     finish_reason: str
     """stop, length or tool_calls."""
     prompt_tokens: int
     completion_tokens: int
     tool_calls: tuple[dict[str, Any], ...] = ()
-    """As in OpenAI's messages."""
+    """Tool calls, as in OpenAI's messages."""
 
     @property
     def text(self) -> str:
-        """The whole of it."""
+        """The whole text."""
         return "".join(self.pieces)
 
 
 class Engine(Protocol):
-    """Moves jobs. A job is the document in the store, with ``course`` and ``acts`` in it."""
+    """Runs jobs. A job is a document in the store with ``course`` and ``acts``."""
 
     def begin(self, job: dict[str, Any], training: Path, validation: Path | None) -> None:
-        """Take on a new job; may write into the document."""
+        """Start a new job; may modify the document."""
 
     def status(self, job: dict[str, Any], now: float) -> JobStatus:
-        """The job now."""
+        """The job's current state."""
 
     def results(self, job: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of a finished job's result file."""
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
-        """Cancel, pause or resume it; the API has checked that this is allowed now."""
+        """Cancel, pause or resume a job; the API has checked that this is allowed now."""
 
     def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
         """The answer. Raises ApiError."""
 
     def close(self) -> None:
-        """Let go of whatever runs."""
+        """Stop or detach the running jobs."""
 
 
 class ScriptEngine:
-    """Jobs move by the clock; nothing is trained.
+    """Jobs progress with the clock; nothing is trained.
 
-    A tuned model answers with its training file's own answer where it is asked one of that file's questions, so that a
-    test can tell the right model from the wrong one.
+    A tuned model answers a question of its training file with that file's answer, so that a test can check which model
+    answered.
     """
 
     def __init__(self) -> None:
         self.script = Script()
-        """How jobs made from now on will go."""
+        """The script of jobs created from now on."""
 
     def begin(self, job: dict[str, Any], training: Path, validation: Path | None) -> None:
-        """See `Engine.begin`: the script of this moment is the job's for ever."""
+        """See `Engine.begin`: the job keeps the current script."""
         job["script"] = msgspec.to_builtins(self.script)
 
     def status(self, job: dict[str, Any], now: float) -> JobStatus:
@@ -116,7 +116,7 @@ class ScriptEngine:
         question = text_of(next((m for m in reversed(messages) if m.get("role") == "user"), {}))
         known = _learnt(model.training_file, question) if model.training_file else None
         text = text_of(known) if known is not None else f"{model.name} received: {question}"
-        # An estimate: four characters a token, and a few for each turn.
+        # An estimate: four characters per token, and a few tokens for each turn.
         prompted = sum(len(text_of(message)) // 4 + 4 for message in messages)
         if sampling.may_call and known is not None and known.get("tool_calls"):
             calls = tuple(known["tool_calls"])
@@ -139,7 +139,7 @@ class ScriptEngine:
 
 
 def _learnt(training_file: Path, question: str) -> dict[str, Any] | None:
-    """The turn that follows those words in the training file."""
+    """The turn that follows that text in the training file."""
     if not training_file.exists():
         return None
     for row in rowcheck.objects(training_file):
@@ -151,7 +151,7 @@ def _learnt(training_file: Path, question: str) -> dict[str, Any] | None:
 
 
 def text_of(message: Mapping[str, Any]) -> str:
-    """A message's words: content is a string, or a list of parts of which some are text."""
+    """A message's text: content is a string, or a list of parts of which some are text."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content

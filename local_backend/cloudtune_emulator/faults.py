@@ -1,8 +1,8 @@
-"""What goes wrong, on demand.
+"""Fault injection.
 
-Request faults happen to the next calls that match; conditions last until they are healed (or ``times`` is used up).
-None of them is documented by a vendor: they are what a network and a distributed service may do, and what
-fine-tuning users have met (openai-python #1224, openai-openapi #307, litellm #24687; seen 2026-11-21).
+Request faults apply to the next matching calls; conditions apply until they are removed (or ``times`` is used up).
+No vendor documents them: they are failures of networks and distributed services, and failures that fine-tuning users
+have reported (openai-python #1224, openai-openapi #307, litellm #24687; seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     from cloudtune_emulator.http import Call
 
 RequestFault = Literal[
-    "lost_reply",  # acted on, then the connection is cut
-    "reset",  # the connection is cut before anything is done
+    "lost_reply",  # executed, then disconnected
+    "reset",  # disconnected before execution
     "delay",  # answered after ``seconds`` of real time
     "throttle",  # 429 with Retry-After: ``seconds``
-    "server_error",  # ``status`` (500) before anything is done
-    "error_after",  # ``status`` (500) although it was acted on
+    "server_error",  # ``status`` (500) before execution
+    "error_after",  # ``status`` (500) after execution
     "forbidden",  # 403
-    "late",  # no answer; acted on ``seconds`` later, or after ``requests`` others
-    "twice",  # a proxy delivers the request two times; the second answer is seen
-    "expired_credentials",  # 401 though the key is right
-    "unreadable",  # acted on; the answer is something else: ``value`` is a key of `UNREADABLE`, else a page
-    "cut_answer",  # acted on; the connection is cut after ``requests`` (2, at least 1) pieces of a streamed answer
+    "late",  # no response; executed ``seconds`` later, or after ``requests`` others
+    "twice",  # a proxy delivers the request twice; the second response is returned
+    "expired_credentials",  # 401 with the correct key
+    "unreadable",  # executed; the response is replaced: ``value`` is a key of `UNREADABLE`, else a page
+    "cut_answer",  # executed; disconnected after ``requests`` (2, at least 1) chunks of a stream
 ]
 Condition = Literal[
-    "list_lag",  # lists leave out what is younger than ``seconds``
+    "list_lag",  # lists omit items younger than ``seconds``
     "ignore_filter",  # the metadata filter of the job list has no effect
-    "invented_status",  # jobs say ``value``
-    "truncated_page",  # pages hold one entry less than they might, and say that there is more
-    "duplicate_event",  # an entry of a page is told twice
-    "clock_skew",  # every time told is ``seconds`` off
-    "unsafe_file",  # new jobs fail of their rows, as moderation makes them
-    "base64_results",  # result files come base64 encoded, as users report of api.openai.com
+    "invented_status",  # jobs have the status ``value``
+    "truncated_page",  # pages have one entry less than possible, and report that there is more
+    "duplicate_event",  # an entry of a page is repeated
+    "clock_skew",  # every reported time is ``seconds`` off
+    "unsafe_file",  # new jobs fail because of their rows, as in moderation
+    "base64_results",  # result files are base64 encoded, as users report of api.openai.com
 ]
 UNREADABLE: dict[str, tuple[str, bytes]] = {
     "page": ("text/html; charset=utf-8", b"<!doctype html><html><title>Sign in</title><form>Accept the terms</form>"),
@@ -52,14 +52,14 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
     "plain": ("text/plain", b"welcome"),
     "deep": ("application/json", b"[" * 100_000),
 }
-"""What proxies and captive portals answer instead: content type and body."""
+"""Responses of proxies and captive portals: content type and body."""
 FaultKind = RequestFault | Condition
 REQUEST_FAULTS: frozenset[str] = frozenset(get_args(RequestFault))
 CONDITIONS: frozenset[str] = frozenset(get_args(Condition))
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One thing that will go wrong."""
+    """A fault to inject."""
 
     kind: Literal[
         "lost_reply", "reset", "delay", "throttle", "server_error", "error_after", "forbidden", "late", "twice",
@@ -67,11 +67,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         "truncated_page", "duplicate_event", "clock_skew", "unsafe_file", "base64_results",
     ]  # fmt: skip
     call: str = "*"
-    """Which calls, as a pattern: ``jobs.create``, ``files.*``, ``*``."""
+    """The calls it applies to, as a pattern: ``jobs.create``, ``files.*``, ``*``."""
     times: int | None = None
-    """How often; None is once for a request fault, and until healed for a condition."""
+    """How often; None is once for a request fault, and until removed for a condition."""
     after: int = 0
-    """How many matching calls go well first."""
+    """How many matching calls succeed first."""
     seconds: float = 0.0
     requests: int | None = None
     status: int = 500
@@ -80,11 +80,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """The vendor's code in a throttle's or an error's body."""
     message: str | None = None
     hold_s: float = 0.0
-    """``late`` and ``lost_reply``: real seconds until the connection is cut, so that the client's timeout is tested."""
+    """``late`` and ``lost_reply``: real seconds until the disconnect, to test the client's timeout."""
 
 
 class _Armed:
-    """A fault and what is left of it."""
+    """A fault and its remaining uses."""
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
@@ -94,7 +94,7 @@ class _Armed:
 
 
 class Faults:
-    """The faults in force. Safe to use from several threads."""
+    """The active faults. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,7 +102,7 @@ class Faults:
         self._late: list[tuple[float, int | None, Call]] = []
 
     def add(self, fault: Fault | str, call: str = "*", **details: Any) -> Fault:
-        """Let something go wrong: a fault, or its kind, the calls and its details."""
+        """Inject a fault, given as a `Fault` or as its kind, calls and details."""
         if isinstance(fault, str):
             fault = msgspec.convert({"kind": fault, "call": call, **details}, Fault)
         with self._lock:
@@ -110,22 +110,22 @@ class Faults:
         return fault
 
     def clear(self) -> None:
-        """Forget every fault. Late requests still land."""
+        """Remove every fault. Delayed requests are still executed."""
         with self._lock:
             self._armed.clear()
 
     @property
     def armed(self) -> list[Fault]:
-        """What may still happen."""
+        """The faults that can still occur."""
         with self._lock:
             return [armed.fault for armed in self._armed]
 
     def take(self, call: str) -> Fault | None:
-        """The request fault that this call meets, used up by one."""
+        """The request fault for this call. Counts as a use."""
         return self._take(call, lambda fault: fault.kind in REQUEST_FAULTS)
 
     def condition(self, kind: Condition, call: str = "*") -> Fault | None:
-        """The condition in force, used up by one."""
+        """The active condition. Counts as a use."""
         return self._take(call, lambda fault: fault.kind == kind)
 
     def _take(self, call: str, wanted: Any) -> Fault | None:
@@ -144,19 +144,19 @@ class Faults:
         return None
 
     def skew(self) -> float:
-        """By how much the times told are off."""
+        """The offset of reported times."""
         with self._lock:
             return sum(armed.fault.seconds for armed in self._armed if armed.fault.kind == "clock_skew")
 
-    # -- late requests -------------------------------------------------------------------------------------------
+    # -- delayed requests - ------------------------------------------------------------------------------------------
 
     def postpone(self, call: Call, fault: Fault) -> None:
-        """Keep a request that will be acted on later."""
+        """Hold a request for later execution."""
         with self._lock:
             self._late.append((call.now + fault.seconds, fault.requests, call))
 
     def landing(self, now: float) -> list[Call]:
-        """The requests whose moment has come, each once. To be asked once for every request that arrives."""
+        """Return the requests that are due, each once. Call it once for every request that arrives."""
         with self._lock:
             landed: list[tuple[float, int | None, Call]] = []
             waiting: list[tuple[float, int | None, Call]] = []
@@ -170,6 +170,6 @@ class Faults:
 
     @property
     def waiting(self) -> int:
-        """How many requests have not landed yet."""
+        """The number of delayed requests."""
         with self._lock:
             return len(self._late)

@@ -1,4 +1,4 @@
-"""A request and its answer, as the APIs see them; errors in the vendor's shape; pages."""
+"""Requests and responses of the APIs; errors in the vendor's shape; pages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Api = Literal["openai", "azure", "mantle", "bedrock", "sagemaker", "aws"]
 """Whose account: ``aws`` is what moto emulates, ``mantle`` Bedrock's OpenAI-shaped API."""
 LARGEST_JSON = 64 << 20
 _LARGEST_FORM = (512 << 20) + (1 << 20)
-"""A file of the largest size, and the form around it."""
+"""The largest file, and the multipart form around it."""
 LARGEST_OBJECT = 5 << 30
 """S3's limit for one request (docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html, seen 2026-11-21)."""
 _BLOCK = 1 << 18
 SPOOL = "cloudtune.spool"
-"""Where the WSGI environment holds a body that was read to verify its signature; it is closed after the answer."""
+"""The WSGI environment's key of a body that was read to verify its signature; closed after the response."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,38 +36,38 @@ class SentFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Raw:
-    """A request that is handed on to another WSGI application, its body unread."""
+    """A request for another WSGI application, its body unread."""
 
     environ: dict[str, Any]
     body: IO[bytes]
 
     def kept(self) -> Raw:
-        """With its body in a temporary file: to be acted on later, or twice."""
+        """Move the body to a temporary file, to execute the request later, or twice."""
         if self.body.seekable():
             return self
         return Raw(environ=self.environ, body=received(self.body, LARGEST_OBJECT))
 
     def again(self) -> dict[str, Any]:
-        """The environment to serve, from the body's start where that is possible."""
+        """The WSGI environment, with the body rewound if possible."""
         if self.body.seekable():
             self.body.seek(0)
         return self.environ | {"wsgi.input": self.body}
 
     def close(self) -> None:
-        """Let the temporary file go. What a client still sends is the server's to read."""
+        """Close the temporary file. The server reads what the client still sends."""
         if not self.body.closed and self.body.seekable():
             self.body.close()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One request, read to its end: it can be acted on later, or twice."""
+    """A completely read request: it can be executed later, or twice."""
 
     api: Api
     name: str
-    """E.g. ``jobs.create``: what faults are aimed at."""
+    """E.g. ``jobs.create``: faults are selected by it."""
     ids: Mapping[str, str] = field(default_factory=dict)
-    """What the path names."""
+    """The parameters in the path."""
     query: Mapping[str, str] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
     files: Mapping[str, SentFile] = field(default_factory=dict)
@@ -79,11 +79,11 @@ class Call:
     raw: Raw | None = None
 
     def kept(self) -> Call:
-        """The call, so that it can be acted on later, or twice."""
+        """The call, so that it can be executed later, or twice."""
         return self if self.raw is None else replace(self, raw=self.raw.kept())
 
     def close(self) -> None:
-        """Let its files go: it will not be acted on any more."""
+        """Close its files. The request is not executed again."""
         if self.raw is not None:
             self.raw.close()
         for sent in self.files.values():
@@ -92,7 +92,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What is answered: JSON, bytes, or a stream of them."""
+    """A response: JSON, bytes, or a stream of bytes."""
 
     body: Any = None
     status: int = 200
@@ -101,7 +101,7 @@ class Reply:
 
 
 class ApiError(Exception):
-    """A refusal, in the shape that the SDK reads: ``{"error": {message, type, param, code}}``.
+    """An error response in the shape that the SDK reads: ``{"error": {message, type, param, code}}``.
 
     The SDK's exceptions take ``code``, ``param`` and ``type`` from there (openai 3.52.0, ``_exceptions.py``).
     """
@@ -121,19 +121,19 @@ class ApiError(Exception):
         self.body: dict[str, Any] = {"error": {"message": message, "type": type, "param": param, "code": code}}
         self.headers = dict(headers or {})
         self.vendor_words: tuple[str | None, str | None] = (None, None)
-        """The code and the message of an injected fault, used in place of the vendor's words."""
+        """The code and the message of an injected fault, used in place of the vendor's."""
 
     def reply(self) -> Reply:
-        """The answer that carries it."""
+        """The HTTP response of this error."""
         return Reply(status=self.status, body=self.body, headers=self.headers)
 
 
 class ConnectionDropped(Exception):
-    """The connection is to be cut without an answer."""
+    """Disconnect without a response."""
 
 
 def read_call(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """Read a request to its end. Raises ApiError where the body is not what its type says."""
+    """Read a request to its end. Raises ApiError if the body does not match its content type."""
     body: dict[str, Any] = {}
     files: dict[str, SentFile] = {}
     if request.mimetype == "multipart/form-data":
@@ -152,7 +152,7 @@ def read_call(request: Request, api: Api, name: str, ids: Mapping[str, str], now
 
 
 def read_head(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The call without its body: what a key is checked by, before anything of the body is read."""
+    """The call without its body, for checking the key before the body is read."""
     return Call(
         api=api, name=name, ids=ids, query=request.args.to_dict(), now=now, base=request.host_url.rstrip("/"),
         headers={key.lower(): value for key, value in request.headers.items()},
@@ -160,7 +160,7 @@ def read_head(request: Request, api: Api, name: str, ids: Mapping[str, str], now
 
 
 def read_body(request: Request, limit: int) -> bytes:
-    """A body of at most so many bytes, whether its length was told or not. Raises ApiError."""
+    """Read a body of limited size, with or without a declared length. Raises ApiError."""
     parts, count = [], 0
     if (request.content_length or 0) <= limit:
         while count <= limit and (block := request.stream.read(min(_BLOCK, limit + 1 - count))):
@@ -172,7 +172,7 @@ def read_body(request: Request, limit: int) -> bytes:
 
 
 def received(stream: IO[bytes], limit: int) -> IO[bytes]:
-    """A body of at most so many bytes, in a temporary file. Raises ApiError."""
+    """Read a body of limited size into a temporary file. Raises ApiError."""
     held = spool()
     try:
         for block in blocks(stream, limit):
@@ -185,7 +185,7 @@ def received(stream: IO[bytes], limit: int) -> IO[bytes]:
 
 
 def blocks(stream: IO[bytes], limit: int) -> Iterator[bytes]:
-    """A body of at most so many bytes, as it arrives. Raises ApiError."""
+    """Read a body of limited size as it arrives. Raises ApiError."""
     count = 0
     while block := stream.read(_BLOCK):
         count += len(block)
@@ -195,7 +195,7 @@ def blocks(stream: IO[bytes], limit: int) -> Iterator[bytes]:
 
 
 def _kept(filename: str, stream: IO[bytes]) -> SentFile:
-    # A temporary file without a name, however large: it outlives the request for as long as the call is held.
+    # An unnamed temporary file of any size: it exists as long as the call is held.
     return SentFile(filename=filename, stream=stream)
 
 
@@ -210,7 +210,7 @@ def _json(data: bytes) -> dict[str, Any]:
 
 
 def fit(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
-    """Raises ApiError where a member of the body is of another type than the shape's."""
+    """Raises ApiError if a member of the body has the wrong type."""
     try:
         msgspec.convert(body, shape)
     except msgspec.ValidationError as error:
@@ -237,7 +237,7 @@ def _nested(fields: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def page(views: Sequence[dict[str, Any]], call: Call, *, default: int, most: int, ends: bool = False) -> dict[str, Any]:
-    """A page of a list: ``after`` is the last id seen, ``limit`` how many (openai 3.52.0, ``pagination.py``).
+    """A page of a list: ``after`` is the last id seen, ``limit`` the page size (openai 3.52.0, ``pagination.py``).
 
     ``ends`` adds ``first_id`` and ``last_id``, as the file and checkpoint lists have them.
     """
@@ -257,7 +257,7 @@ def page(views: Sequence[dict[str, Any]], call: Call, *, default: int, most: int
 
 
 def whole(value: str | None, param: str, default: int, *, least: int, most: int) -> int:
-    """A whole number of the query, in its range."""
+    """An integer query parameter, in its range."""
     if value is None or value == "":
         return default
     try:
@@ -270,7 +270,7 @@ def whole(value: str | None, param: str, default: int, *, least: int, most: int)
 
 
 def sse(events: Iterable[tuple[str | None, Any]], *, done: bool) -> Iterator[bytes]:
-    """Server-sent events: a name (or none) and a JSON document each; ``done`` adds the chat API's last word."""
+    """Server-sent events: each has a name (or none) and a JSON document; ``done`` adds ``[DONE]``."""
     for name, document in events:
         head = f"event: {name}\n" if name else ""
         yield f"{head}data: ".encode() + msgspec.json.encode(document) + b"\n\n"
@@ -279,5 +279,5 @@ def sse(events: Iterable[tuple[str | None, Any]], *, done: bool) -> Iterator[byt
 
 
 def spool() -> IO[bytes]:
-    """A file without a name, for joining parts."""
+    """An unnamed file, for joining parts."""
     return tempfile.TemporaryFile()

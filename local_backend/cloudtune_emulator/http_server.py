@@ -1,8 +1,8 @@
 """The emulator's HTTP server: uvicorn's protocol on its own thread, with limits on everything a client can hold.
 
-Why uvicorn: it runs in a thread on a socket of ours, speaks TLS, answers ``Expect: 100-continue`` only when the body is
-read, streams bodies both ways with back pressure, and parses with h11, which is strict and never allocates what a
-client merely announces. Connections that wait cost no thread: a request gets one when its head is complete.
+Reasons for uvicorn: it runs in a thread on a given socket, supports TLS, answers ``Expect: 100-continue`` only when the
+body is read, streams bodies both ways with back pressure, and parses with h11, which is strict and never allocates
+memory for a declared length. Waiting connections use no thread: a request gets one when its head is complete.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 _PROTOCOL_LOG = logging.getLogger(f"{__name__}.protocol")
-_PROTOCOL_LOG.setLevel(logging.ERROR)  # uvicorn warns of every request that is no HTTP
+_PROTOCOL_LOG.setLevel(logging.ERROR)  # uvicorn warns of every request that is not HTTP
 _BACKLOG = 1024
 _RESET = struct.pack("ii", 1, 0)
 _JOIN_S = 5.0
@@ -38,16 +38,16 @@ _JOIN_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What clients may hold. Sizes are in bytes, times in seconds."""
+    """Limits on clients. Sizes are in bytes, times in seconds."""
 
     head_bytes: int = 64 << 10
     """The request line and the headers together; also one chunk header, and the trailers."""
     headers: int = 200
     connections: int = 1000
-    """At the limit, the connection that has waited longest for a request is closed. Fewer where the process may open
-    only few files."""
+    """At the limit, the connection that has waited longest for a request is closed. The limit is lower if the process
+    can open only few files."""
     threads: int = 256
-    """Requests that are acted on at the same time; others wait."""
+    """Requests that are executed at the same time; others wait."""
     head_s: float = 20.0
     """From the first byte of a request, or from the connection, to the end of the headers."""
     keep_alive_s: float = 120.0
@@ -55,7 +55,7 @@ class Limits:
     pace: Pace = field(default_factory=Pace)
 
     def fitted(self) -> Limits:
-        """With at most three quarters of the files that this process may open as connections."""
+        """Return limits in which connections use at most three quarters of the process's file limit."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files == resource.RLIM_INFINITY:
             return self
@@ -63,7 +63,7 @@ class Limits:
 
 
 class _JoinedWrites:
-    """A transport that joins writes while it is told to: uvicorn writes the head, the body and the end one by one."""
+    """A transport that can buffer writes: uvicorn writes the head, the body and the end one by one."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -73,18 +73,18 @@ class _JoinedWrites:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send, or hold back."""
+        """Send or buffer."""
         if self._held is None:
             self._transport.write(data)
         else:
             self._held.append(data)
 
     def hold(self) -> None:
-        """Hold writes back."""
+        """Buffer writes."""
         self._held = []
 
     def release(self) -> None:
-        """Send what was held back."""
+        """Send the buffer."""
         held, self._held = self._held, None
         if held:
             self._transport.write(b"".join(held))
@@ -115,12 +115,12 @@ class Connection(H11Protocol):
         """When this connection began to wait for a request."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Make room where there are too many, and wait for a request."""
+        """Close another connection if there are too many, and wait for a request."""
         super().connection_made(transport)
         self._writes = _JoinedWrites(transport)
         self.transport = cast("asyncio.Transport", self._writes)
         channel = transport.get_extra_info("socket")
-        if channel is not None:  # asyncio does so only for sockets whose protocol number is told
+        if channel is not None:  # asyncio does so only for sockets with a protocol number
             channel.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self._limits.connections:
             self._make_room()
@@ -134,11 +134,11 @@ class Connection(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the client owes the head of a request."""
+        """Whether the server waits for the head of a request."""
         return self.conn.their_state is h11.IDLE
 
     def data_received(self, data: bytes) -> None:
-        """Read on."""
+        """Continue reading."""
         if self._is_refused:
             return
         super().data_received(data)
@@ -168,7 +168,7 @@ class Connection(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse bytes that are no HTTP, also in the middle of a body that somebody reads."""
+        """Refuse bytes that are not HTTP, also in a body that is being read."""
         self._forget_deadline()
         cycle, scope = getattr(self, "cycle", None), getattr(self, "scope", None)  # None before the first request
         if cycle is not None and not cycle.response_complete:
@@ -182,20 +182,20 @@ class Connection(H11Protocol):
         if scope is None or scope["method"] != "HEAD":
             answer += self.conn.send(h11.Data(data=msg.encode())) or b""
         self.transport.write(answer)
-        with contextlib.suppress(OSError):  # the client is gone
+        with contextlib.suppress(OSError):  # the client has disconnected
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-        # Closed at once, with bytes of the client unread, it would be reset, and the client would not see the answer.
+        # An immediate close with unread bytes would reset the connection, and the client would not get the response.
         self._deadline = self.loop.call_later(self._limits.pace.drain_s, self.transport.abort)
 
     def abandon(self) -> None:
-        """Whoever answers the request at hand finds the client gone."""
+        """Make the current request see that the client has disconnected."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 
     def cut(self, *, reset: bool) -> None:
-        """Close without an answer, or without the rest of it. ``reset`` drops what was not sent yet."""
+        """Close without the rest of the response. ``reset`` drops unsent bytes."""
         self.abandon()
         if not reset:
             self.transport.close()
@@ -207,7 +207,7 @@ class Connection(H11Protocol):
 
     @contextlib.contextmanager
     def joined_writes(self) -> Iterator[None]:
-        """Send what is written meanwhile at once."""
+        """Join the writes in this block into one."""
         self._writes.hold()
         try:
             yield
@@ -216,7 +216,7 @@ class Connection(H11Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody will read what is sent."""
+        """Whether the client can no longer read."""
         return self.transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -232,7 +232,7 @@ def _ours(connection: object) -> Connection:
 
 
 class HttpServer:
-    """Serves a WSGI application on a listening socket, which it owns from here on."""
+    """Serves a WSGI application on a listening socket, and takes ownership of the socket."""
 
     def __init__(
         self,
@@ -264,11 +264,11 @@ class HttpServer:
 
     @property
     def connections(self) -> int:
-        """How many clients are connected."""
+        """The number of connected clients."""
         return len(self._state.connections)
 
     def start(self) -> None:
-        """Serve from a thread. Clients that connected before are served, too."""
+        """Serve from a thread. Clients that connected before are served too."""
         self._config.load()
         self._thread = threading.Thread(target=self._run, name="cloudtune-emulator", daemon=True)
         self._thread.start()
@@ -295,12 +295,12 @@ class HttpServer:
         server.close()
         for connection in list(self._state.connections):
             _ours(connection).cut(reset=True)
-        await asyncio.sleep(0)  # the transports say that they are lost
+        await asyncio.sleep(0)  # the transports report that they are lost
         for task in list(self._state.tasks):
             task.cancel()
 
     def stop(self) -> None:
-        """Stop listening and drop every connection. Harmless when repeated."""
+        """Stop listening and close every connection. Idempotent."""
         thread, self._thread = self._thread, None
         if thread is not None and self._loop is not None and self._over is not None:
             self._loop.call_soon_threadsafe(self._over.set)

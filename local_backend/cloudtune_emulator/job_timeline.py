@@ -1,7 +1,7 @@
-"""A scripted job's life: everything that will happen to it, computed from what was asked, and cut at a moment.
+"""The timeline of a scripted job: all its events, computed from the request and cut at a point in time.
 
-Nothing runs in the background: a job moves because time does, so the same requests at the same times see the same.
-Words and order of the phases: files are validated, the job waits, runs, ends
+Nothing runs in the background. A job's state is a function of time, so that the same requests at the same times get the
+same responses. Names and order of the phases: files are validated, the job waits, runs, ends
 (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21; openai 3.52.0, FineTuningJob).
 """
 
@@ -18,43 +18,43 @@ import msgspec
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each phase takes, and how it ends. Seconds of the emulator's clock."""
+    """The duration of each phase, and how the job ends. Seconds of the emulator's clock."""
 
     validating_s: float = 3.0
     queued_s: float = 2.0
     running_s: float = 60.0
     pausing_s: float = 0.0
-    """How long a job says ``pausing`` before it says ``paused``."""
+    """How long a job is ``pausing`` before it is ``paused``."""
     fail_at: float | None = None
     """Share of the training after which the job fails with the error."""
     error_code: str = "server_error"
     error_message: str = "The job failed due to an internal error."
     loading_s: float = 2.0
-    """SageMaker: how long image and data are downloaded."""
+    """SageMaker: duration of downloading image and data."""
     uploading_s: float = 2.0
-    """SageMaker: how long the model is uploaded."""
+    """SageMaker: duration of uploading the model."""
     stopping_s: float = 0.0
-    """Amazon's services: how long a job says that it is stopping."""
+    """Amazon's services: how long a job is stopping."""
     interrupt_at: float | None = None
-    """SageMaker: share of the training after which spot capacity is taken away, once, from jobs that asked for such."""
+    """SageMaker: share of the training after which a spot job is interrupted, once."""
     interrupted_s: float = 30.0
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job will do: the figures in force, and what validating its files found."""
+    """A job's parameters: the effective hyperparameters, and the result of validating its files."""
 
     steps: int
     epochs: int
     batch_size: int
     learning_rate_multiplier: float
     tokens: int
-    """In one pass over the training file."""
+    """Steps in one pass over the training file."""
     has_validation: bool = False
     error: dict[str, Any] | None = None
 
 
 class Occurrence(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is told of a job at a moment."""
+    """An event of a job."""
 
     at: float
     message: str
@@ -73,7 +73,7 @@ class EmulatedCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A job at one moment, whichever engine moves it."""
+    """The state of a job at one time, for both engines."""
 
     word: str
     """The vendor's status."""
@@ -93,7 +93,7 @@ SUCCESS = ("New fine-tuned model created", "The job has successfully completed")
 
 
 def before_success(seen: JobStatus) -> JobStatus:
-    """A job that has succeeded, as it was before: the last checkpoint is the tuned model, and not there yet."""
+    """The state of a succeeded job before its end: without the last checkpoint, which is the tuned model."""
     return msgspec.structs.replace(
         seen, word="running", finished_at=None, trained_tokens=None,
         events=tuple(event for event in seen.events if event.message not in SUCCESS),
@@ -102,16 +102,16 @@ def before_success(seen: JobStatus) -> JobStatus:
 
 
 class Actions(msgspec.Struct, frozen=True):
-    """What was done to a job from outside, each with its time."""
+    """The requests that changed a job (cancel, pause, resume), with their times."""
 
     entries: tuple[tuple[float, str], ...] = ()
 
     def first(self, kind: str) -> float | None:
-        """When it was first done."""
+        """The time of the first one."""
         return next((at for at, what in self.entries if what == kind), None)
 
     def is_on(self, now: float) -> float | None:
-        """Since when the job stands paused at that moment, or None."""
+        """The start of the pause at that time, or None."""
         said = [(at, what) for at, what in self.entries if what in ("pause", "resume") and at <= now]
         return said[-1][0] if said and said[-1][1] == "pause" else None
 
@@ -152,13 +152,13 @@ def status_at(
 
 
 def results(seed: int, script: Script, course: TrainingPlan) -> list[dict[str, Any]]:
-    """Rows of a finished job's result file: one a step."""
+    """Rows of a finished job's result file: one per step."""
     steps = range(1, _last_step(script, course) + 1)
     return [{"step": step} | _figures(seed, step, course, full=_is_epoch(step, course)) for step in steps]
 
 
 class _Future(NamedTuple):
-    """What will be told after the start, in order, if nobody does anything more to the job."""
+    """All later events, in order, if no other request changes the job."""
 
     events: tuple[Occurrence, ...]
     checkpoints: tuple[EmulatedCheckpoint, ...]
@@ -191,7 +191,7 @@ def _pauses(acts: Actions) -> list[Occurrence]:
 
 
 def _spans(running: float, acts: Actions, script: Script) -> list[tuple[float, float, float]]:
-    """Stretches of training: begin, end, seconds trained before."""
+    """Intervals of training: begin, end, seconds trained before."""
     turns = [(running, "resume"), *((max(at, running), what) for at, what in acts.entries if what != "cancel")]
     spans, done = [], 0.0
     for (begin, what), (end, _) in pairwise([*turns, (math.inf, "")]):
@@ -210,7 +210,7 @@ def _when(spans: list[tuple[float, float, float]], trained: float) -> float | No
 
 @lru_cache(maxsize=1024)
 def _future(running: float, seed: int, script: Script, course: TrainingPlan, acts: Actions) -> _Future:
-    """Steps, checkpoints, acts and the end. Asked for at every poll, computed once; long jobs tell fewer steps."""
+    """Steps, checkpoints, acts and the end. Computed once for all polls; long jobs report fewer steps."""
     spans = _spans(running, acts, script)
     events, kept = [], []
     stride = max(1, course.steps // 200)
@@ -232,7 +232,7 @@ def _future(running: float, seed: int, script: Script, course: TrainingPlan, act
         events.append(Occurrence(at=end, message=script.error_message, level="error"))
     elif end is not None:
         events += [Occurrence(at=end, message=message) for message in SUCCESS]
-    # The sort is stable and acts come last: what was told before an act keeps its place when the act is told.
+    # The sort is stable and acts come last: events before an act keep their place when the act is added.
     events = sorted([*events, *_pauses(acts)], key=_moment)
     return _Future(tuple(events), tuple(kept), end)
 

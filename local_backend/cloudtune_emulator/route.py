@@ -1,4 +1,4 @@
-"""A call of an API: what is acted on, what opens it, how it is read and how refusals of it look."""
+"""A route of an API: its call, its credentials, how its requests are read and how its errors are formatted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _accept(context: EmulatorContext, call: Call) -> None:
 
 @dataclass(frozen=True)
 class Route:
-    """A call of an API."""
+    """A route of an API."""
 
     api: Api
     name: str
@@ -38,8 +38,8 @@ class Route:
     """Raises ApiError unless the request's headers carry the right credentials. It runs before the body is read."""
     ids: Mapping[str, str] = field(default_factory=dict)
     read: Reader = read_call
-    """Reads the request, its body included, to what handlers are given."""
+    """Reads the request, its body included, into the handlers' argument."""
     dressed: Callable[[ApiError], ApiError] = _as_it_is
-    """A refusal of the emulator's own (a fault, a limit) in the vendor's shape."""
+    """Converts the emulator's own error (a fault, a limit) to the vendor's shape."""
     check_request: Callable[[EmulatorContext, Call], None] = _accept
-    """Raises ApiError where the request, read by now, does not fit the API: a missing version, a wrong shape."""
+    """Raises ApiError if the request is not valid for the API: a missing version, a wrong shape."""

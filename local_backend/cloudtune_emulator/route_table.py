@@ -1,4 +1,4 @@
-"""The paths of an API and what answers them, matched by werkzeug's router."""
+"""The paths of an API and their handlers, matched by werkzeug's router."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ class Entry(NamedTuple):
 
     method: str
     path: str
-    """``/jobs/<job>``: a name in angle brackets stands for one segment."""
+    """``/jobs/<job>``: a name in angle brackets matches one segment."""
     name: str
-    """What faults are aimed at."""
+    """Faults are selected by it."""
     handler: Handler
 
 
 def path_map(entries: Iterable[tuple[str, str, object]]) -> Map:
-    """A router for methods, paths and what they lead to. One slash at the end makes no difference; others do."""
+    """A router for methods and paths. One trailing slash makes no difference; more do."""
     rules = []
     for method, path, endpoint in entries:
         rule = Rule(path, methods=[method], endpoint=endpoint)
-        rule.methods = {method}  # werkzeug adds HEAD to GET; the vendors answer it with 405
+        rule.methods = {method}  # werkzeug adds HEAD to GET; the vendors respond with 405
         rules.append(rule)
     return Map(rules, strict_slashes=False, merge_slashes=False)
 
 
 class RouteTable:
-    """The calls of an API. ``ignore_case`` is about the paths' fixed words; what names stand for keeps its case."""
+    """The calls of an API. ``ignore_case`` applies to the fixed parts of paths; values keep their case."""
 
     def __init__(self, *entries: tuple[str, str, str, Handler], ignore_case: bool = False) -> None:
         self._entries = tuple(Entry(*entry) for entry in entries)
@@ -49,7 +49,7 @@ class RouteTable:
     def match(self, method: str, path: str) -> tuple[Entry, dict[str, str]]:
         """The call and the values of its names. Raises werkzeug's NotFound or MethodNotAllowed."""
         if path.startswith("//"):
-            raise NotFound  # werkzeug would take one of the slashes away
+            raise NotFound  # werkzeug would remove one of the slashes
         entry: Entry
         entry, ids = self._router.match(path.lower() if self._ignore_case else path, method)
         if self._ignore_case:

@@ -1,4 +1,4 @@
-"""Which API a request is for, which call it is, and what key opens it."""
+"""Routing: the API and the call of a request, and the key that it needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def find(context: EmulatorContext, request: Request) -> Route:
 
     Both path styles of Azure lead to the same handlers (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21).
     """
-    from cloudtune_emulator.aws import authentication, routing  # whose APIs and moto few rehearsals need
+    from cloudtune_emulator.aws import authentication, routing  # lazy: few uses need its APIs and moto
 
     if (below := mantle.path(context, request)) is not None:
         return _match("mantle", request.method, below, mantle.check_key)
@@ -46,13 +46,13 @@ def find(context: EmulatorContext, request: Request) -> Route:
     if path.lower().startswith(("/subscriptions/", "/history/v1.0/subscriptions/")):
         return _management(method, path)
     if "Authorization" not in request.headers and "api-key" not in request.headers:
-        raise authentication.refusal("missing", "s3")  # every other path is a bucket's
+        raise authentication.refusal("missing", "s3")  # every other path is an S3 bucket
     _any_key(context, request)
     raise ApiError(404, f"Invalid URL ({method} {path})")
 
 
 def named(name: str, api: Api) -> Route:
-    """The route of a call that was read before, and whose key was, or will not be, looked at."""
+    """The route of a call that is already read. Its key is not checked again."""
     if api not in ("openai", "azure", "mantle"):
         from cloudtune_emulator.aws import routing
 
@@ -102,6 +102,6 @@ def openai_key(context: EmulatorContext, request: Request) -> None:
     if scheme.lower() != "bearer" or not key:
         raise ApiError(401, "You didn't provide an API key. Provide it in an Authorization header as Bearer auth.")
     if not context.opens(key, context.settings.api_key):
-        # Only the key's ends are told, as the vendor does: errors get into logs.
+        # Only the ends of the key are shown, as by the vendor: errors get into logs.
         shown = f"{key[:3]}***{key[-2:]}" if len(key) > 8 else "***"
         raise ApiError(401, f"Incorrect API key provided: {shown}.", code="invalid_api_key")

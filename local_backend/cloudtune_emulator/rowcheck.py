@@ -1,4 +1,4 @@
-"""Whether the lines of a training file are what the method needs: the vendor's first phase, ``validating_files``.
+"""Validation of a training file for the method: the vendor's first phase, ``validating_files``.
 
 Formats: chat with optional 0/1 weights, preference pairs, prompts with references
 (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, .../direct-preference-optimization, and the
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEAST_ROWS = 10
-"""Ten examples at the least (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
+"""At least ten examples (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
 _SHOWN = 3
 
 
 class Counted(NamedTuple):
-    """What a file holds."""
+    """The rows of a file."""
 
     rows: int
     tokens: int
-    """An estimate, four characters a token: the vendor's tokenizer is not at hand."""
+    """An estimate, four characters per token: the vendor's tokenizer is not available."""
     error: dict[str, Any] | None
 
 
 def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> Counted:
-    """Look at every line.
+    """Check every line.
 
     Args:
         path: The file.
@@ -66,7 +66,7 @@ def check(path: Path, method: str, param: str, *, takes_images: bool = True) -> 
 
 
 def objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file that was found good."""
+    """The rows of a valid file."""
     for _, line in _lines(path):
         yield _object(line)
 

@@ -1,5 +1,5 @@
-"""Amazon's wire: whose request it is by its signature, errors in each protocol's shape, and moto for what is around.
+"""AWS requests: routing by signature, errors in each protocol's shape, and moto for the supporting services.
 
-``front`` hands a signed request to the API of its service; what no API is for (S3, STS, IAM, KMS, logs ...) goes to
-moto's WSGI application in this process, which is imported at the first such request.
+``routing`` passes a signed request to the API of its service. Services without an API here (S3, STS, IAM, KMS, logs
+...) go to moto's WSGI application in this process, which is imported at the first such request.
 """

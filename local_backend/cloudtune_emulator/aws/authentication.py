@@ -1,7 +1,8 @@
-"""Whether a request is signed by one of this emulator's AWS credentials, and what refuses it otherwise.
+"""Verification that a request is signed with one of this emulator's AWS credentials.
 
-Header signatures and presigned URLs of Signature Version 4, and presigned S3 URLs of Version 2. Time is the machine's,
-not the emulator's clock: clients sign by their own. Codes and words: S3's list of error responses
+Header signatures and presigned URLs of Signature Version 4, and presigned S3 URLs of Version 2. Validity is checked
+against the machine's time, not the emulator's clock, because clients sign with theirs. Codes and messages: S3's list
+of error responses
 (https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html) and the common errors of the other services
 (https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html), both seen 2026-11-29.
 """
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SKEW_S = 15 * 60
 LONGEST_S = 7 * 24 * 3600
-"""How long a presigned URL may be good for (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html,
+"""Longest validity of a presigned URL (https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html,
 seen 2026-11-29)."""
 _TIMESTAMP = re.compile(r"\d{8}T\d{6}Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +82,7 @@ _TABLES: dict[Protocol, dict[Reason, tuple[int, str, str]]] = {
 
 
 class Credential(NamedTuple):
-    """A key that opens the emulator."""
+    """An access key that the emulator accepts."""
 
     secret: str
     token: str | None = None
@@ -125,7 +126,7 @@ def verify(context: EmulatorContext, request: Request, signed: Signed) -> None:
     given_token = request.headers.get("X-Amz-Security-Token") or request.args.get("X-Amz-Security-Token", "")
     if credential.token is not None and not hmac.compare_digest(given_token.encode(), credential.token.encode()):
         raise refusal("bad_token", protocol)
-    # WSGI has hyphens in the place of underscores, see `header_names`.
+    # WSGI replaces underscores with hyphens, see `header_names`.
     sent = {"host"} | {name.lower() for name, _ in request.headers if name.lower().startswith("x-amz-")}
     if not sent <= {name.replace("_", "-") for name in signed.headers}:
         raise refusal("unsigned_header", protocol)
@@ -159,7 +160,7 @@ def verified(context: EmulatorContext, request: Request) -> None:
 
 
 def _declared_hash(request: Request, signed: Signed) -> str | None:
-    """What S3's callers say of the body; None where the body itself is hashed, as it is for every other service."""
+    """S3's ``x-amz-content-sha256`` value; None where the body itself is hashed, as for every other service."""
     declared = request.headers.get("X-Amz-Content-SHA256")
     if signed.service != "s3":
         return declared if declared == payload.UNSIGNED else None
@@ -172,7 +173,7 @@ def _declared_hash(request: Request, signed: Signed) -> str | None:
 
 
 def _timestamp(request: Request, signed: Signed, protocol: Protocol) -> str:
-    """The time of signing, where it is near enough to now."""
+    """The time of signing, if it is close enough to the current time."""
     is_query = signed.kind == "query"
     text = request.args.get("X-Amz-Date", "") if is_query else request.headers.get("X-Amz-Date", "")
     if not _TIMESTAMP.fullmatch(text) or text[:8] != signed.date:
@@ -214,7 +215,7 @@ def _verify_v2(request: Request, signed: Signed, credential: Credential) -> None
 
 
 def _credential(context: EmulatorContext, key: str) -> Credential | None:
-    """The emulator's own key, or one that STS has given out for a role."""
+    """The emulator's own key, or one that STS issued for a role."""
     if context.opens(key, context.settings.aws_key):
         return Credential(context.settings.aws_secret)
     if not context.aws.is_open:

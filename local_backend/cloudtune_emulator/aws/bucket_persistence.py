@@ -1,7 +1,7 @@
-"""Buckets that outlive the server: what moto holds in memory, written beside the store after every change.
+"""Persistence of S3 buckets over restarts: moto's in-memory state is written beside the store after every change.
 
-One folder a bucket: ``bucket.json`` names its region and its objects, whose bytes lie beside it. Unfinished uploads and
-old versions are not kept.
+Each bucket has a folder: ``bucket.json`` names its region and its objects, and their bytes are files beside it.
+Unfinished uploads and old versions are not saved.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def keep(folder: Path, backend: Any, bucket: str) -> None:
 
 
 def _note(home: Path, key: Any) -> dict[str, Any]:
-    """What is to be known of an object; its bytes are written where they are not yet."""
+    """The metadata of an object. Writes its bytes if they are not on disk yet."""
     modified = key.last_modified.isoformat()
     mark = f"{key.name}\0{key.etag}\0{modified}"
     name = hashlib.sha256(mark.encode()).hexdigest()
@@ -64,7 +64,7 @@ def _note(home: Path, key: Any) -> dict[str, Any]:
 
 
 def restore(folder: Path, backend: Any) -> None:
-    """Make the buckets anew, as they were kept."""
+    """Recreate the saved buckets."""
     for path in sorted(folder.glob(f"*/{_NOTE}")):
         note = msgspec.json.decode(path.read_bytes())
         bucket = path.parent.name

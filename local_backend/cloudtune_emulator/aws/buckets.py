@@ -1,4 +1,4 @@
-"""Objects in S3, for the APIs here: what a service reads from and writes to its customer's buckets."""
+"""S3 objects for the other APIs: a service reads from and writes to its customer's buckets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
 ESCROW = "customer-escrow-"
-"""How the names of the buckets begin that AWS keeps tuned Nova models in, where no customer may look.
+"""The name prefix of the AWS-owned buckets that hold tuned Nova models. Customers cannot read them.
 
-So in the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
+Source: the IAM policies and tests of github.com/aws/nova-forge-sdk (seen 2026-11-21).
 """
 _URI = re.compile(r"s3://(?P<bucket>[a-z0-9][-.a-z0-9]{1,61}[a-z0-9])(?:/(?P<key>.*))?")
 
@@ -30,12 +30,12 @@ class Place(NamedTuple):
         return f"s3://{self.bucket}/{self.key}"
 
     def under(self, *parts: str) -> Place:
-        """Further down."""
+        """A location below this one."""
         return Place(self.bucket, "/".join([self.key.rstrip("/"), *parts]).lstrip("/"))
 
 
 class NoSuch(Exception):
-    """A bucket or an object that is not there."""
+    """A bucket or an object does not exist."""
 
 
 def parse(uri: str) -> Place:
@@ -47,7 +47,7 @@ def parse(uri: str) -> Place:
 
 
 def region(context: EmulatorContext, bucket: str) -> str:
-    """Where a bucket lies. Raises NoSuch."""
+    """The region of a bucket. Raises NoSuch."""
     return str(_bucket(context, bucket).region_name)
 
 
@@ -75,7 +75,7 @@ def text(context: EmulatorContext, place: Place) -> bytes:
 
 
 def put(context: EmulatorContext, place: Place, data: bytes, now: float | None = None) -> None:
-    """Write an object, last modified now. Raises NoSuch where the bucket is not there."""
+    """Write an object, last modified now. Raises NoSuch if the bucket does not exist."""
     _bucket(context, place.bucket)
     made = context.aws.backend("s3").put_object(place.bucket, place.key, data)
     if now is not None:
@@ -86,5 +86,5 @@ def put(context: EmulatorContext, place: Place, data: bytes, now: float | None =
 def _bucket(context: EmulatorContext, name: str) -> Any:
     try:
         return context.aws.backend("s3").get_bucket(name)
-    except Exception as error:  # moto's MissingBucket, whose home moves
+    except Exception as error:  # moto's MissingBucket, whose module differs between versions
         raise NoSuch(f"s3://{name}") from error

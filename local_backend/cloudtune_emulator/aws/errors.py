@@ -1,4 +1,4 @@
-"""Refusals in the shapes of Amazon's protocols, and the emulator's own faults in Amazon's words.
+"""Error responses in the shapes of AWS's protocols, also for the emulator's own faults.
 
 REST-JSON and JSON 1.1 name the error in ``x-amzn-ErrorType`` or ``__type``, the query protocol and S3 in XML (botocore
 1.44.5, ``parsers.py``). Codes: Bedrock's and SageMaker's service models; S3's list of error responses
@@ -21,7 +21,7 @@ Protocol = Literal["rest-json", "json", "query", "s3"]
 
 
 class AwsError(ApiError):
-    """A refusal by its code."""
+    """An error response with a code."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class AwsError(ApiError):
         self.protocol = protocol
 
     def reply(self) -> Reply:
-        """The answer that carries it."""
+        """The HTTP response of this error."""
         number = str(uuid.uuid4())
         headers = {"x-amzn-RequestId": number, **self.headers}
         if self.protocol in ("rest-json", "json"):
@@ -72,7 +72,7 @@ def conflict(message: str) -> AwsError:
 
 
 def unreadable(name: str, error: Exception) -> AwsError:
-    """The refusal of values that moto does not check before it uses them; no client sends it again."""
+    """The error for values that moto uses unchecked; clients do not retry it."""
     protocol = _protocol(name)
     code = {"s3": "InvalidRequest", "query": "ValidationError"}.get(protocol, "ValidationException")
     message = f"The request holds a value that {name} cannot use: {type(error).__name__}: {error}"
@@ -85,7 +85,7 @@ def _protocol(name: str) -> Protocol:
 
 
 def unknown(name: str) -> AwsError:
-    """An operation that is not here, in its service's protocol; refused in a way that no client tries again."""
+    """The error for an operation that is not emulated, in its service's protocol; clients do not retry it."""
     service, _, operation = name.partition(".")
     protocol = _protocol(name)
     code = {"s3": "NotImplemented", "query": "InvalidAction"}.get(protocol, "UnknownOperationException")
@@ -126,7 +126,7 @@ _WORDS: dict[Protocol, dict[int, tuple[int, str, str]]] = {
 
 
 def dressed(protocol: Protocol) -> Callable[[ApiError], ApiError]:
-    """What turns the emulator's own refusals into that protocol's; its own pass as they are."""
+    """Return a function that converts the emulator's own errors to that protocol's; AWS errors pass unchanged."""
 
     def dress(error: ApiError) -> ApiError:
         if isinstance(error, AwsError):

@@ -1,4 +1,4 @@
-"""Amazon's event stream: each message is its lengths, headers, a payload and two checksums.
+"""Amazon's event stream: each message consists of its lengths, headers, a payload and two checksums.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html (seen 2026-11-21); botocore 1.44.5,
 ``eventstream.py``, reads it.
@@ -20,7 +20,7 @@ _STRING = 7
 
 
 def encoded(events: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[bytes]:
-    """Events, each its name and its JSON."""
+    """Encode events, each a name and a JSON document."""
     for name, document in events:
         headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
         yield _message(headers, msgspec.json.encode(document))

@@ -1,4 +1,4 @@
-"""Underscores in the names of S3's metadata headers, which WSGI cannot tell from hyphens and servers therefore drop.
+"""S3 metadata headers with underscores in their names. WSGI cannot represent them, and servers drop them.
 
 boto3 sends ``Metadata={"made_by": "me"}`` as ``x-amz-meta-made_by``, and signs that name.
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "x-amz-meta-"
 _MOTO = "moto.preserved_header_names"
-"""Where moto 5.2.5 looks for names as they were sent (``moto/core/request.py``)."""
+"""The environment key from which moto 5.2.5 reads names as they were sent (``moto/core/request.py``)."""
 
 
 def keep_underscores(environ: dict[str, Any], headers: Iterable[tuple[str, str]]) -> None:

@@ -1,7 +1,7 @@
-"""moto, in this process: its WSGI application under this emulator's account, with a bucket and a role to begin with.
+"""moto in this process: its WSGI application under this emulator's account, with an initial bucket and role.
 
-moto keeps one world a process. Each emulator's requests are told to be its account's; two emulators with the same
-account in one process share buckets and roles, and the first that stops forgets them.
+moto has one global state per process. Each emulator's requests carry its account. Two emulators with the same account
+in one process share buckets and roles, and the first one to stop deletes them.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 _TRUSTED = ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]
 OF_AWS = "aws"
-"""The account of what is AWS's own."""
+"""The account of AWS-owned resources."""
 _HOP = frozenset({"connection", "date", "server", "transfer-encoding", "content-type"})
 
 
 class MotoApp:
-    """The services of AWS that are moto's. Nothing is imported until they are first used; thread safe.
+    """The AWS services that moto emulates. Nothing is imported until the first use. Thread-safe.
 
-    ``folder`` keeps the buckets over a restart; the rest of moto's world is forgotten. ``prepare`` is called once moto
-    is there, to write what AWS itself has; it reads the store, so moto is opened under the store's lock, ``alone``.
+    ``folder`` saves the buckets over a restart; the rest of moto's state is lost. ``prepare`` is called once moto is
+    loaded, to create AWS-owned resources; it reads the store, so moto is opened under the store's lock, ``alone``.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class MotoApp:
         self._is_ready = False
         self.prepare: Callable[[], None] = lambda: None
         self.joining = threading.RLock()
-        """Held while parts become an object, and while objects are read."""
+        """Held while parts are assembled into an object, and while objects are read."""
         self._apps: dict[str, Callable[..., Iterable[bytes]]] | None = None
-        """moto's application of each service that was asked for."""
+        """moto's application of each service that was used."""
 
     @property
     def account(self) -> str:
-        """The account that every request is of."""
+        """The account of every request."""
         return self._settings.aws_account
 
     def open(self) -> dict[str, Callable[..., Iterable[bytes]]]:
@@ -81,7 +81,7 @@ class MotoApp:
             return apps[service]
 
     def backend(self, service: str, region: str = "global", account: str | None = None) -> Any:
-        """moto's own store of a service, for the APIs here: nobody else may depend on its names."""
+        """moto's internal backend of a service. No other module depends on moto's internal names."""
         self.open()
         from moto.backends import get_backend
 
@@ -89,7 +89,7 @@ class MotoApp:
         return found[account or self.account][region]
 
     def answer(self, environ: dict[str, Any], service: str) -> Reply:
-        """Let one of moto's services answer. moto's dispatcher would choose by host and path, its admin API too."""
+        """Call one of moto's services. moto's dispatcher would choose by host and path, and expose its admin API."""
         environ_out: dict[str, Any] = {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -102,14 +102,14 @@ class MotoApp:
         return Reply(status=environ_out["status"], headers=headers, content_type=kind, body=chunks)
 
     def keep(self, bucket: str) -> None:
-        """Write what changed in a bucket, where buckets are kept."""
+        """Save a changed bucket, if buckets are persistent."""
         if self._folder is not None:
             with self.joining:
                 bucket_persistence.keep(self._folder, self.backend("s3"), bucket)
 
     @property
     def is_open(self) -> bool:
-        """Whether anybody has used AWS here."""
+        """Whether moto has been loaded."""
         return self._apps is not None
 
     def _make_world(self) -> None:
@@ -121,7 +121,7 @@ class MotoApp:
         settings = self._settings
         if not isinstance(s3_backends[self.account].get("aws"), LargeS3):
             s3_backends[self.account]["aws"] = LargeS3("aws", self.account)
-        with contextlib.suppress(Exception):  # another emulator of this account has made it
+        with contextlib.suppress(Exception):  # another emulator of this account has created it
             s3_backends[self.account]["aws"].create_bucket(settings.aws_bucket, settings.aws_region)
         if self._folder is not None:
             bucket_persistence.restore(self._folder, s3_backends[self.account]["aws"])
@@ -133,7 +133,7 @@ class MotoApp:
             )
 
     def close(self) -> None:
-        """Forget the buckets, roles and the rest of this account and of AWS's own."""
+        """Delete the buckets, roles and the rest of this account and of the AWS-owned account."""
         with self._alone():
             if self._apps is None:
                 return

@@ -1,9 +1,9 @@
-"""What goes to moto: S3, STS, IAM, KMS, logs and the few others of `SERVICES`; faults meet it all the same.
+"""Requests for moto: S3, STS, IAM, KMS, logs and the few others of `SERVICES`. Faults apply to them too.
 
 moto emulates some 180 services, and several of them call URLs, start containers or reset everything. Only those that a
-back end or a documented path needs are let through, without the operations that make a service call another.
+back end or a documented path needs are allowed, without the operations that make a service call another.
 
-Bodies are handed on as they arrive; a request that a fault holds back lies in a temporary file meanwhile.
+Bodies are streamed as they arrive. A request that a fault delays is held in a temporary file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SERVICES: Mapping[str, str | None] = {
     "s3": "s3", "sts": "sts", "iam": "iam", "kms": "kms", "logs": "logs", "monitoring": "cloudwatch",
     "pricing": None, "secretsmanager": "secretsmanager", "servicequotas": "servicequotas",
 }  # fmt: skip
-"""Signing name -> moto's name of the service; None where only what is answered here exists."""
+"""Signing name -> moto's name of the service; None where all operations are implemented here."""
 REFUSED = frozenset(
     {"s3.PutBucketNotificationConfiguration", "logs.PutSubscriptionFilter", "secretsmanager.RotateSecret"}
 )
@@ -60,9 +60,9 @@ _FORM = "application/x-www-form-urlencoded"
 _BLOCK = 1 << 20
 _ACTION = re.compile(rb"(?:^|&)Action=([A-Za-z0-9]+)")
 _LARGEST_PUT = 1 << 30
-"""Of PutObject, whose objects moto holds in memory; the SDKs send larger files in parts."""
+"""Limit of PutObject, whose objects moto holds in memory; the SDKs send larger files in parts."""
 _LARGEST_BODY = 16 << 20
-"""Of every other call: lists of keys or parts, policies, log events."""
+"""Limit of every other call: lists of keys or parts, policies, log events."""
 _OBJECT = {
     ("PUT", "partNumber"): "UploadPart",
     ("POST", "uploads"): "CreateMultipartUpload",
@@ -102,7 +102,7 @@ _NOTED = ("x-amz-checksum-sha256", "x-amz-server-side-encryption", "x-amz-server
 
 
 def route(signed: Signed, request: Request) -> Route:
-    """The route for a request to a service that moto emulates. Raises AwsError for one that is not let through."""
+    """The route for a request to a service that moto emulates. Raises AwsError for one that is not allowed."""
     if signed.service not in SERVICES:
         raise errors.AwsError(
             400, "UnknownOperationException",
@@ -113,7 +113,7 @@ def route(signed: Signed, request: Request) -> Route:
 
 
 def named(name: str) -> Route:
-    """The route of a call that was read before."""
+    """The route of a call that is already read."""
     return _door(name)
 
 
@@ -137,7 +137,7 @@ def _act(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _operation(signed: Signed, request: Request) -> str:
-    """The operation's name, as botocore has it: what faults are aimed at."""
+    """The operation's name in botocore, by which faults are selected."""
     if target := request.headers.get("X-Amz-Target"):
         return target.rpartition(".")[2]
     if signed.service != "s3":
@@ -158,13 +158,13 @@ def _operation(signed: Signed, request: Request) -> str:
 
 
 def place(path: str) -> tuple[str, str]:
-    """Bucket and key of a path; buckets in the host's name are moto's to find."""
+    """Bucket and key of a path; moto resolves buckets in the host's name."""
     bucket, _, key = path.lstrip("/").partition("/")
     return bucket, key
 
 
 def read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The call, its body in a temporary file; a part's is left to be read as it arrives."""
+    """The call, its body in a temporary file; the body of a part is read later, as it arrives."""
     head = read_head(request, api, name, ids, now)
     assert head.raw is not None
     if name == "s3.UploadPart" and "x-amz-copy-source" not in request.headers:
@@ -173,7 +173,7 @@ def read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: flo
     size = body.seek(0, io.SEEK_END)
     body.seek(0)
     if request.method == "POST" and request.mimetype == _FORM and "Action" not in request.args:
-        # The query protocol's operation stands in the body.
+        # The query protocol names the operation in the body.
         found = _ACTION.search(body.read())
         name = f"{name.partition('.')[0]}.{found[1].decode()}" if found else name
         body.seek(0)
@@ -224,16 +224,16 @@ def _pass(context: EmulatorContext, call: Call) -> Reply:
     service = SERVICES[call.name.partition(".")[0]]
     if service is None:
         raise errors.unknown(call.name)
-    context.aws.open()  # before the lock below is taken: opening takes the store's
+    context.aws.open()  # before taking the lock below: opening takes the store's lock
     with context.aws.joining if call.name in _ALONE else contextlib.nullcontext():
         try:
             reply = context.aws.answer(environ, service)
-        except NotImplementedError as error:  # the way in which moto says so
+        except NotImplementedError as error:  # moto raises this for operations that it lacks
             raise errors.unknown(call.name) from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
             if innermost.f_globals["__name__"].partition(".")[0] == __name__.partition(".")[0]:
-                raise  # a fault of this emulator's own backend for S3, which moto calls
+                raise  # an error from this emulator's own S3 backend, which moto calls
             _LOG.warning("moto cannot read a request for %s", call.name, exc_info=True)
             raise errors.unreadable(call.name, error) from error
     if call.name in _CHANGING and reply.status < 300:
@@ -242,16 +242,16 @@ def _pass(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _refuse_unknown_upload(context: EmulatorContext, call: Call) -> None:
-    """A part, or the end, of an upload that was completed or given up: moto 5.2.5 breaks on it."""
+    """A part, or the completion, of an upload that was completed or aborted: moto 5.2.5 fails on it."""
     bucket = context.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is not None and call.query.get("uploadId") not in bucket.multiparts:
         raise no_upload()
 
 
 def _check(call: Call, environ: dict[str, Any]) -> None:
-    """Refuse a body that is not what its checksum says, as S3 does and moto does not.
+    """Refuse a body that does not match its checksum, as S3 does and moto does not.
 
-    S3 keeps the checksum also where the header that names the algorithm is left out; moto needs that header
+    S3 stores the checksum even without the header that names the algorithm; moto needs that header
     (https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html, seen 2026-11-21).
     """
     checksum = checksum_in(call.headers)
@@ -272,4 +272,4 @@ def _check(call: Call, environ: dict[str, Any]) -> None:
 _OWN: dict[str, Callable[[EmulatorContext, Call], Reply]] = {
     permissions.SIMULATE: permissions.simulate, price_list.CALL: _prices, **dict.fromkeys(quotas.CALLS, _quotas),
 }  # fmt: skip
-"""What moto lacks, and is answered here."""
+"""Operations that moto lacks and that are implemented here."""

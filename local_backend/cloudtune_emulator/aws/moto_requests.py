@@ -1,7 +1,7 @@
-"""Requests for moto, held against the service's own model first: moto breaks on what no SDK sends.
+"""Validation of requests for moto against the service's own model: moto fails on requests that no SDK sends.
 
-A request that passes has the members that its operation needs, of the types that the model says; headers of Amazon's
-that the operation does not know are left out, as the services ignore them.
+A valid request has the members that its operation needs, of the types in the model. Amazon headers that the operation
+does not know are dropped, as the services ignore them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check(context: EmulatorContext, call: Call) -> None:
 
 
 def _protocol(model: Any, call: Call) -> str:
-    """The one that the request is in: some services speak several."""
+    """The protocol of the request: some services support several."""
     if "query" in model.metadata.get("protocols", ()) and "x-amz-target" not in call.headers:
         return "query"
     protocol: str = model.resolved_protocol
@@ -76,7 +76,7 @@ def _model(service: str) -> Any:
 
 @lru_cache(maxsize=1)
 def subresources() -> Mapping[tuple[str, str, str], str]:
-    """S3's operations that a parameter of the query tells, by method, level and that parameter."""
+    """S3's operations that a query parameter selects, by method, level and that parameter."""
     found = {}
     model = shapes.model("s3")
     for name in model.operation_names:
@@ -91,7 +91,7 @@ def subresources() -> Mapping[tuple[str, str, str], str]:
 def without_unknown_headers(call: Call, environ: Mapping[str, Any]) -> dict[str, Any]:
     """The environment for moto's S3.
 
-    A range that cannot be read is left out too: the answer is then the whole object
+    A range that cannot be parsed is dropped too: the response is then the whole object
     (https://datatracker.ietf.org/doc/html/rfc9110#section-14.2, seen 2026-11-29).
     """
     service, name = _operation(call)
@@ -192,7 +192,7 @@ def _from_xml(shape: Any, element: ET.Element) -> Any:
 
 
 def _typed(shape: Any, text: str) -> Any:
-    """A text as its shape has it; one that is not is left as it is, and found to be of another type."""
+    """Convert a text to its shape's type; text that cannot be converted stays text, and fails the type check."""
     if shape.type_name in ("integer", "long"):
         return int(text) if _WHOLE.fullmatch(text) else text
     if shape.type_name == "boolean":
@@ -238,7 +238,7 @@ def _form(call: Call) -> bytes:
 
 
 def _from_pairs(shape: Any, pairs: Mapping[str, str], prefix: str) -> Any:
-    """The member that these pairs spell under a prefix, or None: ``Tags.member.1.Key=a``."""
+    """The member that these pairs encode under a prefix, or None: ``Tags.member.1.Key=a``."""
     dot = f"{prefix}." if prefix else ""
     if shape.type_name == "structure":
         if dot and not any(name.startswith(dot) for name in pairs):

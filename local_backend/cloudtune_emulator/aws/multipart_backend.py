@@ -1,6 +1,6 @@
-"""moto's S3, with multipart uploads that lie on disk: moto itself would hold a large one in memory several times over.
+"""moto's S3 with multipart uploads on disk: moto itself would hold a large upload in memory several times over.
 
-Only imported once somebody uses S3.
+Imported only once S3 is used.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _STREAMED = ("CRC32",)
-"""Checksums of whole objects that can be taken a piece at a time."""
+"""Checksums of whole objects that can be computed incrementally."""
 
 
 class Written(NamedTuple):
-    """The bytes of a part, before anybody sees it."""
+    """The bytes of a part that is not visible yet."""
 
     piece: Extent
     md5: str
     checksum: tuple[str, str] | None = None
-    """Algorithm as S3 writes it (``CRC32``) and value in base64, where the client told one."""
+    """Algorithm as S3 writes it (``CRC32``) and value in base64, where the client sent one."""
 
 
 class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
@@ -40,10 +40,10 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
     def __init__(self, *names: Any, **more: Any) -> None:
         super().__init__(*names, **more)
         self.arriving = threading.Lock()
-        """Held while a part is put among the others, or these are listed."""
+        """Held while a part is added or parts are listed."""
 
     def heap(self, upload: Any) -> PartStore:
-        """Where the parts of an upload lie."""
+        """The heap of an upload's parts."""
         with self.arriving:
             if not hasattr(upload, "heap"):
                 upload.heap = PartStore()
@@ -51,7 +51,7 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
             return found
 
     def keep_part(self, upload: Any, number: int, written: Written) -> Any:
-        """Show a part, in the place of what was sent as that part before."""
+        """Make a part visible. It replaces an earlier upload of the same part number."""
         with self.arriving:
             part = upload.set_part(number, b"")
             part._value_buffer.close()
@@ -61,13 +61,13 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
             return part
 
     def upload_part(self, bucket_name: str, multipart_id: str, part_id: int, value: bytes) -> Any:
-        """Keep the part on disk."""
+        """Store the part on disk."""
         upload = self._upload(bucket_name, multipart_id)
         written = Written(_laid(self.heap(upload), [value], len(value)), hashlib.md5(value).hexdigest())  # noqa: S324
         return self.keep_part(upload, part_id, written)
 
     def complete_multipart_upload(self, bucket_name: str, multipart_id: str, body: Iterator[tuple[int, str]]) -> Any:
-        """Lay the parts one after the other. Readers are kept out meanwhile, by the caller's lock."""
+        """Concatenate the parts. The caller's lock excludes readers meanwhile."""
         upload = self._upload(bucket_name, multipart_id)
         algorithm, kind = (upload.metadata.get(f"x-amz-checksum-{name}") for name in ("algorithm", "type"))
         if kind == "FULL_OBJECT" and algorithm not in _STREAMED:
@@ -84,14 +84,14 @@ class LargeS3(S3Backend):  # type: ignore[misc] # moto has no types of its own
         return key
 
     def _upload(self, bucket_name: str, multipart_id: str) -> Any:
-        """Also where another parameter of the query made the request another operation: moto looks at the id first."""
+        """Also where another query parameter selects another operation: moto reads the upload id first."""
         upload = self.get_bucket(bucket_name).multiparts.get(multipart_id)
         if upload is None:
             raise NoSuchUpload(upload_id=multipart_id)
         return upload
 
     def _pieces(self, upload: Any, part: Any) -> tuple[Extent, ...]:
-        """Where a part lies; one that was copied from another object lies with moto."""
+        """The location of a part; moto holds the parts that were copied from another object."""
         if isinstance(part._value_buffer, ExtentReader):
             return tuple(part._value_buffer.pieces)
         return (_laid(self.heap(upload), _blocks(part), part.contentsize),)
@@ -107,7 +107,7 @@ def _laid(heap: PartStore, blocks: Any, size: int) -> Extent:
 
 
 def _checked(upload: Any, named: list[tuple[int, str]]) -> list[Any]:
-    """The parts that are named, in order. Raises what S3 answers where they do not fit."""
+    """The named parts, in order. Raises S3's error where they are not valid."""
     parts: list[Any] = []
     for number, etag in named:
         part = upload.parts.get(number)
@@ -126,7 +126,7 @@ def _md5(part: Any) -> bytes:
 
 
 def _checksum(parts: list[Any], algorithm: str | None, kind: str | None) -> tuple[str, str, int] | None:
-    """Of the object: over the parts' own, or over all bytes."""
+    """The checksum of the object: over the parts' checksums, or over all bytes."""
     if algorithm is None:
         return None
     if kind == "FULL_OBJECT":
@@ -140,7 +140,7 @@ def _checksum(parts: list[Any], algorithm: str | None, kind: str | None) -> tupl
 
 
 def _of_part(part: Any, algorithm: str) -> bytes:
-    """A part's checksum: what was verified as it arrived, else taken now."""
+    """A part's checksum: the one verified on arrival, else computed now."""
     if part.checksum_algorithm == algorithm:
         return b64decode(part.checksum_value)
     taken: bytes = compute_checksum(part.value, algorithm, encode_base64=False)

@@ -1,6 +1,6 @@
-"""Bytes that arrive in parts, on disk: one file an upload, whatever the number of its parts and of their sizes.
+"""Bytes of multipart uploads on disk: one file per upload, whatever the number and the sizes of its parts.
 
-Nothing is copied where parts become an object: the object reads the same places of the same file.
+Completing an upload copies nothing: the object reads the same regions of the same file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PartStore:
-    """A file without a name that only grows; it is gone with the last piece of it. Thread safe."""
+    """An unnamed file that only grows; it is deleted with its last piece. Thread-safe."""
 
     def __init__(self) -> None:
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the heap
@@ -27,29 +27,29 @@ class PartStore:
         weakref.finalize(self, file.close)
 
     def __deepcopy__(self, memo: object) -> PartStore:
-        """The same file: moto copies uploads with the objects that were made of them."""
+        """The same file: moto copies uploads with the objects that were assembled from them."""
         return self
 
     def reserve(self, size: int) -> Extent:
-        """A place for so many bytes, which nobody else writes to."""
+        """Reserve a region of ``size`` bytes for one writer."""
         with self._lock:
             start, self._end = self._end, self._end + size
         return Extent(self, start, size)
 
     def write(self, at: int, content: bytes | memoryview) -> None:
-        """Put bytes there."""
+        """Write bytes into a region."""
         left = memoryview(content)
         while left:
             done = os.pwrite(self._number, left, at)
             left, at = left[done:], at + done
 
     def read(self, at: int, size: int) -> bytes:
-        """The bytes that lie there; fewer where the file, or the system's patience, ends."""
+        """Read bytes; returns fewer at the end of the file or after a short read."""
         return os.pread(self._number, size, at)
 
 
 class Extent(NamedTuple):
-    """A place in a heap."""
+    """A region of a heap."""
 
     heap: PartStore
     start: int
@@ -57,7 +57,7 @@ class Extent(NamedTuple):
 
 
 class ExtentReader(io.RawIOBase):
-    """Pieces, one after the other, as a file to read."""
+    """Concatenated pieces as a readable file."""
 
     def __init__(self, pieces: Iterable[Extent]) -> None:
         self.pieces: Sequence[Extent] = tuple(pieces)
@@ -65,7 +65,7 @@ class ExtentReader(io.RawIOBase):
         self._at = 0
 
     def __deepcopy__(self, memo: object) -> ExtentReader:
-        """Another reader of the same places: moto copies its objects to list them."""
+        """Another reader of the same regions: moto copies its objects to list them."""
         return ExtentReader(self.pieces)
 
     def readable(self) -> bool:
@@ -77,16 +77,16 @@ class ExtentReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a byte."""
+        """Move to a byte."""
         self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence])
         return self._at
 
     def tell(self) -> int:
-        """Where it stands."""
+        """The position."""
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """So many bytes, or all that are left; fewer only at the end."""
+        """Read ``size`` bytes, or all remaining bytes; fewer only at the end."""
         end = self.size if size is None or size < 0 else min(self.size, self._at + size)
         found, start = bytearray(), 0
         for piece in self.pieces:
@@ -101,10 +101,10 @@ class ExtentReader(io.RawIOBase):
         return bytes(found)
 
     def readall(self) -> bytes:
-        """All that are left."""
+        """Read all remaining bytes."""
         return self.read()
 
     def close(self) -> None:
-        """Let go of the pieces."""
+        """Release the pieces."""
         self.pieces, self.size = (), 0
         super().close()

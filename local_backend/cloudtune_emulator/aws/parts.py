@@ -1,6 +1,6 @@
-"""Parts of multipart uploads: taken from the wire to the disk a block at a time, and listed with their checksums.
+"""Parts of multipart uploads: streamed to disk a block at a time, and listed with their checksums.
 
-moto's own would hold each in memory several times over, and tells no checksums in a list of parts. What S3 refuses:
+moto itself would hold each part in memory several times over, and lists parts without checksums. S3's errors:
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPart.html, API_ListParts.html and ErrorResponses.html; the
 words for a checksum of another kind than the upload's: https://github.com/boto/botocore/issues/3216; all seen
 2026-11-21.
@@ -54,24 +54,24 @@ class _Crc32:
 CHECKS: Mapping[str, Callable[[], _Check]] = {
     "crc32": _Crc32, "sha1": lambda: hashlib.sha1(usedforsecurity=False), "sha256": hashlib.sha256,
 }  # fmt: skip
-"""Checksums that are looked at. CRC-32C and CRC-64/NVME, which Python does not have, are believed."""
+"""Checksums that are verified. CRC-32C and CRC-64/NVME, which Python does not have, are not verified."""
 
 
 def checksum_in(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """The checksum that a request's headers, or its trailers, tell: algorithm in small letters, and value."""
+    """The checksum in a request's headers or trailers: algorithm in lowercase, and value."""
     found = [(name.removeprefix(_HEADER), value) for name, value in headers.items() if name.startswith(_HEADER)]
     return next(((name, value) for name, value in found if name not in ("type", "mode", "algorithm")), None)
 
 
 def is_wrapped(headers: Mapping[str, str]) -> bool:
-    """Whether the body comes in chunks of Amazon's own, with signatures or trailers between."""
+    """Whether the body uses Amazon's own chunked encoding, with signatures or trailers."""
     return "aws-chunked" in headers.get("content-encoding", "") or headers.get("x-amz-content-sha256", "").startswith(
         "STREAMING-"
     )
 
 
 def refuse_other(name: str, found: bytes, value: str) -> None:
-    """Raises BadDigest where a checksum is not what was told."""
+    """Raises BadDigest if a checksum differs from the one in the request."""
     if b64encode(found).decode() != value:
         message = f"The {name.upper()} you specified did not match the calculated checksum."
         raise AwsError(400, "BadDigest", message, protocol="s3")
@@ -98,7 +98,7 @@ def upload_part(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _taken(heap: Any, call: Call, headers: dict[str, str], wanted: str | None) -> tuple[Extent, str]:
-    """The body on disk, and its MD5. Trailers are added to the headers. Raises what S3 answers."""
+    """The body on disk, and its MD5. Trailers are added to the headers. Raises S3's error."""
     assert call.raw is not None
     body: IO[bytes] = call.raw.again()["wsgi.input"]
     is_chunked = is_wrapped(headers)
@@ -131,7 +131,7 @@ def _incomplete() -> AwsError:
 
 
 def _size(headers: Mapping[str, str], *, is_chunked: bool) -> int:
-    """How long the part says that it is. Raises what S3 answers."""
+    """The declared length of the part. Raises S3's error."""
     reported = headers.get("x-amz-decoded-content-length" if is_chunked else "content-length")
     if reported is None:
         raise AwsError(411, "MissingContentLength", "You must provide the Content-Length HTTP header.", protocol="s3")
@@ -144,7 +144,7 @@ def _size(headers: Mapping[str, str], *, is_chunked: bool) -> int:
 
 
 def _blocks(body: Any, left: int) -> Iterator[memoryview]:
-    """A body, in one buffer again and again."""
+    """Read a body in blocks, reusing one buffer."""
     view = memoryview(bytearray(min(_BLOCK, left) or 1))
     while left and (count := body.readinto(view[:left])):
         yield view[:count]
@@ -152,7 +152,7 @@ def _blocks(body: Any, left: int) -> Iterator[memoryview]:
 
 
 def _unwrapped(body: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
-    """What is in a body of signed or unsigned chunks; then its trailers, which are added to the headers.
+    """Decode a body of signed or unsigned chunks; then its trailers, which are added to the headers.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html, seen 2026-11-21.
     """
@@ -167,7 +167,7 @@ def _unwrapped(body: IO[bytes], headers: dict[str, str]) -> Iterator[bytes]:
 
 
 def _chunk_size(line: bytes) -> int:
-    """What a chunk's first line says; 0 at the end of the body. Raises what S3 answers."""
+    """The size in a chunk's first line; 0 at the end of the body. Raises S3's error."""
     reported = line.partition(b";")[0].strip()
     if line and (not line.endswith(b"\n") or not _CHUNK.fullmatch(reported)):
         raise AwsError(400, "InvalidChunkSizeError", "The size of a chunk is not a hexadecimal number.", protocol="s3")
@@ -213,7 +213,7 @@ def _whole(call: Call, name: str, default: int) -> int:
 
 
 def _begun(context: EmulatorContext, call: Call) -> Any:
-    """The upload. Raises what S3 answers where it was completed or given up, or never was."""
+    """The upload. Raises S3's error if it was completed or aborted, or never existed."""
     bucket = context.aws.backend("s3").buckets.get(call.body["Bucket"])
     if bucket is None:
         raise AwsError(404, "NoSuchBucket", "The specified bucket does not exist", protocol="s3")
@@ -224,6 +224,6 @@ def _begun(context: EmulatorContext, call: Call) -> Any:
 
 
 def no_upload() -> AwsError:
-    """There is no such upload."""
+    """The error for an upload that does not exist."""
     message = "The specified multipart upload does not exist. The upload ID might be invalid, or the multipart "
     return AwsError(404, "NoSuchUpload", message + "upload might have been aborted or completed.", protocol="s3")

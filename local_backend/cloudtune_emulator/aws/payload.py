@@ -1,7 +1,7 @@
-"""The body of a signed request: held against its hash, or against the signatures of its chunks, as it is read.
+"""The body of a signed request, verified against its hash or its chunks' signatures as it is read.
 
 Values of ``x-amz-content-sha256``: https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html and
-sigv4-streaming-trailers.html, seen 2026-11-29. No body is held in memory beyond a megabyte.
+sigv4-streaming-trailers.html, seen 2026-11-29. At most a megabyte of a body is held in memory.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]{1,8});chunk-signature=([0-9a-f]{64})\r?\n")
 
 
 def spooled(request: Request) -> str:
-    """Read the body, on disk where it is large, and return its SHA-256. The request can be read again.
+    """Read the body, to disk if it is large, and return its SHA-256. The request can be read again.
 
     Raises ApiError where the body is larger than that of any service but S3, or arrives too slowly.
     """
@@ -55,10 +55,10 @@ def spooled(request: Request) -> str:
 
 
 def guard(request: Request, declared: str, signer: ChunkSigner) -> None:
-    """Let the body through only if it is what was signed.
+    """Pass the body on only if it matches the signature.
 
-    It is checked while it is read. The last bytes of a body that differs from its hash raise AwsError; so does each
-    chunk whose signature is wrong, before any of its bytes are given.
+    The body is verified while it is read. The last bytes of a body that differs from its hash raise AwsError; so does
+    each chunk with a wrong signature, before any of its bytes are returned.
     """
     if declared in (UNSIGNED, _UNSIGNED_TRAILER):
         return
@@ -74,7 +74,7 @@ def guard(request: Request, declared: str, signer: ChunkSigner) -> None:
 
 
 def _replace(request: Request, body: Any) -> None:
-    # The request makes its stream at the first use, which is after this.
+    # The request creates its stream at the first use, which is after this.
     request.environ["wsgi.input"], request.environ["wsgi.input_terminated"] = body, True
 
 
@@ -96,7 +96,7 @@ class HashedBody(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read a block. Raises AwsError instead of giving the last one of a body that differs."""
+        """Read a block. Raises AwsError instead of returning the last block of a body that differs."""
         if self._is_done:
             return 0
         block = self._source.read(len(buffer) if self._left is None else min(len(buffer), self._left))
@@ -112,7 +112,7 @@ class HashedBody(io.RawIOBase):
 
 
 class ChunkedBody(io.RawIOBase):
-    """A stream of pieces that were checked one by one."""
+    """A stream of pieces that were verified one by one."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
@@ -139,7 +139,7 @@ class ChunkSigner:
         self._secret, self._timestamp, self._scope, self._last = secret, timestamp, scope, seed
 
     def verified(self, body: IO[bytes], *, has_trailer: bool) -> Iterator[bytes]:
-        """Give a body as it was sent, each chunk once its signature fits. Raises AwsError where one does not."""
+        """Yield a body as it was sent, each chunk once its signature is verified. Raises AwsError if one is wrong."""
         size = -1
         while size:
             line = body.readline(_LINE)
@@ -182,7 +182,7 @@ class ChunkSigner:
 
 
 def _chunk(body: IO[bytes], size: int, held: IO[bytes]) -> str:
-    """Copy a chunk and the end of its line, go to its start, and return the SHA-256 of what is in it."""
+    """Copy a chunk and its line ending, seek to its start, and return the SHA-256 of its data."""
     digest = hashlib.sha256()
     while size and (block := body.read(min(size, _BLOCK))):
         digest.update(block)

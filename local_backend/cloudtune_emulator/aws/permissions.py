@@ -1,7 +1,7 @@
-"""SimulatePrincipalPolicy, which moto has not: here every key opens and every role may everything; all is allowed.
+"""SimulatePrincipalPolicy, which moto lacks. The emulator allows every action to every role.
 
 Shape: docs.aws.amazon.com/IAM/latest/APIReference/API_SimulatePrincipalPolicy.html (botocore 1.44.5, service model).
-SageMaker's own SDK asks it before it makes a job (sagemaker-core 2.27.0, ``iam_role_resolver.py``).
+SageMaker's own SDK calls it before it creates a job (sagemaker-core 2.27.0, ``iam_role_resolver.py``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AWS's price list for SageMaker's instances, which moto has not: what the catalog has figures of, and nothing else.
+"""AWS's price list for SageMaker's instances, which moto lacks. It has only the prices in the catalog.
 
 Shapes: botocore 1.44.5, service model pricing/2017-10-15; a product's form as in
 docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-the-aws-price-list-bulk-api-fetching-price-list-files.html

@@ -1,4 +1,4 @@
-"""Service Quotas of SageMaker, which moto has not: so many instances of each type for each use.
+"""Service Quotas of SageMaker, which moto lacks: the number of instances of each type for each use.
 
 Shapes: botocore 1.44.5, service model service-quotas/2019-06-24. Where no value was ever set for an account, only the
 list of AWS's own has the quota (docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_ListServiceQuotas.html,
@@ -31,11 +31,11 @@ _USES = ("training job usage", "spot training job usage", "training warm pool us
 _VALUE = 4.0
 _LONGEST_TOKEN = 10
 _UNTOUCHED = ("ml.p4d.", "ml.p5.")
-"""Types whose quotas were never set for the account: only the defaults have them, and they are 0."""
+"""Types without a quota in the account: only the defaults list them, with 0."""
 
 
 def listed(context: EmulatorContext, call: Call) -> Reply | None:
-    """ListServiceQuotas and ListAWSDefaultServiceQuotas; None for services that are moto's."""
+    """ListServiceQuotas and ListAWSDefaultServiceQuotas; None for services that moto handles."""
     request = shapes.json_body(call, "service-quotas", call.name.partition(".")[2])
     if request.get("ServiceCode") != _SERVICE:
         return None

@@ -1,9 +1,9 @@
-"""Which API a signed request is for. One port serves every service, as ``AWS_ENDPOINT_URL`` alone asks for.
+"""The API of a signed request. One port serves every service, so that setting ``AWS_ENDPOINT_URL`` is enough.
 
-Services with an API here are told by the signing name; Bedrock's control plane and its runtime share one, and are told
-apart by path. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): they
-are told by path. Some of the other services are moto's, see `passing.SERVICES`. Signatures are verified here, before
-anything is chosen by them.
+The signing name selects the API. Bedrock's control plane and its runtime share one name, and the path selects between
+them. Requests with a Bedrock API key have no signature (botocore 1.44.5, ``AWS_BEARER_TOKEN_BEDROCK``): their path
+selects the API. moto handles some of the other services, see `moto_proxy.SERVICES`. Signatures are verified here,
+before they are used for routing.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ _BEDROCK = ("/model/", "/model-", "/custom-models", "/foundation-models", "/impo
 
 
 class RequestInfo(NamedTuple):
-    """A request as the APIs choose by it."""
+    """The parts of a request that routing uses."""
 
     method: str
     path: str
-    """As it was sent: ARNs in it are still escaped."""
+    """The path as it was sent: ARNs in it are still escaped."""
     target: str
     """``X-Amz-Target``, where the protocol has it."""
     region: str
 
 
 def find(context: EmulatorContext, request: Request) -> Route | None:
-    """The route for a request that is Amazon's; None for others. Raises AwsError, also where the signature is wrong."""
+    """The route of an AWS request; None for others. Raises AwsError, also for a wrong signature."""
     signed = signature(request)
     if signed is None:
         return _by_key(context, request)
@@ -57,7 +57,7 @@ def find(context: EmulatorContext, request: Request) -> Route | None:
 
 
 def named(name: str, api: Api) -> Route:
-    """The route of a call that was read before."""
+    """The route of a call that is already read."""
     if api == "aws":
         return moto_proxy.named(name)
     if api == "sagemaker":
@@ -70,7 +70,7 @@ def named(name: str, api: Api) -> Route:
 
 
 def segment(escaped: str) -> str:
-    """A path's segment as it was meant."""
+    """A path's segment, unescaped."""
     return unquote(escaped)
 
 
@@ -85,7 +85,7 @@ def _apis() -> dict[str, Callable[[RequestInfo], Route | None]]:
 
 
 def _by_key(context: EmulatorContext, request: Request) -> Route | None:
-    """Bedrock with its API key, which is a bearer's: its paths are nobody else's here. Raises AwsError."""
+    """The route of a Bedrock request with an API key. No other API uses its paths. Raises AwsError."""
     path = raw_path(request)
     scheme, _, key = request.headers.get("Authorization", "").partition(" ")
     if not path.startswith(_BEDROCK):

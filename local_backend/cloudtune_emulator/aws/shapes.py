@@ -1,6 +1,6 @@
-"""A service's own model, as botocore ships it: its operations, their paths, and what a request may hold.
+"""A service's own model, as botocore ships it: its operations, their paths, and the shapes of requests.
 
-botocore itself checks required members, types and smallest lengths only; the service checks all, and words it so:
+botocore itself checks required members, types and minimum lengths only; the service checks all constraints:
 "1 validation error detected: Value 'a_b' at 'jobName' failed to satisfy constraint: ..."
 (aws-samples/generative-ai-on-amazon-sagemaker#165 and Kenza-AI/sagify#57 quote it, seen 2026-11-21).
 """
@@ -33,15 +33,15 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 _NUMBERS = ("integer", "long", "float", "double")
 _PAIRS = (r"\uD800\uDC00-\uDBFF\uDFFF", r"\U00010000-\U0010FFFF")
-"""Java writes what lies beyond the basic plane in surrogate pairs; all else of the models' patterns, regex reads."""
+"""Java writes characters beyond the basic plane as surrogate pairs; regex reads the rest of the patterns as is."""
 _PATTERN_S = 1.0
-"""How long a pattern may take: some of them backtrack."""
+"""Time limit of a pattern: some of them backtrack."""
 _LABEL = re.compile(r"\{([A-Za-z]+)\}")
 
 
 @lru_cache(maxsize=8)
 def model(service: str) -> Any:
-    """A service's model. Reading it takes a moment."""
+    """A service's model. Loading it is slow."""
     from botocore.session import get_session
 
     return get_session().get_service_model(service)
@@ -62,7 +62,7 @@ def _router(service: str) -> MapAdapter:
 
 
 def route(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | None:
-    """The operation that a request is, by its escaped path, and what that names."""
+    """The operation of a request, by its escaped path, and the path's parameters."""
     try:
         name, ids = _router(service).match(path, method)
     except (MethodNotAllowed, NotFound):
@@ -73,11 +73,11 @@ def route(service: str, method: str, path: str) -> tuple[str, dict[str, str]] | 
 def check(
     service: str, operation: str, ids: Mapping[str, str], query: Mapping[str, str], body: Mapping[str, Any]
 ) -> None:
-    """Hold a REST request against its shape. Raises ValidationException with every fault at once."""
+    """Validate a REST request against its shape. Raises ValidationException that lists every error."""
     shape = model(service).operation_model(operation).input_shape
     if shape is None:
         return
-    if shape.serialization.get("payload"):  # the body is the model's own, and not the service's
+    if shape.serialization.get("payload"):  # the model defines the body, not the service
         given: dict[str, Any] = {**ids}
         members = {name: shape.members[name] for name in ids if name in shape.members}
         faults = [
@@ -93,7 +93,7 @@ def check(
 
 
 def json_body(call: Call, service: str, operation: str) -> dict[str, Any]:
-    """The body of a JSON protocol's request that moto would read, held against its shape. Raises AwsError."""
+    """The body of a JSON protocol's request for moto, validated against its shape. Raises AwsError."""
     assert call.raw is not None
     data = call.raw.again()["wsgi.input"].read()
     call.raw.body.seek(0)
@@ -119,22 +119,22 @@ def _typed(shape: Any, text: str) -> Any:
 
 
 def refusal(faults: Sequence[str]) -> str:
-    """All of them in the words of a ValidationException."""
+    """The message of a ValidationException that lists all errors."""
     return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
 
 
 class ShapeValidator:
-    """Holds values against shapes.
+    """Validates values against shapes.
 
-    ``json`` is for the services of the JSON protocol: those pass over members that they do not know, begin names small
-    in what they say, and cannot even read a value of another type.
+    ``json`` is for the services of the JSON protocol: they ignore unknown members, write names in messages with a
+    lowercase first letter, and fail to deserialize a value of another type.
     """
 
     def __init__(self, *, json: bool = False) -> None:
         self._json = json
 
     def faults(self, shape: Any, value: Any, where: str = "") -> Iterator[str]:
-        """What is wrong with the value. Raises SerializationException where ``json`` cannot read it."""
+        """The errors of a value. Raises SerializationException where ``json`` cannot deserialize it."""
         kind = shape.type_name
         wanted = _TYPES.get(kind)
         if kind == "timestamp" and not self._json:

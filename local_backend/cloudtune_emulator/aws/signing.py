@@ -1,6 +1,6 @@
-"""What the signature of a request says of itself: key, scope, date. `authentication` verifies it.
+"""The fields of a request's signature: key, scope, date. `authentication` verifies it.
 
-``Credential=KEY/20261121/us-east-1/s3/aws4_request`` stands in the Authorization header, or in the query of a presigned
+``Credential=KEY/20261121/us-east-1/s3/aws4_request`` is in the Authorization header, or in the query of a presigned
 URL (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html, seen 2026-11-21).
 """
 
@@ -23,23 +23,23 @@ _US_EAST_1 = "us-east-1"
 
 
 class Signed(NamedTuple):
-    """What a signature says."""
+    """The fields of a signature."""
 
     kind: Literal["header", "query", "v2", "malformed"]
-    """Where it stands: in the Authorization header, in a presigned URL, or in one of Signature Version 2."""
+    """Where it was found: in the Authorization header, in a presigned URL, or in one of Signature Version 2."""
     service: str = "s3"
     """The signing name: ``bedrock`` for the control plane and for the runtime."""
     region: str = _US_EAST_1
     key: str = ""
     date: str = ""
-    """The scope's."""
+    """The scope's region."""
     headers: tuple[str, ...] = ()
-    """Names of the headers that it covers."""
+    """Names of the signed headers."""
     signature: str = ""
 
 
 def signature(request: Request) -> Signed | None:
-    """What the request's signature says, or None where it has none. One that cannot be read is ``malformed``."""
+    """The request's signature, or None if it has none. One that cannot be parsed is ``malformed``."""
     given = request.headers.get("Authorization", "")
     is_presigned = "X-Amz-Algorithm" in request.args or "X-Amz-Signature" in request.args
     is_v2 = "AWSAccessKeyId" in request.args and "Signature" in request.args
@@ -58,7 +58,7 @@ def signature(request: Request) -> Signed | None:
         if request.args.get("X-Amz-Algorithm") != ALGORITHM or is_v2:
             return Signed("malformed")
         return _read("query", {name: request.args.get(there, "") for name, there in names.items()})
-    if is_v2:  # how boto3 still signs URLs of buckets in us-east-1
+    if is_v2:  # boto3 still signs URLs of buckets in us-east-1 this way
         return Signed("v2", key=request.args["AWSAccessKeyId"], signature=request.args["Signature"])
     return None
 
@@ -74,6 +74,6 @@ def _read(kind: Literal["header", "query"], fields: dict[str, str]) -> Signed:
 
 
 def raw_path(request: Request) -> str:
-    """The path as it was sent: WSGI's is unescaped, and an escaped ARN would fall into segments."""
+    """The path as it was sent: WSGI's is unescaped, which would split an escaped ARN into segments."""
     sent = str(request.environ.get("REQUEST_URI") or request.path)
     return urlsplit(sent).path if "://" in sent else sent.partition("?")[0]

@@ -1,7 +1,7 @@
 """Signature Version 4, computed from a request as it arrived.
 
-The rules: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html; S3's own, which
-encodes paths once and keeps them as they are:
+The rules: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. S3's own rules,
+by which paths are encoded once and not normalized:
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html; both seen 2026-11-29.
 """
 
@@ -22,7 +22,7 @@ _UNRESERVED = "-_.~"
 
 
 class Scope(NamedTuple):
-    """What a signing key is for: ``20261129/us-east-1/s3/aws4_request``."""
+    """The scope of a signing key: ``20261129/us-east-1/s3/aws4_request``."""
 
     date: str
     region: str
@@ -41,7 +41,7 @@ class SignedRequest(NamedTuple):
     query: str
     """As it was sent, without ``?`` and without the signature itself."""
     headers: Sequence[tuple[str, str]]
-    """Names in small letters, in the order of ``SignedHeaders``; values as WSGI has them, decoded as Latin-1."""
+    """Names in lowercase, in the order of ``SignedHeaders``; values as WSGI has them, decoded as Latin-1."""
     payload_hash: str
 
 
@@ -52,7 +52,7 @@ def signature(secret: str, timestamp: str, scope: Scope, request: SignedRequest)
 
 
 def sign(secret: str, scope: Scope, text: str) -> str:
-    """Sign a string with the key that belongs to the scope."""
+    """Sign a string with the scope's key."""
     key = f"AWS4{secret}".encode()
     for part in (*scope, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
@@ -74,14 +74,14 @@ def canonical_request(request: SignedRequest, *, is_s3: bool) -> bytes:
 
 
 def canonical_path(path: str, *, is_s3: bool) -> str:
-    """S3: escaped once, a slash in a segment too. Other services: normalized, and what was sent is escaped again."""
+    """S3: escaped once, including slashes in a segment. Other services: normalized, and escaped a second time."""
     if is_s3:
         return "/".join(quote(unquote_to_bytes(segment), safe=_UNRESERVED) for segment in path.split("/")) or "/"
     return quote(_normalized(path), safe=f"/{_UNRESERVED}")
 
 
 def _normalized(path: str) -> str:
-    """Without empty segments and without ``.`` and ``..``."""
+    """Remove empty segments, ``.`` and ``..``."""
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -92,7 +92,7 @@ def _normalized(path: str) -> str:
 
 
 def canonical_query(query: str) -> str:
-    """Every name and value escaped, sorted by name and then by value."""
+    """Escape every name and value, and sort by name and then by value."""
     pairs = []
     for part in filter(None, query.split("&")):
         name, _, value = part.partition("=")
@@ -126,7 +126,7 @@ def signature_v2(secret: str, request: SignedRequest, expires: str, headers: Map
 
 def _resource_v2(path: str, query: str) -> str:
     pairs = sorted(part.partition("=") for part in query.split("&"))
-    # Values are signed as they are meant, not as they are escaped.
+    # Values are signed unescaped.
     kept = [name + equals + unquote(value) for name, equals, value in pairs if name in _SUBRESOURCES_V2]
     return path + (f"?{'&'.join(kept)}" if kept else "")
 

@@ -1,1 +1,1 @@
-"""The Azure OpenAI API: the data plane in both path styles, and the management plane's deployments."""
+"""The Azure OpenAI API: the data plane in both path styles, and deployments in the management plane."""

@@ -1,7 +1,7 @@
 """The management plane's deployments: ``PUT``, ``GET``, ``DELETE`` under an account, and what a deployment serves.
 
-Shapes: azure-mgmt-cognitiveservices 14.1.0. PUT is by name and overwrites whatever stands there; a tuned model answers
-only while deployed; one that nobody asks for 15 days goes away, a developer-tier one after 24 hours
+Shapes: azure-mgmt-cognitiveservices 14.1.0. PUT is by name and overwrites an existing deployment. A tuned model answers
+only while deployed. A deployment without requests for 15 days is deleted, a developer-tier one after 24 hours
 (learn.microsoft.com, fine-tune-deploy, fine-tune-test and fine-tuning includes, seen 2026-11-21).
 """
 
@@ -52,7 +52,7 @@ class _Sku(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """The types of what a deployment is made of."""
+    """The types of a deployment's request body."""
 
     properties: _Properties | None = None
     sku: _Sku | None = None
@@ -60,7 +60,7 @@ class _Body(msgspec.Struct):
 
 
 class ArmError(ApiError):
-    """A refusal in the management plane's shape: code and message only."""
+    """An error in the management plane's shape: code and message only."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(status, message, code=code)
@@ -68,7 +68,7 @@ class ArmError(ApiError):
 
 
 def fit_arm(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
-    """Raises ArmError where a member of the body is of another type than the shape's."""
+    """Raises ArmError if a member of the body has the wrong type."""
     try:
         fit(body, shape)
     except ApiError as error:
@@ -76,7 +76,7 @@ def fit_arm(body: Mapping[str, Any], shape: type[msgspec.Struct]) -> None:
 
 
 def dressed(error: ApiError) -> ApiError:
-    """A refusal of the emulator's own (a fault, a limit) in the management plane's shape."""
+    """The emulator's own error (a fault, a limit) in the management plane's shape."""
     if isinstance(error, ArmError):
         return error
     codes = {
@@ -91,14 +91,14 @@ def dressed(error: ApiError) -> ApiError:
 
 
 def check_token(context: EmulatorContext, request: Request) -> None:
-    """Only a bearer token opens this plane; keys do not (learn.microsoft.com, role-based access control)."""
+    """This plane accepts a bearer token only, and no key (learn.microsoft.com, role-based access control)."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not context.opens(token, context.settings.azure_token):
         raise ArmError(401, "AuthenticationFailed", _NEEDS_BEARER)
 
 
 def check_scope(context: EmulatorContext, call: Call) -> None:
-    """The subscription, the group and the account must be those of the emulator; a version must be asked for."""
+    """The subscription, the group and the account must be those of the emulator; an api-version is required."""
     settings = context.settings
     wanted = (settings.subscription, settings.resource_group, settings.account)
     given = (call.ids["subscription"], call.ids.get("group", wanted[1]), call.ids.get("account", wanted[2]))
@@ -120,7 +120,7 @@ def account(context: EmulatorContext, call: Call) -> Reply:
 
 
 def put(context: EmulatorContext, call: Call) -> Reply:
-    """Deploy a model, or deploy another under a name that stands."""
+    """Create a deployment, or replace the model of an existing one."""
     body, name = call.body, call.ids["deployment"]
     fit_arm(body, _Body)
     properties = body.get("properties") or {}
@@ -175,7 +175,7 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """Take one down; what is not there is done."""
+    """Delete a deployment. One that does not exist counts as deleted."""
     with context.store.alone():
         found = find(context, call.ids["deployment"], call.now)
         if found is None:
@@ -198,7 +198,7 @@ def operation(context: EmulatorContext, call: Call) -> Reply:
 
 
 def skus(context: EmulatorContext, call: Call) -> Reply:
-    """What a deployment could be changed to."""
+    """The tiers to which a deployment can be changed."""
     get(context, call)
     capacity = {"minimum": 1, "maximum": 1000, "step": 1, "default": 1}
     entries = [{"resourceType": _TYPE, "sku": {"name": name}, "capacity": capacity} for name in SKUS]
@@ -209,13 +209,13 @@ _TYPE = "Microsoft.CognitiveServices/accounts/deployments"
 
 
 def find(context: EmulatorContext, name: str, now: float) -> dict[str, Any] | None:
-    """The deployment of that name, unless it is gone by now."""
+    """The deployment of that name, unless it has expired or been deleted."""
     found = context.store.get("deployment", "azure", name)
     return None if found is None or _is_gone(context, found, now) else found
 
 
 def standing(context: EmulatorContext, now: float) -> list[dict[str, Any]]:
-    """Those that are not gone."""
+    """The deployments that have not expired or been deleted."""
     return [one for one in context.store.all("deployment", "azure") if not _is_gone(context, one, now)]
 
 
@@ -239,7 +239,7 @@ def _state(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
 
 
 def served(context: EmulatorContext, call: Call, name: str) -> Served:
-    """The model behind a deployment's name; model ids do not answer here."""
+    """The model of a deployment name; model ids are not valid here."""
     with context.store.alone():
         found = find(context, name, call.now)
         if found is None or _state(context, found, call.now) != "Succeeded":

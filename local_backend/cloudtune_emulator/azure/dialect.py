@@ -1,8 +1,8 @@
-"""What Azure's data plane says otherwise than OpenAI's: keys, versions, words, fields that may be null.
+"""Differences of Azure's data plane from OpenAI's API: keys, versions, status values, fields that may be null.
 
-Fields and words: litellm #24687 and Azure/azure-dev #6532 (users' reports), learn.microsoft.com, Azure OpenAI
+Fields and values: litellm #24687 and Azure/azure-dev #6532 (users' reports), learn.microsoft.com, Azure OpenAI
 fine-tuning how-to and REST reference; seen 2026-11-21. The same reports disagree between api-versions: clients should
-take every word as an open string.
+treat every value as an open string.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from cloudtune_emulator.job_timeline import JobStatus
 
 MOST_FILES = 100
-"""Files in a resource (learn.microsoft.com, Azure OpenAI quotas and limits, seen 2026-11-21)."""
+"""Limit of files in a resource (learn.microsoft.com, Azure OpenAI quotas and limits, seen 2026-11-21)."""
 MOST_GOING = 23
-"""Jobs of a resource that have not ended: 3 running and 20 waiting (the same page). When a scripted one begins to run
-is its script's business all the same; really trained ones wait for this machine."""
+"""Limit of active jobs of a resource: 3 running and 20 waiting (the same page). The script decides when a scripted job
+starts; really trained jobs wait for this machine."""
 _DENIED = (
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
     "active subscription and use a correct regional API endpoint for your resource."
@@ -29,7 +29,7 @@ _DENIED = (
 
 
 def check_key(context: EmulatorContext, request: Request) -> None:
-    """``api-key``, or a bearer token; the v1 endpoint takes the key as a bearer too, as the plain client sends it.
+    """``api-key`` or a bearer token. The v1 endpoint also accepts the key as bearer token, as the plain client sends it.
 
     (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21.)
     """
@@ -45,13 +45,13 @@ def check_key(context: EmulatorContext, request: Request) -> None:
 
 
 def check_version(context: EmulatorContext, call: Call) -> None:
-    """Outside ``/openai/v1`` every path needs an api-version; without one nothing is found."""
+    """Outside ``/openai/v1`` every path needs an api-version; without one the response is 404."""
     if not call.query.get("api-version"):
         raise ApiError(404, "Resource not found", code="404")
 
 
 def dressed_job(view: dict[str, Any], job: dict[str, Any], seen: JobStatus, now: float) -> dict[str, Any]:
-    """A job as Azure shows it: no organisation, no suffix, no metadata, ``pending`` before anything is looked at."""
+    """A job in Azure's format: no organization, suffix or metadata; ``pending`` before file validation."""
     view = {name: value for name, value in view.items() if name not in ("metadata", "user_provided_suffix")}
     view["organization_id"] = None
     if not view["result_files"]:
@@ -69,14 +69,14 @@ def dressed_file(view: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_full(context: EmulatorContext, call: Call) -> None:
-    """No more than a hundred files."""
+    """Enforce the limit of a hundred files."""
     if context.store.count("file", call.api) >= MOST_FILES:
         message = f"The resource holds {MOST_FILES} files already. Delete some before you upload more."
         raise ApiError(400, message, code="quotaExceeded")
 
 
 def refuse_busy(context: EmulatorContext, call: Call) -> None:
-    """No more jobs than may run and wait. The words, and the status, are not documented."""
+    """Enforce the limit of active jobs. The message and the status are not documented."""
     going = sum(context.status(job, call.now).finished_at is None for job in context.store.all("job", call.api))
     if going >= MOST_GOING:
         message = f"The resource has {going} fine-tuning jobs that run or wait. Wait for one to end, or cancel one."

@@ -1,4 +1,4 @@
-"""The management plane's paths. The data plane's are OpenAI's, under ``/openai/v1`` and ``/openai``."""
+"""The management plane's paths. The data plane uses OpenAI's paths, under ``/openai/v1`` and ``/openai``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The workspace's blob store: datastores as the workspace tells of them, and the blobs themselves.
+"""The workspace's blob store: the workspace's datastores, and the blobs themselves.
 
 Calls and shapes: azure-ai-ml 1.35.2 (``datastores``, ``listSecrets``) and azure-storage-blob 12.31.1 (Put Blob, Put
-Block, Put Block List, Get, Head, Delete), seen by running them on 2026-11-21. Blobs lie at a path of this very server,
-as storage emulators do it: ``/blobs/<account>/<container>/<blob>``.
+Block, Put Block List, Get, Head, Delete), seen by running them on 2026-11-21. Blobs have a path on this same server,
+as in other storage emulators: ``/blobs/<account>/<container>/<blob>``.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _SIGNED = (
 _BLOCK = 1 << 20
 _SKEW_S = 15 * 60
 _LARGEST = 5000 << 20
-"""Of one Put Blob (learn.microsoft.com/rest/api/storageservices/put-blob, seen 2026-11-21)."""
+"""Limit of one Put Blob (learn.microsoft.com/rest/api/storageservices/put-blob, seen 2026-11-21)."""
 _LARGEST_LIST = 16 << 20
 
 
 class BlobError(ApiError):
-    """A refusal in the blob service's shape: XML, and the code in a header."""
+    """An error in the blob service's shape: XML, and the code in a header."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, message, code=code, headers=headers)
         self._code, self._message = code, message
 
     def reply(self) -> Reply:
-        """The answer that carries it."""
+        """The HTTP response of this error."""
         element = ET.Element("Error")
         ET.SubElement(element, "Code").text = self._code
         ET.SubElement(element, "Message").text = self._message
@@ -65,7 +65,7 @@ class BlobError(ApiError):
         return Reply(status=self.status, body=ET.tostring(element), headers=headers, content_type="application/xml")
 
 
-# -- what the workspace tells ----------------------------------------------------------------------------------------
+# -- the workspace's datastores --------------------------------------------------------------------------------------
 
 
 def key_of(context: EmulatorContext) -> str:
@@ -111,13 +111,13 @@ def route(method: str, path: str, query: Mapping[str, str]) -> Route:
 
 
 def named(name: str) -> Route:
-    """The route of a call that was read before."""
+    """The route of a call that is already read."""
     handler = {"blobs.put": put, "blobs.block": put_block, "blobs.delete": delete}[name]
     return Route("azure", name, handler, check_key)
 
 
 def read_blob(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float) -> Call:
-    """The body goes into a file without a name; its largest size is the service's."""
+    """The body goes into an unnamed file; the service's size limit applies."""
     held = received(request.stream, _LARGEST_LIST if request.args.get("comp") == "blocklist" else _LARGEST)
     files = {"body": SentFile(filename=ids["blob"], stream=held)}
     return replace(read_head(request, api, name, ids, now), files=files)
@@ -146,7 +146,7 @@ def check_key(context: EmulatorContext, request: Request) -> None:
 
 
 def _is_recent(request: Request) -> bool:
-    # By the machine's time: clients sign by their own, and not by the emulator's.
+    # Compared with the machine's time: clients sign with theirs, not with the emulator's clock.
     sent = parse_date(request.headers.get("x-ms-date") or request.headers.get("Date"))
     return sent is not None and abs(time.time() - sent.timestamp()) <= _SKEW_S
 
@@ -168,7 +168,7 @@ def _to_sign(request: Request, account: str) -> str:
 
 
 def put(context: EmulatorContext, call: Call) -> Reply:
-    """A whole blob; with ``If-None-Match: *`` only where there is none."""
+    """Store a whole blob; with ``If-None-Match: *`` only if none exists."""
     stream = call.files["body"].stream
     _check_sum(call)
     stream.seek(0)
@@ -176,7 +176,7 @@ def put(context: EmulatorContext, call: Call) -> Reply:
 
 
 def put_block(context: EmulatorContext, call: Call) -> Reply:
-    """A part, which is seen only once a list names it."""
+    """Store a block, which is visible only once a block list names it."""
     _check_sum(call)
     stream = call.files["body"].stream
     stream.seek(0)
@@ -189,7 +189,7 @@ def put_block(context: EmulatorContext, call: Call) -> Reply:
 
 
 def put_list(context: EmulatorContext, call: Call) -> Reply:
-    """The blob that these parts are."""
+    """Assemble the blob from a block list."""
     stream = call.files["body"].stream
     stream.seek(0)
     try:
@@ -219,7 +219,7 @@ def _keep(context: EmulatorContext, call: Call, stream: Any) -> Reply:
 
 
 def head(context: EmulatorContext, call: Call) -> Reply:
-    """What a blob is like."""
+    """A blob's properties."""
     blob = _find(context, call)
     headers_out = {"Content-Length": str(blob["bytes"]), "x-ms-blob-type": "BlockBlob", "Accept-Ranges": "bytes"}
     return Reply(body=(), headers=_headers(blob) | headers_out, content_type="application/octet-stream")
@@ -234,7 +234,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """Forget a blob. A second time it is not found."""
+    """Delete a blob. A second deletion is 404."""
     blob = _find(context, call)
     context.store.remove("blob", "azure", blob["id"])
     context.store.erase(_content(blob["id"]))

@@ -1,8 +1,8 @@
-"""Fine-tuning jobs in an Azure Machine Learning workspace: the calls that azure-ai-ml 1.35.2 is seen making.
+"""Fine-tuning jobs in an Azure Machine Learning workspace: the calls that azure-ai-ml 1.35.2 makes.
 
 ``PUT``, ``GET``, list, ``cancel`` and ``DELETE`` of ``.../workspaces/{workspace}/jobs`` (seen by running the SDK,
-2026-11-21). Data and models are URIs, which are never followed: these jobs are always scripted, also beside the
-engine that trains. Words: azure-ai-ml's own (``NotStarted`` to ``Completed``, ``Failed``, ``Canceled``).
+2026-11-21). Data and models are URIs, which are never resolved: these jobs are always scripted, also with the
+``train`` engine. Status values: azure-ai-ml's own (``NotStarted`` to ``Completed``, ``Failed``, ``Canceled``).
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ _WORDS = {
 _COURSE = TrainingPlan(steps=100, epochs=1, batch_size=1, learning_rate_multiplier=1.0, tokens=0)
 _TYPE = "Microsoft.MachineLearningServices/workspaces"
 _SPOKEN = ("tags", "properties", "description", "displayName", "isArchived")
-"""What may change in a job that is there; everything else may not."""
+"""The fields of an existing job that can change; others cannot."""
 
 
 def get_workspace(context: EmulatorContext, call: Call) -> Reply:
-    """The workspace itself; any name is one."""
+    """The workspace itself; any name is accepted."""
     properties = {"provisioningState": "Succeeded", "discoveryUrl": f"{call.base}/discovery", "workspaceId": "emulated"}
     identity = {"id": _id(call), "name": call.ids["workspace"], "type": _TYPE, "location": context.settings.location}
     return Reply(body=identity | {"kind": "Default", "properties": properties})
 
 
 def public(context: EmulatorContext, request: Request) -> None:
-    """azure-ai-ml 1.35.2 asks for the discovery document without a token; it tells the server's own URL only."""
+    """azure-ai-ml 1.35.2 requests the discovery document without a token. It contains only the server's own URL."""
 
 
 def discovery(context: EmulatorContext, call: Call) -> Reply:
-    """Where the workspace's other services answer: here."""
+    """The URL of the workspace's other services: this server."""
     return Reply(body=dict.fromkeys(("api", "history", "studio"), call.base))
 
 
 def run_details(context: EmulatorContext, call: Call) -> Reply:
-    """The record of a job's run, which is where the reason of a failure stands (azure-ai-ml 1.35.2, ``runhistory``)."""
+    """The record of a job's run, which holds the reason of a failure (azure-ai-ml 1.35.2, ``runhistory``)."""
     job = _find(context, call)
     seen = seen_of(job, call.now)
     details: dict[str, Any] = {"runId": job["id"], "status": _WORDS[seen.word], "target": "serverless"}
@@ -71,13 +71,13 @@ class _Properties(msgspec.Struct, rename="camel"):
 
 
 class _Body(msgspec.Struct):
-    """The types of what a job is made of."""
+    """The types of a job's request body."""
 
     properties: _Properties | None = None
 
 
 def put(context: EmulatorContext, call: Call) -> Reply:
-    """Make a job. The name is the client's, so that making it again is the same job, or a conflict."""
+    """Create a job. The client chooses the name, so a repeated request returns the same job, or a conflict."""
     fit_arm(call.body, _Body)
     properties = call.body.get("properties") or {}
     if properties.get("jobType") != "FineTuning":
@@ -125,7 +125,7 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
 
 
 def cancel(context: EmulatorContext, call: Call) -> Reply:
-    """Stop a job; one that has ended stays as it is."""
+    """Cancel a job. An ended job does not change."""
     with context.store.alone():
         job = _find(context, call)
         if seen_of(job, call.now).word not in ENDED:
@@ -135,7 +135,7 @@ def cancel(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """Forget a job that has ended; what is not there is done."""
+    """Delete an ended job. One that does not exist counts as deleted."""
     with context.store.alone():
         job = context.store.get("mljob", "azure", call.ids["job"])
         if job is None:
@@ -154,7 +154,7 @@ def _find(context: EmulatorContext, call: Call) -> dict[str, Any]:
 
 
 def seen_of(job: dict[str, Any], now: float) -> JobStatus:
-    """How a job stands at that moment."""
+    """The state of a job at that time."""
     acts = Actions(tuple((at, kind) for at, kind in job["acts"]))
     return status_at(job["id"], job["created"], 0, msgspec.convert(job["script"], Script), _COURSE, acts, now)
 
@@ -167,7 +167,7 @@ def _view(context: EmulatorContext, call: Call, job: dict[str, Any]) -> dict[str
     if invented := context.faults.condition("invented_status", call.name):
         word = invented.value
     properties = job["properties"] | {"status": word, "services": {}}
-    if seen.word == "succeeded":  # what was registered is told with its place
+    if seen.word == "succeeded":  # a registered model is returned with its location
         properties["outputs"] = {
             name: output | {"uri": f"azureml://jobs/{job['id']}/outputs/{name}"}
             for name, output in (properties.get("outputs") or {}).items()

@@ -1,5 +1,5 @@
-"""Bedrock's two APIs: customization, import and hosting of models, and asking them.
+"""Bedrock's two APIs: customization, import and hosting of models, and inference.
 
-Operations, paths and shapes are those of botocore's service models; jobs move by the emulator's engine, files lie in
-the emulated S3. Facts of the service's behavior are cited where they are relied on.
+Operations, paths and shapes are those of botocore's service models. The emulator's engine runs the jobs, and files are
+in the emulated S3. Facts about the service's behavior are cited where the code relies on them.
 """

@@ -1,6 +1,6 @@
-"""Base models: which may be customised, how, with what hyperparameters and rows; and how they are listed.
+"""Base models: which can be customized, how, with what hyperparameters and rows; and how they are listed.
 
-From the project's own catalog. A base that has reached its end takes no jobs
+The data come from cloudtune's catalog. A base model that has reached its end of life accepts no jobs
 (https://docs.aws.amazon.com/bedrock/latest/userguide/model-lifecycle.html, seen 2026-11-21).
 """
 
@@ -40,12 +40,12 @@ _PREFIX = "arn:aws:bedrock:"
 
 
 def catalog() -> Catalog:
-    """What is known of Bedrock."""
+    """The catalog's entry for Bedrock."""
     return load("bedrock")
 
 
 def today(now: float) -> date:
-    """The day of the service: a test's clock may stand before the catalog's facts, which are today's."""
+    """The date that applies: a test's clock may be earlier than the catalog, which is of today."""
     return max(datetime.fromtimestamp(now, UTC).date(), catalog().as_of)
 
 
@@ -71,11 +71,11 @@ def inference(name: str) -> Model | None:
 
 
 def unfit(name: str, kind: str, region: str, now: float) -> str | None:
-    """Why that base takes no such job, or None."""
+    """The reason why that base model accepts no such job, or None."""
     day, method = today(now), METHODS[kind]
     ended = inference(name)
     if ended is not None and ended.ends is not None and day >= ended.ends:
-        # The service's own words for customization are not documented; these are its runtime's.
+        # The messages for customization are not documented; these are those of its runtime.
         return f"The model {name} has reached the end of its life and can no longer be customized."
     found = known(name)
     if found is None and ended is not None:
@@ -92,7 +92,7 @@ def unfit(name: str, kind: str, region: str, now: float) -> str | None:
 
 
 def hyperparameters(name: str, kind: str, given: dict[str, str]) -> tuple[dict[str, float], list[str]]:
-    """The family's figures in force, by the vendor's names, and what is wrong with those that were given.
+    """The family's effective hyperparameters, by the vendor's names, and the errors of the given values.
 
     Values are strings on the wire; unknown names and values out of range are refused at create
     (https://docs.aws.amazon.com/bedrock/latest/userguide/custom-models-hp.html, seen 2026-11-21).
@@ -137,12 +137,12 @@ def _number(text: str) -> float | int | None:
 
 
 def row_format(name: str) -> str:
-    """What its rows look like."""
+    """The format of its rows."""
     return next(form for pattern, form in _FORMATS if fnmatchcase(name, pattern))
 
 
 def is_on_demand(name: str) -> bool:
-    """Whether what was tuned on it may be deployed on demand."""
+    """Whether models tuned on it can be deployed on demand."""
     return any(fnmatchcase(name, pattern) for pattern in _ON_DEMAND)
 
 
@@ -192,6 +192,6 @@ _UNLISTED = "REINFORCEMENT_FINE_TUNING"
 
 
 def refuse(faults: list[str]) -> None:
-    """Raise ValidationException with all of them."""
+    """Raise ValidationException that lists all errors."""
     if faults:
         raise invalid(faults[0] if len(faults) == 1 else f"{len(faults)} validation errors: {'; '.join(faults)}")

@@ -1,4 +1,4 @@
-"""What InvokeModel's bodies look like, family by family; and Converse's messages as plain conversations.
+"""The body formats of InvokeModel for each family; and Converse's messages as plain conversations.
 
 Nova: https://docs.aws.amazon.com/nova/latest/userguide/complete-request-schema.html; Llama:
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-meta.html; imported models take Llama's or the
@@ -42,7 +42,7 @@ def _text(parts: Any, where: str) -> str:
 
 
 def sampling(most: Any, temperature: Any, top_p: Any) -> Sampling:
-    """How to draw. Raises AwsError."""
+    """The sampling parameters. Raises AwsError."""
     if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 1):
         raise invalid("The maximum of tokens must be a whole number of at least 1.")
     for name, value in (("temperature", temperature), ("topP", top_p)):
@@ -101,7 +101,7 @@ def whole(family: str, spoken: Spoken, reason: str, usage: dict[str, int]) -> di
 
 
 def chunks(family: str, spoken: Spoken, reason: str, usage: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """The answer's pieces in the family's shape."""
+    """The chunks of the answer in the family's shape."""
     short = "length" if reason == "max_tokens" else "stop"
     if family == "nova":
         yield {"messageStart": {"role": "assistant"}}

@@ -1,6 +1,6 @@
-"""CreateModelCustomizationJob: what is refused at once, and what is left for the job to fail of.
+"""CreateModelCustomizationJob: which errors are refused at create, and which fail the job later.
 
-Names, role, base, hyperparameters and places in S3 are refused at create; bad rows fail the job
+Invalid names, roles, base models, hyperparameters and S3 locations are refused at create; bad rows fail the job
 (https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-submit.html, seen 2026-11-21).
 """
 
@@ -33,7 +33,7 @@ _METHODS = {
     "REINFORCEMENT_FINE_TUNING": "reinforcement",
 }  # fmt: skip
 _ROWS_A_STEP = 4
-"""Of a family that has no batch size of its own: what the service does is not documented."""
+"""The batch size for a family without one; the service's behavior is not documented."""
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
@@ -76,7 +76,7 @@ def _take(context: EmulatorContext, job: dict[str, Any]) -> None:
 
 
 def _base(context: EmulatorContext, call: Call, kind: str) -> tuple[str, str | None]:
-    """The base model, and the ARN of the tuned one that the job goes on from."""
+    """The base model, and the ARN of the tuned model from which the job continues."""
     if kind not in base_models.METHODS:
         raise invalid(f"The customization type {kind} cannot be asked for.")
     identifier = call.body["baseModelIdentifier"]
@@ -120,7 +120,7 @@ def _job(context: EmulatorContext, call: Call, kind: str, base: str, origin: str
 
 
 def _places(context: EmulatorContext, call: Call) -> dict[str, buckets.Place | None]:
-    """Where data come from and results go, all in the job's own region."""
+    """The locations of data and results, all in the job's own region."""
     body = call.body
     training = body["trainingDataConfig"]
     logs = ((training.get("invocationLogsConfig") or {}).get("invocationLogSource") or {}).get("s3Uri")
@@ -165,7 +165,7 @@ def _read(
 
 
 def _logged(context: EmulatorContext, place: buckets.Place) -> bytes:
-    """Invocation logs under a prefix, as prompts: what was asked of a model, one request a line."""
+    """Invocation logs under a prefix, as prompts: the requests to a model, one per line."""
     lines = []
     for key, _ in buckets.keys(context, place):
         text = buckets.text(context, buckets.Place(place.bucket, key))
@@ -199,13 +199,13 @@ def _course(base: str, figures: dict[str, float], counted: dict[str, rows.Counte
 
 
 def _local(figures: dict[str, float]) -> dict[str, Any]:
-    """What the train engine's run gets besides epochs, batch and rate."""
+    """Settings for the train engine besides epochs, batch size and learning rate."""
     warmup = figures.get("learningRateWarmupSteps")
     return {} if warmup is None else {"warmup_steps": int(warmup)}
 
 
 def _write(context: EmulatorContext, job: dict[str, Any], counted: dict[str, rows.Counted]) -> tuple[Path, Path | None]:
-    """The rows as conversations, where the engines look for them."""
+    """Write the rows as conversations where the engines read them."""
     paths = {}
     for what, one in counted.items():
         paths[what] = context.store.content(f"{job['id']}-{what}.jsonl")

@@ -1,4 +1,4 @@
-"""Custom models deployed on demand: Creating, then Active; an update swaps the model under the same ARN.
+"""Custom models deployed on demand: Creating, then Active; an update replaces the model under the same ARN.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/deploy-custom-model-on-demand.html (seen 2026-11-21); shapes and
 errors: botocore 1.44.5, where creating lists no ConflictException.
@@ -105,7 +105,7 @@ def status(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
 
 
 def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
-    """The ARN of the model that answers now."""
+    """The ARN of the model that currently answers."""
     update = one["update"]
     if update is not None and now >= update["at"] + context.settings.deploying_s:
         return str(update["model"])

@@ -1,7 +1,7 @@
-"""Importing models that were trained elsewhere: the job, what makes it fail, and the imported model.
+"""Import of models that were trained elsewhere: the job, its failures, and the imported model.
 
-What may be imported: https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html (seen
-2026-11-21). A job cannot be stopped: botocore 1.44.5 knows no such operation.
+Importable models: https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html (seen
+2026-11-21). A job cannot be stopped: botocore 1.44.5 has no such operation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REGIONS = ("us-east-1", "us-east-2", "us-west-2", "eu-central-1")
 _TYPES = ("float32", "float16", "bfloat16")
 _LARGEST = 200 << 30
 _IMPORTING = Script(validating_s=1.0, queued_s=0.0, running_s=2.0)
-"""How long an import takes beside jobs that are really trained."""
+"""The duration of an import with the train engine."""
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
@@ -79,7 +79,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 
 def course(context: EmulatorContext) -> tuple[float, str | None]:
-    """How long it takes to take a model in, and what that fails of, if it does."""
+    """The duration of an import, and the reason of its failure, if any."""
     engine = context.engine
     script = engine.script if isinstance(engine, ScriptEngine) else _IMPORTING
     share = 1.0 if script.fail_at is None else script.fail_at
@@ -94,7 +94,7 @@ def _is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
 
 
 def _inspect(context: EmulatorContext, call: Call, source: dict[str, Any]) -> tuple[str | None, str]:
-    """What the job will fail of, and the model's architecture. Raises AwsError where nothing is there."""
+    """The error that will fail the job, and the model's architecture. Raises AwsError if no file exists."""
     place = buckets.parse(source["s3DataSource"]["s3Uri"])
     folder = place._replace(key=place.key.rstrip("/") + "/" if place.key else "")
     try:
@@ -135,7 +135,7 @@ def _fault(config: dict[str, Any], architecture: str, names: dict[str, int]) -> 
 
 
 def _word(job: dict[str, Any], now: float) -> str:
-    if job["fault"] is not None:  # found while the files are validated
+    if job["fault"] is not None:  # this error occurs while the files are validated
         return "Failed" if now >= job["created"] + min(1.0, job["takes"]) else "InProgress"
     if now < job["created"] + job["takes"]:
         return "InProgress"
@@ -147,7 +147,7 @@ def _ended(job: dict[str, Any]) -> float:
 
 
 def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
-    """The end of an import that has ended by now. One that completed leaves its model."""
+    """The end of an import job that is over. A completed one creates its model."""
     said = _word(job, now)
     if said == "InProgress":
         return None
@@ -167,11 +167,11 @@ def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | 
 
 
 def copy(context: EmulatorContext, uri: str, model: str) -> None:
-    """Copy a model's files out of S3. Raises NoSuch where they are no longer there."""
+    """Copy a model's files out of S3. Raises NoSuch if they no longer exist."""
     place, target = buckets.parse(uri), context.store.content(f"imported-{model}")
     folder = place._replace(key=place.key.rstrip("/") + "/" if place.key else "")
     for key, _ in buckets.keys(context, folder):
-        with contextlib.suppress(ArchiveError):  # a name that leads elsewhere: its object is left out
+        with contextlib.suppress(ArchiveError):  # a name that points outside the folder: its object is skipped
             path = target.joinpath(*safe_parts(key.removeprefix(folder.key)))
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buckets.get(context, buckets.Place(place.bucket, key)))
@@ -253,5 +253,5 @@ def delete_model(context: EmulatorContext, call: Call) -> Reply:
 
 
 def fetched(context: EmulatorContext, model: dict[str, Any]) -> Path:
-    """The model's files in a folder, copied out of S3 at the import: what happens to them there later is nothing."""
+    """The model's files in a folder, copied out of S3 at the import: later changes in S3 have no effect."""
     return context.store.content(f"imported-{model['id']}")

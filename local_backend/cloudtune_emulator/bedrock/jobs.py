@@ -1,4 +1,4 @@
-"""Customization jobs: look at, list, stop; what they leave when they have ended.
+"""Customization jobs: get, list, stop; and the results of ended jobs.
 
 Shapes: botocore 1.44.5. The three phases of ``statusDetails``, and the metric files below the output location:
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-analyze.html (seen 2026-11-21).
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cloudtune_emulator.job_timeline import JobStatus
 
 STOPPING_S = 1.0
-"""How long a job says Stopping where no script says."""
+"""How long a job is Stopping if no script sets it."""
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
 _PHASES = ("validationDetails", "dataProcessingDetails", "trainingDetails")
 _PHASE_OF = {"validating_files": 0, "queued": 1, "running": 2, "pausing": 2, "paused": 2}
@@ -32,7 +32,7 @@ _VALIDATION = "validation_artifacts/post_fine_tuning_validation/validation/valid
 
 
 def word(job: dict[str, Any], seen: JobStatus, now: float) -> str:
-    """The service's word for how the job stands."""
+    """The service's status value of the job."""
     if seen.word == "cancelled":
         patience = (job.get("script") or {}).get("stopping_s") or STOPPING_S
         return "Stopping" if now < (seen.finished_at or 0.0) + patience else "Stopped"
@@ -40,7 +40,7 @@ def word(job: dict[str, Any], seen: JobStatus, now: float) -> str:
 
 
 def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
-    """The end of a job that has ended by now. One that completed leaves its model and its metric files."""
+    """The end of a job that is over. A completed one creates its model and its metric files."""
     seen = context.engine.status(job, now)
     if word(job, seen, now) not in ENDED:
         return None
@@ -59,7 +59,7 @@ def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | 
 
 
 def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
-    """Whether a model, or a job that has not ended, has that name; others have given it back."""
+    """Whether a model or an active job has that name; ended jobs do not reserve theirs."""
     if models.by_name(context, call.region, name) is not None:
         return True
     held = context.store.get("model_name", API, f"{call.region}/{name}")
@@ -68,7 +68,7 @@ def is_taken(context: EmulatorContext, call: Call, name: str) -> bool:
 
 
 def _write(context: EmulatorContext, job: dict[str, Any], rows: list[dict[str, Any]], at: float) -> None:
-    """The metric files. Raises NoSuch where the bucket is not there any more."""
+    """The metric files. Raises NoSuch if the bucket no longer exists."""
     per_epoch = max(1, math.ceil(job["course"]["steps"] / max(1, job["course"]["epochs"])))
     folder = buckets.parse(job["request"]["outputDataConfig"]["s3Uri"]).under(f"model-customization-job-{job['id']}")
     buckets.put(context, folder.under(_TRAINING), _csv(rows, "training_loss", "train_loss", per_epoch), at)
@@ -107,7 +107,7 @@ def find(context: EmulatorContext, call: Call) -> dict[str, Any]:
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
     """ListModelCustomizationJobs."""
-    # With a filter on the status every job has to be looked at; those that have ended are cheap.
+    # A filter by status needs the state of every job; for ended jobs this is cheap.
     views = [_summary(context, job, call) for job in resources.under(context, "job", call.region)]
     return resources.page(
         context, call, views, under="modelCustomizationJobSummaries", name="jobName", made="creationTime"
@@ -166,9 +166,9 @@ def _common(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, call
 def _details(
     context: EmulatorContext, job: dict[str, Any], seen: JobStatus, said: str, changed: float
 ) -> dict[str, Any]:
-    """Which phase it is in: those before are Completed, those after NotStarted."""
+    """The current phase: earlier ones are Completed, later ones NotStarted."""
     at = _PHASE_OF.get(seen.word)
-    if at is None:  # it has ended, or is on its way to
+    if at is None:  # it has ended, or is stopping
         at = 2 if seen.started_at is not None else 0
     found = {}
     for index, name in enumerate(_PHASES):

@@ -1,8 +1,8 @@
-"""Bedrock's second, OpenAI-shaped API, for reinforcement on open-weight models: OpenAI's handlers, Bedrock's rules.
+"""Bedrock's OpenAI-compatible API for reinforcement on open-weight models: OpenAI's handlers, Bedrock's rules.
 
-``https://bedrock-mantle.us-west-2.api.aws/v1`` with a Bedrock API key as the bearer's, or signed; Lambda functions as
+``https://bedrock-mantle.us-west-2.api.aws/v1`` with a Bedrock API key as bearer token, or signed; Lambda functions as
 graders, no suffix (https://docs.aws.amazon.com/bedrock/latest/userguide/fine-tuning-openai-apis.html, seen
-2026-11-21). Here it is at ``/v1`` too: the key says whose request it is.
+2026-11-21). In the emulator it is also at ``/v1``: the key selects the API.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def path(context: EmulatorContext, request: Request) -> str | None:
 
 
 def check_key(context: EmulatorContext, request: Request) -> None:
-    """The signature of a request that `path` knows; it has looked at the key of one without."""
+    """The signature of a request that `path` accepted; `path` has checked the key of one without a signature."""
     if (signed := signature(request)) is not None:
         authentication.verify(context, request, signed)
 
 
 def refuse(body: dict[str, Any]) -> None:
-    """What this API does not take, and OpenAI's does. Raises ApiError."""
+    """Refuse what OpenAI's API accepts and this API does not. Raises ApiError."""
     if body.get("suffix") is not None:
         raise ApiError(400, "'suffix' is not supported.", param="suffix", code="unsupported_parameter")
     config = ((body.get("method") or {}).get("reinforcement")) or {}

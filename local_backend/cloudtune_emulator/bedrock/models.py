@@ -1,4 +1,4 @@
-"""Custom models: those that jobs have made, and those that are registered from elsewhere."""
+"""Custom models: those that jobs created, and those that are registered from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = ("trainingDataConfig", "validationDataConfig", "outputDataConfig", "cus
 
 
 def add(context: EmulatorContext, job: dict[str, Any], at: float) -> None:
-    """The model of a job that has ended well."""
+    """The model of a completed job."""
     request = job["request"]
     context.store.add(
         KIND, API,
@@ -33,7 +33,7 @@ def by_name(context: EmulatorContext, region: str, name: str) -> dict[str, Any] 
 
 
 def either(context: EmulatorContext, call: Call, identifier: str) -> dict[str, Any] | None:
-    """The custom model that an identifier may mean beside a foundation model's, or None."""
+    """The custom model with that identifier, or None."""
     if ":custom-model/" in identifier:
         return find(context, call, identifier)
     if base_models.inference(base_models.plain(identifier)) is not None:
@@ -53,7 +53,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
     for name in ("baseModelName", "ownerAccountId"):
         del shown[name]
     if model["job"] is None:
-        del shown["baseModelArn"]  # the list has to tell it, and this need not
+        del shown["baseModelArn"]  # the list requires this field, and this response does not
         return Reply(body=shown | _registered(model, call.now))
     job = context.store.get("job", API, model["job"])
     assert job is not None
@@ -123,7 +123,7 @@ def _users(context: EmulatorContext, model: str) -> list[str]:
 
 
 def word(model: dict[str, Any], now: float) -> str:
-    """The service's word for how a custom model stands; one that a job has made is active."""
+    """The service's status value of a custom model. The model of a job is active."""
     if model["job"] is not None:
         return "Active"
     if now < model["created"] + model["takes"]:
@@ -132,13 +132,13 @@ def word(model: dict[str, Any], now: float) -> str:
 
 
 def must_be_active(model: dict[str, Any], now: float) -> None:
-    """Refuse to let a model answer that is not ready. Raises AwsError."""
+    """Refuse inference on a model that is not ready. Raises AwsError."""
     if (said := word(model, now)) != "Active":
         raise invalid(f"The model {model['name']} is {said}: only an Active model can be deployed.")
 
 
 def is_on_demand(model: dict[str, Any]) -> bool:
-    """Whether it may be deployed on demand: of what SageMaker trained, adapters may, and full weights may not.
+    """Whether it can be deployed on demand. Of models that SageMaker trained, only adapters can.
 
     https://docs.aws.amazon.com/nova/latest/userguide/customization.html (seen 2026-11-21).
     """
@@ -146,7 +146,7 @@ def is_on_demand(model: dict[str, Any]) -> bool:
 
 
 def _registered(model: dict[str, Any], now: float) -> dict[str, Any]:
-    """What Get tells of a registered model beyond its summary."""
+    """The fields that Get returns for a registered model beyond its summary."""
     shown: dict[str, Any] = {}
     if word(model, now) == "Failed":
         shown["failureMessage"] = model["failure"]
@@ -156,7 +156,7 @@ def _registered(model: dict[str, Any], now: float) -> dict[str, Any]:
 
 
 def losses(job: dict[str, Any]) -> dict[str, Any]:
-    """The last losses of a job that has ended well; both only then."""
+    """The last losses of a completed job; None for any other job."""
     final = job.get("final") or {}
     found: dict[str, Any] = {}
     if final.get("train") is not None:

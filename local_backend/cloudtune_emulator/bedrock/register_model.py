@@ -1,8 +1,8 @@
-"""CreateCustomModel: what SageMaker made of Nova becomes a custom model, from its package or from AWS's own bucket.
+"""CreateCustomModel: registers a Nova model tuned in SageMaker, from its package or from AWS's own bucket.
 
-Shapes, states and words: botocore 1.44.5. One of two sources is named, and Nova alone is taken
+Shapes, states and messages: botocore 1.44.5. The request names one of two sources, and only Nova is accepted
 (https://docs.aws.amazon.com/bedrock/latest/APIReference/API_CreateCustomModel.html, seen 2026-11-21). Where the service
-checks what is not documented: a source that is not there is refused here at once.
+checks its source is not documented: here, a source that does not exist is refused at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _source(context: EmulatorContext, call: Call) -> dict[str, Any]:
-    """Where the weights lie, and what they were tuned from. Raises AwsError."""
+    """The location of the weights, and their base model. Raises AwsError."""
     body = call.body
     if ("modelSourceConfig" in body) == ("customModelDataSource" in body):
         raise invalid("Specify exactly one of modelSourceConfig and customModelDataSource.")
@@ -92,14 +92,14 @@ def _held(context: EmulatorContext, place: buckets.Place, base: str, *, is_full:
 
 
 def nova(name: str) -> str:
-    """Bedrock's id of the base that the hub calls so."""
+    """Bedrock's id of a base model in the hub."""
     words = name.lower().replace("_", "-").split("-")
     known = next((known for word, known in _SIZES.items() if word in words), None)
     return known or (_LITE_2 if {"2", "v2"} & set(words) else _LITE)
 
 
 def ended(context: EmulatorContext, model: dict[str, Any], now: float) -> Ended | None:
-    """The end of a registration. An active model has its files then: their source may go."""
+    """The end of a registration. The files are copied by then, so that their source can be deleted."""
     said = models.word(model, now)
     if said == "Creating":
         return None

@@ -1,4 +1,4 @@
-"""What Bedrock's resources have in common: ARNs, ids of twelve characters, tokens, tags, lists in pages."""
+"""Common parts of Bedrock's resources: ARNs, ids of twelve characters, tokens, tags, paged lists."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 API = "bedrock"
 DEFAULT_PAGE = 100
 MOST_TAGS = 50
-"""A resource may have fifty (the text of TooManyTagsException's members; botocore 1.44.5)."""
+"""A resource can have fifty tags (the text of TooManyTagsException's members; botocore 1.44.5)."""
 _LETTERS = string.ascii_lowercase + string.digits
 _NAMED = frozenset({"job", "import"})
-"""Kinds whose names are never free again: their ids follow from their names."""
+"""Kinds whose names are never reused: their ids are derived from their names."""
 _KINDS = ("job", "custom_model", "custom_deployment", "provisioned", "import", "imported_model")
 
 
 def new_id() -> str:
-    """Twelve of a-z and 0-9, as every resource's ARN ends."""
+    """Twelve characters of a-z and 0-9: the last part of every resource's ARN."""
     return "".join(secrets.choice(_LETTERS) for _ in range(12))
 
 
 def named_id(*parts: str) -> str:
-    """The id of what is never renamed and whose name is never free again."""
+    """The id of a resource whose name never changes and is never reused."""
     digest = hashlib.sha256("/".join(parts).encode()).digest()
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in digest[:12])
 
@@ -48,17 +48,17 @@ def arn(context: EmulatorContext, region: str, tail: str) -> str:
 
 
 def stamp(context: EmulatorContext, moment: float) -> str:
-    """A time as the service tells it (ISO 8601)."""
+    """A time in the service's format (ISO 8601)."""
     return datetime.fromtimestamp(moment + context.faults.skew(), UTC).isoformat(timespec="milliseconds")
 
 
 def under(context: EmulatorContext, kind: str, region: str) -> list[dict[str, Any]]:
-    """All of a kind in that region, oldest first."""
+    """All resources of a kind in that region, oldest first."""
     return [one for one in context.store.all(kind, API) if one["region"] == region]
 
 
 def find(context: EmulatorContext, kind: str, call: Call, identifier: str, what: str) -> dict[str, Any]:
-    """One by its ARN, its id or its name. Raises AwsError."""
+    """A resource by its ARN, its id or its name. Raises AwsError."""
     if identifier.startswith("arn:"):
         found = context.store.get(kind, API, identifier.rpartition("/")[2])
         if found is not None and found["arn"] != identifier:
@@ -71,14 +71,14 @@ def find(context: EmulatorContext, kind: str, call: Call, identifier: str, what:
 
 
 def by_name(context: EmulatorContext, kind: str, region: str, name: str) -> dict[str, Any] | None:
-    """One by its name in that region."""
+    """A resource by its name in that region."""
     if kind in _NAMED:
         return context.store.get(kind, API, named_id(kind, region, name))
     return next((one for one in reversed(under(context, kind, region)) if one["name"] == name), None)
 
 
 def repeated(context: EmulatorContext, call: Call, kind: str) -> dict[str, Any] | None:
-    """What the same token made before; the same token with another request is a conflict.
+    """The resource that the same token created before. The same token with another request is a conflict.
 
     A repeat with the same token is accepted and ignored
     (https://docs.aws.amazon.com/bedrock/latest/APIReference/API_CreateModelCustomizationJob.html, seen 2026-11-21).
@@ -98,7 +98,7 @@ def repeated(context: EmulatorContext, call: Call, kind: str) -> dict[str, Any] 
 
 
 def keep(context: EmulatorContext, call: Call, kind: str, document: dict[str, Any]) -> None:
-    """Store what was made, and its token beside it."""
+    """Store a created resource together with its token."""
     context.store.add(kind, API, document)
     if (token := call.body.get("clientRequestToken")) is not None:
         name = f"{call.name}/{call.region}/{token}"
@@ -113,7 +113,7 @@ def _digest(body: dict[str, Any]) -> str:
 
 
 def assume(context: EmulatorContext, role: str) -> None:
-    """The service takes the role on, or refuses at create: it must exist here and trust Bedrock.
+    """Check the role at create: it must exist here and trust Bedrock.
 
     https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-iam-role.html (seen 2026-11-21).
     """
@@ -129,7 +129,7 @@ def assume(context: EmulatorContext, role: str) -> None:
 def page(
     context: EmulatorContext, call: Call, views: Sequence[dict[str, Any]], *, under: str, name: str, made: str
 ) -> Reply:
-    """One page of views in the order of their making: filters by name, time and status, order, ``nextToken``.
+    """One page of views in creation order: filters by name, time and status, order, ``nextToken``.
 
     ``name`` and ``made`` are the views' own fields for the name and the time of creation.
     """

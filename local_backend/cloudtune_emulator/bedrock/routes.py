@@ -1,6 +1,6 @@
-"""Which operation a request is: by botocore's service models, whose paths are the service's.
+"""Routing of requests to operations by the paths in botocore's service models.
 
-Names are ``bedrock.`` and the operation's: what faults are aimed at. Both planes are one signing name.
+Call names are ``bedrock.`` and the operation's name; faults are selected by them. Both planes share a signing name.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ RUNTIME: dict[str, Handler] = {
 _PLANES = (("bedrock", CONTROL), ("bedrock-runtime", RUNTIME))
 _PREFIX = "bedrock."
 _LARGEST_JSON = 25 << 20
-"""Of InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
+"""For InvokeModel (docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_InvokeModel.html, seen 2026-11-21)."""
 
 
 def find(request: RequestInfo) -> Route | None:
@@ -99,22 +99,22 @@ def find(request: RequestInfo) -> Route | None:
 
 
 def named(name: str) -> Route:
-    """The route of a call that was read before."""
+    """The route of a call that is already read."""
     handler = (CONTROL | RUNTIME)[name.removeprefix(_PREFIX)]
     return Route("bedrock", name, handler, verified, dressed=dressed("rest-json"))
 
 
 def _check_shape(context: EmulatorContext, call: Call) -> None:
-    """The request must fit the service's model."""
+    """Validate the request against the service's model."""
     operation = call.name.removeprefix(_PREFIX)
     if operation in CONTROL:
         shapes.check("bedrock", operation, call.ids, call.query, call.body)
-    else:  # the runtime's pattern for modelId leaves out ARNs that the control plane gives
+    else:  # the runtime's pattern for modelId excludes ARNs that the control plane returns
         shapes.check("bedrock-runtime", operation, {}, call.query, call.body | {"modelId": "a.b"})
 
 
 def read(request: Request, api: Api, name: str, ids: Mapping[str, str], now: float, *, region: str) -> Call:
-    """The call: its body is JSON, also where it is a model's own."""
+    """The call. Its body is JSON, also where the model defines the body."""
     data = read_body(request, _LARGEST_JSON)
     try:
         body = msgspec.json.decode(data) if data else {}

@@ -1,4 +1,4 @@
-"""Whether the lines of a training file are what the model's family takes, and the same lines as plain conversations.
+"""Validation of a training file for the model's family, and its lines as plain conversations.
 
 Formats: https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-prepare.html; Nova's rules:
 https://docs.aws.amazon.com/nova/latest/userguide/fine-tune-prepare-data-understanding.html; prompts with references:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 3
 _RESERVED = re.compile(r"user:|bot:|assistant:|system:|thought:|<image>|<video>|<unk>|\[eos\]", re.IGNORECASE)
-"""Words that no text of Nova's may contain: AWS's published validator compares them without case in every text
+"""Strings that no text for Nova may contain: AWS's published validator compares them without case in every text
 (github.com/aws-samples/amazon-nova-samples, nova_ft_dataset_validator.py, seen 2026-11-29)."""
 _KEY = re.compile(r"s3://[\w./-]+")
 """Addresses of media, by the same validator."""
@@ -32,32 +32,32 @@ _MEDIA_NOVA_2 = {"image": ("png", "jpeg", "gif"), "video": ("mov", "mkv", "mp4")
 
 
 class RowFault(Exception):
-    """What is wrong with one line."""
+    """The error of one line."""
 
 
 class Task(NamedTuple):
-    """What the rows are for."""
+    """How the rows are used."""
 
     base: str
     kind: str
-    """FINE_TUNING and so on."""
+    """The customization type: FINE_TUNING and so on."""
     bucket: str
-    """Where the file lies: media must lie beside it."""
+    """The file's location: media must be below the same prefix."""
 
 
 class Counted(NamedTuple):
-    """What a file holds."""
+    """The rows of a file."""
 
     rows: int
     tokens: int
-    """An estimate of six characters a token, as the service's guide has it."""
+    """An estimate of six characters per token, as in the service's guide."""
     fault: str | None
     chats: list[dict[str, Any]]
     """Each row as ``messages``, for engines that train and answer."""
 
 
 def check(data: bytes, task: Task, where: str, *, is_training: bool = True, beside: int = 0) -> Counted:
-    """Look at every line. ``beside``: validation rows, which count with the training rows of some families."""
+    """Check every line. ``beside``: validation rows, which some families count with the training rows."""
     chats: list[dict[str, Any]] = []
     faults: list[str] = []
     media: set[str] = set()
@@ -181,7 +181,7 @@ def _check_words(text: str, task: Task) -> None:
 
 
 def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict[str, Any]]:
-    """The words; where there are images or videos too, parts as chats have them."""
+    """The text; with images or videos, a list of parts as in chats."""
     if form == "claude" and isinstance(content, str):
         return content
     if not isinstance(content, list) or not content:
@@ -202,7 +202,7 @@ def _content(content: Any, task: Task, where: str, form: str) -> str | list[dict
 
 
 def _check_reasoning(value: Any, task: Task, where: str) -> None:
-    """Nova 2 also learns the reasoning; it is no part of the conversation that engines train on here."""
+    """Nova 2 also learns the reasoning; the conversations here do not include it."""
     reported = value.get("reasoningText") if isinstance(value, dict) else None
     if not task.base.startswith("amazon.nova-2"):
         raise RowFault(f"{where}: {task.base} takes no reasoning")
@@ -212,7 +212,7 @@ def _check_reasoning(value: Any, task: Task, where: str) -> None:
 
 
 def _media_of(turns: list[dict[str, Any]]) -> set[str]:
-    """``image`` and ``video``, as far as there are any."""
+    """The media in the content: ``image`` and ``video``."""
     return {kind for kind in _MEDIA if _count(turns, kind)}
 
 
@@ -228,7 +228,7 @@ def _count(turns: list[dict[str, Any]], kind: str) -> int:
 
 
 def _check_media(turns: list[dict[str, Any]], task: Task) -> None:
-    """How many images and videos a row may hold, and for what."""
+    """Check the number of images and videos in a row, and where they may occur."""
     media = _media_of(turns)
     if media and task.kind == "DISTILLATION":
         raise RowFault("distillation is of text alone")
@@ -239,7 +239,7 @@ def _check_media(turns: list[dict[str, Any]], task: Task) -> None:
 
 
 def _place(media: Any, kind: str, task: Task, where: str) -> str:
-    """Where an image or a video lies."""
+    """Check the location of an image or a video."""
     model = base_models.known(task.base)
     if model is None or kind not in model.inputs:
         raise RowFault(f"{where}: {task.base} takes no {kind}")

@@ -1,8 +1,8 @@
 """bedrock-runtime: Converse and InvokeModel, whole and as streams, answered by the engine.
 
 Shapes: botocore 1.44.5; InvokeModel's bodies are each family's own
-(https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html, seen 2026-11-21). What would change the
-answer and is not emulated (tools, guardrails) is refused.
+(https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html, seen 2026-11-21). Options that would change
+the answer and are not emulated (tools, guardrails) are refused.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "stop_sequence": "stop_s
 
 
 class Answer(NamedTuple):
-    """What was said, and how long it took."""
+    """An answer and its latency."""
 
     spoken: Spoken
     latency_ms: int
 
     @property
     def reason(self) -> str:
-        """Why it ended, in the service's word."""
+        """The service's stop reason."""
         return _REASONS.get(self.spoken.finish_reason, "end_turn")
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens in and out."""
+        """The numbers of input and output tokens."""
         prompt_tokens, said = self.spoken.prompt_tokens, self.spoken.completion_tokens
         return {"inputTokens": prompt_tokens, "outputTokens": said, "totalTokens": prompt_tokens + said}
 

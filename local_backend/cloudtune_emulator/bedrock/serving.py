@@ -1,7 +1,7 @@
-"""Which model an id of the runtime means: a deployment, provisioned units, an imported model, or a base.
+"""Resolves a runtime model id: a deployment, provisioned throughput, an imported model, or a base model.
 
-A custom model's own ARN does not answer: it has to be deployed first
-(https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-use.html; the words of the refusal are quoted
+A custom model's own ARN is not valid here: it has to be deployed first
+(https://docs.aws.amazon.com/bedrock/latest/userguide/model-customization-use.html; the error message is quoted
 in terricain/aioboto3#352; seen 2026-11-21).
 """
 
@@ -34,7 +34,7 @@ def answer(context: EmulatorContext, call: Call, messages: list[dict[str, Any]],
 
 
 def family(context: EmulatorContext, call: Call) -> str:
-    """Whose bodies the model speaks: nova, llama or imported."""
+    """The body format of the model: nova, llama or imported."""
     found = served(context, call)
     if ":imported-model/" in call.ids["modelId"]:
         return "imported"

@@ -1,4 +1,4 @@
-"""Provisioned throughput: units by the hour; with a commitment it cannot be deleted before that ends.
+"""Provisioned throughput: model units by the hour; with a commitment, it cannot be deleted before that ends.
 
 https://docs.aws.amazon.com/bedrock/latest/userguide/prov-throughput.html (seen 2026-11-21); shapes: botocore 1.44.5.
 """
@@ -119,7 +119,7 @@ def status(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
 
 
 def serving(context: EmulatorContext, one: dict[str, Any], now: float) -> str:
-    """The ARN of the model that answers now."""
+    """The ARN of the model that currently answers."""
     update = one["update"]
     is_done = update is not None and now >= update["at"] + context.settings.deploying_s
     return str(update["model"] if is_done else one["model"])

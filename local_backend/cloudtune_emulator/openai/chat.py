@@ -1,7 +1,7 @@
 """``/v1/chat/completions``, whole or as server-sent events.
 
-Shapes: openai 3.52.0, ``types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Only what a tuned model needs
-to be tried is answered; what a request may say is ``asked``'s business.
+Shapes: openai 3.52.0, ``types/chat/chat_completion.py`` and ``chat_completion_chunk.py``. Only the features for trying
+a tuned model are supported; ``chat_params`` checks the request's parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "functio
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """Answer a conversation."""
+    """Create a chat completion."""
     body = call.body
     model = asked_model(context, call)
     chat_params.refuse_chat(body)
@@ -50,7 +50,7 @@ def asked_model(context: EmulatorContext, call: Call) -> Served:
     if not isinstance(name, str) or not name:
         raise ApiError(400, "you must provide a model parameter", param="model")
     if call.api == "azure":
-        from cloudtune_emulator.azure import deployments  # which needs the models of this API
+        from cloudtune_emulator.azure import deployments  # it imports the models of this API
 
         return deployments.served(context, call, name)
     return models.find(context, call, name)
@@ -66,14 +66,14 @@ def _messages(given: Any) -> list[dict[str, Any]]:
 
 
 def _drawn(sampling: Sampling, number: int) -> Sampling:
-    """Each of several choices is drawn by a seed of its own."""
+    """Each of several choices is sampled with its own seed."""
     if number == 0 or sampling.seed is None:
         return sampling
     return msgspec.structs.replace(sampling, seed=sampling.seed + number)
 
 
 def _cut(spoken: Spoken, ends: Sequence[str]) -> Spoken:
-    """The answer up to the first of the stop sequences, which is not part of it."""
+    """The answer up to the first stop sequence, which is excluded."""
     found = [place for end in ends if (place := spoken.text.find(end)) >= 0]
     if not found:
         return spoken

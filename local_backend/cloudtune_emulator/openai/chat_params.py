@@ -1,7 +1,7 @@
-"""What a request for an answer may say: known fields, how to draw, which tools. The rest is refused, never ignored.
+"""Parameters of inference requests: known fields, sampling, tools. Others are refused, never ignored.
 
 Fields: openai 3.52.0, ``chat/completion_create_params.py`` and ``responses/response_create_params.py``. What would
-change the answer and is not emulated has the code ``not_emulated``: ignoring it would make a rehearsal lie.
+change the answer and is not emulated has the code ``not_emulated``: ignoring it would give wrong test results.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CHAT_PLAIN: dict[str, Any] = {
     "logprobs": False, "modalities": ["text"], "moderation": None, "presence_penalty": 0, "reasoning_effort": None,
     "top_logprobs": 0, "verbosity": None, "web_search_options": None,
 }  # fmt: skip
-"""The values that mean nothing special; others are not emulated."""
+"""The values with the default meaning; others are not emulated."""
 _RESPONSES_PLAIN: dict[str, Any] = {
     "background": False, "context_management": [], "conversation": None, "image": None, "include": [],
     "moderation": None, "previous_response_id": None, "prompt": None, "reasoning": None, "tool_choice": "none",
@@ -62,7 +62,7 @@ class _Text(msgspec.Struct):
 
 
 class _Chat(msgspec.Struct):
-    """The types of what is looked into."""
+    """The types of the fields that are read."""
 
     messages: list[_Message] | None = None
     tools: list[_Tool] | None = None
@@ -78,7 +78,7 @@ class _Response(msgspec.Struct):
 
 
 def refuse_chat(body: Mapping[str, Any]) -> None:
-    """Refuse what a chat completion does not take, or what is not emulated of it. Raises ApiError."""
+    """Refuse unknown parameters of a chat completion, and those that are not emulated. Raises ApiError."""
     if unknown := sorted(set(body) - CHAT):
         # As users quote it, e.g. brainlid/langchain's changelog of v0.1.6 (seen 2026-11-21).
         raise ApiError(400, f"Unrecognized request argument supplied: {unknown[0]}")
@@ -96,7 +96,7 @@ def refuse_chat(body: Mapping[str, Any]) -> None:
 
 
 def refuse_response(body: Mapping[str, Any]) -> None:
-    """The same of a response. Raises ApiError."""
+    """The same for a response. Raises ApiError."""
     if unknown := sorted(set(body) - RESPONSES):
         raise ApiError(400, f"Unknown parameter: '{unknown[0]}'.", param=unknown[0], code="unknown_parameter")
     fit(body, _Response)
@@ -113,7 +113,7 @@ def _refuse(body: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
 
 
 def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
-    """How to draw, checked. The first of ``limits`` that is given says how many tokens. Raises ApiError."""
+    """The validated sampling parameters. The first given field of ``limits`` is the token limit. Raises ApiError."""
     limit = next((name for name in limits if body.get(name) is not None), None)
     most = Sampling().max_tokens if limit is None else _whole(body, limit, 1)
     figures: dict[str, float] = {}
@@ -127,7 +127,7 @@ def sampled(body: Mapping[str, Any], *limits: str) -> Sampling:
 
 
 def choices(body: Mapping[str, Any]) -> int:
-    """How many answers are wanted. Raises ApiError."""
+    """The requested number of answers. Raises ApiError."""
     if body.get("n") is None:
         return 1
     wanted = _whole(body, "n", 1)
@@ -154,7 +154,7 @@ def _whole(body: Mapping[str, Any], name: str, least: int | None) -> int:
 
 
 def _offered(body: Mapping[str, Any]) -> bool:
-    """Whether the model may call tools. It may always leave it at words, so that only being made to is refused."""
+    """Whether the model may call tools. Text is always a valid answer, so only forced tool calls are refused."""
     tools, choice = body.get("tools") or [], body.get("tool_choice")
     if not isinstance(tools, list):
         raise ApiError(400, "Invalid 'tools': a list is needed.", param="tools")

@@ -1,8 +1,8 @@
-"""``POST /v1/fine_tuning/jobs``: what is refused at once, and what is left for the job to fail of.
+"""``POST /v1/fine_tuning/jobs``: which errors are refused at create, and which fail the job later.
 
 Fields and ranges: published OpenAPI description, ``CreateFineTuningJobRequest`` and the hyperparameter schemas
 (github.com/openai/openai-openapi, commit f85dbe2, seen 2026-11-21). There is no idempotency key: the same request
-again makes another job.
+creates another job.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _AZURE_TIERS = ("Standard", "GlobalStandard", "developerTier", "Developer", "Dat
 _COMMON: dict[str, tuple[float, float, bool]] = {
     "n_epochs": (1, 50, True), "batch_size": (1, 256, True), "learning_rate_multiplier": (0, math.inf, False),
 }  # fmt: skip
-"""Least, most, whole: least is excluded where the number need not be whole."""
+"""Minimum, maximum, integer: the minimum is excluded unless the number is an integer."""
 _RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
     "supervised": _COMMON,
     "dpo": _COMMON | {"beta": (0, 2, False)},
@@ -67,7 +67,7 @@ class _Integration(msgspec.Struct):
 
 
 class _Body(msgspec.Struct):
-    """The types of what is looked into; the rest is checked below, in the vendor's words."""
+    """The types of the fields that are read; the rest is checked below, with the vendor's messages."""
 
     method: _Method | None = None
     hyperparameters: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class _Body(msgspec.Struct):
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """Make a job."""
+    """Create a job."""
     body = call.body
     fit(body, _Body)
     _fields(call)
@@ -114,7 +114,7 @@ def _fields(call: Call) -> None:
     body = call.body
     known = KNOWN | ({"trainingType"} if call.api == "azure" else frozenset())
     if unknown := sorted(set(body) - known):
-        # https://github.com/openai/openai-openapi: CreateFineTuningJobRequest names no others.
+        # https://github.com/openai/openai-openapi: CreateFineTuningJobRequest has no others.
         message = f"Additional properties are not allowed ({', '.join(repr(name) for name in unknown)} unexpected)"
         raise ApiError(400, message, param=unknown[0], code="unknown_parameter")
     for name in ("model", "training_file"):
@@ -159,7 +159,7 @@ def _metadata(metadata: Any) -> None:
 
 
 def _method(body: dict[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """The method's name, what it has besides hyperparameters, and those with "auto" where nothing was said."""
+    """The method's name, its other settings, and its hyperparameters with "auto" where none is given."""
     method = body.get("method") or {"type": "supervised"}
     kind = method.get("type")
     if kind not in _RANGES:
@@ -202,7 +202,7 @@ def _in_range(name: str, value: Any, limits: tuple[float, float, bool] | None) -
 
 
 def _tunable(context: EmulatorContext, call: Call, method: str) -> str:
-    """The base model, or the refusal; a tuned model is trained on from its own base."""
+    """The base model, or an error. A tuned model continues from its own base."""
     name = call.body["model"]
     base = models.base_of(context, call, name)
     if base is None or method not in models.tunable(call.api)[base]:
@@ -226,7 +226,7 @@ def _daily(context: EmulatorContext, call: Call) -> None:
 
 
 def _file(context: EmulatorContext, call: Call, param: str) -> dict[str, Any]:
-    """A file that is there, is meant for training and is ready (openai-python #1224, seen 2026-11-21)."""
+    """A file that exists, has the right purpose and is ready (openai-python #1224, seen 2026-11-21)."""
     name = call.body[param]
     file = context.store.get("file", call.api, name) if isinstance(name, str) else None
     if file is None:

@@ -22,7 +22,7 @@ LARGEST = 512 * 1024 * 1024
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """Keep a file. The same bytes again make another file: there is no idempotency key and no hash."""
+    """Store a file. The same bytes create another file: there is no idempotency key and no hash."""
     sent = call.files.get("file")
     if sent is None:
         raise ApiError(400, "'file' is a required property", param="file")
@@ -39,7 +39,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 
 def checked_purpose(body: dict[str, Any]) -> str:
-    """The purpose, or the vendor's refusal."""
+    """The purpose, or the vendor's error."""
     purpose = body.get("purpose")
     if purpose is None:
         raise ApiError(400, "'purpose' is a required property", param="purpose")
@@ -68,7 +68,7 @@ def keep(
     context: EmulatorContext, call: Call, filename: str, purpose: str, stream: IO[bytes], expiry: int | None = None,
     *, file_id: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write a file into the store; also for the files that jobs make."""
+    """Write a file into the store; also used for result files."""
     name = file_id or new_id("file-")
     size = context.store.write(name, stream)
     if size > LARGEST and purpose == "fine-tune" and call.name == "files.create":
@@ -90,7 +90,7 @@ def view(context: EmulatorContext, api: Api, file: dict[str, Any], now: float) -
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
-    """Files, newest first unless asked otherwise."""
+    """Files, newest first by default."""
     order = call.query.get("order", "desc")
     if order not in ("asc", "desc"):
         raise ApiError(400, f"Invalid value for 'order': {order!r}. Expected 'asc' or 'desc'.", param="order")
@@ -113,7 +113,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 
 def content(context: EmulatorContext, call: Call) -> Reply:
-    """A file's bytes. Result files come as CSV, or base64 (users differ: a fault decides)."""
+    """A file's bytes. Result files are CSV, or base64 (users' reports differ: a fault decides)."""
     path = context.store.content(find(context, call)["id"])
     is_result = call.ids["file"].startswith("file-result")
     if is_result and context.faults.condition("base64_results", call.name):
@@ -122,7 +122,7 @@ def content(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """Forget a file. A second time it is not found."""
+    """Delete a file. A second deletion is 404."""
     file = find(context, call)
     context.store.remove("file", call.api, file["id"])
     context.store.erase(file["id"])

@@ -1,7 +1,7 @@
-"""``/v1/fine_tuning/jobs``: list, look at, cancel, pause, resume; events and checkpoints. Creating: ``creating``.
+"""``/v1/fine_tuning/jobs``: list, get, cancel, pause, resume; events and checkpoints. Create: ``create_job``.
 
 Shapes: openai 3.52.0, ``types/fine_tuning``. Page sizes and cursors: published OpenAPI description,
-``listPaginatedFineTuningJobs`` and its neighbours (github.com/openai/openai-openapi, commit f85dbe2, seen 2026-11-21).
+``listPaginatedFineTuningJobs`` and related calls (github.com/openai/openai-openapi, commit f85dbe2, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from cloudtune_emulator.context import EmulatorContext
 
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-"""Of a result file (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
+"""Header of a result file (https://developers.openai.com/api/docs/guides/supervised-fine-tuning, seen 2026-11-21)."""
 _AUTO = {"beta": 0.1, "compute_multiplier": 1.0, "eval_interval": 5, "eval_samples": 1}
-"""What "auto" becomes where nothing else decides; the vendor's own choice is not documented."""
+"""The values for "auto" if nothing else sets them; the vendor's own choice is not documented."""
 _NAMES = {"train_accuracy": "train_mean_token_accuracy"}
 
 
 def view(context: EmulatorContext, job: dict[str, Any], seen: JobStatus, now: float) -> dict[str, Any]:
-    """The job object. What was "auto" is told resolved once the files are validated."""
+    """The job object. "auto" is replaced by the resolved value once the files are validated."""
     requested, course = job["request"], job["course"]
     is_known = seen.word != "validating_files" and not (seen.word == "failed" and seen.started_at is None)
     figures = {
@@ -71,7 +71,7 @@ def _stamped(context: EmulatorContext, moment: float | None) -> int | None:
 
 
 def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
-    """The end of a job that has ended by now. One that succeeded leaves its result file."""
+    """The end of a job that is over. A succeeded job has a result file."""
     seen = context.engine.status(job, now)
     if seen.word not in ENDED:
         return None
@@ -114,14 +114,14 @@ def _shown(context: EmulatorContext, job: dict[str, Any], call: Call) -> dict[st
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
-    """Jobs, newest first, 20 a page; ``metadata[k]=v`` filters, ``metadata=null`` shows those without any."""
+    """Jobs, newest first, 20 a page; ``metadata[k]=v`` filters, ``metadata=null`` returns those without any."""
     jobs = list(reversed(context.store.all("job", call.api)))
     if lag := context.faults.condition("list_lag", call.name):
         jobs = [job for job in jobs if job["created"] <= call.now - lag.seconds]
     # Azure promises no filter, and its jobs do not show metadata (learn.microsoft.com, REST reference, 2026-11-21).
     if call.api != "azure" and not context.faults.condition("ignore_filter", call.name):
         jobs = [job for job in jobs if _matches(job["request"].get("metadata"), call)]
-    # Only the page that is shown is computed.
+    # Only the returned page is computed.
     body = page(jobs, call, default=20, most=1000)
     body["data"] = [_shown(context, job, call) for job in body["data"]]
     return Reply(body=body)
@@ -135,17 +135,17 @@ def _matches(metadata: dict[str, str] | None, call: Call) -> bool:
 
 
 def cancel(context: EmulatorContext, call: Call) -> Reply:
-    """Stop a job that has not ended."""
+    """Cancel an active job."""
     return _act(context, call, "cancel", frozenset({"validating_files", "queued", "running", "pausing", "paused"}))
 
 
 def pause(context: EmulatorContext, call: Call) -> Reply:
-    """Let a running job stand still."""
+    """Pause a running job."""
     return _act(context, call, "pause", frozenset({"running"}))
 
 
 def resume(context: EmulatorContext, call: Call) -> Reply:
-    """Let a paused job go on."""
+    """Resume a paused job."""
     return _act(context, call, "resume", frozenset({"paused"}))
 
 
@@ -154,7 +154,7 @@ def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str
         job = find(context, call)
         word = context.status(job, call.now).word
         if word not in allowed:
-            # Which words the vendor uses is not documented; the status is a 4xx
+            # The vendor's message is not documented; the status is a 4xx
             # (published OpenAPI description, pauseFineTuningJob, seen 2026-11-21).
             text = f"Job has already completed: {job['id']}" if word in ENDED else f"Cannot {kind} a job that is {word}"
             raise ApiError(400, text, code="invalid_job_state")
@@ -164,7 +164,7 @@ def _act(context: EmulatorContext, call: Call, kind: str, allowed: frozenset[str
 
 
 def events(context: EmulatorContext, call: Call) -> Reply:
-    """What happened, newest first."""
+    """The job's events, newest first."""
     job = find(context, call)
     reported = context.status(job, call.now).events
     views = [_event(context, job, event) for event in reported][::-1]
@@ -175,7 +175,7 @@ def events(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _event(context: EmulatorContext, job: dict[str, Any], event: Occurrence) -> dict[str, Any]:
-    # The id is made of what the event is, so that it stays the same whatever is told around it.
+    # The id is derived from the event itself, so that other events do not change it.
     digest = hashlib.sha256(f"{job['id']}/{event.at}/{event.message}".encode()).hexdigest()[:24]
     return {
         "object": "fine_tuning.job.event", "id": f"ftevent-{digest}", "created_at": context.stamp(event.at),

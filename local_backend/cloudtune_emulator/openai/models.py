@@ -1,4 +1,4 @@
-"""``/v1/models``: base models, tuned ones and their checkpoints; who may be tuned, and what tuned ones are called.
+"""``/v1/models``: base models, tuned ones and their checkpoints; which can be tuned, and how tuned models are named.
 
 Which base takes which method: https://developers.openai.com/api/docs/guides/model-optimization and
 https://developers.openai.com/api/docs/deprecations (seen 2026-11-21); Azure's list:
@@ -25,18 +25,18 @@ TUNABLE: dict[str, frozenset[str]] = {
     "gpt-4o-2024-08-06": _BOTH,
     "gpt-4o-2024-11-20": _BOTH,
     "gpt-4o-mini-2024-07-18": _BOTH,
-    # Shut at OpenAI since 2026-10-23, alive on Azure: kept, so that reinforcement jobs can be rehearsed.
+    # Closed at OpenAI since 2026-10-23, available on Azure: included, so that reinforcement jobs can be tested.
     "o4-mini-2025-04-16": frozenset({"reinforcement"}),
 }
 
 
 def tunable(api: Api) -> dict[str, frozenset[str]]:
-    """Who may be tuned there, by which methods."""
+    """The models that can be tuned there, and with which methods."""
     return mantle.TUNABLE if api == "mantle" else TUNABLE
 
 
 _MADE = 1_744_316_542
-"""When the base models say they were made."""
+"""The creation time of the base models."""
 
 
 def tuned_name(context: EmulatorContext, api: Api, base: str, suffix: str | None, job_id: str) -> str:
@@ -48,7 +48,7 @@ def tuned_name(context: EmulatorContext, api: Api, base: str, suffix: str | None
 
 
 def list_(context: EmulatorContext, call: Call) -> Reply:
-    """Everything that can be asked or looked at."""
+    """All models."""
     tuned = [_view(context, one.name, one.job) for one in _tuned(context, call) if one.step is None]
     bases = [_view(context, name, None) for name in tunable(call.api)]
     return Reply(body={"object": "list", "data": [*bases, *tuned]})
@@ -61,7 +61,7 @@ def get(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """Delete a tuned model; a base model cannot be. A second time it is not found."""
+    """Delete a tuned model; a base model cannot be deleted. A second deletion is 404."""
     found = find(context, call, call.ids["model"])
     if found.job is None:
         raise ApiError(403, f"You cannot delete {found.name}: it is not yours.", code="model_not_owned")
@@ -72,7 +72,7 @@ def delete(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _refuse_deployed(context: EmulatorContext, call: Call, name: str) -> None:
-    """Deployments go first (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21)."""
+    """Deployments have to be deleted first (learn.microsoft.com, fine-tuning how-to, seen 2026-11-21)."""
     for one in context.store.all("deployment", "azure"):
         if one["model"]["name"] == name and one["deleting"] is None:
             message = f"The model {name} is deployed as {one['id']}. Delete the deployment first."
@@ -91,7 +91,7 @@ def find(context: EmulatorContext, call: Call, name: str) -> Served:
 
 
 def base_of(context: EmulatorContext, call: Call, name: str) -> str | None:
-    """The base that a job on that model trains, or None where there is no such model."""
+    """The base that a job on that model trains, or None if the model does not exist."""
     try:
         return find(context, call, name).base
     except ApiError:

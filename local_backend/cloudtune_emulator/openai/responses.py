@@ -1,4 +1,4 @@
-"""``POST /v1/responses``, whole or as server-sent events. Nothing is kept: there is no get afterwards.
+"""``POST /v1/responses``, whole or as server-sent events. Nothing is stored: there is no retrieve call.
 
 Shapes and the order of the events: openai 3.52.0, ``types/responses``.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """Answer an input: a string, or a list of messages."""
+    """Create a response to a string, or to a list of messages."""
     model = chat.asked_model(context, call)
     chat_params.refuse_response(call.body)
     messages = _messages(call.body)

@@ -1,4 +1,4 @@
-"""Which call a path is. The names are what faults are aimed at."""
+"""The paths and their calls. Faults are selected by the calls' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the service refuses in the messages of one training row: calls without results, names, images, special tokens.
+"""Validation of the messages of one training row: calls without results, names, images, special tokens.
 
 Sources: https://developers.openai.com/api/docs/guides/function-calling, .../vision-fine-tuning, the published OpenAPI
 schema, and reports of the errors: https://github.com/johny-b/llmcomp/issues/59 (tokens),
@@ -25,7 +25,7 @@ _OTHER_KINDS = frozenset({"avif", "bmp", "gif", "heic", "heif", "ico", "pdf", "p
 
 
 class RowFault(Exception):
-    """What is wrong with one line."""
+    """The error of one line."""
 
 
 def messages_of(value: Any, where: str) -> list[dict[str, Any]]:
@@ -89,7 +89,7 @@ def _check_call(call: Any, where: str) -> None:
 
 
 def check_calls(messages: list[dict[str, Any]]) -> None:
-    """Each call has its result at once, and each result its call; the last turn's calls need none. Raises RowFault."""
+    """Each call is directly followed by its result; the last turn's calls need none. Raises RowFault."""
     waiting: set[str] = set()
     for index, message in enumerate(messages):
         if message["role"] == "tool":
@@ -108,7 +108,7 @@ def check_calls(messages: list[dict[str, Any]]) -> None:
 
 
 def check_tools(tools: Any) -> None:
-    """The tools that a row declares. Raises RowFault."""
+    """Check the tools of a row. Raises RowFault."""
     if tools is None:
         return
     if not isinstance(tools, list) or len(tools) > _MOST_TOOLS:
@@ -122,7 +122,7 @@ def check_tools(tools: Any) -> None:
 
 
 def check_images(messages: Iterable[dict[str, Any]], *, allowed: bool) -> None:
-    """The images of a row. ``allowed``: the model and the method take some. Raises RowFault."""
+    """Check the images of a row. ``allowed``: the model and the method accept images. Raises RowFault."""
     count = 0
     for message in messages:
         for part in message["content"] if isinstance(message.get("content"), list) else ():

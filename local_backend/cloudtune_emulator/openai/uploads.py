@@ -1,4 +1,4 @@
-"""``/v1/uploads``: a large file in parts. There is no get and no list, as at the vendor.
+"""``/v1/uploads``: a large file in parts. As at the vendor, there is no get and no list.
 
 Parts of at most 64 MB, 8 GB in all, an hour to complete: published OpenAPI description, ``/uploads``
 (github.com/openai/openai-openapi, commit f85dbe2, seen 2026-11-21). Shapes: openai 3.52.0, ``types/upload.py``.
@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """Open an upload."""
+    """Create an upload."""
     body = call.body
     for name in ("filename", "mime_type"):
         if not isinstance(body.get(name), str) or not body[name]:
@@ -39,7 +39,7 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 
 def part(context: EmulatorContext, call: Call) -> Reply:
-    """Add a part; the order is told at the end, so parts may come in any."""
+    """Add a part. Completion sets the order, so parts can arrive in any order."""
     upload = _pending(context, call)
     sent = call.files.get("data")
     if sent is None:
@@ -57,7 +57,7 @@ def part(context: EmulatorContext, call: Call) -> Reply:
 
 
 def complete(context: EmulatorContext, call: Call) -> Reply:
-    """Make the file of the parts, in the order given; their sizes must add up to what was announced."""
+    """Assemble the file from the parts, in the given order; their sizes must add up to the declared size."""
     upload = _pending(context, call)
     names = call.body.get("part_ids")
     if not isinstance(names, list) or not names:
@@ -87,7 +87,7 @@ def complete(context: EmulatorContext, call: Call) -> Reply:
 
 
 def cancel(context: EmulatorContext, call: Call) -> Reply:
-    """Give an upload up."""
+    """Cancel an upload."""
     upload = _pending(context, call)
     upload["status"] = "cancelled"
     context.store.save("upload", call.api, upload)

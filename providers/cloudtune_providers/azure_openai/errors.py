@@ -17,7 +17,7 @@ from cloudtune.errors import (
     RateLimited,
     Unavailable,
 )
-from cloudtune_providers.openai_dialect.errors import clean, retry_after
+from cloudtune_providers.openai_dialect.errors import clean, redirected, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,6 +60,8 @@ def to_error(error: Any, what: str, secrets: Iterable[str]) -> CloudtuneError:
         return QuotaExceeded(message)
     if status == 429:
         return RateLimited(message, retry_after=retry_after(error.response.headers))
+    if 300 <= status < 400:
+        return redirected(what, error.response.request.url, error.response.headers)
     if status < 400:  # a page instead of JSON, or JSON of another shape
         return InvalidResponse(message, hint=_ADDRESS_HINT)
     if status >= 500 or status == 408:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cloudtune.errors import ConfigError, Problem
+from cloudtune_providers.openai_dialect.sdk_client import http_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ def connected(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> ope
     if not address:
         raise ConfigError([Problem(code="setting", field="backends.azure_openai.endpoint", message="it is not set")])
     key: Any = options.key()
-    common: dict[str, Any] = {"timeout": options.timeout, "max_retries": 0}
+    common: dict[str, Any] = {"timeout": options.timeout, "max_retries": 0, "http_client": http_client()}
     if options.api == "v1":
         return openai.OpenAI(base_url=f"{address}/openai/v1/", api_key=key or _tokens(sign_in or SignIn()), **common)
     # An explicit credential wins over AZURE_OPENAI_AD_TOKEN, which would otherwise win over the key.
@@ -83,6 +84,7 @@ def managed(options: AzureOpenAIOptions, sign_in: SignIn | None = None) -> Cogni
         retry_total=0,
         base_url=options.management_url,
         transport=closing_transport(options.timeout),
+        permit_redirects=False,
         **more,
     )
 
@@ -96,7 +98,7 @@ def workspace_client(options: AzureOpenAIOptions, sign_in: SignIn | None = None)
     subscription, group, _ = options.place()
     return MLClient(
         credential, subscription, group, options.workspace, enable_telemetry=False, show_progress=False, retry_total=0,
-        transport=closing_transport(options.timeout), **more,
+        transport=closing_transport(options.timeout), permit_redirects=False, **more,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from cloudtune.plan import output_ref
 from cloudtune_providers.bedrock.responses import NAME
 from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.requests import OUR_KEYS, Traits, metadata_of, method_of, plan_of, settings_of
-from cloudtune_providers.openai_dialect.sdk_client import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,7 +151,9 @@ def connected(address: str, timeout: float) -> openai.OpenAI:
             hint=f"create one in the Bedrock console, and set {KEY}",
         )
     nobody: Any = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
-    return openai.OpenAI(api_key=key, base_url=address, timeout=timeout, max_retries=0, default_headers=nobody)
+    return openai.OpenAI(
+        api_key=key, base_url=address, timeout=timeout, max_retries=0, default_headers=nobody, http_client=http_client()
+    )
 
 
 def is_installed() -> bool:

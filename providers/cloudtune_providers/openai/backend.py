@@ -13,7 +13,7 @@ from cloudtune_providers.openai_dialect.account import Account
 from cloudtune_providers.openai_dialect.delegation import DelegatingBackend
 from cloudtune_providers.openai_dialect.row_rules import rules_for
 from cloudtune_providers.openai_dialect.rules import Rules, is_loopback
-from cloudtune_providers.openai_dialect.sdk_client import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
 from cloudtune_providers.openai_dialect.targets import target_of
 
 if TYPE_CHECKING:
@@ -124,4 +124,5 @@ def connected(options: OpenAIOptions) -> openai.OpenAI:
         project=options.project,
         timeout=options.timeout,
         max_retries=0,
+        http_client=http_client(),
     )

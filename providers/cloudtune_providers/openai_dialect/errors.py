@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
 
 from cloudtune.errors import (
     BackendError,
@@ -44,6 +45,7 @@ _REFUSED: dict[int, type[CloudtuneError]] = {
     413: InvalidRequest, 415: InvalidRequest, 422: InvalidRequest,
 }  # fmt: skip
 _ADDRESS_HINT = "check that the address is the API's"
+_REDIRECT_HINT = "cloudtune follows no redirects, so that your data goes only to the address that you set: check it"
 _KEY_HINT = "check that the key is valid for the endpoint and project in use: `cloudtune config show`"
 
 
@@ -66,11 +68,23 @@ def to_error(
         return RateLimited(message, retry_after=retry_after(error.response.headers), hint=hint)  # type: ignore[attr-defined]
     if status >= 500 or status == 408:
         return Unavailable(message)
-    if status < 400:  # a login page behind a redirect, or a body that the SDK cannot read
+    if 300 <= status < 400:
+        return redirected(what, str(error.response.url), error.response.headers)  # type: ignore[attr-defined]
+    if status < 400:  # a body that the SDK cannot read
         return InvalidResponse(message, hint=_ADDRESS_HINT)
     if status == 404:
         return missing(message, hint=hint)
     return _REFUSED.get(status, BackendError)(message, hint=hint or (_KEY_HINT if status == 401 else None))
+
+
+def redirected(what: str, url: str, headers: Mapping[str, str]) -> InvalidResponse:
+    """The error for a redirect of a request to ``url``. It names only the origin: the rest can hold secrets."""
+    try:
+        target = urlsplit(urljoin(url, headers.get("location", "")))
+        origin = f"{target.scheme}://{target.netloc.rpartition('@')[2]}"
+    except ValueError:
+        origin = "an invalid address"
+    return InvalidResponse(f"{what}: the service redirects to {origin}", hint=_REDIRECT_HINT)
 
 
 def _words(error: Exception) -> str:

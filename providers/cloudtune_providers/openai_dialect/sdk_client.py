@@ -13,6 +13,7 @@ from cloudtune_providers.openai_dialect.errors import to_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import httpx2
     import openai
 
 MOST_PAGES = 1000
@@ -100,6 +101,13 @@ class Wire:
         """The entries of those pages."""
         for page in self.pages(call, what, **query):
             yield from page
+
+
+def http_client() -> httpx2.Client:
+    """The SDK's own HTTP client, but one that follows no redirects: a 307 or 308 repeats an upload to any host."""
+    import openai
+
+    return openai.DefaultHttpxClient(follow_redirects=False)
 
 
 def _entries(page: Any) -> list[Any]:

@@ -133,6 +133,9 @@ class Storage:
         if key:
             credential = {"account_name": store.account_name, "account_key": key}
         service = self._connections.enter_context(
-            BlobServiceClient(url, credential=credential, retry_total=0, transport=closing_transport(self._timeout))
-        )
+            BlobServiceClient(
+                url, credential=credential, retry_total=0, transport=closing_transport(self._timeout),
+                permit_redirects=False,
+            )
+        )  # fmt: skip
         return service.get_container_client(str(store.container_name))

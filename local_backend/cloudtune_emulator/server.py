@@ -1,4 +1,4 @@
-"""The emulator as an object: listens, tells the environment that points a client at it, and stops."""
+"""The emulator's server: starts, stops, and returns the environment variables that point a client at it."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 _SHORTEST_KEY = 16
 _TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")
-"""Where OpenSSL and Python, requests (azure-core), botocore, curl and Node look for whom to trust."""
+"""The CA variables of OpenSSL and Python, requests (azure-core), botocore, curl and Node."""
 
 _OURS = "CLOUDTUNE_BACKENDS__AZURE_OPENAI__"
 _BEDROCK_KEY = "AWS_BEARER_TOKEN_BEDROCK"
 
 
 class Emulator:
-    """One server with its store and its engine. A context manager: starts a thread, stops it at the end.
+    """A server with its store and its engine. As a context manager it starts a thread, and stops it at the end.
 
-    ``port`` 0 takes a free one. ``clock`` is where time comes from (a test's fake clock, say) and ``scale`` how fast it
-    passes: 0 stands still until ``emulator.clock.advance``. ``tls`` serves https, by an authority made for this server.
-    ``limits`` are what HTTP clients may hold.
+    ``port`` 0 picks a free one. ``clock`` is the source of time (e.g. a test's fake clock) and ``scale`` its speed: 0
+    pauses the clock until ``emulator.clock.advance``. ``tls`` serves https, with a CA created for this server.
+    ``limits`` are the limits on HTTP clients.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a path."""
+        """The server's URL, without a path."""
         host, port = self._host, self._port
         scheme = "http" if self._trusted is None else "https"
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -107,7 +107,7 @@ class Emulator:
 
     @property
     def script(self) -> Script:
-        """How scripted jobs made from now on will go; can be set."""
+        """The script of jobs created from now on; can be set."""
         return self._scripted().script
 
     @script.setter
@@ -121,20 +121,20 @@ class Emulator:
 
     @property
     def requests(self) -> list[dict[str, Any]]:
-        """What was asked, oldest first: call, body, status, whether it was acted on."""
+        """The requests, oldest first: call, body, status, whether it was executed."""
         return list(self.app.seen)
 
     def census(self) -> dict[str, Any]:
-        """How much the store holds of everything."""
+        """The number of resources of each kind in the store."""
         self.settle()
         return census(self.context)
 
     def settle(self) -> None:
-        """Record what time has brought. Requests do so themselves: for who reads the store without one."""
+        """Record all state changes until now. Requests do this; call it before reading the store directly."""
         settle(self.context, self.clock.now())
 
     def environment(self) -> dict[str, str]:
-        """What points any client of the vendors at this emulator."""
+        """The environment variables that point the vendors' clients at this emulator."""
         settings = self.settings
         trust = {} if self._trusted is None else dict.fromkeys(_TRUST, str(self._trusted))
         return (
@@ -147,13 +147,13 @@ class Emulator:
                 "AZURE_OPENAI_API_KEY": settings.azure_key,
                 "OPENAI_API_VERSION": "2025-04-01-preview",
                 "AZURE_SUBSCRIPTION_ID": settings.subscription,
-                "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch; it allows plain http then
+                "AZUREML_DEV_URL_MFE": self.url,  # azure-ai-ml's own switch, which allows plain http
                 # Azure's SDKs have no variables for the management plane, so these are cloudtune's settings.
                 f"{_OURS}MANAGEMENT_URL": self.url,
                 f"{_OURS}MANAGEMENT_TOKEN": settings.azure_token,
                 f"{_OURS}RESOURCE_GROUP": settings.resource_group,
                 f"{_OURS}ACCOUNT": settings.account,
-                f"{_OURS}WORKSPACE": "emulated",  # any name is one
+                f"{_OURS}WORKSPACE": "emulated",  # any name is accepted
                 f"{_OURS}STORAGE_URL": f"{self.url}{storage.ROOT}{settings.account}",
             }
             | self._aws()
@@ -162,7 +162,7 @@ class Emulator:
     def _aws(self) -> dict[str, str]:
         settings = self.settings
         role = f"arn:aws:iam::{settings.aws_account}:role/{settings.aws_role}"
-        # A script finds bucket and role by the last two; cloudtune's own back ends by their settings.
+        # Scripts read the bucket and the role from the last two variables; cloudtune's back ends use settings.
         backend_settings = {
             f"CLOUDTUNE_BACKENDS__{name}__{field}": value
             for name in ("BEDROCK", "SAGEMAKER", "JUMPSTART")
@@ -178,14 +178,14 @@ class Emulator:
                 "AWS_ACCESS_KEY_ID": settings.aws_key,
                 "AWS_SECRET_ACCESS_KEY": settings.aws_secret,
                 "AWS_DEFAULT_REGION": settings.aws_region,
-                "AWS_EC2_METADATA_DISABLED": "true",  # nobody is to be asked for other credentials
+                "AWS_EC2_METADATA_DISABLED": "true",  # clients must not look for other credentials
                 "EMULATED_BUCKET": settings.aws_bucket,
                 "EMULATED_ROLE": role,
             }
         )
 
     def remarks(self) -> tuple[str, ...]:
-        """What else may be set, a line each, and for what."""
+        """Other settings, one per line, with their purpose."""
         if self._trusted is not None:
             return ()
         key = f"{_BEDROCK_KEY}={self.settings.bedrock_api_key}"
@@ -198,7 +198,7 @@ class Emulator:
         return self
 
     def stop(self) -> None:
-        """Stop listening and let go of everything. Harmless when repeated."""
+        """Stop listening and release all resources. Idempotent."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -209,7 +209,7 @@ class Emulator:
 
 
 def _fill_aws(context: EmulatorContext) -> None:
-    """What AWS has that no customer made, and moto does not keep."""
+    """Create AWS-owned resources, which moto does not save."""
     hub.seed_caches(context)
     logs.restore(context)
 
@@ -233,7 +233,7 @@ def _tls(host: str, trusted: Path) -> ssl.SSLContext:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
+    """Whether the address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -259,13 +259,13 @@ def check_exposure(host: str, settings: Settings, *, allowed: bool, tls: bool) -
 def _engine(settings: Settings, store: Store) -> Engine:
     if settings.engine == "script":
         return ScriptEngine()
-    from cloudtune_emulator.train_engine import TrainEngine  # which loads the whole of core, and the local back end
+    from cloudtune_emulator.train_engine import TrainEngine  # lazy: loads all of cloudtune and the local back end
 
     return TrainEngine(store, settings.models)
 
 
 def _trainer(settings: Settings, store: Store) -> Trainer:
-    """What moves SageMaker's jobs, which bring their own program."""
+    """The engine of SageMaker's jobs."""
     if settings.engine == "script":
         return ScriptTrainer()
     from cloudtune_emulator.sagemaker.train_engine import TrainTrainer

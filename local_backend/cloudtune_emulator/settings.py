@@ -1,4 +1,4 @@
-"""What an emulator is started with."""
+"""Settings of an emulator."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     organization: str = "org-emulated"
     azure_key: str = ""
     azure_token: str = ""
-    """What counts as an Entra token on the data and the management plane."""
+    """The Entra token of the data plane and the management plane."""
     subscription: str = "00000000-0000-0000-0000-000000000000"
     resource_group: str = "emulated"
     account: str = "emulated"
     location: str = "swedencentral"
     aws_account: str = "123456789012"
     aws_region: str = "us-east-1"
-    """Where the bucket lies, and where calls with a Bedrock API key belong."""
+    """The region of the bucket, and of calls with a Bedrock API key."""
     aws_key: str = ""
     aws_secret: str = ""
     aws_bucket: str = "cloudtune-emulated"
-    """A bucket that is there from the start; so is a role that Bedrock and SageMaker may take on."""
+    """The initial bucket. There is also an initial role that Bedrock and SageMaker can assume."""
     aws_role: str = "cloudtune-emulated"
     sagemaker_quotas: dict[str, float] = {}
-    """Quotas by name, e.g. ``ml.g5.2xlarge for training job usage``, over what the emulator has of itself."""
+    """Quotas by name, e.g. ``ml.g5.2xlarge for training job usage``, in addition to the emulator's defaults."""
     bedrock_api_key: str = ""
-    """What opens Bedrock without a signature (``AWS_BEARER_TOKEN_BEDROCK``)."""
+    """The key for Bedrock without a signature (``AWS_BEARER_TOKEN_BEDROCK``)."""
     admin_token: str = ""
     """The bearer token of ``/_emulator``."""
     store: Path | None = None
-    """A folder that keeps everything over a restart; None forgets it all at the end."""
+    """The folder that persists all state over a restart; with None, state is lost at the end."""
     models: Path | None = None
-    """Which local model stands for which of the vendor's (the ``train`` engine): a JSON file, see ``basemodels``."""
+    """The local models used in place of the vendors' (``train`` engine): a JSON file, see ``base_models``."""
     processing_s: float = 0.0
     """How long a new file is ``uploaded`` (Azure: ``pending``) before it is ``processed``."""
     deploying_s: float = 2.0

@@ -1,8 +1,8 @@
-"""What time changes in the store: jobs that have ended leave their results, and copies follow their scaling policies.
+"""Time-dependent changes to the store: ended jobs get their results, and scaling policies change the number of copies.
 
-State changes here and by writes, and nowhere else. The server settles the store before it acts on a request, so that
-what handlers read depends on the records and on the time, and not on what was read before. Beside the engine that
-trains it also settles once a second, because such jobs run without requests.
+State changes only here and by write requests. The server settles the store before it executes a request, so that reads
+depend on the records and on the time, and not on earlier reads. With the ``train`` engine it also settles once a
+second, because such jobs run without requests.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def settle(context: EmulatorContext, now: float) -> None:
-    """Record all that has come to its end by now, in the order in which it ended."""
+    """Record everything that has ended by now, in the order of the ends."""
     store = context.store
     with store.alone():
         store.keep_time(now)
@@ -39,7 +39,7 @@ def settle(context: EmulatorContext, now: float) -> None:
 
 
 class Ticker:
-    """Settles again and again from a thread of its own, until it is stopped."""
+    """Settles periodically in its own thread, until it is stopped."""
 
     def __init__(self, context: EmulatorContext, every_s: float = 1.0) -> None:
         self._context = context
@@ -52,11 +52,11 @@ class Ticker:
         while not self._stopped.wait(self._every_s):
             try:
                 settle(self._context, self._context.clock.now())
-            except Exception:  # noqa: BLE001 - logged, and tried again in a second
+            except Exception:  # noqa: BLE001 - logged, and retried in a second
                 _LOG.exception("the store could not be settled")
 
     def close(self) -> None:
-        """Stop, once what is being recorded is recorded."""
+        """Stop after the current settlement."""
         self._stopped.set()
         self._thread.join()
 
@@ -78,7 +78,7 @@ def _record(context: EmulatorContext, end: Ended, stored: Stored) -> None:
     with context.store.transaction():
         try:
             end.record()
-        except (ApiError, CloudtuneError, NoSuch) as error:  # a bucket or a group that was deleted meanwhile
+        except (ApiError, CloudtuneError, NoSuch) as error:  # a bucket or a group was deleted meanwhile
             _LOG.warning("%s %s cannot leave all of its results: %s", stored.kind, stored.document["id"], error)
         stored.document["settled"] = True
         context.store.save(stored.kind, stored.api, stored.document)

@@ -1,7 +1,7 @@
-"""What the emulated vendors keep: documents in SQLite (a file, or memory) and contents in files.
+"""The state of the emulated vendors: documents in SQLite (a file, or memory) and contents in files.
 
-A document is a dict with an ``id``; ``kind`` (file, upload, job, model, deployment ...) and ``api`` (whose account)
-say which shelf it lies on. Order of creation is kept.
+A document is a dict with an ``id``. ``kind`` (file, upload, job, model, deployment ...) and ``api`` (the account) form
+its namespace. The creation order is preserved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CREATE INDEX IF NOT EXISTS unsettled ON documents (seq) WHERE {_UNSETTLED};
 
 
 class Stored(NamedTuple):
-    """A document and where it lies."""
+    """A document and its namespace."""
 
     kind: str
     api: str
@@ -44,15 +44,15 @@ class Stored(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """Something that has come to its end."""
+    """Something that has ended."""
 
     at: float
     record: Callable[[], None]
-    """Writes what it leaves. May change its document, which the caller saves."""
+    """Writes its results. May change its document, which the caller saves."""
 
 
 class Store:
-    """Safe to use from several threads. ``folder`` None keeps everything until `close`."""
+    """Thread-safe. With ``folder`` None, data are kept until `close`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._lock = threading.RLock()
@@ -71,7 +71,7 @@ class Store:
         self._moment = float((self.get("clock", "", "clock") or {"now": 0.0})["now"])
 
     def close(self) -> None:
-        """Let go; forgets everything unless a folder was given."""
+        """Close the store; deletes everything unless a folder was given."""
         with self._lock:
             self._db.close()
         if self._held is not None:
@@ -81,13 +81,13 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else reads or writes in here: for look-then-write."""
+        """Exclude other readers and writers, for reading before writing."""
         with self._lock:
             yield
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """As `alone`; and either all documents are written or none."""
+        """As `alone`, and a transaction: either all documents are written or none."""
         with self._lock:
             self._db.execute("BEGIN")
             try:
@@ -101,11 +101,11 @@ class Store:
 
     @property
     def moment(self) -> float:
-        """The latest time that was kept; 0 if none was."""
+        """The latest saved time; 0 if there is none."""
         return self._moment
 
     def keep_time(self, now: float) -> None:
-        """Keep what time it is where that is ahead of the world's: time must not run backwards over a restart."""
+        """Save the time if it is ahead of the machine's: time must not run backwards over a restart."""
         if not self.is_kept or now <= max(self._moment, time.time()):
             return
         with self._lock:
@@ -119,14 +119,14 @@ class Store:
     # -- documents -----------------------------------------------------------------------------------------------
 
     def add(self, kind: str, api: str, document: dict[str, Any]) -> dict[str, Any]:
-        """Keep a new document. Raises sqlite3.IntegrityError if its id is taken."""
+        """Insert a new document. Raises sqlite3.IntegrityError if its id exists."""
         row = (kind, api, document["id"], _text(document))
         with self._lock:
             self._db.execute("INSERT INTO documents (kind, api, id, body) VALUES (?, ?, ?, ?)", row)
         return document
 
     def save(self, kind: str, api: str, document: dict[str, Any]) -> None:
-        """Write a document that is there already."""
+        """Update an existing document."""
         with self._lock:
             self._db.execute(
                 "UPDATE documents SET body = ? WHERE kind = ? AND api = ? AND id = ?",
@@ -142,7 +142,7 @@ class Store:
         return _document(row[0]) if row else None
 
     def all(self, kind: str, api: str | None = None) -> list[dict[str, Any]]:
-        """Every document of a kind, oldest first; of one API, or of all."""
+        """Every document of a kind, oldest first; of one API, or of all APIs."""
         with self._lock:
             rows = self._db.execute(
                 "SELECT body FROM documents WHERE kind = ? AND (? IS NULL OR api = ?) ORDER BY seq", (kind, api, api)
@@ -150,13 +150,13 @@ class Store:
         return [_document(row[0]) for row in rows]
 
     def unsettled(self) -> list[Stored]:
-        """Every document that says ``"settled": false``, oldest first."""
+        """Every document with ``"settled": false``, oldest first."""
         with self._lock:
             rows = self._db.execute(f"SELECT kind, api, body FROM documents WHERE {_UNSETTLED} ORDER BY seq")  # noqa: S608
             return [Stored(kind, api, _document(body)) for kind, api, body in rows]
 
     def remove(self, kind: str, api: str, name: str) -> bool:
-        """Forget a document; says whether it was there."""
+        """Delete a document; returns whether it existed."""
         with self._lock:
             gone = self._db.execute(
                 "DELETE FROM documents WHERE kind = ? AND api = ? AND id = ?", (kind, api, name)
@@ -164,7 +164,7 @@ class Store:
         return bool(gone)
 
     def count(self, kind: str, api: str | None = None) -> int:
-        """How many there are."""
+        """The number of documents."""
         with self._lock:
             row = self._db.execute(
                 "SELECT count(*) FROM documents WHERE kind = ? AND (? IS NULL OR api = ?)", (kind, api, api)
@@ -174,18 +174,18 @@ class Store:
     # -- contents ------------------------------------------------------------------------------------------------
 
     def content(self, name: str) -> Path:
-        """Where the content of that name lies."""
+        """The path of the content of that name."""
         return self._contents / name
 
     def write(self, name: str, stream: IO[bytes]) -> int:
-        """Keep a stream's bytes under a name, and count them."""
+        """Store a stream's bytes under a name, and return their number."""
         target = self.content(name)
         with open_private(target) as file:
             shutil.copyfileobj(stream, file, 1 << 20)
             return file.tell()
 
     def erase(self, name: str) -> None:
-        """Throw a content away."""
+        """Delete a content."""
         self.content(name).unlink(missing_ok=True)
 
 
@@ -197,7 +197,7 @@ def _keep_private(database: Path) -> None:
 
 
 def _hold(folder: Path) -> IO[bytes]:
-    """One server at a time on a kept folder."""
+    """Allow one server at a time on a folder."""
     private_folder(folder)
     lock = open_private(folder / "lock")
     try:
@@ -209,7 +209,7 @@ def _hold(folder: Path) -> IO[bytes]:
 
 
 def new_id(prefix: str) -> str:
-    """An id as the vendors make them: a prefix and 24 letters and digits."""
+    """An id in the vendors' format: a prefix and 24 letters and digits."""
     return f"{prefix}{secrets.token_hex(12)}"
 
 

@@ -1,6 +1,6 @@
-"""TLS for clients that send tokens over nothing else, as azure-core does: an authority made for one server.
+"""TLS for clients that send tokens over TLS only, such as azure-core: a certificate authority for one server.
 
-Its key never leaves the server's memory; the certificate that clients are to trust is a file beside the store.
+Its key never leaves the server's memory. The certificate for clients to trust is a file beside the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LASTS = timedelta(days=30)
 
 
 def context(host: str, trusted: Path) -> ssl.SSLContext:
-    """A server's side of TLS for that host; ``trusted`` is written: what clients must trust to talk to it."""
+    """A server-side TLS context for that host. Writes the CA certificate for clients to ``trusted``."""
     authority = trustme.CA(organization_name="cloudtune emulator, this machine only", path_length=0)
     authority.cert_pem.write_to_path(str(trusted))
     certificate = authority.issue_cert(*{host, "localhost"}, not_after=datetime.now(UTC) + _LASTS)

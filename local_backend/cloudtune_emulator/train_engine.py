@@ -1,7 +1,7 @@
-"""The engine that really trains: each job is a job of the local back end, and its tuned model really answers.
+"""The ``train`` engine: each job is a job of the local back end, and its tuned model generates the answers.
 
-Making a job returns at once; the data are read and the run is started by a thread. What is known of a job's run lies
-in the store beside it, so that a server that is started again on the same folder goes on where it was.
+Creating a job returns at once; a thread reads the data and starts the run. The store holds a reference to the job's
+run, so that a server that is restarted on the same folder continues.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_S = 20.0
-"""How long runs are given to stop when their folder is about to go."""
+"""Time for runs to stop before their folder is deleted."""
 _METHODS = {"supervised": "sft", "dpo": "dpo", "reinforcement": "rft", "text": "cpt", "distillation": "sft"}
 
 
 class TrainEngine:
-    """See the module and `Engine`. ``folder`` holds the runs, the ledger and copies of what they were trained on."""
+    """See the module and `Engine`. ``folder`` holds the runs, the ledger and copies of the training data."""
 
     def __init__(self, store: Store, models: Path | None = None) -> None:
         self._store = store
@@ -54,12 +54,12 @@ class TrainEngine:
         self._client = Client(cast("Backend", self._backend), ledger=f"sqlite:///{self._folder / 'ledger.sqlite'}")
         self._starting = ThreadPoolExecutor(1, thread_name_prefix="cloudtune-emulator-start")
         self._ended: dict[str, JobStatus] = {}
-        for job in store.all("job"):  # those whose server went down before they were started
+        for job in store.all("job"):  # jobs whose server stopped before they were started
             if job["course"]["error"] is None and store.get("run", job["api"], job["id"]) is None:
                 self._starting.submit(self._start, job)
 
     def begin(self, job: dict[str, Any], training: Path, validation: Path | None) -> None:
-        """See `Engine.begin`: what is trained on is kept, whatever becomes of the files."""
+        """See `Engine.begin`: copies the training data, as the files may be deleted."""
         if job["course"]["error"] is not None:
             return
         for name, path in (("train", training), ("validation", validation)):
@@ -81,13 +81,13 @@ class TrainEngine:
             run = {"ref": str(ref), "spec": spec.model_dump(mode="json", exclude_none=True), "error": None}
         except CloudtuneError as error:
             run = {"ref": None, "spec": None, "error": str(error)}
-        except Exception as error:  # noqa: BLE001 - the job must not wait for ever, whatever went wrong
+        except Exception as error:  # noqa: BLE001 - the job must end, whatever the error
             _LOG.exception("job %s could not be started", job["id"])
             run = {"ref": None, "spec": None, "error": f"{type(error).__name__}: {error}"}
         self._store.add("run", job["api"], {"id": job["id"], "at": time.time(), **run})
 
     def _spec(self, job: dict[str, Any]) -> JobSpec:
-        """What the vendor's request means here; read it back with ``GET /_emulator/runs``."""
+        """The local spec of the vendor's request; ``GET /_emulator/runs`` returns it."""
         stand = self._stands.of(job["base"])
         course = job["course"]
         data: dict[str, Any] = {"train": {"path": str(self._input(job, "train")), "format": "jsonl"}}
@@ -97,7 +97,7 @@ class TrainEngine:
             "epochs": course["epochs"], "batch_size": course["batch_size"],
             "learning_rate": stand.learning_rate * course["learning_rate_multiplier"],
         } | job.get("local", {})  # fmt: skip
-        if "warmup_steps" in hyperparameters:  # asked for; what stands for the base has a share of its own
+        if "warmup_steps" in hyperparameters:  # overrides the local model's ratio
             hyperparameters.pop("warmup_ratio", None)
         document = {
             "name": job["id"], "model": self._origin(job) or stand.model, "data": data,
@@ -108,7 +108,7 @@ class TrainEngine:
         return JobSpec.model_validate(document)
 
     def _origin(self, job: dict[str, Any]) -> str | None:
-        """The weights of the tuned model that this job goes on from, written out as a model of its own."""
+        """Export the weights of the tuned model from which this job continues."""
         model_name = job.get("trains") or job["request"]["model"]
         for parent in self._store.all("job", job["api"]):
             if model_name.startswith(parent["fine_tuned_model"]) and parent["id"] != job["id"]:
@@ -128,7 +128,7 @@ class TrainEngine:
             raise JobNotFound(f"{job['id']} has no run")
         return Job(self._client, JobRef.parse(run["ref"]))
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def status(self, job: dict[str, Any], now: float) -> JobStatus:
         """See `Engine.status`."""
@@ -145,7 +145,7 @@ class TrainEngine:
             return train_status.refused(job, run)
         try:
             seen = train_status.seen(job, acts, self._job(job))
-        except JobNotFound as error:  # somebody has cleared the folder
+        except JobNotFound as error:  # the folder has been cleared
             return train_status.refused(job, run | {"error": str(error)})
         if seen.finished_at is not None and not (acts.first("cancel") and seen.word != "cancelled"):
             self._ended[job["id"]] = seen
@@ -156,22 +156,22 @@ class TrainEngine:
         return train_status.results(self._job(job).metrics())
 
     def files(self, job: dict[str, Any]) -> Path | None:
-        """The folder of an ended job's model, or None where it left none."""
+        """The folder of an ended job's model, or None if it has none."""
         try:
             return Path(str(self._job(job).model().uri))
         except CloudtuneError:
             return None
 
     def runs(self) -> list[dict[str, Any]]:
-        """What each job became here: its reference and the spec that it was trained with."""
+        """The reference and the spec of each job's local run."""
         return self._store.all("run")
 
     def act(self, job: dict[str, Any], kind: str, now: float) -> None:
-        """See `Engine.act`. A cancel that comes before the run was started stops it as soon as it is."""
+        """See `Engine.act`. A cancel before the run is started stops it right after its start."""
         job["acts"].append([now, kind])
 
         def carry_out() -> None:
-            with contextlib.suppress(CloudtuneError):  # a run that ended meanwhile has nothing to stop
+            with contextlib.suppress(CloudtuneError):  # a run that ended meanwhile needs no stop
                 getattr(self._job(job), kind)()
 
         if self._run(job) is None:
@@ -179,10 +179,10 @@ class TrainEngine:
         else:
             carry_out()
 
-    # -- answering ---------------------------------------------------------------------------------------------------
+    # -- inference ---------------------------------------------------------------------------------------------------
 
     def answer(self, model: Served, messages: Sequence[Mapping[str, Any]], sampling: Sampling) -> Spoken:
-        """See `Engine.answer`. A base model answers once a job on it has ended: its weights are at hand then."""
+        """See `Engine.answer`. A base model answers once a job on it has ended, as its weights are then available."""
         try:
             tuned = self._tuned(model)
         except CloudtuneError as error:
@@ -218,7 +218,7 @@ class TrainEngine:
         )
 
     def close(self) -> None:
-        """Leave runs of a kept store to themselves, as the local back end does; stop the others."""
+        """Leave the runs of a persistent store running, as the local back end does; stop the others."""
         self._starting.shutdown(wait=True, cancel_futures=True)
         if self._store.is_kept:
             return
@@ -234,7 +234,7 @@ class TrainEngine:
 
 
 def _adapter(stands: dict[str, Any] | str | None, hyperparameters: dict[str, float]) -> dict[str, Any] | str | None:
-    """The adapter that stands for the vendor's, with what was asked for; all weights stay all weights."""
+    """The local adapter in place of the vendor's, with the requested settings; full training stays full."""
     known = {"type": stands} if isinstance(stands, str) else stands
     if not hyperparameters or known is None or known.get("type", "lora") != "lora":
         return stands

@@ -1,4 +1,4 @@
-"""A local job told in the vendor's words. Reads only."""
+"""Converts the state of a local job to the vendor's. Read-only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _opening(job: dict[str, Any]) -> list[Occurrence]:
 
 
 def waiting(job: dict[str, Any], acts: Actions) -> JobStatus:
-    """A job whose run is being made."""
+    """The state of a job whose run is being created."""
     if (cancelled := acts.first("cancel")) is not None:
         events = (*_opening(job), Occurrence(at=cancelled, message="Fine-tuning job cancelled"))
         return JobStatus(word="cancelled", finished_at=cancelled, events=events)
@@ -52,14 +52,14 @@ def waiting(job: dict[str, Any], acts: Actions) -> JobStatus:
 
 
 def refused(job: dict[str, Any], run: dict[str, Any]) -> JobStatus:
-    """A job that the local back end does not take: the reason is in the vendor's place for it."""
+    """The state of a job that the local back end refuses, with the reason in the vendor's field."""
     error = {"code": "not_trainable", "message": run["error"], "param": None}
     events = (*_opening(job), Occurrence(at=run["at"], message=run["error"], level="error"))
     return JobStatus(word="failed", finished_at=run["at"], events=events, error=error)
 
 
 def seen(job: dict[str, Any], acts: Actions, run: Job) -> JobStatus:
-    """A job as its run stands. The order matters: what ended is asked for its figures after it ended."""
+    """A job's state, from its run. The order matters: metrics of an ended run are read after its end."""
     snapshot = run.snapshot()
     metrics = run.metrics()
     word, finished = _word(snapshot, acts)
@@ -87,7 +87,7 @@ def _word(snapshot: JobSnapshot, acts: Actions) -> tuple[str, float | None]:
     finished = _stamp(snapshot.finished_at) if snapshot.state.is_terminal else None
     cancelled = acts.first("cancel")
     if cancelled is not None and word != "succeeded":
-        return "cancelled", cancelled if finished is None else finished  # the vendor's cancel shows at once
+        return "cancelled", cancelled if finished is None else finished  # the vendor reports a cancel at once
     if word == "running" and acts.is_on(float("inf")) is not None:
         return "pausing", None
     return word, finished
@@ -161,7 +161,7 @@ def _error(snapshot: JobSnapshot) -> dict[str, Any]:
 
 
 def checkpoint_model(tuned: TunedModel, kept: Sequence[Checkpoint], step: int, folder: Path) -> TunedModel:
-    """A checkpoint as a model of its own: the tuned model's folder with the checkpoint's weights in it."""
+    """A checkpoint as a model: the tuned model's folder with the checkpoint's weights."""
     found = next((one for one in kept if one.step == step), None)
     if found is None or found.uri is None:
         raise InvalidRequest(f"the checkpoint of step {step} is no longer there")
@@ -179,9 +179,9 @@ def checkpoint_model(tuned: TunedModel, kept: Sequence[Checkpoint], step: int, f
 
 
 def imported(model: Served) -> TunedModel:
-    """Whole weights from elsewhere as a model of the local back end. A note beside them says what they are.
+    """Full weights from elsewhere as a model of the local back end. Writes a ``tuned.json`` beside them.
 
-    Of a note that came with them only the method is kept: it may name another model.
+    Of an existing ``tuned.json`` only the method is used: it may name another model.
     """
     folder = model.folder
     assert folder is not None
@@ -199,10 +199,10 @@ def imported(model: Served) -> TunedModel:
 
 
 def words(message: Mapping[str, Any]) -> str:
-    """A message's words: parts of other kinds than text are not for local models."""
+    """A message's text: local models do not accept other parts."""
     return text_of(message)
 
 
 def pieces(text: str) -> tuple[str, ...]:
-    """A text as it streams: a word at a time, nothing lost."""
+    """Split a text into chunks for streaming: one word each, without loss."""
     return tuple(re.findall(r"\s*\S+|\s+", text))

@@ -1,7 +1,7 @@
-"""From uvicorn's asynchronous interface to a WSGI application on threads, whose request bodies are read when asked for.
+"""Adapter from uvicorn's asynchronous interface to a WSGI application on threads, with request bodies read on demand.
 
-Nothing of a body is read before the application reads it, so that a request can be refused by its headers alone. What
-the application leaves of a body is read, and dropped, up to a limit; beyond it the connection is closed.
+No part of a body is read before the application reads it, so that a request can be refused by its headers alone. The
+unread rest of a body is read and dropped up to a limit; beyond it the connection is closed.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How fast bodies have to move. Times are in seconds."""
+    """Speed limits of bodies. Times are in seconds."""
 
     idle_s: float = 30.0
     """The longest wait for the next bytes of a request's body."""
     grace_s: float = 60.0
     least_rate: float = 8 << 10
-    """Bytes a second. A body may keep its reader waiting for ``grace_s`` and for as long as this rate would take."""
+    """Bytes a second. A body may take ``grace_s`` plus the time that this rate needs."""
     write_s: float = 60.0
-    """How long a client may take to make room for the next piece of an answer."""
+    """Time for a client to accept the next chunk of a response."""
     drain_bytes: int = 64 << 20
     drain_s: float = 5.0
-    """How much of a body that nobody wants is read, so that the client hears the answer, and for how long."""
+    """How much of an unread body is dropped so that the client gets the response, and for how long."""
 
 
 class BodyTimeout(TimeoutError):
@@ -53,23 +53,23 @@ class BodyTimeout(TimeoutError):
 
 
 class Connected(Protocol):
-    """The connection that a request came by."""
+    """The connection of a request."""
 
     def cut(self, *, reset: bool) -> None:
-        """Close it without the rest of the answer."""
+        """Close it without the rest of the response."""
 
     def joined_writes(self) -> AbstractContextManager[None]:
-        """Send what is written meanwhile at once."""
+        """Join the writes in this block into one."""
         raise NotImplementedError
 
     @property
     def is_gone(self) -> bool:
-        """Whether nobody will read what is sent."""
+        """Whether the client can no longer read."""
         raise NotImplementedError
 
 
 class Workers:
-    """Threads that start as they are needed and end with the process, whatever they do."""
+    """A pool of daemon threads, started on demand. They end with the process."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -79,7 +79,7 @@ class Workers:
         self._count = 0
 
     def submit(self, act: Callable[[], Any]) -> Future[Any]:
-        """Have it done by a thread."""
+        """Run a function in a thread."""
         future: Future[Any] = Future()
 
         def run() -> None:
@@ -87,7 +87,7 @@ class Workers:
                 return
             try:
                 result = act()
-            except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+            except BaseException as error:  # noqa: BLE001 - passed to the caller that waits for the result
                 future.set_exception(error)
             else:
                 future.set_result(result)
@@ -106,11 +106,11 @@ class Workers:
             act()
             del act
             with self._lock:
-                # Where requests wait already, this thread takes the next of them and is not idle.
+                # If requests are waiting, this thread takes the next one and is not idle.
                 self._idle += self._waiting.empty()
 
     def stop(self) -> None:
-        """Let the threads end once they have nothing to do."""
+        """End the threads once they are idle."""
         for _ in range(self._count):
             self._waiting.put(None)
 
@@ -126,14 +126,14 @@ class Body(io.RawIOBase):
         self.is_over = is_over
         """Whether the client has sent all of it."""
         self.is_begun = False
-        """Whether anything of it was asked for."""
+        """Whether the application has started to read it."""
 
     def readable(self) -> bool:
         """Yes."""
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        """Some bytes. Raises BodyTimeout, and ConnectionAbortedError where the client is gone."""
+        """Read some bytes. Raises BodyTimeout, and ConnectionAbortedError if the client has disconnected."""
         while not self._held and not self.is_over:
             self._fetch()
         count = min(len(buffer), len(self._held))
@@ -163,7 +163,7 @@ class Body(io.RawIOBase):
         return data
 
     async def drain(self) -> bool:
-        """Drop what is left, up to the limit. Whether it was all."""
+        """Drop the rest, up to the limit. Returns whether the end was reached."""
         count = 0
         try:
             async with asyncio.timeout(self._pace.drain_s):
@@ -175,13 +175,13 @@ class Body(io.RawIOBase):
 
 
 class Hop:
-    """Runs coroutines of the server's loop for a thread."""
+    """Runs coroutines in the server's loop on behalf of a thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: Connected) -> None:
         self._loop, self.connection = loop, connection
 
     def call(self, act: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-        """Its result. Raises TimeoutError, and ConnectionAbortedError where the server has stopped."""
+        """Return the coroutine's result. Raises TimeoutError, and ConnectionAbortedError if the server has stopped."""
         try:
             future = asyncio.run_coroutine_threadsafe(act, self._loop)
         except RuntimeError:
@@ -197,7 +197,7 @@ class Hop:
 
 
 class Answer:
-    """What an application answers, sent piece by piece from its thread."""
+    """An application's response, sent in chunks from its thread."""
 
     def __init__(
         self, send: Callable[[Message], Awaitable[None]], hop: Hop, body: Body, pace: Pace, *, expects: bool
@@ -216,7 +216,7 @@ class Answer:
         return self.stream_piece
 
     async def whole(self, content: bytes, *, last: bool = True) -> None:
-        """The head where it was not sent, and a piece."""
+        """Send the head if it was not sent, and a chunk."""
         if not self.is_begun:
             self.is_begun = True
             if not self._body.is_over and (self._waits_for_continue or not last or not await self._body.drain()):
@@ -234,11 +234,11 @@ class Answer:
 
     @property
     def _waits_for_continue(self) -> bool:
-        """Whether asking for the body would make the client send it."""
+        """Whether reading the body would make the client send it."""
         return self._expects and not self._body.is_begun
 
     def stream_piece(self, content: bytes) -> None:
-        """Send a piece from the application's thread. Raises ConnectionAbortedError where the client is gone."""
+        """Send a chunk from the application's thread. Raises ConnectionAbortedError if the client has disconnected."""
         if self._hop.connection.is_gone:
             raise ConnectionAbortedError(_ABORTED)
         if self._left is not None:
@@ -249,7 +249,7 @@ class Answer:
             raise ConnectionAbortedError("the client does not read the response") from None
 
     def stream(self, chunks: Iterable[bytes]) -> None:
-        """Send all pieces."""
+        """Send all chunks."""
         for chunk in chunks:
             if chunk:
                 self.stream_piece(chunk)
@@ -267,7 +267,7 @@ class Bridge:
         self._most_headers, self._head_bytes = most_headers, head_bytes
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        """One request."""
+        """Handle one request."""
         connection: Connected = scope["state"]["connection"]
         if (fault := self._fault(scope)) is not None:
             await _refuse(send, *fault)
@@ -283,12 +283,12 @@ class Bridge:
                 await answer.whole(content)
         except ConnectionError:
             connection.cut(reset=not answer.is_begun)
-        except Exception:  # noqa: BLE001 - the connection is closed whatever it was
+        except Exception:  # noqa: BLE001 - the connection is closed after any error
             _LOG.exception("the response to %s %s failed", scope["method"], scope["path"])
             connection.cut(reset=not answer.is_begun)
 
     def _fault(self, scope: MutableMapping[str, Any]) -> tuple[int, bytes] | None:
-        """Why a request that h11 takes is refused: its end, or its resource, could be told in two ways."""
+        """Why a request that h11 accepts is refused: its length, or its resource, is ambiguous."""
         names = [name for name, _ in scope["headers"]]
         size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in scope["headers"])
         if len(names) > self._most_headers or size > self._head_bytes:
@@ -301,7 +301,7 @@ class Bridge:
         return None
 
     def _act(self, environ: dict[str, Any], answer: Answer) -> bytes | None:
-        """Call the application; returns the body of an answer that is all there, else sends it."""
+        """Call the application. Returns the body of a complete response, else sends it."""
         chunks = self._app(environ, answer.start)
         try:
             if isinstance(chunks, list):
@@ -331,7 +331,7 @@ async def _refuse(send: Any, status: int, message: bytes) -> None:
 
 
 def _encoded(value: str) -> bytes:
-    """A header's value: Latin-1 as HTTP has it, UTF-8 beyond, and never a line of its own."""
+    """A header's value: Latin-1, else UTF-8, and never with line breaks."""
     value = value.translate(_LINE_ENDS).strip()
     try:
         return value.encode("latin-1")
@@ -347,7 +347,7 @@ def environment(scope: MutableMapping[str, Any], body: io.BufferedIOBase) -> dic
     underscored: list[tuple[str, str]] = []
     for raw_name, raw_value in scope["headers"]:
         name, value = raw_name.decode("latin-1").upper(), raw_value.decode("latin-1")
-        if "_" in name:  # which WSGI cannot tell from a hyphen
+        if "_" in name:  # WSGI cannot distinguish it from a hyphen
             underscored.append((name.lower(), value))
             continue
         key = name.replace("-", "_")

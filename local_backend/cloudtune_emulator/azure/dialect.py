@@ -29,7 +29,7 @@ _DENIED = (
 
 
 def check_key(context: EmulatorContext, request: Request) -> None:
-    """``api-key`` or a bearer token. The v1 endpoint also accepts the key as bearer token, as the plain client sends it.
+    """``api-key`` or a bearer token. The v1 endpoint also accepts the key as a bearer, as the plain client sends it.
 
     (learn.microsoft.com, Azure OpenAI v1 API, seen 2026-11-21.)
     """

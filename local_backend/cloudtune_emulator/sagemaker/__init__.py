@@ -1,1 +1,1 @@
-"""SageMaker's API: training jobs of every kind, hub contents, model packages, endpoints and their answers."""
+"""The SageMaker API: training jobs of every kind, hub contents, model packages, endpoints and inference."""

@@ -1,6 +1,6 @@
-"""Application Auto Scaling of SageMaker's things: targets and policies, put, described and deleted by their names.
+"""Application Auto Scaling for SageMaker: targets and policies, put, described and deleted by their names.
 
-moto knows no inference components; other services' targets are not kept here either. Codes and shapes: botocore 1.44.5,
+moto has no inference components. Targets of other services are not supported. Codes and shapes: botocore 1.44.5,
 service model ``application-autoscaling``.
 """
 
@@ -47,7 +47,7 @@ def _answer(body: dict[str, Any]) -> Reply:
 
 
 def register(context: EmulatorContext, call: Call) -> Reply:
-    """RegisterScalableTarget: puts it, or changes what is given anew."""
+    """RegisterScalableTarget: creates a target, or changes the given fields of an existing one."""
     body, shelf = _checked(call), naming.shelf(call)
     _need_resource(context, call, body)
     key = _key(body)
@@ -84,7 +84,7 @@ def describe_targets(context: EmulatorContext, call: Call) -> Reply:
 
 
 def deregister(context: EmulatorContext, call: Call) -> Reply:
-    """DeregisterScalableTarget: its policies go with it."""
+    """DeregisterScalableTarget: also deletes its policies."""
     body, shelf = _checked(call), naming.shelf(call)
     with context.store.alone():
         if not context.store.remove(TARGET, shelf, _key(body)):
@@ -137,11 +137,11 @@ def delete_policy(context: EmulatorContext, call: Call) -> Reply:
     return _answer({})
 
 
-# -- what follows from them --------------------------------------------------------------------------------------------
+# -- effects of the policies -------------------------------------------------------------------------------------------
 
 
 def follows(context: EmulatorContext, call: Call, component: str) -> bool:
-    """Whether its copies follow the questions."""
+    """Whether a target-tracking policy scales its copies by the number of requests."""
     return _policy(context, call, component, "TargetTrackingScaling") is not None
 
 
@@ -172,7 +172,7 @@ def _key(body: dict[str, Any]) -> str:
 
 
 def _need_resource(context: EmulatorContext, call: Call, body: dict[str, Any]) -> None:
-    """What scales has to be there."""
+    """Check that the scaled resource exists."""
     kind, _, name = str(body["ResourceId"]).partition("/")
     if kind == "inference-component" and body["ScalableDimension"] == COPIES:
         found = resources.found(context, call, resources.COMPONENT, name)

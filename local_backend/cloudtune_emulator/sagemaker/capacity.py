@@ -1,7 +1,8 @@
-"""How many copies an inference component has, and its endpoint instances: moved by what scales it, and by time.
+"""The number of copies of an inference component and of instances of its endpoint, as scaling policies change them.
 
-Nobody asked: fifteen minutes of that, and its target's least is what is left; ten more, and instances without a copy
-go. A request that finds no copy is a NoCapacityInvocationFailures; the alarm on those has the step policy add one.
+After fifteen minutes without requests, the copies go down to the target's minimum. After ten more, instances without a
+copy are removed. A request without a copy counts as NoCapacityInvocationFailures; the alarm on this metric triggers the
+step policy, which adds a copy.
 (docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-zero-instances.html; for the times, scale down to zero in
 SageMaker inference, aws.amazon.com/blogs/machine-learning; seen 2026-11-21.)
 """
@@ -24,31 +25,31 @@ NAMESPACE, METRIC = "AWS/SageMaker", "NoCapacityInvocationFailures"
 
 
 def begun(call: Call, wish: int) -> dict[str, Any]:
-    """What is kept of a new component: its wished copies, since when, how many there were before, when it was asked."""
+    """The initial record of a component: desired copies, since when, copies before, time of the last request."""
     return {"copies": wish, "since": call.now, "before": wish, "busy": call.now, "refused": None}
 
 
 def wish(call: Call, thing: dict[str, Any], copies: int) -> None:
-    """Another number from now on; the caller saves it."""
+    """Change the desired number from now on; the caller saves the record."""
     _set(thing, copies, call.now)
     thing["busy"] = call.now
 
 
 def count(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> tuple[int, int]:
-    """Copies as they are wished, and as they are."""
+    """Desired and current copies."""
     is_ready = call.now >= thing["since"] + context.settings.deploying_s or thing["copies"] < thing["before"]
     return thing["copies"], thing["copies"] if is_ready else min(thing["before"], thing["copies"])
 
 
 def ask(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> bool:
-    """Somebody asks: whether a copy is there to answer. If none is, that is counted."""
+    """Record a request, and return whether a copy can answer it. Counts the failure if none can."""
     with context.store.alone():
         fresh = context.store.get(KIND, naming.shelf(call), thing["id"]) or thing
         _, current = count(context, call, fresh)
         if current:
             fresh["busy"] = call.now
         elif fresh["refused"] is None and _waking_s(context, call, fresh["id"]) is not None:
-            fresh["refused"] = call.now  # an alarm that is not there yet counts nothing
+            fresh["refused"] = call.now  # without an alarm, nothing is counted
         context.store.save(KIND, naming.shelf(call), fresh)
     if not current:
         _count_failure(context, call, thing["id"])
@@ -58,7 +59,7 @@ def ask(context: EmulatorContext, call: Call, thing: dict[str, Any]) -> bool:
 def instances(
     context: EmulatorContext, call: Call, endpoint: dict[str, Any], on_it: list[dict[str, Any]], managed: dict[str, Any]
 ) -> int:
-    """Instances of a variant that scales: one for each copy, and the least where there is none for a while."""
+    """Instances of a scaling variant: one for each copy; the minimum after a while without copies."""
     least, most = int(managed.get("MinInstanceCount", 1)), int(managed.get("MaxInstanceCount", 1))
     counts = [count(context, call, one)[0] for one in on_it if "copies" in one and not _is_adapter(one)]
     if sum(counts):
@@ -68,7 +69,7 @@ def instances(
 
 
 def settle(context: EmulatorContext, now: float) -> None:
-    """Record how the policies in force have scaled each component until now."""
+    """Record how the active policies have scaled each component until now."""
     for target in context.store.all(autoscaling.TARGET):
         if target["ScalableDimension"] != autoscaling.COPIES:
             continue
@@ -84,7 +85,7 @@ def settle(context: EmulatorContext, now: float) -> None:
 
 
 def _scale(context: EmulatorContext, call: Call, thing: dict[str, Any], target: dict[str, Any]) -> None:
-    """What happens between the last change and now, in order."""
+    """The changes between the last one and now, in order."""
     while True:
         after = _waking_s(context, call, thing["id"]) if thing["copies"] == 0 and thing["refused"] is not None else None
         wakes = math.inf if after is None else thing["refused"] + after
@@ -104,7 +105,7 @@ def _set(thing: dict[str, Any], copies: int, at: float) -> None:
 
 
 def _waking_s(context: EmulatorContext, call: Call, name: str) -> float | None:
-    """How long after a failure an alarm has the policy add a copy; None if no alarm is there that would."""
+    """The delay between a failure and the alarm that adds a copy; None without such an alarm."""
     policy = autoscaling.waking(context, call, name)
     if policy is None:
         return None
@@ -113,7 +114,7 @@ def _waking_s(context: EmulatorContext, call: Call, name: str) -> float | None:
 
 
 def _alarms(context: EmulatorContext, call: Call, name: str) -> list[Any]:
-    """Those of moto's that watch the component's failures."""
+    """moto's alarms on the component's failures."""
     backend = context.aws.backend("cloudwatch", call.region or context.settings.aws_region)
     return [
         one for one in list(backend.alarms.values())
@@ -123,7 +124,7 @@ def _alarms(context: EmulatorContext, call: Call, name: str) -> list[Any]:
 
 
 def _count_failure(context: EmulatorContext, call: Call, name: str) -> None:
-    """Into CloudWatch, where alarms and people see it."""
+    """Publish the failure to CloudWatch, for alarms and users."""
     backend = context.aws.backend("cloudwatch", call.region or context.settings.aws_region)
     dimensions = [{"Name": "InferenceComponentName", "Value": name}]
     backend.put_metric_data(NAMESPACE, [{"MetricName": METRIC, "Dimensions": dimensions, "Value": 1.0}])

@@ -1,8 +1,8 @@
-"""Inference components: a model, or an adapter of another component's model, on an endpoint that stands.
+"""Inference components: a model, or an adapter of another component's model, on an existing endpoint.
 
-An adapter has no model, no resources and no copies of its own: it lives in what its base is given
-(docs.aws.amazon.com/sagemaker/latest/APIReference/API_InferenceComponentSpecification.html, seen 2026-11-21). What the
-service says to the deletion of a base with adapters is not documented: here it is refused.
+An adapter has no model, resources or copies of its own: it uses those of its base component
+(docs.aws.amazon.com/sagemaker/latest/APIReference/API_InferenceComponentSpecification.html, seen 2026-11-21). The
+service's response to the deletion of a base with adapters is not documented: here it is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OF_A_MODEL = ("ModelName", "ComputeResourceRequirements", "StartupParameters")
 
 
 def create_component(context: EmulatorContext, call: Call) -> Reply:
-    """CreateInferenceComponent: a model, or an adapter on another component, on an endpoint that stands."""
+    """CreateInferenceComponent: a model, or an adapter on another component, on an existing endpoint."""
     body = call.body
     endpoint = need(context, call, ENDPOINT, body["EndpointName"])
     if status(context, endpoint, call.now) != "InService":
@@ -115,7 +115,7 @@ def delete_component(context: EmulatorContext, call: Call) -> Reply:
 
 
 def base_of(thing: dict[str, Any]) -> str | None:
-    """The component that an adapter is on."""
+    """The base component of an adapter."""
     found = (thing["request"].get("Specification") or {}).get("BaseInferenceComponentName")
     return str(found) if found else None
 

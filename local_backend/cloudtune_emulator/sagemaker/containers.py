@@ -1,8 +1,8 @@
-"""Jobs that bring their own program: what the request names is fetched out of S3 and run in the container contract.
+"""Jobs with their own program: the files of the request are downloaded from S3 and run as in a SageMaker container.
 
-The code that was shipped is the code that trains: channels, entry point, hyperparameters and environment are those of
-the request, in folders instead of ``/opt/ml``. Each job has a folder and a process that looks after it
-(``cloudtune_trainer.submit.container_service``), so that it goes on when this server is gone.
+The shipped code really trains: channels, entry point, hyperparameters and environment are those of the request, in
+folders instead of ``/opt/ml``. Each job has a folder and a supervising process
+(``cloudtune_trainer.submit.container_service``), so that it continues after this server stops.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _ENDS = {"Completed": "Completed", "Failed": "Failed", "Stopped": "Stopped", "Ma
 _GONE = "InternalServerError: the process that looked after the container is gone"
 _SOURCE = "sagemaker_submit_directory"
 _DRIVERS = "sm_drivers"
-"""The channel in which SageMaker's SDK ships what starts a program (sagemaker-train 1.27.0, ``constants.py``)."""
+"""The channel in which SageMaker's SDK ships its launcher (sagemaker-train 1.27.0, ``constants.py``)."""
 MARKER = "checkpoint.json"
 
 
 class Containers:
-    """The containers of this server's jobs, each below ``folder``. Safe to use from several threads."""
+    """The containers of this server's jobs, each below ``folder``. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -51,17 +51,17 @@ class Containers:
         self._copied: dict[str, dict[str, tuple[int, int]]] = {}
 
     def folder(self, job: dict[str, Any]) -> Path:
-        """Where a job's containers are."""
+        """The folder of a job's containers."""
         return self._folder / str(job["region"]) / f"{job['id']}-{int(job['created'] * 1000)}"
 
     def is_begun(self, job: dict[str, Any]) -> bool:
-        """Whether something looks, or looked, after it."""
+        """Whether the job has, or had, a supervising process."""
         return (self.folder(job) / container_service.STATUS).exists()
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
     def start(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """Fetch what the job needs, and start what looks after it. What goes wrong is the job's failure."""
+        """Download the job's files, and start its supervising process. An error fails the job."""
         folder = private_folder(self.folder(job))
         try:
             request = self._fetched(context, job, folder)
@@ -69,12 +69,12 @@ class Containers:
             self._begin(folder)
         except (buckets.NoSuch, ArchiveError, ValueError, OSError) as error:
             _fail(folder, f"ClientError: Data download failed: {error}")
-        except Exception as error:  # noqa: BLE001 - the job must not wait for ever, whatever went wrong
+        except Exception as error:  # noqa: BLE001 - the job must end, whatever the error
             _LOG.exception("job %s could not be started", job["id"])
             _fail(folder, f"InternalServerError: {type(error).__name__}: {error}")
 
     def _fetched(self, context: EmulatorContext, job: dict[str, Any], folder: Path) -> dict[str, Any]:
-        """The request with ``file:`` addresses in the place of ``s3:``, and everything there."""
+        """The request with ``file:`` URLs instead of ``s3:``, and all files downloaded."""
         request = json.loads(json.dumps(job["request"]))
         for channel in request.get("InputDataConfig") or ():
             uri = rows.source(channel)
@@ -104,10 +104,10 @@ class Containers:
                 start_new_session=True, check=True,
             )  # fmt: skip
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def seen(self, job: dict[str, Any], now: float) -> Seen:
-        """The job as its own folder tells."""
+        """The job's state, read from its folder."""
         folder = self.folder(job)
         status = read_json(folder / container_service.STATUS)
         created = Phase(job["created"], "InProgress", "Starting")
@@ -125,7 +125,7 @@ class Containers:
         return Seen(phases=tuple(phases), reason=status.get("FailureReason"), lines=tuple(self._log(job, folder, now)))
 
     def _log(self, job: dict[str, Any], folder: Path, now: float) -> list[tuple[float, str]]:
-        """The first host's lines, each with the moment at which it was first seen here."""
+        """The first host's log lines, each with the time at which it was first seen here."""
         try:
             content = (folder / "algo-1" / "log.txt").read_bytes()
         except FileNotFoundError:
@@ -137,46 +137,46 @@ class Containers:
             return list(known)
 
     def fail_if_lost(self, job: dict[str, Any]) -> None:
-        """Record the failure of a job whose process is gone without a word."""
+        """Record the failure of a job whose process died without writing a status."""
         folder = self.folder(job)
         if (folder / container_service.STATUS).exists() and not is_held(folder / container_service.LOCK):
-            status = read_json(folder / container_service.STATUS)  # read after the process has ended
+            status = read_json(folder / container_service.STATUS)  # read once the process has ended
             if isinstance(status, dict) and status["TrainingJobStatus"] not in _ENDS.values():
                 _fail(folder, _GONE)
 
-    # -- steering ----------------------------------------------------------------------------------------------------
+    # -- control -----------------------------------------------------------------------------------------------------
 
     def stop(self, job: dict[str, Any]) -> None:
-        """Ask it to stop: SIGTERM, and after 120 s SIGKILL."""
+        """Stop it: SIGTERM, and after 120 s SIGKILL."""
         folder = private_folder(self.folder(job))
         (folder / container_service.STOP).touch()
 
     def close(self) -> None:
-        """Ask all that go on to stop: their folders are about to go."""
+        """Stop all running jobs: their folders will be deleted."""
         for folder in self._folder.glob("*/*"):
             if is_held(folder / container_service.LOCK):
                 (folder / container_service.STOP).touch()
 
     def is_busy(self) -> bool:
-        """Whether any job's container is still looked after."""
+        """Whether any job still has a supervising process."""
         return any(is_held(folder / container_service.LOCK) for folder in self._folder.glob("*/*"))
 
-    # -- what is left ------------------------------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------------------------
 
     def artefact(self, job: dict[str, Any]) -> bytes | None:
-        """The packed model."""
+        """The model's archive."""
         path = self.folder(job) / "out" / job["id"] / "output" / "model.tar.gz"
         return path.read_bytes() if path.is_file() else None
 
     def keep_checkpoints(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """Copy what is new in the job's checkpoints into S3, as the service does while a job runs."""
+        """Copy new checkpoint files of the job to S3, as the service does while a job runs."""
         uri = (job["request"].get("CheckpointConfig") or {}).get("S3Uri")
         folder = self.folder(job) / "checkpoints"
         if uri is None or not folder.is_dir():
             return
         place = buckets.parse(f"{uri.rstrip('/')}/")
         known = self._copied.setdefault(str(folder), {})
-        # A checkpoint's own note comes last: with it in place the others are.
+        # A checkpoint's marker is copied last: it implies that the other files exist.
         files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.name == MARKER)
         for path in files:
             name = path.relative_to(folder).as_posix()
@@ -198,14 +198,14 @@ def _fail(folder: Path, reason: str) -> None:
 
 
 def _lead(drivers: Path, root: Path) -> None:
-    """Let the SDK's own drivers, which have ``/opt/ml`` written in them, find the first host's tree instead."""
+    """Replace the hard-coded ``/opt/ml`` in the SDK's drivers with the first host's folder."""
     for path in drivers.rglob("*"):
         if path.suffix in (".sh", ".py", ".json"):
             path.write_bytes(path.read_bytes().replace(b"/opt/ml", str(root).encode()))
 
 
 def fetch(context: EmulatorContext, uri: str, to: Path, *, must: bool = True) -> Path:
-    """One object as a file in ``to``, or all below a prefix with their paths. Raises NoSuch where there is nothing."""
+    """Download one object, or all below a prefix with their paths, to ``to``. Raises NoSuch if there are none."""
     place = buckets.parse(uri)
     try:
         found = [key for key, _ in buckets.keys(context, place)]

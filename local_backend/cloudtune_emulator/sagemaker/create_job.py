@@ -1,8 +1,8 @@
-"""CreateTrainingJob: everything that the service refuses before it takes a job on.
+"""CreateTrainingJob: the errors that the service returns before it accepts a job.
 
-The name is unique in account and region, and repeating it is ResourceInUse: there is no client token (botocore 1.44.5,
-service model). Input that is not there is refused at once ("No S3 objects found under S3 URL ..."); what is in it is
-not looked at: a job with bad rows fails later
+The name is unique in account and region, and reusing it is ResourceInUse: there is no client token (botocore 1.44.5,
+service model). Missing input is refused at once ("No S3 objects found under S3 URL ..."). Its content is not checked: a
+job with bad rows fails later
 (docs.aws.amazon.com/sagemaker/latest/dg/model-train-troubleshooting.html, seen 2026-11-21).
 """
 
@@ -29,7 +29,7 @@ KIND = "training_job"
 _EPOCHS = ("epoch", "epochs", "max_epochs", "num_train_epochs")
 _BATCHES = ("global_batch_size", "per_device_train_batch_size", "batch_size")
 OWN_LINE = '[cloudtune] metrics {{"step": {step}, "total_steps": {steps}, "epoch": {epoch}, "train:loss": {loss}}}'
-"""What the trainer that the sagemaker back end ships prints; other programs are taken for Hugging Face's Trainer."""
+"""The log line of cloudtune's trainer; other programs are assumed to use Hugging Face's Trainer."""
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
@@ -73,7 +73,7 @@ def _instances(context: EmulatorContext, call: Call) -> None:
 
 
 def _serverless(context: EmulatorContext, call: Call) -> None:
-    """No instance and no image; a model of the public hub, and a package group for what comes of it."""
+    """A serverless job: no instance and no image; a model of the public hub, and a package group for the result."""
     body, config = call.body, call.body["ServerlessJobConfig"]
     if body.get("AlgorithmSpecification") or (body.get("ResourceConfig") or {}).get("InstanceType"):
         raise shapes.refused("A serverless training job has neither an AlgorithmSpecification nor instances.")
@@ -105,7 +105,7 @@ def _limits(body: dict[str, Any]) -> None:
 
 
 def _role(context: EmulatorContext, arn: str) -> None:
-    """A role of this account must be there; others are taken as they are."""
+    """A role of this account must exist; others are not checked."""
     account, _, name = arn.partition(":iam::")[2].partition(":role/")
     if account != context.settings.aws_account:
         return
@@ -116,7 +116,7 @@ def _role(context: EmulatorContext, arn: str) -> None:
 
 
 def _places(context: EmulatorContext, body: dict[str, Any]) -> None:
-    """Inputs must be there. The service finds a missing bucket for the output only when it uploads; here it is told."""
+    """Inputs must exist. The service notices a missing output bucket only at upload; here it is refused."""
     for channel in body.get("InputDataConfig") or ():
         if (uri := rows.source(channel)) is None:
             continue
@@ -130,7 +130,7 @@ def _places(context: EmulatorContext, body: dict[str, Any]) -> None:
             raise shapes.refused(f'{message}role "{body["RoleArn"]}" has "s3:ListBucket" permissions on the bucket.')
     try:
         context.aws.backend("s3").get_bucket(buckets.parse(body["OutputDataConfig"]["S3OutputPath"]).bucket)
-    except Exception as error:  # moto's MissingBucket, whose home moves
+    except Exception as error:  # moto's MissingBucket, whose module differs between versions
         message = f"The bucket of the output {body['OutputDataConfig']['S3OutputPath']} does not exist."
         raise shapes.refused(message) from error
 
@@ -143,7 +143,7 @@ def _has_objects(context: EmulatorContext, uri: str) -> bool:
 
 
 def _course(context: EmulatorContext, body: dict[str, Any]) -> dict[str, Any]:
-    """How much there is to do: rows, epochs and a batch, as far as the hyperparameters tell."""
+    """The amount of work: rows, epochs and batch size, as far as the hyperparameters give them."""
     channels = rows.channels({"request": body})
     train = channels.get("train")
     amount = rows.count(context, train) if train else 32

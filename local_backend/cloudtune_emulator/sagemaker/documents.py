@@ -1,9 +1,8 @@
 """Documents of the emulator's public hub. INVENTED: real names of models, made-up contents in the real form.
 
 Form: sagemaker-core 2.27.0, ``jumpstart/models.py`` (HubContentDocument), which reads all of them; recipes as
-sagemaker-train 1.27.0 reads them. Keys of a model's hyperparameters are written in capitals, those of an instance
-type's variant in small letters, as there. Image names, S3 keys, defaults and limits stand for the vendor's, and are
-none of them.
+sagemaker-train 1.27.0 reads them. Keys of a model's hyperparameters are capitalized, those of an instance type's
+variant are lowercase, as there. Image names, S3 keys, defaults and limits are placeholders, not the vendor's values.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ _SERVING = "763104351884.dkr.ecr.{region}.amazonaws.com/djl-inference:0.33.0-lmi
 
 
 def cache_bucket(region: str) -> str:
-    """Where JumpStart keeps scripts, weights, recipes and its manifest (sagemaker-core 2.27.0, region_config.json)."""
+    """The bucket of JumpStart's scripts, weights, recipes and manifest (sagemaker-core 2.27.0, region_config.json)."""
     return f"jumpstart-cache-prod-{region}"
 
 
 def gated_bucket(region: str) -> str:
-    """Where the weights of gated models lie (the same file)."""
+    """The bucket of gated models' weights (the same file)."""
     return f"jumpstart-private-cache-prod-{region}"
 
 
@@ -161,7 +160,7 @@ def _recipe(name: str, region: str, technique: str, peft: str | None) -> dict[st
 
 
 def override_params(technique: str, peft: str | None) -> dict[str, Any]:
-    """What a recipe lets be set: ``{key: {type, min, max, enum, default, required}}``."""
+    """The settings that a recipe allows: ``{key: {type, min, max, enum, default, required}}``."""
     batches = {"DPO": [16, 32, 64, 128], "RLVR": [128, 256, 512, 1024], "RLAIF": [128, 256, 512, 1024]}
     batch = batches.get(technique, [8, 16, 32, 64, 128, 256, 512, 1024])
     rate = (1e-7, 1e-3) if technique.startswith("RL") else (5e-7, 1e-4)

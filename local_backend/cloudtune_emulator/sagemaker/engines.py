@@ -1,4 +1,4 @@
-"""What moves training jobs and answers for their models: the contract of the two engines, and the scripted one."""
+"""Engines run training jobs and serve their models: the interface of both engines, and the scripted one."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
     from cloudtune_emulator.sagemaker.job_timeline import Seen
 
 SCRIPTED = "scripted.json"
-"""In a scripted job's model.tar.gz: which job it is from. No weights."""
+"""The file in a scripted job's model.tar.gz that names the job. There are no weights."""
 
 
 class Trainer(Protocol):
-    """Moves jobs. A job is the document in the store."""
+    """Runs jobs. A job is a document in the store."""
 
     def begin(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """Take on a new job; may write into the document before it is kept."""
+        """Start a new job; may modify the document before it is stored."""
 
     def seen(self, context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
-        """The job now."""
+        """The job's current state."""
 
     def advance(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """Do what a job that has not ended needs done as time passes."""
+        """Perform the periodic work of an active job."""
 
     def stop(self, context: EmulatorContext, job: dict[str, Any], now: float) -> None:
-        """Ask it to stop; may write into the document."""
+        """Stop a job; may modify the document."""
 
     def artefact(self, context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
-        """model.tar.gz of a job that has ended, or None if it left nothing."""
+        """model.tar.gz of an ended job, or None if it has none."""
 
     def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
-        """What a container answers to a body, in parts as they come; None where ``answer`` says what it would."""
+        """The container's response to a body, in chunks as they arrive; None if ``answer`` provides it."""
 
     def answer(
         self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
     ) -> Spoken:
-        """What a model behind an endpoint says. ``model`` is its container: an image, environment, ModelDataUrl."""
+        """The answer of a model behind an endpoint. ``model`` is its container: an image, environment, ModelDataUrl."""
 
     def close(self) -> None:
-        """Let go of whatever runs."""
+        """Stop or detach the running jobs."""
 
 
 class ScriptTrainer:
-    """Jobs move by the clock; nothing is trained. A model answers its training rows' own questions."""
+    """Jobs progress with the clock; nothing is trained. A model answers the questions of its training rows."""
 
     def begin(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """See `Trainer.begin`: the script of this moment is the job's for ever."""
+        """See `Trainer.begin`: the job keeps the current script."""
         assert isinstance(context.engine, ScriptEngine)
         job["script"] = msgspec.to_builtins(context.engine.script)
 
@@ -109,7 +109,7 @@ class ScriptTrainer:
 
 
 def _note(context: EmulatorContext, uri: str) -> dict[str, Any]:
-    """What a scripted job left beside its model, in an archive or in a folder."""
+    """Read the file that names the scripted job, in an archive or in a folder."""
     try:
         place = buckets.parse(uri)
         if uri.endswith(".tar.gz"):
@@ -128,4 +128,4 @@ def packed(files: Mapping[str, bytes]) -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
-    return gzip.compress(buffer.getvalue(), mtime=0)  # the same files are the same archive
+    return gzip.compress(buffer.getvalue(), mtime=0)  # equal files give equal archives

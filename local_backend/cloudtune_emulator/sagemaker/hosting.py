@@ -1,9 +1,9 @@
 """Models, endpoint configurations and endpoints: created by name, described, listed, updated, deleted.
 
-A name that is taken, and a thing that is missing, are ValidationExceptions whose text says so; deleting a model or a
-configuration leaves the endpoint standing, and it is the endpoint that costs
+An existing name and a missing resource are ValidationExceptions with different messages. Deleting a model or a
+configuration does not delete the endpoint, which is what is billed
 (docs.aws.amazon.com/sagemaker/latest/dg/realtime-endpoints-delete-html, seen 2026-11-21). One with inference
-components on it is not deleted (gruntwork-io/cloud-nuke#1142 has the service's words, seen 2026-11-21).
+components on it is not deleted (gruntwork-io/cloud-nuke#1142 quotes the service's message, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def delete_model(context: EmulatorContext, call: Call) -> Reply:
 
 
 def create_config(context: EmulatorContext, call: Call) -> Reply:
-    """CreateEndpointConfig: every model that it names must be there."""
+    """CreateEndpointConfig: every model that it names must exist."""
     for variant in call.body["ProductionVariants"]:
         if variant.get("ModelName"):
             need(context, call, MODEL, variant["ModelName"])
@@ -153,7 +153,7 @@ def list_endpoints(context: EmulatorContext, call: Call) -> Reply:
 
 
 def update_endpoint(context: EmulatorContext, call: Call) -> Reply:
-    """UpdateEndpoint: another configuration; only of one that stands."""
+    """UpdateEndpoint: sets another configuration; only for an endpoint in service."""
     need(context, call, CONFIG, call.body["EndpointConfigName"])
     with context.store.alone():
         thing = need(context, call, ENDPOINT, call.body["EndpointName"])

@@ -1,7 +1,7 @@
 """The public hub: contents described and listed, recipes checked, and the buckets that documents point into.
 
 Shapes: botocore 1.44.5, service model. The hub belongs to the account ``aws``. Hyperparameters of a serverless job are
-held against its recipe (docs.aws.amazon.com/sagemaker/latest/dg/customizing-models-sft.html, seen 2026-11-21).
+validated against its recipe (docs.aws.amazon.com/sagemaker/latest/dg/customizing-models-sft.html, seen 2026-11-21).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
 
 
 def versions(context: EmulatorContext, call: Call) -> Reply:
-    """ListHubContentVersions: the emulator's hub has one of each."""
+    """ListHubContentVersions: the emulator's hub has one version of each content."""
     _document(call, call.body["HubName"], call.body["HubContentType"], call.body["HubContentName"], None)
     return Reply(body={"HubContentSummaries": [_info(call, call.body["HubContentName"])]})
 
@@ -87,23 +87,23 @@ def _info(call: Call, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-# -- for other calls ---------------------------------------------------------------------------------------------------
+# -- for other modules ------------------------------------------------------------------------------------------------
 
 
 def of_arn(context: EmulatorContext, call: Call, arn: str) -> dict[str, Any]:
-    """The document of a base model's ARN, with or without a version, or the service's refusal."""
+    """The document of a base model's ARN, with or without a version, or the service's error."""
     _, _, rest = arn.partition(":hub-content/")
     hub, _, name, *version = rest.split("/")
     return _document(call, hub, "Model", name, version[0] if version else None)
 
 
 def is_gated(uri: str) -> bool:
-    """Whether weights lie where an agreement must be accepted first."""
+    """Whether weights are in the bucket that requires accepting an agreement."""
     return uri.startswith("s3://jumpstart-private-cache-prod-")
 
 
 def check_recipe(document: dict[str, Any], config: dict[str, Any], given: dict[str, str]) -> None:
-    """Raises ValidationException where no recipe fits, or a value is outside of its recipe."""
+    """Raises ValidationException if no recipe matches, or a value is outside its recipe's range."""
     technique, peft = config.get("CustomizationTechnique"), config.get("Peft")
     recipes = document.get("RecipeCollection") or ()
     if not any(one["CustomizationTechnique"] == technique and one.get("Peft") == peft for one in recipes):
@@ -130,7 +130,7 @@ def _broken(key: str, rule: dict[str, Any], text: str) -> str:
 
 
 def seed_caches(context: EmulatorContext) -> None:
-    """The buckets that documents point into, with placeholders: they are AWS's own, and are there for everybody."""
+    """Create the AWS-owned public buckets to which documents refer, with placeholder objects."""
     region = context.settings.aws_region
     store = context.aws.backend("s3", account=OF_AWS)
     if documents.cache_bucket(region) in store.buckets:

@@ -1,7 +1,7 @@
-"""Jobs on the hub's models, really trained: AWS's scripts and recipes are not here, the local back end is.
+"""Really trained jobs on the hub's models. The local back end trains them in place of AWS's scripts and recipes.
 
-A job's rows become canonical ones, its hyperparameters the spec's; which local model stands for the hub's says the
-emulator's table (``basemodels``). ``GET /_emulator/runs`` tells the spec that each was trained with.
+A job's rows are converted to canonical rows, and its hyperparameters to a spec. ``base_models`` lists the local models
+used in place of the hub's. ``GET /_emulator/runs`` returns the spec of each job.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _HYPER = {"learning_rate": ("learning_rate",), "max_length": ("max_input_length"
 _LORA = {"rank": ("lora_rank", "lora_r"), "alpha": ("lora_alpha",), "dropout": ("lora_dropout",)}
 _SCHEDULERS = ("cosine", "constant")
 _LONGEST = 1024
-"""Tokens of a row: recipes name the length that AWS's models read, and what stands for them may read less."""
+"""Limit of tokens per row: recipes name the context of AWS's models, and local models may have less."""
 _WORDS = {"validating_files": "Downloading", "queued": "Downloading", "running": "Training", "paused": "Training",
           "pausing": "Training", "succeeded": "Completed", "failed": "Failed", "cancelled": "Stopped"}  # fmt: skip
 
 
 def is_hubs(job: Mapping[str, Any]) -> bool:
-    """Whether the program that would train is AWS's own."""
+    """Whether AWS's own program would train the job."""
     request = job["request"]
     source = str((request.get("HyperParameters") or {}).get("sagemaker_submit_directory", "")).strip('"')
     return bool(request.get("ServerlessJobConfig")) or source.startswith(_CACHE)
 
 
 def begin(context: EmulatorContext, job: dict[str, Any]) -> None:
-    """Hand the rows and figures to the engine that trains."""
+    """Pass the rows and hyperparameters to the train engine."""
     shadow = _shadow(context, job)
     training, validation = _rows(context, job, "train"), _rows(context, job, "validation")
     if training is None:
@@ -66,7 +66,7 @@ def _shadow(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
         local["max_length"] = min(int(local["max_length"]), _LONGEST)
     batch = _number(given, ("per_device_train_batch_size", "global_batch_size")) or 4
     seed = _number(given, ("seed",))
-    beta = given.get("adam_beta", "auto")  # DPO's, in spite of its name
+    beta = given.get("adam_beta", "auto")  # of DPO, despite its name
     technique = (job["request"].get("ServerlessJobConfig") or {}).get("CustomizationTechnique", "SFT")
     is_text = "ServerlessJobConfig" not in job["request"] and "True" not in (
         given.get("chat_dataset"), given.get("instruction_tuned"),
@@ -102,13 +102,13 @@ def _number(given: Mapping[str, str], names: tuple[str, ...]) -> float | None:
             value = float(given[name])
         except (KeyError, ValueError):
             continue
-        if value >= 0:  # -1 is JumpStart's word for the model's own
+        if value >= 0:  # in JumpStart, -1 means the model's own value
             return value
     return None
 
 
 def _rows(context: EmulatorContext, job: dict[str, Any], side: str) -> Path | None:
-    """A channel's rows as canonical ones, in a file that is kept."""
+    """Write a channel's rows as canonical rows into a file in the store."""
     uri = rows.channels(job).get(side)
     if uri is None:
         return None
@@ -120,7 +120,7 @@ def _rows(context: EmulatorContext, job: dict[str, Any], side: str) -> Path | No
     return path
 
 
-# -- asking ------------------------------------------------------------------------------------------------------------
+# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def _mine(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _mine(context: EmulatorContext, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen(context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
-    """The job as its run stands."""
+    """The job's state, from its run."""
     status = context.engine.status(_mine(context, job), now)
     phases = [Phase(job["created"], "InProgress", "Starting"), Phase(job["created"], "InProgress", "Downloading")]
     if status.started_at is not None:
@@ -164,7 +164,7 @@ def _step(status: JobStatus) -> int:
 
 
 def _line(data: Mapping[str, Any]) -> str:
-    """As Hugging Face's Trainer writes its log."""
+    """A log line in the format of Hugging Face's Trainer."""
     names = {"train_loss": "loss", "full_valid_loss": "eval_loss"}
     return str({column: data[name] for name, column in names.items() if name in data})
 
@@ -177,7 +177,7 @@ def stop(context: EmulatorContext, job: dict[str, Any], now: float) -> None:
 
 
 def artefact(context: EmulatorContext, job: dict[str, Any]) -> bytes | None:
-    """The tuned model's files, packed; None where the run left no model."""
+    """The archive of the tuned model's files; None if the run has no model."""
     engine: TrainEngine = context.engine  # type: ignore[assignment]
     folder = engine.files(_mine(context, job))
     if folder is None:

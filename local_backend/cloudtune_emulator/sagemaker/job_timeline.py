@@ -1,4 +1,4 @@
-"""A training job's way through its states: computed from what was asked and cut at a moment, as all scripted lives are.
+"""The timeline of a scripted training job: computed from the request, and cut at a point in time.
 
 Order: Starting, Pending, Downloading, Training, Uploading, Completed; a spot job may be Interrupted and start again; a
 job over its MaxRuntimeInSeconds is Stopped with MaxRuntimeExceeded, one that waited too long with MaxWaitTimeExceeded
@@ -35,7 +35,7 @@ MOST_LINES = 200
 
 
 class Phase(msgspec.Struct, frozen=True):
-    """Since when a job has been in a secondary status, and in which status with it."""
+    """A secondary status with its start and the primary status."""
 
     at: float
     status: str
@@ -43,38 +43,38 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """A job at one moment, whichever engine moves it."""
+    """The state of a job at one time, for both engines."""
 
     phases: tuple[Phase, ...]
     reason: str | None = None
     """FailureReason."""
     step: int = 0
     lines: tuple[tuple[float, str], ...] = ()
-    """Its log until then."""
+    """Its log until that time."""
 
     @property
     def now(self) -> Phase:
-        """The phase it is in."""
+        """The current phase."""
         return self.phases[-1]
 
     @property
     def has_ended(self) -> bool:
-        """Whether it will change no more."""
+        """Whether it is final."""
         return self.now.status in TERMINAL
 
     def before_end(self) -> Seen:
-        """As it was before it ended."""
+        """The state before the end."""
         going = tuple(phase for phase in self.phases if phase.status not in TERMINAL)
         return msgspec.structs.replace(self, phases=going, reason=None)
 
     @property
     def started(self) -> float | None:
-        """When training began."""
+        """The start of training."""
         return next((phase.at for phase in self.phases if phase.secondary == "Training"), None)
 
     @property
     def has_trained(self) -> bool:
-        """Whether something may have been written into the model's folder."""
+        """Whether the model's folder may have files."""
         return self.started is not None
 
 
@@ -100,7 +100,7 @@ def _reason(script: Script) -> str:
 
 
 def _phases(job: dict[str, Any], script: Script) -> list[Phase]:
-    """Everything that will happen, stops and limits included."""
+    """All phases, with stops and limits."""
     created = job["created"]
     free = _undisturbed(job, script)
     ends: list[tuple[float, str]] = []
@@ -147,13 +147,13 @@ def _undisturbed(job: dict[str, Any], script: Script) -> list[Phase]:
 
 
 def _training(phases: list[Phase]) -> list[tuple[float, float]]:
-    """Stretches of training."""
+    """Intervals of training."""
     ends = [phase.at for phase in phases[1:]] + [math.inf]
     return [(phase.at, end) for phase, end in zip(phases, ends, strict=True) if phase.secondary == "Training"]
 
 
 def _when(spans: list[tuple[float, float]], trained: float) -> float | None:
-    """The moment at which that many seconds have been trained."""
+    """The time after that many seconds of training."""
     for begin, end in spans:
         if trained <= end - begin:
             return begin + trained
@@ -186,7 +186,7 @@ def figure(job: dict[str, Any], step: int, steps: int) -> float:
 
 
 def _line(job: dict[str, Any], step: int, steps: int, epochs: float) -> str:
-    """As Hugging Face's Trainer writes its log (transformers, ``trainer_callback.py``); or as the job's own program."""
+    """A log line of Hugging Face's Trainer (transformers, ``trainer_callback.py``), or of the job's own program."""
     loss, epoch = figure(job, step, steps), round(step / steps * epochs, 4)
     if (form := job["course"].get("line")) is not None:
         return str(form.format(step=step, steps=steps, loss=loss, epoch=epoch))

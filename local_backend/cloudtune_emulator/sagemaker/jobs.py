@@ -1,6 +1,6 @@
-"""Training jobs that exist: describe, list, stop, delete; and what is left in S3 when one ends.
+"""Existing training jobs: describe, list, stop, delete; and the results in S3 when one ends.
 
-Shapes and words: botocore 1.44.5, service model. A missing job is a ValidationException
+Shapes and messages: botocore 1.44.5, service model. A missing job is a ValidationException
 (docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html and users' traces, seen 2026-11-21).
 """
 
@@ -32,7 +32,7 @@ TOKENS_PER_ROW = 50
 
 
 def find(context: EmulatorContext, call: Call, name: str) -> dict[str, Any]:
-    """The job of that name, or the service's words for none."""
+    """The job of that name, or the service's error."""
     job = context.store.get(KIND, naming.shelf(call), name)
     if job is None:
         raise shapes.refused("Requested resource not found.")
@@ -40,7 +40,7 @@ def find(context: EmulatorContext, call: Call, name: str) -> dict[str, Any]:
 
 
 def ended(context: EmulatorContext, job: dict[str, Any], now: float) -> Ended | None:
-    """The end of a job that has ended by now. Until then its log, and its checkpoints in S3, are brought up to date."""
+    """Record the end of a job that is over. For an active job, update its log and its checkpoints in S3."""
     context.sagemaker.advance(context, job)
     seen = context.sagemaker.seen(context, job, now)
     logs.write(context, job, seen.lines)
@@ -65,16 +65,16 @@ def _leave(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> None:
 
 
 def _output(job: dict[str, Any]) -> buckets.Place:
-    """``<S3OutputPath>/<job>/output/model.tar.gz``, or the folder ``model`` beside where it is not compressed."""
+    """``<S3OutputPath>/<job>/output/model.tar.gz``, or the folder ``model`` beside it if it is not compressed."""
     out = job["request"]["OutputDataConfig"]
     base = buckets.parse(out["S3OutputPath"]).under(job["id"], "output")
     return base.under("model/" if out.get("CompressionType") == "NONE" else "model.tar.gz")
 
 
 def _shown(context: EmulatorContext, job: dict[str, Any], now: float) -> Seen:
-    """The job as a request sees it: it has ended once what it leaves is recorded, not before.
+    """The job's state for a request: ended only once its results are recorded.
 
-    Its container may end between the settlement that precedes a request and the request's own look at it.
+    Its container may end between the settlement before a request and the request's own read.
     """
     seen = context.sagemaker.seen(context, job, now)
     return seen.before_end() if seen.has_ended and not job["settled"] else seen
@@ -87,7 +87,7 @@ def describe(context: EmulatorContext, call: Call) -> Reply:
 
 
 def view(context: EmulatorContext, call: Call, job: dict[str, Any], seen: Seen) -> dict[str, Any]:
-    """All that was asked for, and how it stands."""
+    """The fields of the request, and the state."""
     request, now = job["request"], call.now
     shown: dict[str, Any] = {key: value for key, value in request.items() if key not in _NOT_SHOWN}
     shown.setdefault("StoppingCondition", {"MaxRuntimeInSeconds": job_timeline.DEFAULT_MAX_RUNTIME_S})
@@ -140,7 +140,7 @@ def _transitions(context: EmulatorContext, seen: Seen) -> list[dict[str, Any]]:
 
 
 def _final(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
-    """The last value that each metric definition's expression finds in the log."""
+    """The last value that each metric definition's regular expression matches in the log."""
     definitions = (job["request"].get("AlgorithmSpecification") or {}).get("MetricDefinitions") or ()
     found = []
     for definition in definitions:
@@ -163,12 +163,12 @@ def _pool(job: dict[str, Any], seen: Seen, now: float) -> str:
 
 
 def run_id(job: dict[str, Any]) -> str:
-    """MLflow's, which the job's curves are written under."""
+    """The id of the MLflow run that has the job's metrics."""
     return hashlib.sha256(f"{job['arn']}/{job['created']}".encode()).hexdigest()[:32]
 
 
 def experiment_id(job: dict[str, Any]) -> str:
-    """MLflow's, by the resource and the experiment's name."""
+    """The id of the MLflow experiment, from the resource and the experiment's name."""
     config = job["request"]["MlflowConfig"]
     name = f"{config['MlflowResourceArn']}/{config.get('MlflowExperimentName') or job['id']}"
     return str(int(hashlib.sha256(name.encode()).hexdigest()[:6], 16))
@@ -215,9 +215,9 @@ def list_(context: EmulatorContext, call: Call) -> Reply:
 
 
 def stop(context: EmulatorContext, call: Call) -> Reply:
-    """StopTrainingJob: SIGTERM, and after 120 s SIGKILL; what was saved is uploaded.
+    """StopTrainingJob: SIGTERM, and after 120 s SIGKILL; saved files are uploaded.
 
-    A job that has ended is refused in the words that users report ("The request was rejected because the training job
+    For an ended job, the error is the one that users report ("The request was rejected because the training job
     is in status Completed", aws/sagemaker-python-sdk issues, seen 2026-11-21).
     """
     with context.store.alone():
@@ -233,7 +233,7 @@ def stop(context: EmulatorContext, call: Call) -> Reply:
 
 
 def delete(context: EmulatorContext, call: Call) -> Reply:
-    """DeleteTrainingJob: of an ended job; its name is free again."""
+    """DeleteTrainingJob: deletes an ended job; its name can be used again."""
     with context.store.alone():
         job = find(context, call, call.body["TrainingJobName"])
         seen = _shown(context, job, call.now)

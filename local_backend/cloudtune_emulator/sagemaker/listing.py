@@ -1,4 +1,4 @@
-"""Lists: filters, order and pages, as every List call of the service has them (botocore 1.44.5, its service model)."""
+"""Lists: filters, order and pages of the service's List calls (botocore 1.44.5, its service model)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def page(
         orders["Status"] = lambda view: view[status]
     key = orders.get(request.get("SortBy", "CreationTime"), orders["CreationTime"])
     is_falling = request.get("SortOrder", "Descending") == "Descending"
-    # What was made in the same second keeps the order of its making.
+    # Items of the same second keep their creation order.
     numbered = sorted(enumerate(kept), key=lambda pair: (key(pair[1]), pair[0]), reverse=is_falling)
     start = _start(request.get("NextToken"))
     size = request.get("MaxResults", DEFAULT_PAGE)

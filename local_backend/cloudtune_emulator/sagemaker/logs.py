@@ -1,8 +1,8 @@
-"""The jobs' logs in CloudWatch: kept by moto, and written as time passes.
+"""The jobs' logs in CloudWatch: moto stores them, and lines are added as time passes.
 
 Group ``/aws/sagemaker/TrainingJobs``, streams ``<job>/algo-<n>-<time>``
 (docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html, seen 2026-11-21). moto refuses lines from the future
-and the far past, and this clock may stand anywhere: lines are put beside its door.
+and the distant past. This clock can differ, so timestamps are moved into the accepted range.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 def restore(context: EmulatorContext) -> None:
-    """Write the logs of the jobs that have ended: moto forgets them when the server stops."""
+    """Write the logs of ended jobs again: moto loses them when the server stops."""
     for job in context.store.all(KIND):
         if job["settled"]:
             write(context, job, context.sagemaker.seen(context, job, context.clock.now()).lines)
 
 
 def write(context: EmulatorContext, job: dict[str, Any], lines: Sequence[tuple[float, str]]) -> None:
-    """Add those of a job's lines that its log lacks."""
+    """Add the lines that are missing in a job's log."""
     if not lines:
         return
     from moto.core.utils import utcnow

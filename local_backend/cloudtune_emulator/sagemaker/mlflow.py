@@ -1,8 +1,8 @@
-"""The smallest part of MLflow's REST API: the run that a serverless job writes its curves to, and their history.
+"""A small part of MLflow's REST API: the run to which a serverless job writes its metrics, and their history.
 
-SageMaker's MLflow tells its resources apart by a header, and signatures are of ``sagemaker`` or ``sagemaker-mlflow``
+In SageMaker's MLflow a header names the resource, and signatures are for ``sagemaker`` or ``sagemaker-mlflow``
 (sagemaker-mlflow 0.5.0, ``mlflow_sagemaker_request_header_provider.py``, ``auth_provider.py``); the API is MLflow's own
-(mlflow.org/docs/latest/api_reference/rest-api.html, seen 2026-11-21). The figures are those of the job's log; the names
+(mlflow.org/docs/latest/api_reference/rest-api.html, seen 2026-11-21). The values are those of the job's log; the names
 of AWS's recipes are not documented.
 """
 
@@ -27,7 +27,7 @@ _MOST = 25000
 
 
 class MlflowError(ApiError):
-    """A refusal in MLflow's shape."""
+    """An error in MLflow's shape."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(status, message, code=code)
@@ -35,7 +35,7 @@ class MlflowError(ApiError):
 
 
 def dressed(error: ApiError) -> ApiError:
-    """A refusal of the emulator's own (a fault, a limit) in MLflow's shape."""
+    """The emulator's own error (a fault, a limit) in MLflow's shape."""
     if isinstance(error, MlflowError):
         return error
     code = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 429: "REQUEST_LIMIT_EXCEEDED"}.get(error.status)
@@ -45,7 +45,7 @@ def dressed(error: ApiError) -> ApiError:
 
 
 def get_run(context: EmulatorContext, call: Call) -> Reply:
-    """runs/get: the run with the last value of each figure."""
+    """runs/get: the run with the last value of each metric."""
     job, seen = _asked(context, call)
     latest = {point["key"]: point for point in _points(context, job, seen)}
     config = job["request"]["MlflowConfig"]
@@ -59,7 +59,7 @@ def get_run(context: EmulatorContext, call: Call) -> Reply:
 
 
 def get_history(context: EmulatorContext, call: Call) -> Reply:
-    """metrics/get-history: every value of one figure."""
+    """metrics/get-history: every value of one metric."""
     job, seen = _asked(context, call)
     points = [point for point in _points(context, job, seen) if point["key"] == call.query.get("metric_key")]
     try:
@@ -88,7 +88,7 @@ def _asked(context: EmulatorContext, call: Call) -> tuple[dict[str, Any], Seen]:
 
 
 def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[dict[str, Any]]:
-    """Each figure of the log; where a line tells no step, reports of the training are counted."""
+    """Each metric of the log. If a line has no step, the training reports are counted."""
     steps, epochs = job["course"]["steps"], float(job["course"]["epochs"])
     found: list[dict[str, Any]] = []
     count = 0
@@ -106,13 +106,13 @@ def _points(context: EmulatorContext, job: dict[str, Any], seen: Seen) -> list[d
 
 
 def describe_app(context: EmulatorContext, call: Call) -> Reply:
-    """DescribeMlflowApp: every app that somebody names is there, as jobs may name any."""
+    """DescribeMlflowApp: every app exists, as jobs may name any."""
     arn = call.body["Arn"]
     return Reply(body={"Arn": arn, "Name": naming.tail(arn), "Status": "Created"})
 
 
 def describe_server(context: EmulatorContext, call: Call) -> Reply:
-    """DescribeMlflowTrackingServer: likewise, and it is never stopped."""
+    """DescribeMlflowTrackingServer: every server exists, and is never stopped."""
     name = call.body["TrackingServerName"]
     return Reply(body={
         "TrackingServerArn": naming.arn(context, call, "mlflow-tracking-server", name), "TrackingServerName": name,
@@ -124,4 +124,4 @@ CALLS: dict[str, tuple[str, Handler]] = {
     "runs/get": ("MlflowGetRun", get_run),
     "metrics/get-history": ("MlflowGetMetricHistory", get_history),
 }
-"""Path -> name, as faults are aimed at it, and what acts."""
+"""Path -> name, by which faults are selected, and handler."""

@@ -1,4 +1,4 @@
-"""What things are called: ARNs, the shelf of a region, and the tags that hang on a thing."""
+"""ARNs, the store's namespace of a region, and tags."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MOST_TAGS = 50
 
 
 def shelf(call: Call) -> str:
-    """Where the store keeps what belongs to the call's region."""
+    """The store's namespace of the call's region."""
     return f"sagemaker/{call.region or 'us-east-1'}"
 
 
 def arn(context: EmulatorContext, call: Call, kind: str, name: str) -> str:
-    """The ARN of a thing of this account."""
+    """The ARN of a resource of this account."""
     return f"arn:aws:sagemaker:{call.region or 'us-east-1'}:{context.settings.aws_account}:{kind}/{name}"
 
 
@@ -29,7 +29,7 @@ def tail(text: str) -> str:
 
 
 def timestamp(context: EmulatorContext, moment: float) -> float:
-    """Return the time that the service reports, in milliseconds, by a clock that may be wrong."""
+    """Return the time that the service reports, in milliseconds, offset by a ``clock_skew`` fault."""
     return round(moment + context.faults.skew(), 3)
 
 
@@ -37,13 +37,13 @@ def timestamp(context: EmulatorContext, moment: float) -> float:
 
 
 def label(context: EmulatorContext, call: Call, what: str, tags: list[dict[str, str]] | None) -> None:
-    """Hang a new thing's tags on it."""
+    """Store a new resource's tags."""
     context.store.remove("tags", shelf(call), what)
     context.store.add("tags", shelf(call), {"id": what, "tags": {tag["Key"]: tag["Value"] for tag in tags or ()}})
 
 
 def unlabel(context: EmulatorContext, call: Call, what: str) -> None:
-    """Forget a thing's tags with it."""
+    """Delete a resource's tags with it."""
     context.store.remove("tags", shelf(call), what)
 
 

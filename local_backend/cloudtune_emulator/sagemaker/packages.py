@@ -1,4 +1,4 @@
-"""Model packages and their groups: what serverless jobs make, and what people register.
+"""Model packages and their groups: created by serverless jobs, or registered by users.
 
 Shapes: botocore 1.44.5, service model. A version is numbered within its group; a group is deleted only when it is empty
 (docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModelPackageGroup.html, seen 2026-11-21).
@@ -38,7 +38,7 @@ def create_group(context: EmulatorContext, call: Call) -> Reply:
 
 
 def group_of(context: EmulatorContext, call: Call, name: str) -> dict[str, Any]:
-    """A group by name or ARN, or the service's words for none."""
+    """A group by name or ARN, or the service's error."""
     found = context.store.get(_GROUP, naming.shelf(call), naming.tail(name))
     if found is None:
         raise shapes.refused(f"Model Package Group {name} does not exist.")
@@ -80,7 +80,7 @@ def delete_group(context: EmulatorContext, call: Call) -> Reply:
 
 
 def create(context: EmulatorContext, call: Call) -> Reply:
-    """CreateModelPackage: a version in a group, or a package of its own name."""
+    """CreateModelPackage: a version in a group, or a package with its own name."""
     body = call.body
     if body.get("ModelPackageGroupName"):
         group = group_of(context, call, body["ModelPackageGroupName"])
@@ -93,9 +93,9 @@ def create(context: EmulatorContext, call: Call) -> Reply:
 
 
 def register(context: EmulatorContext, call: Call, job: dict[str, Any], data: bytes) -> str:
-    """The version that a serverless job makes in its group; its weights lie unpacked beside the job's output.
+    """Create the version of a serverless job in its group. Its weights are unpacked beside the job's output.
 
-    Nova's lie in a bucket of AWS's own; beside the output a note says where.
+    Nova's weights are in an AWS-owned bucket; ``manifest.json`` beside the output names their location.
     """
     request = job["request"]
     group = group_of(context, call, request["ModelPackageConfig"]["ModelPackageGroupArn"])
@@ -113,18 +113,18 @@ def register(context: EmulatorContext, call: Call, job: dict[str, Any], data: by
 
 
 def escrow(context: EmulatorContext) -> str:
-    """How the names of the buckets begin that AWS keeps this account's tuned Nova models in."""
+    """The name prefix of the AWS-owned buckets with this account's tuned Nova models."""
     return f"{buckets.ESCROW}{context.settings.aws_account}-"
 
 
 def _escrowed(context: EmulatorContext, call: Call, job: dict[str, Any]) -> buckets.Place:
-    """A place in AWS's own bucket, and the note of it that the customer gets.
+    """Create a location in an AWS-owned bucket, and the customer's ``manifest.json`` that names it.
 
     ``manifest.json``: github.com/aws/sagemaker-python-sdk, sagemaker-serve, bedrock_model_builder.py (seen 2026-11-21).
     """
     region = call.region or context.settings.aws_region
     bucket = f"{escrow(context)}smtj-{hashlib.sha256(region.encode()).hexdigest()[:8]}"
-    with contextlib.suppress(Exception):  # moto's BucketAlreadyExists, whose home moves
+    with contextlib.suppress(Exception):  # moto's BucketAlreadyExists, whose module differs between versions
         context.aws.backend("s3").create_bucket(bucket, region)
     kept = buckets.Place(bucket, f"{job['id']}/")
     request = job["request"]
@@ -135,20 +135,20 @@ def _escrowed(context: EmulatorContext, call: Call, job: dict[str, Any]) -> buck
 
 
 def tuned_in(context: EmulatorContext, call: Call, place: buckets.Place) -> tuple[str, bool]:
-    """What was tuned whose weights lie there, in AWS's own bucket, and whether all of its weights."""
+    """The base model of the weights in an AWS-owned bucket, and whether they are full weights."""
     job = context.store.get("training_job", naming.shelf(call), place.key.partition("/")[0])
     config = {} if job is None else job["request"].get("ServerlessJobConfig") or {}
     return str(config.get("BaseModelArn", "")).partition("/Model/")[2].partition("/")[0], not config.get("Peft")
 
 
 def is_full(context: EmulatorContext, call: Call, arn: str) -> bool:
-    """Whether a package holds all weights, and no adapter: as its job was asked for."""
+    """Whether a package holds full weights and no adapter, as its job requested."""
     made = (job for job in context.store.all("training_job", naming.shelf(call)) if job.get("package") == arn)
     return any(not job["request"]["ServerlessJobConfig"].get("Peft") for job in made)
 
 
 def container(package: dict[str, Any]) -> dict[str, Any]:
-    """What a package's model runs in, and where its weights lie."""
+    """The container of a package's model, and the location of its weights."""
     listed = (package["request"].get("InferenceSpecification") or {}).get("Containers") or [{}]
     return dict(listed[0])
 

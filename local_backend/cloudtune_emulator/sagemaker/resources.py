@@ -1,4 +1,4 @@
-"""What models, endpoint configurations, endpoints and inference components have in common: names, states, deletion."""
+"""Common parts of models, endpoint configurations, endpoints and components: names, states, deletion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARNS = {MODEL: "model", CONFIG: "endpoint-config", ENDPOINT: "endpoint", COMPON
 
 
 def add(context: EmulatorContext, call: Call, kind: str, name: str, **more: Any) -> str:
-    """Keep a new thing under its name; returns its ARN."""
+    """Store a new resource under its name; returns its ARN."""
     arn = naming.arn(context, call, _ARNS[kind], name)
     with context.store.alone():
         if found(context, call, kind, name) is not None:
@@ -30,13 +30,13 @@ def add(context: EmulatorContext, call: Call, kind: str, name: str, **more: Any)
 
 
 def found(context: EmulatorContext, call: Call, kind: str, name: str) -> dict[str, Any] | None:
-    """A thing that is there, or is on its way out."""
+    """A resource that exists or is being deleted, or None."""
     thing = context.store.get(kind, naming.shelf(call), name)
     return None if thing is None or is_gone(context, thing, call.now) else thing
 
 
 def need(context: EmulatorContext, call: Call, kind: str, name: str) -> dict[str, Any]:
-    """A thing, or the service's words for none."""
+    """A resource, or the service's error."""
     thing = found(context, call, kind, name)
     if thing is None:
         raise shapes.refused(f'Could not find {_WORDS[kind]} "{naming.arn(context, call, _ARNS[kind], name)}".')
@@ -44,7 +44,7 @@ def need(context: EmulatorContext, call: Call, kind: str, name: str) -> dict[str
 
 
 def standing(context: EmulatorContext, call: Call, kind: str) -> list[dict[str, Any]]:
-    """All that are not gone."""
+    """All resources that are not deleted."""
     return [one for one in context.store.all(kind, naming.shelf(call)) if not is_gone(context, one, call.now)]
 
 
@@ -63,7 +63,7 @@ def status(context: EmulatorContext, thing: dict[str, Any], now: float) -> str:
 
 
 def take_down(context: EmulatorContext, call: Call, kind: str, name: str) -> Reply:
-    """Delete: at once, or for an endpoint and a component after a while."""
+    """Delete: at once, or with a delay for an endpoint and a component."""
     with context.store.alone():
         thing = need(context, call, kind, name)
         if kind in (MODEL, CONFIG):
@@ -76,7 +76,7 @@ def take_down(context: EmulatorContext, call: Call, kind: str, name: str) -> Rep
 
 
 def times(context: EmulatorContext, thing: dict[str, Any]) -> dict[str, Any]:
-    """When it was made and last changed."""
+    """The times of creation and last change."""
     return {
         "CreationTime": naming.timestamp(context, thing["created"]),
         "LastModifiedTime": naming.timestamp(context, thing["changed"]),
@@ -84,5 +84,5 @@ def times(context: EmulatorContext, thing: dict[str, Any]) -> dict[str, Any]:
 
 
 def asked(thing: dict[str, Any]) -> dict[str, Any]:
-    """What it was made with."""
+    """The fields of its create request."""
     return {key: value for key, value in thing["request"].items() if key != "Tags"}

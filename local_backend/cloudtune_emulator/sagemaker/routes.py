@@ -1,4 +1,4 @@
-"""Which of the service's operations is called, and what acts on it: by ``X-Amz-Target``, the runtime's by path."""
+"""The service's operations and their handlers, selected by ``X-Amz-Target``, and in the runtime by path."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _JSON = "application/x-amz-json-1.1"
 
 
 def api(request: RequestInfo) -> Route | None:
-    """The route of a request that is signed for SageMaker; None where no such operation is here."""
+    """The route of a request that is signed for SageMaker; None if the operation is not emulated."""
     if (found := _INVOKE.fullmatch(request.path)) is not None:
         return _named(_RUNTIME[found["how"]], {"endpoint": found["endpoint"]})
     if (what := request.path.removeprefix(mlflow.PREFIX)) in mlflow.CALLS:
@@ -88,7 +88,7 @@ def scaling(request: RequestInfo) -> Route | None:
 
 
 def named(name: str) -> Route:
-    """The route of a call that was read before."""
+    """The route of a call that is already read."""
     service, _, operation = name.partition(".")
     if (what := next((path for path, (called, _) in mlflow.CALLS.items() if called == operation), None)) is not None:
         return _mlflow(what)
@@ -113,7 +113,7 @@ def _dressed(error: ApiError) -> ApiError:
 
 
 def _checked(operation: str) -> Handler:
-    """The request held against the service model first, and the answer in the service's own content type."""
+    """Validate the request against the service model, and respond in the service's own content type."""
 
     def act(context: EmulatorContext, call: Call) -> Reply:
         shapes.check(operation, call.body)

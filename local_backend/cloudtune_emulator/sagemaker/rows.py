@@ -1,4 +1,4 @@
-"""The rows of a job's channels, in S3: which channel is which, and the questions and answers in them."""
+"""The rows of a job's channels in S3: the channels' roles, and their questions and answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAIRS = (("prompt", "completion"), ("instruction", "response"), ("question", "a
 
 
 def channels(job: Mapping[str, Any]) -> dict[str, str]:
-    """``train`` and ``validation`` -> where their rows lie; other channels by their own names."""
+    """``train`` and ``validation`` -> the location of their rows; other channels by their own names."""
     found = {}
     for channel in job["request"].get("InputDataConfig") or ():
         uri = source(channel)
@@ -29,13 +29,13 @@ def channels(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def source(channel: Mapping[str, Any]) -> str | None:
-    """The S3 URI of a channel, where it has one."""
+    """The S3 URI of a channel, if it has one."""
     given = (channel.get("DataSource") or {}).get("S3DataSource") or {}
     return given.get("S3Uri")
 
 
 def objects(context: EmulatorContext, uri: str) -> Iterator[dict[str, Any]]:
-    """Every JSON row under a prefix; what is no JSON object is passed over."""
+    """Every JSON row under a prefix; other lines are skipped."""
     place = buckets.parse(uri)
     for key, _ in buckets.keys(context, place):
         if not key.endswith((".jsonl", ".json")) or key.endswith("template.json"):
@@ -50,7 +50,7 @@ def objects(context: EmulatorContext, uri: str) -> Iterator[dict[str, Any]]:
 
 
 def count(context: EmulatorContext, uri: str) -> int:
-    """How many lines of rows there are; at least one."""
+    """The number of rows; at least one."""
     place = buckets.parse(uri)
     found = 0
     for key, _ in buckets.keys(context, place):
@@ -61,7 +61,7 @@ def count(context: EmulatorContext, uri: str) -> int:
 
 
 def pairs(context: EmulatorContext, uri: str) -> list[tuple[str, str]]:
-    """Questions and answers, in whichever layout."""
+    """Questions and answers, in any layout."""
     return [pair for row in objects(context, uri) for pair in _pairs(row)]
 
 
@@ -85,7 +85,7 @@ def template(context: EmulatorContext, uri: str) -> dict[str, str] | None:
 
 
 def canonical(row: Mapping[str, Any], by: Mapping[str, str] | None) -> dict[str, Any]:
-    """A row as cloudtune's own readers take it: dialogs as messages, templates filled, the rest as it is."""
+    """A row in cloudtune's format: dialogs as messages, templates filled, the rest unchanged."""
     if "dialog" in row:
         return {"messages": row["dialog"]}
     if by is not None and "prompt" in by and "completion" in by:
@@ -100,5 +100,5 @@ def _filled(text: str, row: Mapping[str, Any]) -> str:
 
 
 def last_words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the user asked last."""
+    """The last user message."""
     return text_of(next((one for one in reversed(messages) if one.get("role") == "user"), {}))

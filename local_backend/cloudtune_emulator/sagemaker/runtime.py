@@ -1,7 +1,7 @@
-"""InvokeEndpoint, whole and streamed: what the usual serving images take and answer.
+"""InvokeEndpoint, whole and streamed: the request and response formats of the usual serving images.
 
-A body with ``inputs`` is the text-generation form of TGI and DJL: ``{"inputs": ..., "parameters": {...}}`` is answered
-with ``{"generated_text": ...}``; one with ``messages`` is OpenAI's chat form, which both serve too
+A body with ``inputs`` is the text-generation form of TGI and DJL: ``{"inputs": ..., "parameters": {...}}`` returns
+``{"generated_text": ...}``; one with ``messages`` is OpenAI's chat form, which both serve too
 (docs.djl.ai, LMI input and output schema; huggingface.co/docs/text-generation-inference, seen 2026-11-21). A stream is
 Amazon's event stream of PayloadPart with the same bytes in pieces (botocore 1.44.5, sagemaker-runtime).
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ModelError(AwsError):
-    """The container answered with an error: 424, with its status and message (botocore 1.44.5, ModelError)."""
+    """The container returned an error: 424, with its status and message (botocore 1.44.5, ModelError)."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(424, "ModelError", f'Received client error ({status}) from primary with message "{message}".')
@@ -56,7 +56,7 @@ def stream(context: EmulatorContext, call: Call) -> Reply:
 
 
 def _events(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """An answer that breaks in the container ends in an event that says so."""
+    """A stream that fails in the container ends with an error event."""
     try:
         for part in parts:
             yield event("PayloadPart", part)
@@ -80,7 +80,7 @@ class _Asked(msgspec.Struct):
 
 
 class _Body(_Asked):
-    """The types of what the container looks into."""
+    """The types of the fields that the container reads."""
 
     messages: list[_Message] | None = None
     inputs: str | None = None
@@ -109,7 +109,7 @@ def _said(context: EmulatorContext, call: Call, model: dict[str, Any]) -> Spoken
 
 
 def _model(context: EmulatorContext, call: Call) -> dict[str, Any]:
-    """What stands behind the endpoint, or behind the component that the request names."""
+    """The model of the endpoint, or of the component that the request names."""
     name = call.ids["endpoint"]
     endpoint = resources.found(context, call, resources.ENDPOINT, name)
     if endpoint is None or resources.status(context, endpoint, call.now) not in ("InService", "Updating"):
@@ -133,9 +133,9 @@ def _model(context: EmulatorContext, call: Call) -> dict[str, Any]:
 
 
 def _need_copy(context: EmulatorContext, call: Call, part: dict[str, Any]) -> None:
-    """Without one nobody answers, and the attempt is counted.
+    """Check that an instance or a copy is available. Counts the failure if none is.
 
-    The words: scale down to zero in SageMaker inference, aws.amazon.com/blogs/machine-learning, seen 2026-11-21.
+    Message: scale down to zero in SageMaker inference, aws.amazon.com/blogs/machine-learning, seen 2026-11-21.
     """
     base = components.base_of(part)
     held = part if base is None else resources.need(context, call, resources.COMPONENT, base)

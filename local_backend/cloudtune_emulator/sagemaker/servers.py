@@ -1,8 +1,8 @@
-"""What answers in the place of containers: the trainer's own server, over models that lie in S3.
+"""Model servers in place of containers: the trainer's own server, over models in S3.
 
-A model's archive, or its folder, is brought here once. A container that is to have adapters on it (LMI's
-``OPTION_ENABLE_LORA``) is the trainer's server of a shared base: each adapter is loaded when it is first asked, and let
-go once no component has it any more.
+A model's archive, or its folder, is downloaded once. A container for adapters (LMI's ``OPTION_ENABLE_LORA``) is the
+trainer's server with a shared base: each adapter is loaded at its first request, and unloaded once no component uses
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BROKEN = (buckets.NoSuch, ValueError, KeyError, OSError, ArchiveError, Training
 
 
 class Servers:
-    """Those of one emulator; the last one stays loaded: mostly the next question is for it. Thread safe."""
+    """The servers of one emulator. The last one used stays loaded. Thread-safe."""
 
     def __init__(self, folder: Path, store: Store, containers: Containers) -> None:
         self._folder = folder
@@ -48,11 +48,11 @@ class Servers:
         self._last: tuple[str, Any] | None = None
 
     def parts(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
-        """What it answers, as it comes; what it refuses is refused before that begins. Raises ModelError."""
+        """The response, as it is generated. Errors are raised before the first chunk. Raises ModelError."""
         try:
             body = serving.read_body(json.dumps(body), "application/json")
-        except ValueError as error:
-            raise ModelError(str(error), 422) from error
+        except serving.BadRequest as error:
+            raise ModelError(str(error)) from error
         parts = _told(self._shared(context, model, body) if _is_shared(model) else self._alone(context, model, body))
         return chain([next(parts)], parts)
 
@@ -71,7 +71,7 @@ class Servers:
             server.keep(model.get("adapters") or ())
         if adapter:
             with _loading(str(adapter)), quietly():
-                # The base is the one that is loaded, wherever the archive says that it lay.
+                # The base is the loaded one, whatever path the archive names.
                 server.add(str(adapter), self._brought(context, str(adapter), {}))
         parts: Iterator[bytes] = server.parts(body, adapter)
         return parts
@@ -80,13 +80,13 @@ class Servers:
         key = f"{kind.__name__} {folder} {options}"
         with self._lock:
             if self._last is None or self._last[0] != key:
-                self._last = None  # let go of the old one first: two may not fit into memory
+                self._last = None  # unload the old one first: two may not fit into memory
                 with quietly():
                     self._last = (key, kind(folder, **options))
             return self._last[1]
 
     def _brought(self, context: EmulatorContext, uri: str, beside: Mapping[str, str], note: str = TUNED) -> Path:
-        """The model's files, brought out of S3 once; ``note`` is the one that tells what it is."""
+        """The model's files, downloaded from S3 once; ``note`` is the file that describes the model."""
         folder = self._folder / hashlib.sha256(uri.encode()).hexdigest()[:24]
         with self._lock:
             if (folder / note).is_file():
@@ -105,7 +105,7 @@ class Servers:
         return folder
 
     def _settle(self, unpacked: Path, folder: Path, uri: str, beside: Mapping[str, str]) -> None:
-        """Let the model's own note say where its base is here: within it, beside it, or in its job's channel."""
+        """Set the base model's path in the model's ``tuned.json``: within it, beside it, or in its job's channel."""
         tuned = read_tuned(unpacked)
         base = tuned["base"]
         if (unpacked / "base").is_dir():
@@ -131,7 +131,7 @@ def _is_shared(model: Mapping[str, Any]) -> bool:
 
 
 def _told(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """With the container's errors as the service tells them."""
+    """Convert the container's errors to the service's."""
     try:
         yield from parts
     except (TrainingProblem, ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Holds SageMaker's requests against the service's own model; how it is done, and worded: ``emulator.aws.shapes``."""
+"""Validates SageMaker's requests against the service's own model, with ``aws.shapes``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SERVICE = "sagemaker"
 
 @lru_cache(maxsize=1)
 def operations() -> frozenset[str]:
-    """Every operation that the service has."""
+    """Every operation of the service."""
     return frozenset(shapes.model(SERVICE).operation_names)
 
 
 def check(operation: str, body: Mapping[str, Any]) -> None:
-    """Raises ValidationException with every fault at once."""
+    """Raises ValidationException that lists every error."""
     shape = shapes.model(SERVICE).operation_model(operation).input_shape
     if shape is not None and (faults := list(shapes.ShapeValidator(json=True).faults(shape, body))):
         raise refused(shapes.refusal(faults))

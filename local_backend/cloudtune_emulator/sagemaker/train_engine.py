@@ -1,8 +1,8 @@
-"""The engine that really trains: shipped programs in containers, the hub's models by the local back end.
+"""The ``train`` engine: runs shipped programs in containers, and trains the hub's models with the local back end.
 
-Jobs that bring their own program run it (``containers``). JumpStart's scripts and serverless recipes are AWS's own and
-are not here: their rows and hyperparameters become a job of the local back end, on the model that stands for theirs.
-Models answer from what lies in S3: the archive, or the folder, that an endpoint's model names.
+Jobs with their own program run it (``containers``). JumpStart's scripts and serverless recipes belong to AWS and are
+not available: their rows and hyperparameters become a job of the local back end, on the local model used in place of
+the hub's. Models are served from S3: from the archive, or the folder, that an endpoint's model names.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class TrainTrainer:
             self._start(context, job)
 
     def _start(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """Once in this server's life; again in the next one's, if that one went down before the job had begun."""
-        key = str(self._containers.folder(job))  # a name, and its ARN, may be another job's after a deletion
+        """Start the job once per server process. A restarted server starts jobs that had not begun."""
+        key = str(self._containers.folder(job))  # after a deletion, another job can have the same name and ARN
         with self._lock:
             if key in self._begun:
                 return
@@ -61,7 +61,7 @@ class TrainTrainer:
         return hubjobs.seen(context, job, now) if hubjobs.is_hubs(job) else self._containers.seen(job, now)
 
     def advance(self, context: EmulatorContext, job: dict[str, Any]) -> None:
-        """See `Trainer.advance`: its checkpoints are copied to S3, and a container whose process died has failed."""
+        """See `Trainer.advance`: copies checkpoints to S3, and fails a job whose process died."""
         if hubjobs.is_hubs(job):
             return
         if not self._containers.is_begun(job):
@@ -84,20 +84,20 @@ class TrainTrainer:
         self._containers.keep_checkpoints(context, job)
         return self._containers.artefact(job)
 
-    # -- answering ---------------------------------------------------------------------------------------------------
+    # -- inference ---------------------------------------------------------------------------------------------------
 
     def serve(self, context: EmulatorContext, model: Mapping[str, Any], body: dict[str, Any]) -> Iterator[bytes] | None:
-        """See `Trainer.serve`: the trainer's own server answers, as in the container. Raises ModelError."""
+        """See `Trainer.serve`: the trainer's own server responds, as in the container. Raises ModelError."""
         return self._servers.parts(context, model, body)
 
     def answer(
         self, context: EmulatorContext, model: Mapping[str, Any], messages: Sequence[Any], sampling: Sampling
     ) -> Spoken:
-        """See `Trainer.answer`: never asked for, since the container itself serves."""
+        """See `Trainer.answer`: never called, since the container itself serves."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Leave jobs of a kept store to themselves; stop the others."""
+        """Leave the jobs of a persistent store running; stop the others."""
         self._starting.shutdown(wait=True, cancel_futures=True)
         if self._store.is_kept:
             return

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudtune_trainer.folder import write_json
+from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.tuned import TUNED, read_tuned
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from cloudtune_trainer.sagemaker.serving import model_fn, transform_fn  # noqa: F401
 '''
+
+
+class BadRequest(ValueError):
+    """The request is wrong: the response is a 400 with this message."""
 
 
 class Server:
@@ -90,11 +95,22 @@ def model_fn(model_dir: str, context: Any = None) -> Server:
 
 
 def transform_fn(model: Server, data: Any, content_type: str, accept: str, context: Any = None) -> str:
-    """Answer one request. What it raises, the image tells with its status.
+    """Answer one request: 400 with a message if the request is wrong.
 
-    TorchServe's images send each part as it comes; those of Hugging Face send all of them at the end.
+    TorchServe's images send each part as it comes; those of Hugging Face send all of them at the end. Hugging Face's
+    handler calls this without a context, and answers any exception with a 400 and its message. Others pass the
+    context, and answer an exception with a 500 (aws/sagemaker-inference-toolkit, transformer.py, seen 2026-11-29).
     """
-    body = read_body(data, content_type)
+    try:
+        return _answer(model, read_body(data, content_type), context)
+    except BadRequest as error:
+        if context is None:
+            raise
+        context.set_response_status(400, "Bad Request")
+        return json.dumps({"error": str(error)})
+
+
+def _answer(model: Server, body: dict[str, Any], context: Any) -> str:
     parts = model.parts(body)
     send = _sender(context) if body.get("stream") else None
     if send is None:
@@ -107,15 +123,20 @@ def transform_fn(model: Server, data: Any, content_type: str, accept: str, conte
 
 
 def read_body(data: Any, content_type: str) -> dict[str, Any]:
-    """A request's body. Raises ValueError for what is none."""
+    """A request's body. Raises BadRequest for anything else."""
     if "json" not in content_type:
-        raise ValueError(f"unsupported content type {content_type}: send application/json")
+        raise BadRequest(f"unsupported content type {content_type}: send application/json")
     try:
         body = json.loads(data)
     except RecursionError as error:
-        raise ValueError("the body is nested too deeply") from error
+        raise BadRequest("the body is nested too deeply") from error
+    except ValueError as error:
+        raise BadRequest(f"the body is not valid JSON: {error}") from error
     if not isinstance(body, dict) or not ("messages" in body or isinstance(body.get("inputs"), str)):
-        raise ValueError("the body requires `messages` or `inputs`")
+        raise BadRequest("the body requires `messages`, a list of messages, or `inputs`, a text")
+    messages = body.get("messages", [{}])
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise BadRequest("`messages` must be a list of messages, with at least one")
     return body
 
 
@@ -135,22 +156,35 @@ def _sender(context: Any) -> Callable[[str], None] | None:
 
 def _parts(model: Any, body: dict[str, Any]) -> Iterator[bytes]:
     is_chat = "messages" in body
-    given = body if is_chat else body.get("parameters") or {}
     prompt = body["messages"] if is_chat else body["inputs"]
-    drawn = {
-        "max_tokens": int(given.get("max_tokens") or given.get("max_new_tokens") or 128),
-        "temperature": float(given.get("temperature", 0.0)) if given.get("do_sample", True) else 0.0,
-        "top_p": float(given.get("top_p") or 1.0), "seed": given.get("seed"),
-    }  # fmt: skip
-    if not body.get("stream"):
-        said = next(model.generate([prompt], **drawn))
-        yield json.dumps(_chat(said) if is_chat else _told(said)).encode()
-        return
-    for part in model.stream(prompt, **drawn):
-        event = _chat_event(part) if is_chat else _token_event(part)
-        yield f"data: {json.dumps(event)}\n\n".encode()
-    if is_chat:
-        yield b"data: [DONE]\n\n"
+    settings = _settings(body if is_chat else body.get("parameters") or {})
+    try:
+        if not body.get("stream"):
+            said = next(model.generate([prompt], **settings))
+            yield json.dumps(_chat(said) if is_chat else _told(said)).encode()
+            return
+        for part in model.stream(prompt, **settings):
+            event = _chat_event(part) if is_chat else _token_event(part)
+            yield f"data: {json.dumps(event)}\n\n".encode()
+        if is_chat:
+            yield b"data: [DONE]\n\n"
+    except TrainingProblem as error:
+        if error.code != "bad_data":
+            raise
+        raise BadRequest(f"{error.message}. {error.hint}" if error.hint else error.message) from error
+
+
+def _settings(given: Any) -> dict[str, Any]:
+    """The settings of the answer, from a conversation's body or TGI's parameters. The model checks their values."""
+    if not isinstance(given, dict):
+        raise BadRequest("`parameters` must be an object")
+    named = {name: value for name, value in given.items() if value is not None}
+    return {
+        "max_tokens": named.get("max_tokens", named.get("max_new_tokens", 128)),
+        "temperature": named.get("temperature", 0.0) if named.get("do_sample", True) else 0.0,
+        "top_p": named.get("top_p", 1.0),
+        "seed": named.get("seed"),
+    }
 
 
 def _told(said: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from cloudtune_trainer.sagemaker.entrypoint import (
     read_setup,
 )
 from cloudtune_trainer.sagemaker.installing import wanted
+from cloudtune_trainer.sampling import check_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -209,10 +210,12 @@ class Spoken:
         self.name = name
 
     def generate(self, prompts: list[Any], **options: Any) -> Any:
+        check_settings(**options)  # as the model does
         said = f"{self.name}: {prompts[0]} {sorted(options.items())}"
         return iter([Answer(said, "length", 3, 4)])
 
     def stream(self, prompt: Any, **options: Any) -> Any:
+        check_settings(**options)
         return iter([self.name[:2], self.name[2:], Answer(self.name, "length", 3, 4)])
 
 
@@ -273,10 +276,52 @@ def test_a_server_that_can_sends_each_part_as_it_comes(served: serving.Server, m
     assert "".join(sent) + last == serving.transform_fn(served, body, "application/json", "*/*")
 
 
-@pytest.mark.parametrize(("body", "kind"), [("{}", "application/json"), ("{}", "text/csv"), ("[]", "application/json")])
-def test_an_endpoint_refuses_what_it_cannot_read(served: serving.Server, body: str, kind: str) -> None:
-    with pytest.raises(ValueError, match=r"requires `messages`|unsupported content type"):
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+BAD_REQUESTS: dict[str, tuple[Any, str]] = {
+    "no object": ([], "the body requires `messages`"),
+    "no prompt": ({}, "the body requires `messages`"),
+    "no list": ({"messages": "Hi"}, "`messages` must be a list"),
+    "no message": ({"messages": []}, "`messages` must be a list"),
+    "no parameters": ({"inputs": "Hi", "parameters": [1]}, "`parameters` must be an object"),
+    "no tokens": (CHAT | {"max_tokens": 0}, "max_tokens must be from 1 to 1,000,000, not 0"),
+    "a word for a number": (CHAT | {"max_tokens": "many"}, "max_tokens must be from 1 to 1,000,000, not 'many'"),
+    "no probability": (CHAT | {"top_p": 0}, "top_p must be from 1e-06 to 1, not 0"),
+    "too hot": (CHAT | {"temperature": 101}, "temperature must be 0 or from 0.001 to 100, not 101"),
+    "a negative seed": (CHAT | {"seed": -1}, "seed must be from 0 to 4,294,967,295, not -1"),
+    "several": (CHAT | {"seed": -1, "top_p": 2, "stream": True}, "top_p must be from 1e-06 to 1, not 2; seed must be"),
+    "a parameter": ({"inputs": "Hi", "parameters": {"max_new_tokens": -1}}, "max_tokens must be from 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REQUESTS)
+def test_a_bad_request_is_answered_with_400(served: serving.Server, case: str) -> None:
+    """The status is in the context if the image passes one. Hugging Face's image answers what is raised with 400."""
+    body, message = BAD_REQUESTS[case]
+    statuses: list[tuple[int, str]] = []
+    context = types.SimpleNamespace(set_response_status=lambda *status: statuses.append(status))
+    answer = json.loads(serving.transform_fn(served, json.dumps(body), "application/json", "*/*", context))
+    assert answer["error"].startswith(message)
+    assert statuses == [(400, "Bad Request")]
+    with pytest.raises(serving.BadRequest) as refused:
+        serving.transform_fn(served, json.dumps(body), "application/json", "*/*")
+    assert str(refused.value) == answer["error"]
+
+
+@pytest.mark.parametrize(("body", "kind", "message"), [
+    ("{}", "text/csv", "unsupported content type"), ("{", "application/json", "not valid JSON"),
+])  # fmt: skip
+def test_an_unreadable_body_is_a_bad_request(served: serving.Server, body: str, kind: str, message: str) -> None:
+    with pytest.raises(serving.BadRequest, match=message):
         serving.transform_fn(served, body, kind, "*/*")
+
+
+def test_a_fault_of_the_server_is_no_bad_request(served: serving.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise TrainingProblem("out_of_memory", "out of memory")
+
+    monkeypatch.setattr(Spoken, "generate", fail)
+    with pytest.raises(TrainingProblem, match="out of memory"):
+        serving.transform_fn(served, json.dumps(CHAT), "application/json", "*/*", types.SimpleNamespace())
 
 
 def test_an_endpoint_finds_the_base_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
-"""Where the numbers are crunched: one CPU, one GPU, or one process for each of several devices.
+"""The devices of a run: one CPU, one GPU, or one process for each of several devices.
 
-accelerate is imported only where there are several processes: alone it would cost start-up time and give nothing.
+accelerate is imported only for several processes: a single process does not need it and would start more slowly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _LEAVE_S = 60
-"""Seconds that the first process waits for the others at the end."""
+"""Seconds that a process waits for the others at the end."""
 _REQUESTS = (None, "pause", "cancelled", "interrupted", "expired")
 
 
 class Devices:
-    """This process's device, and its part in the group. ``rank`` 0 of 1 is the usual case."""
+    """This process's device, and its rank in the group. The usual case is rank 0 of 1."""
 
     def __init__(self, wish: str, precision: str) -> None:
         self.world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -33,19 +33,19 @@ class Devices:
         if self.world > 1:
             from accelerate import PartialState
 
-            self.device: torch.device = PartialState(cpu=wish == "cpu").device  # starts the process group
+            self.device: torch.device = PartialState(cpu=wish == "cpu").device  # initializes the process group
         else:
             self.device = torch.device(_pick(wish))
         self.compute = _compute_type(precision, self.device)
-        """The type that matrix products are computed in; fp32 means no autocast."""
+        """The data type of matrix products; fp32 means no autocast."""
         self.scaler = torch.amp.GradScaler(self.device.type) if self.compute == torch.float16 else None
 
     def weight_type(self, *, frozen: bool) -> torch.dtype:
-        """Weights that are trained stay in fp32; frozen ones need no more than what is computed with."""
+        """Trained weights stay in fp32; frozen ones use the compute type."""
         return self.compute if frozen and self.device.type != "cpu" else torch.float32
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Matrix products in the compute type."""
+        """Autocast matrix products to the compute type."""
         if self.compute == torch.float32:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute)
@@ -63,7 +63,7 @@ class Devices:
         return list(figures) if self.world == 1 else self._summed(figures)
 
     def agree(self, request: str | None) -> str | None:
-        """What the first process saw: all of them must leave the loop at the same step."""
+        """The first process's value: all processes must leave the loop at the same step."""
         if self.world == 1:
             return request
         code = float(_REQUESTS.index(request)) if self.rank == 0 else 0.0
@@ -74,10 +74,10 @@ class Devices:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
 
     def finish_gradients(self, parameters: Sequence[Tensor], limit: float, optimizer: torch.optim.Optimizer) -> float:
-        """Sum the gradients over all processes, scale them down to the limit (0: no limit), and return their norm."""
+        """Sum the gradients over all processes, clip them to the limit (0: no limit), and return their norm."""
         if self.world > 1:
             for parameter in parameters:
-                if parameter.grad is None:  # a process without work in this step
+                if parameter.grad is None:  # a process without samples in this step
                     parameter.grad = torch.zeros_like(parameter)
                 torch.distributed.all_reduce(parameter.grad)
         if self.scaler is not None:
@@ -88,7 +88,7 @@ class Devices:
         return norm.item()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Move the weights. With fp16 a step whose gradients overflowed is left out and the scale lowered."""
+        """Update the weights. With fp16, a step with overflowing gradients is skipped and the loss scale reduced."""
         if self.scaler is None:
             optimizer.step()
         else:
@@ -96,37 +96,37 @@ class Devices:
             self.scaler.update()
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait for all processes."""
         if self.world > 1:
             torch.distributed.barrier()
 
     def leave(self) -> None:
-        """End the group in order, once nothing is left to do together: the first process is the last to go.
+        """Shut down the group after the last collective operation: the first process exits last.
 
         The others need it until then, for example to receive the last sum. They do not wait for it, because it may
-        still write the model. What goes wrong here changes no result.
+        still write the model. An error here does not change the result.
         """
         if self.world == 1:
             return
         with contextlib.suppress(RuntimeError):
             meeting = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
-                *meeting, is_master=False, wait_for_workers=False
+                *meeting, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=_LEAVE_S)
             )
             if self.rank:
                 store.set(f"cloudtune/left/{self.rank}", "")
             else:
                 others = [f"cloudtune/left/{other}" for other in range(1, self.world)]
-                store.wait(others, timedelta(seconds=_LEAVE_S))
+                store.wait(others)
 
     def spread(self, parameters: Sequence[Tensor]) -> None:
-        """Give all processes the first one's weights."""
+        """Broadcast the first process's weights to all processes."""
         if self.world > 1:
             for parameter in parameters:
                 torch.distributed.broadcast(parameter.data, 0)
 
     def memory_mb(self) -> float:
-        """The most memory used so far: the GPU's, or the process's own."""
+        """The peak memory so far, of the GPU or of the process."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         import resource
@@ -136,7 +136,7 @@ class Devices:
         return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
     def random_states(self) -> dict[str, Tensor]:
-        """What dropout draws from, in every process: ``<rank>.cpu`` and ``<rank>.cuda``. All of them have to ask."""
+        """The random states for dropout of every process: ``<rank>.cpu`` and ``<rank>.cuda``. All processes must call it."""
         states = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -145,7 +145,7 @@ class Devices:
         }
 
     def set_random_state(self, states: dict[str, Tensor]) -> None:
-        """Put back what `random_states` took of this process; nothing if it was not among them then."""
+        """Restore this process's state from `random_states`, if it is included."""
         if (state := states.get(f"{self.rank}.cpu")) is not None:
             torch.set_rng_state(state.cpu())
         if self.device.type == "cuda" and (state := states.get(f"{self.rank}.cuda")) is not None:
@@ -165,13 +165,13 @@ class Devices:
         return {f"scaler.{name}": torch.tensor(float(value)) for name, value in state.items()}
 
     def set_scaler_state(self, state: dict[str, Tensor]) -> None:
-        """Put back what `scaler_state` took."""
+        """Restore the state from `scaler_state`."""
         if self.scaler is not None:
             known = self.scaler.state_dict()
             self.scaler.load_state_dict({name: type(known[name])(value.item()) for name, value in state.items()})
 
     def _summed(self, figures: Iterable[float]) -> list[float]:
-        # mps has no 64-bit floats, but neither has it process groups
+        # mps has no 64-bit floats, and no process groups
         tensor = torch.tensor(list(figures), dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(tensor)
         return tensor.tolist()
@@ -196,6 +196,6 @@ def _compute_type(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 natively: 2.4 times as fast as fp32 there, 3 to 4 times as slow elsewhere."""
-    probe_names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public name for it
+    """Whether the CPU supports bf16 products natively: 2.4 times as fast as fp32 if so, else 3 to 4 times as slow."""
+    probe_names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # torch has no public function for this
     return any(getattr(torch.cpu, name, bool)() for name in probe_names)

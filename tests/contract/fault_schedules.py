@@ -54,19 +54,19 @@ class FaultMix:
     def inject(self, world: Any, seed: int, sends: Sequence[str]) -> list[str]:
         """Let it come over a world. Tells what was chosen."""
         rng = random.Random(seed)
-        reported = []
+        injected = []
         for _ in range(rng.randint(1, self.most)):
             kind, details = rng.choice(self.faults)
             call = rng.choice([*list(sends) * self.weight, *self.reads])
             if call in self.reads and kind in ("late", "twice"):
                 kind, details = "reset", {}
             world.emulator.faults.add(kind, call, after=rng.randint(0, 1), **details)
-            reported.append(f"{kind} {call} {details}")
+            injected.append(f"{kind} {call} {details}")
         if self.conditions and rng.random() < self.chance:
             kind, call, details = rng.choice(self.conditions)
             world.emulator.faults.add(kind, call, **details)
-            reported.append(f"{kind} {call} {details}")
-        return reported
+            injected.append(f"{kind} {call} {details}")
+        return injected
 
 
 DIALECT = FaultMix(
@@ -158,20 +158,20 @@ class JobStorms(_Seeded):
         jobs: Sequence[str] = world.jobs()
         return jobs
 
-    def check(self, world: Any, ref: JobRef, parts: list[str]) -> None:
+    def check(self, world: Any, ref: JobRef, injected: list[str]) -> None:
         """What else must hold after."""
 
     def storm(self, root: Path, seed: int) -> None:
         """One submit in that weather."""
         with closing(self.world(root)) as world:
-            response = self.fault_mix.inject(world, seed, self.sends)
+            injected = self.fault_mix.inject(world, seed, self.sends)
             ref = stubborn(client_of(world), world.spec())
             world.heal()
-            assert (list(self.alive(world)), len(world.uploads())) == ([ref.id], self.files), response
+            assert (list(self.alive(world)), len(world.uploads())) == ([ref.id], self.files), injected
             assert client_of(world).submit(world.spec()).ref == ref
             if self.counts_again:
-                assert (list(self.alive(world)), len(world.uploads())) == ([ref.id], self.files), response
-            self.check(world, ref, response)
+                assert (list(self.alive(world)), len(world.uploads())) == ([ref.id], self.files), injected
+            self.check(world, ref, injected)
 
     def test_one_submit_makes_one_job_and_one_of_each_file(self, tmp_path: Path, seed: int) -> None:
         self.storm(tmp_path, seed)
@@ -238,11 +238,11 @@ class HostStorms(OneWorldStorms):
     def storm(self, world: Any, prepared: Any, seed: int) -> None:
         before = self.standing(world), list(world.backend().deployments())
         make, remove = self.sends(seed)
-        reported = self.fault_mix.inject(world, seed, make)
+        injected = self.fault_mix.inject(world, seed, make)
         made = until_it_works(lambda: client_of(world).deploy(prepared, **self.options(seed)))
         calm(world)
-        assert self.standing(world) == self.joined(before[0], made), reported
-        reported = self.fault_mix.inject(world, seed + 1000, remove)
+        assert self.standing(world) == self.joined(before[0], made), injected
+        injected = self.fault_mix.inject(world, seed + 1000, remove)
         until_it_works(lambda: client_of(world).remove(made))
         calm(world)
-        assert (self.standing(world), list(world.backend().deployments())) == before, reported
+        assert (self.standing(world), list(world.backend().deployments())) == before, injected

@@ -61,12 +61,12 @@ class TestDeployments(OneWorldStorms):
         return tuned(world)
 
     def storm(self, world: AzureWorld, prepared: TunedModel, seed: int) -> None:
-        reported = self.fault_mix.inject(world, seed, ("deployments.create", "deployments.delete"))
+        injected = self.fault_mix.inject(world, seed, ("deployments.create", "deployments.delete"))
         backend: Any = world.backend()
         carried_out(world, backend.plan_deploy(prepared))
         standing = [one for one in backend.deployments() if one.model == prepared.id]
-        assert len(standing) == 1, reported
+        assert len(standing) == 1, injected
         carried_out(world, backend.plan_remove(standing[0]))
         calm(world)
         held = world.emulator.store.all("deployment", "azure")
-        assert [one["id"] for one in held if one["deleting"] is None] == ["the-base"], reported
+        assert [one["id"] for one in held if one["deleting"] is None] == ["the-base"], injected

@@ -39,9 +39,9 @@ class TestStorms(JobStorms):
     files = 2
     world = WorkspaceWorld
 
-    def check(self, world: WorkspaceWorld, ref: JobRef, parts: list[str]) -> None:
+    def check(self, world: WorkspaceWorld, ref: JobRef, injected: list[str]) -> None:
         assert client_of(world, "another").submit(world.spec()).ref == ref, "found again without a ledger"
-        assert len(world.jobs()) == 1, parts
+        assert len(world.jobs()) == 1, injected
 
 
 def test_a_strangers_job_of_that_name_is_a_conflict(world: WorkspaceWorld) -> None:

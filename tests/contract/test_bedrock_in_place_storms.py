@@ -63,10 +63,10 @@ class Stage:
     def fault_mix(self, what: str, seed: int) -> None:
         """One command, typed again until it works, while requests are lost, late, doubled and refused."""
         name, held = f"{what}-{seed}", self.world.held()
-        reported = FAULT_MIX.inject(self.world, seed, _SENDS[what])
+        injected = FAULT_MIX.inject(self.world, seed, _SENDS[what])
         ref = until_it_works(lambda: self.bring(what, name))
         calm(self.world)
-        assert self.made(what, name) == [ref.id.rpartition("/")[2]], reported
+        assert self.made(what, name) == [ref.id.rpartition("/")[2]], injected
         assert self.bring(what, name) == ref
         assert self.world.held() == held, "something was uploaded"
 
@@ -75,10 +75,10 @@ class Stage:
         name = f"gone-{seed}"
         ref = self.bring("register", name)
         self.world.clock.sleep(1_000_000.0)
-        reported = FAULT_MIX.inject(self.world, seed, ("bedrock.DeleteCustomModel",))
+        injected = FAULT_MIX.inject(self.world, seed, ("bedrock.DeleteCustomModel",))
         until_it_works(Job(client_of(self.world), ref).delete)
         calm(self.world)
-        assert self.made("register", name) == [], reported
+        assert self.made("register", name) == [], injected
         assert self.bring("register", name) != ref
         assert len(self.made("register", name)) == 1
 

@@ -121,11 +121,11 @@ class TestImports(OneWorldStorms):
 
     def storm(self, world: BedrockWorld, prepared: None, seed: int) -> None:
         folder = model_folder(world.root, seed)
-        reported = self.fault_mix.inject(world, seed, _IMPORT)
+        injected = self.fault_mix.inject(world, seed, _IMPORT)
         before = imports(world)
         ref = until_it_works(lambda: brought(world, folder))
         calm(world)
-        assert imports(world) - before == {ref.id.removeprefix("import/")}, reported
+        assert imports(world) - before == {ref.id.removeprefix("import/")}, injected
         assert brought(world, folder) == ref
 
 

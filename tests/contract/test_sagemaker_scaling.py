@@ -176,18 +176,18 @@ def fault_mix(root: Path, seed: int) -> None:
     try:
         client, job = tuned(world)
         before, model = counts(world), job.result()
-        reported = inject(world, seed, _DEPLOY)
+        injected = inject(world, seed, _DEPLOY)
         standing = until_it_works(lambda: client_of(world).deploy(model, min_copies=0))
         world.heal()
         world.emulator.app.deliver_delayed()
         made = {kind: number - before[kind] for kind, number in counts(world).items()}
-        assert made == dict.fromkeys(made, 1) | {"sm_scaling_policy": 2}, reported
-        reported = inject(world, seed + 1, _REMOVE)
+        assert made == dict.fromkeys(made, 1) | {"sm_scaling_policy": 2}, injected
+        injected = inject(world, seed + 1, _REMOVE)
         until_it_works(lambda: client_of(world).remove(standing))
         world.heal()
         world.emulator.app.deliver_delayed()
-        assert client.deployments() == [], reported
-        assert counts(world) == before, reported
+        assert client.deployments() == [], injected
+        assert counts(world) == before, injected
     finally:
         world.close()
 
@@ -202,20 +202,20 @@ def shared_weather(root: Path, seed: int) -> None:
             world.training(job.ref)
         world.emulator.clock.advance(300_000)
         models = [job.result() for job in jobs]
-        reported = inject(world, seed, ("sagemaker.Create*",))
+        injected = inject(world, seed, ("sagemaker.Create*",))
         for model in models:
             until_it_works(lambda model=model: client_of(world).deploy(model, onto="shared"))  # type: ignore[misc]
         world.heal()
         world.emulator.app.deliver_delayed()
         once = dict.fromkeys((*KINDS, "alarm"), 0)
-        assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, reported
-        reported = inject(world, seed + 1, ("sagemaker.Delete*",))
+        assert counts(world) == once | dict.fromkeys(KINDS[:3], 1) | {"sm_component": 3}, injected
+        injected = inject(world, seed + 1, ("sagemaker.Delete*",))
         for one in sorted(client.deployments(), key=lambda one: one.id == "shared"):
             until_it_works(lambda one=one: client_of(world).remove(one))  # type: ignore[misc]
         world.heal()
         world.emulator.app.deliver_delayed()
-        assert client.deployments() == [], reported
-        assert counts(world) == once, reported
+        assert client.deployments() == [], injected
+        assert counts(world) == once, injected
     finally:
         world.close()
 

@@ -42,8 +42,8 @@ class TestServerless(JobStorms):
     seeds = FEW[:4]
     world = ServerlessWorld
 
-    def check(self, world: ServerlessWorld, ref: JobRef, parts: list[str]) -> None:
-        assert world.packages() == 1, parts
+    def check(self, world: ServerlessWorld, ref: JobRef, injected: list[str]) -> None:
+        assert world.packages() == 1, injected
 
     def test_whoever_does_not_look_is_told_that_the_name_is_taken(self, tmp_path: Path) -> None:
         """The name alone keeps a second job from being made: without looking first, and without a token in it."""

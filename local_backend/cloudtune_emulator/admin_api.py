@@ -54,7 +54,7 @@ def serve(app: App, request: Request) -> Reply:
     try:
         body = msgspec.json.decode(read_body(request, _LARGEST) or b"{}")
         if not isinstance(body, dict) and handler is not _add_faults:
-            raise ValueError("the body must be a JSON object")  # noqa: TRY301 - told as a 400
+            raise ValueError("the body must be a JSON object")  # noqa: TRY301 - reported as a 400
         return Reply(body=handler(app, body))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ApiError(400, f"Invalid request: {error}") from error
@@ -139,7 +139,7 @@ def _set_script(app: App, body: Any) -> Any:
 
 def _scripted(app: App) -> ScriptEngine:
     if not isinstance(app.context.engine, ScriptEngine):
-        raise ValueError("the train engine runs these jobs; they have no script")  # noqa: TRY004 - told as a 400
+        raise ValueError("the train engine runs these jobs; they have no script")  # noqa: TRY004 - reported as a 400
     return app.context.engine
 
 
@@ -147,7 +147,7 @@ def _runs(app: App, body: Any) -> Any:
     from cloudtune_emulator.train_engine import TrainEngine
 
     if not isinstance(app.context.engine, TrainEngine):
-        raise ValueError("the script engine runs these jobs; nothing is trained")  # noqa: TRY004 - told as a 400
+        raise ValueError("the script engine runs these jobs; nothing is trained")  # noqa: TRY004 - reported as a 400
     return {"runs": app.context.engine.runs()}
 
 

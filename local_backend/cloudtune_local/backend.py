@@ -1,4 +1,4 @@
-"""The back end ``local``: jobs are run folders, and every question is answered by reading one."""
+"""The back end ``local``: jobs are run folders, and all state is read from them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class LocalBackend:
-    """Trains on this machine. All it knows lies on disk: any process, now or after a reboot, sees the same jobs."""
+    """Trains on this machine. All state is on disk: every process sees the same jobs, also after a reboot."""
 
     name: ClassVar[str] = NAME
     Options: ClassVar[type[options.Options]] = options.Options
@@ -76,7 +76,7 @@ class LocalBackend:
         return rows.TARGET
 
     def check(self, spec: JobSpec) -> Sequence[Problem]:
-        """What does not fit together in the spec's values."""
+        """The problems of the spec's values."""
         return capabilities.check(spec)
 
     def resolve(self, spec: JobSpec) -> Resolved:
@@ -94,7 +94,7 @@ class LocalBackend:
         return Resolved(scope=str(self.root), facts=facts, identity=identity, row_limit=limit)
 
     def _python(self) -> str:
-        """The trainer's interpreter. Another one than this is not run to see what it has: planning runs nothing."""
+        """The trainer's interpreter. A different one is not run to check its packages: planning runs nothing."""
         chosen = self.options.python
         if chosen is None:
             if missing := inference.missing_here():
@@ -110,13 +110,13 @@ class LocalBackend:
         return str(python)
 
     def plan(self, request: PlanRequest) -> Plan:
-        """Write down the steps. Pure. Raises SpecError where the spec does not fit the model or the machine."""
+        """Create the plan. Pure. Raises SpecError if the spec does not fit the model or the machine."""
         return to_plan(request, self.options)
 
-    # -- making a job ------------------------------------------------------------------------------------------------
+    # -- creating a job ----------------------------------------------------------------------------------------------
 
     def do(self, step: Step, journal: Journal) -> dict[str, Any]:
-        """Create the run and start its worker; or find the checkpoint that it starts from."""
+        """Create the run and start its worker; or find the checkpoint from which it starts."""
         if step.id == FIND_CHECKPOINT:
             return self._find_checkpoint(JobRef.parse(step.request["newest_checkpoint_of"]))
         if step.id != CREATE:
@@ -125,7 +125,7 @@ class LocalBackend:
         return {"ref": str(self._ref(run))}
 
     def find(self, step: Step, intent: Intent) -> Found:
-        """Whether the run is there and has been looked after. In line without a worker is not done: `do` starts one."""
+        """Whether the run exists and has, or had, a worker. A queued run without one is not done: `do` starts one."""
         if step.id != CREATE:
             return Absent()
         run = Run(Path(step.request["root"]) / step.request["run"])
@@ -137,7 +137,7 @@ class LocalBackend:
         return Done(outputs={"ref": str(self._ref(run))})
 
     def probe(self, step: Step) -> Probe:
-        """Nothing here is waited for while submitting."""
+        """No step needs waiting while submitting."""
         return Probe(state="failed", message=f"the local back end has no step {step.id!r} to wait for")
 
     def _find_checkpoint(self, parent: JobRef) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class LocalBackend:
             f"{parent} left no valid checkpoint to start from", hint="start a new attempt: `cloudtune submit --again`"
         )
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def _run(self, ref: JobRef) -> Run:
         run = Run(_folder(ref)) if _may_exist(ref) else None
@@ -165,14 +165,14 @@ class LocalBackend:
         return JobRef(NAME, str(run.path.parent), run.slug)
 
     def get(self, ref: JobRef) -> JobSnapshot:
-        """The job now. Raises JobNotFound."""
+        """The job's current state. Raises JobNotFound."""
         found = self.get_many([ref])
         if ref not in found:
             raise JobNotFound(f"no run {ref.id!r} in {ref.scope}")
         return found[ref]
 
     def get_many(self, refs: Sequence[JobRef]) -> Mapping[JobRef, JobSnapshot]:
-        """Those that exist, in two or three small reads each."""
+        """The existing jobs, with two or three small reads each."""
         lines = _Lines()
         found = {}
         for ref in refs:
@@ -182,7 +182,7 @@ class LocalBackend:
         return found
 
     def list(self, limit: int | None = None) -> Iterable[JobSnapshot]:
-        """The runs under the root, newest first, those that other means put there included."""
+        """The runs under the root, newest first, including those that were not created by this back end."""
         try:
             names = os.listdir(self.root)
         except FileNotFoundError:
@@ -196,9 +196,9 @@ class LocalBackend:
         ]
 
     def events(self, ref: JobRef, after: str | None = None) -> Sequence[Event]:
-        """What happened after that line."""
+        """The events after that line."""
         run, line = self._run(ref), snapshots.to_line(after)
-        run_status = run.run_status()  # before the lines: so that the end is either written among them or derived
+        run_status = run.run_status()  # before the events, so that the end is either among them or derived
         events = snapshots.to_events(read_lines(run.events, line))
         if run_status.derived and run_status.is_final:
             last = run.event_lines()
@@ -207,7 +207,7 @@ class LocalBackend:
         return events
 
     def metrics(self, ref: JobRef, after: str | None = None) -> Sequence[Metric]:
-        """Figures after that line."""
+        """The metrics after that line."""
         return snapshots.to_metrics(read_lines(self._run(ref).metrics, snapshots.to_line(after)))
 
     def checkpoints(self, ref: JobRef) -> Sequence[Checkpoint]:
@@ -218,10 +218,10 @@ class LocalBackend:
             [(saved, marker.get("created_at")) for saved, marker in zip(found, markers, strict=True)]
         )
 
-    # -- steering ----------------------------------------------------------------------------------------------------
+    # -- control -----------------------------------------------------------------------------------------------------
 
     def cancel(self, ref: JobRef) -> None:
-        """Ask it to stop; in line, it is over at once. After the end nothing happens."""
+        """Cancel the job; a queued one ends at once. No effect after the end."""
         run = self._run(ref)
         if run.run_status().is_final:
             return
@@ -232,7 +232,7 @@ class LocalBackend:
             self._alone(run, lambda: run.end("cancelled", "cancelled before it started"))
 
     def pause(self, ref: JobRef) -> None:
-        """Pause the job. A queued job lets others pass; a running job keeps its slot and its memory."""
+        """Pause the job. Other jobs can overtake a queued job; a running job keeps its slot and its memory."""
         run = self._run(ref)
         run_status = run.run_status()
         if run_status.is_final:
@@ -254,7 +254,7 @@ class LocalBackend:
                 launch.start(run)
 
     def _wake(self, run: Run) -> bool:
-        """Have the worker look at what is asked for. Whether there is one."""
+        """Notify the worker of a request. Returns whether there is one."""
         run_status = run.run_status()
         if run_status.worker is not None and processes.is_alive(run_status.worker):  # type: ignore[arg-type]
             try:
@@ -262,13 +262,13 @@ class LocalBackend:
             except ProcessLookupError:
                 return False
             return True
-        return run_status.worker is not None  # on another machine, or only its trainer lives: they look by themselves
+        return run_status.worker is not None  # on another machine, or only its trainer is alive: they poll
 
     def _alone(self, run: Run, act: Any) -> None:
-        """Act in the place of a worker, for a job in line that has none."""
+        """Act in place of a worker, for a queued job without one."""
         lock = take_lock(run.lock)
         if lock is None:
-            return  # a worker has come up meanwhile, and will see what is asked
+            return  # a worker has started meanwhile, and will see the request
         try:
             status, job = run.recorded_status(), run.recorded_job()
             if is_waiting(status) or status["state"] == UNREADABLE:
@@ -278,7 +278,7 @@ class LocalBackend:
             os.close(lock)
 
     def delete(self, ref: JobRef) -> None:
-        """Remove an ended job with its checkpoints and its model. Not found is done."""
+        """Delete an ended job with its checkpoints and its model. A missing job counts as deleted."""
         try:
             run = self._run(ref)
         except JobNotFound:
@@ -293,16 +293,16 @@ class LocalBackend:
         with launch.translate_errors(run.path):
             aside = run.path.parent / launch.ASIDE / f"{run.slug}.deleted.{os.getpid()}"
             private_folder(aside.parent)
-            run.path.rename(aside)  # at once gone from every list, however long the removal takes
+            run.path.rename(aside)  # removed from every list at once, even if the deletion takes long
             shutil.rmtree(aside)
 
     def _others(self, ref: JobRef) -> Iterable[JobSnapshot]:
         return LocalBackend(options.Options(root=Path(ref.scope))).list()
 
-    # -- the result --------------------------------------------------------------------------------------------------
+    # -- the model ---------------------------------------------------------------------------------------------------
 
     def model(self, ref: JobRef) -> TunedModel:
-        """What the job produced. Raises InvalidRequest while there is nothing usable."""
+        """The job's model. Raises InvalidRequest while there is none."""
         run = self._run(ref)
         return tuned_model(ref, run, run.run_status())
 
@@ -313,12 +313,12 @@ class LocalBackend:
         return self._answering.generate(model, prompts, options)
 
     def export(self, model: TunedModel, to: Path, *, merged: bool = False) -> Sequence[Path]:
-        """The adapter, or the merged weights, in a new folder."""
+        """Export the adapter, or the merged weights, to a new folder."""
         return inference.export(model, to, merged=merged)
 
 
 def _folder(ref: JobRef) -> str:
-    """Where the run lies. The scope says it, so a reference made under another root stays good."""
+    """The run's folder. The scope names the root, so that a reference to another root stays valid."""
     return f"{ref.scope}/{ref.id}"
 
 
@@ -333,7 +333,7 @@ class _Lines:
         self._numbers: dict[tuple[str, str], list[int]] = {}
 
     def ahead(self, ref: JobRef, run_status: RunStatus) -> int | None:
-        """Jobs before that one; None if it is not in line."""
+        """The number of jobs before that one; None if it is not queued."""
         if run_status.state != "queued":
             return None
         key = (ref.scope, str(run_status.job.get("pool", devices.CPU)))

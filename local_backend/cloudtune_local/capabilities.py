@@ -1,4 +1,4 @@
-"""What the local back end can do, and for what it cannot, one sentence why. Pure."""
+"""The capabilities of the local back end, with a reason for each missing one. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def capabilities() -> Capabilities:
 
 
 def check(spec: JobSpec) -> list[Problem]:
-    """What does not fit together in the values that the spec asks for."""
+    """The problems of the spec's values."""
     return [*contradictions(spec, "local"), *_precision(spec)]
 
 

@@ -1,4 +1,4 @@
-"""Which slots this machine has, found without torch. Standard library only."""
+"""The slots of this machine, found without torch. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ _DEVICES = Path("/dev")
 
 
 def visible_gpus(driver: Path = _DRIVER, devices: Path = _DEVICES) -> tuple[str, ...]:
-    """The GPUs that a child may use, as CUDA_VISIBLE_DEVICES would name them one by one."""
+    """The GPUs that a child process can use, as named in CUDA_VISIBLE_DEVICES."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         names = [name.strip() for name in chosen.split(",") if name.strip()]
-        # CUDA itself stops reading at the first name that is no device, and people write -1 to say "none".
+        # CUDA stops reading at the first invalid name, and -1 is commonly used for "none".
         return tuple(names[: names.index("-1")] if "-1" in names else names)
     count = len(list(driver.iterdir())) if driver.is_dir() else 0
-    if not count:  # containers are often given the device nodes without the driver's listing
+    if not count:  # containers often have the device nodes without the driver's listing
         count = sum(1 for node in devices.iterdir() if re.fullmatch(r"nvidia\d+", node.name))
     return tuple(str(index) for index in range(count))
 
 
 def pool_of(device: str) -> str:
-    """Which pool of slots a job waits for: the GPUs if it may use one and there is one, else the CPU."""
+    """The pool of slots for a job: the GPUs if it can use one and there is one, else the CPU."""
     return GPU if device in ("auto", "cuda") and visible_gpus() else CPU
 
 
 def slot_count(pool: str, slots: int | None) -> int:
-    """How many jobs of that pool may run at once; None leaves it to the machine: one for each GPU, one on the CPU."""
+    """How many jobs of that pool can run at once. With None: one for each GPU, one on the CPU."""
     return slots or (max(1, len(visible_gpus())) if pool == GPU else 1)
 
 
 def slots_wanted(pool: str, count: int, processes: int) -> int:
-    """How many slots a job takes: one for each of its processes on GPUs; on the CPU they share one."""
+    """The number of slots of a job: one for each of its processes on GPUs; on the CPU they share one."""
     return min(processes, count) if pool == GPU else 1
 
 
 def environment_of(pool: str, slots: Iterable[int]) -> dict[str, str]:
-    """What the trainer's environment says of its devices."""
+    """The device settings in the trainer's environment."""
     gpus = visible_gpus() if pool == GPU else ()
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus[slot % len(gpus)] for slot in sorted(slots))} if gpus else {}

@@ -1,6 +1,6 @@
-"""What a trainer died of: killed, out of memory, a full disk, or an error of its own. Standard library only.
+"""The cause of a trainer's exit: killed, out of memory, a full disk, or its own error. Standard library only.
 
-The trainer writes its own end whenever it can; this is for when it could not.
+The trainer records its own end whenever it can; this module is for the other cases.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _FROM_OUTSIDE = (
 
 
 class ProcessExit(NamedTuple):
-    """How the trainer's process ended, and what the machine looked like."""
+    """How the trainer's process ended, and the state of the machine."""
 
     returncode: int
-    """As subprocess gives it: negative for a signal."""
+    """The exit code as in subprocess: negative for a signal."""
     peak_bytes: int = 0
-    """The most memory that it held."""
+    """Its peak memory."""
     memory_bytes: int = 0
-    """What the machine, or the control group, has."""
+    """The memory of the machine, or the limit of the control group."""
     oom_kills: int = 0
-    """Processes that the kernel killed because memory ran out while the trainer ran."""
+    """Processes that the kernel killed when out of memory while the trainer ran."""
     disk_free_bytes: int | None = None
     log_tail: str = ""
 
 
 def cause(death: ProcessExit) -> dict[str, Any]:
-    """The problem to report: code, message and what to do about it."""
+    """The problem to report: code, message and hint."""
     if death.returncode < 0:
         return _by_signal(-death.returncode, death)
     low = death.log_tail.lower()
@@ -83,7 +83,7 @@ def _by_signal(number: int, death: ProcessExit) -> dict[str, Any]:
         return {**_problem("out_of_memory", message, _MEMORY_HINT), "interrupted": True}
     if number == signal.SIGXFSZ:
         return _problem("disk_full", "a file exceeded this user's file size limit", _DISK_HINT)
-    if number == signal.SIGBUS and _is_full(death):  # a mapped file that the disk has no room for
+    if number == signal.SIGBUS and _is_full(death):  # a mapped file that does not fit on the disk
         return _problem("disk_full", "the disk is full", _DISK_HINT)
     if number in _FROM_OUTSIDE:
         return interrupted(f"another process killed the trainer ({name})")
@@ -128,7 +128,7 @@ def tail(log: Path) -> str:
 
 
 def disk_free(folder: Path) -> int | None:
-    """Bytes that this user may still write there."""
+    """Free bytes on that disk for this user."""
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -137,19 +137,19 @@ def disk_free(folder: Path) -> int | None:
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has killed because memory ran out, as far as this process can see."""
+    """Return how many processes the kernel has killed when out of memory, as far as this process can see."""
     return _field("/proc/vmstat", "oom_kill") or 0
 
 
 def memory_bytes() -> int:
-    """What this process and its children may use: the machine's memory, or less where a control group says so."""
+    """The memory limit of this process and its children: the machine's memory, or less in a control group."""
     machine = (_field("/proc/meminfo", "MemTotal:") or 0) * 1024
     limits = [limit for path in _limit_files() if (limit := _number(path))]
     return min([machine, *limits]) if machine else 0
 
 
 def _limit_files() -> list[str]:
-    """Where the kernel, new or old, keeps the memory limits of our control groups."""
+    """The files with the memory limits of this process's control groups, v2 and v1."""
     found = []
     try:
         with open("/proc/self/cgroup", encoding="ascii", errors="replace") as file:

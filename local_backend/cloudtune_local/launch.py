@@ -1,4 +1,4 @@
-"""Makes a run folder, whole or not at all, and starts its worker, detached."""
+"""Creates a run folder atomically, and starts its worker, detached."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ START_LIMIT_S = 60.0
 
 
 def create(request: Mapping[str, Any]) -> Run:
-    """Make the run of that request and start its worker. A run that is there already is left as it is.
+    """Create the run of that request and start its worker. An existing run is not changed.
 
-    It is built aside and renamed into place, so of two who make it at once one wins, and nobody sees half of it.
+    The folder is built under a temporary name and renamed, so that of two concurrent calls one wins, and no reader sees
+    an incomplete folder.
     """
     root = Path(request["root"])
     run = Run(root / request["run"])
@@ -63,7 +64,7 @@ def create(request: Mapping[str, Any]) -> Run:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what killed processes left half made, or half removed: nobody holds its lock."""
+    """Remove incomplete folders of killed processes: their locks are free."""
     for left in folder.iterdir() if folder.is_dir() else ():
         lock = left / "lock"
         if lock.exists() and not is_held(lock):
@@ -78,13 +79,13 @@ def _must_be_ours(run: Run, request: Mapping[str, Any]) -> None:
 
 
 def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
-    """Fill the folder, draw its number, put it in place. Returns its lock, held; None if another was first."""
-    # The lock is held from before anybody can see the run until its worker ends: it never looks deserted.
+    """Fill the folder, assign its number, rename it. Returns its lock, held; None if another process was first."""
+    # The lock is held from before the run is visible until its worker ends: the run never looks abandoned.
     taken = aside.path / ".lock"
     lock = take_lock(taken)
     assert lock is not None, "nobody else knows this folder"
     try:
-        taken.rename(aside.lock)  # under this name there is no lock that nobody holds: see _clear
+        taken.rename(aside.lock)  # under this name the lock is always held: see _clear
         document = dict(request["spec"])
         private_folder(aside.control)
         document["data"] = {split: _bring(aside, split, path) for split, path in document["data"].items()}
@@ -107,7 +108,7 @@ def _publish(aside: Run, run: Run, request: Mapping[str, Any]) -> int | None:
 
 
 def _bring(aside: Run, split: str, path: str | None) -> str | None:
-    """Put a split's rows into the run; returns their place in it. A hard link where the file system has them."""
+    """Put a split's rows into the run; returns their path in it. A hard link if the file system supports it."""
     if path is None:
         return None
     private_folder(aside.data)
@@ -122,7 +123,7 @@ def _bring(aside: Run, split: str, path: str | None) -> str | None:
 
 
 def start(run: Run) -> bool:
-    """Start a worker for a run that is there, unless it has one. Whether one was started."""
+    """Start a worker for an existing run, unless it has one. Returns whether one was started."""
     lock = take_lock(run.lock)
     if lock is None:
         return False
@@ -136,7 +137,7 @@ def start(run: Run) -> bool:
 def _spawn(run: Run, lock: int) -> None:
     """Start the worker in a new session, pass it the lock, and wait until it reports that it is ready."""
     reader, writer = os.pipe()
-    # No secret is on the command line: everybody on the machine can read it.
+    # No secret is on the command line: every user of the machine can read it.
     argv = [sys.executable, "-P", "-m", "cloudtune_local.worker", str(run.path), str(lock), str(writer)]
     try:
         with translate_errors(run.path), open_private(run.log, "ab") as log:
@@ -156,7 +157,7 @@ def _spawn(run: Run, lock: int) -> None:
     finally:
         os.close(reader)
     if answer:
-        process.wait()  # the first process leaves at once; the worker is its child, and nobody's zombie here
+        process.wait()  # the first process exits at once, so that the worker, its child, never becomes a zombie here
         return
     process.kill()
     process.wait()
@@ -165,9 +166,9 @@ def _spawn(run: Run, lock: int) -> None:
 
 
 def _environment(run: Run) -> dict[str, str]:
-    """What the worker, and the trainer after it, get of this process's environment: no vendor's secret is among it.
+    """The environment of the worker and the trainer: a part of this process's, without vendors' secrets.
 
-    The hub's token is there only if the model comes from the hub. Import paths hold from any folder.
+    The hub's token is included only if the model comes from the hub. Import paths are absolute.
     """
     model, also = (read_json(run.spec) or {}).get("model") or {}, (read_json(run.job) or {}).get("pass_env") or ()
     passed = child_environment(also=also, hub=model.get("source") == "hub")
@@ -176,14 +177,14 @@ def _environment(run: Run) -> dict[str, str]:
     if Path(source_root).name not in (
         "site-packages",
         "dist-packages",
-    ):  # a checkout, perhaps known to this process only
+    ):  # a checkout that may be importable in this process only
         paths.append(source_root)
     return passed | {"PYTHONPATH": os.pathsep.join(paths)} if paths else passed
 
 
 @contextlib.contextmanager
 def translate_errors(folder: Path) -> Iterator[None]:
-    """Say what a refusal of the operating system means."""
+    """Convert an error of the operating system."""
     try:
         yield
     except PermissionError as error:

@@ -1,4 +1,4 @@
-"""The local back end's own settings, and what a spec may say in its words."""
+"""The local back end's own settings, and its overrides in a spec."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     root: WrittenPath[Path | None] = None
-    """Where the run folders lie. Default: ``runs`` under CLOUDTUNE_HOME, else under this user's state folder."""
+    """The folder of the runs. Default: ``runs`` under CLOUDTUNE_HOME, else under this user's state folder."""
     slots: Safe[Literal["auto"] | PositiveInt] = "auto"
     """How many jobs run at once: ``auto`` is one for each GPU, or one where there is none."""
     python: Program[Path | None] = None
-    """The interpreter that runs the trainer, where that is not the one that runs cloudtune: one with its own torch."""
+    """The interpreter for the trainer, if not the one that runs cloudtune, e.g. one with its own torch."""
     grace: Safe[Seconds] = 30.0
-    """A cancelled job that does not stop by itself is sent SIGTERM after this long, and SIGKILL after as much again."""
+    """A cancelled job that does not stop gets SIGTERM after this time, and SIGKILL after the same time again."""
     pass_env: Protection[tuple[EnvironmentName, ...]] = ()
-    """More environment variables that the worker and the trainer get, by name. They always get search paths, locale,
+    """Names of further environment variables for the worker and the trainer. They always get search paths, locale,
     caches and the settings of CUDA and thread pools, and the hub's token only for a model on the hub."""
 
     def root_folder(self) -> Path:
@@ -45,21 +45,21 @@ class Options(BaseModel):
 
 
 class Overrides(BaseModel):
-    """What ``overrides.local`` in a spec may hold."""
+    """The fields of ``overrides.local`` in a spec."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to train: ``auto`` takes a GPU if there is one."""
+    """The device: ``auto`` uses a GPU if there is one."""
     processes: PositiveInt = 1
-    """How many train one model together: one for each GPU. Each takes a slot; on the CPU they share one."""
+    """The number of processes for one model: one for each GPU. Each takes a slot; on the CPU they share one."""
     threads: PositiveInt | None = None
-    """CPU threads of each process; left out, as many as torch finds."""
+    """CPU threads of each process; by default torch's own choice."""
     log_every: PositiveInt = 1
-    """Write metrics at every such step."""
+    """Steps between metrics."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a model on the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose authors you trust."""
     preference: PreferenceOverrides | None = None
-    """Of preference methods: the loss of dpo, label smoothing, SimPO's margin."""
+    """For preference methods: the loss of dpo, label smoothing, SimPO's margin."""

@@ -1,6 +1,6 @@
-"""Which process is this, and does that very one still live? Standard library only: the worker imports it.
+"""Identifies processes, and checks whether one is still running. Standard library only: the worker imports it.
 
-A pid alone is not enough, because pids are used again: a process is known by boot, pid namespace, pid and start.
+A pid alone is not enough, because pids are reused: a process is identified by boot, pid namespace, pid and start time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypedDict
 
 
 class Identity(TypedDict):
-    """A process as ``worker.json`` names it."""
+    """The identity of a process, as in ``worker.json``."""
 
     pid: int
     start_time: str
@@ -27,17 +27,17 @@ def identity(pid: int) -> Identity | None:
 
 
 def can_be_seen(who: Identity) -> bool:
-    """Whether its pid means anything here: the same boot of the same machine, the same container."""
+    """Whether its pid is valid here: the same boot of the same machine, the same container."""
     return who["boot_id"] == boot_mark()
 
 
 def is_alive(who: Identity) -> bool:
-    """Whether that very process runs. False where it cannot be seen."""
+    """Whether that process is running. False if it is not visible."""
     return can_be_seen(who) and start_mark(who["pid"]) == who["start_time"]
 
 
 def start_mark(pid: int) -> str | None:
-    """What no later process of the same pid shares; None if no such process runs (a zombie does not)."""
+    """A value that differs for a later process of the same pid; None if no such process runs (zombies excluded)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             stat = file.read()

@@ -1,8 +1,8 @@
 """The queue: jobs get a slot in the order in which they were submitted, across processes.
 
 Files under ``ROOT/.queue`` and nothing else: ``counter`` (the last number given out), ``waiting/POOL/NUMBER-SLUG`` (one
-empty file for each job in line), ``slots/POOL-N`` (a lock, held while a job runs). All locks are flock's, so that the
-kernel frees those of a killed process, and a job in line whose worker is gone holds nobody up: its run's lock is free.
+empty file for each queued job), ``slots/POOL-N`` (a lock, held while a job runs). All locks are flock locks: the kernel
+releases those of a killed process. A queued job without a worker blocks no other job, because its run's lock is free.
 Standard library only: the worker imports it.
 """
 
@@ -25,14 +25,14 @@ FOLDER = ".queue"
 
 
 class Place(NamedTuple):
-    """A job's place in line."""
+    """A job's position in the queue."""
 
     number: int
     slug: str
 
     @property
     def file(self) -> str:
-        """The name of its entry; names sort as numbers do."""
+        """The name of its entry; names sort like numbers."""
         return f"{self.number:012d}-{self.slug}"
 
     @classmethod
@@ -43,7 +43,7 @@ class Place(NamedTuple):
 
 
 class Queue:
-    """The line of one root folder."""
+    """The queue of one root folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -97,7 +97,7 @@ class Queue:
         (self.folder / "waiting" / pool / place.file).unlink(missing_ok=True)
 
     def waiting(self, pool: str) -> list[Place]:
-        """Everybody in line, first come first; those without a worker too."""
+        """All queued jobs, first come first, including those without a worker."""
         try:
             names = os.listdir(self.folder / "waiting" / pool)
         except FileNotFoundError:
@@ -110,16 +110,16 @@ class Queue:
         return entry.exists() and is_held(Run(self.root / place.slug).lock)
 
     def next_ahead(self, pool: str, place: Place) -> Place | None:
-        """The nearest job in line before that one; None for the head of the line."""
+        """The queued job directly before that one; None for the head of the queue."""
         for other in reversed(self.waiting(pool)):
             if other.number < place.number and self.holds_up(pool, other):
                 return other
         return None
 
     def take_slots(self, pool: str, count: int, wanted: int, held: dict[int, int]) -> bool:
-        """Add free slots to those held (number: the descriptor that holds it until closed). Whether there are enough.
+        """Add free slots to those held (number -> descriptor that holds it until closed). Return whether they suffice.
 
-        Only the head of the line takes slots, so it may keep what it has while it waits for more.
+        Only the head of the queue takes slots, so it can hold some while it waits for more.
         """
         slots = self.folder / "slots"
         private_folder(slots)

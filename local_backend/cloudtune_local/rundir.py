@@ -1,4 +1,4 @@
-"""A run folder as the back end and the worker see it: its worker, its status and its records.
+"""A run folder for the back end and the worker: its worker, its status and its records.
 
 File names and atomic writes come from the trainer (``cloudtune_trainer.folder``). Standard library only, because the
 worker imports it. Only ``tell``, ``note`` and ``Reserve`` write.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 JOB_VERSION = 1
 UNREADABLE = "unreadable"
-"""Shown in place of the status of a run whose status.json is damaged; no word of the trainer's."""
+"""The state of a run whose status.json is damaged. The trainer never writes it."""
 NO_WORKER = "no worker; run `cloudtune resume`"
 RESERVE_BYTES = 32 * 1024
 _PAGE = 64 * 1024
@@ -45,23 +45,23 @@ class RunStatus(NamedTuple):
     status: dict[str, Any]
     job: dict[str, Any]
     worker: dict[str, Any] | None
-    """The worker in worker.json. None if there is none, or it is just starting."""
+    """The worker in worker.json. None if there is none, or it is starting."""
     derived: bool = False
-    """The state is not what status.json says, because its writer died."""
+    """The state differs from status.json, because its writer died."""
 
     @property
     def is_final(self) -> bool:
-        """Whether it will never change again."""
+        """Whether the state is final."""
         return has_ended(self.status) or self.state in FINAL_STATES
 
 
 class Run(RunFolder):
-    """One run, read and written."""
+    """A run, for reading and writing."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self.job = self.path / "job.json"
-        """Whose run this is, its place in the queue, and what its worker needs to know. Never changes."""
+        """The run's job, its position in the queue, and its worker's settings. Never changes."""
         self.reserve = self.path / ".reserve"
 
     @property
@@ -70,15 +70,15 @@ class Run(RunFolder):
         return self.path.name
 
     def exists(self) -> bool:
-        """Whether there is such a run."""
+        """Whether the run exists."""
         return self.spec.is_file()
 
     def recorded_status(self) -> dict[str, Any]:
-        """Return what status.json says. If it is damaged, the state is ``UNREADABLE``."""
+        """Return the content of status.json. If it is damaged, the state is ``UNREADABLE``."""
         return _document(f"{self.path}/status.json") or {"state": "queued"}
 
     def recorded_job(self) -> dict[str, Any]:
-        """Return what job.json says; nothing if it is damaged."""
+        """Return the content of job.json; empty if it is damaged."""
         job = _document(f"{self.path}/job.json") or {}
         return {} if job.get("state") == UNREADABLE else job
 
@@ -91,11 +91,11 @@ class Run(RunFolder):
             return _as_written(status, job, None)
         worker = read_json(self.worker)
         if self._is_looked_after(status, worker):
-            if self.requested("cancel") and status["state"] != "cancelling":  # nobody has come to write it yet
+            if self.requested("cancel") and status["state"] != "cancelling":  # no process has written it yet
                 return RunStatus("cancelling", "stop requested", None, status, job, worker, True)
             return _as_written(status, job, worker)
         if worker is not None:
-            status = self.recorded_status()  # it may have ended between our two looks
+            status = self.recorded_status()  # it may have ended between the two reads
         return self.orphaned(status, job)
 
     def orphaned(self, status: dict[str, Any], job: dict[str, Any] | None = None) -> RunStatus:
@@ -107,14 +107,14 @@ class Run(RunFolder):
 
     def _is_looked_after(self, status: dict[str, Any], worker: Any) -> bool:
         if worker is None or not processes.can_be_seen(worker):
-            return is_held(self.lock)  # just starting; or of another machine, container or boot on the same disk
+            return is_held(self.lock)  # starting; or of another machine, container or boot on the same disk
         if processes.is_alive(worker) or ("trainer" in worker and processes.is_alive(worker["trainer"])):
             return True
-        # A new worker may be starting, but only for a job that never ran: what ran and died is over for good.
+        # A new worker may be starting, but only for a job that never ran: a job that ran and died has ended.
         return is_waiting(status) and is_held(self.lock)
 
     def tell(self, state: str, detail: str = "", *, durable: bool = True, **changes: Any) -> None:
-        """Write the status, keeping what it says otherwise."""
+        """Write the status, keeping its other fields."""
         before = self.recorded_status()
         status = {
             **(before if before["state"] != UNREADABLE else {}),
@@ -129,7 +129,7 @@ class Run(RunFolder):
         write_json(self.status, status, durable=durable)
 
     def event_lines(self) -> int:
-        """How many lines the events have, a torn last one included."""
+        """The number of lines of the events, with an incomplete last one."""
         try:
             content = self.events.read_bytes()
         except FileNotFoundError:
@@ -141,7 +141,7 @@ class Run(RunFolder):
         append_line(self.events, {"time": now(), "type": kind, "level": level, "message": message, "data": data})
 
     def try_note(self, message: str, *, kind: str = "message", level: str = "info", **data: Any) -> None:
-        """Add an event if it can be written: a full disk must not end a job that needs no more space."""
+        """Add an event if possible: a full disk must not end a job that needs no more space."""
         try:
             self.note(message, kind=kind, level=level, **data)
         except OSError as error:
@@ -149,7 +149,7 @@ class Run(RunFolder):
                 raise
 
     def end(self, state: str, message: str, problem: dict[str, Any] | None = None) -> None:
-        """Write the last status and event; on a full disk, in the space that was kept for it."""
+        """Write the final status and event; on a full disk, in the reserved space."""
         level = "error" if state == "failed" else "info"
         data = {"problem": problem} if problem else {}
         # Write the event first: readers may stop at the final status.
@@ -167,9 +167,9 @@ class Run(RunFolder):
             write()
 
     def keep_reserve(self) -> None:
-        """Set space aside, so that a run that dies of a full disk can still say so."""
+        """Reserve space, so that a run that fails because of a full disk can still report it."""
         with open(self.reserve, "wb", opener=opener) as file:
-            file.write(os.urandom(RESERVE_BYTES))  # a file system that compresses would give zeros no space
+            file.write(os.urandom(RESERVE_BYTES))  # a compressing file system would not allocate space for zeros
 
 
 def run_status_of(folder: str) -> RunStatus | None:
@@ -197,12 +197,12 @@ def _document(path: str) -> dict[str, Any] | None:
         os.close(handle)
     try:
         return json.loads(content.decode())  # type: ignore[no-any-return]
-    except (ValueError, RecursionError) as error:  # writers rename whole files: this is the disk's doing, or a person's
+    except (ValueError, RecursionError) as error:  # not by a writer: they rename complete files
         return {"state": UNREADABLE, "detail": f"{path} is damaged: {error}"}
 
 
 def has_ended(status: dict[str, Any]) -> bool:
-    """Whether a recorded status is the last one. One that this version does not know is, if it has an end time."""
+    """Whether a recorded status is final. A state unknown to this version is final if it has an end time."""
     return status["state"] in FINAL_STATES or (status["state"] not in STATES and bool(status.get("finished_at")))
 
 

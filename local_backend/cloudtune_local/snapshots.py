@@ -1,4 +1,4 @@
-"""From a run folder's words to cloudtune's: states, snapshots, events, metrics, checkpoints. Pure."""
+"""Converts the records of a run folder to cloudtune's types: states, snapshots, events, metrics, checkpoints. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SPLITS = ("train", "validation", "test")
 
 
 def to_state(word: str) -> JobState:
-    """A word that is not known is unknown, and not terminal."""
+    """The state of a word. An unknown word is ``unknown``, and not terminal."""
     return STATES.get(word, JobState.UNKNOWN)
 
 
@@ -90,7 +90,7 @@ def to_events(lines: Iterable[tuple[int, Any]]) -> list[Event]:
 
 
 def observed_end(run_status: RunStatus, cursor: int) -> Event:
-    """The end of a run whose worker died without writing it; a worker that writes it later takes this very line."""
+    """The end event of a run whose worker died without writing it. A worker that writes it later uses the same line."""
     data: dict[str, Any] = {"state": run_status.state}
     if run_status.problem:
         data["problem"] = run_status.problem
@@ -106,7 +106,7 @@ def observed_end(run_status: RunStatus, cursor: int) -> Event:
 
 
 def to_metrics(lines: Iterable[tuple[int, Any]]) -> list[Metric]:
-    """Figures of numbered lines."""
+    """Metrics of numbered lines."""
     return [
         Metric(
             cursor=str(number),
@@ -122,7 +122,7 @@ def to_metrics(lines: Iterable[tuple[int, Any]]) -> list[Metric]:
 
 
 def to_checkpoints(found: Sequence[tuple[Saved, Any]]) -> list[Checkpoint]:
-    """Checkpoints as the trainer keeps them, with the times of their making, oldest first."""
+    """The trainer's checkpoints with their creation times, oldest first."""
     best = max((index for index, (saved, _) in enumerate(found) if saved.best), default=None)
     return [
         Checkpoint(
@@ -150,7 +150,7 @@ def to_line(cursor: str | None) -> int:
 
 
 def to_time(text: Any) -> datetime | None:
-    """A time as the run folder writes it."""
+    """Parse a time in the run folder's format."""
     try:
         return datetime.fromisoformat(text) if isinstance(text, str) else None
     except ValueError:

@@ -22,7 +22,7 @@ POLL_S = 0.5
 
 
 class SignalWaiter:
-    """Wakes a waiting worker when a signal arrives; none is lost between two looks."""
+    """Wakes a waiting worker when a signal arrives; none is lost between two checks."""
 
     def __init__(self) -> None:
         self.stop_signal: int | None = None
@@ -30,14 +30,14 @@ class SignalWaiter:
         for end in (self._reader, writer):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGUSR1, self._ignore)  # "look at control/ now"
+        signal.signal(signal.SIGUSR1, self._ignore)  # "check control/ now"
         signal.signal(signal.SIGCHLD, self._ignore)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the trainer inherits this: a closed terminal is not its business
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the trainer inherits this: closing the terminal does not stop it
 
     def wait(self, seconds: float) -> None:
-        """Sleep for that long, or until something happens."""
+        """Sleep for that time, or until a signal arrives."""
         ready, _, _ = select.select([self._reader], [], [], seconds)
         if ready:
             os.read(self._reader, 4096)
@@ -55,7 +55,7 @@ class SignalWaiter:
 
 
 def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
-    """See the trainer to its end, and write that end if it could not do so itself."""
+    """Wait for the trainer's end, and record the end if the trainer could not."""
     grace = float((read_json(run.job) or {}).get("grace_s", 30.0))
     kills = exit_cause.oom_kills()
     patience = _StopEscalation(run, trainer, grace, bell)
@@ -87,13 +87,13 @@ def supervise(run: Run, trainer: Trainer, bell: SignalWaiter) -> None:
 
 
 def _note_of_one(run: Run) -> dict[str, Any] | None:
-    """What one of several processes left behind about its failure, where the first could not write the status."""
+    """The failure report of one of several processes, if the first one could not write the status."""
     notes = (read_json(path) for path in sorted(run.path.glob(".problem-*.json")))
     return next((note for note in notes if isinstance(note, dict)), None)
 
 
 class _StopEscalation:
-    """Asks politely, then with SIGTERM, then with SIGKILL."""
+    """Stops the trainer: by a request, then SIGTERM, then SIGKILL."""
 
     def __init__(self, run: Run, trainer: Trainer, grace: float, bell: SignalWaiter) -> None:
         self._run, self._trainer, self._grace, self._bell = run, trainer, grace, bell
@@ -101,7 +101,7 @@ class _StopEscalation:
         self._sent = 0
 
     def look(self) -> None:
-        """Send what is due."""
+        """Send the next signal if it is due."""
         if self._since is None:
             if not (self._bell.told_to_stop or self._run.requested("cancel")):
                 return

@@ -1,4 +1,4 @@
-"""The trainer's processes: started so that none outlives the worker, signalled, reaped. Standard library only."""
+"""Starts, signals and reaps the trainer's processes. None outlives the worker. Standard library only."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _PARTING_S = 15.0
-"""Once one process of several has failed, the others wait for it in vain: they get this long to notice."""
-# Another interpreter (one with its own torch) need not have cloudtune installed: it is shown where the trainer lies.
+"""Once one of several processes has failed, the others wait for it: they get this long to notice."""
+# Another interpreter (with its own torch) need not have cloudtune installed: it gets the path of the trainer.
 _SHOW_TRAINER = (
     "import runpy, sys, types; p = types.ModuleType('cloudtune_trainer'); p.__path__ = [sys.argv.pop(1)]; "
     "sys.modules['cloudtune_trainer'] = p; "
@@ -41,19 +41,19 @@ class Ended(NamedTuple):
 
 
 class Trainer:
-    """One process, or one for each of several devices, in a process group of its own."""
+    """One process, or one for each of several devices, in a separate process group."""
 
     def __init__(
         self, run: Run, python: str, environment: dict[str, str], keep: tuple[int, ...], processes: int = 1
     ) -> None:
-        """Start them. ``keep`` are the descriptors of locks, held as long as any of the processes lives."""
+        """Start them. ``keep`` are descriptors of locks, held as long as any of the processes lives."""
         self._ended: dict[int, Ended] = {}
         self._failed_at: float | None = None
         self._failed: Ended | None = None
         argv = command(python, run)
         self._port = hold_port() if processes > 1 else None
         common = {**os.environ, "PYTHONUNBUFFERED": "1", **environment, **_group_of(processes, self._port)}
-        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan says how many, not the environment of the submitter
+        common.pop("CLOUDTUNE_PROCESSES", None)  # the plan sets the number, not the submitter's environment
         self._pids: list[int] = []
         with open(run.log, "ab", opener=opener) as log:
             for rank in range(processes):
@@ -69,14 +69,14 @@ class Trainer:
                     process_group=self._pids[0] if self._pids else 0,
                     preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - the worker has one thread
                 )
-                process.returncode = 0  # reaped here, with its use of memory; subprocess need not look after it
+                process.returncode = 0  # reaped here, with its memory usage, instead of by subprocess
                 self._pids.append(process.pid)
         who = procs.identity(self._pids[0])
         if who is not None:
             write_json(run.worker, {**(read_json(run.worker) or {}), "trainer": who}, durable=False)
 
     def poll(self) -> Ended | None:
-        """How it ended, once all its processes have; with several, the first to fail is the one to blame."""
+        """How it ended, once all processes have; with several, the first failure counts."""
         for pid in self._pids:
             if pid not in self._ended and (ended := _reap(pid)) is not None:
                 self._ended[pid] = ended
@@ -91,7 +91,7 @@ class Trainer:
         return None
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the processes; SIGKILL goes to all that they have started, too."""
+        """Signal the processes; SIGKILL also goes to their children."""
         if number == signal.SIGKILL:
             self.sweep()
             return
@@ -103,7 +103,7 @@ class Trainer:
                     continue
 
     def sweep(self) -> None:
-        """Kill whatever is left of the group: the trainer's data loaders, say."""
+        """Kill the remaining processes of the group, e.g. data loaders."""
         try:
             os.killpg(self._pids[0], signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -111,14 +111,14 @@ class Trainer:
 
 
 def command(python: str, run: Run) -> list[str]:
-    """What starts the trainer."""
+    """The command of the trainer."""
     if Path(python).absolute() == Path(sys.executable).absolute():
         return [python, "-P", "-m", "cloudtune_trainer", str(run.path)]
     return [python, "-P", "-c", _SHOW_TRAINER, str(Path(cloudtune_trainer.__file__).parent), str(run.path)]
 
 
 def _group_of(processes: int, held: socket.socket | None) -> dict[str, str]:
-    """How several processes find one another, in the words of torch.distributed."""
+    """The variables of torch.distributed by which several processes find each other."""
     if held is None:
         return {}
     size, port = str(processes), str(held.getsockname()[1])
@@ -136,14 +136,14 @@ def _dies_with_parent() -> Callable[[], None] | None:
 
     def arrange() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:  # it died before it was arranged
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     return arrange
 
 
 def _reap(pid: int) -> Ended | None:
-    """The exit code and peak memory of a child that ended; None while it lives."""
+    """The exit code and peak memory of a child that ended; None while it is running."""
     found, status, usage = os.wait4(pid, os.WNOHANG)
     if found == 0:
         return None

@@ -1,4 +1,4 @@
-"""From a spec to a plan: every value that will be in force, with who chose it, as the trainer's ``spec.json``. Pure."""
+"""Converts a spec to a plan: every effective value with its source, as the trainer's ``spec.json``. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIND_CHECKPOINT = "find_checkpoint"
 
 
 def to_plan(request: PlanRequest, options: Options) -> Plan:
-    """The steps that make the job, with the whole spec.json in the one that creates the run. Raises SpecError."""
+    """The steps that create the job, with the whole spec.json in the one that creates the run. Raises SpecError."""
     choices = Choices(NAME)
     own = Overrides.model_validate(request.spec.overrides.get(NAME, {}))
     document = _spec_document(request, own, choices)
@@ -37,7 +37,7 @@ def to_plan(request: PlanRequest, options: Options) -> Plan:
         for split, info in splits.items()
     ]
     if request.parent is not None:
-        # First of all: a job without a good checkpoint is refused before anything is written.
+        # First, so that a job without a valid checkpoint is refused before anything is written.
         steps.insert(0, _find_checkpoint(str(request.parent)))
     scope = request.resolved.scope
     steps.append(
@@ -74,7 +74,7 @@ def _find_checkpoint(parent: str) -> Step:
 
 
 def _spec_document(request: PlanRequest, own: Overrides, choices: Choices) -> dict[str, Any]:
-    """The trainer's spec.json, with places where the encoded rows will be."""
+    """The trainer's spec.json, with the future paths of the encoded rows."""
     trainer = _overrides(request, own, choices)
     data = {split: output_ref(f"encode_{split}", "path") for split in request.data.splits}
     start = output_ref(FIND_CHECKPOINT, "path") if request.parent else None
@@ -84,7 +84,7 @@ def _spec_document(request: PlanRequest, own: Overrides, choices: Choices) -> di
 
 
 def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[str, Any]:
-    """Those that the trainer applies; the others are the worker's (processes) and the model's (revision)."""
+    """The overrides for the trainer; the others are for the worker (processes) and the model (revision)."""
     derived = {"revision": request.resolved.facts["model"]["revision"]}
     for name in Overrides.model_fields:
         if name == KEY:  # set by its terms
@@ -97,7 +97,7 @@ def _overrides(request: PlanRequest, own: Overrides, choices: Choices) -> dict[s
 
 
 def _job_document(request: PlanRequest, options: Options, own: Overrides, choices: Choices) -> dict[str, Any]:
-    """What job.json holds: whose run this is, and what its worker needs to know."""
+    """The content of job.json: the run's job, and its worker's settings."""
     facts = request.resolved.facts
     slots = None if options.slots == "auto" else options.slots
     for name, value in (("slots", options.slots), ("python", facts["python"]), ("grace", options.grace)):
@@ -124,7 +124,7 @@ def _job_document(request: PlanRequest, options: Options, own: Overrides, choice
 
 
 def _judge(request: PlanRequest, document: dict[str, Any], own: Overrides) -> list[Problem]:
-    """Warnings on how the spec fits the model and the machine. Raises SpecError where it does not."""
+    """Warnings about the spec for this model and machine. Raises SpecError for errors."""
     facts, precision = request.resolved.facts, document["hyperparameters"]["precision"]
     found = model_problems(request, document, facts["model"])
     if precision == "fp16" and not facts["gpus"]:

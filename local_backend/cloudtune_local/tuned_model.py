@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tuned_model(ref: JobRef, run: Run, run_status: RunStatus) -> TunedModel:
-    """The run's model. A job that was stopped by a limit may have one too. Raises InvalidRequest."""
+    """The run's model. A job that was stopped by a limit can also have one. Raises InvalidRequest."""
     tuned = read_json(run.model / TUNED)
     if not isinstance(tuned, dict):
         hint = None

@@ -1,8 +1,9 @@
 """The worker of one run: ``python -m cloudtune_local.worker RUN_DIR``.
 
-It waits for its turn, runs the trainer as a child process, and records how it ended if the trainer could not. Each job
-has one worker, which is small while it waits (standard library only) and runs in its own session, so it outlives the
-submitting process. Two workers on one folder are harmless: the second finds the run's lock taken and exits.
+It waits in the queue, runs the trainer as a child process, and records how it ended if the trainer could not. Each job
+has one worker, which uses little memory while it waits (standard library only) and runs in its own session, so it
+outlives the submitting process. Two workers on one folder are harmless: the second finds the run's lock taken and
+exits.
 
 The back end passes two descriptors: the run's lock, already taken, so a queued job always has a visible worker; and a
 pipe, on which the worker reports that it is ready.
@@ -26,11 +27,11 @@ from cloudtune_trainer.submit.run_folder import keep_private, now, read_json, wr
 
 POLL_S = 0.2
 TAKEN = 3
-"""Exit code of a worker that finds another one there."""
+"""Exit code of a worker if the run already has one."""
 
 
 def main(arguments: list[str]) -> int:
-    """Look after the run named in the arguments until it ends."""
+    """Supervise the run named in the arguments until it ends."""
     if not arguments:
         sys.stderr.write("usage: python -m cloudtune_local.worker RUN_DIR\n")
         return 2
@@ -50,12 +51,12 @@ def main(arguments: list[str]) -> int:
     bell = SignalWaiter()
     write_json(run.worker, {**(procs.identity(os.getpid()) or {}), "since": now()})
     if pipe is not None:
-        with contextlib.suppress(BrokenPipeError):  # the submitting process is gone, which is no reason to stop
+        with contextlib.suppress(BrokenPipeError):  # the submitting process has exited, which does not affect the job
             os.write(pipe, b"ok")
         os.close(pipe)
     try:
         look_after(run, lock, bell)
-    except Exception as error:  # whatever it is, the job must say why it ended
+    except Exception as error:  # after any error, the job must report why it ended
         problem = exit_cause.own_fault(error)
         run.end("failed", problem["message"], problem)
         raise
@@ -110,11 +111,11 @@ def wait_for_turn(run: Run, job: dict[str, Any], bell: SignalWaiter) -> dict[int
         elif turn.has_come():
             return turn.slots
         bell.wait(POLL_S)
-    return None  # the job stays queued: a machine that shuts down must not lose its queue
+    return None  # the job stays queued: the queue must survive a shutdown
 
 
 class Turn:
-    """One job's turn for the slots of its pool."""
+    """A job's wait for the slots of its pool."""
 
     def __init__(self, run: Run, job: dict[str, Any]) -> None:
         self._queue = Queue(run.path.parent)
@@ -134,7 +135,7 @@ class Turn:
         if self._ahead is None or not self._queue.holds_up(self._pool, self._ahead):
             self._ahead = self._queue.next_ahead(self._pool, self._place)
         if self._ahead is not None:
-            self._release()  # an earlier job was paused, and is back: it must not wait for what we hold
+            self._release()  # an earlier job has resumed: it must not wait for slots held here
             return False
         if not self._queue.take_slots(self._pool, self._count, self._wanted, self.slots):
             return False

@@ -2,5 +2,5 @@
 
 It reads ``spec.json`` and the data, and writes ``status.json``, events, metrics, checkpoints and the model. It imports
 nothing of cloudtune nor of the rest of ``cloudtune_local``, so that this folder alone can be shipped to a machine that
-trains. Importing this package loads nothing heavy; torch comes in with the modules that need it.
+trains. Importing this package is fast; torch is imported by the modules that need it.
 """

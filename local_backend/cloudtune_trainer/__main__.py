@@ -1,7 +1,7 @@
-"""The trainer's entry: ``python -m cloudtune_trainer RUN_DIR``. Exit status 0 unless the run failed.
+"""The trainer's entry point: ``python -m cloudtune_trainer RUN_DIR``. Exit status 0 unless the run failed.
 
 SIGTERM and SIGINT interrupt the run: it saves a checkpoint, and fails as ``killed`` with the exit status 128 plus the
-signal's number, unless it was also asked to cancel. After the last step they change nothing.
+signal's number, unless a cancel was also requested. After the last step they have no effect.
 
 The final status is always in ``status.json``. The details of a failure are written to standard error, which the worker
 saves in ``log.txt``.
@@ -44,14 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report.state("starting")
         spec = read_spec(read_json(run.spec))
-        # Threads that wait for one another by spinning starve themselves on a machine that has other work to do:
-        # 9 tokens/s against 75 beside three busy processes on two cores. Read once, when torch is loaded.
+        # Threads that spin while they wait slow each other down on a machine with other work:
+        # 9 tokens/s instead of 75 with three busy processes on two cores. Read once, when torch is loaded.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         if (count := processes_for(spec)) > 1:
             run_group(run, count, lambda: bool(received))
             return 0 if read_json(run.status)["state"] != "failed" else 1
-        # The libraries allocate about a million objects that stay: collecting among them takes a fifth of the start.
+        # The libraries allocate about a million long-lived objects; collecting garbage takes a fifth of the startup.
         gc.disable()
         try:
             from cloudtune_trainer.program import import_libraries, run_training
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report.failed(TrainingProblem("killed", message, RESUME_HINT, interrupted=True))
             return 128 + received[0]
         report.state(outcome, detail)
-    except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not say "training" for ever
+    except BaseException as error:  # noqa: BLE001 - also KeyboardInterrupt: the status must not stay "training"
         traceback.print_exc()
         problem = classify(error, run.log)
         if rank:
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # everything is saved; to free torch and peft object by object takes one to two seconds
+    os._exit(status)  # everything is saved; freeing the objects of torch and peft takes one to two seconds

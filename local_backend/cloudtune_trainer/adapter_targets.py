@@ -1,7 +1,7 @@
-"""Choose the weights that a LoRA adapter changes where the job leaves the choice to the trainer (``all-linear``).
+"""Choose the weights that a LoRA adapter changes if the job leaves the choice to the trainer (``all-linear``).
 
 Targets are all linear layers and stacks of experts of the base model, except those that an adapter cannot change
-correctly. What is left out is reported with its reason.
+correctly. Omitted weights are reported with the reason.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 _ROUTERS = {"gate", "router"}
 """Names of the layers that assign tokens to experts."""
 _SPLIT_NAMES = {"gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"}
-"""Modules that peft takes for the experts of a mixture, also where they belong to a shared expert or a dense layer
-(peft 0.21, utils/transformers_weight_conversion.py). There the weight is named as a parameter instead."""
+"""Modules that peft treats as the experts of a mixture, also in a shared expert or a dense layer
+(peft 0.21, utils/transformers_weight_conversion.py). There the weight is targeted as a parameter instead."""
 
 
 _NOTABLE = 0.1
-"""The share of a model's weights that is not left out without a warning."""
+"""The share of omitted weights from which a warning is reported."""
 
 
 @dataclass
 class Targets:
-    """What peft is asked to change, and what is left out."""
+    """The targets for peft, and the omitted weights."""
 
     modules: list[str] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
-    """Weights that are no linear layer's, e.g. stacks of experts."""
+    """Weights outside linear layers, e.g. stacks of experts."""
     skipped: dict[str, Skipped] = field(default_factory=dict)
-    """Reason -> the weights that have no adapter for it."""
+    """Reason -> the weights without an adapter for that reason."""
 
     def skip(self, name: str, parameter: torch.Tensor, reason: str) -> None:
-        """Leave a weight out."""
+        """Omit a weight."""
         found = self.skipped.setdefault(reason, Skipped())
         found.names.append(_grouped(name))
         found.size += parameter.numel()
@@ -50,12 +50,12 @@ class Targets:
 
 @dataclass
 class Skipped:
-    """Weights left out for one reason."""
+    """Weights omitted for one reason."""
 
     names: list[str] = field(default_factory=list)
-    """``*`` stands for the number of a layer."""
+    """``*`` is a placeholder for the number of a layer."""
     size: int = 0
-    """How many numbers they hold."""
+    """The number of parameters."""
 
 
 def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
@@ -100,7 +100,7 @@ def choose_targets(network: Any, *, dropout: float = 0.0) -> Targets:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a model an adapter changes, in numbers of weights."""
+    """How much of a model an adapter changes, in numbers of parameters."""
 
     trained: int
     adapted: int
@@ -108,11 +108,11 @@ class Coverage:
     total: int
     """Weights of the base model."""
     targets: tuple[str, ...]
-    """The adapted weights; ``*`` stands for the number of a layer."""
+    """The adapted weights; ``*`` is a placeholder for the number of a layer."""
 
 
 def coverage_of(tuned: Any) -> Coverage:
-    """What the adapter of ``tuned``, a peft model, covers."""
+    """The coverage of the adapter of ``tuned``, a peft model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     names, adapted = set(), {}
@@ -128,7 +128,7 @@ def coverage_of(tuned: Any) -> Coverage:
 
 
 def report_coverage(report: Report, tuned: Any, skipped: Mapping[str, Skipped]) -> None:
-    """Say how much of the model the adapter of ``tuned`` changes, and what it leaves out and why."""
+    """Report how much of the model the adapter of ``tuned`` changes, and which weights it omits and why."""
     found = coverage_of(tuned)
     report.event(
         "message",
@@ -144,7 +144,7 @@ def report_coverage(report: Report, tuned: Any, skipped: Mapping[str, Skipped]) 
 
 
 def _reason_against(network: Any, name: str, module: Any, *, shared: bool, output: Any) -> str | None:
-    """Why that linear layer gets no adapter, or None."""
+    """The reason why that linear layer gets no adapter, or None."""
     parts = name.split(".")
     if shared:
         return "several layers share the weight, and it could not be merged"
@@ -166,9 +166,9 @@ def _chooses_experts(network: Any, module: Any) -> bool:
 
 
 def _outputs_of(network: Any, linear: dict[str, Any]) -> dict[str, Any]:
-    """What each linear layer returns in a short forward pass.
+    """The output of each linear layer in a short forward pass.
 
-    An expert that no token is assigned to counts as its neighbors do. Empty where the network cannot run.
+    An expert without tokens is treated like its neighbors. Empty if the network cannot run.
     """
     found: dict[str, Any] = {}
     groups = {module: _grouped(name) for name, module in linear.items()}
@@ -201,7 +201,7 @@ def _owner(parameter: str) -> str:
 
 
 def _renames_experts(network: Any) -> bool:
-    """Whether peft takes names of linear layers for names of experts in this family."""
+    """Whether peft treats names of linear layers as names of experts in this family."""
     from peft.utils import transformers_weight_conversion as conversion
 
     family = conversion._MODEL_TO_CONVERSION_PATTERN.get(network.config.model_type)
@@ -209,7 +209,7 @@ def _renames_experts(network: Any) -> bool:
 
 
 def _shortest_names(chosen: Iterable[str], everything: Sequence[str]) -> list[str]:
-    """The shortest ends of those names, at their dots, that no other name has: so peft matches them."""
+    """The shortest unique suffixes of those names, split at dots, as peft matches them."""
     wanted, there = Counter[str](), Counter[str]()
     chosen = list(chosen)
     for names, counts in ((chosen, wanted), (everything, there)):

@@ -1,6 +1,6 @@
-"""The adapters: how weights are made trainable. One entry in ``ADAPTERS`` for each.
+"""The adapters: ways to make weights trainable. ``ADAPTERS`` has one entry for each.
 
-Imports peft only when an adapter is built, so that planning and reading a run file stay light.
+Imports peft only when an adapter is built, so that planning and reading a run file are fast.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _SAVED_BY_PREFIX: dict[str, tuple[type, ...]] = {
 
 
 class AdapterType(NamedTuple):
-    """What the trainer knows of one way to make weights trainable."""
+    """The definition of an adapter."""
 
     settings: Mapping[str, Any]
     """The fields of `run_spec.Adapter` that apply, with their defaults."""
     learning_rate: float
-    """The default, for methods that learn from answers alone."""
+    """The default for methods that learn from answers."""
     preference_learning_rate: float
     """The default for preference methods."""
     config: Callable[..., Any] | None
-    """Makes peft's configuration of the settings; None where the base model's own weights are trained."""
+    """Creates peft's configuration from the settings; None if the base model's own weights are trained."""
     peft_type: str = ""
     saved: Mapping[str, tuple[type, ...]] = {}
-    """The fields of a saved ``adapter_config.json`` that say what the adapter is, with their types. Other fields can
+    """The fields of a saved ``adapter_config.json`` that define the adapter, with their types. Other fields can
     name modules to import or models to load, and have to be empty (``megatron_core`` does nothing without
     ``megatron_config``)."""
     mergeable: bool = False
@@ -59,7 +59,7 @@ def _lora(adapter: Adapter, *, target_modules: list[str] | None = None, **more: 
 
     given = adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets)
     targets = given if target_modules is None else target_modules
-    # peft says that alpha is an int, but only divides by it
+    # peft annotates alpha as int, but only divides by it
     return LoraConfig(
         r=adapter.rank, lora_alpha=adapter.alpha, lora_dropout=adapter.dropout, target_modules=targets, **more
     )

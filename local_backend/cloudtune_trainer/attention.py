@@ -1,9 +1,9 @@
-"""Attention over documents laid end to end, none of which sees another.
+"""Attention over packed documents, without attention across documents.
 
-A batch is one row of tokens without any padding: linear layers, which are most of the work, run on real tokens only.
-Only attention needs to know where documents begin. Documents of like length are gathered into a rectangle and attended
-causally: what pads a document's end lies in the future of all its tokens, so no mask is needed and the fastest kernel
-of every device applies. Figures: ``local_backend/LOG.md``.
+A batch is one row of tokens without padding: linear layers, which are most of the work, run on real tokens only. Only
+attention needs the documents' boundaries. Documents of similar length are gathered into a rectangle with causal
+attention: padding comes after all tokens of its document, so no mask is needed and the fastest kernel of every device
+applies. Measurements: ``local_backend/LOG.md``.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from torch import Tensor
 ATTENTION = "cloudtune_documents"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias", "cache")
 _WASTE = 1.5
-"""A rectangle may hold this many times the tokens of its documents before it is split in two."""
+"""A rectangle with more than this many times the tokens of its documents is split in two."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Documents that are attended to together, as ``count`` rows of ``length`` tokens."""
+    """Documents whose attention is computed together, as ``count`` rows of ``length`` tokens."""
 
     count: int
     length: int
     gather: Tensor
-    """Place in the batch of each cell, row by row. A cell past its document's end repeats the document's last token."""
+    """Batch index of each cell, row by row. A cell after its document's end repeats the document's last token."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the documents of a batch lie. Tokens T = sum of the documents' lengths."""
+    """The positions of the documents in a batch. Tokens T = sum of the documents' lengths."""
 
     rectangles: tuple[Rectangle, ...]
     scatter: Tensor
-    """For each token its cell, counted through all rectangles: the inverse of the gathers."""
+    """The cell of each token, counted over all rectangles: the inverse of the gathers."""
     plain: bool
-    """The documents are of one length and in order, so that reshaping is all it takes."""
+    """The documents have the same length and are in order, so that a reshape is enough."""
 
     def to(self, device: torch.device) -> Layout:
-        """The same layout there."""
+        """The same layout on another device."""
         moved = tuple(Rectangle(r.count, r.length, r.gather.to(device)) for r in self.rectangles)
         return Layout(moved, self.scatter.to(device), self.plain)
 
 
 def layout_of(lengths: list[int]) -> Layout:
-    """Group documents of like length into rectangles."""
+    """Group documents of similar length into rectangles."""
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length)
@@ -73,7 +73,7 @@ def layout_of(lengths: list[int]) -> Layout:
 
 
 def _groups(lengths: list[int]) -> list[list[int]]:
-    """Indices of documents, longest first, cut where a rectangle would be mostly padding."""
+    """Indices of documents, longest first, split where a rectangle would be mostly padding."""
     groups: list[list[int]] = []
     area = real = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -89,10 +89,10 @@ def _groups(lengths: list[int]) -> list[list[int]]:
 
 
 class _Rearrange(torch.autograd.Function):
-    """Rows picked by index. The gradient is picked by the inverse index: no scatter-add, so it is fast and exact.
+    """Rows gathered by index. The gradient is gathered by the inverse index: without scatter-add, fast and exact.
 
-    Right because every row that matters is picked exactly once: the gradient of a padding cell is zero, since no real
-    token attends to it and its own output is thrown away.
+    This is correct because every real row is gathered exactly once: the gradient of a padding cell is zero, since no
+    real token attends to it and its own output is dropped.
     """
 
     @staticmethod
@@ -134,7 +134,7 @@ def documents_attention(
         q, k, v = (x.view(x.shape[1], box.count, box.length, -1).transpose(0, 1) for x in (query, key, value))
         out = _attend(q, k, v, box.length, sliding_window, settings)
         return out.transpose(1, 2).reshape(1, -1, out.shape[1], out.shape[3]), None
-    # one gather for all three: heads beside one another, tokens as rows
+    # one gather for all three: heads side by side, tokens as rows
     joined = torch.cat((query[0], key[0], value[0])).transpose(0, 1)
     index = torch.cat([box.gather for box in documents.rectangles])
     cells = _Rearrange.apply(joined, index, documents.scatter)  # type: ignore[no-untyped-call]

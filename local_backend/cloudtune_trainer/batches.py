@@ -1,7 +1,7 @@
-"""Which samples make up which optimizer step.
+"""The assignment of samples to optimizer steps.
 
-Pure functions of the lengths and the seed: a step's number says all about it, so a resumed run sees exactly what an
-unbroken one would have seen.
+Pure functions of the lengths and the seed: the step number determines the samples, so that a resumed run uses exactly
+the same samples as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Fill bins of ``capacity`` tokens with samples, longest first, each into the fullest bin that still takes it."""
+    """Fill bins of ``capacity`` tokens with samples, longest first, each into the fullest bin with enough space."""
     bins: list[list[int]] = []
     spaces: list[int] = []  # distinct free spaces, ascending
     by_space: dict[int, list[int]] = {}
@@ -49,7 +49,7 @@ class Schedule:
     """The order of the sequences over the whole run."""
 
     sequences: tuple[tuple[int, ...], ...]
-    """Samples of each sequence: one, or several where they are packed."""
+    """Samples of each sequence: one, or several if packed."""
     batch_size: int
     seed: int
     total_steps: int
@@ -60,7 +60,7 @@ class Schedule:
         return math.ceil(len(self.sequences) / self.batch_size)
 
     def epoch_at(self, step: int) -> float:
-        """Passes finished after that many steps."""
+        """Completed passes after that many steps."""
         return step / self.steps_per_epoch
 
     def sequences_of(self, step: int) -> list[tuple[int, ...]]:
@@ -74,7 +74,7 @@ class Schedule:
         if cached is None or cached[0] != epoch:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.sequences)).tolist()
             cached = (epoch, order)
-            object.__setattr__(self, "_last", cached)  # one pass is asked for at a time
+            object.__setattr__(self, "_last", cached)  # the caller uses one pass at a time
         return cached[1]  # type: ignore[no-any-return]
 
 
@@ -88,7 +88,7 @@ def schedule_of(
     max_steps: int | None,
     seed: int,
 ) -> Schedule:
-    """Lay out the whole run. ``max_steps`` wins over ``epochs``."""
+    """Plan the whole run. ``max_steps`` overrides ``epochs``."""
     bins = pack(lengths, capacity) if packing else [[i] for i in range(len(lengths))]
     sequences = tuple(tuple(samples) for samples in bins)
     steps = max_steps if max_steps is not None else math.ceil(epochs * math.ceil(len(sequences) / batch_size) - 1e-9)
@@ -96,11 +96,11 @@ def schedule_of(
 
 
 def chunks_of(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """All samples, those of like length together, as many at once as ``token_budget`` tokens hold; longest first."""
+    """Batches of all samples, grouped by similar length, each within ``token_budget`` tokens; longest first."""
     chunks: list[list[int]] = []
     longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        # counted as padded rows, which is what the fallback layout needs
+        # counted as padded rows, as the fallback layout needs
         if not chunks or longest * (len(chunks[-1]) + 1) > token_budget:
             chunks.append([])
             longest = lengths[index]
@@ -109,7 +109,7 @@ def chunks_of(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
 
 
 def parts_of(sequences: Sequence[tuple[int, ...]], parts: int) -> list[list[tuple[int, ...]]]:
-    """A step's sequences in as many even parts as there are, none of them empty; no part where there is no sequence."""
+    """Split a step's sequences into even, non-empty parts; no part if there is no sequence."""
     if not sequences:
         return []
     parts = min(parts, len(sequences))

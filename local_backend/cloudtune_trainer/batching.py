@@ -1,4 +1,4 @@
-"""Decide whether a network answers several prompts at once as it answers each alone."""
+"""Check whether a network gives the same answers to prompts in a batch as to each prompt alone."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cloudtune_trainer.influence import influence
 from cloudtune_trainer.rope import switch_length
 
 _SHORT, _LONG, _NEW = 6, 10, 3
-"""Tokens of the two prompts and of their answers."""
+"""Numbers of tokens of the two prompts and of their answers."""
 
 
 def answers_in_batches(network: Any, padding: int) -> bool:
-    """Whether prompts padded on the left by the token ``padding`` have the same logits together as alone.
+    """Whether prompts padded on the left with the token ``padding`` have the same logits in a batch as alone.
 
-    Models that ignore the attention mask, or count positions from the padding, have not. Neither have those whose
+    This is false for models that ignore the attention mask or count positions from the padding, and for models whose
     rotary frequencies depend on the longest prompt.
     """
     if switch_length(network.config) is not None:

@@ -11,11 +11,11 @@ from cloudtune_trainer.problems import TrainingProblem
 
 _LENGTH = 12
 _KNOWN = 6
-"""Tokens whose logits must not depend on the others."""
+"""Number of tokens whose logits must not depend on later tokens."""
 
 
 def check_causal(network: Any) -> None:
-    """Refuse a network that sees later tokens: it would read the labels that it has to predict.
+    """Refuse a network that attends to later tokens: it could read the labels that it has to predict.
 
     Raises:
         TrainingProblem: ``bad_spec``, with the methods that such a model is for.
@@ -43,7 +43,7 @@ def _sees_later_tokens(network: Any) -> bool:
     known[:, :_KNOWN] = True
     if influence(network, {"input_ids": ids}, known)[0, _KNOWN:].any():
         return True
-    other = torch.where(known, ids, (ids + 7) % embeddings.shape[0])  # for what depends on the ids themselves
+    other = torch.where(known, ids, (ids + 7) % embeddings.shape[0])  # for effects that depend on the ids themselves
     with torch.no_grad():
         first, second = (network(input_ids=x, use_cache=False).logits[known].float() for x in (ids, other))
     tolerance = 1e-3 if network.dtype == torch.float32 else 5e-2

@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on exactly where it stood. No pickles: safetensors and JSON only.
+"""Checkpoints: the complete state for resuming a run exactly. No pickles: safetensors and JSON only.
 
-A checkpoint counts once its ``checkpoint.json`` is there, which is written last and names every file with its hash.
-A folder without it, or whose files do not match it, is torn and passed over.
+A checkpoint is complete once it has ``checkpoint.json``, which is written last and names every file with its hash.
+A folder without it, or whose files do not match it, is incomplete and is skipped.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ STATE = "trainer.safetensors"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: with the tensors of the checkpoint, all there is to know."""
+    """The state of a run, besides the tensors of the checkpoint."""
 
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Training time so far, pauses left out."""
+    """Training time so far, without pauses."""
     best_value: float | None = None
-    """Of the task's best metric, on the validation rows."""
+    """The best value of the task's metric on the validation rows."""
     best_step: int | None = None
     worse: int = 0
     """Evaluations since the last improvement."""
     stopped_early: bool = False
     last_values: dict[str, float] = field(default_factory=dict)
-    """Loss and best metric of the latest evaluation, where they are finite."""
+    """Loss and best metric of the latest evaluation, if they are finite."""
     labels: list[str] = field(default_factory=list)
-    """The names of a classifier's outputs, in their order."""
+    """The names of a classifier's outputs, in order."""
     evaluated: int | None = None
     """Step of the latest evaluation."""
 
@@ -62,7 +62,7 @@ class Saved:
 
     @property
     def weights(self) -> Path:
-        """The folder of the weights: the adapter's, or the whole model's."""
+        """The folder of the weights of the adapter, or of the whole model."""
         adapter = self.path / ADAPTER
         return adapter if adapter.is_dir() else self.path / MODEL
 
@@ -81,7 +81,7 @@ def save(
     metrics: dict[str, float],
     write: Callable[[Path], None],
 ) -> Saved:
-    """Write a checkpoint; ``write`` puts the files into the folder it is given. What fails leaves nothing behind."""
+    """Write a checkpoint; ``write`` puts the files into a given folder. After an error, no files remain."""
     path = folder / name_of(progress.step)
     shutil.rmtree(path, ignore_errors=True)
     try:
@@ -91,7 +91,7 @@ def save(
         saved = Saved(path, progress.step, epoch, best, metrics, progress, files)
         _mark(saved)
     except BaseException:
-        # room for the status, should the disk be full
+        # frees space for the status if the disk is full
         shutil.rmtree(path, ignore_errors=True)
         raise
     sync_directory(folder)
@@ -99,18 +99,18 @@ def save(
 
 
 def saved_in(folder: Path) -> list[Saved]:
-    """The complete checkpoints of that folder, oldest first, by their markers; the files are not looked at."""
+    """The complete checkpoints of that folder, oldest first, by their markers; files are not verified."""
     found = [read(path) for path in sorted(folder.glob("step-*"))] if folder.is_dir() else []
     return [saved for saved in found if saved is not None]
 
 
 def newest_good(folder: Path) -> Saved | None:
-    """The newest checkpoint whose files are all there and whole."""
+    """The newest checkpoint whose files all match their hashes."""
     return next((saved for saved in reversed(saved_in(folder)) if whole(saved)), None)
 
 
 def read(path: Path) -> Saved | None:
-    """The checkpoint in that very folder, or None where its marker is missing or damaged."""
+    """The checkpoint in that folder, or None if its marker is missing or damaged."""
     try:
         document = read_json(path / MARKER)
         if not all(_is_inside(name) for name in document["files"]):
@@ -133,7 +133,7 @@ def _is_inside(name: str) -> bool:
 
 
 def whole(saved: Saved) -> bool:
-    """Whether every file has the hash that the marker says."""
+    """Whether every file has the hash in the marker."""
     try:
         return all(_digest(saved.path / name) == digest for name, digest in saved.files.items())
     except OSError:
@@ -141,7 +141,7 @@ def whole(saved: Saved) -> bool:
 
 
 def prune(folder: Path, *, keep: int) -> None:
-    """Remove all but the best, the last and ``keep`` others, and what is torn."""
+    """Remove incomplete checkpoints, and all but the best, the last and ``keep`` others."""
     complete = saved_in(folder)
     last = complete[-1].step if complete else -1
     others = [saved for saved in complete[:-1] if not saved.best]
@@ -150,14 +150,14 @@ def prune(folder: Path, *, keep: int) -> None:
     for path in folder.glob("step-*"):
         if path not in kept:
             with contextlib.suppress(OSError):
-                (path / MARKER).unlink(missing_ok=True)  # the marker first: half a removal must look torn
+                (path / MARKER).unlink(missing_ok=True)  # first, to mark it incomplete
             shutil.rmtree(path, ignore_errors=True)
 
 
 def bring(folder: Path, start: Saved) -> bool:
-    """Make another run's checkpoint this run's own, with the best that it knows of; whether that best was there.
+    """Copy another run's checkpoint, and the best one it names, into this run. Returns whether that best one existed.
 
-    The best comes first: what is cut short in between goes on from there, and ends at the same model.
+    The best is copied first: a run interrupted in between resumes from there, and ends at the same model.
     """
     step = start.progress.best_step
     elsewhere = step is not None and step != start.step
@@ -170,7 +170,7 @@ def bring(folder: Path, start: Saved) -> bool:
 
 
 def _adopt(folder: Path, saved: Saved, *, best: bool) -> None:
-    """The same checkpoint in another run's folder; its time spent is the other run's."""
+    """Copy the checkpoint into another run's folder, with an elapsed time of 0."""
     path = folder / name_of(saved.step)
     shutil.rmtree(path, ignore_errors=True)
     try:
@@ -186,7 +186,7 @@ def _adopt(folder: Path, saved: Saved, *, best: bool) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the disk has none: no checkpoint's file is ever written to again."""
+    """A hard link, or a copy without support for links: files of checkpoints never change."""
     try:
         os.link(source, target)
     except OSError:
@@ -196,7 +196,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def only_best(folder: Path, step: int) -> None:
-    """Take the word ``best`` from every other checkpoint."""
+    """Remove the ``best`` mark from every other checkpoint."""
     for saved in saved_in(folder):
         if saved.best != (saved.step == step):
             _mark(replace(saved, best=saved.step == step))

@@ -1,7 +1,7 @@
-"""What a chat template leaves out of a dialogue: rendered samples compared with what the row says. No libraries.
+"""Finds content that a chat template drops, by comparing rendered samples with the row. Standard library only.
 
-Published templates drop reasoning, ignore system messages or tools, and strip white space. Nothing of that is an error
-of the template, but a model cannot learn what it is not shown.
+Published templates drop reasoning, ignore system messages or tools, and strip white space. These are not errors of the
+template, but the model cannot learn the dropped content.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _SHOWN = 60
 
 
 class Loss(NamedTuple):
-    """One text that a row has and its rendered samples have not."""
+    """A text of a row that is missing in its rendered samples."""
 
     kind: str
-    """One of the sentences above."""
+    """The kind: one of the constants above."""
     message: int
     """Which message, counted from 1; 0 for the row's tools."""
     text: str
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
 
 
 def losses(messages: Sequence[dict[str, Any]], tools: Sequence[Any] | None, samples: Sequence[Rendered]) -> list[Loss]:
-    """What is missing in the samples of one row, at most one loss for each message."""
+    """The content that is missing in the samples of one row, at most one loss per message."""
     if not samples:
         return []
     whole = "\n".join(sample.text for sample in samples)
@@ -79,7 +79,7 @@ def _of_answer(message: dict[str, Any], learned: str) -> tuple[str, str] | None:
 
 
 def _of_prompt(message: dict[str, Any], whole: str) -> tuple[str, str] | None:
-    """Reasoning in an earlier answer is not missed: templates leave it out on purpose, and nothing is learned there."""
+    """Missing reasoning in an earlier answer is no loss: templates drop it on purpose, and it is not trained on."""
     content = message.get("content") or ""
     parts = _THOUGHTS.split(content)[-1:] if message["role"] == "assistant" else [content]
     for part in (*parts, *_called(message)):
@@ -89,7 +89,7 @@ def _of_prompt(message: dict[str, Any], whole: str) -> tuple[str, str] | None:
 
 
 def _is_in(part: str, text: str) -> bool:
-    """Whether the text has the words: as they are, as JSON, or with other white space between them."""
+    """Whether the text contains the words: unchanged, as JSON, or with different white space."""
     part = part.strip()
     if part in text or json.dumps(part, ensure_ascii=False)[1:-1] in text or json.dumps(part)[1:-1] in text:
         return True
@@ -102,20 +102,20 @@ def _called(message: dict[str, Any]) -> Iterator[str]:
         yield call["function"]["name"]
         arguments = call["function"].get("arguments")
         if isinstance(arguments, str):
-            with contextlib.suppress(ValueError):  # what the model once wrote wrongly is shown as it is
+            with contextlib.suppress(ValueError, RecursionError):  # a malformed call of the model is shown unchanged
                 arguments = json.loads(arguments)
         yield from _leaves(arguments)
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield str(name)
-            yield from _leaves(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item)
-    elif isinstance(value, str):
-        yield value
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield json.dumps(value)
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [part for name, item in reversed(one.items()) for part in (item, str(name))]
+        elif isinstance(one, list):
+            waiting += reversed(one)
+        elif isinstance(one, str):
+            yield one
+        elif isinstance(one, int | float) and not isinstance(one, bool):
+            yield json.dumps(one)

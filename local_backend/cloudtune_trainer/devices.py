@@ -136,7 +136,7 @@ class Devices:
         return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
     def random_states(self) -> dict[str, Tensor]:
-        """The random states for dropout of every process: ``<rank>.cpu`` and ``<rank>.cuda``. All processes must call it."""
+        """The random states of every process: ``<rank>.cpu`` and ``<rank>.cuda``. All processes must call it."""
         states = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.device)

@@ -1,4 +1,4 @@
-"""A tuned model as files to take away: the adapter as it is, or merged into the base's weights."""
+"""Export of a tuned model: the adapter unchanged, or merged into the base model's weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cloudtune_trainer.tuned import TUNED, check_mergeable, read_tuned
 def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_remote_code: bool = False) -> list[Path]:
     """Write the tuned model of ``folder`` into ``to``, which must not exist yet. Returns the files.
 
-    Merged weights are plain safetensors that any program which reads transformers folders can load; they are added up
+    Merged weights are plain safetensors that any program can load that reads transformers folders. They are added
     in fp32 and stored in the base's own type. Full training has nothing to merge: its weights are copied.
-    ``trust_remote_code`` lets code that comes with the base model run.
+    ``trust_remote_code`` allows the base model's own code to run.
     """
     folder, to = Path(folder), Path(to)
     tuned = read_tuned(folder)
@@ -44,7 +44,7 @@ def export(folder: Path | str, to: Path | str, *, merged: bool = False, trust_re
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """Copy a folder. Unlike `shutil.copytree`, it ends with the first error, as that error."""
+    """Copy a folder. Unlike `shutil.copytree`, it stops at the first error and raises it."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             target = to / path.relative_to(folder)
@@ -53,7 +53,7 @@ def _copy(folder: Path, to: Path) -> None:
 
 
 def _bring_base(folder: Path, tuned: dict[str, Any], to: Path) -> None:
-    """Copy a base model that was built for the job: it cannot be built again, and is deleted with the job."""
+    """Copy a base model that was built for the job: it cannot be rebuilt, and is deleted with the job."""
     base = folder / tuned["base_folder"]
     if tuned["adapter"] == "full" or tuned["base"]["source"] != "config" or not base.is_dir() or (to / "base").is_dir():
         return

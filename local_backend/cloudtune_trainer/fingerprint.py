@@ -1,4 +1,4 @@
-"""Recognize whether a base model is still the one that an adapter was trained on. Standard library only."""
+"""Fingerprints that detect a changed base model of an adapter. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE = 1 << 20
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Hash names, sizes and contents. Of a file above 4 MiB, four samples of 1 MiB: gigabytes are not read."""
+    """Hash names, sizes and contents. Of a file above 4 MiB, only four samples of 1 MiB are read."""
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
@@ -32,13 +32,13 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """The fingerprint of the configuration and the weights in a model folder, whatever else lies there."""
+    """The fingerprint of the configuration and the weights in a model folder; other files are ignored."""
     weights = {file for pattern in WEIGHTS for file in folder.glob(pattern) if file.is_file()}
     return fingerprint([file for file in (folder / "config.json",) if file.is_file()] + sorted(weights))
 
 
 def check_fingerprint(folder: Path, expected: str | None, *, since: str) -> None:
-    """Compare a model folder with what it was. ``expected`` is None for a model without a recorded fingerprint.
+    """Compare a model folder with its recorded fingerprint. ``expected`` is None for a model without one.
 
     Raises:
         TrainingProblem: ``base_changed``, with both fingerprints.
@@ -56,5 +56,5 @@ def check_fingerprint(folder: Path, expected: str | None, *, since: str) -> None
 
 
 def check_base(tuned: dict[str, Any], folder: Path) -> None:
-    """Compare a base model's folder with the one that the tuned model's note names. Raises ``base_changed``."""
+    """Compare a base model's folder with the fingerprint in ``tuned.json``. Raises ``base_changed``."""
     check_fingerprint(folder, tuned["base"].get("fingerprint"), since="this adapter was trained on it")

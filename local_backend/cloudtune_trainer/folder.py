@@ -1,7 +1,7 @@
-"""The run folder: the names of its files, and how they are written so that no reader ever sees half of one.
+"""The run folder: the names of its files, and atomic writes, so that readers never see an incomplete file.
 
-Everything that the trainer and the local back end tell one another stands in these files, so that any process can read
-a run, also after a reboot. Standard library only: the back end imports this module too.
+The trainer and the local back end communicate through these files only, so that any process can read a run, also after
+a reboot. Standard library only: the back end imports this module too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class RunFolder:
-    """One run on disk. Making the object touches nothing."""
+    """A run on disk. Creating the object does not access the disk."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).absolute()
@@ -47,16 +47,16 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r})"
 
     def requested(self, request: str) -> bool:
-        """Whether ``cancel``, ``pause`` or ``expire`` (stop as at the limit of time) is asked for."""
+        """Whether ``cancel``, ``pause`` or ``expire`` (stop as at the time limit) is requested."""
         return (self.control / request).exists()
 
     def ask(self, request: str) -> None:
-        """Ask the trainer to ``cancel``, ``pause`` or ``expire``."""
+        """Request ``cancel``, ``pause`` or ``expire`` from the trainer."""
         private_folder(self.control)
         (self.control / request).touch(mode=0o600)
 
     def withdraw(self, request: str) -> None:
-        """Take a request back; removing ``pause`` lets the trainer go on."""
+        """Withdraw a request; removing ``pause`` resumes the trainer."""
         (self.control / request).unlink(missing_ok=True)
 
 
@@ -66,9 +66,9 @@ def now() -> str:
 
 
 def write_json(path: Path, document: Any, *, durable: bool = True) -> None:
-    """Write aside, then rename: a reader sees the old document or the new one, and so does a machine after a power cut.
+    """Write a temporary file, then rename: readers see the old document or the new one, also after a power failure.
 
-    ``durable=False`` leaves out the flush to the disk, for what is written again within seconds.
+    ``durable=False`` skips the flush to disk, for files that are rewritten within seconds.
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -87,7 +87,7 @@ def write_json(path: Path, document: Any, *, durable: bool = True) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames in that directory durable, where the system can."""
+    """Make renames in that directory durable, if the system supports it."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -101,7 +101,7 @@ def sync_directory(path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The document, or None where there is none."""
+    """The document, or None if there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, document: Any) -> None:
-    """Add one line in one write, after mending a line that an earlier writer left torn."""
+    """Append one line in one write. First terminates an incomplete line of an earlier writer."""
     line = json.dumps(document, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     with open(path, "ab+", buffering=0, opener=opener) as file:
         size = file.seek(0, os.SEEK_END)
@@ -123,14 +123,14 @@ def append_line(path: Path, document: Any) -> None:
 
 
 def read_lines(path: Path, after: int = 0) -> list[tuple[int, Any]]:
-    """Lines past number ``after`` with their numbers, counted from 1. A torn or damaged line is passed over."""
+    """Lines after number ``after`` with their numbers, counted from 1. Incomplete or damaged lines are skipped."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
     found = []
     lines = content.split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):  # what follows the last line end is torn, or empty
+    for number, line in enumerate(lines[:-1], start=1):  # the text after the last line end is incomplete, or empty
         if number <= after or not line.strip():
             continue
         try:

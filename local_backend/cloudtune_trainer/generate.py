@@ -1,4 +1,4 @@
-"""Answers of a tuned model, or of its base, in this process.
+"""Inference with a tuned model, or with its base model, in this process.
 
 ``Model.open`` reads the folder that training wrote (``model/`` of a run, or an export of it).
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Answer:
     """One answer.
 
-    ``finish_reason``: ``stop`` where the model ended it, ``length`` where ``max_tokens`` or the model's context did.
+    ``finish_reason``: ``stop`` if the model ended it, ``length`` at ``max_tokens`` or the model's context limit.
     """
 
     text: str
@@ -41,17 +41,17 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     scores: dict[str, float] | None = None
-    """Of a classifier: the probability of each label, the likeliest first."""
+    """Classifiers only: the probability of each label, the most likely first."""
 
 
 class Model:
-    """A loaded model that answers. Calls from several threads take turns."""
+    """A loaded model. Calls from several threads are serialized."""
 
     def __init__(
         self, network: Any, tokenizer: Any, *, continues: bool = False, lock: threading.Lock | None = None,
         adapted: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:  # fmt: skip
-        """``adapted`` is entered while the network writes; with ``lock`` several share one network."""
+        """``adapted`` is entered during generation; with ``lock`` several models share one network."""
         self._network = network.eval()
         self._tokenizer = tokenizer
         self._continues = continues
@@ -65,9 +65,9 @@ class Model:
     def open(
         cls, folder: Path | str, *, base: bool = False, device: str = "auto", trust_remote_code: bool = False
     ) -> Self:
-        """Load the tuned model of that folder, or with ``base`` the model that it was made from, to compare.
+        """Load the tuned model of that folder, or with ``base`` its base model, for comparison.
 
-        ``trust_remote_code`` lets code that comes with the model run. The folder itself cannot ask for that.
+        ``trust_remote_code`` allows the model's own code to run. The folder itself cannot enable this.
         """
         from cloudtune_trainer.devices import Devices
 
@@ -90,10 +90,10 @@ class Model:
         seed: int | None = None,
         batch_size: int = 8,
     ) -> Iterator[Answer]:
-        """Answers in the order of the prompts. ``temperature`` 0 takes the likeliest token each time.
+        """Answers in the order of the prompts. ``temperature`` 0 always picks the most likely token.
 
-        Text is a user's words; after continued pre-training it is text to be continued. With a seed, the same prompts
-        in the same batches draw the same answers.
+        A text prompt is a user message; after continued pre-training, it is text to continue. With a seed, the same
+        prompts in the same batches have the same answers.
         """
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         texts = [self._text(prompt) for prompt in prompts]
@@ -102,11 +102,11 @@ class Model:
         for first in range(0, len(texts), size):
             with self._alone(None if seed is None else seed + first):
                 answers = self._batch(texts[first : first + size], max_tokens, temperature, top_p)
-            yield from answers  # outside the lock: whoever reads them may take their time
+            yield from answers  # outside the lock: the caller may read them slowly
 
     @property
     def can_batch(self) -> bool:
-        """Whether several prompts at once get the answers that each gets alone. Checked at the first use."""
+        """Whether prompts have the same answers in a batch as alone. Checked at the first use."""
         if self._can_batch is None:
             with self._alone(None):
                 self._can_batch = answers_in_batches(self._network, self._padding)
@@ -127,7 +127,7 @@ class Model:
         return limit - int(getattr(adapter, "num_virtual_tokens", None) or 0)
 
     def _check_lengths(self, texts: Sequence[str]) -> None:
-        """Refuse prompts that leave no room for an answer. Raises ``bad_data`` with all of them."""
+        """Refuse prompts that leave no tokens for an answer. Raises ``bad_data`` that lists all of them."""
         if (limit := self._context) is None:
             return
         lengths = map(len, self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]) if texts else ()
@@ -140,7 +140,7 @@ class Model:
         self, prompt: str | Sequence[Mapping[str, Any]], *, max_tokens: int = 128, temperature: float = 0.0,
         top_p: float = 1.0, seed: int | None = None,
     ) -> Iterator[str | Answer]:  # fmt: skip
-        """One answer's text in pieces as the model writes it, and then the whole: the one that ``generate`` gives."""
+        """Chunks of an answer's text as the model generates it, then the answer that ``generate`` would return."""
         check_settings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         text = self._text(prompt)
         self._check_lengths([text])
@@ -154,7 +154,7 @@ class Model:
 
     @contextmanager
     def _alone(self, seed: int | None) -> Iterator[None]:
-        """Nobody else writes meanwhile, or draws from the same chance."""
+        """Exclude other generation, and set the random state."""
         with self._lock, self._adapted(), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -166,7 +166,7 @@ class Model:
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # templates raise what they like
+        except Exception as error:  # templates can raise any exception
             raise TrainingProblem("bad_data", f"the chat template rejects this prompt: {error}") from error
         return str(text)
 
@@ -179,12 +179,12 @@ class Model:
         if not all(ids):
             raise TrainingProblem("bad_data", "a prompt is empty", "Enter at least one word.")
         width = max(map(len, ids))
-        if (limit := self._context) is not None and width + max_tokens > limit:  # the answer ends with the context
-            if len(texts) > 1:  # each prompt has a room of its own
+        if (limit := self._context) is not None and width + max_tokens > limit:  # the context limits the answer
+            if len(texts) > 1:  # each prompt has its own limit
                 return [self._batch([text], max_tokens, temperature, top_p)[0] for text in texts]
             max_tokens = limit - width
         pad = self._padding
-        rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # on the left: answers begin together
+        rows = torch.tensor([[pad] * (width - len(row)) + row for row in ids])  # left padding
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids])
         sampling = {"temperature": temperature, "top_p": top_p, "top_k": 0} if temperature > 0 else {}
         config = GenerationConfig(
@@ -212,7 +212,7 @@ class Model:
 def load_tuned(
     folder: Path, tuned: dict[str, Any], *, dtype: torch.dtype, base: bool = False, trust_remote_code: bool = False
 ) -> Any:
-    """The network, with its adapter where it has one."""
+    """The network, with its adapter if it has one."""
     head = _head_of(folder, tuned)
     if (tuned["adapter"] == "full" or tuned["merged"]) and not base:
         return models.load_model(models.BaseModel(str(folder), None, trust_remote_code), dtype=dtype, head=head)
@@ -237,15 +237,15 @@ def _head_of(folder: Path, tuned: dict[str, Any]) -> models.ClassificationHead |
 
 
 def base_of(folder: Path, tuned: dict[str, Any], *, trust_remote_code: bool = False) -> models.BaseModel:
-    """The base model that it was made from: the folder that was loaded, else the source itself.
+    """The base model of a tuned model: the folder that was loaded, else the source itself.
 
-    Raises ``model_not_found``, and ``base_changed`` where the base is not the one that the adapter was trained on.
+    Raises ``model_not_found``, and ``base_changed`` if the adapter was trained on a different base model.
     """
     source, base_folder = ModelSource(**tuned["base"]), folder / tuned["base_folder"]
     if source.source != "hub" and (base_folder / "config.json").is_file():
         check_base(tuned, base_folder)
         return models.BaseModel(str(base_folder), None, trust_remote_code)
-    if source.source == "config":  # building it again takes the rows of the job, and would write where the model says
+    if source.source == "config":  # rebuilding needs the job's rows, and writes to a path from the model
         raise TrainingProblem(
             "model_not_found",
             f"the base model in {base_folder} is gone",

@@ -1,8 +1,8 @@
-"""What decides how a model answers: the request, documented defaults, and the tokens that end an answer.
+"""Generation settings: the request, documented defaults, and the tokens that end an answer.
 
-A base model's ``generation_config.json`` often asks for more, such as a repetition penalty, beams or forced tokens.
-transformers applies these settings wherever a request leaves one out, so that the likeliest token would not be taken.
-Only the special tokens of that file are used here, and only they are in what a run writes.
+A base model's ``generation_config.json`` often sets more, such as a repetition penalty, beams or forced tokens.
+transformers applies these settings if a request leaves them out, so that the most likely token would not be picked.
+Only the special tokens of that file are used here, and a run saves only these.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 
 
 def keep_special_tokens(network: Any) -> None:
-    """Remove every generation setting of the base model but its special tokens. Classifiers have none."""
+    """Remove every generation setting of the base model except its special tokens. Classifiers have none."""
     from transformers import GenerationConfig
 
     base = getattr(network, "generation_config", None)
     if base is not None:
         kept = {name: getattr(base, name, None) for name in _TOKENS}
-        network.generation_config = GenerationConfig(do_sample=False, **kept)  # without it, pipelines sample
+        network.generation_config = GenerationConfig(do_sample=False, **kept)  # otherwise pipelines sample
 
 
 def answer_ends(network: Any, tokenizer: Any) -> list[int]:
-    """Tokens that end an answer: the model's, the tokenizer's, and what the chat template puts after a turn."""
+    """Tokens that end an answer: the model's, the tokenizer's, and the chat template's end of a turn."""
     own = network.generation_config.eos_token_id
     found = [own] if isinstance(own, int) else list(own or [])
     found += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
@@ -39,7 +39,7 @@ def answer_ends(network: Any, tokenizer: Any) -> list[int]:
 
 
 def end_where_answers_end(network: Any, tokenizer: Any) -> None:
-    """Set the special tokens with which any program that reads the saved model ends its answers where we end them."""
+    """Set the special tokens so that other programs end the saved model's answers at the same tokens."""
     keep_special_tokens(network)
     config = getattr(network, "generation_config", None)
     if config is None:
@@ -56,10 +56,10 @@ def end_where_answers_end(network: Any, tokenizer: Any) -> None:
 
 
 def save_for_answers(network: Any, tokenizer: Any, folder: Path, *, continues: bool) -> None:
-    """Write ``generation_config.json`` and the tokenizer: as a program that answers with the saved model needs them.
+    """Write ``generation_config.json`` and the tokenizer, for programs that run the saved model.
 
-    The tokenizer's end is the one that ends an answer, unless the model ``continues`` texts or the chat template writes
-    that token elsewhere. It pads, on the left: answers of a batch begin together.
+    The tokenizer's ``eos_token`` is the one that ends an answer, unless the model ``continues`` texts or the chat
+    template uses that token elsewhere. Padding is on the left, so that answers of a batch begin at the same position.
     """
     tokenizer = copy.deepcopy(tokenizer)
     ending = turn_end(tokenizer)

@@ -1,4 +1,4 @@
-"""A GGUF file as a folder that loads fast: dequantised once, kept beside the file under the hash of its content."""
+"""A cache of dequantized GGUF files: folders that load fast, beside the file, named by the hash of its content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloudtune_trainer.problems import TrainingProblem
 
 
 def dequantised(path: Path) -> Path:
-    """The folder of the dequantised model; made if it is not there yet. Safe when two runs start at once."""
+    """The folder of the dequantized model; created if missing. Safe when two runs start at once."""
     place = _writable_place(path)
     digest = _digest(path, place)
     folder = place / f"{path.stem}.{digest[:12]}.dequantised"
@@ -28,7 +28,7 @@ def dequantised(path: Path) -> Path:
     try:
         private_folder(aside)
         _convert(path, aside)
-        with contextlib.suppress(OSError):  # another run was faster: its folder is as good
+        with contextlib.suppress(OSError):  # another run was faster: its folder is equivalent
             aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -51,7 +51,7 @@ def _convert(path: Path, to: Path) -> None:
             )
     except (TrainingProblem, MemoryError, ImportError, OSError):
         raise
-    except Exception as error:  # a damaged file makes the libraries raise whatever they like
+    except Exception as error:  # the libraries raise any exception for a damaged file
         raise TrainingProblem(
             "model_not_found",
             f"cannot read {path} as a GGUF model: {error}",
@@ -63,7 +63,7 @@ def _convert(path: Path, to: Path) -> None:
 
 
 def _fits_bfloat16(model: object) -> bool:
-    """Whether the weights are exact in bfloat16. Dequantised ones hardly are; half the disk is not worth a change."""
+    """Whether the weights are exact in bfloat16. Dequantized ones seldom are; rounding is not worth the space."""
     import torch
 
     parameters = getattr(model, "parameters")()  # noqa: B009 - an nn.Module, without importing torch for its type
@@ -73,13 +73,13 @@ def _fits_bfloat16(model: object) -> bool:
 def _writable_place(path: Path) -> Path:
     owner = path.parent.stat()
     if os.access(path.parent, os.W_OK) and owner.st_uid == os.geteuid() and not owner.st_mode & 0o022:
-        return path.parent  # nobody else can put a model there under the name that is looked for
+        return path.parent  # no other user can put a model there under the expected name
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "cloudtune" / "gguf"
     return private_folder(cache)
 
 
 def _digest(path: Path, place: Path) -> str:
-    """SHA-256 of the file, remembered with its size and time: hashing gigabytes at every start would show."""
+    """SHA-256 of the file, cached by its size and time: hashing gigabytes at every start would be slow."""
     info = path.stat()
     key = [str(path.resolve()), info.st_size, info.st_mtime_ns]
     note = place / f".{path.name}.sha256.json"

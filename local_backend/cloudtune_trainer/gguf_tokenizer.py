@@ -1,4 +1,4 @@
-"""The tokenizer that a GGUF file holds, as files of its own: without reading the weights."""
+"""Extract the tokenizer of a GGUF file without reading the weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def save_tokenizer(path: Path, to: Path) -> None:
             AutoTokenizer.from_pretrained(folder, gguf_file=path.name, trust_remote_code=False).save_pretrained(to)
     except (MemoryError, ImportError):
         raise
-    except Exception as error:  # a damaged file makes the libraries raise whatever they like
+    except Exception as error:  # the libraries raise any exception for a damaged file
         raise TrainingProblem(
             "model_not_found",
             f"cannot read the tokenizer of {path}: {error}",

@@ -1,7 +1,7 @@
 """Which input tokens can change which outputs of a network, by the gradient of the outputs.
 
-A gradient is exactly zero where no path leads from the token to the output, in every precision and for all weights.
-Comparing outputs instead would miss a path that the weights of the moment make weak.
+A gradient is exactly zero if there is no path from the token to the output, in every precision and for all weights.
+Comparing outputs instead would miss a path that is weak with the current weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def influence(model: Any, inputs: dict[str, Any], outputs: Tensor) -> Tensor:
 
     def start_here(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
         embedded.append(output.detach().requires_grad_())
-        return embedded[-1].clone()  # some models change it in place
+        return embedded[-1].clone()  # some models modify it in place
 
     hook = model.get_input_embeddings().register_forward_hook(start_here)
     try:

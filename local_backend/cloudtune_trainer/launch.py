@@ -1,7 +1,7 @@
-"""One process for each GPU of this machine, where there are several; the first one speaks for all.
+"""Starts one process for each GPU of this machine if there are several. The first process reports for all.
 
-The processes find one another through the usual variables (RANK, WORLD_SIZE, MASTER_ADDR ...), so a cluster's own
-launcher may start them instead. Loads no torch.
+The processes find each other through the usual variables (RANK, WORLD_SIZE, MASTER_ADDR ...), so a cluster's own
+launcher can start them instead. Does not import torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from cloudtune_trainer.run_spec import RunSpec
 
 _GRACE_S = 30.0
-"""How long the others may take to end once one of them has failed."""
+"""Time for the others to end once one of them has failed."""
 
 
 def processes_for(spec: RunSpec) -> int:
-    """How many processes to start. 1 also where a launcher has already started a group."""
+    """How many processes to start. Also 1 if a launcher has already started a group."""
     if "WORLD_SIZE" in os.environ:
         return 1
     if wish := os.environ.get("CLOUDTUNE_PROCESSES"):
@@ -39,7 +39,7 @@ def processes_for(spec: RunSpec) -> int:
 
 
 def gpus() -> int:
-    """How many NVIDIA GPUs this process may see."""
+    """How many NVIDIA GPUs are visible to this process."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([part for part in visible.split(",") if part.strip() not in ("", "-1")])
@@ -47,7 +47,7 @@ def gpus() -> int:
 
 
 def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
-    """Start the group and wait for its end. Raises `TrainingProblem` where it died without a word of its own."""
+    """Start the group and wait for its end. Raises `TrainingProblem` if it died without reporting its failure."""
     for rank in range(count):
         _note(run, rank).unlink(missing_ok=True)
     with hold_port() as held:
@@ -72,7 +72,7 @@ def run_group(run: RunFolder, count: int, stopping: Callable[[], bool]) -> None:
 
 
 def leave_note(run: RunFolder, rank: int, problem: TrainingProblem) -> None:
-    """What a process that does not write the status has to say of its failure."""
+    """Report the failure of a process that does not write the status."""
     with contextlib.suppress(OSError):
         write_json(_note(run, rank), {"code": problem.code, "message": problem.message, "hint": problem.hint})
 
@@ -104,5 +104,5 @@ def _wait(group: list[subprocess.Popen[bytes]], stopping: Callable[[], bool]) ->
         if failed_at is None and any(process.returncode for process in group):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > _GRACE_S:
-            return  # the others wait for one that is gone
+            return  # the others wait for a process that has ended
         time.sleep(0.1)

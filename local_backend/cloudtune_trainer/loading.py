@@ -1,4 +1,4 @@
-"""From a spec to everything the loop needs: records, base model, tokenizer, samples, adapter, starting point."""
+"""Loads everything for the training loop from a spec: records, base model, tokenizer, samples, adapter, checkpoint."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ _SHOWN = 20
 
 
 class Cancelled(Exception):
-    """The run was told to stop before its first step."""
+    """The run was stopped before its first step."""
 
 
 @dataclass
 class Loaded:
-    """What was loaded; ``start`` is the checkpoint to go on from."""
+    """The loaded objects; ``start`` is the checkpoint from which to resume."""
 
     spec: RunSpec
-    """As it can be carried out on this model."""
+    """The spec, adjusted to this model."""
     devices: Devices
     base: BaseModel
     fingerprint: str | None
-    """Of the base model's folder, as it was when it was loaded. None for a model of the hub, which has a revision."""
+    """Fingerprint of the base model's folder at loading. None for a model of the hub, which has a revision."""
     tokenizer: Any
     model: Any
-    """What is trained: the base model, or the peft model around it."""
+    """The trained model: the base model, or the peft model around it."""
     task: Task
     splits: dict[str, Samples]
     packing: bool
@@ -60,33 +60,24 @@ class Loaded:
 
     @property
     def adapted(self) -> bool:
-        """Whether an adapter is trained, and not the base model's own weights."""
+        """Whether an adapter is trained instead of the base model's own weights."""
         return self.spec.adapter.type != "full"
 
 
 def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stopping: Callable[[], bool]) -> Loaded:
-    """Load everything, saying on the way what is being done."""
+    """Load everything, and report the progress."""
     start = _starting_point(run, spec, report)
     task = task_for(spec)
     with ThreadPoolExecutor(1, "records") as reader:
         records = {name: reader.submit(read_records, path) for name, path in _data(run, spec).items()}
-        base = models.locate(
-            spec.model,
-            scratch=run.path / "base",
-            records=records["train"].result,
-            seed=spec.seed,
-            trust_remote_code=spec.trust_remote_code,
-        )
-        fingerprint = None if spec.model.source == "hub" else weights_fingerprint(Path(base.path))
-        if spec.model.source == "folder":
-            check_fingerprint(Path(base.path), spec.model.fingerprint, since="the job was submitted")
+        base, fingerprint = _located(run, spec, records["train"].result)
         tokenizer = models.load_tokenizer(base)
         _stop_if(stopping)
         if "strftime_now" in str(tokenizer.chat_template):
             report.warning("the chat template writes the current date: rows have other tokens on another day")
         report.state("loading", "weights")
         full = spec.adapter.type == "full"
-        # a method that measures the base model first gets the checkpoint's weights after that
+        # a method that first evaluates the base model loads the checkpoint's weights after that
         at_once = start is not None and full and not task.needs_reference
         network = task.load_model(
             base,
@@ -98,9 +89,7 @@ def load(run: RunFolder, spec: RunSpec, report: Report, devices: Devices, stoppi
         )
         rows = {name: future.result() for name, future in records.items()}
     _stop_if(stopping)
-    if start is not None and start.progress.labels != list(task.labels):
-        what = f"{start.path} was made with the labels {', '.join(start.progress.labels) or 'of no classes'}"
-        raise TrainingProblem("bad_checkpoint", what, "Resume with rows that have the same labels.")
+    _check_labels(start, task)
     end_where_answers_end(network, tokenizer)
     network.to(devices.device)
     can_pack = task.can_pack and ADAPTERS[spec.adapter.type].can_pack
@@ -143,7 +132,7 @@ def _data(run: RunFolder, spec: RunSpec) -> dict[str, Path]:
 
 
 def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | None:
-    """The newest good checkpoint of this run, else the one that the spec names."""
+    """The newest valid checkpoint of this run, else the one in the spec."""
     saved = checkpoints.newest_good(run.checkpoints)
     if saved is None and spec.resume_from is not None:
         saved = checkpoints.read(Path(spec.resume_from))
@@ -164,15 +153,37 @@ def _starting_point(run: RunFolder, spec: RunSpec, report: Report) -> Saved | No
     return saved
 
 
+def _located(run: RunFolder, spec: RunSpec, records: Callable[[], Iterable[Record]]) -> tuple[BaseModel, str | None]:
+    """The base model and the fingerprint of its folder. Raises `TrainingProblem` if it is not the submitted one."""
+    base = models.locate(
+        spec.model,
+        scratch=run.path / "base",
+        records=records,
+        seed=spec.seed,
+        trust_remote_code=spec.trust_remote_code,
+    )
+    if spec.model.source == "hub":
+        return base, None
+    submitted = spec.model.fingerprint if spec.model.source == "folder" else None
+    check_fingerprint(Path(base.path), submitted, since="the job was submitted")
+    return base, submitted or weights_fingerprint(Path(base.path))
+
+
+def _check_labels(start: Saved | None, task: Task) -> None:
+    if start is not None and start.progress.labels != list(task.labels):
+        what = f"{start.path} was made with the labels {', '.join(start.progress.labels) or 'of no classes'}"
+        raise TrainingProblem("bad_checkpoint", what, "Resume with rows that have the same labels.")
+
+
 def _adapter_of(saved: Saved) -> str:
-    """peft's name of what the checkpoint holds; empty for a whole model."""
+    """peft's type of the checkpoint's adapter; empty for a whole model."""
     if saved.weights.name == checkpoints.MODEL:
         return ""
     return str(read_object(saved.weights / ADAPTER_CONFIG).get("peft_type"))
 
 
 def _fitted(spec: RunSpec, network: Any, report: Report) -> RunSpec:
-    """The spec with sequences no longer than the model has positions for, virtual tokens included."""
+    """The spec with sequences limited to the model's number of positions, virtual tokens included."""
     limit = getattr(network.config.get_text_config(), "max_position_embeddings", None)
     max_length = spec.hyperparameters.max_length
     if isinstance(limit, int) and "virtual_tokens" in ADAPTERS[spec.adapter.type].settings:
@@ -220,7 +231,7 @@ def _measured(
     model: Any, task: Any, splits: dict[str, Any], spec: RunSpec, report: Report, devices: Devices,
     stopping: Callable[[], bool],
 ) -> dict[str, Any]:  # fmt: skip
-    """The splits with what the base model says of them."""
+    """The splits with the base model's log-probabilities."""
     from cloudtune_trainer.reference import with_reference
 
     report.state("loading", "reference")

@@ -1,8 +1,8 @@
-"""The training loop: one, flat, for every method and adapter. What differs between methods is in ``tasks``.
+"""The training loop, shared by every method and adapter. Differences between methods are in ``tasks``.
 
-Before every optimizer step it looks at the requests of the outside; after it, it measures, evaluates and saves. A step
-is a function of its number, the weights, the optimizer's state and the random state, all of which a checkpoint holds:
-so a resumed run makes the very same steps as an unbroken one.
+Before every optimizer step it checks for requests; after it, it logs metrics, evaluates and saves. A step is a function
+of its number, the weights, the optimizer's state and the random state. A checkpoint holds them all, so that a resumed
+run makes exactly the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """Everything that the loop works with."""
+    """The state of the loop."""
 
     run: RunFolder
     spec: RunSpec
     report: Report
     devices: Devices
     model: Any
-    """What is trained, adapter included."""
+    """The trained model, adapter included."""
     optimizer: torch.optim.Optimizer
     task: Task
     train: Samples
     validation: Samples | None
     schedule: Schedule
     write: Callable[[Path, dict[str, torch.Tensor]], None]
-    """Puts weights, optimizer and these random states into a checkpoint's folder."""
+    """Writes weights, optimizer and these random states to a checkpoint's folder."""
     stopping: Callable[[], bool]
-    """Whether the process has received a signal to stop (SIGTERM, SIGINT). Without a request to cancel, the run was
-    interrupted: nobody wants it to end."""
+    """Whether the process has received a signal to stop (SIGTERM, SIGINT). Without a request to cancel, the run counts
+    as interrupted."""
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -62,7 +62,7 @@ class Job:
 
 
 def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its pieces
-    """Run to the end or to the first reason to stop. Returns the final state's word; the last checkpoint is saved."""
+    """Run to the end or to the first reason to stop. Returns the final state; the last checkpoint is saved."""
     spec, report, devices, schedule = job.spec, job.report, job.devices, job.schedule
     hyper = spec.hyperparameters
     trained = [p for p in job.model.parameters() if p.requires_grad]
@@ -102,7 +102,7 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
         for batch in batches:
             with devices.autocast():
                 sums = job.task.forward(job.model, batch.to(devices.device))
-            # the mean is taken over all tokens, or pairs, of the step, so its parts add up to one large batch
+            # the mean is over all tokens, or pairs, of the step, so that its parts add up to one large batch
             devices.backward(sums.loss / count)
             loss += sums.loss.item()
             metric_sums = added(metric_sums, sums.metric_sums.tolist())
@@ -142,19 +142,18 @@ def train(job: Job) -> str:  # noqa: C901 - one flat loop reads better than its 
 
 
 class Interrupted(Exception):
-    """The run was cancelled or interrupted while a split was measured."""
+    """The run was cancelled or interrupted during an evaluation."""
 
 
 def measure(job: Job, samples: Samples, clock: Clock | None = None) -> dict[str, float]:
-    """The figures of a split, over all its samples, with dropout off.
+    """The metrics of a split, over all its samples, with dropout off.
 
-    Given the run's clock it looks at the requests of the outside on the way: it stands still when asked to, and raises
-    `Interrupted` when cancelled or interrupted by a signal. A time limit waits, because the model is chosen by what is
-    measured here.
+    With the run's clock it checks for requests: it pauses on request, and raises `Interrupted` when cancelled or
+    interrupted by a signal. A time limit waits for the end, because these metrics choose the best checkpoint.
     """
     loss, metric_sums, count = 0.0, [0.0] * job.task.metric_sums, 0
     chunks = chunks_of(samples.lengths.tolist(), job.spec.hyperparameters.token_budget)
-    common = len(chunks) // job.devices.world  # all processes have at least so many, and have to ask together
+    common = len(chunks) // job.devices.world  # all processes have at least this many, and must check together
     job.model.eval()
     try:
         with torch.no_grad():
@@ -184,7 +183,7 @@ def _give_way(job: Job, clock: Clock) -> None:
 
 
 def _evaluate(job: Job, clock: Clock | None = None) -> bool:
-    """Measure the validation split; whether it is the best so far. Given a clock, it gives way to requests."""
+    """Evaluate the validation split. Returns whether it is the best so far. With a clock, it checks for requests."""
     assert job.validation is not None
     job.report.state("evaluating")
     try:
@@ -217,7 +216,7 @@ def _evaluate(job: Job, clock: Clock | None = None) -> bool:
 
 
 def _owes_evaluation(job: Job) -> bool:
-    """Whether the evaluation of this very step was broken off."""
+    """Whether the evaluation of this step was interrupted."""
     step = job.progress.step
     return (
         job.validation is not None
@@ -227,7 +226,7 @@ def _owes_evaluation(job: Job) -> bool:
 
 
 def _save(job: Job, clock: Clock, *, best: bool) -> int:
-    """Keep the state; returns the step it is of."""
+    """Save the state; returns its step."""
     step = job.progress.step
     job.progress = replace(job.progress, seconds=clock.seconds())
     random_states = job.devices.random_states()

@@ -1,8 +1,8 @@
-"""Probabilities of tokens out of large vocabularies, in little memory.
+"""Memory-efficient token probabilities for large vocabularies.
 
 The logits of 1,024 tokens at a vocabulary of 49,152 take 96 MiB in bf16. Computed at once, their softmax, its copy in
-fp32 and both gradients take eight times that. Here the gradient is worked out together with the loss, some rows at a
-time, so that only the logits and their gradient ever stand whole.
+fp32 and both gradients take eight times that. Here the gradient is computed together with the loss in chunks of rows,
+so that only the logits and their gradient are in memory as a whole.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CELLS = 8 * 1024**2
-"""Logits worked on at once: 32 MiB in fp32."""
+"""Logits processed at once: 32 MiB in fp32."""
 
 
 def summed_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and how many are right."""
+    """The loss of ``logits`` [rows, vocabulary] against ``targets`` [rows], summed in fp32, and the number of hits."""
     logps, correct = log_probabilities(logits, targets)
     return -logps.sum(), correct
 
 
 def log_probabilities(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each row's target, in fp32, and how many targets are their row's likeliest token."""
+    """Log-probability of each row's target, in fp32, and how many targets are their row's most likely token."""
     logps, correct = _LogProbabilities.apply(logits, targets)  # type: ignore[no-untyped-call]
     return logps, correct
 
@@ -37,7 +37,7 @@ class _LogProbabilities(torch.autograd.Function):
         correct = torch.zeros((), dtype=torch.int64, device=logits.device)
         gradient = None
         if ctx.needs_input_grad[0]:
-            # fp16 cannot hold a small probability; the others' exponents can
+            # fp16 cannot represent small probabilities; the other types can
             kept = torch.float32 if logits.dtype == torch.float16 else logits.dtype
             gradient = torch.empty_like(logits, dtype=kept)
         rows = max(1, CELLS // logits.shape[-1])

@@ -1,4 +1,4 @@
-"""Add an adapter to the weights of its base model, and check that the result answers as the adapter does."""
+"""Merge an adapter into the weights of its base model, and check that the logits are the same."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _LENGTH = 24
 _TOLERANCE = 1e-3
-"""Of the logits' relative error: additions in fp32 differ by about 1e-6."""
+"""Limit of the logits' relative error: additions in fp32 differ by about 1e-6."""
 
 
 def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
     """Write ``network``, a peft model in fp32, to ``folder`` as a plain model in ``dtype``.
 
-    Where the embeddings and the output layer share a weight and one of them has an adapter, the merged model stores
+    If the embeddings and the output layer share a weight and one of them has an adapter, the merged model stores
     both.
 
     Raises:
-        TrainingProblem: ``bad_spec``, where the merged model does not have the logits of the adapter.
+        TrainingProblem: ``bad_spec``, if the merged model has other logits than the adapter.
 
     """
     network.eval()
@@ -42,19 +42,25 @@ def merge_into(folder: Path, network: Any, dtype: torch.dtype) -> None:
     _compare(rounded, _probe_logits(load_checked(kind, str(folder), dtype=torch.float32)), "the saved model")
 
 
-def _untie(network: Any) -> None:
-    """Give the adapted one of the embeddings and the output layer a weight of its own."""
+def adapted_shared_layers(network: Any) -> list[Any]:
+    """The adapted layers of a peft model that share their weight with another layer."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     model = network.get_base_model()
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    shared = [
+    return [
         module
         for module in model.modules()
         if isinstance(module, BaseTunerLayer)
         and not hasattr(module, "get_param")
-        and uses[id(module.get_base_layer().weight)] > 1
+        and uses[id(getattr(module.get_base_layer(), "weight", None))] > 1
     ]
+
+
+def _untie(network: Any) -> None:
+    """Untie the adapted one of the embeddings and the output layer."""
+    model = network.get_base_model()
+    shared = adapted_shared_layers(network)
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     if not all(module in ends for module in shared):
         raise _refusal("several layers share a weight that the adapter changes")

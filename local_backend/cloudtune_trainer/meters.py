@@ -1,4 +1,4 @@
-"""Clocks and counters of the loop: training time without pauses, sums since the last log line, time still to go."""
+"""Clocks and counters of the loop: training time without pauses, sums since the last log line, remaining time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class Clock:
-    """Training time: what went before a resume counts, pauses do not."""
+    """Training time, including the time before a resume, without pauses."""
 
     def __init__(self, before: float) -> None:
         self._before = before
         self._start = time.monotonic()
 
     def seconds(self) -> float:
-        """So far."""
+        """The time so far."""
         return self._before + time.monotonic() - self._start
 
     @contextlib.contextmanager
     def standing(self) -> Iterator[None]:
-        """Time within does not count."""
+        """Exclude the time in this block."""
         begin = time.monotonic()
         try:
             yield
@@ -32,7 +32,7 @@ class Clock:
 
 
 class Meter:
-    """Sums over the steps since the last log line, and how fast steps are."""
+    """Sums over the steps since the last log line, and the speed of steps."""
 
     def __init__(self) -> None:
         self.loss = 0.0
@@ -45,14 +45,14 @@ class Meter:
         self._pace: float | None = None
 
     def begin(self) -> None:
-        """A step begins."""
+        """Begin a step."""
         self._begin = time.monotonic()
 
     def end(self, loss: float, metric_sums: Sequence[float], count: int, tokens: int) -> None:
-        """A step is done."""
+        """End a step."""
         spent = time.monotonic() - self._begin
         self._busy += spent
-        # weights later steps more: the first one is slow
+        # later steps weigh more: the first one is slow
         self._pace = spent if self._pace is None else 0.9 * self._pace + 0.1 * spent
         self.loss += loss
         self.metric_sums = added(self.metric_sums, metric_sums)
@@ -61,18 +61,18 @@ class Meter:
         self.steps += 1
 
     def tokens_per_s(self) -> float:
-        """Since the last log line; saving and evaluating left out."""
+        """The time since the last log line, without saving and evaluating."""
         return self.tokens / self._busy if self._busy > 0 else 0.0
 
     def left(self, steps: int) -> float | None:
-        """Seconds that so many steps will take."""
+        """The estimated seconds of that many steps."""
         return None if self._pace is None else round(self._pace * steps, 1)
 
     def clear(self) -> None:
-        """A new log line begins."""
+        """Reset for a new log line."""
         self.loss, self.metric_sums, self.count, self.tokens, self.steps, self._busy = 0.0, [], 0, 0, 0, 0.0
 
 
 def added(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Tallies, place by place; an empty one adds nothing."""
+    """Add tallies element by element; an empty one adds nothing."""
     return [a + b for a, b in zip(one, other, strict=True)] if one else list(other)

@@ -1,7 +1,7 @@
 """Check the folder of a model before a library reads it. Standard library only.
 
-Libraries open every file that they know by name. A FIFO there waits for a writer forever, a device never ends, and an
-index of weights can name files outside the folder.
+Libraries open every file that they know by name. Reading a FIFO blocks, a device has no end, and an index of weights
+can name files outside the folder.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LARGEST = 64 << 20
 
 
 def check_model_folder(folder: Path) -> None:
-    """Check that the folder holds only regular files, folders and links to them, and that its weights lie in it.
+    """Check that the folder contains only regular files, folders and links to them, and that its weights are in it.
 
-    A path that does not exist passes: whoever loads the model says so.
+    A path that does not exist is accepted: loading the model reports it.
 
     Raises:
         TrainingProblem: ``model_not_found``, with the file that is refused.
@@ -43,9 +43,9 @@ def check_model_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_of_one(path: Path) -> Iterator[Path]:
-    """A temporary folder with a link to that file and nothing else.
+    """A temporary folder that contains only a link to that file.
 
-    A library that is given a GGUF file reads the other files in its folder too: an ``adapter_config.json`` there names
+    A library that loads a GGUF file also reads the other files in its folder: an ``adapter_config.json`` there names
     the model that is loaded instead, and a ``tokenizer_config.json`` code to run.
     """
     with tempfile.TemporaryDirectory(prefix="cloudtune-model-") as name:

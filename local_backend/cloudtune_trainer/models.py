@@ -20,6 +20,7 @@ from cloudtune_trainer.adapter_targets import Targets, choose_targets, report_co
 from cloudtune_trainer.adapters import ADAPTERS
 from cloudtune_trainer.checkpoints import ADAPTER, MODEL
 from cloudtune_trainer.gguf_cache import dequantised
+from cloudtune_trainer.merging import adapted_shared_layers
 from cloudtune_trainer.model_folder import check_model_folder
 from cloudtune_trainer.problems import TrainingProblem, recognized
 from cloudtune_trainer.records import texts_of
@@ -41,11 +42,11 @@ _DROPOUTS = (
     "embedding_dropout", "embed_dropout", "dropout", "activation_dropout", "attention_probs_dropout_prob",
     "hidden_dropout_prob", "residual_dropout",
 )  # fmt: skip
-"""The names that transformers' configurations give to dropout."""
+"""The names of dropout settings in transformers' configurations."""
 
 
 _TOLD = 500
-"""Characters of a library's own message that are kept."""
+"""Characters of a library's own message that are shown."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class BaseModel:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What every ``from_pretrained`` of it needs."""
+        """The arguments of every ``from_pretrained``."""
         return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
 
 
@@ -70,9 +71,9 @@ def locate(
     seed: int = 0,
     trust_remote_code: bool = False,
 ) -> BaseModel:
-    """The base model as something that can be loaded. Raises ``model_not_found``.
+    """Prepare the base model for loading. Raises ``model_not_found``.
 
-    A GGUF file is dequantised once, into a folder beside it; a configuration is built into ``scratch``, with a
+    A GGUF file is dequantized once, into a folder beside it; a configuration is built into ``scratch``, with a
     tokenizer trained on ``records``.
     """
     path = Path(source.path)
@@ -88,7 +89,7 @@ def locate(
     if source.source == "gguf":
         return BaseModel(str(dequantised(path)))
     group = torch.distributed.is_available() and torch.distributed.is_initialized()
-    # of a group only the first process writes: in the others transformers leaves the weights out
+    # in a group only the first process writes: in the others transformers skips the weights
     if not (group and torch.distributed.get_rank()) and not (scratch / "config.json").is_file():
         _build(path, scratch, records, seed)
     if group:
@@ -97,14 +98,14 @@ def locate(
 
 
 def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], seed: int) -> None:
-    """Build a configuration's model, aside; where another process does so too, the first one's is kept."""
+    """Build a configuration's model in a temporary folder; if another process does so too, the first result is used."""
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
     try:
         write_model_from_config(path, aside, vocab_texts=texts_of(records()), seed=seed)
         try:
             aside.rename(folder)
         except OSError:
-            if not (folder / "config.json").is_file():  # else another was faster
+            if not (folder / "config.json").is_file():  # else another process was faster
                 raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingProblem("bad_spec", f"{path}: {error}", "Fix the model's configuration.") from error
@@ -114,11 +115,11 @@ def _build(path: Path, folder: Path, records: Callable[[], Iterable[Record]], se
 
 @contextlib.contextmanager
 def found(base: BaseModel) -> Iterator[None]:
-    """Say what to do where a model cannot be read: hub errors are long and many."""
+    """Convert the errors of reading a model, with a hint: the hub's errors are long and varied."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # a disk's or a permission's own error: it is told as such
+        if error.errno is not None:  # an error of the disk or of permissions is reported unchanged
             raise
         raise TrainingProblem(
             "model_not_found",
@@ -128,8 +129,8 @@ def found(base: BaseModel) -> Iterator[None]:
         ) from error
     except (TrainingProblem, MemoryError, ImportError):
         raise
-    except BaseException as error:  # hostile files make the libraries raise any exception
-        is_panic = type(error).__name__ == "PanicException"  # of the tokenizers package: it is no Exception
+    except BaseException as error:  # the libraries raise any exception for malicious files
+        is_panic = type(error).__name__ == "PanicException"  # the tokenizers package's panic is not an Exception
         if not (isinstance(error, Exception) or is_panic) or recognized(error) is not None:
             raise
         text = " ".join(str(error).split())[:_TOLD]
@@ -144,11 +145,11 @@ def found(base: BaseModel) -> Iterator[None]:
 
 
 def load_tokenizer(base: BaseModel) -> Any:
-    """The model's tokenizer, with a chat template in any case."""
+    """The model's tokenizer, always with a chat template."""
     from transformers import AutoTokenizer
     from transformers.utils import chat_template_utils
 
-    chat_template_utils.ImmutableSandboxedEnvironment = BoundedSandbox  # what transformers compiles templates with
+    chat_template_utils.ImmutableSandboxedEnvironment = BoundedSandbox  # transformers compiles templates with it
     with found(base):
         check_model_folder(Path(base.path))
         tokenizer = AutoTokenizer.from_pretrained(base.path, **base.loading)
@@ -157,7 +158,7 @@ def load_tokenizer(base: BaseModel) -> Any:
 
 
 def padding_of(tokenizer: Any) -> int:
-    """The token that fills up rows: decoders look for the last token that is another one."""
+    """The padding token: decoders use the last token that is a different one."""
     found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return int(found or 0)
 
@@ -168,10 +169,10 @@ class ClassificationHead:
 
     labels: tuple[str, ...]
     padding: int
-    """The token that fills up rows."""
+    """The padding token."""
 
     def write_to(self, config: Any) -> None:
-        """Put it into a model's configuration."""
+        """Set it in a model's configuration."""
         config.num_labels = len(self.labels)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {label: number for number, label in enumerate(self.labels)}
@@ -184,9 +185,9 @@ def load_model(
     base: BaseModel, *, dtype: torch.dtype, weights: Path | None = None, dropout: float | None = None,
     head: ClassificationHead | None = None, new_head: bool = False,
 ) -> Any:  # fmt: skip
-    """The model, on the CPU: a causal LM, or with a head a classifier. All its weights come from the files.
+    """The model, on the CPU: a causal LM, or a classifier with a head. All its weights come from the files.
 
-    ``weights`` is a folder to take in place of the base's own, e.g. a checkpoint's. With ``new_head`` the weights of
+    ``weights`` is a folder with weights to load instead, e.g. a checkpoint. With ``new_head`` the weights of
     the classifier's head are random.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
@@ -207,7 +208,7 @@ def load_model(
 
 
 def _check_folder(path: str) -> None:
-    """Refuse an adapter in the place of a model: transformers would load the model that the adapter names."""
+    """Refuse an adapter as base model: transformers would load the model that the adapter names."""
     check_model_folder(Path(path))
     if (Path(path) / "adapter_config.json").is_file():
         raise TrainingProblem(
@@ -245,7 +246,7 @@ def _set_dropout(config: Any, dropout: float) -> None:
 def add_adapter(
     model: Any, adapter: Adapter, base: BaseModel, task_type: str, report: Report | None = None
 ) -> Any:  # fmt: skip
-    """The peft model around it; the base's weights are frozen. What it covers goes to ``report``.
+    """The peft model around the base model, whose weights are frozen. Its coverage is sent to ``report``.
 
     Raises:
         TrainingProblem: ``bad_spec``, for targets that the model does not have or that peft cannot change.
@@ -264,13 +265,17 @@ def add_adapter(
     config = kind.config(adapter, task_type=task_type, base_model_name_or_path=base.path, **chosen)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # merging unties them
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")  # merging would untie them
             tuned = get_peft_model(model, config)
     except ValueError as error:
         hint = f"Targets that this model has: {', '.join(targets.modules)}; or use all-linear."
         raise TrainingProblem("bad_spec", f"adapter.targets: {error}", hint) from error
     if report is not None and has_targets:
         report_coverage(report, tuned, targets.skipped if by_default else {})
+        ends = (tuned.get_input_embeddings(), tuned.get_output_embeddings())
+        if any(layer in ends for layer in adapted_shared_layers(tuned)):
+            text = "the embeddings and the output layer share a weight that the adapter changes in one of them"
+            report.warning(f"{text}: a merged export stores both and is larger")
     return tuned
 
 
@@ -278,15 +283,15 @@ def make_trainable(
     model: Any, spec: RunSpec, base: BaseModel, start: Saved | None, task_type: str = "CAUSAL_LM",
     report: Report | None = None,
 ) -> Any:  # fmt: skip
-    """Decide which weights move. Returns what is trained: the model itself, or the peft model around it."""
+    """Select the trained weights. Returns the trained model: the model itself, or the peft model around it."""
     if spec.hyperparameters.gradient_checkpointing:
-        # transformers 5 renamed it on the way; both take the same
+        # transformers 5 renamed the argument; the values are the same
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
     if spec.adapter.type == "full":
         model.requires_grad_(True)
         return model
-    torch.manual_seed(spec.seed)  # the same adapter to begin with, however the base was loaded
+    torch.manual_seed(spec.seed)  # the same initial adapter, however the base was loaded
     tuned = add_adapter(model, spec.adapter, base, task_type, report)
     if start is not None:
         restore_weights(start.weights, tuned, adapted=True)
@@ -294,7 +299,7 @@ def make_trainable(
 
 
 def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
-    """Put the trained weights into a checkpoint's folder: the adapter's, or the whole model."""
+    """Write the trained weights to a checkpoint's folder: the adapter's, or the whole model's."""
     if adapted:
         model.save_pretrained(folder / ADAPTER, save_embedding_layers=False)
     else:
@@ -302,7 +307,7 @@ def save_weights(folder: Path, model: Any, *, adapted: bool) -> None:
 
 
 def restore_weights(folder: Path, model: Any, *, adapted: bool) -> None:
-    """Put weights that `save_weights` kept into the model, to the bit."""
+    """Restore the weights that `save_weights` wrote, bit for bit."""
     from safetensors.torch import load_file
 
     if adapted:

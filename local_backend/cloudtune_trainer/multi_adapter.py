@@ -1,4 +1,4 @@
-"""One base model with the adapters of several jobs on it: each answers for itself, and the base for itself."""
+"""One loaded base model with the adapters of several jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class MultiAdapterModel:
-    """The base model of a folder, loaded once. Answers of its adapters take turns; they come and go meanwhile."""
+    """The base model of a folder, loaded once. Generation is serialized; adapters can be loaded meanwhile."""
 
     def __init__(self, folder: Path, *, device: str = "auto") -> None:
         devices = Devices(device, "auto")
@@ -36,11 +36,11 @@ class MultiAdapterModel:
 
     @property
     def names(self) -> frozenset[str]:
-        """Those that are loaded."""
+        """The names of the loaded adapters."""
         return frozenset(self._adapted)
 
     def add(self, name: str, folder: Path) -> None:
-        """Load an adapter from the folder that training wrote. Raises TrainingProblem for what is none."""
+        """Load an adapter from the folder that training wrote. Raises TrainingProblem if it is not a valid adapter."""
         from peft import PeftModel
 
         tuned = read_tuned(folder)
@@ -61,18 +61,18 @@ class MultiAdapterModel:
             self._adapted[name] = self._model(folder, name, continues=tuned["method"] == "cpt")
 
     def remove(self, name: str) -> None:
-        """Let go of one; one that is not there is gone."""
+        """Unload an adapter. One that is not loaded is ignored."""
         with self._lock:
             if self._adapted.pop(name, None) is None:
                 return
             if not self._adapted:
                 self._network = self._network.unload()
             else:
-                self._network.set_adapter(_key(next(iter(self._adapted))))  # none goes while it is the active one
+                self._network.set_adapter(_key(next(iter(self._adapted))))  # no adapter is unloaded while it is active
                 self._network.delete_adapter(_key(name))
 
     def model(self, name: str | None) -> Model:
-        """What answers with that adapter, or without any. Raises TrainingProblem for one that is not loaded."""
+        """A model with that adapter, or with none. Raises TrainingProblem for one that is not loaded."""
         if name is None:
             return self._model(self._base.path, None, continues=False)
         if name not in self._adapted:
@@ -100,5 +100,5 @@ class MultiAdapterModel:
 
 
 def _key(name: str) -> str:
-    """A name that a module may have."""
+    """A valid name of a module."""
     return f"adapter_{hashlib.sha256(name.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""AdamW and the learning rate. The rate is a pure function of the step, so resuming needs no state for it."""
+"""AdamW and the learning rate schedule. The rate is a pure function of the step, so resuming needs no state for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def rate_at(step: int, total_steps: int, hyper: Hyperparameters) -> float:
-    """The rate of that optimizer step, counted from 0: a linear rise, then the schedule's way down to zero."""
+    """The learning rate of that optimizer step, counted from 0: linear warmup, then decay to zero by the schedule."""
     warmup = hyper.warmup_steps if hyper.warmup_steps is not None else math.ceil(hyper.warmup_ratio * total_steps)
     if step < warmup:
         return hyper.learning_rate * (step + 1) / (warmup + 1)
@@ -24,7 +24,7 @@ def rate_at(step: int, total_steps: int, hyper: Hyperparameters) -> float:
 
 
 def optimizer_for(model: torch.nn.Module, hyper: Hyperparameters, device: torch.device) -> torch.optim.Optimizer:
-    """AdamW over what is trained. Norms and biases, all vectors, are not decayed."""
+    """AdamW over the trained weights. Vectors, that is norms and biases, have no weight decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": hyper.weight_decay},
@@ -46,7 +46,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tenso
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `optimizer_tensors` took."""
+    """Restore the state from `optimizer_tensors`."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")

@@ -1,4 +1,4 @@
-"""Decide whether several documents can share one row of a network's input, and prepare the network for it."""
+"""Check whether several documents can be packed into one row of a network's input, and prepare the network for it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention", "attention"}
 """Entries of a configuration's ``layer_types`` that mix tokens by attention alone."""
 _REFUSALS = (TypeError, ValueError, RuntimeError, KeyError, AttributeError, IndexError, NotImplementedError)
-"""What the forward pass of a network raises that cannot take documents."""
+"""The exceptions of a network that does not support packed documents."""
 
 
 def enable_packed_attention(model: Any, max_length: int = 0) -> bool:
-    """Let the model take documents end to end (``attention``) if it keeps them apart; else leave it unchanged.
+    """Enable packing (``attention``) if the model keeps documents separate; else leave it unchanged.
 
-    All of these have to hold: no layer mixes tokens other than by attention, no document influences another one, and
-    three documents have the same logits together as alone. ``max_length`` is the length of the longest document.
+    Conditions: no layer mixes tokens other than by attention, no document influences another one, and
+    three documents have the same logits packed as alone. ``max_length`` is the length of the longest document.
     """
     from transformers import AttentionInterface
 
@@ -44,7 +44,7 @@ def enable_packed_attention(model: Any, max_length: int = 0) -> bool:
 
 
 def _mixes_otherwise(model: Any) -> bool:
-    """Whether a layer has a state or a convolution along the sequence, or attends to fixed blocks of places."""
+    """Whether a layer has a state or a convolution along the sequence, or attends to fixed blocks of positions."""
     config = model.config.get_text_config()
     if getattr(config, "attention_chunk_size", None) is not None:
         return True

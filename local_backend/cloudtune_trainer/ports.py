@@ -1,4 +1,4 @@
-"""The port at which the processes of a group meet on one machine. Standard library only."""
+"""The rendezvous port of a process group on one machine. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 
 def hold_port() -> socket.socket:
-    """Bind a free loopback port and keep it, so that the system gives it to no other program meanwhile.
+    """Bind a free loopback port and hold it, so that no other program gets it meanwhile.
 
     The group starts seconds later, once it has imported torch. It can still listen there: both sockets allow the
     address to be reused, and this one does not listen. Close it when the group has ended.

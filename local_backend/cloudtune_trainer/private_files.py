@@ -1,4 +1,4 @@
-"""Folders and files that only the user can read: mode 0700 and 0600, whatever the umask. Standard library only.
+"""Folders and files that only the user can read: mode 0700 and 0600, with any umask. Standard library only.
 
 The trainer ships without cloudtune, so this repeats what it needs of `cloudtune.files.private_files`. In a worker
 and in what it starts, `keep_private` covers files that torch and other libraries write.

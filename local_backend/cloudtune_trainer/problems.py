@@ -1,6 +1,6 @@
-"""What can go wrong in a training run, under stable names, and how a raw exception is recognised as one of them.
+"""The failures of a training run, with stable codes, and the classification of exceptions.
 
-Loads no torch: its errors are known by their class names and words, so that a failed import can be classified too.
+Does not import torch: its errors are recognized by class names and messages, so that a failed import is classified too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ RESUME_HINT = "`cloudtune resume` continues from the newest valid checkpoint; wi
 
 
 class TrainingProblem(Exception):
-    """A failure that is understood: ``code`` is stable, ``hint`` says what to do about it.
+    """A classified failure: ``code`` is stable, ``hint`` is the recommended action.
 
-    ``interrupted``: a signal from outside ended the run, and not the run itself.
+    ``interrupted``: a signal from outside ended the run.
     """
 
     def __init__(self, code: str, message: str, hint: str | None = None, *, interrupted: bool = False) -> None:
@@ -63,7 +63,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def recognized(error: BaseException) -> TrainingProblem | None:
-    """The problem that this exception by itself stands for, or None."""
+    """The problem of this exception alone, or None."""
     if isinstance(error, TrainingProblem):
         return error
     text = str(error)
@@ -75,7 +75,7 @@ def recognized(error: BaseException) -> TrainingProblem | None:
     ):
         return TrainingProblem("out_of_memory", f"out of memory: {text or kind}", _MEMORY_HINT)
     number = getattr(error, "errno", None)
-    # safetensors, written in Rust, tells the number in words only
+    # safetensors, written in Rust, has the error number in the message only
     full = [f"(os error {code})" for code in DISK_FULL_ERRNOS]
     if number in DISK_FULL_ERRNOS or "no space left on device" in low or any(words in low for words in full):
         return TrainingProblem("disk_full", f"no disk space left: {text}", "Free disk space, then resume the job.")

@@ -1,4 +1,4 @@
-"""One run from its folder's spec to its model: what ``python -m cloudtune_trainer`` does."""
+"""Executes a run from its spec to its model, for ``python -m cloudtune_trainer``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def import_libraries(spec: RunSpec) -> None:
-    """Import now what loading the model imports anyway."""
+    """Import early the modules that loading the model needs."""
     import transformers.modeling_utils  # noqa: F401
 
     if spec.adapter.type != "full":
@@ -31,13 +31,13 @@ def import_libraries(spec: RunSpec) -> None:
 
 
 def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callable[[], bool]) -> tuple[str, str]:
-    """Train, and write the model. Returns the outcome and what is to be said of it; the caller writes it.
+    """Train, and write the model. Returns the outcome and its message; the caller writes them.
 
-    The outcome is a final state, or ``interrupted`` if ``stopping`` ended the run and nobody asked to cancel it.
+    The outcome is a final state, or ``interrupted`` if ``stopping`` ended the run without a request to cancel.
     """
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # the log is a file; how far things are stands in the status
+    logging.disable_progress_bar()  # the log is a file; the progress is in the status
     if spec.threads is not None:
         torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)
@@ -48,7 +48,7 @@ def run_training(run: RunFolder, spec: RunSpec, report: Report, stopping: Callab
     except Cancelled:
         return ("cancelled", "") if run.requested("cancel") else ("interrupted", "before the first step")
     job = _assemble(run, loaded.spec, report, loaded, stopping)
-    # dropout draws from here, whatever loading has drawn; each process of a group draws its own
+    # dropout starts from here, independent of loading; each process of a group has its own state
     torch.manual_seed(spec.seed + devices.rank)
     job.progress = replace(job.progress, labels=list(loaded.task.labels))
     if loaded.start is not None:
@@ -117,15 +117,15 @@ def _assemble(run: RunFolder, spec: RunSpec, report: Report, loaded: Loaded, sto
 
 
 def _bring(job: loop.Job, start: Saved) -> None:
-    """Take over what the model may be made of: this run may end without a better checkpoint of its own, or any."""
-    job.devices.barrier()  # a process that is still loading must not find half of it
+    """Copy the checkpoints that may become the model: this run may end without a better one."""
+    job.devices.barrier()  # a process that is still loading must not read an incomplete copy
     if job.devices.rank == 0 and not checkpoints.bring(job.run.checkpoints, start):
         job.report.warning(f"the best checkpoint so far, of step {start.progress.best_step}, no longer exists")
     job.devices.barrier()
 
 
 def _finish(job: loop.Job, loaded: Loaded) -> None:
-    """Write the model, and measure it on the test rows. Only the first process's machine has the checkpoints."""
+    """Write the model, and evaluate it on the test rows. Only the first process's machine has the checkpoints."""
     step, epoch = job.progress.step, job.epoch
     if job.devices.rank == 0:
         saved = result.chosen(job)

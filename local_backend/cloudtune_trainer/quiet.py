@@ -1,4 +1,4 @@
-"""Keeps transformers from drawing on an embedder's terminal; a trainer of its own process may draw into its log."""
+"""Keeps transformers' progress bars off the terminal of an embedding program; trainer processes log them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Keep progress bars and notes of transformers and peft off standard error inside the block."""
+    """Suppress progress bars and warnings of transformers and peft on standard error in this block."""
     from transformers.utils import logging
 
     drawn = logging.is_progress_bar_enabled()

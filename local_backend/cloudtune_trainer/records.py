@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 _SIDES = ("chosen", "rejected")
 _SHOWN = 10
-"""How many faults a message lists before it only counts them."""
+"""How many errors a message lists before it only counts them."""
 
 
 class Records:
-    """The records of a file, read anew each time they are gone through: they need not fit into memory."""
+    """The records of a file. Each iteration reads the file, so that records need not fit into memory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,9 +34,9 @@ class Records:
 
 
 def read_records(path: Path) -> Records:
-    """The records of the file, once all have been looked at.
+    """The records of the file, after checking all of them.
 
-    Raises `TrainingProblem` ``bad_data`` with the faults and their line numbers.
+    Raises `TrainingProblem` ``bad_data`` with the errors and their line numbers.
     """
     count, faults = 0, []
     try:
@@ -87,7 +87,7 @@ def _fault_of_turns(name: str, messages: Any) -> str | None:
 
 
 def texts_of(records: Iterable[Record]) -> list[str]:
-    """All words of the records, for training a tokenizer on."""
+    """All texts of the records, for training a tokenizer."""
     found = []
     for record in records:
         if "text" in record:

@@ -1,4 +1,4 @@
-"""What the weights of the start say of every pair, measured once, for methods that compare with them."""
+"""Log-probabilities of every pair by the initial weights, computed once, for methods with a reference model."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def with_reference(
     token_budget: int,
     check: Callable[[], None],
 ) -> Pairs:
-    """The pairs with their log-probabilities by the model as it is.
+    """The pairs with their log-probabilities by the current model.
 
-    The same rows in the same order at every start: a resumed run gets the very same figures. ``check`` may raise
+    The rows have the same order at every start: a resumed run gets the same values. ``check`` may raise
     between two batches, in all processes at once.
     """
     found = np.zeros((len(pairs), 2), dtype=np.float32)
     chunks = chunks_of(pairs.lengths.tolist(), token_budget)
-    common = len(chunks) // devices.world  # all processes have at least so many, and have to check together
+    common = len(chunks) // devices.world  # all processes have at least this many, and must check together
     was_training = model.training
     model.eval()
     try:

@@ -1,9 +1,9 @@
-"""Chat records as text, with the places of the words to learn.
+"""Rendering of chat records as text, with the spans to train on.
 
-The tokenizer's chat template has the say on the text. What to learn is found in one of three ways, best first: the
+The tokenizer's chat template determines the text. The spans are found in one of three ways, in this order: the
 template's own ``{% generation %}`` marks; the difference between the dialogue with and without an assistant's turn;
-and, for templates that show an earlier turn otherwise than the last (some drop its reasoning), one sample for each
-turn, rendered as the model will meet it.
+and, for templates that render an earlier turn differently from the last (some drop its reasoning), one sample for each
+turn, rendered as at inference.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ PLAIN_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
-"""For tokenizers that bring no template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, a line each.
-It is saved with the tuned model, so that answers are asked for in the same words. `set_plain_template` puts the tokens
-before it with which the tokenizer starts a text."""
+"""For tokenizers without a template: ``User: ...``, ``Assistant: ...`` and the end-of-text token, one line each.
+It is saved with the tuned model, so that inference uses the same format. `set_plain_template` prepends the tokens with
+which the tokenizer starts a text."""
 
 
 class Dialogue(NamedTuple):
-    """What a template is given."""
+    """The input of a template."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None
 
     def first(self, turns: int) -> Dialogue:
-        """Its beginning."""
+        """The start of the span."""
         return self._replace(messages=self.messages[:turns])
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One sample as text. ``spans`` are half-open character ranges of what is learnt; None means everything."""
+    """One sample as text. ``spans`` are half-open character ranges to train on; None means the whole text."""
 
     text: str
     spans: tuple[tuple[int, int], ...] | None
     turns: tuple[int, ...] = ()
     """The message of each span."""
     unasked: str = ""
-    """What the template adds when it asks for an answer, but leaves out before the answer of this sample."""
+    """The generation prompt's part that is missing before the answer of this sample."""
 
 
 class Renderer:
-    """Renders the records of one run: one tokenizer, one choice of what to learn."""
+    """Renders the records of one run, with one tokenizer and one choice of the turns to train on."""
 
     def __init__(self, tokenizer: Any, *, loss_on: str) -> None:
         self._tokenizer = tokenizer
@@ -67,9 +67,9 @@ class Renderer:
         self._stops = tuple(token for token in (tokenizer.eos_token, turn_end(tokenizer)) if token)
 
     def render(self, messages: Sequence[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> list[Rendered]:
-        """The samples of one dialogue; usually one. Empty where nothing is to be learnt from it.
+        """The samples of one dialogue; usually one. Empty if there is nothing to train on.
 
-        ``tools`` are what the assistant could call, as JSON Schema: templates that know of tools show them.
+        ``tools`` are the assistant's tools, as JSON Schema: templates that support tools render them.
         """
         plain = Dialogue([_plain(message) for message in messages], tools or None)
         if self._loss_on == "all":
@@ -129,7 +129,7 @@ class Renderer:
     def _alone(self, dialogue: Dialogue, turn: int) -> Rendered:
         requested = prompt = self._before(dialogue, turn)
         text = self._trimmed(self._text(dialogue.first(turn + 1)))
-        if not text.startswith(prompt):  # the template opens the turn otherwise than it asks for it
+        if not text.startswith(prompt):  # the template opens the turn differently from its generation prompt
             prompt = self._opened(self._text(dialogue.first(turn)), requested, text, dialogue.messages[turn])
         if not text.startswith(prompt) or len(text) <= len(prompt):
             raise TrainingProblem(
@@ -142,7 +142,7 @@ class Renderer:
         return Rendered(text, ((len(prompt), len(text)),), (turn,), unasked)
 
     def _opened(self, before: str, requested: str, text: str, message: dict[str, Any]) -> str:
-        """The beginning of the text that is no part of the answer: what the template also writes when it asks."""
+        """The start of the text that is also in the generation prompt, and therefore not part of the answer."""
         if not (text.startswith(before) and requested.startswith(before)):
             return before
         shared = next(
@@ -153,10 +153,10 @@ class Renderer:
         return text[: shared if answer < 0 else min(shared, answer)]
 
     def _before(self, dialogue: Dialogue, turn: int) -> str:
-        """All that stands before the words of that turn."""
+        """The text before the content of that turn."""
         if turn:
             return self._text(dialogue.first(turn), prompt=True)
-        # Most templates cannot render nothing, and some open every dialogue with a system prompt of their own.
+        # Most templates cannot render an empty dialogue, and some open every dialogue with their own system prompt.
         words, body = str(dialogue.messages[0]["content"]).strip(), self._text(dialogue.first(1)).rstrip()
         for end in self._ends:
             body = body.removesuffix(end)
@@ -171,18 +171,18 @@ class Renderer:
             )
 
     def _trimmed(self, text: str) -> str:
-        """Without the line end that many templates put after the token that ends a turn: no answer needs it."""
+        """Remove the line end that many templates put after the token that ends a turn: answers do not need it."""
         bare = text.rstrip()
         return bare if bare.endswith(self._ends) else text
 
     def _closed(self, text: str) -> str:
-        """With an end: a model that never sees one never stops."""
+        """Add an end token: without one, a model never learns to stop."""
         trimmed = self._trimmed(text)
         end = self._tokenizer.eos_token
         return trimmed if end is None or trimmed.endswith(self._ends) else trimmed + end
 
     def _with_end(self, text: str, begin: int, end: int) -> int:
-        """Marks often stop short of the token that ends the turn, or after it; it must be learnt, and no more."""
+        """Marks often end before the token that ends the turn, or after it. Train on that token, and no further."""
         marked = text[begin:end].rstrip()
         if marked.endswith(self._ends):
             return begin + len(marked)
@@ -198,7 +198,7 @@ class Renderer:
 
 @contextlib.contextmanager
 def _refusals(dialogue: Dialogue) -> Iterator[None]:
-    """Raise `TrainingProblem` for what a template raises, which can be any exception."""
+    """Convert the exceptions of a template, which can be of any type, to `TrainingProblem`."""
     try:
         yield
     except TrainingProblem:
@@ -208,7 +208,7 @@ def _refusals(dialogue: Dialogue) -> Iterator[None]:
 
 
 def set_plain_template(tokenizer: Any) -> bool:
-    """Give a tokenizer without a chat template the plain one; True if it was needed."""
+    """Set the plain chat template if a tokenizer has none. Returns whether it was set."""
     if _template(tokenizer):
         return False
     start = text_start(tokenizer)
@@ -218,20 +218,20 @@ def set_plain_template(tokenizer: Any) -> bool:
 
 
 def text_start(tokenizer: Any) -> str:
-    """The special tokens that the tokenizer puts before every text, such as ``<s>``. Many put none."""
+    """The special tokens that the tokenizer puts before every text, such as ``<s>``. Many have none."""
     ids, bare = (tokenizer("a", add_special_tokens=added)["input_ids"] for added in (True, False))
     count = next((n for n in range(len(ids)) if ids[n : n + len(bare)] == bare), 0)
     return "".join(tokenizer.convert_ids_to_tokens(ids[:count]))
 
 
 def turn_end(tokenizer: Any) -> str | None:
-    """The token that the template puts right after an assistant's words, e.g. ``<|im_end|>``."""
+    """The token that the template puts right after an assistant's text, e.g. ``<|im_end|>``."""
     words = "answer"
     try:
         text = tokenizer.apply_chat_template(
             [{"role": "user", "content": "question"}, {"role": "assistant", "content": words}], tokenize=False
         )
-    except Exception:  # noqa: BLE001 - a template may want other roles, and raises what it likes: then the model's own end must do
+    except Exception:  # noqa: BLE001 - templates raise any exception, e.g. for a role: use the model's own end token
         return None
     rest = text[text.rindex(words) + len(words) :].lstrip() if words in text else ""
     return next(
@@ -257,7 +257,7 @@ def _special_tokens(tokenizer: Any) -> set[str]:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """The message as templates know it: no weight, text where content is missing, arguments as the object they are."""
+    """The message in the templates' format: no weight, empty text for missing content, arguments as an object."""
     plain = {**{k: v for k, v in message.items() if k != "weight"}, "content": message.get("content") or ""}
     if message.get("tool_calls"):
         plain["tool_calls"] = [_called(call) for call in message["tool_calls"]]
@@ -268,6 +268,6 @@ def _called(call: dict[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     try:
         function["arguments"] = json.loads(function["arguments"])
-    except (TypeError, ValueError, RecursionError):  # an object already, or what a model wrote wrongly: shown as it is
+    except (TypeError, ValueError, RecursionError):  # an object, or malformed text: rendered unchanged
         return call
     return {**call, "function": function}

@@ -1,4 +1,4 @@
-"""What the outside sees of a run: status, events and metrics, written as the contract of the run folder says."""
+"""The visible state of a run: status, events and metrics, written in the format of the run folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from cloudtune_trainer.problems import TrainingProblem
 
 _STATUS_EVERY_S = 0.5
-"""Within one state the status is written at most this often: a tiny model makes hundreds of steps a second."""
+"""Smallest interval between status writes within one state: a tiny model makes hundreds of steps per second."""
 _RESERVED = 65536
-"""Bytes kept back on the disk while the run lives, so that a full disk can still be told of."""
+"""Bytes reserved on the disk during the run, so that a full disk can still be reported."""
 
 
 class Report:
-    """Writes one run's story. ``silent`` ones, for all processes of a group but the first, write nothing."""
+    """Writes a run's status and events. ``silent`` reporters, for all but a group's first process, write nothing."""
 
     def __init__(self, run: RunFolder, *, silent: bool = False) -> None:
         self._run = run
@@ -44,52 +44,52 @@ class Report:
         return str(self._status["state"])
 
     def state(self, state: str, detail: str = "", **fields: Any) -> None:
-        """A new state; always written, and durable when this returns."""
+        """Enter a new state; always written, and durable on return."""
         changed = not self._written or state != self._status["state"] or detail != self._status["detail"]
         self._status |= {"state": state, "detail": detail, **fields}
         if state in FINAL_STATES:
             self._reserve.unlink(missing_ok=True)
             self._status |= {"finished_at": now(), "eta_s": None}
         if changed:
-            # The event first: whoever sees the last status may stop looking.
+            # The event first: readers may stop at the final status.
             self._try_event("state", f"{state}: {detail}" if detail else state, state=state)
         self._write(durable=state in FINAL_STATES)
 
     def progress(self, **fields: Any) -> None:
-        """Figures within a state; written now and then."""
+        """Update values within a state; written at intervals."""
         self._status |= fields
         if time.monotonic() - self._written >= _STATUS_EVERY_S:
             self._write(durable=False)
 
     def event(self, kind: str, message: str, *, level: str = "info", **data: Any) -> None:
-        """Something that happened."""
+        """Add an event."""
         if not self._silent:
             line = {"time": now(), "type": kind, "level": level, "message": message, "data": data}
             append_line(self._run.events, line)
 
     def warning(self, message: str, **data: Any) -> None:
-        """Something that the user should know of, though the run goes on."""
+        """Add a warning; the run continues."""
         self.event("warning", message, level="warning", **data)
 
     def metrics(self, step: int, epoch: float, split: str, values: dict[str, float]) -> None:
-        """Figures at a step. What is not finite is left out: JSON has no word for it."""
+        """Write metrics of a step. Values that are not finite are omitted: JSON cannot represent them."""
         if not self._silent:
             finite = {name: value for name, value in values.items() if math.isfinite(value)}
             line = {"time": now(), "step": step, "epoch": round(epoch, 6), "split": split, "values": finite}
             append_line(self._run.metrics, line)
 
     def failed(self, problem: TrainingProblem) -> None:
-        """The end, with its reason; also where the disk takes no event any more."""
+        """Write the end with its reason, also if the disk is full."""
         reason: dict[str, Any] = {"code": problem.code, "message": problem.message, "hint": problem.hint}
         if problem.interrupted:
             reason["interrupted"] = True
         self._status |= {"problem": reason}
-        self._reserve.unlink(missing_ok=True)  # should the disk be full, this is the room for the last word
+        self._reserve.unlink(missing_ok=True)  # if the disk is full, this is the space for the final status
         self._try_event("error", problem.message, level="error", code=problem.code, hint=problem.hint)
         self.state("failed", problem.message)
 
     def _try_event(self, kind: str, message: str, *, level: str = "info", **data: Any) -> None:
-        """An event that must not stand in the way of the status, should the disk be full."""
+        """Add an event; a full disk must not prevent the status from being written."""
         try:
             self.event(kind, message, level=level, **data)
         except OSError as error:

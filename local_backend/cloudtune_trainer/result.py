@@ -1,4 +1,4 @@
-"""What a run keeps: the contents of its checkpoints, and the tuned model at the end."""
+"""The results of a run: the contents of its checkpoints, and the tuned model at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str, Tensor]) -> None:
-    """Weights, optimizer and random states: all tensors of a checkpoint."""
+    """Write weights, optimizer and random states: all tensors of a checkpoint."""
     models.save_weights(folder, loaded.model, adapted=loaded.adapted)
     tensors = {f"optimizer.{name}": value for name, value in optimizer_tensors(job.optimizer).items()}
     tensors |= {f"random.{name}": value for name, value in random_states.items()}
@@ -34,7 +34,7 @@ def write_state(folder: Path, job: Job, loaded: Loaded, random_states: dict[str,
 
 
 def restore_state(saved: Saved, job: Job) -> None:
-    """Put optimizer and random state back; the weights were loaded with the model."""
+    """Restore optimizer and random state; the weights were loaded with the model."""
     tensors = load_file(saved.path / checkpoints.STATE)
     parts: dict[str, dict[str, Any]] = {}
     for key, value in tensors.items():
@@ -54,7 +54,7 @@ def chosen(job: Job) -> Saved:
 
 
 def write_model(job: Job, loaded: Loaded, saved: Saved) -> None:
-    """The tuned model's folder: weights, tokenizer and ``tuned.json``, in place at once or not at all."""
+    """Write the tuned model's folder: weights, tokenizer and ``tuned.json``, atomically."""
     spec, target = job.spec, job.run.model
     aside = target.with_name(".model.partial")
     shutil.rmtree(aside, ignore_errors=True)

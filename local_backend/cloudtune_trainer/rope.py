@@ -1,8 +1,8 @@
 """Rotary position embeddings whose frequencies depend on the longest sequence of a batch.
 
-With ``longrope``, transformers takes one set of frequencies where all sequences of a batch fit into the original
-context and another where one does not. Rows of both kinds are therefore computed apart, so that a row's result does
-not depend on its neighbors.
+With ``longrope``, transformers uses one set of frequencies if all sequences of a batch fit into the original context
+and another if one does not. Rows of both kinds are therefore computed separately, so that a row's result does not
+depend on the other rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def switch_length(config: Any) -> int | None:
-    """The longest sequence, in tokens, before the frequencies change; None where they never do."""
+    """The longest sequence, in tokens, before the frequencies change; None if they never do."""
     config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or {}
     if not isinstance(parameters, dict):
@@ -31,7 +31,7 @@ def switch_length(config: Any) -> int | None:
 
 
 def logits_by_length(model: Any, inputs: dict[str, Tensor], **options: Any) -> Tensor:
-    """The logits of padded rows, each as the row alone has them. ``inputs`` has an ``attention_mask``."""
+    """The logits of padded rows, each the same as for the row alone. ``inputs`` has an ``attention_mask``."""
     switch = switch_length(model.config)
     lengths = inputs["attention_mask"].sum(1)
     groups = [] if switch is None else [mask for mask in (lengths > switch, lengths <= switch) if mask.any()]

@@ -1,4 +1,4 @@
-"""``spec.json`` as frozen values, checked. The back end resolves every default before it writes the file.
+"""``spec.json`` as validated, frozen values. The back end resolves every default before it writes the file.
 
 Standard library only, so that a wrong spec is refused before torch is imported.
 """
@@ -25,19 +25,19 @@ TASKS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Where the base model comes from."""
+    """The source of the base model."""
 
     source: Literal["folder", "gguf", "hub", "config"]
     path: str
     """An absolute path, or the hub's id."""
     revision: str | None = None
     fingerprint: str | None = None
-    """Of a folder when the job was planned: see `cloudtune_trainer.fingerprint`."""
+    """Fingerprint of a folder when the job was planned: see `cloudtune_trainer.fingerprint`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """Which weights move."""
+    """Which weights are trained."""
 
     type: str = "lora"
     rank: int = 8
@@ -49,7 +49,7 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """How it is learnt; the names and meanings of the job's specification."""
+    """Hyperparameters, with the names and meanings of the job's specification."""
 
     epochs: float = 1.0
     max_steps: int | None = None
@@ -72,22 +72,22 @@ class Hyperparameters:
 
     @property
     def token_budget(self) -> int:
-        """Tokens that may be measured at once: what a part of a training step holds."""
+        """Tokens per evaluation batch: as many as in a part of a training step."""
         return self.max_length * max(1, self.batch_size // self.gradient_accumulation_steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preference:
-    """What preference methods are told beside the rest."""
+    """Additional settings of preference methods."""
 
     loss: Literal["sigmoid", "hinge"] = "sigmoid"
-    """Of DPO; the other methods have one each."""
+    """The loss of DPO; the other methods have one each."""
     beta: float = 0.1
-    """Strength of the pull towards the reference; IPO's tau, ORPO's lambda."""
+    """Strength of the reference term; IPO's tau, ORPO's lambda."""
     label_smoothing: float = 0.0
-    """The share of pairs that may be labelled the wrong way round."""
+    """The assumed share of pairs with swapped labels."""
     margin: float = 0.0
-    """SimPO's gamma: by how much the chosen answer's reward is to be larger."""
+    """SimPO's gamma: the target margin of the chosen answer's reward."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """When the validation rows are looked at."""
+    """When to evaluate the validation rows."""
 
     every: Literal["epoch", "never"] | int = "epoch"
     early_stopping: EarlyStopping | None = None
@@ -108,7 +108,7 @@ class Validation:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """When the state is kept. The best and the last are always kept, ``keep`` others beside them."""
+    """When to save checkpoints. The best, the last and ``keep`` others are retained."""
 
     every: Literal["epoch"] | int = "epoch"
     keep: int = 0
@@ -116,14 +116,14 @@ class Checkpoints:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What the run may use."""
+    """Resources of the run."""
 
     max_time: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """Canonical records; relative paths count from the run folder."""
+    """Canonical records; paths are relative to the run folder."""
 
     train: str
     validation: str | None = None
@@ -141,7 +141,7 @@ class RunSpec:
     method: str = "sft"
     loss_on: Literal["assistant", "last_assistant", "all"] = "assistant"
     preference: Preference | None = None
-    """There if, and only if, the method learns from pairs of answers."""
+    """Set if, and only if, the method learns from pairs of answers."""
     adapter: Adapter = Adapter()
     hyperparameters: Hyperparameters = Hyperparameters()
     validation: Validation = Validation()
@@ -152,13 +152,13 @@ class RunSpec:
     threads: int | None = None
     log_every: int = 1
     resume_from: str | None = None
-    """A checkpoint folder of another run, where this one starts."""
+    """A checkpoint folder of another run from which this one starts."""
     trust_remote_code: bool = False
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 def read_spec(document: Any) -> RunSpec:
-    """Check the document. Raises `TrainingProblem` ``bad_spec`` with every fault at once."""
+    """Validate the document. Raises `TrainingProblem` ``bad_spec`` that lists every error."""
     if not isinstance(document, dict):
         raise TrainingProblem("bad_spec", "spec.json is missing or is not an object")
     version = document.get("version")
@@ -178,7 +178,7 @@ def read_spec(document: Any) -> RunSpec:
 
 
 def _unknown_names(document: dict[str, Any]) -> list[str]:
-    """Faults of a method or an adapter that this trainer does not have."""
+    """Errors for a method or an adapter that this trainer does not support."""
     adapter = document.get("adapter")
     kind = adapter.get("type") if isinstance(adapter, dict) else None
     return [
@@ -189,13 +189,13 @@ def _unknown_names(document: dict[str, Any]) -> list[str]:
 
 
 def _faults(spec: RunSpec) -> list[str]:
-    """What types cannot say."""
+    """Checks beyond the types."""
     found = []
     hyper = spec.hyperparameters
     at_least_one = {
         "batch_size": hyper.batch_size,
         "gradient_accumulation_steps": hyper.gradient_accumulation_steps,
-        "max_length": hyper.max_length - 1,  # one token has nothing to predict
+        "max_length": hyper.max_length - 1,  # a single token has no token to predict
         "max_steps": hyper.max_steps if hyper.max_steps is not None else 1,
     }
     found += [f"hyperparameters.{name} is too small" for name, value in at_least_one.items() if value < 1]

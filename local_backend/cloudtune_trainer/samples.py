@@ -1,6 +1,6 @@
-"""Records as token ids with the tokens to learn, laid end to end in flat arrays: 5 bytes a token, however many records.
+"""Records as token ids with a mask of the trained tokens, in flat arrays: 5 bytes per token, for any number of records.
 
-Nothing is lost silently: what had to be cut or dropped stands in `Samples.cuts`, with the lines it came from.
+Nothing is dropped silently: `Samples.cuts` lists truncated and dropped samples with their lines.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from cloudtune_trainer.records import Record
 
 _BATCH = 1000
-"""Texts handed to the tokenizer at once: it works on them with all cores."""
+"""Texts per call of the tokenizer, which uses all cores."""
 
 
 @dataclass
 class Cuts:
-    """What did not fit into ``max_length``: row numbers, counted from 1."""
+    """Rows that exceed ``max_length``: row numbers, counted from 1."""
 
     truncated: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     unlearnt: list[int] = field(default_factory=list)
-    """Rows with nothing to learn, e.g. no assistant turn or weight 0 on all of them."""
+    """Rows without trained tokens, e.g. no assistant turn or weight 0 on all of them."""
     unshown: dict[str, list[int]] = field(default_factory=dict)
-    """Rows that say more than their samples, by what the chat template does: see ``content_loss``."""
+    """Rows whose content the chat template partly drops: see ``content_loss``."""
     unshown_texts: dict[str, str] = field(default_factory=dict)
     """The first text of each kind."""
     split: int = 0
     """Texts that were split into several sequences; no token is lost."""
     lost_tokens: int = 0
-    """Tokens to learn that were cut off."""
+    """Trained tokens that were cut off."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Token ids of all samples and whether each is to be learnt. Sample i is ``ids[starts[i]:starts[i + 1]]``."""
+    """Token ids of all samples and the mask of trained tokens. Sample i is ``ids[starts[i]:starts[i + 1]]``."""
 
     ids: NDArray[np.int32]
     learn: NDArray[np.bool_]
@@ -64,12 +64,12 @@ class Samples:
 
     @property
     def learnt_tokens(self) -> int:
-        """How many tokens the loss falls on; a sample's first token has nothing before it to be predicted from."""
+        """The number of tokens in the loss; a sample's first token has no earlier token to be predicted from."""
         return int(self.learn.sum() - self.learn[self.starts[:-1]].sum())
 
 
 class _Collector:
-    """Takes samples one by one and keeps to ``max_length``."""
+    """Adds samples one by one, within ``max_length``."""
 
     def __init__(self, max_length: int) -> None:
         self._max = max_length
@@ -78,17 +78,17 @@ class _Collector:
         self.cuts = Cuts()
 
     def whole(self, ids: list[int]) -> None:
-        """Every token is learnt; what is too long goes on in the next sequence."""
+        """Train on every token; a text that is too long continues in the next sequence."""
         array = np.asarray(ids, dtype=np.int32)
         pieces = [array[i : i + self._max] for i in range(0, len(array), self._max)]
         self.cuts.split += len(pieces) > 1
         for piece in pieces:
-            if len(piece) > 1:  # a lone token has nothing to predict
+            if len(piece) > 1:  # a single token has no token to predict
                 self._ids.append(piece)
                 self._learn.append(np.ones(len(piece), dtype=np.bool_))
 
     def part(self, row: int, ids: list[int], learnt: list[tuple[int, int]]) -> None:
-        """Only ranges of tokens are learnt; what is too long is cut, or dropped where the cut takes all there is."""
+        """Train only on ranges of tokens. A long sample is cut, or dropped if no trained token remains."""
         learn = np.zeros(len(ids), dtype=np.bool_)
         for begin, end in learnt:
             learn[begin:end] = True
@@ -112,7 +112,7 @@ class _Collector:
 
 
 def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:
-    """The error for data of which no sample was made."""
+    """The error for data without any sample."""
     return TrainingProblem(
         "bad_data",
         f"no training tokens are left: {len(cuts.dropped)} rows exceed max_length "
@@ -124,9 +124,9 @@ def nothing_left(cuts: Cuts, max_length: int) -> TrainingProblem:
 def encode_records(
     records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int, whole: bool = False
 ) -> Samples:
-    """Tokens of all records, which are gone through once.
+    """Tokens of all records, in a single pass over them.
 
-    ``whole``: every token of a dialogue is learnt, and long ones are split, as texts are.
+    ``whole``: train on every token of a dialogue, and split long ones like texts.
     """
     collector = _Collector(max_length)
     renderer, spans = Renderer(tokenizer, loss_on="all" if whole else loss_on), SpanEncoder(tokenizer)
@@ -148,7 +148,7 @@ def encode_records(
         by_row: dict[int, list[tuple[Rendered, list[int], list[tuple[int, int]]]]] = {}
         for (i, sample), (ids, learnt) in zip(chats, chat_ids, strict=True):
             by_row.setdefault(i, []).append((sample, ids, learnt))
-        for i in range(len(chunk)):  # in the order of the file, whatever the kinds
+        for i in range(len(chunk)):  # in the order of the file, for all kinds of records
             if i in text_ids:
                 collector.whole(text_ids[i])
             for sample, ids, learnt in by_row.get(i, ()):
@@ -161,7 +161,7 @@ def encode_records(
 
 
 def rendered(renderer: Renderer, record: Record, cuts: Cuts, *, row: int) -> list[Rendered]:
-    """The record's samples as text. Adds what they lack to the cuts. Raises `TrainingProblem` that names the row."""
+    """The record's samples as text. Adds lost content to the cuts. Raises `TrainingProblem` that names the row."""
     try:
         samples = renderer.render(record["messages"], record.get("tools"))
     except TrainingProblem as problem:

@@ -1,4 +1,4 @@
-"""Sequences laid out for one forward pass: end to end in one row without padding, or one to a padded row."""
+"""The layout of sequences for one forward pass: packed into one row without padding, or one per padded row."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from cloudtune_trainer.samples import Samples
 
 PADDED = -100
-"""Label of cells that are not learnt."""
+"""Label of cells that are not trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one forward pass works on."""
+    """The input of one forward pass."""
 
     inputs: dict[str, Tensor]
     """Arguments of the model's forward pass."""
     labels: Tensor
     tokens: int
-    """Real tokens, learnt or not."""
+    """Real tokens, trained on or not."""
     count: int
-    """How many tokens, rows or pairs the loss is a sum over."""
+    """The number of tokens, rows or pairs in the loss sum."""
 
     def to(self, device: torch.device) -> Self:
-        """The same batch there."""
+        """The same batch on another device."""
         if device.type == "cpu":
             return self
         return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
@@ -42,11 +42,11 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceBatch(Batch):
-    """Tokens to continue. Either documents end to end in one row (``layout``), or one to a padded row."""
+    """A language modeling batch. Either documents packed into one row (``layout``), or one per padded row."""
 
     layout: Layout | None
     kept: Tensor
-    """Flat places whose next token is learnt, document by document; ``labels`` are those next tokens."""
+    """Flat positions whose next token is trained on, document by document; ``labels`` are those next tokens."""
 
 
 def _moved(value: Any, device: torch.device) -> Any:
@@ -58,7 +58,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: bool) -> SequenceBatch:
-    """The documents, given by where each begins and ends among all tokens, as one batch."""
+    """A batch of documents, given by the start and end of each among all tokens."""
     lengths = [end - begin for begin, end in documents]
     width = sum(lengths) if packed else max(lengths)
     rows = 1 if packed else len(documents)
@@ -73,7 +73,7 @@ def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: b
         ids[row, cells] = samples.ids[source]
         positions[row, cells] = np.arange(length)
         mask[row, cells] = 1
-        # the place of a token learns the token after it; a document's last place learns nothing
+        # a position predicts the token after it; a document's last position predicts none
         following = np.where(samples.learn[source][1:], samples.ids[source][1:], PADDED)
         labels[row, begin : begin + length - 1] = following
         place += length
@@ -95,7 +95,7 @@ def lay_out(samples: Samples, documents: Sequence[tuple[int, int]], *, packed: b
 
 
 def next_token_logits(model: Any, batch: SequenceBatch) -> Tensor:
-    """Logits of the places that learn, [places, vocabulary]: the head does not run on the others."""
+    """Logits of the trained positions, [positions, vocabulary]: the head does not run on the others."""
     if batch.layout is not None:
         out = model(**batch.inputs, documents=batch.layout, use_cache=False, logits_to_keep=batch.kept)
         return out.logits[0]  # type: ignore[no-any-return]

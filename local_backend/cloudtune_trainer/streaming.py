@@ -1,4 +1,4 @@
-"""Answers in pieces, as the model writes them: an ear for its tokens, and a thread in which it writes."""
+"""Streaming of answers: a streamer that decodes tokens, and a thread for generation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _HALF = "\ufffd"
-"""What a decoder makes of a character whose bytes have not all come."""
+"""The decoder's output for an incomplete character."""
 
 
 class TokenStreamer:
-    """Listens to ``generate``, and hears text. Tokens that end an answer are no part of it."""
+    """A streamer for ``generate`` that decodes text. Tokens that end an answer are excluded."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str], ends: Sequence[int]) -> None:
         self._decode = decode
@@ -25,7 +25,7 @@ class TokenStreamer:
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._is_left = threading.Event()
 
-    # -- what transformers calls -------------------------------------------------------------------------------------
+    # -- called by transformers --------------------------------------------------------------------------------------
 
     def put(self, value: Any) -> None:
         """Tokens of the one row: the prompt's first, then one after another."""
@@ -36,29 +36,29 @@ class TokenStreamer:
             if token in self._ends:
                 return
             self._tokens.append(token)
-        text = self._decode(self._tokens).removesuffix(_HALF)  # the last character alone may still change
+        text = self._decode(self._tokens).removesuffix(_HALF)  # only the last character may still change
         if text.startswith(self._told) and text != self._told:
             self._heard.put(text[len(self._told) :])
             self._told = text
 
     def end(self) -> None:
-        """Nothing: the answer itself tells what had not become whole."""
+        """Does nothing: the final answer has the remaining text."""
 
     def has_left(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-        """Whether nobody listens any more: a stopping criterion."""
+        """Whether the consumer has stopped: a stopping criterion."""
         import torch
 
         return torch.full((input_ids.shape[0],), self._is_left.is_set(), dtype=torch.bool, device=input_ids.device)
 
-    # -- what listeners call -----------------------------------------------------------------------------------------
+    # -- called by consumers ----------------------------------------------------------------------------------------
 
     def listen(self, write: Callable[[], Any]) -> Iterator[Any]:
-        """Pieces while ``write`` runs in a thread of its own, then what it returns. Raises what it raises."""
+        """Chunks while ``write`` runs in its own thread, then its result. Raises its exception."""
 
         def run() -> None:
             try:
                 self._heard.put((write(), None))
-            except BaseException as error:  # noqa: BLE001 - told to whoever listens
+            except BaseException as error:  # noqa: BLE001 - passed to the consumer
                 self._heard.put((None, error))
 
         thread = threading.Thread(target=run, name="cloudtune answer", daemon=True)

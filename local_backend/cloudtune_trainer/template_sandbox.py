@@ -1,7 +1,7 @@
-"""A sandbox for chat templates with bounds on time and memory. Imports jinja2 only.
+"""A sandbox for chat templates with limits on time and memory. Imports jinja2 only.
 
-A chat template is a program that comes with a model. jinja2's sandbox keeps it from files and the network, but lets it
-loop for days and make texts of any size, and Python cannot be interrupted while it makes one.
+A chat template is a program that comes with a model. jinja2's sandbox blocks access to files and the network, but not
+long loops and texts of any size, and Python cannot be interrupted while it creates a text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 LARGEST = 1 << 26
-"""Characters that one rendering may make, in all and in one operation. An item of a list counts as `_ITEM`."""
+"""Limit of characters per rendering, in total and in one operation. An item of a list counts as `_ITEM`."""
 LARGEST_NUMBER = 1 << 16
-"""Bits of a number."""
+"""Limit of bits of a number."""
 SECONDS = 10.0
-"""Processor time of one rendering."""
+"""Limit of CPU time of one rendering."""
 _STEPS_BETWEEN_LOOKS = 512
 _SEQUENCES = (str, list, tuple)
 _ITEM = 8
 
 
 class _Budget(threading.local):
-    """What the rendering that runs in this thread has used."""
+    """The resources used by this thread's rendering."""
 
     def __init__(self) -> None:
         self.start()
@@ -49,7 +49,7 @@ class _Budget(threading.local):
             raise SecurityError(f"the template runs for more than {SECONDS:.0f} seconds")
 
     def take(self, made: int) -> None:
-        """Count what an operation makes. Called before the operation where its result can be large."""
+        """Count the output of an operation. Called before an operation whose result can be large."""
         self.made += made
         if self.made > LARGEST:
             raise SecurityError(f"the template makes more than {LARGEST:,} characters")
@@ -59,7 +59,7 @@ _budget = _Budget()
 
 
 class BoundedTemplate(Template):
-    """A template whose renderings each have a budget."""
+    """A template with a budget for each rendering."""
 
     def new_context(self, *arguments: Any, **named: Any) -> Any:
         """Begin a rendering."""
@@ -75,7 +75,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, finalize=_written, **named)
-        self.globals.pop("lipsum", None)  # makes as much text as it is asked for
+        self.globals.pop("lipsum", None)  # creates text of any requested size
         self.filters = _Guarded(self.filters)
         self.tests = _Guarded(self.tests)
 
@@ -103,7 +103,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def each(items: Iterable[Any], text: int) -> Iterator[Any]:
-        """Iterate for a loop whose body has ``text`` characters of its own."""
+        """Iterate for a loop whose body has ``text`` characters."""
         for item in items:
             _budget.step()
             _budget.take(text)
@@ -116,12 +116,12 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def kept(value: Any) -> Any:
-        """A list, tuple or dict that the template writes down. The call has checked its size."""
+        """A list, tuple or dict literal in the template. The call has checked its size."""
         return value
 
 
 class _Instrument(NodeTransformer):
-    """Puts the sandbox's checks around what jinja2 cannot intercept: loops, ``~``, and lists in lists."""
+    """Adds the sandbox's checks to operations that jinja2 cannot intercept: loops, ``~``, and lists in lists."""
 
     def generic_visit(self, node: nodes.Node, *arguments: Any, **named: Any) -> nodes.Node:
         """Visit the children, then replace the node."""
@@ -146,7 +146,7 @@ def _call(name: str, *arguments: Any) -> nodes.Call:
 
 
 class _Guarded(dict[str, Any]):
-    """Filters or tests. Each one is checked when it is used, those that are added later too."""
+    """Filters or tests. Each one is checked when it is used, also if added later."""
 
     def __init__(self, functions: dict[str, Any]) -> None:
         super().__init__({name: _guarded(name, function) for name, function in functions.items()})
@@ -187,7 +187,7 @@ def _made(value: Any) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Characters and items of a value. A list that is in a list twice counts twice, as when it is printed."""
+    """Characters and items of a value. A list that occurs twice counts twice, as when printed."""
     if isinstance(value, str):
         return len(value)
     total, waiting = 0, [value]
@@ -206,7 +206,7 @@ def _size(value: Any) -> int:
 
 
 def _take_operation(operator: str, left: Any, right: Any) -> None:
-    """Count what the operation will make."""
+    """Count the output of an operation in advance."""
     if isinstance(left, int) and isinstance(right, int):
         left_bits, right_bits = left.bit_length(), right.bit_length()
         bits = left_bits * max(right, 0) if operator == "**" else left_bits + right_bits
@@ -222,7 +222,7 @@ def _take_operation(operator: str, left: Any, right: Any) -> None:
 
 
 def _widest(pattern: str, values: Iterable[Any]) -> int:
-    """What the widths in a pattern, or among its values, can add."""
+    """The characters that the widths in a pattern, or among its values, can add."""
     widths = [int(digits) for digits in re.findall(r"\d{1,18}", pattern)]
     return sum(widths) + pattern.count("*") * _largest(values) + pattern.count("{") * _largest(values)
 
@@ -232,7 +232,7 @@ def _largest(values: Iterable[Any]) -> int:
 
 
 def _check(name: str, values: tuple[Any, ...]) -> None:
-    """Refuse a call, filter or test that would make too much."""
+    """Refuse a call, filter or test whose output would be too large."""
     _budget.step()
     size = sum(_size(value) for value in values)
     grow = _GROWTH.get(name)
@@ -278,4 +278,4 @@ _GROWTH: dict[str, Callable[[tuple[Any, ...]], int]] = {
     "str.expandtabs": _by_product, "str.format": _by_pattern, "str.format_map": _by_pattern, "str.join": _by_join,
     "str.replace": _by_replace, "str.translate": _by_product,
 }  # fmt: skip
-"""Bounds on what the functions make that can make more than they are given."""
+"""Upper bounds for functions whose output can be larger than their input."""

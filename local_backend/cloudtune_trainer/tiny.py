@@ -1,7 +1,7 @@
 """A tiny model with its tokenizer, built from a configuration: for tests and for ``model: {source: config}``.
 
 The weights are random but determined by the seed. It is a real Llama with a real byte-level BPE tokenizer and a chat
-template, so everything that works on it works on a large one; it just knows nothing.
+template, so that code tested on it also works on a large model. It has no knowledge.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML, without marks of the generated parts, as most published templates are."""
+"""ChatML, without ``{% generation %}`` marks, like most published templates."""
 
 MARKED_CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -32,7 +32,7 @@ MARKED_CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""The same text, with the assistant's words marked by ``{% generation %}``."""
+"""The same text, with the assistant's text marked by ``{% generation %}``."""
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 
@@ -58,10 +58,10 @@ def write_tiny_model(
     model: Mapping[str, Any] | None = None,
     chat_template: str | None = CHAT_TEMPLATE,
 ) -> Path:
-    """Write a model folder as transformers reads it: config, weights, tokenizer, chat template.
+    """Write a model folder in transformers' format: config, weights, tokenizer, chat template.
 
     ``model`` overrides fields of `TINY_LLAMA` (``model_type`` may name any causal LM that transformers has). Without
-    ``vocab_texts`` the tokenizer knows single bytes only. The same arguments give the same files.
+    ``vocab_texts`` the tokenizer has single bytes only. The same arguments give the same files.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -103,7 +103,7 @@ def write_model_from_config(path: Path | str, folder: Path | str, *, vocab_texts
 
 
 def build_tokenizer(vocab_texts: Iterable[str], *, vocab_size: int = 512, chat_template: str | None) -> Any:
-    """Train a byte-level BPE tokenizer; any text survives it unchanged."""
+    """Train a byte-level BPE tokenizer; encoding and decoding preserves any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,7 +1,7 @@
-"""Which tokens of a text are learned: the tokens of the answers and of their ends, and no others.
+"""Selects the trained tokens of a text: the tokens of the answers and of their ends, and no others.
 
-A token can reach over the border between a prompt and its answer, such as two line ends in one token. The model is
-asked with the prompt alone, so that it could never generate such a token. The text is then encoded in parts.
+A token can cross the border between a prompt and its answer, such as two line ends in one token. At inference the
+prompt is encoded alone, so that the model can never generate such a token. The text is then encoded in parts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from cloudtune_trainer.rendering import Rendered
 
 _ANCHORS = ("\n", "a", " ", "0", "。")
-"""Texts to put before a part: a tokenizer encodes the start of a text otherwise than its middle."""
+"""Texts to put before a part: a tokenizer encodes the start of a text differently from its middle."""
 
 Encoded = tuple[list[int], list[tuple[int, int]]]
-"""Token ids, and the half-open ranges of the learned ones."""
+"""Token ids, and the half-open ranges of the trained ones."""
 
 
 class SpanEncoder:
@@ -30,7 +30,7 @@ class SpanEncoder:
         self._special_ids = frozenset(self._special.values())
 
     def encode(self, samples: list[Rendered]) -> Iterator[Encoded]:
-        """Token ids of each text, with the ranges to learn."""
+        """Token ids of each text, with the trained ranges."""
         if not samples:
             return
         if not self._tokenizer.is_fast:
@@ -56,14 +56,14 @@ class SpanEncoder:
         return ids, found
 
     def _is_joined(self, text: str, span: tuple[int, int], encoding: Any, first: int, last: int) -> bool:
-        """Whether a token reaches over the span's border, or a special token takes white space of the answer."""
+        """Whether a token crosses the span's border, or a special token absorbs white space of the answer."""
         begin, end = encoding.token_to_chars(last - 1)
         if encoding.token_to_chars(first)[0] < span[0] or end > span[1]:
             return True
         return text[begin].isspace() and encoding.ids[last - 1] in self._special_ids
 
     def _by_parts(self, sample: Rendered) -> Encoded:
-        """Encode what is learned, and what lies between, separately. Raises ValueError where that is not possible."""
+        """Encode the spans, and the text between them, separately. Raises ValueError if that is not possible."""
         ids: list[int] = []
         learned = []
         place = 0
@@ -78,7 +78,7 @@ class SpanEncoder:
     def _part(self, text: str, begin: int, end: int) -> list[int]:
         part = text[begin:end]
         closing = next((token for token in self._special if part.endswith(token)), "")
-        if closing:  # apart: some special tokens take the white space before them
+        if closing:  # separately: some special tokens absorb the white space before them
             part = part[: -len(closing)]
         ids = self._continuation(part) if begin and self._tokenizer.is_fast else self._ids(part)
         return [*ids, self._special[closing]] if closing else ids

@@ -1,6 +1,6 @@
-"""What a tuned model's folder says of itself. The folder may have been downloaded, so each document is checked first.
+"""Reads the documents in a tuned model's folder. The folder may have been downloaded, so each document is validated.
 
-Standard library only. No document here can let code run: that is decided by whoever loads the model.
+Standard library only. No document can enable the model's own code: only the caller that loads the model can.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TUNED = "tuned.json"
 ADAPTER_CONFIG = "adapter_config.json"
 _LARGEST = 16 << 20
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
-"""A branch, a tag or a commit. The hub's library takes it as a path below its cache."""
+"""A branch, a tag or a commit. The hub's library uses it as a path below its cache."""
 _SOURCES = ("folder", "gguf", "hub", "config")
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ``model_not_found`` where there is none."""
+    """The JSON object in a file. Raises ``model_not_found`` if there is none."""
     try:
         with path.open("rb") as file:
             content = file.read(min(os.fstat(file.fileno()).st_size, _LARGEST) + 1)
@@ -75,7 +75,7 @@ def read_tuned(folder: Path) -> dict[str, Any]:
 
 
 def check_adapter(folder: Path) -> None:
-    """Refuse an adapter that is anything but plain weights in a safetensors file. Raises ``model_not_found``."""
+    """Refuse an adapter that is not plain weights in a safetensors file. Raises ``model_not_found``."""
     path = folder / ADAPTER_CONFIG
     config = read_object(path)
     known = {kind.peft_type: kind for kind in ADAPTERS.values() if kind.peft_type}
@@ -102,7 +102,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def check_mergeable(adapter: str) -> None:
-    """Refuse an adapter that is not a change of the base model's weights. Raises ``bad_spec``."""
+    """Refuse an adapter that does not change the base model's weights. Raises ``bad_spec``."""
     if adapter not in ADAPTERS or not ADAPTERS[adapter].mergeable:
         raise TrainingProblem(
             "bad_spec", f"a {adapter} adapter cannot be merged into the base model's weights",

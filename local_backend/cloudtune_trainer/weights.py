@@ -1,7 +1,7 @@
 """Load the weights of a network and check that every tensor is there.
 
-transformers initializes a tensor that is missing from the files with random values and only logs it. A network loaded
-here has each of its weights from the files, or the load is refused with the names of the tensors.
+transformers initializes a tensor that is missing from the files with random values and only logs it. Here, all weights
+must come from the files, else the load is refused with the names of the tensors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN = 5
-"""Tensor names in a message."""
+"""Number of tensor names in a message."""
 _OLD_BUFFERS = re.compile(r"\b(attn|attention|self_attn)\.(masked_)?bias$|\brotary_emb\.inv_freq$|\bposition_ids$")
 """Constants that older versions of transformers stored as weights."""
 

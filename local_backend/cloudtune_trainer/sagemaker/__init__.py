@@ -1,1 +1,1 @@
-"""The trainer in Amazon SageMaker: the entry point of a training container, and the code of an endpoint."""
+"""The trainer in Amazon SageMaker: the entry point of a training container, and the inference code of an endpoint."""

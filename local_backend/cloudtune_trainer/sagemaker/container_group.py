@@ -1,7 +1,7 @@
-"""The trainers of one host of a job that may have several hosts, each with several devices. Loads no torch.
+"""The trainers of one host of a job, which may have several hosts with several devices each. Does not import torch.
 
-They find one another by the variables of torch.distributed, which this program sets itself: that asks nothing of the
-image but Python, and hands signals on without a launcher's own opinion of how long a checkpoint may take.
+They find each other through the variables of torch.distributed, which this program sets itself. The image needs only
+Python, and signals are forwarded without a launcher's own time limit for saving a checkpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PORT = 7777
 _GRACE_S = 30.0
-"""How long the others may take to end once one of them has failed."""
+"""Time for the others to end once one of them has failed."""
 _LOOK_S = 0.2
 
 
@@ -50,7 +50,7 @@ class Group:
             self._processes.append(subprocess.Popen(command, cwd=run.path, env={**common, **own}))
 
     def wait(self, stop: threading.Event, look: Callable[[], None]) -> int:
-        """Until all have ended, handing a stop on once, and looking now and then. Returns the first bad exit code."""
+        """Poll until all have ended, and forward a stop once. Returns the first non-zero exit code."""
         notified = False
         failed_at: float | None = None
         while any(process.poll() is None for process in self._processes):
@@ -61,7 +61,7 @@ class Group:
             if failed_at is None and self._code():
                 failed_at = time.monotonic()
             if failed_at is not None and time.monotonic() - failed_at > _GRACE_S:
-                break  # the others wait for one that is gone
+                break  # the others wait for a process that has ended
             look()
             if notified:
                 time.sleep(_LOOK_S)
@@ -73,13 +73,13 @@ class Group:
         return next((process.returncode for process in self._processes if process.returncode), 0)
 
     def kill(self) -> None:
-        """Leave none behind."""
+        """Kill the remaining processes."""
         for process in self._processes:
             process.kill()
             process.wait()
 
     def problem(self) -> TrainingProblem:
-        """Why the trainers failed, in their own words where they left any."""
+        """Why the trainers failed, from their own reports if there are any."""
         status = read_json(self._run.status) or {}
         found = status.get("problem") if status.get("state") == "failed" else None
         notes = [read_json(path) for path in sorted(self._run.path.glob(".problem-*.json"))]
@@ -87,7 +87,7 @@ class Group:
             if words:
                 return TrainingProblem(words["code"], words["message"], words.get("hint"))
         code = self._code()
-        if code == -9:  # SIGKILL: on a training instance that is the kernel's, out of memory
+        if code == -9:  # SIGKILL: on a training instance, the kernel sends it when out of memory
             hint = "Use an instance with more memory, a smaller batch, or an adapter instead of full training."
             return TrainingProblem("out_of_memory", "the trainer was killed, most likely because memory ran out", hint)
         return TrainingProblem(
@@ -96,7 +96,7 @@ class Group:
 
 
 def _rendezvous(hosts: Sequence[str], here: int, world: int, network: str | None) -> dict[str, str]:
-    """How the processes of all hosts find one another."""
+    """The variables by which the processes of all hosts find each other."""
     found = {
         "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(here),
         "MASTER_ADDR": os.environ.get("CLOUDTUNE_MASTER_ADDR", hosts[0] if len(hosts) > 1 else "127.0.0.1"),

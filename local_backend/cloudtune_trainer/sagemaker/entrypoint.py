@@ -1,9 +1,9 @@
-"""A run in a training container of Amazon SageMaker: ``/opt/ml`` on one side, a run folder on the other.
+"""The entry point of a training container of Amazon SageMaker: maps ``/opt/ml`` to a run folder.
 
-The container's program reads its hyperparameters and where its channels lie, makes a run folder of them, starts one
-trainer for each device of this host, and says what they say as log lines, which the job's metric definitions match. At
-the end the model lies in ``/opt/ml/model``; the reason of a failure in ``/opt/ml/output/failure``. SIGTERM (a stop, or
-a spot instance that is taken away) is handed on: the trainers keep a checkpoint, and what starts next goes on from it.
+The program reads the hyperparameters and the channels, creates a run folder, starts one trainer for each device of this
+host, and prints their reports as log lines, which the job's metric definitions match. At the end the model is in
+``/opt/ml/model``; the reason of a failure is in ``/opt/ml/output/failure``. SIGTERM (a stop, or a reclaimed spot
+instance) is forwarded: the trainers save a checkpoint, and the next start resumes from it.
 
 The layout is that of https://docs.aws.amazon.com/sagemaker/latest/dg/docker-basics.html (seen 2026-11-21). Standard
 library only: what the trainer needs may have to be installed first.
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PREFIX = "[cloudtune]"
-"""Begins every line that is meant for cloudtune."""
+"""Prefix of every line for cloudtune."""
 MODEL_VARIABLE = "CLOUDTUNE_MODEL"
-"""How whoever submitted the job calls its base model."""
+"""The submitter's name of the base model."""
 TERMINATED = 128 + signal.SIGTERM
 STOP_VARIABLE = "CLOUDTUNE_STOP_AFTER"
-"""Seconds after the container's start at which the trainer is to stop, as at its limit."""
+"""Seconds after the container's start at which the trainer stops, as at its time limit."""
 TOKEN_SECRET_VARIABLE = "CLOUDTUNE_HUB_TOKEN_SECRET"  # noqa: S105 - a name
-"""Names the secret that holds the hub's token."""
+"""The name of the secret with the hub's token."""
 _FAILURE_CHARS = 1024
-"""Longer reasons are cut by the service."""
+"""The service truncates longer reasons."""
 _KEPT = ("spec.json", "status.json", "events.jsonl", "metrics.jsonl")
 _LONGEST_LINE = 200_000
-"""Log events may have 256 KiB."""
+"""Log events can have up to 256 KiB."""
 
 
 class Tree:
-    """The container's folders. Making the object touches nothing."""
+    """The container's folders. Creating the object does not access the disk."""
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).absolute()
@@ -65,14 +65,14 @@ class Tree:
 
 @dataclass(frozen=True)
 class Setup:
-    """What the service says of this job and this host."""
+    """The service's description of this job and this host."""
 
     spec: dict[str, Any]
     """The trainer's spec.json, with absolute paths."""
     hosts: tuple[str, ...]
     host: str
     network: str | None = None
-    """The network interface that the hosts see one another through."""
+    """The network interface between the hosts."""
 
     @property
     def number(self) -> int:
@@ -95,14 +95,14 @@ def main() -> int:
         if stop_requested.is_set():
             return TERMINATED
         return _train(tree, run, setup, stop_requested, deadline)
-    except BaseException as error:  # noqa: BLE001 - whatever happens, the reason is told
+    except BaseException as error:  # noqa: BLE001 - any failure is reported
         traceback.print_exc()
         fail(tree, classify(error, run.log))
         return 1
 
 
 def read_setup(tree: Tree) -> Setup:
-    """What the service wrote into ``input/config``. Raises `TrainingProblem` where it does not fit together."""
+    """Read ``input/config``, which the service writes. Raises `TrainingProblem` if it is inconsistent."""
     given = read_json(tree.config / "hyperparameters.json")
     if not isinstance(given, dict):
         raise TrainingProblem("bad_spec", f"{tree.config / 'hyperparameters.json'} is missing or is not an object")
@@ -122,7 +122,7 @@ def _value(name: str, text: Any) -> Any:
 
 
 def _in_order(host: str) -> tuple[int, str]:
-    """algo-10 comes after algo-2."""
+    """Sort algo-10 after algo-2."""
     return len(host), host
 
 
@@ -152,7 +152,7 @@ def _placed(spec: dict[str, Any], tree: Tree) -> dict[str, Any]:
 
 
 def fetch_token() -> None:
-    """Let the hub's token be had from Secrets Manager, where the job says so: no request ever holds it."""
+    """Read the hub's token from Secrets Manager if the job names a secret: no request contains the token."""
     secret = os.environ.get(TOKEN_SECRET_VARIABLE)
     if not secret:
         return
@@ -166,7 +166,7 @@ def fetch_token() -> None:
 
 
 def _prepare(tree: Tree, run: RunFolder, setup: Setup) -> None:
-    """The run folder. Its checkpoints are the container's, which the service keeps in S3 and brings back."""
+    """Create the run folder. Its checkpoints are the container's, which the service saves to S3 and restores."""
     shutil.rmtree(run.path, ignore_errors=True)
     run.path.mkdir(parents=True)
     for folder in (tree.checkpoints, tree.model, tree.output):
@@ -193,7 +193,7 @@ def _train(tree: Tree, run: RunFolder, setup: Setup, stop_requested: threading.E
         lines.tell()
         lines.end()
         _keep(tree, run)
-    if code == 0:  # finished: a signal that comes from now on changes nothing, nor does one that came too late
+    if code == 0:  # finished: a later signal has no effect, nor has one that came too late
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if first:
             _deliver(tree, run)
@@ -205,16 +205,16 @@ def _train(tree: Tree, run: RunFolder, setup: Setup, stop_requested: threading.E
 
 
 def _keep(tree: Tree, run: RunFolder) -> None:
-    """The run's own story comes back beside the model."""
+    """Save the run's status and events beside the model."""
     for name in _KEPT:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(run.path / name, tree.output / name)
 
 
 def _deliver(tree: Tree, run: RunFolder) -> None:
-    """Put the model where the service takes it from. It remembers its base model by the name that it was given."""
+    """Move the model to the service's output folder. Its base model keeps the submitter's name."""
     if not run.model.is_dir():
-        return  # stopped by a limit before the first step
+        return  # stopped by a time limit before the first step
     shutil.copytree(run.model, tree.model, dirs_exist_ok=True)
     tuned = read_tuned(tree.model)
     if tuned["base"]["source"] == "config":
@@ -227,7 +227,7 @@ def _deliver(tree: Tree, run: RunFolder) -> None:
 
 
 def _add_server(folder: Path) -> None:
-    """What an endpoint needs to answer with this model: this very package, and what starts it."""
+    """Write the files that an endpoint needs for this model: this package, and its entry point."""
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
         target = folder / package.name / path.relative_to(package)
@@ -240,7 +240,7 @@ def _add_server(folder: Path) -> None:
 
 
 def fail(tree: Tree, problem: TrainingProblem) -> None:
-    """Write the reason of a failure: ``code: message``, and what to do."""
+    """Write the reason of a failure: ``code: message``, and the recommended action."""
     text = f"{problem.code}: {problem.message}"
     hint = f"\n{problem.hint}" if problem.hint else ""
     text = text[: _FAILURE_CHARS - len(hint)] + hint
@@ -250,7 +250,7 @@ def fail(tree: Tree, problem: TrainingProblem) -> None:
 
 
 class Deadline:
-    """Lets the trainer stop by itself, and save its model, before the service stops the container.
+    """Stops the trainer, so that it saves its model, before the service stops the container.
 
     The service's clock counts from the container's start, loading and installing included; the trainer's does not.
     """
@@ -261,13 +261,13 @@ class Deadline:
         self._at = clock() + after_s
 
     def look(self) -> None:
-        """Ask the trainer to stop once it is time."""
+        """Request the trainer's stop when the time is up."""
         if self._clock() >= self._at and not self._run.requested("expire"):
             self._run.ask("expire")
 
 
 class Lines:
-    """What the first trainer writes into its run folder, as lines of the job's log."""
+    """Copies the first trainer's reports from its run folder to the job's log."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
@@ -301,20 +301,20 @@ class Lines:
 
 
 def flat(metric: dict[str, Any], total_steps: int | None) -> dict[str, Any]:
-    """A metric's line as the job's metric definitions read it: ``{"step": 3, ..., "train:loss": 2.1}``."""
+    """A metrics line in the format of the job's metric definitions: ``{"step": 3, ..., "train:loss": 2.1}``."""
     line = {"time": metric["time"], "step": metric["step"], "total_steps": total_steps, "epoch": metric["epoch"]}
     return line | {f"{metric['split']}:{name}": value for name, value in metric["values"].items()}
 
 
 class Tail:
-    """Reads what is added to a file of JSON lines."""
+    """Follows a file of JSON lines."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
 
     def read(self) -> list[Any]:
-        """The whole lines that were added since; damaged ones are passed over."""
+        """The complete lines that were added since the last call; damaged ones are skipped."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -1,4 +1,4 @@
-"""What the trainer needs and the image does not have, installed with pip before it starts. Standard library only."""
+"""Installs the packages that the image lacks with pip before the trainer starts. Standard library only."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TOLD = 1500
 
 
 def install(spec: dict[str, Any]) -> None:
-    """Have pip bring what is missing. Raises ``not_installed`` where it cannot.
+    """Install missing packages with pip. Raises ``not_installed`` if this fails.
 
-    The pinned versions stand in ``requirements.txt`` beside the package. With ``CLOUDTUNE_REQUIREMENTS=image`` the
-    image's own versions are taken as they are: for images that were made for it, and where no index can be reached.
+    The pinned versions are in ``requirements.txt`` beside the package. With ``CLOUDTUNE_REQUIREMENTS=image`` the
+    image's own versions are used: for images that were built for this, and if no package index is reachable.
     """
     file = Path(__file__).resolve().parents[2] / REQUIREMENTS
     if os.environ.get("CLOUDTUNE_REQUIREMENTS") == "image" or not file.is_file():

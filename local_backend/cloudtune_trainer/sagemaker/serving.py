@@ -1,9 +1,9 @@
-"""A tuned model behind an endpoint, in AWS's Hugging Face inference image: the functions that it looks for.
+"""Inference with a tuned model on an endpoint, in AWS's Hugging Face inference image: the functions that it calls.
 
-The model's archive holds this package under ``code/`` (`entrypoint` puts it there), so that an endpoint answers with
-the very code that answers on a laptop. A body is a conversation, ``{"messages": [...], "max_tokens": 64}``, or TGI's
-``{"inputs": "...", "parameters": {"max_new_tokens": 64}}``; ``"base": true`` asks the base model instead, to compare;
-``"stream": true`` gives server-sent events, OpenAI's chunks or TGI's tokens, with the answer's end in the last.
+The model's archive contains this package under ``code/`` (`entrypoint` puts it there), so that an endpoint runs the
+same code as a laptop. A body is a conversation, ``{"messages": [...], "max_tokens": 64}``, or TGI's
+``{"inputs": "...", "parameters": {"max_new_tokens": 64}}``; ``"base": true`` uses the base model instead, to compare;
+``"stream": true`` returns server-sent events, OpenAI's chunks or TGI's tokens, with the finish reason in the last.
 Functions: huggingface.co/docs/sagemaker/inference, user-defined code (seen 2026-11-21).
 """
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 BASE_VARIABLE = "CLOUDTUNE_BASE"
-"""Where the base model lies in the container, if it is neither in the archive nor on the hub."""
+"""The path of the base model in the container, if it is neither in the archive nor on the hub."""
 TRUST_VARIABLE = "CLOUDTUNE_TRUST_REMOTE_CODE"
-"""Set to 1, it lets code that comes with the model run. Whoever deploys the model decides; the archive cannot."""
+"""If 1, the model's own code can run. Only the deployment can set this; the archive cannot."""
 START = '''"""What the inference image looks for."""
 
 import os
@@ -43,7 +43,7 @@ class BadRequest(ValueError):
 
 
 class Server:
-    """The tuned model, and its base once that is asked for."""
+    """The tuned model, and its base model, loaded at the first use."""
 
     def __init__(self, folder: Path, *, trust_remote_code: bool = False) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class Server:
         return Model.open(self._folder, base=base, trust_remote_code=self._trust_remote_code)
 
     def parts(self, body: dict[str, Any]) -> Iterator[bytes]:
-        """The answer in the form of the question: whole, or with ``"stream": true`` in events as the model writes."""
+        """The answer in the format of the request: whole, or with ``"stream": true`` in events during generation."""
         return _parts(self._model(base=bool(body.get("base"))), body)
 
     def _model(self, *, base: bool) -> Any:
@@ -68,7 +68,7 @@ class Server:
 
 
 class SharedServer:
-    """A base model, and the adapters of several jobs on it: each is asked by its name, the base by none."""
+    """A base model with the adapters of several jobs. A request names an adapter, or none for the base model."""
 
     def __init__(self, folder: Path) -> None:
         from cloudtune_trainer.multi_adapter import MultiAdapterModel
@@ -76,11 +76,11 @@ class SharedServer:
         self._base = MultiAdapterModel(folder)
 
     def add(self, name: str, folder: Path) -> None:
-        """Load an adapter; one of that name that is loaded stays."""
+        """Load an adapter, unless one of that name is loaded."""
         self._base.add(name, folder)
 
     def keep(self, names: Iterable[str]) -> None:
-        """Let go of all others."""
+        """Unload all other adapters."""
         for name in self._base.names - set(names):
             self._base.remove(name)
 
@@ -90,14 +90,14 @@ class SharedServer:
 
 
 def model_fn(model_dir: str, context: Any = None) -> Server:
-    """Load the model of that folder. The image calls it once for each of its processes."""
+    """Load the model of that folder. The image calls this once in each of its processes."""
     return Server(_settled(Path(model_dir)), trust_remote_code=os.environ.get(TRUST_VARIABLE) == "1")
 
 
 def transform_fn(model: Server, data: Any, content_type: str, accept: str, context: Any = None) -> str:
     """Answer one request: 400 with a message if the request is wrong.
 
-    TorchServe's images send each part as it comes; those of Hugging Face send all of them at the end. Hugging Face's
+    TorchServe's images send each part at once; those of Hugging Face send all of them at the end. Hugging Face's
     handler calls this without a context, and answers any exception with a 400 and its message. Others pass the
     context, and answer an exception with a 500 (aws/sagemaker-inference-toolkit, transformer.py, seen 2026-11-29).
     """
@@ -141,7 +141,7 @@ def read_body(data: Any, content_type: str) -> dict[str, Any]:
 
 
 def _sender(context: Any) -> Callable[[str], None] | None:
-    """What sends a part before the answer's end, where the server has such: TorchServe."""
+    """The function that sends a part before the end, if the server has one (TorchServe)."""
     requests = getattr(context, "request_ids", None)
     if not requests:
         return None
@@ -202,7 +202,7 @@ def _chat(said: Any) -> dict[str, Any]:
 
 
 def _chat_event(part: Any) -> dict[str, Any]:
-    """A piece of text, or the answer that they make: its reason and its count."""
+    """An event for a chunk of text, or for the whole answer with its finish reason and token count."""
     if isinstance(part, str):
         choice = {"index": 0, "delta": {"role": "assistant", "content": part}, "finish_reason": None}
         return {"object": "chat.completion.chunk", "choices": [choice]}
@@ -217,7 +217,7 @@ def _token_event(part: Any) -> dict[str, Any]:
 
 
 def _settled(folder: Path) -> Path:
-    """The model's folder, whose note says where its base lies here. The one that is given may not be written to."""
+    """A model folder whose ``tuned.json`` has the base's path in the container. The original may be read-only."""
     tuned = read_tuned(folder)
     base = os.environ.get(BASE_VARIABLE)
     if tuned["base"]["source"] == "hub" or not (base or (folder / "base").is_dir()):

@@ -1,1 +1,1 @@
-"""What back ends import to plan, package and read a run of the trainer. No torch."""
+"""Functions for back ends that plan, package and read a run of the trainer. Does not import torch."""

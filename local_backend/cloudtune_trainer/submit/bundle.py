@@ -1,7 +1,8 @@
-"""The job's code: the trainer's package, what starts it, and pinned requirements, as one archive that runs anywhere.
+"""The job's code as one archive: the trainer's package, its entry point, and pinned requirements.
 
-The same files give the same bytes, whatever machine packs them: so the archive is known by its hash, is uploaded once,
-and a plan says exactly what will run. The trainer imports nothing of cloudtune; it is taken as files, not imported.
+The same files give the same bytes on every machine. The archive is therefore identified by its hash, is uploaded once,
+and a plan names exactly the code that will run. The trainer imports nothing of cloudtune; its files are copied, not
+imported.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ENTRY = "train.py"
 REQUIREMENTS = "requirements.txt"
 _PACKAGE = "cloudtune_trainer"
 _LEFT_OUT = "submit"
-"""The part that back ends import; a run needs none of it."""
+"""The part that back ends import; a run does not need it."""
 _START = '''"""Starts the trainer that lies beside this file, wherever it was started from."""
 
 import os
@@ -42,13 +43,13 @@ class Bundle(NamedTuple):
 
 @cache
 def bundle() -> Bundle:
-    """Pack the trainer that is installed here."""
+    """Pack the installed trainer."""
     content = pack(files())
     return Bundle(content, hashlib.sha256(content).hexdigest())
 
 
 def files() -> dict[str, bytes]:
-    """Every file of the archive, by its name in it."""
+    """Every file of the archive, by its name."""
     trainer = Path(__file__).parents[1]
     found = {
         ENTRY: _START.encode(),
@@ -62,7 +63,7 @@ def files() -> dict[str, bytes]:
 
 
 def pack(contents: dict[str, bytes]) -> bytes:
-    """A .tar.gz in which nothing depends on the machine: no times, no owners, and stored as it is.
+    """A .tar.gz that does not depend on the machine: no times, no owners, uncompressed.
 
     Compression would save little, and its result differs between versions of zlib.
     """

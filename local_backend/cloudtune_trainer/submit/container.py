@@ -1,8 +1,8 @@
-"""A training container of Amazon SageMaker as its program sees it: the folders of /opt/ml, variables, signals.
+"""An emulated training container of Amazon SageMaker: the folders of /opt/ml, variables, signals.
 
-The program that a job brings is started in a process, with a tree of its own in the place of ``/opt/ml``: an entry
-point has that path replaced, programs ask ``SAGEMAKER_BASE_DIR``. Several instances are several processes. The layout,
-the variables and the 120 seconds between SIGTERM and SIGKILL are the service's
+The job's program runs in a process, with its own folder in place of ``/opt/ml``: in an entry point the path is
+replaced, programs read ``SAGEMAKER_BASE_DIR``. Several instances are several processes. The layout, the variables and
+the 120 seconds between SIGTERM and SIGKILL are the service's
 (https://docs.aws.amazon.com/sagemaker/latest/dg/docker-basics.html, seen 2026-11-21).
 """
 
@@ -38,19 +38,19 @@ _SHARED_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "HF_HOME", "HF_HUB_CACHE",
     "HF_HUB_OFFLINE", "HF_TOKEN",
 )  # fmt: skip
-"""All that a container takes from the machine around it here."""
+"""The environment variables that a container inherits from this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerJob:
-    """What CreateTrainingJob says of the containers, with everything out of S3 on this machine's disk."""
+    """The container settings of CreateTrainingJob, with all files from S3 on this machine's disk."""
 
     name: str
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, str] = field(default_factory=dict)
     """Channel -> a folder with its files, or one file."""
     entrypoint: Sequence[str] = ()
-    """ContainerEntrypoint. Without it the job is in script mode: ``source`` is unpacked, and its program started."""
+    """ContainerEntrypoint. Without it the job uses script mode: ``source`` is unpacked, and its program started."""
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
@@ -58,11 +58,11 @@ class ContainerJob:
     instance_type: str = "ml.m5.large"
     instances: int = 1
     python: str = sys.executable
-    """The interpreter that the image would have."""
+    """The interpreter in place of the image's."""
 
 
 class Containers:
-    """The containers of one job: made whole by ``prepare``, then started, followed, stopped."""
+    """The containers of one job: created by ``prepare``, then started, followed, stopped."""
 
     def __init__(self, job: ContainerJob, root: Path) -> None:
         self.job = job
@@ -74,17 +74,17 @@ class Containers:
         self._port: socket.socket | None = None
 
     def tree(self, host: str = "algo-1") -> Tree:
-        """What that host sees as /opt/ml."""
+        """The folder that replaces /opt/ml on that host."""
         return Tree(self.root / host / "ml")
 
     def log(self, host: str = "algo-1") -> Path:
-        """What that host's program writes to its standard output and error."""
+        """The standard output and error of that host's program."""
         return self.root / host / "log.txt"
 
     # -- before ------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the trees. Checkpoints that are to be there at the start are put into them afterwards."""
+        """Create the folders. Initial checkpoints are copied into them afterwards."""
         for host in self.hosts:
             tree = self.tree(host)
             for folder in (tree.config, tree.channels, tree.model, tree.output, tree.checkpoints):
@@ -124,7 +124,7 @@ class Containers:
 
     def start(self) -> None:
         """Start the program on every host."""
-        # The hosts' names are known to no resolver here, and other jobs may meet on the usual port.
+        # The hosts' names do not resolve here, and other jobs may use the usual port.
         self._port = hold_port()
         port = str(self._port.getsockname()[1])
         meeting = {"CLOUDTUNE_MASTER_ADDR": "127.0.0.1", "CLOUDTUNE_MASTER_PORT": port}
@@ -141,7 +141,7 @@ class Containers:
     def poll(self) -> int | None:
         """The exit status once all hosts have ended: that of the first to fail, else 0.
 
-        After the grace nothing is left alive.
+        No process remains after the grace period.
         """
         if self._stopped_at is not None and time.monotonic() - self._stopped_at > GRACE_S:
             self.kill()
@@ -149,7 +149,7 @@ class Containers:
         if self._failed is None:
             self._failed = next((code for code in codes if code), None)
         if self._failed is not None and None in codes:
-            self.stop()  # a job whose one host fails fails: the others are not let run on
+            self.stop()  # a job fails if one host fails: the others are stopped
         if None in codes:
             return None
         if self._port is not None:
@@ -175,14 +175,14 @@ class Containers:
     # -- after -------------------------------------------------------------------------------------------------------
 
     def failure(self) -> str:
-        """What the program says of its failure, cut as the service cuts it."""
+        """The program's failure message, truncated as by the service."""
         for host in self.hosts:
             with contextlib.suppress(FileNotFoundError):
                 return self.tree(host).failure.read_text(encoding="utf-8", errors="replace")[:FAILURE_CHARS]
         return ""
 
     def pack(self, to: Path) -> dict[str, Path]:
-        """``model.tar.gz`` and ``output.tar.gz`` in that folder, of what there is. All hosts' files lie together."""
+        """Write ``model.tar.gz`` and ``output.tar.gz``, if there are files, with the files of all hosts."""
         to.mkdir(parents=True, exist_ok=True)
         made = {}
         for name in ("model", "output"):
@@ -232,7 +232,7 @@ class Containers:
 
 
 def pack(folders: Sequence[Path], to: Path) -> None:
-    """A .tar.gz of what lies in the folders, in place at once."""
+    """Write a .tar.gz of the folders' contents atomically."""
     aside = to.with_name(f".{to.name}.partial")
     with tarfile.open(aside, "w:gz", compresslevel=1) as archive:
         for folder in folders:
@@ -242,7 +242,7 @@ def pack(folders: Sequence[Path], to: Path) -> None:
 
 
 def _bring(source: Path, to: Path) -> None:
-    """A channel's files, linked where the disk can: a channel may hold gigabytes of weights."""
+    """Copy a channel's files, as links if supported: a channel may have gigabytes of weights."""
     to.mkdir(parents=True, exist_ok=True)
     if source.is_file():
         _link(str(source), str(to / source.name))
@@ -258,7 +258,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _write_interpreter(folder: Path, python: str) -> None:
-    """``python3`` as the image would have it: a link would lose a virtual environment."""
+    """Create the image's ``python3`` as a script: a link would lose a virtual environment."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("python", "python3"):
         path = folder / name

@@ -1,8 +1,8 @@
-"""Looks after the containers of one job on this machine, as the service does in its own: ``... FOLDER``, detached.
+"""Supervises the containers of one job on this machine, in place of the service: ``... FOLDER``, detached.
 
-The folder holds ``request.json``, the body of CreateTrainingJob with ``file:`` addresses in the place of ``s3:``. What
-DescribeTrainingJob would say is written into ``status.json``, aside and then renamed, in the service's own words; the
-model is packed where ``OutputDataConfig`` says. A file called ``stop`` asks it to stop. Standard library only.
+The folder contains ``request.json``, the body of CreateTrainingJob with ``file:`` URLs instead of ``s3:``. The job's
+state is written atomically to ``status.json``, with the values of DescribeTrainingJob; the model is packed at the path
+in ``OutputDataConfig``. A file ``stop`` requests a stop. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REQUEST, STATUS, STOP, LOCK = "request.json", "status.json", "stop", "lock"
 PYTHON = "python.txt"
-"""In the folder: the interpreter that the image would have."""
+"""A file in the folder that names the interpreter in place of the image's."""
 _LOOK_S = 0.1
 _INSTANCES = 1
 
@@ -62,7 +62,7 @@ class Service:
         )
 
     def run(self) -> None:
-        """From the start to the end."""
+        """Supervise the job to its end."""
         try:
             self.tell("InProgress", "Downloading")
             self.containers.prepare()
@@ -75,14 +75,14 @@ class Service:
             self.containers.start()
             code, ended = self._follow()
             self._finish(code, ended)
-        except Exception as error:  # noqa: BLE001 - whatever happens, the job must not look as if it went on
+        except Exception as error:  # noqa: BLE001 - after any error, the job must not look active
             traceback.print_exc()
             self._fail(f"InternalServerError: {type(error).__name__}: {error}")
         finally:
             self.containers.kill()
 
     def _keep_checkpoints(self) -> None:
-        """What the service would keep in S3 and bring back lies there at once."""
+        """Checkpoints go directly to the folder that replaces S3."""
         uri = (self.request.get("CheckpointConfig") or {}).get("S3Uri")
         if uri is None:
             return
@@ -92,7 +92,7 @@ class Service:
         seen.symlink_to(kept, target_is_directory=True)
 
     def _follow(self) -> tuple[int, str]:
-        """Until the containers have ended. How: ``Completed``, or who stopped them."""
+        """Wait until the containers have ended. Returns ``Completed``, or the reason of the stop."""
         limit = (self.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400)
         begun, ended = time.monotonic(), "Completed"
         while (code := self.containers.poll()) is None:
@@ -124,7 +124,7 @@ class Service:
         self.tell("Failed", "Failed")
 
     def tell(self, status: str, secondary: str) -> None:
-        """A new standing."""
+        """Write a new status."""
         moment = now()
         transitions = self.status.setdefault("SecondaryStatusTransitions", [])
         if transitions:
@@ -135,7 +135,7 @@ class Service:
 
 
 def path_of(uri: str) -> Path:
-    """Where a ``file:`` address points. Raises ValueError for any other."""
+    """The path of a ``file:`` URL. Raises ValueError for any other URL."""
     parts = urlsplit(uri)
     if parts.scheme != "file":
         raise ValueError(f"{uri} is not on this machine")
@@ -143,9 +143,9 @@ def path_of(uri: str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Take the job in that folder on, unless somebody has, and look after it in a process of its own.
+    """Start the supervising process of the job in that folder, unless it is running.
 
-    When this returns, the job is seen to be looked after.
+    On return, the job is visible as supervised.
     """
     (name,) = sys.argv[1:] if arguments is None else arguments
     folder = Path(name)
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     service.tell("InProgress", "Starting")
     sys.stdout.flush()
     if os.fork():
-        return 0  # the child holds the lock on
+        return 0  # the child keeps the lock
     service.run()
     os._exit(0)
 

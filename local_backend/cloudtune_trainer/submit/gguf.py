@@ -1,4 +1,4 @@
-"""The head of a GGUF file: what kind of model it holds, read without any library. See the GGUF specification, v3."""
+"""Reads the header of a GGUF file, which describes the model, without any library. See the GGUF specification, v3."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _SCALARS = {
 _STRING, _ARRAY = 8, 9
 _LONGEST = 1 << 24
 _MOST_ITEMS = 1 << 22
-"""Strings and arrays in all arrays together. The largest vocabularies have a quarter of a million."""
+"""Limit of strings and arrays in all arrays together. The largest vocabularies have a quarter of a million."""
 _MOST_ENTRIES = 1 << 18
 _DEEPEST = 4
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """Its metadata, arrays as their lengths only, and ``parameters``, the number of weights. Raises ValueError."""
+    """The metadata, with only the lengths of arrays, and ``parameters``, the number of weights. Raises ValueError."""
     with open_regular(path) as file:
         return _Head(file, path.stat().st_size).read()
 
 
 class _Head:
-    """A reader that stays within the file, and within bounds that no real model comes near."""
+    """A reader that stays within the file, and within limits far above those of real models."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file = file
@@ -89,7 +89,7 @@ class _Head:
         if dimensions > 8:
             raise ValueError("a tensor has too many dimensions")
         shape = self._unpack(f"<{dimensions}Q")
-        self._unpack("<IQ")  # its type and place
+        self._unpack("<IQ")  # its type and offset
         return math.prod(shape)
 
     def _string(self) -> str:

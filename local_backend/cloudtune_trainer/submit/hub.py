@@ -1,7 +1,7 @@
-"""The model hub, as far as planning needs it: what its local cache holds, and whether an id exists there.
+"""The parts of the model hub that planning needs: the local cache, and whether an id exists.
 
-Reads only: what is missing is fetched by the trainer, when its turn has come. A token is taken from HF_TOKEN, sent to
-the hub and kept nowhere.
+Read-only: the trainer downloads missing files when it runs. A token is read from HF_TOKEN, sent to the hub and never
+stored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST = 10_000_000
 
 
 class HubError(Exception):
-    """The hub does not have it, or cannot be asked; ``advice`` says what to do."""
+    """The hub does not have the model, or is not reachable; ``advice`` is the recommended action."""
 
     def __init__(self, message: str, advice: str) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class HubError(Exception):
 
 
 def cache_folder() -> Path:
-    """Where the hub's own library keeps what it fetched."""
+    """The cache folder of the hub's own library."""
     chosen = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -41,7 +41,7 @@ def cache_folder() -> Path:
 
 
 def cached_snapshot(name: str, revision: str | None) -> Path | None:
-    """The folder of that model's files in the cache, named by its commit; None if it is not there."""
+    """The folder of that model's files in the cache, named by its commit; None if missing."""
     folder = cache_folder() / f"models--{name.replace('/', '--')}"
     wanted = revision or "main"
     if not re.fullmatch(r"[0-9a-f]{40}", wanted):
@@ -56,7 +56,7 @@ def cached_snapshot(name: str, revision: str | None) -> Path | None:
 
 
 def look_up(name: str, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """The commit that the id stands for now, and the model's config.json. Raises HubError."""
+    """The current commit of the id, and the model's config.json. Raises HubError."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         raise HubError("the hub is disabled (HF_HUB_OFFLINE is set)", "use a model folder or a .gguf file")
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
@@ -77,7 +77,7 @@ def _get(url: str, name: str) -> dict[str, Any]:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
             document = json.loads(answer.read(_LARGEST))
     except urllib.error.HTTPError as error:
-        error.close()  # it is the answer, too, and holds its connection
+        error.close()  # the error is also the response, and holds its connection
         raise _refused(error.code) from error
     except (OSError, ValueError, RecursionError, HTTPException) as error:
         reason = getattr(error, "reason", error)

@@ -1,4 +1,4 @@
-"""What a run produced: found on disk, asked for answers, taken away. The heavy imports happen inside the calls."""
+"""The model of a run: find it, run inference, export it. Large packages are imported inside the functions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NEEDS = ("torch", "transformers", "peft", "accelerate", "safetensors")
 
 
 class Answering:
-    """Tuned models, loaded to answer in this process. The last one stays loaded: mostly the next question is for it."""
+    """Tuned models for inference in this process. The last one used stays loaded."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Answering:
     def generate(
         self, model: TunedModel, prompts: Sequence[Prompt], options: GenerateOptions | None
     ) -> Iterator[Generation]:
-        """Answers in order. What can be refused is refused before the first is asked for."""
+        """Answers in order. All requests are validated before the first one runs."""
         options = options or GenerateOptions()
         check_generation(prompts, options)
         folder = _folder_of(model)
@@ -68,14 +68,14 @@ class Answering:
         key = (str(folder), base, trust_remote_code)
         with self._lock:
             if self._last is None or self._last[0] != key:
-                self._last = None  # let go of the old one first: two may not fit into memory
+                self._last = None  # unload the old one first: two may not fit into memory
                 with quietly():
                     self._last = (key, open_model(folder, base=base, trust_remote_code=trust_remote_code))
             return self._last[1]
 
 
 def export(model: TunedModel, to: Path, *, merged: bool) -> list[Path]:
-    """The adapter, or the merged weights, in a new folder."""
+    """Export the adapter, or the merged weights, to a new folder."""
     folder = _folder_of(model)
     if merged:
         _need()
@@ -94,7 +94,7 @@ def _folder_of(model: TunedModel) -> Path:
 
 
 def missing_here() -> list[str]:
-    """What the trainer needs and this interpreter lacks. Imports nothing."""
+    """The trainer's packages that this interpreter lacks. Imports nothing."""
     return [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
 
@@ -109,7 +109,7 @@ def _need() -> None:
 
 @contextlib.contextmanager
 def _translate_errors(folder: Path | None = None) -> Iterator[None]:
-    """Translate the errors of the trainer's code. ``folder`` is where it writes, if it does."""
+    """Convert the errors of the trainer's code. ``folder`` is its output folder, if any."""
     try:
         yield
     except TrainingProblem as error:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def take_lock(path: Path, patience: float = 0.3) -> int | None:
     """Hold that lock until the descriptor is closed or the process ends; None if another holds it.
 
-    ``patience`` outlasts those who merely look whether it is held.
+    ``patience`` is longer than the checks of processes that only test the lock.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + patience
@@ -33,7 +33,7 @@ def take_lock(path: Path, patience: float = 0.3) -> int | None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds that lock. Writes nothing."""
+    """Whether a process holds that lock. Writes nothing."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -52,7 +52,7 @@ def parsed(line: str) -> tuple[str, dict[str, Any]] | None:
 
 
 def read_metrics(line: str) -> Measured | None:
-    """The metrics of a line, or None where it has none."""
+    """The metrics of a line, or None if it has none."""
     found = parsed(line)
     if found is None or found[0] != "metrics":
         return None
@@ -77,7 +77,7 @@ def to_metrics(lines: Iterable[tuple[str, str]]) -> list[Metric]:
 
 
 def to_events(found: Iterable[Event]) -> list[Event]:
-    """Replace each log line of the trainer by the event that it reports; lines with metrics are left out.
+    """Replace each log line of the trainer with the event that it reports; lines with metrics are omitted.
 
     Lines of other programs stay, with level ``debug``.
     """

@@ -1,7 +1,7 @@
-"""Finds the base model that a spec names, and what can be known of it without torch.
+"""Finds the base model that a spec names, and reads its properties without torch.
 
-A name is a folder as transformers writes it, a .gguf file (or a folder with just one), a .json file that describes a
-small model to be built, or an id on the hub, looked for in the local cache first.
+A name is a folder in transformers' format, a .gguf file (or a folder with only one), a .json file that describes a
+small model to build, or an id on the hub, which is searched in the local cache first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
-"""A branch, a tag or a commit. It becomes part of a path in the cache and of an address of the hub."""
+"""A branch, a tag or a commit. It becomes part of a path in the cache and of a URL of the hub."""
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "spiece.model")
 _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "thoughts": ("reasoning_content",),
@@ -33,12 +33,12 @@ _SHOWN_BY: dict[str, tuple[str, ...]] = {
     "tool_errors": ("is_error",),
     "parallel_tool_calls": ("parallel_tool_calls",),
 }
-"""Features of rows that a chat template shows if it has one of these words."""
+"""Features of rows that a chat template renders if it contains one of these words."""
 _LARGEST_TEMPLATE = 16 << 20
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a base model."""
+    """The properties of a base model."""
 
     source: str
     """folder, gguf, hub or config."""
@@ -46,21 +46,21 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """An absolute path, or the hub's id."""
     revision: str | None = None
     fingerprint: str = ""
-    """Changes when the model does: a hash of small files and of samples of large ones, or the hub's commit."""
+    """Changes with the model: a hash of small files and of samples of large ones, or the hub's commit."""
     weights: str | None = None
-    """Of a folder, the fingerprint of its configuration and weights only: see `cloudtune_trainer.fingerprint`."""
+    """For a folder, the fingerprint of its configuration and weights only: see `cloudtune_trainer.fingerprint`."""
     context_length: int | None = None
     vocab_size: int | None = None
     chat_template: bool | None = None
     shown: list[str] = []
-    """Which features of rows (see ``data.losses``) the chat template writes out: tools, thoughts, names."""
+    """The features of rows (see ``data.losses``) that the chat template renders: tools, thoughts, names."""
     parameters: int | None = None
     modules: list[str] = []
-    """Layers with a matrix of weights, as their paths end behind the number of the block: ``self_attn.q_proj``."""
+    """Layers with a weight matrix, as their paths after the number of the block: ``self_attn.q_proj``."""
 
 
 def find_model(name: str, *, revision: str | None = None) -> ModelFacts:
-    """The model of that name. Reads the disk, and the hub where needed. Raises SpecError with what to do."""
+    """The model of that name. Reads the disk, and the hub if needed. Raises SpecError with a hint."""
     if revision is not None and not _REVISION.fullmatch(revision):
         raise _unknown(f"{revision[:100]!a} is not the name of a revision", "name a branch, a tag or a commit")
     try:
@@ -142,7 +142,7 @@ def _of_template(template: str) -> dict[str, Any]:
 
 
 def _of_weights(weights: list[Path]) -> dict[str, Any]:
-    """Counted in the heads of the safetensors files; nothing is known of others without loading them."""
+    """Counted from the headers of safetensors files; None for other formats, which would have to be loaded."""
     total, modules = 0, set[str]()
     for file in weights:
         if file.suffix != ".safetensors":

@@ -1,7 +1,7 @@
-"""What the trainer that cloudtune brings is told: one ``spec.json`` out of a JobSpec, wherever that trainer runs. Pure.
+"""Creates the ``spec.json`` of cloudtune's own trainer from a JobSpec. Pure.
 
-Shared by the back ends that run it (on this machine, in a cloud's container), so that the same spec is the same
-training: the same defaults, each with its source, the same refusals.
+The back ends that run this trainer (on this machine, in a cloud's container) share this module, so that the same spec
+gives the same training: the same defaults, each with its source, and the same errors.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from cloudtune.spec import JobSpec
 
 RUN_SPEC_VERSION = 2
-"""Of ``spec.json``; the trainer refuses any other."""
+"""The version of ``spec.json``; the trainer refuses any other."""
 FORMAT = "cloudtune"
-"""The format of rows that it reads: canonical records."""
+"""The format of the trainer's rows: canonical records."""
 TRAINED = methods_of(*TRAINER_TASKS)
 DEFAULT_ADAPTER = "lora"
 DEFAULT_MAX_LENGTH = 1024
@@ -49,24 +49,24 @@ _HYPERPARAMETERS: dict[str, Any] = {
     "precision": "auto",
     "gradient_checkpointing": False,
 }
-"""Those whose default depends on nothing; None means without."""
+"""Fields with a constant default; None means unset."""
 _NOT_READ = ("images", "videos", "parts")
-"""Features of rows (see ``data.losses``) that the trainer does not take."""
+"""Features of rows (see ``data.losses``) that the trainer does not support."""
 _SELDOM_SHOWN = ("thoughts", "tools", "names", "tool_errors", "parallel_tool_calls")
-"""Those that reach the model only where its chat template writes them out."""
+"""Features that reach the model only if its chat template renders them."""
 _DIALOGUES = ("chat", "preference")
-"""Kinds of rows that the chat template writes out."""
+"""Kinds of rows that the chat template renders."""
 
 
 class Choices:
-    """Picks each value from the first that names it, and remembers who it was."""
+    """Picks each value from the first source that sets it, and records that source."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self.settings: list[Setting] = []
 
     def pick(self, field: str, given: Any, default: Any, why: str | None = None) -> Any:
-        """The spec's value, or else the default."""
+        """The spec's value, or the default."""
         value = default if given is None else given
         if value is not None:
             value = list(value) if isinstance(value, tuple) else value
@@ -74,7 +74,7 @@ class Choices:
         return value
 
     def note(self, field: str, value: Any, source: str) -> None:
-        """A value that somebody else has picked."""
+        """A value that was picked elsewhere."""
         self.settings.append(Setting(field=field, value=value, source=source))
 
     def _why(self, why: str | None) -> str:
@@ -91,8 +91,8 @@ def run_spec(
 ) -> dict[str, Any]:
     """The trainer's ``spec.json``.
 
-    ``model`` is what is known of the base model (source, path, revision, context_length), ``data`` where the trainer
-    will find each split, and ``own`` what the back end says in its own words (device, threads, log_every ...).
+    ``model`` has the properties of the base model (source, path, revision, context_length), ``data`` the path of each
+    split for the trainer, and ``own`` the back end's own settings (device, threads, log_every ...).
     """
     spec = request.spec
     loss_on = "all" if METHODS[spec.method.name].every_token else "assistant"
@@ -146,8 +146,8 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
     values["learning_rate"] = pick("learning_rate", rate, f"default of {choices.backend} for {by}")
     length = default_length(model)
     values["max_length"] = pick("max_length", length, f"derived: at most {DEFAULT_MAX_LENGTH}, and the model's context")
-    # Packing turns `batch_size` from rows into full sequences: few, large steps. That is right for running text, but a
-    # few hundred short dialogues would be over in two steps and nothing learnt; there it must be asked for.
+    # With packing, `batch_size` counts full sequences instead of rows: few, large steps. This suits running text, but a
+    # few hundred short dialogues would be done in two steps and learn nothing; for them it must be set in the spec.
     packs = METHODS[method].every_token and ADAPTERS[adapter].can_pack
     why = "records of running text are joined" if packs else "a step is `batch_size` rows"
     values["packing"] = pick("packing", packs, f"default of {choices.backend} for {method}: {why}")
@@ -155,7 +155,7 @@ def _hyperparameters(request: PlanRequest, choices: Choices, adapter: str, model
 
 
 def default_length(model: Mapping[str, Any]) -> int:
-    """``max_length`` where the spec gives none."""
+    """``max_length`` if the spec sets none."""
     return min(model.get("context_length") or DEFAULT_MAX_LENGTH, DEFAULT_MAX_LENGTH)
 
 
@@ -171,7 +171,7 @@ def _validation(request: PlanRequest, choices: Choices) -> dict[str, Any]:
 
 
 def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Mapping[str, Any]) -> list[Problem]:
-    """How the spec and its rows do not fit the model and the trainer: errors and warnings."""
+    """Errors and warnings about the spec and its rows for this model and the trainer."""
     length, context = document["hyperparameters"]["max_length"], model.get("context_length")
     found = []
     if context and length > context:
@@ -195,7 +195,7 @@ def model_problems(request: PlanRequest, document: Mapping[str, Any], model: Map
 
 
 def _strange_targets(request: PlanRequest, modules: Sequence[str]) -> list[Problem]:
-    """Adapter targets that the model has no module for; as peft reads them, a name is the end of a module's path."""
+    """Adapter targets without a module in the model; as in peft, a name is the end of a module's path."""
     targets = request.spec.adapter.targets if request.spec.adapter else None
     if not modules or not isinstance(targets, tuple):
         return []
@@ -230,12 +230,12 @@ def _long_rows(split: str, chars: int, length: int) -> Problem:
 
 
 def warning(code: str, field: str, message: str, fix: str) -> Problem:
-    """A problem that does not stand in the way."""
+    """A warning."""
     return Problem(code=code, field=field, message=message, severity="warning", fix=fix)
 
 
 def unsupported_features() -> dict[str, str]:
-    """Features of specs that the trainer does not have -> why."""
+    """Features of specs that the trainer does not support -> why."""
     reasons = {}
     for feature in spec_features():
         kind, _, name = feature.partition(":")
@@ -245,7 +245,7 @@ def unsupported_features() -> dict[str, str]:
 
 
 def contradictions(spec: JobSpec, backend: str) -> list[Problem]:
-    """What does not fit together in the values that the spec asks for, portably and in that back end's own words."""
+    """Inconsistent values in the spec and in that back end's own settings."""
     found = [*_of_adapter(spec), *_of_method(spec), *misused(spec, backend)]
     return [*found, *_of_validation(spec), *_of_batches(spec)]
 
@@ -311,9 +311,9 @@ def _of_batches(spec: JobSpec) -> Iterator[Problem]:
 
 
 def row_limit(spec: JobSpec, model: dict[str, Any]) -> RowLimit | None:
-    """How long a row may be before the trainer cuts it, where the model's tokenizer lies at hand.
+    """The row length at which the trainer truncates, if the model's tokenizer is available.
 
-    Running text (cpt) is cut into sequences anyway, and nothing of it is lost.
+    Running text (cpt) is split into sequences, without loss.
     """
     cut = not METHODS[spec.method.name].every_token
     if not cut or model["source"] != "folder" or not Path(model["path"], "tokenizer.json").is_file():

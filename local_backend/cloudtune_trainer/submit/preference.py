@@ -1,4 +1,4 @@
-"""What cloudtune's own trainer is told of preference methods: terms, defaults, and what does not fit. Pure."""
+"""Settings of preference methods for cloudtune's own trainer: terms, defaults, and validation. Pure."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MARGIN = {"simpo": 1.0}
 
 
 class PreferenceOverrides(Part):
-    """``overrides.<back end>.preference``: what a spec cannot say portably, since no vendor's service offers it."""
+    """``overrides.<back end>.preference``: settings without a portable field, since no vendor's service has them."""
 
     loss: Literal["sigmoid", "hinge"] | None = None
-    """Of dpo; sigmoid unless given. The other methods have one loss each."""
+    """The loss of dpo; default sigmoid. The other methods have one loss each."""
     label_smoothing: Annotated[Fraction, Field(lt=0.5)] | None = None
-    """The share of pairs that may be labelled the wrong way round, for dpo by sigmoid and for simpo; 0 unless given."""
+    """The assumed share of pairs with swapped labels, for dpo with sigmoid and for simpo; default 0."""
     margin: NaturalFloat | None = None
-    """SimPO's gamma: by how much the chosen answer's reward is to be larger; 1 unless given."""
+    """SimPO's gamma: the target margin of the chosen answer's reward; default 1."""
 
 
 def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def terms(spec: JobSpec, choices: Choices, adapter: str) -> dict[str, Any]:
 
 
 def _applied(method: str, loss: str | None) -> tuple[str, ...]:
-    """Which of the overrides the method has a use for."""
+    """The overrides that the method uses."""
     if method == "dpo":
         return ("loss",) if loss == "hinge" else ("loss", "label_smoothing")
     return ("label_smoothing", "margin") if method == "simpo" else ()
@@ -70,7 +70,7 @@ def _given(spec: JobSpec, backend: str) -> Mapping[str, Any]:
 
 
 def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
-    """What is asked of preference methods and has no effect, or cannot be."""
+    """Problems of the settings of preference methods: without effect, or not possible."""
     name = spec.method.name
     if name in PAIRED:
         yield from _of_pairs(spec)
@@ -79,7 +79,7 @@ def misused(spec: JobSpec, backend: str) -> Iterator[Problem]:
         yield Problem(code="no_effect", field="method.beta", message=message, fix=f"remove it, or use {PAIRED[0]}")
     try:
         given = PreferenceOverrides.model_validate(_given(spec, backend))
-    except ValidationError:  # core tells of it
+    except ValidationError:  # cloudtune reports this
         return
     useful = _applied(name, given.loss) if name in PAIRED else ()
     for field in PreferenceOverrides.model_fields:

@@ -1,4 +1,4 @@
-"""What the trainer accepts as rows: any canonical record, for every method that it knows."""
+"""The rows that the trainer accepts: any canonical record, for every method that it supports."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ TARGET = Target("local", dict.fromkeys(TRAINED, "cloudtune"))
 
 
 def target_for(model: str | None) -> Target:
-    """The same, with a check of what the model's chat template makes of each row."""
+    """The same, with a check of each row against the model's chat template."""
     return TARGET._replace(row_check=("chat-template", model)) if model else TARGET

@@ -1,4 +1,4 @@
-"""Checks rows as the trainer will render them: what a model's chat template refuses, or leaves out. Loads no torch."""
+"""Checks rows against a model's chat template: which content it refuses, or drops. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FIX = "use a template that writes it, or change the row"
 class TemplateCheck:
     """Returns the problems of a record with the chat template of a model: a folder, or an id in the hub's cache.
 
-    There are none where the model's tokenizer is not at hand.
+    There are none if the model's tokenizer is not available.
     """
 
     def __init__(self, model: str) -> None:
@@ -37,7 +37,7 @@ class TemplateCheck:
         self._renderer = Renderer(tokenizer, loss_on="assistant") if tokenizer is not None else None
 
     def __call__(self, record: Record) -> list[Problem]:
-        """The problems of one record, without its place."""
+        """The problems of one record, without its line number."""
         if self._renderer is None:
             return []
         row = msgspec.to_builtins(record)
@@ -71,7 +71,7 @@ class TemplateCheck:
 
 
 class _Templates:
-    """What the renderer asks of a tokenizer, by the sandbox in which templates of other people are checked."""
+    """A tokenizer for the renderer that runs untrusted templates in the sandbox."""
 
     def __init__(self, counter: TokenCounter) -> None:
         self._special: Mapping[str, str] = counter.special
@@ -79,7 +79,7 @@ class _Templates:
         self.all_special_tokens = counter.special_texts
         self.added_tokens_decoder: dict[int, Any] = {}
         self.chat_template = ""
-        """Empty: marks of what the assistant says need transformers, and change no text."""
+        """Empty: the assistant mask needs transformers, and does not change the text."""
         self.eos_token = counter.special.get("eos_token")
 
     def apply_chat_template(

@@ -1,1 +1,1 @@
-"""What a model learns: one module for each kind of task."""
+"""Training tasks: one module for each kind."""

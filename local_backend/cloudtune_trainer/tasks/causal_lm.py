@@ -1,4 +1,4 @@
-"""Supervised fine-tuning and continued pre-training of causal language models: the next token is learnt."""
+"""Supervised fine-tuning and continued pre-training of causal language models, with next-token prediction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CausalLM:
-    """See the module. The metric sum: tokens that are the likeliest ones."""
+    """See the module. The metric sum: tokens that are the most likely ones."""
 
     best_metric = BestMetric("loss", higher_is_better=False)
     metric_sums = 1
@@ -68,6 +68,6 @@ class CausalLM:
         mean = loss / max(1, count)
         return {
             "loss": mean,
-            "perplexity": math.exp(min(mean, 700.0)),  # beyond it a float overflows
+            "perplexity": math.exp(min(mean, 700.0)),  # above it, a float overflows
             "token_accuracy": metric_sums[0] / max(1, count),
         }

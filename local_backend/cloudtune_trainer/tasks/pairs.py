@@ -29,20 +29,20 @@ class Pairs(Samples):
 
     middles: NDArray[np.int64]
     reference: NDArray[np.float32] | None = None
-    """[pairs, 2]: log-probabilities of both answers by the weights of the start, once they were measured."""
+    """[pairs, 2]: log-probabilities of both answers by the initial weights, once computed."""
 
     def sides(self, index: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Where both sequences of a pair begin and end."""
+        """The start and the end of both sequences of a pair."""
         begin, middle, end = int(self.starts[index]), int(self.middles[index]), int(self.starts[index + 1])
         return (begin, middle), (middle, end)
 
     def with_reference(self, values: NDArray[np.float32]) -> Pairs:
-        """The same pairs with what the weights of the start say of them."""
+        """The same pairs with their log-probabilities by the initial weights."""
         return replace(self, reference=values)
 
 
 class _Collector:
-    """Takes pairs one by one. The prompt is kept and the answers are cut; without both answers there is no pair."""
+    """Adds pairs one by one. The prompt is kept and the answers are cut; a pair without both answers is dropped."""
 
     def __init__(self, max_length: int) -> None:
         self._max = max_length
@@ -51,7 +51,7 @@ class _Collector:
         self.cuts = Cuts()
 
     def add(self, row: int, sides: tuple[Encoded, Encoded]) -> None:
-        """One pair, or a line among the cuts."""
+        """Add a pair, or record it in the cuts."""
         ids = [np.asarray(side[0], dtype=np.int32) for side in sides]
         learn = [_learnt(side) for side in sides]
         kept = [part[: self._max] for part in learn]
@@ -69,7 +69,7 @@ class _Collector:
         self._learn += kept
 
     def finish(self) -> Pairs:
-        """All of them. Raises `TrainingProblem` where nothing is left."""
+        """All pairs. Raises `TrainingProblem` if none is left."""
         if not self._ids:
             raise nothing_left(self.cuts, self._max)
         self.cuts.unlearnt.sort()
@@ -81,7 +81,7 @@ class _Collector:
 
 
 def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max_length: int) -> Pairs:
-    """Tokens of all pairs; the records are gone through once. Only the answers are learnt."""
+    """Tokens of all pairs, in a single pass over the records. Only the answers are trained on."""
     collector = _Collector(max_length)
     renderer, spans = Renderer(tokenizer, loss_on=loss_on), SpanEncoder(tokenizer)
     left, first = iter(records), 0
@@ -102,7 +102,7 @@ def encode_pairs(records: Iterable[Record], tokenizer: Any, *, loss_on: str, max
 
 
 def _side(renderer: Renderer, record: Record, name: str, row: int, cuts: Cuts) -> Rendered | None:
-    """The question with one of its answers, or None where nothing of the answer is to be learnt."""
+    """The prompt with one of its answers, or None if no token of the answer is trained on."""
     if name not in record:
         raise TrainingProblem("bad_data", f'row {row}: a preference pair requires "messages", "chosen" and "rejected"')
     prompt_messages = [message | {"weight": 0} for message in record["messages"]]

@@ -1,12 +1,12 @@
-"""Preference methods: of two answers to one question, the chosen one is to become likelier than the rejected one.
+"""Preference methods: of two answers to one prompt, the chosen one becomes more likely than the rejected one.
 
-DPO and IPO compare the model with what it was at the start, the reference. Where an adapter is trained, the reference
-is the same network with the adapter switched off, run on the same batch: no second copy in memory, one more forward
-pass a step. Where all weights are trained, the reference is measured once before the first step (8 bytes a pair, one
-pass over the rows at every start of the program), since a frozen copy would double the weights in memory. ORPO and
-SimPO have no reference.
+DPO and IPO compare the model with a reference, the initial model. If an adapter is trained, the reference is the same
+network with the adapter disabled, run on the same batch: no second copy in memory, one more forward pass per step. If
+all weights are trained, the reference is computed once before the first step (8 bytes per pair, one pass over the rows
+at every start of the program), since a frozen copy would double the weights in memory. ORPO and SimPO have no
+reference.
 
-Losses are sums over pairs, whatever the answers' lengths.
+Losses are sums over pairs, independent of the answers' lengths.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ if TYPE_CHECKING:
 
 _WITHOUT_REFERENCE = ("orpo", "simpo")
 _CERTAIN = -1e-6
-"""Closer to 0 than this an average log-probability has no finite odds."""
+"""An average log-probability closer to 0 than this has no finite odds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairBatch(SequenceBatch):
-    """Pairs of one forward pass: the chosen answer of each, and then its rejected one. ``count`` is of pairs."""
+    """Pairs of one forward pass: the chosen answer of each, then the rejected one. ``count`` is the number of pairs."""
 
     answers: tuple[int, ...]
-    """Tokens to learn of each sequence."""
+    """Number of trained tokens of each sequence."""
     reference: Tensor | None
-    """Log-probability of each sequence by the weights of the start, where it was measured beforehand."""
+    """Log-probability of each sequence by the initial weights, if computed beforehand."""
 
 
 class Preferences:
-    """DPO and its kin, as a `Task`."""
+    """DPO and related methods, as a `Task`."""
 
     best_metric = BestMetric("loss", higher_is_better=False)
     peft_task_type = "CAUSAL_LM"
@@ -94,12 +94,12 @@ class Preferences:
     def likelihoods(self, model: Any, batch: PairBatch) -> Tensor:
         """Log-probability of each sequence's answer, [2 x pairs]."""
         logps, _ = log_probabilities(next_token_logits(model, batch), batch.labels)
-        # one by one, and not by index_add: on a GPU that adds in any order, and no run could be repeated
+        # one by one instead of index_add, whose order on a GPU varies, so that runs would not be reproducible
         return torch.stack([part.sum() for part in torch.split(logps, list(batch.answers))])
 
     def forward(self, model: Any, batch: PairBatch) -> Sums:
         """See `Task.forward`. The tallies: pairs won, both rewards, pairs preferred now and at the start."""
-        reference = self._reference(model, batch)  # before the graph is built: peft touches requires_grad on the way
+        reference = self._reference(model, batch)  # before the graph is built: peft changes requires_grad meanwhile
         found = self.likelihoods(model, batch)
         lengths = torch.tensor(batch.answers, dtype=found.dtype, device=found.device)
         gained = found if reference is None else found - reference
@@ -119,10 +119,10 @@ class Preferences:
             return self.likelihoods(model, batch)
 
     def _losses(self, average: Tensor, gained: Tensor, gained_average: Tensor) -> Tensor:
-        """One for each pair, of log-probabilities: the average token's, and what was gained on the reference."""
+        """The loss of each pair, from log-probabilities: the average per token, and the gain over the reference."""
         beta, terms = self._terms.beta, self._terms
         if self._kind == "ipo":
-            # per token, as its authors measured it (arxiv.org/abs/2310.12036, equation 17)
+            # per token, as in the paper (arxiv.org/abs/2310.12036, equation 17)
             return (_gap(gained_average) - 1 / (2 * beta)) ** 2
         if self._kind == "hinge":
             return torch.relu(1 - beta * _gap(gained))
@@ -144,23 +144,23 @@ class Preferences:
 
 
 def _gap(values: Tensor) -> Tensor:
-    """Of each pair, what the chosen answer has more than the rejected one."""
+    """For each pair, the value of the chosen answer minus that of the rejected one."""
     return values[0::2] - values[1::2]
 
 
 def _preferred(average: Tensor) -> Tensor:
-    """Pairs whose chosen answer is the likelier one, token for token: the whole of a short answer nearly always is."""
+    """Pairs whose chosen answer is more likely per token: in total, a short answer is almost always more likely."""
     return (_gap(average) > 0).sum()
 
 
 def _log_of_rest(average: Tensor) -> Tensor:
-    """log(1 - p) out of log(p)."""
+    """log(1 - p) from log(p)."""
     return torch.log(-torch.expm1(average.clamp(max=_CERTAIN)))
 
 
 @contextlib.contextmanager
 def _as_it_was(model: Any) -> Iterator[None]:
-    """The model as at the start: the adapter switched off, and no dropout."""
+    """The initial model: the adapter disabled, and no dropout."""
     was_training = model.training
     model.eval()
     try:

@@ -38,7 +38,7 @@ class LabelledSamples(Samples):
 
 
 class SequenceClassification:
-    """See the module. The metric sums, for each label: right rows, rows predicted as it, rows that have it."""
+    """See the module. The metric sums, for each label: correct rows, predicted rows, actual rows."""
 
     best_metric = BestMetric("macro_f1", higher_is_better=True)
     peft_task_type = "SEQ_CLS"
@@ -65,14 +65,14 @@ class SequenceClassification:
         if len(self.labels) < 2:
             raise TrainingProblem("bad_data", f"train: all rows have the label {self.labels[0]!r}", "Give two labels.")
         self._padding = models.padding_of(tokenizer)
-        torch.manual_seed(self.spec.seed)  # the same head at every start
+        torch.manual_seed(self.spec.seed)  # the same initial head at every start
         head = models.ClassificationHead(self.labels, self._padding)
         return models.load_model(
             base, dtype=dtype, weights=weights, dropout=dropout, head=head, new_head=weights is None
         )
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> LabelledSamples:
-        """See `Task.encode`. A text that is too long loses its end."""
+        """See `Task.encode`. A text that is too long is truncated."""
         texts, labels = [], []
         for row, record in enumerate(records, 1):
             label = _label(record, row)
@@ -120,7 +120,7 @@ class SequenceClassification:
 
 
 class Classifier:
-    """A trained classifier. Calls from several threads take turns."""
+    """A trained classifier. Calls from several threads are serialized."""
 
     def __init__(self, network: Any, tokenizer: Any, labels: Sequence[str], max_length: int) -> None:
         self._network = network.eval()
@@ -150,7 +150,7 @@ class Classifier:
     def generate(
         self, prompts: Sequence[str | Sequence[Mapping[str, Any]]], *, batch_size: int = 8, **_: Any
     ) -> Iterator[Answer]:
-        """The likeliest label of each text, with the probability of every label. Sampling options have no effect."""
+        """The most likely label of each text, with the probability of every label. Sampling options have no effect."""
         texts = [_text(prompt) for prompt in prompts]
         for first in range(0, len(texts), batch_size):
             with self._lock, torch.inference_mode():
@@ -172,7 +172,7 @@ class Classifier:
 
 
 def padded(rows: Sequence[NDArray[Any]], padding: int) -> dict[str, torch.Tensor]:
-    """The rows as one rectangle, with their attention mask."""
+    """The padded rows with their attention mask."""
     ids = np.full((len(rows), max(map(len, rows))), padding, dtype=np.int64)
     mask = np.zeros_like(ids)
     for place, row in enumerate(rows):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TaskEntry(NamedTuple):
-    """How a task is trained, and what answers afterwards."""
+    """The classes for training a task, and for inference."""
 
     train: Callable[[RunSpec], Task]
     predictor: type[Model | Classifier]
@@ -39,6 +39,6 @@ def task_for(spec: RunSpec) -> Task:
 
 
 def open_model(folder: Path, *, base: bool = False, trust_remote_code: bool = False) -> Model | Classifier:
-    """What answers with the model of the folder that training wrote, or with its base model."""
+    """Load the model of the folder that training wrote, or its base model, for inference."""
     task = run_spec.TASKS.get(read_tuned(folder)["method"], "causal_lm")
     return TASKS[task].predictor.open(folder, base=base, trust_remote_code=trust_remote_code)

@@ -1,8 +1,8 @@
-"""What the loop asks of a task. One module for each, listed in ``table``.
+"""The interface of a task to the loop. Each task has a module, listed in ``table``.
 
-A task turns records into samples, samples into batches, and a batch into a loss; the loop knows nothing else of it.
+A task converts records to samples, samples to batches, and a batch to a loss.
 
-Losses are sums, over tokens, rows or pairs: the loop divides by the count of the whole optimizer step, so that a batch
+Losses are sums over tokens, rows or pairs. The loop divides by the count of the whole optimizer step, so that a batch
 computed in parts, or on several devices, has the same gradient as one computed at once.
 """
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Sums:
-    """What a batch adds up to; several may be added."""
+    """The sums of a batch; they can be added."""
 
     loss: Tensor
     metric_sums: Tensor
-    """What the task's metrics are computed from, in the task's own order."""
+    """The sums for the task's metrics, in the task's own order."""
     count: int
-    """How many tokens, rows or pairs the loss is a sum over."""
+    """The number of tokens, rows or pairs in the loss sum."""
 
 
 class BestMetric(NamedTuple):
@@ -52,22 +52,22 @@ class Task(Protocol):
     """One task. See ``causal_lm`` for the simplest."""
 
     spec: RunSpec
-    """The run's settings. Loading replaces them by what the model allows."""
+    """The run's settings. Loading adjusts them to the model."""
     best_metric: BestMetric
     peft_task_type: str
-    """peft's name for what the model is used for."""
+    """peft's task type."""
     labels: tuple[str, ...]
-    """The names of the model's outputs, where they are classes; loading sets it."""
+    """The names of the model's output classes, if any; loading sets them."""
     can_pack: bool
     """Whether batches can hold several samples in one row."""
     packed: bool
-    """Whether they do. Loading sets it once it knows what the model and the adapter allow."""
+    """Whether batches are packed. Loading sets it, depending on the model and the adapter."""
     needs_reference: bool
-    """Whether `Pairs.reference` is needed: what the untrained weights say of every sample."""
+    """Whether `Pairs.reference` is needed: the untrained model's log-probabilities of every sample."""
 
     @property
     def metric_sums(self) -> int:
-        """How many sums `forward` returns beside the loss."""
+        """How many sums `forward` returns besides the loss."""
 
     def load_model(
         self, base: BaseModel, tokenizer: Any, records: Callable[[], Iterable[Record]], *, dtype: torch.dtype,
@@ -76,7 +76,7 @@ class Task(Protocol):
         """The model to train, on the CPU, without any adapter. ``records`` returns the training rows."""
 
     def encode(self, records: Iterable[Record], tokenizer: Any) -> Samples:
-        """Samples to learn from."""
+        """The training samples."""
 
     def collate(self, samples: Any, chosen: Sequence[int]) -> Any:
         """A `Batch` of those samples, for one forward pass."""
@@ -85,4 +85,4 @@ class Task(Protocol):
         """Loss and metric sums of a batch."""
 
     def metrics(self, loss: float, metric_sums: Sequence[float], count: int) -> dict[str, float]:
-        """Metrics from sums over a step or a split; ``loss`` and the best metric are among them."""
+        """Metrics from sums over a step or a split, including ``loss`` and the best metric."""

@@ -77,7 +77,7 @@ class Runner:
         """The attempt that a new plan of a job or an import is, and the job whose checkpoint it starts from.
 
         That is the last attempt, unless it was deleted, or it has ended and ``again`` or ``resume`` ask for a new one.
-        A job that succeeded is not resumed. An attempt without a job is planned anew: see `submit`.
+        A job that succeeded is not resumed. An attempt without a job is planned again: see `submit`.
         """
         last = self.ledger.latest(key)
         if last is None:

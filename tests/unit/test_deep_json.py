@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cloudtune_trainer import folder
+from cloudtune.data.report import check
+from cloudtune_trainer import content_loss, folder
 from cloudtune_trainer.problems import TrainingProblem
 from cloudtune_trainer.records import read_records
 from cloudtune_trainer.sagemaker import serving
@@ -21,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROOTS = ("src/cloudtune", "local_backend/cloudtune_local", "local_backend/cloudtune_trainer")
 """Providers are called through `redaction.boundary`, which makes an InvalidResponse of a RecursionError."""
 TRUSTED = {
+    "src/cloudtune/data/read/duplicate_keys.py": "decoding.py and json_syntax.py, its only callers, catch it",
     "src/cloudtune/document/formats.py": "document.py, its only caller, catches it",
     "src/cloudtune/testing/contract/plan_clauses.py": "reads what the test has written",
     "local_backend/cloudtune_trainer/folder.py": "read_json: the run's own state",
@@ -32,19 +34,22 @@ DEEP = "[" * 100_000
 CATCHES = ("RecursionError", "Exception", "BaseException")
 
 
+def caught(node: ast.Try | ast.With) -> list[ast.expr]:
+    """The exceptions that a ``try`` or a ``with contextlib.suppress(...)`` catches."""
+    if isinstance(node, ast.Try):
+        return [handler.type for handler in node.handlers if handler.type is not None]
+    calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+    return [kind for call in calls if ast.unparse(call.func) == "contextlib.suppress" for kind in call.args]
+
+
 def unguarded(path: Path) -> Iterator[int]:
-    """Lines that parse JSON outside a ``try`` that catches RecursionError."""
+    """Lines that parse JSON outside a ``try`` or ``suppress`` that catches RecursionError."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Try)
-        and any(
-            isinstance(name, ast.Name) and name.id in CATCHES
-            for handler in node.handlers
-            if handler.type is not None
-            for name in ast.walk(handler.type)
-        )
+        if isinstance(node, ast.Try | ast.With)
+        and any(isinstance(name, ast.Name) and name.id in CATCHES for kind in caught(node) for name in ast.walk(kind))
         for statement in node.body
         for inner in ast.walk(statement)
     }
@@ -71,6 +76,19 @@ def test_a_deep_row_is_a_fault_of_its_line(tmp_path: Path) -> None:
         read_records(path)
 
 
+@pytest.mark.parametrize("row", [
+    '{"conversations":[{"from":"human","value":"a"},{"from":"gpt","value":%s}]}',
+    '{"prompt":"a","completion":"b","tools":[{"type":"function","function":{"name":"f","parameters":{"\\u003a":%s}}}]}',
+])  # fmt: skip
+def test_rows_of_any_depth_are_read_or_reported(tmp_path: Path, row: str) -> None:
+    """Functions that read a row reach Python's limit at different depths: each of them raises at one of these."""
+    nested = [f"{'[' * depth}1{']' * depth}" for depth in range(800, 1000, 2)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("\n".join([row % "1", "{", *(row % value for value in nested)]) + "\n")
+    codes = {problem.code for problem in check(str(path)).problems}
+    assert {"invalid_json", "too_deep"} <= codes
+
+
 def test_a_deep_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(f'{DEEP}\n{{"a": 1}}\n')
@@ -88,3 +106,12 @@ def test_deep_arguments_of_a_call_are_text() -> None:
 
     call: dict[str, Any] = {"id": "a", "function": {"name": "f", "arguments": DEEP}}
     assert rendering._called(call) == call
+    assert list(content_loss._called({"tool_calls": [call]})) == ["f", DEEP]
+
+
+def test_deep_arguments_are_compared_with_their_samples() -> None:
+    value: Any = "x"
+    for _ in range(5000):
+        value = [value]
+    call = {"function": {"name": "f", "arguments": value}}
+    assert list(content_loss._called({"tool_calls": [call]})) == ["f", "x"]

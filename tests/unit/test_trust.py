@@ -36,6 +36,7 @@ def test_other_back_ends_do_not_count() -> None:
     assert not trust_fields({}, "sagemaker")
 
 
+UNSANDBOXED = {"Environment", "NativeEnvironment", "NativeTemplate", "Template"}
 FORBIDDEN = {"extract", "extractall", "unpack_archive"}
 UNSAFE = {"torch.load", "pickle.load", "pickle.loads", "numpy.load", "np.load", "marshal.loads", "eval", "exec"}
 
@@ -44,7 +45,10 @@ def faults(path: Path) -> list[str]:
     """Calls that unpack, unpickle, or let a document decide about trust."""
     found = []
     for node in nodes(path):
-        if isinstance(node, ast.ImportFrom) and node.module == "jinja2":
+        if (
+            isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "jinja2"
+            and not UNSANDBOXED.isdisjoint(one.name for one in node.names) and path.name != "template_sandbox.py"
+        ):  # fmt: skip
             found.append(f"{path}:{node.lineno}: imports what is not sandboxed")
         key: ast.expr | None = node.slice if isinstance(node, ast.Subscript) else None
         if isinstance(node, ast.Call):
@@ -74,7 +78,8 @@ def test_only_one_module_unpacks_and_none_unpickles() -> None:
     "tarfile.open(fileobj=f, mode='r:gz')", "torch.load(a)", "load(a, weights_only=False)",
     "load(a, allow_pickle=True)",
     "pickle.loads(a)", "jinja2.Template(a)",
-    "from jinja2 import Environment", "tuned.get('trust_remote_code')", "tuned['trust_remote_code']",
+    "from jinja2 import Environment", "from jinja2.environment import Template",
+    "from jinja2.nativetypes import NativeEnvironment", "tuned.get('trust_remote_code')", "tuned['trust_remote_code']",
 ])  # fmt: skip
 def test_the_scan_sees_what_it_forbids(tmp_path: Path, code: str) -> None:
     path = tmp_path / "module.py"

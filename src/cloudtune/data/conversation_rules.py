@@ -39,7 +39,7 @@ def _named(name: str, messages: list[Message]) -> Turns:
 
 
 def texts_of(record: Record) -> Iterator[tuple[str, str, str]]:
-    """Field, role and text of all that the turns say: content, reasoning and arguments of calls."""
+    """Field, role and text of everything that the turns say: content, reasoning and arguments of calls."""
     for field, message in turns_of(record):
         if isinstance(message.content, str):
             yield f"{field}.content", message.role, message.content

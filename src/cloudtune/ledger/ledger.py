@@ -182,7 +182,7 @@ class Ledger:
             return self._attempt(db, plan)
 
     def withdraw(self, plan: Plan) -> None:
-        """Forget an attempt that was refused before its job was requested, so that the next one is planned anew."""
+        """Forget an attempt that was refused before its job was requested, so that the next one is planned again."""
         with self._write("withdraw") as db:
             recorded = self._attempt(db, plan)
             if self._is_replaceable(db, recorded, {step.id for step in recorded.plan.steps}):

@@ -15,7 +15,7 @@ from cloudtune.data.problem_list import MAX_UNUSED_KEYS
 from cloudtune.data.read import explain, wrong_values
 from cloudtune.data.read.blocks import PART_BYTES, Block
 from cloudtune.data.read.duplicate_keys import check_keys, duplicate_key
-from cloudtune.data.read.json_syntax import syntax
+from cloudtune.data.read.json_syntax import TOO_DEEP, syntax
 from cloudtune.data.read.kinds import MAX_EXTRA, RowType, fits_a_field, records, row_type, with_fields
 from cloudtune.data.read.kinds_other import KINDS, deciding, kind_named, recognise
 from cloudtune.data.read.nested import NestedError, unnested
@@ -138,16 +138,16 @@ class FileRows:
             return None
         try:
             made = records([self.how.lines.decode(data)], self.how)
+            if duplicate_key(data):
+                return None
         except (*_BAD_ROW, *_BAD_RECORD):
-            return None
-        if duplicate_key(data):
             return None
         self._others = 0
         return made
 
     def _row(self, line: int, data: bytes) -> list[Record] | None:
         """The record of any row; None if it is bad, which is reported."""
-        if problem := syntax(data) or duplicate_key(data):
+        if problem := syntax(data):
             self._bad(line, problem)
             return None
         value = msgspec.json.decode(data)
@@ -175,12 +175,14 @@ class FileRows:
         try:
             values = {key: unnested(key, value, kind, is_cell=is_cell) for key, value in keys.items()}
             if kind.read is not None:
-                made = checked(kind.read(values)) if kind.free_form else kind.read(values)
+                left = dict(values)  # reading removes the keys that it uses
+                made = checked(kind.read(left)) if kind.free_form else kind.read(left)
             else:
-                known = {key: values.pop(key) for key in list(values) if key in kind.keys}
+                known = {key: value for key, value in values.items() if key in kind.keys}
+                left = {key: value for key, value in values.items() if key not in kind.keys}
                 how = plain_type(kind.name)
                 (made,) = records([msgspec.convert(known, how.struct, strict=not is_cell)], how)
-            unused = [key for key in row if names[key] in (None, *values)]
+            unused = [key for key in row if names[key] in (None, *left)]
             if kind.keeps_extra:
                 unused = [key for key in row if names[key] not in kind.keys]
                 made = with_fields(made, {key: unnested(key, row[key], kind, is_cell=is_cell) for key in unused})
@@ -192,6 +194,9 @@ class FileRows:
             return None
         except _BAD_RECORD as error:
             self._bad(line, self._in_the_file(wrong_values.conversion(error, values, kind.read)), by_row)
+            return None
+        except RecursionError:
+            self._bad(line, TOO_DEEP, by_row)
             return None
         self._adopt(kind, unused, line)
         return [made]

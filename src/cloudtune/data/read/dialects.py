@@ -37,7 +37,7 @@ _CALL = "a tool call must have a name and arguments"
 OPAQUE = frozenset(
     {"parameters", "input_schema", "inputSchema", "input", "arguments", "json", "fields", "reward_model"}
 )
-"""Keys of values that are somebody else's JSON, in which null may mean something."""
+"""Keys whose values are other programs' JSON, in which null may have a meaning."""
 
 
 def without_nulls(value: Any, opaque: Collection[str] = OPAQUE) -> Any:
@@ -116,10 +116,13 @@ class _Turns:
         turn = {key: value for key, value in turn.items() if value != []}
         who, what = "from" if "from" in turn else "role", "value" if "value" in turn else "content"
         role, content = turn.pop(who, None), turn.pop(what, None)
+        if role is not None:
+            role = typed(role, str, f"{place}.{who}")
         if who == "from" and role not in ROLES:
             raise ValueError(f"{place}.from: unknown role {role!r}; use {', '.join(ROLES)}")
-        message: Row = {"role": ROLES.get(role, role) if isinstance(role, str) else role}
-        if message["role"] != "tool" and role not in _CALL_ROLES:
+        known = ROLES.get(role, role)
+        message: Row = {} if known is None else {"role": known}
+        if known != "tool" and role not in _CALL_ROLES:
             self._waiting.clear()
         calls = self._called(turn.pop("tool_calls", []), f"{place}.tool_calls")
         calls += self._called(turn.pop("function_call", []), f"{place}.function_call")
@@ -130,10 +133,10 @@ class _Turns:
             calls += self._called(said, f"{place}.{what}")
             if thoughts:
                 turn["reasoning_content"] = "\n".join(thoughts)
-        if message["role"] == "tool":
+        if known == "tool":
             content = content if isinstance(content, str | list) or content is None else compact(content)
             self._answer(turn, role)
-        message |= {"content": content, **_weight(turn, place, message["role"]), **_reasoning(turn)}
+        message |= {"content": content, **_weight(turn, place, known), **_reasoning(turn)}
         if role in _CALL_ROLES and not turn and self._join(calls):
             return
         if calls:

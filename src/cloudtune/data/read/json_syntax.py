@@ -10,6 +10,9 @@ import msgspec
 from cloudtune.data.read.duplicate_keys import duplicate_key
 from cloudtune.errors import Problem
 
+TOO_DEEP = Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
+"""Some program that reads the row would exceed its recursion limit."""
+
 
 def syntax(row: bytes) -> Problem | None:
     """What is wrong with the row as UTF-8 and as JSON; None if nothing is."""
@@ -24,7 +27,7 @@ def syntax(row: bytes) -> Problem | None:
         msgspec.json.decode(row)
         return duplicate_key(row)
     except RecursionError:
-        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
+        return TOO_DEEP
     except msgspec.ValidationError:
         return Problem(
             code="number_range", message="a number does not fit 64 bits", fix="write a smaller number, or a string"
@@ -44,7 +47,7 @@ def _malformed(text: str, message: str) -> Problem:
         return Problem(code="invalid_json", message=f"not valid JSON: {what}, at character {error.pos + 1} of the row",
                        fix=fix)  # fmt: skip
     except RecursionError:
-        return Problem(code="too_deep", message="the JSON is nested too deeply", fix="flatten the row")
+        return TOO_DEEP
     except ValueError:
         pass
     else:

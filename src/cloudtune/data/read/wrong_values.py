@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import ValidationError
 
+from cloudtune.data.read import dialects
 from cloudtune.data.read.culprit import UNFORESEEN, culprit
 from cloudtune.data.read.dialects import TurnError
 from cloudtune.data.records import ROLES, Message
@@ -45,10 +46,7 @@ def _named(types: str) -> str:
     return " or ".join(dict.fromkeys(_TYPES.get(name, name) for name in types.split(" | ")))
 
 
-_ROLES = {
-    "human": "user", "customer": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant",
-    "ai": "assistant", "chatbot": "assistant", "function": "tool", "observation": "tool",
-}  # fmt: skip
+_ROLES = dialects.ROLES | {"customer": "user", "bot": "assistant", "ai": "assistant", "chatbot": "assistant"}
 """Other names of roles."""
 _KEYS = {
     "text": "content", "value": "content", "message": "content", "body": "content", "parts": "content",
@@ -116,7 +114,8 @@ def conversion(error: Exception, row: Any = None, make: Callable[[Any], object] 
     """Why a row of good types makes no record. ``make`` makes a record of the row."""
     if isinstance(error, TurnError):
         problem = validation(error.detail, _at(row, error.field))
-        return msgspec.structs.replace(problem, field=".".join(filter(None, (error.field, problem.field))))
+        inner = problem.field or ""
+        return msgspec.structs.replace(problem, field=error.field + "." * (inner[:1] not in ("", "[")) + inner)
     field, _, message = str(error).partition(": ")
     if isinstance(error, ValueError) and message and " " not in field:
         return Problem(code="bad_content", message=message, field=field, fix="correct the row, or remove it")

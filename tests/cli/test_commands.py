@@ -621,7 +621,7 @@ def test_the_help_lists_every_exit_code() -> None:
 
     reported = {int(line.split()[0]) for line in EPILOG.splitlines() if line.strip()[:1].isdigit()}
     assert reported >= codes(CloudtuneError) | {0}
-    assert reported == set(range(9))
+    assert reported == set(range(11))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from cloudtune_trainer.tiny import write_tiny_model
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REFUSALS = (BackendError, TrainingProblem)
+REFUSALS = (BackendError, TrainingProblem, serving.BadRequest)
 LORA = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 
 

@@ -101,6 +101,7 @@ def test_an_embedding_is_a_target(tiny_model: Path, runs: Runs) -> None:
     assert runs.train(run) == "succeeded"
     losses = [line["values"]["loss"] for line in metrics(run)]
     assert losses[-1] < losses[0]
+    assert any("a merged export stores both" in event["message"] for event in events(run, "warning"))
 
 
 def test_targets_that_peft_refuses_name_those_that_work(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from .families import FAMILIES, write_family
 from .family_checks import CHECKS, REASON, Family
 
 TABLE = Path(__file__).parents[3] / "local_backend" / "FAMILIES.md"
-FAST = {"gpt_oss": "experts", "lfm2": "convolutions", "rwkv": "a recurrence without a mask"}
-"""In every test run, for their differences; the other families belong to the long counts."""
+FAST = "lfm2"
+"""In every test run, because its convolutions can mix documents. The other families belong to the long counts."""
 _FIRST_CELL = "| family |"
 
 
@@ -40,7 +40,7 @@ def write(table: dict[str, list[str]]) -> None:
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set", "ignore:Input and output embeddings are no longer tied")
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=() if name in FAST else pytest.mark.soak) for name in FAMILIES]
+    "family", [pytest.param(name, marks=() if name == FAST else pytest.mark.soak) for name in FAMILIES]
 )
 def test_family_is_trained_correctly_or_refused(family: str, tmp_path: Path) -> None:
     base = write_family(tmp_path / "base", family)

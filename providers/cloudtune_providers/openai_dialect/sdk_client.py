@@ -104,10 +104,18 @@ class Wire:
 
 
 def http_client() -> httpx2.Client:
-    """The SDK's own HTTP client, but one that follows no redirects: a 307 or 308 repeats an upload to any host."""
+    """The SDK's own HTTP client, but one that follows no redirects: a 307 or 308 repeats an upload to any host.
+
+    Like the client that the SDK makes by itself, it closes its connections when Python collects it.
+    """
     import openai
 
-    return openai.DefaultHttpxClient(follow_redirects=False)
+    class ClosingClient(openai.DefaultHttpxClient):
+        def __del__(self) -> None:
+            if not self.is_closed:
+                self.close()
+
+    return ClosingClient(follow_redirects=False)
 
 
 def _entries(page: Any) -> list[Any]:

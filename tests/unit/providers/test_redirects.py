@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import threading
+import warnings
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,7 @@ from cloudtune_providers.azure_openai.options import AzureOpenAIOptions
 from cloudtune_providers.bedrock import open_weight
 from cloudtune_providers.openai import backend as openai_backend
 from cloudtune_providers.openai.options import OpenAIOptions
-from cloudtune_providers.openai_dialect.sdk_client import Wire
+from cloudtune_providers.openai_dialect.sdk_client import Wire, http_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -139,3 +141,13 @@ def test_no_client_follows_a_redirect(call: Callable[[str, Path], None], status:
     assert (len(first.seen), other.seen) == (1, [])
     assert refused.value.message.endswith(f": the service redirects to {other.url}")
     assert "follows no redirects" in str(refused.value.hint)
+
+
+def test_a_client_that_nobody_closes_closes_itself() -> None:
+    server = Server(200)
+    with serving(server), warnings.catch_warnings(record=True, action="always") as found:
+        client = http_client()
+        assert client.get(server.url).status_code == 200
+        del client
+        gc.collect()
+    assert [str(one.message) for one in found if one.category is ResourceWarning] == []

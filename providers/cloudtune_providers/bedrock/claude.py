@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 from cloudtune.data.conversation_rules import arguments_not_an_object, not_alternating, turns_of, unmatched_calls
 from cloudtune.data.read.dialects import read_tools, typed
 from cloudtune.data.read.kinds import Kind
-from cloudtune.data.read.kinds_chat import ASIDE, GRADER_KEYS, Foreign, blocks_of, one_text, opened, spoken, system_text
+from cloudtune.data.read.kinds_chat import ASIDE, ITEM_KEYS, Foreign, blocks_of, one_text, opened, spoken, system_text
 from cloudtune.data.records import Chat, Function, ImagePart, ImageUrl, Message, TextPart, ToolCall, compact
 from cloudtune.data.row_rules import RowRule, Source
 from cloudtune.data.write.dropped_features import ALL
@@ -109,7 +109,7 @@ def _result(block: dict[str, Any], where: str) -> Message:
     return Message("tool", content, tool_call_id=block["tool_use_id"], is_error=error)
 
 
-_OTHERS = frozenset(GRADER_KEYS) | ASIDE - {"system", "tools"} | {"label", "kto_tag", "rejected_response", "fields"}
+_OTHERS = ITEM_KEYS | ASIDE - {"system", "tools"} | {"label", "kto_tag", "rejected_response", "fields"}
 """Keys of rows that have a system prompt beside their messages and are of another kind."""
 
 
@@ -118,10 +118,12 @@ def _is_claude(row: Mapping[str, Any]) -> bool:
         return False
     own = ("tool_use", "tool_result", "thinking", "image")  # not a set: a type may be anything
     if any(isinstance(block, dict) and block.get("type") in own and "value" not in block for block in blocks_of(row)):
-        return all(block.get("type") != "image" or "source" in block for block in blocks_of(row))
+        return all(
+            not isinstance(block, dict) or block.get("type") != "image" or "source" in block for block in blocks_of(row)
+        )
     turns = row["messages"] if isinstance(row["messages"], list) else ()
     plain = all(
-        isinstance(turn, dict) and turn.keys() <= {"role", "content"} and turn.get("role") in {"user", "assistant"}
+        isinstance(turn, dict) and turn.keys() <= {"role", "content"} and turn.get("role") in ("user", "assistant")
         for turn in turns
     )
     return plain and isinstance(row.get("system"), str | list)

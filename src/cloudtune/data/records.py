@@ -83,6 +83,11 @@ class Tool(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     type: Literal["function"]
     function: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a function without a name."""
+        if not isinstance(self.function.get("name"), str):
+            raise ValueError("a function must have a name")  # noqa: TRY004 - msgspec takes ValueError for a wrong value
+
 
 Tools = Annotated[list[Tool], msgspec.Meta(min_length=1)]
 

@@ -255,7 +255,7 @@ REFUSED: list[tuple[str, Row, str, str]] = [
      "conversations[1].value", "name"),
     ("an unknown role", {"conversations": [HUMAN, GPT | {"from": "narrator"}]}, "conversations[1].from", "narrator"),
     ("an unknown key", {"messages": [U, A | {"mood": "good"}]}, "messages[1]", "mood"),
-    ("a text of another type", {"conversations": [HUMAN, GPT | {"value": 7}]}, "conversations[1].value", "int"),
+    ("a text of another type", {"conversations": [HUMAN, GPT | {"value": 7}]}, "conversations[1].value", "a number"),
     ("a weight between 0 and 1", {"messages": [U, A | {"loss_weight": 0.5}]}, "messages[1].loss_weight", "0 or 1"),
     ("more images than tags", {"messages": [U | {"content": "<image>"}, A], "images": ["a", "b"]},
      "images", "2 images"),

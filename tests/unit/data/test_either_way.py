@@ -55,6 +55,11 @@ ODD = [  # lines that are not plain conversations, or only nearly
     b'{"messages":[{"role":"user","content":"\\/ \\u00f1"},{"role":"assistant","content":"\\\\u00f1"}]}',
     b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","content":"b"}]}',
     b'{"messages":[{"role":"user","content":"\\n\\t"},{"role":"assistant","content":"b"}]}',
+    # A key twice, and a call without its type, which is added: as many keys in the record as in the row.
+    b'{"messages":[{"role":"user","content":"a","content":"b"},{"role":"assistant","tool_calls":['
+    b'{"id":"c","function":{"name":"f","arguments":"{}"}}]}]}',
+    b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],'
+    b'"tools":[{"type":"function","function":{}}]}',
     b'{"messages":[{"role":"user","content":"a"},\r', b'{"messages":[{"role":"user","content":"a"},',
     b'{"role":"assistant","content":"b"}]}',
     b"%b%b" % (2 * (b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}',)),
@@ -96,7 +101,8 @@ def outcome(data: Data, folder: Path, form: str | None, workers: int) -> Outcome
         return Outcome(check(data, workers=workers), None)
     out = folder / "out.jsonl"
     out.unlink(missing_ok=True)
-    report = convert(data, to=form, out=out, workers=workers, allow_dropped=["tools", "parts", "thoughts", "weights"])
+    dropped = ["tools", "parts", "thoughts", "weights", "repeated_roles", "later_system"]
+    report = convert(data, to=form, out=out, workers=workers, allow_dropped=dropped)
     return Outcome(msgspec.structs.replace(report, out=None), out.read_bytes() if report.ok else None)
 
 

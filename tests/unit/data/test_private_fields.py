@@ -35,7 +35,7 @@ TALK = {"role": "user", "name": "n", "content": [
 ]}  # fmt: skip
 CALL = {"role": "assistant", "reasoning_content": "r", "weight": 1, "tool_calls": [
     {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": ["x"]}'}}]}  # fmt: skip
-RESULT = {"role": "tool", "tool_call_id": "c", "content": "x"}
+RESULT = {"role": "tool", "tool_call_id": "c", "content": "x", "is_error": True}
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "d",
           "parameters": {"type": "object", "properties": {"p": {"enum": ["x"]}}}}}]  # fmt: skip
 MESSAGES = [TALK, CALL, RESULT]
@@ -44,7 +44,8 @@ FULL: dict[type[Record], dict[str, Any]] = {
     records.Text: {"text": "t"},
     records.Preference: {"messages": MESSAGES, "chosen": [CALL], "rejected": [TALK], "tools": TOOLS,
                          "parallel_tool_calls": True},
-    records.Rated: {"messages": MESSAGES, "completion": [CALL], "label": True},
+    records.Rated: {"messages": MESSAGES, "completion": [CALL], "label": True, "tools": TOOLS,
+                    "parallel_tool_calls": True},
     records.Item: {"messages": MESSAGES, "fields": {"answer": {"a": ["x", {"b": "y"}]}}},
     records.Labelled: {"text": "t", "label": "l"},
     records.Tagged: {"tokens": ["t", "u"], "tags": ["a", "b"]},
@@ -76,7 +77,8 @@ def test_the_samples_have_every_field_of_every_record() -> None:
         for name in one.__struct_fields__
         if getattr(one, name) is not msgspec.UNSET
     }
-    known = {one for one in subclasses(Record) if one.__module__ == records.__name__} | {records.ToolCall}
+    known = {one for one in subclasses(Record) if one.__module__ == records.__name__}
+    known |= {records.ToolCall, records.Tool}
     assert found == {(cls, name) for cls in known for name in cls.__struct_fields__}
 
 

@@ -27,6 +27,7 @@ from cloudtune.data.records import (
     Rated,
     Tagged,
     Text,
+    Tool,
     ToolCall,
     canonical,
     canonical_lines,
@@ -65,7 +66,7 @@ _answer = st.one_of(
     st.builds(Message, role=st.just("assistant"), tool_calls=st.lists(_calls, min_size=1, max_size=2)),
 )
 _turns = st.lists(st.one_of(_user, _answer), min_size=1, max_size=4)
-_tools = st.just([{"type": "function", "function": {"name": "f", "description": "what it does", "fields": {}}}])
+_tools = st.just([Tool("function", {"name": "f", "description": "what it does", "fields": {}})])
 RECORDS = st.one_of(
     st.builds(Chat, messages=_turns),
     st.builds(Chat, messages=_turns, tools=_tools),
@@ -224,7 +225,8 @@ def test_images_and_sound_are_not_bounded(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": "a cat"}]
     row = {"messages": messages}
     path = written(tmp_path / "a.jsonl", [row] * 12)
-    assert split_infos({"train": path})["train"].tokens is None
+    target = find_target("openai", "gpt-4o-2024-08-06", "sft")
+    assert split_infos({"train": path}, target)["train"].tokens is None
     assert split_infos({"train": path}, None)["train"].tokens is None
     heard = written(tmp_path / "b.jsonl", [{"audio": "a.wav", "transcript": "hello"}] * 12)
     report = prepare(Data.model_validate({"train": heard}), method="speech_recognition")

@@ -36,9 +36,16 @@ def _inner(value: Any, fails: Callable[[Any], bool]) -> tuple[str, Any]:
     if isinstance(value, Struct):
         for name in value.__struct_fields__:
             one = getattr(value, name)
-            empty: Any = [] if isinstance(one, list) else UNSET
-            if isinstance(one, list | dict | Struct) and not fails(structs.replace(value, **{name: empty})):
-                place, inner = _inner(one, lambda new, name=name: fails(structs.replace(value, **{name: new})))  # type: ignore[misc]
+
+            def fails_with(new: Any, name: str = name) -> bool:
+                try:
+                    other = structs.replace(value, **{name: new})
+                except (ValueError, *UNFORESEEN):  # the struct cannot be without the value, so nothing is known of it
+                    return True
+                return fails(other)
+
+            if isinstance(one, list | dict | Struct) and not fails_with([] if isinstance(one, list) else UNSET):
+                place, inner = _inner(one, fails_with)
                 return f".{name}{place}", inner
     if isinstance(value, dict):
         for name, one in value.items():

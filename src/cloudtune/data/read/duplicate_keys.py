@@ -30,7 +30,10 @@ def has_same_keys(raw: bytes, encoded: bytes) -> bool:
 
 def check_keys(data: bytes, decoded: list[Any], rows: Iterable[tuple[int, bytes]]) -> None:
     """Raise ValueError if a key occurs twice in one of the rows, which were decoded from ``data``."""
-    if not has_same_keys(data, _encoder.encode(decoded)) and any(duplicate_key(row) for _, row in rows):
+    encoded = _encoder.encode(decoded)
+    # An encoded tool call has a type even where the row does not, so its colons do not show what was dropped.
+    same = has_same_keys(data, encoded) and b'"tool_calls":' not in encoded
+    if not same and any(duplicate_key(row) for _, row in rows):
         raise ValueError("duplicate key")
 
 

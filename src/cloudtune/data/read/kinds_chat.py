@@ -228,6 +228,8 @@ CHAT_KINDS: tuple[Kind, ...] = (
 
 GRADER_KEYS = ("reference_answer", "answer", "reference", "ground_truth")
 """Keys under which rows keep what a grader compares answers with."""
+ITEM_KEYS = frozenset({*GRADER_KEYS, "reward_model"})
+"""Keys that make a conversation a task for a grader."""
 
 
 def item(messages: list[Message], **fields: Any) -> Item:

@@ -13,7 +13,7 @@ from cloudtune.data.read.kinds import Kind
 from cloudtune.data.read.kinds_chat import (
     ASIDE,
     CHAT_KINDS,
-    GRADER_KEYS,
+    ITEM_KEYS,
     SYSTEM,
     TOOLS,
     Words,
@@ -135,7 +135,7 @@ def _is_unanswered(row: Mapping[str, Any]) -> bool:
     """Whether the last turn is not the assistant's, as in rows that a classifier learns from."""
     turns = row.get("messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
-    return isinstance(last, dict) and last.get("role") in {"user", "system"}
+    return isinstance(last, dict) and last.get("role") in ("user", "system")
 
 
 def _read_rated(key: str) -> Callable[[Row], Rated]:
@@ -164,14 +164,14 @@ def _read_item(row: Row) -> Item:
 
 
 def _is_item(row: Mapping[str, Any]) -> bool:
-    return not row.keys().isdisjoint(GRADER_KEYS)
+    return not row.keys().isdisjoint(ITEM_KEYS)
 
 
 def _is_preference_record(row: Mapping[str, Any]) -> bool:
     """Not where both sides repeat the question."""
     sides = [row["chosen"], row["rejected"]]
     return not any(isinstance(side, str) for side in sides) and not any(
-        isinstance(side, list) and side and isinstance(side[0], dict) and side[0].get("role") in {"user", "system"}
+        isinstance(side, list) and side and isinstance(side[0], dict) and side[0].get("role") in ("user", "system")
         for side in sides
     )
 
@@ -244,7 +244,7 @@ def _candidates(keys: frozenset[str]) -> tuple[Kind, ...]:
 def deciding(name: str) -> frozenset[str]:
     """Keys that make a row of that kind another one, or change what it means: never to be passed over as unused."""
     kind = kind_named(name)
-    found = set() if kind.keeps_extra else {*GRADER_KEYS, *kind.also}
+    found = set() if kind.keeps_extra else {*ITEM_KEYS, *kind.also}
     for other in all_kinds():
         if other.required.keys() & kind.required.keys() or (kind.makes is Chat and other.makes in (Preference, Rated)):
             found |= other.keys
